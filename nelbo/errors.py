@@ -1,0 +1,172 @@
+"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code and its problem type.
+
+A message says what is there, what was expected and the next step. `code` is the last part of the problem type's URI
+(RFC 9457) and stays the same over HTTP, in the client and on the command line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One field of a request that is wrong: where it stands (a JSON pointer), a stable code, and words."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class NelboError(Exception):
+    """Base of all errors below. `retry_after` is in seconds, where waiting helps."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Nelbo failed"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidInput(NelboError):
+    """A table, a request or an option that Nelbo cannot work with, whoever sends it again."""
+
+    code = "invalid-input"
+    title = "The input cannot be used"
+    status = 422
+
+
+class InvalidRequest(InvalidInput):
+    """A request whose fields are not what the service takes; `fields` names each one."""
+
+    code = "invalid-request"
+    title = "The request is not valid"
+
+    def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
+class InvalidArtifact(NelboError):
+    """An artifact whose files are missing, changed, of a newer format or not what its manifest says."""
+
+    code = "invalid-artifact"
+    title = "The artifact cannot be used"
+    status = 422
+
+
+class IdempotencyMismatch(NelboError):
+    """An idempotency key that was used before with another request."""
+
+    code = "idempotency-mismatch"
+    title = "The idempotency key belongs to another request"
+    status = 422
+
+
+class NotAuthenticated(NelboError):
+    """No key, or a key that nobody holds."""
+
+    code = "not-authenticated"
+    title = "A valid API key is needed"
+    status = 401
+    exit_code = 3
+
+
+class NotFound(NelboError):
+    """A file, model, version, alias or job that does not exist or belongs to someone else."""
+
+    code = "not-found"
+    title = "Not found"
+    status = 404
+    exit_code = 3
+
+
+class MethodNotAllowed(NelboError):
+    """An address that exists, asked with a method that it does not have."""
+
+    code = "method-not-allowed"
+    title = "This address does not take that method"
+    status = 405
+    exit_code = 2
+
+
+class NotAcceptable(NelboError):
+    """A format that results do not come in."""
+
+    code = "not-acceptable"
+    title = "Not available in that format"
+    status = 406
+    exit_code = 2
+
+
+class Conflict(NelboError):
+    """A request that the present state does not allow."""
+
+    code = "conflict"
+    title = "The present state does not allow this"
+    status = 409
+
+
+class NotReady(NelboError):
+    """A file or version that is still being read or verified."""
+
+    code = "not-ready"
+    title = "Not ready yet"
+    status = 409
+
+
+class Gone(NelboError):
+    """Something that existed and was deleted."""
+
+    code = "gone"
+    title = "Deleted"
+    status = 410
+
+
+class TooLarge(NelboError):
+    """A body, a table or a number of rows above a limit; the message names the setting."""
+
+    code = "too-large"
+    title = "Too large"
+    status = 413
+
+
+class Unavailable(NelboError):
+    """A part that Nelbo needs (database, service, disk) does not answer."""
+
+    code = "unavailable"
+    title = "Not available right now"
+    status = 503
+
+
+class JobFailed(NelboError):
+    """A job that ended as failed or cancelled while someone waited for its result."""
+
+    code = "job-failed"
+    title = "The job did not succeed"
+    status = 409
+
+
+class MissingExtra(NelboError):
+    """A command whose optional packages are not installed."""
+
+    code = "missing-extra"
+    title = "A part of Nelbo is not installed"
+
+    def __init__(self, command: str, extra: str) -> None:
+        super().__init__(f"{command} needs packages that are not installed: pip install 'nelbo[{extra}]'")
+
+
+def problem_types() -> dict[str, type[NelboError]]:
+    """All errors by their code: what the API documents and what the client turns answers back into."""
+    found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
+    todo = list(NelboError.__subclasses__())
+    while todo:
+        error = todo.pop()
+        found[error.code] = error
+        todo += error.__subclasses__()
+    return found

@@ -1,0 +1,139 @@
+"""Jobs: their states, the requests that make them and the view that everyone gets of them. Pure data, no I/O."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["score", "generate", "augment", "reconstruct"]
+
+FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+JOB_TRANSITIONS: dict[State, frozenset[State]] = {
+    "queued": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"succeeded", "failed", "cancelled"}),
+    "succeeded": frozenset(),
+    "failed": frozenset({"queued"}),
+    "cancelled": frozenset({"queued"}),
+}
+CHUNK_TRANSITIONS: dict[ChunkState, frozenset[ChunkState]] = {
+    "queued": frozenset({"running", "cancelled"}),
+    "running": frozenset({"queued", "done", "failed", "cancelled"}),
+    "done": frozenset(),
+    "failed": frozenset({"queued"}),
+    "cancelled": frozenset({"queued"}),
+}
+
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, description="name, name@version or name@alias", examples=["adult"])]
+
+
+class _OfRows(_Request):
+    """A job about given rows: a ready file, or a few rows in the request itself."""
+
+    file: Annotated[str | None, Field(description="id of a ready file")] = None
+    rows: Annotated[list[dict[str, Any]] | None, Field(description="rows inline, each {column: value}")] = None
+
+
+class ScoreRequest(_OfRows):
+    """Score each row by its negative ELBO."""
+
+    kind: Literal["score"] = "score"
+    alpha: Annotated[float, Field(gt=0, lt=1, description="rows with p-value <= alpha are anomalies")] = 0.01
+    fdr: Annotated[float | None, Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha")] = (
+        None
+    )
+    explain: Annotated[bool, Field(description="keep each column's term for every row, not the top anomalies only")] = (
+        False
+    )
+
+
+class GenerateRequest(_Request):
+    """Make new rows: z from the prior, x from p(x|z)."""
+
+    kind: Literal["generate"] = "generate"
+    n: Annotated[int, Field(gt=0, description="rows to make")]
+    seed: Seed = 0
+
+
+class AugmentRequest(_OfRows):
+    """Make rows like given ones: z from q(z|x) of each row, x from p(x|z)."""
+
+    kind: Literal["augment"] = "augment"
+    per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row")] = 1
+    seed: Seed = 0
+
+
+class ReconstructRequest(_OfRows):
+    """Fill missing cells given the others; with `denoise`, draw the observed cells again too."""
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    mode: Annotated[bool, Field(description="the most probable value instead of a draw")] = False
+    denoise: Annotated[bool, Field(description="replace observed cells as well")] = False
+    seed: Seed = 0
+
+
+JobRequest = Annotated[
+    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest, Field(discriminator="kind")
+]
+
+
+class Progress(BaseModel):
+    """Rows accepted, done and recorded as errors; `rows_done` counts both results and errors."""
+
+    rows: int
+    rows_done: int
+    rows_failed: int
+    eta_s: Annotated[float | None, Field(description="seconds that are left at the pace so far")] = None
+
+
+class Job(BaseModel):
+    """What anyone sees of a job. Times are seconds since the epoch, by the database's clock."""
+
+    id: str
+    kind: Kind
+    state: State
+    model: str
+    """name@version, as it was pinned when the job was accepted."""
+    params: dict[str, Any]
+    file: str | None
+    progress: Progress
+    threshold: float | None
+    """Score jobs, when finished: rows with p-value <= threshold are anomalies."""
+    summary: dict[str, Any] | None
+    problem: str | None
+    cancel_requested: bool
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+class Error(BaseModel):
+    """One row that could not be done, and why."""
+
+    row: int
+    column: str | None
+    code: str
+    message: str
+
+
+def new_id() -> str:
+    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made."""
+    milliseconds, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds << 80) | (0x7 << 76) | ((random >> 68) << 64) | (0b10 << 62) | (random & (2**62 - 1))
+    return str(uuid.UUID(int=value))
+
+
+def chunk_ranges(rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
+    """Half-open row ranges that cut 0..rows into chunks of at most chunk_rows."""
+    for start in range(0, rows, chunk_rows):
+        yield start, min(start + chunk_rows, rows)

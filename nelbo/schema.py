@@ -1,0 +1,79 @@
+"""The schema of a table: its columns, each with a kind."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from nelbo.errors import InvalidInput, NotFound
+
+Kind = Literal["continuous", "integer", "boolean", "categorical", "datetime", "identifier"]
+NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
+CATEGORICALS: tuple[Kind, ...] = ("boolean", "categorical")
+MISSING = ("", "NaN", "nan", "NA", "N/A", "null", "NULL")
+
+
+class Column(BaseModel):
+    """A column and what its values mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Kind
+    categories: tuple[str, ...] = ()
+    """Known values of a categorical column, chosen from the training rows; ("false", "true") for a boolean."""
+    zone: Literal["utc"] | None = None
+    """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay naive."""
+    step: int = 1
+    """Datetime only: resolution in microseconds, of which all values are multiples."""
+    format: str | None = None
+    """Datetime only: a strptime format, where the text is not ISO 8601."""
+
+
+class Schema(BaseModel):
+    """The columns of a table in their order, and which texts mean that a value is missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[Column, ...]
+    missing: tuple[str, ...] = MISSING
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [column.name for column in self.columns]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"column names must be unique; these stand twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def numbers(self) -> tuple[Column, ...]:
+        """Columns that enter the graphs as float64, in schema order."""
+        return tuple(column for column in self.columns if column.kind in NUMBERS)
+
+    @property
+    def categoricals(self) -> tuple[Column, ...]:
+        """Columns that enter the graphs as int64 codes, in schema order."""
+        return tuple(column for column in self.columns if column.kind in CATEGORICALS)
+
+    @property
+    def modelled(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.kind != "identifier")
+
+    @property
+    def identifiers(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.kind == "identifier")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A schema from a JSON file, as `nelbo schema FILE` writes it."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise NotFound(f"no schema file at {path}") from None
+        except ValueError as problem:
+            raise InvalidInput(f"{path} is not a schema: {problem}") from None
