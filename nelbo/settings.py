@@ -1,16 +1,22 @@
 """Settings: read once where a process starts, from NELBO_* environment variables and secret files."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from nelbo.errors import InvalidInput
+
+PREFIX = "NELBO_"
 
 
 class Settings(BaseSettings):
     """Each field is the environment variable NELBO_<NAME>; NELBO_<NAME>_FILE names a file that holds the value."""
 
-    model_config = SettingsConfigDict(env_prefix="NELBO_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     home: Annotated[Path, Field(description="data folder: database, storage, cache")] = Path(
         "~/.local/share/nelbo"
@@ -46,6 +52,17 @@ class Settings(BaseSettings):
             raise ValueError(f"renew_s ({self.renew_s}) must be at most half of lease_s ({self.lease_s})")
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _ValueFiles(settings_cls)
+
     @property
     def database(self) -> str:
         return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'nelbo.db'}"
@@ -57,3 +74,37 @@ class Settings(BaseSettings):
     @property
     def broker(self) -> str:
         return self.broker_url.get_secret_value()
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises InvalidInput that names the first variable whose value is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        names = " and ".join(variable(str(part)) for part in first["loc"]) or "the settings"
+        raise InvalidInput(f"{names}: {first['msg']}") from error
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
+class _ValueFiles(PydanticBaseSettingsSource):
+    """Values that stand in files: a password in an environment variable shows in `docker inspect` and in /proc."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        path = os.environ.get(f"{variable(field_name)}_FILE")
+        if not path:
+            return None, field_name, False
+        if variable(field_name) in os.environ:
+            raise InvalidInput(f"{variable(field_name)} and {variable(field_name)}_FILE are both set; keep one of them")
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{variable(field_name)}_FILE names {path}, which cannot be read: {error}") from error
