@@ -77,6 +77,26 @@ class Artifact:
         return self.folder / self.manifest.graphs[name].file
 
 
+class Version(BaseModel):
+    """An artifact that is registered under a model's name, as anyone sees it. Times are seconds since the epoch."""
+
+    model: str
+    version: int
+    state: Literal["pending", "ready", "rejected"]
+    reason: str | None = None
+    """Why a pushed version was rejected."""
+    digest: str
+    created_at: float
+
+
+class Model(BaseModel):
+    """A model's name, its aliases and how many versions it has; `champion` is what the plain name means."""
+
+    name: str
+    versions: int
+    aliases: dict[str, int]
+
+
 def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 

@@ -126,6 +126,16 @@ class Error(BaseModel):
     message: str
 
 
+class Anomaly(BaseModel):
+    """A row of a score job that is among the least likely, with each column's share in nats: nelbo = sum(terms) + kl."""
+
+    row: int
+    nelbo: float
+    p_value: float
+    kl: float
+    terms: dict[str, float]
+
+
 def new_id() -> str:
     """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made."""
     milliseconds, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
