@@ -1,0 +1,50 @@
+# `make` prints the targets. Everything is installed into .venv, from the lock, and nothing outside this folder changes.
+PYTHON ?= python3.11
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-system lint fmt lock clean
+
+help:  ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/for-demo  ## install, start everything, train on a real table, score, generate, augment; then stop it again
+	.venv/bin/nelbo demo
+
+test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
+	.venv/bin/python -m pytest -m "not system"
+
+test-system: .venv/for-development  ## the slow proofs: killed processes, a flushed broker, containers
+	.venv/bin/python -m pytest -m system
+
+lint: .venv/for-development  ## ruff (lint, format), strict types, import contracts
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy --strict
+	.venv/bin/lint-imports --no-logo
+
+fmt: .venv/for-development  ## put imports and code into the one format
+	.venv/bin/ruff check --select I,UP,RUF100 --fix
+	.venv/bin/ruff format
+
+lock: .venv/for-development  ## write constraints.txt anew from what .venv holds
+	{ head -1 constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable \
+	  | sed 's/+cpu$$//' | tr 'A-Z_' 'a-z-' | LC_ALL=C sort; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## remove .venv and all caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Debian packs venv's own pip apart (python3-venv); where that is missing, the pip that is there fills the folder.
+.venv/bin/pip:
+	$(PYTHON) -m venv --clear .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
+
+.venv/for-demo: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "installing into .venv (about two minutes) ..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[local,training]'
+	@touch $@
+
+.venv/for-development: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "installing into .venv (about two minutes) ..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[local,training,dev]'
+	@touch $@ .venv/for-demo
