@@ -1,1 +1,1 @@
-"""The Celery side: claims chunks of jobs, computes them with the engine and commits their results."""
+"""The worker: Celery processes that compute chunks of jobs, and the dispatcher that sees that none is forgotten."""

@@ -1,0 +1,135 @@
+"""Child processes that never outlive their parent: started, watched, started again with back-off, ended in order.
+
+A parent that is killed cannot end its children, so each child watches a pipe whose writing end the parent alone holds:
+end of file means that the parent is gone, and the child ends itself as on SIGTERM.
+"""
+
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ORPHAN_GRACE_S = 25.0
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Lifeline:
+    """The pipe. `reading` goes to the children; whoever is forked without an exec calls `drop` to let go of `writing`."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+
+    def drop(self) -> None:
+        os.close(self.writing)
+
+
+def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
+    """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good `grace_s` later."""
+    threading.Thread(target=_watch, args=(reading, grace_s), name="lifeline", daemon=True).start()
+
+
+@dataclass
+class Child:
+    """`python -P -m module args` under a lifeline. Its output is appended to `log`; `keep` are files that it holds open."""
+
+    name: str
+    module: str
+    args: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    log: Path | None = None
+    keep: Sequence[int] = ()
+    process: subprocess.Popen[bytes] | None = None
+    _pause_s: float = FIRST_PAUSE_S
+    _started: float = 0.0
+    _not_before: float = 0.0
+
+    def start(self, lifeline: Lifeline) -> None:
+        # A session of its own: a ^C at the terminal reaches the parent alone, which ends its children in order.
+        command = [sys.executable, "-P", "-m", "nelbo.processes", str(lifeline.reading), self.module, *self.args]
+        output = open(self.log, "ab") if self.log else None  # noqa: SIM115
+        try:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.cwd,
+                env={**os.environ, "PYTHONSAFEPATH": "1", **self.env},
+                pass_fds=(lifeline.reading, *self.keep),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        finally:
+            if output:
+                output.close()
+        self._started = time.monotonic()
+
+    def revive(self, lifeline: Lifeline) -> int | None:
+        """Start the child again if it ended and its pause is over; the exit status of one that is found ended."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._not_before:
+                self.start(lifeline)
+            return None
+        if (status := self.process.poll()) is not None:
+            self.process = None
+            lived_long = now - self._started > LONGEST_PAUSE_S
+            self._pause_s = FIRST_PAUSE_S if lived_long else min(LONGEST_PAUSE_S, self._pause_s * 2)
+            self._not_before = now + self._pause_s
+        return status
+
+    def end(self, signal_number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal_number)
+
+
+def keep_running(children: Sequence[Child], lifeline: Lifeline, stop: threading.Event) -> None:
+    """Start the children and start again whichever ends, until `stop` is set."""
+    while True:
+        for child in children:
+            if (status := child.revive(lifeline)) is not None:
+                log.warning("child ended", extra={"child": child.name, "status": status})
+        if stop.wait(0.1):
+            return
+
+
+def end_all(children: Sequence[Child], grace_s: float, hurry: threading.Event | None = None) -> None:
+    """SIGTERM to all, SIGKILL to what is left after `grace_s` seconds or as soon as `hurry` is set."""
+    for child in children:
+        child.end()
+    deadline = time.monotonic() + grace_s
+    for child in children:
+        while child.process is not None and child.process.poll() is None:
+            if time.monotonic() > deadline or (hurry is not None and hurry.is_set()):
+                child.end(signal.SIGKILL)
+                child.process.wait()
+            time.sleep(0.02)
+
+
+def _watch(reading: int, grace_s: float) -> None:
+    os.read(reading, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    os._exit(1)
+
+
+def main() -> None:
+    """`python -P -m nelbo.processes FD MODULE ARGS`: run the module as `python -m` would, under the lifeline FD."""
+    reading, module = int(sys.argv[1]), sys.argv[2]
+    sys.argv = sys.argv[2:]
+    end_with_parent(reading)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""`python -P -m worker.app`: one worker host, that is a Celery prefork pool and the dispatcher as processes of their own.
+
+This process only keeps the two running: it opens neither database nor broker nor ONNX Runtime, and forks nothing.
+"""
+
+import signal
+import threading
+
+from nelbo import logs
+from nelbo.processes import Child, Lifeline, end_all, keep_running
+from nelbo.settings import Settings
+
+STOP_S = 25.0
+"""A little more than the pool's soft shutdown; a container's stop_grace_period must be longer still."""
+
+
+def main() -> None:
+    logs.configure(Settings().log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # Celery reads REMAP_SIGTERM when it is imported: SIGTERM then ends tasks after worker_soft_shutdown_timeout seconds,
+    # where it would otherwise wait for them without a limit.
+    pool = Child("pool", "worker.pool", env={"REMAP_SIGTERM": "SIGQUIT"})
+    dispatcher = Child("dispatcher", "worker.dispatcher")
+    try:
+        keep_running([pool, dispatcher], Lifeline(), stop)
+    finally:
+        end_all([pool, dispatcher], STOP_S)
+
+
+if __name__ == "__main__":
+    main()

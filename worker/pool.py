@@ -1,0 +1,56 @@
+"""The Celery side: a prefork pool whose children take hints. The main process opens neither database nor ONNX Runtime.
+
+A SQLite transaction or an ONNX session made before a fork locks or crashes the children, so each child makes its own on
+first use (`worker.process`).
+"""
+
+from functools import partial
+from typing import Any
+
+from celery import signals
+
+from nelbo import logs
+from nelbo.broker import make_app
+from nelbo.processes import Lifeline, end_with_parent
+from nelbo.settings import Settings
+from worker import shutdown, tasks
+
+MOST_KIB = 700_000
+"""A child that holds more resident memory after a task is replaced by a fresh one."""
+
+
+def main() -> None:
+    settings = Settings()
+    logs.configure(settings.log_level)
+    lifeline = Lifeline()
+    signals.worker_process_init.connect(partial(_child_started, lifeline), weak=False)
+    signals.worker_shutting_down.connect(_shutting_down)
+    app = make_app(settings, timeout_s=5.0)
+    app.conf.update(worker_max_memory_per_child=MOST_KIB)
+    app.set_default()
+    tasks.work.bind(app)
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={settings.worker_processes}",
+            f"--loglevel={settings.log_level}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def _child_started(lifeline: Lifeline, **_: Any) -> None:
+    """In a forked child: end when the Celery main process is gone, which Celery's own children may not notice."""
+    lifeline.drop()
+    end_with_parent(lifeline.reading, grace_s=0.0)
+
+
+def _shutting_down(**_: Any) -> None:
+    shutdown.announce()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""One byte that a worker's main process and its forked children share: set, it means "stop after this batch"."""
+
+import mmap
+
+_flag = mmap.mmap(-1, 1)
+
+
+def announce() -> None:
+    _flag[0] = 1
+
+
+def announced() -> bool:
+    return _flag[0] == 1
