@@ -1,0 +1,177 @@
+"""Rows as numbers and codes, and back: the one place where names and strings become what the graphs take.
+
+All other maths (scaling, bins, densities) is inside the graphs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nelbo import cells
+from nelbo.cells import Cells
+from nelbo.errors import InvalidInput
+from nelbo.schema import Column, Schema
+
+SHOWN = 40
+"""Characters of a value that a message repeats."""
+
+_WANTED = {
+    "not-a-number": "a number",
+    "not-finite": "a finite number",
+    "not-an-integer": "a whole number",
+    "not-a-boolean": "true or false",
+    "not-a-date": "a date such as 2024-01-31 or 2024-01-31T12:00:00",
+}
+
+
+@dataclass(frozen=True)
+class RowError:
+    """Why a row cannot be used: its first column that does not hold what the schema says."""
+
+    row: int
+    column: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The usable rows of a batch.
+
+    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the epoch.
+    codes: int64[n, len(schema.categoricals)], an index into column.categories; len(categories) = other, + 1 = missing.
+    rows: int64[n], the row number of each; rows with an error are left out of all three.
+    """
+
+    numbers: NDArray[np.float64]
+    codes: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    errors: list[RowError]
+
+
+def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
+    """Encode a batch whose first row has the number first_row. Columns are found by name; others are ignored."""
+    numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
+    codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
+    faults: dict[str, Cells] = {}
+    for at, column in enumerate(schema.numbers):
+        faults[column.name] = found = _numbers(batch.column(column.name), column, schema.missing)
+        numbers[:, at] = found.values
+    for at, column in enumerate(schema.categoricals):
+        if column.kind == "boolean":
+            faults[column.name] = found = cells.booleans(batch.column(column.name), schema.missing)
+            codes[:, at] = np.where(np.isnan(found.values), 3, found.values)
+        else:
+            codes[:, at] = cells.codes(batch.column(column.name), schema.missing, column.categories)
+    errors = _errors(batch, schema, faults, first_row)
+    rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+    if errors:
+        kept = np.ones(batch.num_rows, bool)
+        kept[[error.row - first_row for error in errors]] = False
+        numbers, codes, rows = numbers[kept], codes[kept], rows[kept]
+    return Encoded(numbers, codes, rows, errors)
+
+
+def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema) -> pa.RecordBatch:
+    """The modelled columns in schema order, typed: float64, int64, bool, string, timestamp(us). Other becomes null."""
+    number_at = {column.name: at for at, column in enumerate(schema.numbers)}
+    code_at = {column.name: at for at, column in enumerate(schema.categoricals)}
+    arrays: list[cells.Array] = []
+    for column in schema.modelled:
+        if column.name in number_at:
+            arrays.append(_typed(numbers[:, number_at[column.name]], column))
+        else:
+            arrays.append(_named(codes[:, code_at[column.name]], column))
+    return pa.record_batch(arrays, schema=arrow_schema(schema))
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """The Arrow types that decode gives."""
+    return pa.schema([(column.name, _arrow_type(column)) for column in schema.modelled])
+
+
+def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
+    """Refuse a table whose columns do not serve the schema; notices about those that are too many."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"column names must be unique; these stand twice: {_listed(twice)}; rename one of each")
+    absent = [column.name for column in schema.modelled if column.name not in set(names)]
+    if absent:
+        raise InvalidInput(
+            f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add what is missing, "
+            "with empty cells where a value is not known"
+        )
+    extra = [name for name in names if name not in set(schema.names)]
+    return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"] if extra else []
+
+
+def _numbers(array: cells.Array, column: Column, missing: Sequence[str]) -> Cells:
+    if column.kind == "datetime":
+        return cells.datetimes(array, missing, column.zone, column.format)
+    if column.kind == "integer":
+        return cells.integers(array, missing)
+    return cells.numbers(array, missing)
+
+
+def _errors(batch: pa.RecordBatch, schema: Schema, faults: dict[str, Cells], first_row: int) -> list[RowError]:
+    """One error for each row that has any, about its first faulty column; in row order."""
+    errors: dict[int, RowError] = {}
+    for column in schema.modelled:
+        for code, mask in faults.get(column.name, _SOUND).faults.items():
+            new = [int(at) for at in np.flatnonzero(mask) if int(at) not in errors]
+            values = cells.spelled(batch.column(column.name).take(np.array(new, np.int64))).to_pylist()
+            for at, value in zip(new, values, strict=True):
+                errors[at] = RowError(first_row + at, column.name, code, _message(column, code, str(value)))
+    return [errors[at] for at in sorted(errors)]
+
+
+_SOUND = Cells(np.empty(0))
+
+
+def _message(column: Column, code: str, value: str) -> str:
+    wanted = _WANTED.get(code)
+    if code == "wrong-zone":
+        wanted = "a time with a zone, such as …Z or …+02:00" if column.zone else "a time without a zone"
+    elif code == "out-of-range":
+        wanted = "a date in the years 1 to 9999" if column.kind == "datetime" else "a whole number below 2^53 in size"
+    elif code == "not-a-date" and column.format:
+        wanted = f"a date in the format {column.format}"
+    return f"column {_cut(column.name)!r} holds {_cut(value)!r}; the model wants {wanted}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(_cut(name)) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _counted(names: Sequence[str]) -> str:
+    return "the column" if len(names) == 1 else f"{len(names)} columns:"
+
+
+def _arrow_type(column: Column) -> pa.DataType:
+    if column.kind == "datetime":
+        return pa.timestamp("us", "UTC" if column.zone else None)
+    types: dict[str, pa.DataType] = {"continuous": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
+    return types.get(column.kind, pa.string())
+
+
+def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
+    missing = np.isnan(values)
+    if column.kind == "continuous":
+        return pa.array(values, pa.float64(), mask=missing)
+    low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
+    whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
+    return pa.array(whole, pa.int64(), mask=missing).cast(_arrow_type(column))
+
+
+def _named(codes: NDArray[np.int64], column: Column) -> cells.Array:
+    known = (codes >= 0) & (codes < len(column.categories))
+    names = pa.array(column.categories, pa.string()).take(pa.array(codes, pa.int64(), mask=~known))
+    return cells.pc.equal(names, "true") if column.kind == "boolean" else names
