@@ -132,6 +132,8 @@ class Anomaly(BaseModel):
     row: int
     nelbo: float
     p_value: float
+    anomaly: bool | None
+    """p_value <= the job's threshold; None until the job has one."""
     kl: float
     terms: dict[str, float]
 

@@ -1,0 +1,128 @@
+"""The HTTP service. It checks, records and answers; it never runs a model.
+
+`python -P -m api.app [--host HOST] [--port PORT]` serves it; settings come from NELBO_* variables.
+"""
+
+import argparse
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+import nelbo
+from api import errors
+from api.auth import Keys
+from api.deps import Service
+from api.hints import Hints
+from api.middleware import AroundRequests
+from api.routes import files, health, jobs, models, results
+from nelbo import broker, logs
+from nelbo.settings import Settings
+from nelbo.storage import open_storage
+from nelbo.store.session import connect
+
+DESCRIPTION = """
+Score the rows of a table by negative ELBO and make rows like them, as jobs that lose nothing.
+
+Upload a table (`POST /v1/files`), submit a job about it (`POST /v1/jobs`), and fetch its results as Parquet, Arrow, CSV
+or JSON Lines. Every error is a problem document (RFC 9457) whose `type` can be opened.
+"""
+TAGS = [
+    {"name": "files", "description": "Tables that were uploaded: receiving → reading → ready or rejected."},
+    {"name": "models", "description": "Names with numbered versions; an alias such as `champion` points to one."},
+    {"name": "jobs", "description": "queued → running → succeeded, failed or cancelled."},
+    {"name": "results", "description": "What a job made, the rows that it could not do, the least likely rows."},
+    {"name": "health", "description": "Probes, and what problem types mean."},
+]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service with these settings; its lifespan opens and closes the database and the thread that sends hints."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = _open(settings)
+        app.state.service = service
+        try:
+            yield
+        finally:
+            if service.hints is not None:
+                service.hints.close()
+            service.database.dispose()
+
+    app = FastAPI(
+        title="Nelbo",
+        version=nelbo.__version__,
+        summary="Batch anomaly scoring and synthetic rows",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(AroundRequests)
+    errors.install(app)
+    for module in (files, models, jobs, results, health):
+        app.include_router(module.router)
+    _keep_exact_answers(app)
+    return app
+
+
+def _open(settings: Settings) -> Service:
+    return Service(
+        settings=settings,
+        database=connect(settings.database),
+        storage=open_storage(settings.storage),
+        keys=Keys(settings.api_keys_file),
+        hints=Hints(partial(broker.send_hint, broker.make_app(settings))) if settings.broker else None,
+        broker_answers=_asks_broker(settings),
+    )
+
+
+def _asks_broker(settings: Settings) -> Callable[[], bool]:
+    if not settings.broker:
+        return lambda: False
+    celery = broker.make_app(settings, timeout_s=1.0)
+    return lambda: broker.waiting_hints(celery) is not None
+
+
+def _keep_exact_answers(app: FastAPI) -> None:
+    """Take away the 422 that FastAPI adds to each route with a parameter: routes list theirs."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        description = generate()
+        for path in description["paths"].values():
+            for operation in path.values():
+                if "HTTPValidationError" in str(operation["responses"].get("422", "")):
+                    del operation["responses"]["422"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            description["components"]["schemas"].pop(unused, None)
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
+
+
+def main() -> None:
+    """Serve until SIGTERM or ^C; answers that have begun are finished first."""
+    parser = argparse.ArgumentParser(prog="python -P -m api.app", description="Serve the HTTP API.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on (default: %(default)s)")
+    options = parser.parse_args()
+    settings = Settings()
+    logs.configure(settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,  # AroundRequests logs each request with its id
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Every error of the service as a problem document (RFC 9457), and the pages that its type URIs lead to."""
+
+import html
+from http import HTTPStatus
+from math import ceil
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from nelbo.errors import (
+    FieldError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NelboError,
+    NotFound,
+    TooLarge,
+    problem_types,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """A problem document. `type` can be opened: it is a page that explains this sort of problem."""
+
+    type: Annotated[str, Field(examples=["/problems/not-found"])]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="what is there, what was expected, the next step")]
+    instance: Annotated[str, Field(description="the address that was asked")]
+    request_id: Annotated[str, Field(description="X-Request-ID of this request, for a look into the service's log")]
+    errors: Annotated[list[FieldError], Field(description="the fields that are wrong: JSON pointers and why")] = []
+
+
+def respond(request: Request, error: NelboError) -> Response:
+    """The answer to a request that ended in this error."""
+    problem = Problem(
+        type=f"/problems/{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=error.message,
+        instance=request.url.path,
+        request_id=request.scope.get("request_id", ""),
+        errors=list(getattr(error, "fields", ())),
+    )
+    headers = {} if error.retry_after is None else {"Retry-After": str(ceil(error.retry_after))}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(problem.model_dump_json(), error.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that a route or the router raises a problem document."""
+    app.add_exception_handler(NelboError, _on_ours)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.include_router(router)
+
+
+def _on_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NelboError)
+    return respond(request, error)
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = respond(request, _translated(request, error))
+    if error.headers and "allow" in {name.lower() for name in error.headers}:
+        response.headers.update(error.headers)
+    return response
+
+
+def _translated(request: Request, error: HTTPException) -> NelboError:
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return NotFound(f"there is nothing at {request.url.path}; the service is described at /docs")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}; see /docs")
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return TooLarge(error.detail)
+        case _:
+            return InvalidRequest("the body cannot be read; send JSON in UTF-8 with Content-Type: application/json")
+
+
+def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [_field_error(found) for found in error.errors()[:20]]
+    where = "; ".join(f"{field.pointer}: {field.detail}" for field in fields[:3])
+    return respond(request, InvalidRequest(f"the request is not valid: {where}", fields))
+
+
+def _field_error(found: dict[str, Any]) -> FieldError:
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in found["loc"])
+    return FieldError(pointer, found["type"].replace("_", "-"), found["msg"])
+
+
+def answers(*errors: type[NelboError] | tuple[type[NelboError], str]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of a route that can end in these errors, each alone or with an example of its message."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for entry in errors:
+        error, detail = entry if isinstance(entry, tuple) else (entry, _first_line(entry))
+        answer = found.setdefault(error.status, {"model": Problem, "description": error.title, "content": {}})
+        examples = answer["content"].setdefault(MEDIA_TYPE, {"examples": {}})["examples"]
+        examples[error.code] = {"summary": error.title, "value": _example(error, detail)}
+    return found
+
+
+def _example(error: type[NelboError], detail: str) -> dict[str, Any]:
+    return {
+        "type": f"/problems/{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": detail,
+        "instance": "/v1/jobs",
+        "request_id": "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11",
+        "errors": [],
+    }
+
+
+def _first_line(error: type[NelboError]) -> str:
+    return (error.__doc__ or error.title).strip().splitlines()[0]
+
+
+router = APIRouter(tags=["health"])
+
+
+class ProblemType(BaseModel):
+    """What a problem's type URI leads to."""
+
+    type: str
+    title: str
+    status: int
+    description: str
+
+
+@router.get(
+    "/problems/{code}",
+    operation_id="get_problem_type",
+    summary="What a problem type means",
+    response_model=ProblemType,
+    responses={
+        200: {"description": "As JSON, or as a page for a browser", "content": {"text/html": {}}},
+        **answers((NotFound, "no problem type 'lost'; there are: conflict, gone, …")),
+    },
+)
+def get_problem_type(code: str, request: Request) -> Response:
+    types = problem_types()
+    if code not in types:
+        raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")
+    found = types[code]
+    page = ProblemType(
+        type=f"/problems/{code}", title=found.title, status=found.status, description=_description(found)
+    )
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_page(page), headers={"Vary": "Accept"})
+    return JSONResponse(page.model_dump(), headers={"Vary": "Accept"})
+
+
+def _description(error: type[NelboError]) -> str:
+    return " ".join((error.__doc__ or "").replace("`", "").split())
+
+
+def _page(problem: ProblemType) -> str:
+    title, description = html.escape(problem.title), html.escape(problem.description)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>{description}</p><p>HTTP status {problem.status}, <code>{problem.type}</code></p></html>"
+    )

@@ -1,0 +1,92 @@
+"""Which of the four formats a client wants, and an answer in it that streams at bounded memory."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from nelbo.errors import NotAcceptable
+from nelbo.files import open_writer
+
+Format = Literal["parquet", "arrow", "csv", "jsonl"]
+MEDIA_TYPES: dict[Format, str] = {
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
+}
+_ALIASES: dict[str, Format] = {"application/jsonl": "jsonl", "application/parquet": "parquet"}
+_BY_MEDIA_TYPE: dict[str, Format] = {media: name for name, media in MEDIA_TYPES.items()} | _ALIASES
+
+
+def wanted(accept: str | None) -> Format:
+    """The format that an Accept header prefers, Parquet where it does not matter. Raises NotAcceptable."""
+    ranges = sorted(_ranges(accept or "*/*"), key=lambda found: -found.quality)
+    for found in ranges:
+        if found.quality > 0 and (name := _match(found.media)):
+            return name
+    known = ", ".join(MEDIA_TYPES.values())
+    raise NotAcceptable(f"results do not come as {accept}; ask for one of {known}, or use ?format=")
+
+
+@dataclass(frozen=True)
+class _Range:
+    media: str
+    quality: float
+
+
+def _ranges(accept: str) -> Iterator[_Range]:
+    for part in accept.split(","):
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        given = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
+        try:
+            yield _Range(media, float(given[0]) if given else 1.0)
+        except ValueError:
+            yield _Range(media, 0.0)
+
+
+def _match(media: str) -> Format | None:
+    if media in _BY_MEDIA_TYPE:
+        return _BY_MEDIA_TYPE[media]
+    group, _, member = media.partition("/")
+    if member != "*":
+        return None
+    return next((name for name, known in MEDIA_TYPES.items() if group in ("*", known.partition("/")[0])), None)
+
+
+def encoded(batches: Iterator[pa.RecordBatch], format: Format) -> Iterator[bytes]:
+    """The batches as a file of this format, piece by piece: what is in memory is one batch and its bytes."""
+    sink = _Sink()
+    with open_writer(sink, format=format) as writer:
+        for batch in batches:
+            writer.write(batch)
+            if piece := sink.taken():
+                yield piece
+    if piece := sink.taken():
+        yield piece
+
+
+class _Sink(io.RawIOBase):
+    """A file that only remembers what was written since someone looked."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self._pieces.append(piece)
+        self._position += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._position
+
+    def taken(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)

@@ -1,0 +1,45 @@
+"""Probes. Readiness is the database's truth: without a broker work is slower to begin, and still done."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from api.deps import Parts
+from api.errors import answers
+from nelbo.errors import Unavailable
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """The service accepts requests; `degraded` where no hint reaches the broker: the dispatcher finds the work."""
+
+    status: Literal["ready", "degraded"]
+    database: Literal["ok"] = "ok"
+    broker: Annotated[Literal["ok", "down", "none"], Field(description="none: no broker is set")]
+
+
+@router.get("/healthz", operation_id="get_health", summary="Is the process alive?")
+async def get_health() -> Health:
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Can the service take requests?",
+    responses=answers((Unavailable, "the database does not answer")),
+)
+def get_readiness(service: Parts) -> Readiness:
+    service.database.check()
+    if service.hints is None:
+        return Readiness(status="ready", broker="none")
+    reachable = service.broker_answers()
+    return Readiness(status="ready" if reachable else "degraded", broker="ok" if reachable else "down")

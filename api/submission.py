@@ -1,0 +1,121 @@
+"""Everything about a job that can be checked before it is accepted, so that a 202 means: this will run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nelbo.encoding import check_columns
+from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotReady, TooLarge
+from nelbo.files import File
+from nelbo.jobs import AugmentRequest, JobRequest, ReconstructRequest, ScoreRequest
+from nelbo.schema import Schema
+from nelbo.settings import Settings
+
+MAX_CHUNKS = 20_000
+"""Most chunks of a job: they are inserted in one transaction."""
+WAIT_S = 1.0
+"""What someone is told to wait for a file that is being read or a version that is being verified."""
+
+OfRows = ScoreRequest | AugmentRequest | ReconstructRequest
+InlineRows = list[dict[str, str | None]]
+
+
+def digest(request: JobRequest) -> str:
+    """SHA-256 over the request's fields: what must be equal for an idempotency key to mean the same job."""
+    text = json.dumps(request.model_dump(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def one_source(request: OfRows) -> None:
+    """Refuse a request that names no rows, or names them twice."""
+    if (request.file is None) == (request.rows is None):
+        raise InvalidRequest(
+            "a job is about the rows of a file or rows of its own: give either 'file' or 'rows'",
+            [FieldError("/body/file", "exactly-one-of", "give either 'file' or 'rows'")],
+        )
+
+
+def file_rows(file: File, schema: Schema) -> int:
+    """Rows of a file that is ready and serves the schema."""
+    if file.state == "rejected":
+        raise InvalidInput(f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a repaired one")
+    if file.state != "ready" or file.rows is None:
+        raise NotReady(f"file {file.id} ({file.name}) is still {file.state}; try again soon", retry_after=WAIT_S)
+    check_columns(list(file.columns or ()), schema)
+    return file.rows
+
+
+def inline_rows(rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Settings) -> InlineRows:
+    """Rows of a request as JSON Lines would hold them: text or null in each cell, each row with all columns."""
+    if len(rows) > settings.max_inline_rows:
+        raise TooLarge(
+            f"{len(rows):,} rows in a request; at most {settings.max_inline_rows:,} fit (the setting max_inline_rows):"
+            " upload the table as a file and name it in the job"
+        )
+    if not rows:
+        raise InvalidInput("'rows' is empty; a job needs at least one row")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) > settings.max_columns:
+        raise InvalidInput(f"{len(names):,} columns; at most {settings.max_columns:,} are accepted (max_columns)")
+    check_columns(names, schema)
+    known = [name for name in names if name in set(schema.names)]
+    return [{name: _text(row.get(name), at, name) for name in known} for at, row in enumerate(rows)]
+
+
+def _text(cell: Any, row: int, column: str) -> str | None:
+    match cell:
+        case None:
+            return None
+        case bool():
+            return str(cell).lower()
+        case float() if math.isnan(cell):
+            return None
+        case int() | float():
+            return repr(cell)
+        case str() if _is_text(cell):
+            return cell
+    pointer = f"/body/rows/{row}/{column.replace('~', '~0').replace('/', '~1')}"
+    wanted = "a cell is text, a number, true, false or null"
+    raise InvalidRequest(f"row {row}, column {column!r}: {wanted}", [FieldError(pointer, "not-a-cell", wanted)])
+
+
+def _is_text(cell: str) -> bool:
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return False
+    # PostgreSQL's JSON cannot hold it.
+    return "\0" not in cell
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows that a job answers for, rows that its chunks cut up, and how many of those a chunk holds."""
+
+    rows: int
+    chunk_rows: int
+
+
+def size_of(request: JobRequest, rows: int, settings: Settings) -> Size:
+    """The size of a job about so many rows. Raises TooLarge with the setting that says so.
+
+    A chunk of an augmentation is about so many given rows that what it makes has the size of any other chunk.
+    """
+    per_row = request.per_row if isinstance(request, AugmentRequest) else 1
+    made = rows * per_row
+    if made > settings.max_job_rows:
+        raise TooLarge(
+            f"the job is about {made:,} rows; one job takes at most {settings.max_job_rows:,} (the setting"
+            " max_job_rows): split it into several"
+        )
+    size = Size(rows, max(1, settings.chunk_rows // per_row))
+    chunks = math.ceil(size.rows / size.chunk_rows)
+    if chunks > MAX_CHUNKS:
+        raise TooLarge(
+            f"the job falls into {chunks:,} chunks; one job has at most {MAX_CHUNKS:,}: split it, or raise the"
+            f" setting chunk_rows ({settings.chunk_rows:,})"
+        )
+    return size

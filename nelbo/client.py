@@ -1,0 +1,701 @@
+"""The HTTP client: files, models and jobs of a Nelbo service, with the errors of `nelbo.errors`.
+
+with nelbo.Client() as client:
+    job = client.jobs.score("adult", "adult-test.parquet").wait()
+    print(job.anomalies(10))
+    job.results().save("scores.parquet")
+"""
+
+import json
+import math
+import os
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date, datetime
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+from pydantic import BaseModel, ValidationError
+
+from nelbo.artifact import Model, Version, pack, read_artifact
+from nelbo.errors import (
+    FieldError,
+    Gone,
+    InvalidInput,
+    InvalidRequest,
+    JobFailed,
+    NelboError,
+    NotFound,
+    NotReady,
+    Unavailable,
+    problem_types,
+)
+from nelbo.files import File, format_of
+from nelbo.jobs import (
+    FINAL,
+    Anomaly,
+    AugmentRequest,
+    Error,
+    GenerateRequest,
+    ReconstructRequest,
+    ScoreRequest,
+)
+from nelbo.jobs import Job as JobView
+from nelbo.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = Sequence[Mapping[str, Any]]
+ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
+Request = ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest
+BytesProgress = Callable[[int, int | None], None]
+"""Called with the bytes sent so far and the bytes in all, where they are known."""
+_View = TypeVar("_View", bound=BaseModel)
+
+START_ONE = "start one with `nelbo up` or set NELBO_URL"
+_BLOCK = 256 * 1024
+_LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""Failures before a byte of the request was sent."""
+_TRY_AGAIN = frozenset({429, 502, 503, 504})
+
+
+def find_url(settings: Settings) -> str | None:
+    """The service's address: NELBO_URL, or that of a `nelbo up` on the data folder; None where there is none."""
+    if settings.url:
+        return settings.url
+    try:
+        found = json.loads((settings.home / "up.json").read_text("utf-8"))
+        os.kill(int(found["pid"]), 0)
+        return str(found["url"])
+    except PermissionError:
+        return str(found["url"])  # It runs, as another user.
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Client:
+    """A connection to a Nelbo service; close it, or use it in a `with`.
+
+    `url` and `api_key` default to NELBO_URL (or a running `nelbo up`) and NELBO_API_KEY. `timeout_s` bounds each wait
+    on the network; requests that can be repeated are, `retries` times with growing pauses from `pause_s` on, or as long
+    as the service asks for. Raises the errors of `nelbo.errors`, Unavailable where no service answers.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        settings: Settings | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 5,
+        pause_s: float = 0.2,
+    ) -> None:
+        settings = settings or Settings()
+        url = url or find_url(settings)
+        if url is None:
+            raise Unavailable(f"no Nelbo service is running on {settings.home}; {START_ONE}")
+        self.url = url.rstrip("/")
+        self._http = _Http(self.url, api_key or settings.api_key.get_secret_value(), timeout_s, retries, pause_s)
+        self.files = Files(self._http)
+        self.models = Models(self._http)
+        self.jobs = Jobs(self._http, self.files)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Files:
+    """Tables that were uploaded."""
+
+    def __init__(self, http: "_Http") -> None:
+        self._http = http
+
+    def upload(self, path: str | Path, *, name: str | None = None, progress: BytesProgress | None = None) -> File:
+        """Upload a table and return while the service reads it; `wait` returns when it is ready."""
+        path = Path(path)
+        name = name or path.name
+        format_of(name)
+        source = _FileBody(path, progress)
+        sent = self._http.request("POST", "/v1/files", params={"name": name}, body=source, repeatable=False)
+        return File.model_validate_json(sent.content)
+
+    def wait(
+        self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None
+    ) -> File:
+        """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects it."""
+
+        def settled() -> File | None:
+            found = self.get(file.id)
+            if progress:
+                progress(found)
+            if found.state == "rejected":
+                raise InvalidInput(f"{found.name}: {found.reason}")
+            return found if found.state == "ready" else None
+
+        return _poll(settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again")
+
+    def get(self, file_id: str) -> File:
+        return self._http.view(File, "GET", f"/v1/files/{_part(file_id)}")
+
+    def list(self) -> Iterator[File]:
+        """All files, the newest first."""
+        return self._http.pages(File, "/v1/files")
+
+    def delete(self, file_id: str) -> None:
+        self._http.delete(f"/v1/files/{_part(file_id)}")
+
+
+class Models:
+    """Models, their versions and aliases."""
+
+    def __init__(self, http: "_Http") -> None:
+        self._http = http
+
+    def push(
+        self, folder: str | Path, *, name: str | None = None, progress: BytesProgress | None = None, wait: bool = True
+    ) -> Version:
+        """Push the artifact in a folder as the next version of a model (by default the name in its manifest)."""
+        name = name or read_artifact(Path(folder)).manifest.name
+        body = _BytesBody(pack(Path(folder)), progress)
+        address = f"/v1/models/{_part(name)}/versions"
+        headers = {"Content-Type": "application/zip"}
+        sent = self._http.request("POST", address, body=body, headers=headers, repeatable=False)
+        pushed = Version.model_validate_json(sent.content)
+        return self.wait(pushed) if wait else pushed
+
+    def wait(self, version: Version, *, timeout_s: float | None = None) -> Version:
+        """Wait until a pushed version is verified. Raises InvalidArtifact where the service rejects it."""
+
+        def settled() -> Version | None:
+            found = self.version(version.model, version.version)
+            if found.state == "rejected":
+                raise problem_types()["invalid-artifact"](f"{found.model}@{found.version} was rejected: {found.reason}")
+            return found if found.state == "ready" else None
+
+        return _poll(settled, timeout_s, f"{version.model}@{version.version} is still being verified; wait again")
+
+    def get(self, name: str) -> Model:
+        return self._http.view(Model, "GET", f"/v1/models/{_part(name)}")
+
+    def list(self) -> Iterator[Model]:
+        """All models by name."""
+        return self._http.pages(Model, "/v1/models")
+
+    def version(self, name: str, version: int | str) -> Version:
+        """One version, by number or alias."""
+        return self._http.view(Version, "GET", f"/v1/models/{_part(name)}/versions/{_part(str(version))}")
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """All versions of a model, the newest first."""
+        return self._http.pages(Version, f"/v1/models/{_part(name)}/versions")
+
+    def set_alias(self, name: str, alias: str, version: int) -> Model:
+        """Point an alias at a version; `champion` is what the plain name means."""
+        address = f"/v1/models/{_part(name)}/aliases/{_part(alias)}"
+        return self._http.view(Model, "PUT", address, json={"version": version})
+
+    def delete(self, name: str, version: int | None = None) -> None:
+        """Delete a model, or one version of it."""
+        address = f"/v1/models/{_part(name)}"
+        self._http.delete(address if version is None else f"{address}/versions/{version}")
+
+
+class Jobs:
+    """Jobs: score, generate, augment and reconstruct.
+
+    `data` is a path on this machine, an uploaded File, a pyarrow table, a pandas data frame, or rows as dictionaries
+    (at most the service's `max_inline_rows`); a path or a table is uploaded first.
+    """
+
+    def __init__(self, http: "_Http", files: Files) -> None:
+        self._http = http
+        self._files = files
+
+    def score(
+        self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False
+    ) -> "Job":
+        """Score each row by its negative ELBO."""
+        request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
+        return self.submit(request.model_copy(update=self._given(data)))
+
+    def generate(self, model: str, n: int, *, seed: int = 0) -> "Job":
+        """Make n new rows."""
+        return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
+
+    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0) -> "Job":
+        """Make per_row rows like each given one."""
+        request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed)
+        return self.submit(request.model_copy(update=self._given(data)))
+
+    def reconstruct(self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0) -> "Job":
+        """Fill the missing cells of each row."""
+        request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
+        return self.submit(request.model_copy(update=self._given(data)))
+
+    def submit(self, request: Request, *, idempotency_key: str | None = None) -> "Job":
+        """Submit a job; a lost answer is asked for again under the same key, so that one job is made."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        sent = self._http.request("POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers)
+        return self._job(sent)
+
+    def get(self, job_id: str) -> "Job":
+        return self._job(self._http.request("GET", f"/v1/jobs/{_part(job_id)}"))
+
+    def list(self, *, state: str | None = None, kind: str | None = None) -> Iterator["Job"]:
+        """All jobs, the newest first."""
+        filters = {name: value for name, value in (("state", state), ("kind", kind)) if value}
+        return (Job(self._http, view) for view in self._http.pages(JobView, "/v1/jobs", filters))
+
+    def cancel(self, job_id: str) -> "Job":
+        """Ask a job to stop; a chunk that runs stops between two batches."""
+        return self._job(self._http.request("POST", f"/v1/jobs/{_part(job_id)}:cancel"))
+
+    def retry(self, job_id: str) -> "Job":
+        """Queue a failed or cancelled job again; what is done stays done."""
+        return self._job(self._http.request("POST", f"/v1/jobs/{_part(job_id)}:retry", repeatable=False))
+
+    def delete(self, job_id: str) -> None:
+        self._http.delete(f"/v1/jobs/{_part(job_id)}")
+
+    def _job(self, sent: httpx2.Response) -> "Job":
+        return Job(self._http, JobView.model_validate_json(sent.content))
+
+    def _given(self, data: Any) -> dict[str, Any]:
+        """The request's `file` or `rows`."""
+        if isinstance(data, File):
+            return {"file": data.id}
+        if isinstance(data, str | Path):
+            return {"file": self._files.wait(self._files.upload(data)).id}
+        if _is_rows(data):
+            return {"rows": [{name: _json_cell(cell) for name, cell in row.items()} for row in data]}
+        return {"file": self._uploaded(_as_table(data)).id}
+
+    def _uploaded(self, table: pa.Table) -> File:
+        with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
+            path = Path(folder) / "table.parquet"
+            pa.parquet.write_table(table, path)
+            return self._files.wait(self._files.upload(path))
+
+
+class Job:
+    """A job on the service: what was last seen of it (`view`), and what can be asked of it."""
+
+    def __init__(self, http: "_Http", view: JobView) -> None:
+        self._http = http
+        self.view = view
+
+    def __repr__(self) -> str:
+        done = f"{self.view.progress.rows_done:,} of {self.view.progress.rows:,} rows"
+        return f"Job({self.id}, {self.view.kind}, {self.state}, {done})"
+
+    @property
+    def id(self) -> str:
+        return self.view.id
+
+    @property
+    def state(self) -> str:
+        return self.view.state
+
+    @property
+    def finished(self) -> bool:
+        return self.view.state in FINAL
+
+    def refresh(self) -> Self:
+        """Look again."""
+        self.view = self._http.view(JobView, "GET", self._address)
+        return self
+
+    def wait(self, *, progress: Callable[[JobView], None] | None = None, timeout_s: float | None = None) -> Self:
+        """Wait until the job has succeeded. Raises JobFailed where it failed or was cancelled."""
+
+        def settled() -> Self | None:
+            self.refresh()
+            if progress:
+                progress(self.view)
+            return self if self.finished else None
+
+        _poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
+        if self.state != "succeeded":
+            raise JobFailed(f"job {self.id} was {self.state}" if self.view.problem is None else self.view.problem)
+        return self
+
+    def cancel(self) -> Self:
+        """Ask the job to stop."""
+        self.view = self._http.view(JobView, "POST", f"{self._address}:cancel")
+        return self
+
+    def results(self, format: ResultFormat | None = None) -> "Results":
+        """The results of a job that has succeeded, in row order."""
+        return Results(self._http, f"{self._address}/results", format)
+
+    def errors(self) -> Iterator[Error]:
+        """The rows that could not be done, in row order."""
+        return self._http.pages(Error, f"{self._address}/errors")
+
+    def anomalies(self, limit: int = 100) -> list[Anomaly]:
+        """The least likely rows of a score job, the least likely first, with each column's term."""
+        found = self._http.request("GET", f"{self._address}/anomalies", params={"limit": limit})
+        return [Anomaly.model_validate(entry) for entry in found.json()["items"]]
+
+    @property
+    def _address(self) -> str:
+        return f"/v1/jobs/{_part(self.id)}"
+
+
+class Results:
+    """The results of a job: as a table here, or as a file in any of the four formats."""
+
+    def __init__(self, http: "_Http", address: str, format: ResultFormat | None) -> None:
+        self._http = http
+        self._address = address
+        self._format = format
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as a typed table in memory."""
+        with tempfile.TemporaryFile(prefix="nelbo-") as copy:
+            self._download(copy, "arrow")
+            copy.seek(0)
+            with pa.ipc.open_stream(copy) as reader:
+                return reader.read_all()
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """All rows as a data frame; needs pandas."""
+        return self.to_arrow().to_pandas()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows batch by batch, at constant memory, straight from the service."""
+        with (
+            _translated(self._http.url),
+            self._http.stream(self._address, params={"format": "arrow"}) as response,
+            pa.ipc.open_stream(_Incoming(response.iter_bytes(_BLOCK))) as reader,
+        ):
+            yield from reader
+
+    def save(self, path: str | Path) -> Path:
+        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole."""
+        path = Path(path)
+        format = self._format or format_of(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                self._download(copy, format)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return path
+
+    def _download(self, target: Any, format: str) -> None:
+        """Write the whole answer to a seekable file; an answer that breaks off is asked for again."""
+
+        def copy() -> None:
+            target.seek(0)
+            target.truncate()
+            with self._http.stream(self._address, params={"format": format}) as response:
+                for block in response.iter_bytes(_BLOCK):
+                    target.write(block)
+
+        self._http.repeat(copy)
+
+
+class _Http:
+    """Requests to one service, repeated where that is safe, with problem documents turned back into errors."""
+
+    def __init__(self, url: str, api_key: str, timeout_s: float, retries: int, pause_s: float) -> None:
+        self.url = url
+        self._retries, self._pause_s = retries, pause_s
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            host = urlsplit(url).hostname
+            # A proxy of the environment is for other machines, never for this one.
+            near = host in {"localhost", "127.0.0.1", "::1"}
+            self._client = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=not near)
+        except (ValueError, httpx2.InvalidURL):
+            host = None
+        if not host or not url.startswith(("http://", "https://")):
+            raise InvalidInput(f"{url!r} is not the address of a service; it looks like http://127.0.0.1:8765")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def request(
+        self,
+        method: str,
+        address: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        body: "_FileBody | _BytesBody | None" = None,
+        repeatable: bool = True,
+    ) -> httpx2.Response:
+        """One answer that is not an error. A request that is not repeatable is repeated only if it was never begun."""
+
+        def send() -> httpx2.Response:
+            given = dict(headers or {}) | ({"Content-Length": str(len(body))} if body else {})
+            content = iter(body) if body else None
+            response = self._client.request(method, address, params=params, json=json, headers=given, content=content)
+            return _accepted(response)
+
+        return self.repeat(send, repeatable=repeatable)
+
+    def view(self, view: type[_View], method: str, address: str, *, json: object = None) -> _View:
+        return view.model_validate_json(self.request(method, address, json=json).content)
+
+    def pages(self, view: type[_View], address: str, filters: Mapping[str, str] | None = None) -> Iterator[_View]:
+        """All members of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            params = dict(filters or {}) | ({"cursor": cursor} if cursor else {})
+            page = self.request("GET", address, params=params).json()
+            yield from (view.model_validate(item) for item in page["items"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def delete(self, address: str) -> None:
+        attempts = 0
+
+        def send() -> None:
+            nonlocal attempts
+            attempts += 1
+            # After a lost answer, "there is nothing" means that the first request did it.
+            with suppress(*((NotFound, Gone) if attempts > 1 else ())):
+                _accepted(self._client.request("DELETE", address))
+
+        self.repeat(send)
+
+    @contextmanager
+    def stream(self, address: str, *, params: Mapping[str, Any]) -> Iterator[httpx2.Response]:
+        with self._client.stream("GET", address, params=params) as response:
+            if not response.is_success:
+                response.read()
+            yield _accepted(response)
+
+    def repeat(self, send: Callable[[], "_T"], *, repeatable: bool = True) -> "_T":
+        """Call send; after a lost connection or a passing refusal again, with growing pauses."""
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            try:
+                return send()
+            except _PassingRefusal as refusal:
+                if last:
+                    raise refusal.error from None
+                time.sleep(self._pause(attempt, refusal.error.retry_after))
+            except httpx2.TransportError as lost:
+                if last or not (repeatable or isinstance(lost, _LOST)):
+                    _raise_unavailable(self.url, lost)
+                time.sleep(self._pause(attempt, None))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _pause(self, attempt: int, retry_after: float | None) -> float:
+        """Seconds: what the service asks for (at most a minute), else doubling with jitter up to five."""
+        if retry_after is not None:
+            return min(retry_after, 60.0)
+        return min(self._pause_s * 2**attempt, 5.0) * random.uniform(0.5, 1.0)
+
+
+_T = TypeVar("_T")
+
+
+class _PassingRefusal(Exception):
+    """The service said: not now."""
+
+    def __init__(self, error: NelboError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _accepted(response: httpx2.Response) -> httpx2.Response:
+    if response.is_success:
+        return response
+    error = _error_of(response)
+    if response.status_code in _TRY_AGAIN:
+        raise _PassingRefusal(error)
+    raise error
+
+
+def _error_of(response: httpx2.Response) -> NelboError:
+    """The error that the service raised, by its problem type."""
+    retry_after = _seconds(response.headers.get("Retry-After"))
+    try:
+        problem = response.json()
+        code, detail = problem["type"].rpartition("/")[2], str(problem["detail"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Unavailable(
+            f"{response.url} answered {response.status_code} without saying why; is a Nelbo service there?",
+            retry_after=retry_after,
+        )
+    kind = problem_types().get(code, NelboError)
+    if issubclass(kind, InvalidRequest):
+        return kind(detail, [FieldError(**field) for field in problem.get("errors", [])])
+    error = NelboError.__new__(kind)
+    NelboError.__init__(error, detail, retry_after=retry_after)
+    return error
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return float(retry_after) if retry_after else None
+    except ValueError:
+        return None
+
+
+def _raise_unavailable(url: str, lost: httpx2.TransportError) -> NoReturn:
+    why = str(lost) or type(lost).__name__
+    raise Unavailable(f"no Nelbo service answers at {url} ({why}); {START_ONE}") from None
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """For what is not repeated."""
+    try:
+        yield
+    except httpx2.TransportError as lost:
+        _raise_unavailable(url, lost)
+    except _PassingRefusal as refusal:
+        raise refusal.error from None
+
+
+def _poll(settled: Callable[[], "_T | None"], timeout_s: float | None, still: str) -> "_T":
+    """Ask until there is an answer, often at first. A service that is away for less than a minute costs only time."""
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    pause, answered_at = 0.05, time.monotonic()
+    while True:
+        try:
+            if (found := settled()) is not None:
+                return found
+            answered_at = time.monotonic()
+        except Unavailable:
+            if time.monotonic() - answered_at > 60:
+                raise
+        if time.monotonic() + pause > deadline:
+            raise NotReady(still)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+class _FileBody:
+    """A file to send, from its beginning each time it is asked for."""
+
+    def __init__(self, path: Path, progress: BytesProgress | None) -> None:
+        self._path, self._progress = path, progress
+        try:
+            self._size = path.stat().st_size
+        except OSError as problem:
+            raise NotFound(f"{path} cannot be read: {problem.strerror}") from None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                yield from _counted(iter(lambda: file.read(_BLOCK), b""), self._size, self._progress)
+        except OSError as problem:
+            raise NotFound(f"{self._path} cannot be read: {problem.strerror}") from None
+
+
+class _BytesBody:
+    """Bytes to send."""
+
+    def __init__(self, content: bytes, progress: BytesProgress | None) -> None:
+        self._content, self._progress = content, progress
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __iter__(self) -> Iterator[bytes]:
+        blocks = (self._content[start : start + _BLOCK] for start in range(0, len(self._content), _BLOCK))
+        yield from _counted(blocks, len(self._content), self._progress)
+
+
+def _counted(blocks: Iterable[bytes], size: int, progress: BytesProgress | None) -> Iterator[bytes]:
+    sent = 0
+    for block in blocks:
+        yield block
+        sent += len(block)
+        if progress:
+            progress(sent, size)
+
+
+class _Incoming(RawIOBase):
+    """An answer's blocks as a file that pyarrow can read from."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def _checked(request: Callable[..., _View], **fields: Any) -> _View:
+    """A request, or InvalidRequest that names what is wrong with it."""
+    try:
+        return request(**fields)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise InvalidRequest(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+
+
+def _is_rows(data: Any) -> bool:
+    return isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data)
+
+
+def _as_table(data: Any) -> pa.Table:
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if type(data).__module__.startswith("pandas."):
+        return pa.Table.from_pandas(data, preserve_index=False)
+    raise InvalidInput(
+        f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame or rows"
+    )
+
+
+def _json_cell(cell: Any) -> Any:
+    """A cell as JSON: dates as ISO 8601, NaN as null, infinities as text that becomes an error of its row."""
+    if hasattr(cell, "item"):
+        cell = cell.item()  # a NumPy scalar
+    if cell is None or cell != cell:
+        return None  # NaN and pandas' NaT differ from themselves
+    if isinstance(cell, datetime | date):
+        return cell.isoformat()
+    exact = isinstance(cell, bool | int | str) or (isinstance(cell, float) and math.isfinite(cell))
+    return cell if exact else str(cell)
+
+
+def _part(text: str) -> str:
+    """Text as one part of an address."""
+    return quote(text, safe="")
