@@ -1,1 +1,1 @@
-"""Training: from a table to a calibrated artifact. The only package that loads torch."""
+"""Training: fits a variational autoencoder to a table and exports it to ONNX. The only package that loads torch."""

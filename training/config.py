@@ -1,0 +1,49 @@
+"""The configuration of a training run: defaults that fit most tables, and run.toml to change them."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nelbo.errors import InvalidInput, NotFound
+
+
+class Config(BaseModel):
+    """Every field can stand in run.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0, description="AdamW's step size at its highest")] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")] = 1e-2
+    epochs: Annotated[int, Field(gt=0, description="passes over the training rows, at most")] = 16
+    min_steps: Annotated[int, Field(gt=0, description="gradient steps at least, however few the rows")] = 600
+    max_steps: Annotated[int, Field(gt=0, description="gradient steps at most, however many the rows")] = 4_000
+    patience: Annotated[int, Field(gt=0, description="checks of the held-out rows without a gain before training stops")] = 5
+    auxiliary: Annotated[float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")] = 0.5
+    hidden_rows: Annotated[float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")] = 0.25
+    noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 4
+    held_out: Annotated[float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")] = 0.1
+    max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
+    max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
+    threads: Annotated[int, Field(gt=0, description="threads of torch; the same number gives the same bytes")] = 2
+
+    @model_validator(mode="after")
+    def _steps_have_room(self) -> Self:
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps ({self.min_steps}) must not be above max_steps ({self.max_steps})")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a TOML file; raises NotFound, or InvalidInput that names the wrong key."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except FileNotFoundError:
+            raise NotFound(f"no configuration at {path}") from None
+        except tomllib.TOMLDecodeError as problem:
+            raise InvalidInput(f"{path} is not TOML: {problem}") from None
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "the file"
+            raise InvalidInput(f"{path}: {key}: {first['msg']}; known keys are {', '.join(cls.model_fields)}") from None
