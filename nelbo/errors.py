@@ -19,7 +19,10 @@ class FieldError:
 
 
 class NelboError(Exception):
-    """Base of all errors below. `retry_after` is in seconds, where waiting helps."""
+    """A fault of Nelbo itself, and the base of all errors below.
+
+    `retry_after` is in seconds, where waiting helps.
+    """
 
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Nelbo failed"
