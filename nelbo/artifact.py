@@ -89,12 +89,21 @@ class Version(BaseModel):
     created_at: float
 
 
+class VersionDetails(Version):
+    """A version with what its manifest says of the table it wants and of its quality."""
+
+    table_schema: Schema
+    metrics: dict[str, float]
+
+
 class Model(BaseModel):
-    """A model's name, its aliases and how many versions it has; `champion` is what the plain name means."""
+    """A model's name, the numbers of its versions, and its aliases; `champion` is what the plain name means."""
 
     name: str
-    versions: int
+    versions: tuple[int, ...]
+    """Their numbers, ascending."""
     aliases: dict[str, int]
+    created_at: float
 
 
 def is_artifact(folder: Path) -> bool:

@@ -6,13 +6,13 @@ never on its neighbours, the batch it came in, the chunk, the machine count or a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, read_artifact
@@ -26,7 +26,12 @@ Booleans = NDArray[np.bool_]
 Check = Callable[[], None]
 """Called between two fixed batches; raises to stop the work (cancelled, lease lost)."""
 
-PRIOR_STREAM = 0
+Cells = tuple[Floats, Integers]
+"""Numbers float64[n, …] and codes int64[n, …] of made rows, as nelbo.encoding.decode takes them."""
+
+PRIOR, FILLED, COPIES = 0, 1, 2
+"""Streams of random numbers: generated rows, filled rows, and from COPIES on copy 0, 1, 2 … of a row."""
+DRAWN, MODE = np.array([False]), np.array([True])
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,23 @@ class Engine:
         self.schema: Schema = artifact.manifest.table_schema
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self.places = tuple(
+            [self.manifest.order.index(column.name) for column in columns]
+            for columns in (self.schema.numbers, self.schema.categoricals)
+        )
+        """Where the number columns and the categorical columns stand in the manifest's order."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Raises NotFound or InvalidArtifact."""
         return cls(read_artifact(folder))
 
-    def run(self, graph: str, *inputs: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    def run(self, graph: str, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch` rows long."""
         if graph not in self._sessions:
             self._sessions[graph] = _session(self.artifact.graph(graph))
         names = self.manifest.graphs[graph]
-        outputs: list[NDArray[np.generic]] = self._sessions[graph].run(
+        outputs: list[NDArray[Any]] = self._sessions[graph].run(
             list(names.outputs), dict(zip(names.inputs, inputs, strict=True))
         )
         return outputs
@@ -104,23 +114,20 @@ def score(engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Chec
 
 def generate(engine: Engine, seed: int, first_row: int, rows: int, check: Check | None = None) -> pa.RecordBatch:
     """Rows first_row … first_row + rows - 1 of the endless table that `seed` names: z from the prior, x from p(x|z)."""
-    draws = _uniforms(engine, seed, PRIOR_STREAM, np.arange(first_row, first_row + rows))
-    numbers, codes = _blank(engine, rows)
-    return _decode(engine, _sample(engine, "prior", numbers, codes, draws, check=check))
+    draws = _uniforms(engine, seed, PRIOR, np.arange(first_row, first_row + rows))
+    return decode(*_from_prior(engine, draws, check), engine.schema)
 
 
-def augment(
-    engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int, seed: int, check: Check | None = None
-) -> Made:
+def augment(engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int, seed: int, check: Check | None = None) -> Made:
     """`per_row` copies of each row: z from q(z|x), x from p(x|z). Copy k of row i depends on the seed, row i and k only."""
     given = encode(batch, engine.schema, first_row)
-    draws = np.stack([_uniforms(engine, seed, 1 + k, given.rows) for k in range(per_row)], axis=1)
-    repeat = partial(np.repeat, repeats=per_row, axis=0)
-    made = _sample(
-        engine, "posterior", repeat(given.numbers), repeat(given.codes), draws.reshape(-1, draws.shape[-1]), check=check
-    )
+    draws = np.stack([_uniforms(engine, seed, COPIES + k, given.rows) for k in range(per_row)], axis=1)
+    repeated = Encoded(*(np.repeat(cells, per_row, axis=0) for cells in (given.numbers, given.codes, given.rows)), given.errors)
+    draws = draws.reshape(len(repeated.rows), -1)
+    every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
+    made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check), engine.schema)
     copies = np.tile(np.arange(per_row), len(given.rows))
-    return Made(_table({"row": repeat(given.rows), "copy": copies}, _decode(engine, made)), given.errors)
+    return Made(_with_row_numbers({"row": repeated.rows, "copy": copies}, made), given.errors)
 
 
 def reconstruct(
@@ -139,52 +146,70 @@ def reconstruct(
     """
     given = encode(batch, engine.schema, first_row)
     observed = _observed(engine, given)
-    draws = _uniforms(engine, seed, PRIOR_STREAM, given.rows)
     keep = np.zeros_like(observed) if denoise else observed
-    made = _sample(engine, "posterior", given.numbers, given.codes, draws, observed, keep, mode, check)
-    table = _decode(engine, made)
+    draws = _uniforms(engine, seed, FILLED, given.rows)
+    made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check), engine.schema)
     source = batch.take(pa.array(given.rows - first_row))
-    columns = {
-        column.name: source.column(column.name)
-        if column.kind == "identifier"
-        else _keep_unknown(table.column(column.name), source.column(column.name), denoise)
-        for column in engine.schema.columns
-        if column.kind != "identifier" or column.name in source.schema.names
-    }
-    return Made(_table({"row": given.rows}, pa.RecordBatch.from_pydict(columns)), given.errors)
+    columns = {}
+    for column in engine.schema.columns:
+        if column.kind != "identifier":
+            columns[column.name] = made.column(column.name)
+        elif column.name in source.schema.names:
+            columns[column.name] = source.column(column.name)
+    if not denoise:
+        columns |= _unknown_categories(engine, given, columns, source)
+    return Made(_with_row_numbers({"row": given.rows}, pa.RecordBatch.from_pydict(columns)), given.errors)
 
 
-def _sample(
-    engine: Engine,
-    source: str,
-    numbers: Floats,
-    codes: Integers,
-    draws: Floats,
-    observed: Booleans | None = None,
-    keep: Booleans | None = None,
-    mode: bool = False,
-    check: Check | None = None,
-) -> tuple[Floats, Integers]:
-    """z from the prior or the posterior, then cells from p(x|z); cells in `keep` stay as given."""
-    n, d = len(draws), len(engine.manifest.order)
-    observed = np.ones((n, d), dtype=np.bool_) if observed is None else observed
-    keep = np.zeros((n, d), dtype=np.bool_) if keep is None else keep
-    wanted, split = np.array([mode]), engine.manifest.draws["z"]
-    made_numbers, made_codes = np.empty_like(numbers), np.empty_like(codes)
-    start = 0
-    for size, x_numbers, x_codes, x_draws, x_observed, x_keep in _fixed(engine, check, numbers, codes, draws, observed, keep):
-        u_z, u_x = x_draws[:, :split], x_draws[:, split:]
-        (z,) = (
-            engine.run("prior", u_z) if source == "prior" else engine.run("posterior", x_numbers, x_codes, x_observed, u_z, wanted)
-        )
-        out_numbers, out_codes = engine.run("generate", z, x_numbers, x_codes, x_keep, u_x, wanted)
-        made_numbers[start : start + size], made_codes[start : start + size] = out_numbers[:size], out_codes[:size]
-        start += size
-    return made_numbers, made_codes
+def _unknown_categories(
+    engine: Engine, given: Encoded, columns: dict[str, pa.Array], source: pa.RecordBatch
+) -> dict[str, pa.Array]:
+    """Categories that the model does not know are observed all the same: columns with them, each with its own text put back."""
+    found = {}
+    for i, column in enumerate(engine.schema.categoricals):
+        unknown = given.codes[:, i] == len(column.categories)
+        if unknown.any():
+            text = source.column(column.name).cast(pa.string())
+            found[column.name] = pc.if_else(pa.array(unknown), text, columns[column.name])
+    return found
 
 
-def _fixed(engine: Engine, check: Check | None, *arrays: NDArray[np.generic]) -> Iterator[tuple[int, *tuple[NDArray, ...]]]:  # type: ignore[type-arg]
-    """Cut arrays into batches of the one fixed number of rows; the last is padded with its own first row."""
+def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:
+    """Cells of new rows: z from the prior, then every column from p(x|z)."""
+    d, split = len(engine.manifest.order), engine.manifest.draws["z"]
+    parts = []
+    for size, u in _fixed(engine, check, draws):
+        (z,) = engine.run("prior", u[:, :split])
+        x = np.zeros((len(u), d), dtype=np.int64)
+        made = engine.run("generate", z, x, np.zeros(x.shape, dtype=np.bool_), u[:, split:], DRAWN)
+        parts.append([cells[:size] for cells in made])
+    return _joined(engine, parts)
+
+
+def _from_posterior(
+    engine: Engine, given: Encoded, draws: Floats, seen: Booleans, keep: Booleans, mode: bool, check: Check | None
+) -> Cells:
+    """Cells of rows like given ones: z from q(z | seen cells), then from p(x|z) every cell that is not kept. All bool[n, d]."""
+    split, how = engine.manifest.draws["z"], MODE if mode else DRAWN
+    parts = []
+    for size, numbers, codes, u, now_seen, now_keep in _fixed(engine, check, given.numbers, given.codes, draws, seen, keep):
+        z, x = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how)
+        made_numbers, made_codes = engine.run("generate", z, x, now_keep, u[:, split:], how)
+        kept_numbers, kept_codes = (now_keep[:, at] for at in engine.places)
+        cells = np.where(kept_numbers, numbers, made_numbers), np.where(kept_codes, codes, made_codes)
+        parts.append([part[:size] for part in cells])
+    return _joined(engine, parts)
+
+
+def _joined(engine: Engine, parts: list[list[NDArray[Any]]]) -> Cells:
+    schema = engine.schema
+    none = np.empty((0, len(schema.numbers))), np.empty((0, len(schema.categoricals)), dtype=np.int64)
+    numbers, codes = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
+    return numbers, codes
+
+
+def _fixed(engine: Engine, check: Check | None, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+    """Cut arrays into batches of the one fixed number of rows; the last is padded with its own first row. Yields (rows, parts …)."""
     batch = engine.manifest.batch
     for start in range(0, len(arrays[0]), batch):
         if check is not None:
@@ -228,21 +253,7 @@ def _observed(engine: Engine, given: Encoded) -> Booleans:
     return np.stack([columns[name] for name in engine.manifest.order], axis=1).reshape(n, -1)
 
 
-def _keep_unknown(made: pa.Array, given: pa.Array, denoise: bool) -> pa.Array:
-    """A category that the model does not know is observed all the same: without `denoise` its text stays."""
-    return made if denoise or not pa.types.is_string(made.type) else pa.compute.coalesce(given.cast(pa.string()), made)
-
-
-def _blank(engine: Engine, rows: int) -> tuple[Floats, Integers]:
-    schema = engine.schema
-    return np.full((rows, len(schema.numbers)), np.nan), np.zeros((rows, len(schema.categoricals)), dtype=np.int64)
-
-
-def _decode(engine: Engine, made: tuple[Floats, Integers]) -> pa.RecordBatch:
-    return decode(*made, engine.schema)
-
-
-def _table(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:
+def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:
     """Columns of row numbers before a table's own; a table's own column of the same name keeps its name, ours steps aside."""
     names = {name: name if name not in rest.schema.names else f"nelbo_{name}" for name in first}
     return pa.RecordBatch.from_arrays(

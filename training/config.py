@@ -23,7 +23,9 @@ class Config(BaseModel):
     auxiliary: Annotated[float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")] = 0.5
     hidden_rows: Annotated[float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")] = 0.25
     noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 4
-    held_out: Annotated[float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")] = 0.1
+    held_out: Annotated[
+        float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")
+    ] = 0.1
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
     threads: Annotated[int, Field(gt=0, description="threads of torch; the same number gives the same bytes")] = 2

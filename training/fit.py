@@ -82,7 +82,9 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, held-out nelbo so far)."""
 
 
-def fit(likelihoods: Likelihoods, train: Rows, stop: Rows, config: Config, seed: int, progress: Progress) -> tuple[VAE, History]:
+def fit(
+    likelihoods: Likelihoods, train: Rows, stop: Rows, config: Config, seed: int, progress: Progress
+) -> tuple[VAE, History]:
     """Minimise the mean nelbo of the training rows; keep the weights that score the stop rows best; fit the prior.
 
     The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0 to 1. A share of the rows

@@ -8,7 +8,6 @@ import contextlib
 import io
 import logging
 import warnings
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,36 +18,10 @@ from torch import Tensor, nn
 
 from training.fit import VAE
 from training.likelihoods import MASKED, SUBBINS
+from training.nodes import OPSET, Nodes, values
 from training.prior import Mixture
 
-OPSET = 18
-IR_VERSION = 10
-TYPES = {"float64": TensorProto.DOUBLE, "float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 BELOW_ONE = np.float32(1 - 2**-24)
-
-
-class Nodes:
-    """An ONNX graph under construction: calling it appends a node and returns its output's name."""
-
-    def __init__(self, prefix: str = "") -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.prefix = prefix
-
-    def __call__(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        names = [f"{self.prefix}{op.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return names[0] if outputs == 1 else names
-
-    def constant(self, value: Any, dtype: str | None = None) -> str:
-        name = f"{self.prefix}constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
-        return name
-
-    def model(self, inputs: dict[str, tuple[str, list[int]]], outputs: dict[str, tuple[str, list[int]]]) -> onnx.ModelProto:
-        """Inputs and outputs as name → (dtype, shape)."""
-        graph = helper.make_graph(self.nodes, "nelbo", _values(inputs), _values(outputs), self.constants)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 def batch_for(vae: VAE) -> int:
@@ -134,13 +107,13 @@ def _posterior(traced: onnx.ModelProto, vae: VAE, batch: int) -> onnx.ModelProto
     latent, nodes = vae.eps.shape[1], Nodes("z_")
     noise = nodes("Where", "mode", nodes.constant(0, "float32"), _normals(nodes, "u", latent))
     scaled = nodes("Add", "mu", nodes("Mul", "sigma", noise))
-    nodes.nodes.append(helper.make_node("Identity", [scaled], ["z"]))
+    nodes.name(scaled, "z")
     model.graph.node.extend(nodes.nodes)
     model.graph.initializer.extend(nodes.constants)
-    model.graph.input.extend(_values({"u": ("float64", [batch, draws_for(vae)["z"]]), "mode": ("bool", [1])}))
+    model.graph.input.extend(values({"u": ("float64", [batch, draws_for(vae)["z"]]), "mode": ("bool", [1])}))
     kept = [value for value in model.graph.output if value.name == "x"]
     del model.graph.output[:]
-    model.graph.output.extend([*_values({"z": ("float32", [batch, latent])}), *kept])
+    model.graph.output.extend([*values({"z": ("float32", [batch, latent])}), *kept])
     return model
 
 
@@ -149,7 +122,7 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
     upto = np.cumsum(vae.prior.weight.double().numpy())
-    pick = nodes("Slice", "u", nodes.constant([0], "int64"), nodes.constant([1], "int64"), nodes.constant([1], "int64"))
+    pick = nodes.slice("u", 0, 1)
     below = nodes("Cast", nodes("GreaterOrEqual", pick, nodes.constant(upto[None, :-1])), to=TensorProto.INT64)
     component = nodes("ReduceSum", below, nodes.constant([1], "int64"), keepdims=0)
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
@@ -163,7 +136,7 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
 def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     """z, x int64[B, d] codes, keep bool[B, d], u float64[B, draws x], mode → numbers, codes drawn from p(x|z), kept x given."""
     schema, d, nodes = vae.likelihoods.schema, len(vae.likelihoods.columns), Nodes()
-    uniform = nodes("Cast", nodes("Slice", "u", *_range(nodes, 0, d)), to=TensorProto.FLOAT)
+    uniform = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
     below_one = nodes("Min", uniform, nodes.constant(BELOW_ONE))
     columns = [nodes("Transpose", name, perm=[1, 0]) for name in ("x", "keep", below_one)]
     body, weights = _column_step(vae, batch)
@@ -177,13 +150,16 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         num_scan_inputs=len(weights) + 3,
     )
     outputs: dict[str, tuple[str, list[int]]] = {}
-    for name, dtype, at in (("numbers", "float64", vae.likelihoods.number_at), ("codes", "int64", vae.likelihoods.category_at)):
+    for name, dtype, at in (
+        ("numbers", "float64", vae.likelihoods.number_at),
+        ("codes", "int64", vae.likelihoods.category_at),
+    ):
         chosen = nodes("Gather", drawn, nodes.constant(np.array(at, dtype=np.int64)), axis=0)
         cells = nodes("Transpose", chosen, perm=[1, 0])
         made = _values_of_codes(nodes, cells, vae, d) if name == "numbers" and at else cells
         if name == "numbers" and not at:
             made = nodes("Cast", cells, to=TensorProto.DOUBLE)
-        nodes.nodes.append(helper.make_node("Identity", [made], [name]))
+        nodes.name(made, name)
         outputs[name] = (dtype, [batch, len(at)])
     assert len(schema.modelled) == d
     return nodes.model(
@@ -215,7 +191,7 @@ def _column_step(vae: VAE, batch: int) -> tuple[onnx.GraphProto, dict[str, NDArr
     a = step("Add", a, step("Relu", step("Add", step("MatMul", a, "hidden"), "hidden_bias")))
     p = step("Softmax", step("Add", step("MatMul", a, "out"), "out_bias"), axis=-1)
     upto = step("CumSum", p, step.constant(1, "int64"))
-    total = step("Slice", upto, *_range(step, k - 1, k))
+    total = step.slice(upto, k - 1, k)
     reached = step("Mul", total, step("Unsqueeze", "column_u", step.constant([1], "int64")))
     below = step("Cast", step("LessOrEqual", upto, reached), to=TensorProto.INT64)
     drawn = step("ReduceSum", below, step.constant([1], "int64"), keepdims=0)
@@ -226,7 +202,7 @@ def _column_step(vae: VAE, batch: int) -> tuple[onnx.GraphProto, dict[str, NDArr
     inputs |= {name: ("float32", list(weight.shape[1:])) for name, weight in weights.items()}
     inputs |= {"column_x": ("int64", [batch]), "column_keep": ("bool", [batch]), "column_u": ("float32", [batch])}
     outputs = {"h_next": ("float32", [batch, width]), "code": ("int64", [batch])}
-    return helper.make_graph(step.nodes, "column", _values(inputs), _values(outputs), step.constants), weights
+    return helper.make_graph(step.nodes, "column", values(inputs), values(outputs), step.constants), weights
 
 
 def _decoder_start(nodes: Nodes, vae: VAE) -> str:
@@ -245,7 +221,7 @@ def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     knots = np.zeros((n, k, SUBBINS + 1))
     for i, number in enumerate(fitted):
         knots[i, : number.known] = number.knots
-    u = nodes("Where", "mode", nodes.constant(0.5), nodes("Slice", "u", *_range(nodes, d, d + n)))
+    u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
     place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
     part = nodes("Floor", place)
     row = nodes("Add", cells, nodes.constant(np.arange(n, dtype=np.int64) * k))
@@ -264,23 +240,14 @@ def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
 def _normals(nodes: Nodes, u: str, latent: int) -> str:
     """Normal numbers float32[B, L] from the uniform numbers after the first (Box & Muller 1958)."""
     pairs = (latent + 1) // 2
-    radius_u = nodes("Slice", u, *_range(nodes, 1, 1 + pairs))
-    angle_u = nodes("Slice", u, *_range(nodes, 1 + pairs, 1 + 2 * pairs))
+    radius_u = nodes.slice(u, 1, 1 + pairs)
+    angle_u = nodes.slice(u, 1 + pairs, 1 + 2 * pairs)
     log = nodes("Log", nodes("Sub", nodes.constant(1.0), radius_u))
     radius = nodes("Sqrt", nodes("Mul", log, nodes.constant(-2.0)))
     angle = nodes("Mul", angle_u, nodes.constant(2 * np.pi))
     both = nodes("Concat", *(nodes("Mul", radius, nodes(wave, angle)) for wave in ("Cos", "Sin")), axis=1)
-    made: str = nodes("Cast", nodes("Slice", both, *_range(nodes, 0, latent)), to=TensorProto.FLOAT)
+    made: str = nodes("Cast", nodes.slice(both, 0, latent), to=TensorProto.FLOAT)
     return made
-
-
-def _range(nodes: Nodes, start: int, end: int) -> tuple[str, str, str]:
-    """Arguments of a Slice along axis 1."""
-    return nodes.constant([start], "int64"), nodes.constant([end], "int64"), nodes.constant([1], "int64")
-
-
-def _values(named: dict[str, tuple[str, list[int]]]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, TYPES[dtype], shape) for name, (dtype, shape) in named.items()]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -216,7 +216,10 @@ class Likelihoods(nn.Module):
         return cls(
             schema,
             [fit_number(values, column) for values, column in zip(numbers.T, schema.numbers, strict=True)],
-            [_fit_category(values, len(column.categories)) for values, column in zip(codes.T, schema.categoricals, strict=True)],
+            [
+                _fit_category(values, len(column.categories))
+                for values, column in zip(codes.T, schema.categoricals, strict=True)
+            ],
         )
 
     def _fill_masses(self) -> None:

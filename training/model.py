@@ -158,4 +158,3 @@ def negative_elbo(log_q: Tensor, log_p_z: Tensor, log_p_x: Tensor) -> tuple[Tens
     −ELBO = terms.sum(1) + kl ≥ −log p(x) in expectation over the noise. log_q, log_p_z float[S, n]; log_p_x float[S, n, d].
     """
     return -log_p_x.mean(0), (log_q - log_p_z).mean(0)
-
