@@ -1,0 +1,143 @@
+"""CSV: the dialect is detected, every column is read as text."""
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from nelbo import cells
+from nelbo.errors import InvalidInput
+from nelbo.files.source import Source
+from nelbo.files.text import LINE_BYTES, encoding_of, known_encoding, sample_text, utf_8
+
+DELIMITERS = (",", ";", "\t", "|")
+_LOOKED_AT = 200
+"""Records that the detection of delimiter and decimal sign looks at."""
+_DECIMAL_COMMA = r"^(\s*[+-]?\d*),(\d+(?:[eE][+-]?\d+)?\s*)$"
+_AS_TEXT: Any = {"default_column_type": pa.string(), "strings_can_be_null": False, "check_utf8": False}
+_DECIMAL_POINT = re.compile(r"^\s*[+-]?\d*\.\d+\s*$")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written: one-character delimiter, encoding by Python's name, decimal "." or ","."""
+
+    delimiter: str
+    encoding: str
+    decimal: str
+
+
+def detect(source: Source, delimiter: str | None, encoding: str | None, decimal: str | None) -> Dialect:
+    """The dialect of the first MiB; what is given is not detected."""
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise InvalidInput(f"the delimiter {delimiter!r} is not one character, such as ',' or ';' or a tab")
+    if decimal not in (None, ".", ","):
+        raise InvalidInput(f"the decimal sign {decimal!r} is neither '.' nor ','")
+    encoding = known_encoding(encoding) if encoding else encoding_of(source)
+    text = sample_text(source, encoding)
+    delimiter = delimiter or _delimiter(text)
+    return Dialect(delimiter, encoding, decimal or _decimal(text, delimiter))
+
+
+def notices_of(dialect: Dialect) -> list[str]:
+    """What was detected and is not what most tables have."""
+    notices = []
+    if dialect.encoding == "cp1252":
+        notices.append("the text is not UTF-8 and is read as Windows-1252; give the encoding if that is wrong")
+    if dialect.decimal == ",":
+        notices.append("numbers are read with a decimal comma; give the decimal sign if that is wrong")
+    return notices
+
+
+def read(source: Source, dialect: Dialect, rows: int) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+    """The names as they stand in the header, and the rows below it as text, in batches of at most `rows`."""
+    try:
+        reader = arrow_csv.open_csv(
+            utf_8(source, dialect.encoding),
+            arrow_csv.ReadOptions(block_size=LINE_BYTES, use_threads=False),
+            arrow_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
+            arrow_csv.ConvertOptions(**_AS_TEXT),
+        )
+    except pa.ArrowInvalid as problem:
+        raise _explained(problem, source.name, dialect) from None
+    return reader.schema.names, _batches(reader, source, dialect, rows)
+
+
+def _batches(reader: arrow_csv.CSVStreamingReader, source: Source, dialect: Dialect, rows: int) -> Iterator[pa.RecordBatch]:
+    block = None
+    while True:
+        try:
+            block = reader.read_next_batch()
+        except StopIteration:
+            break
+        except pa.ArrowInvalid as problem:
+            raise _explained(problem, source.name, dialect) from None
+        if dialect.decimal == ",":
+            points = [cells.pc.replace_substring_regex(column, _DECIMAL_COMMA, r"\1.\2") for column in block.columns]
+            block = pa.record_batch(points, schema=block.schema)
+        for start in range(0, block.num_rows, rows):
+            yield block.slice(start, rows)
+    if block is not None and block.num_rows:
+        _check_last_quote(source, str(block.column(block.num_columns - 1)[-1].as_py()))
+
+
+def _check_last_quote(source: Source, last_cell: str) -> None:
+    """A quote that is never closed makes the rest of the file one cell, without an error from Arrow."""
+    if "\n" in last_cell and not _tail(source).endswith(b'"'):
+        raise InvalidInput(f"{source.name} has a quote that is never closed, before {last_cell[:40]!r}; close it")
+
+
+def _tail(source: Source) -> bytes:
+    source.stream.seek(0, io.SEEK_END)
+    source.stream.seek(max(0, source.stream.tell() - 1_000))
+    return source.stream.read().rstrip(b" \t\r\n\0")
+
+
+def _explained(problem: pa.ArrowInvalid, name: str, dialect: Dialect) -> InvalidInput:
+    ragged = re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(problem))
+    if ragged:
+        line = f"line {ragged[1]} of {name}" if ragged[1] else f"a line of {name}"
+        return InvalidInput(
+            f"{line} has {ragged[3]} cells, the header has {ragged[2]} (delimiter {dialect.delimiter!r}); "
+            "put cells that hold the delimiter in quotes, or give the delimiter"
+        )
+    if "straddling" in str(problem):
+        return InvalidInput(f"{name} has a line of more than {LINE_BYTES >> 20} MiB; is there a quote that is never closed?")
+    if "Empty CSV" in str(problem):
+        return InvalidInput(f"{name} has a header but no rows")
+    return InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0]}")
+
+
+def _delimiter(text: str) -> str:
+    """The candidate that cuts the most lines into as many cells as the header, and the header into the most."""
+    return max(DELIMITERS, key=lambda delimiter: _fit(text, delimiter))
+
+
+def _fit(text: str, delimiter: str) -> tuple[bool, float, int]:
+    records = _records(text, delimiter)
+    if not records:
+        return False, 0.0, 0
+    width = len(records[0])
+    return width > 1, sum(len(record) == width for record in records) / len(records), width
+
+
+def _decimal(text: str, delimiter: str) -> str:
+    if delimiter == ",":
+        return "."
+    values = [value for record in _records(text, delimiter)[1:] for value in record]
+    comma = any(re.match(_DECIMAL_COMMA, value) for value in values)
+    return "," if comma and not any(_DECIMAL_POINT.match(value) for value in values) else "."
+
+
+def _records(text: str, delimiter: str) -> list[list[str]]:
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
+    try:
+        return [record for record in itertools.islice(reader, _LOOKED_AT) if record]
+    except csv.Error:  # a cell longer than Python's limit: what has been seen until then has to do
+        return []
