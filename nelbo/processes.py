@@ -32,6 +32,15 @@ class Lifeline:
     def drop(self) -> None:
         os.close(self.writing)
 
+    def close(self) -> None:
+        os.close(self.writing)
+        os.close(self.reading)
+
+
+def command(lifeline: Lifeline, module: str, args: Sequence[str] = ()) -> list[str]:
+    """`python -P -m module args` under a lifeline, whose `reading` the child must be passed."""
+    return [sys.executable, "-P", "-m", "nelbo.processes", str(lifeline.reading), module, *args]
+
 
 def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
     """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good `grace_s` later."""
@@ -56,11 +65,10 @@ class Child:
 
     def start(self, lifeline: Lifeline) -> None:
         # A session of its own: a ^C at the terminal reaches the parent alone, which ends its children in order.
-        command = [sys.executable, "-P", "-m", "nelbo.processes", str(lifeline.reading), self.module, *self.args]
         output = open(self.log, "ab") if self.log else None  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
-                command,
+                command(lifeline, self.module, self.args),
                 cwd=self.cwd,
                 env={**os.environ, "PYTHONSAFEPATH": "1", **self.env},
                 pass_fds=(lifeline.reading, *self.keep),
