@@ -1,0 +1,92 @@
+"""Children end with their parent however it ends, and are started again when they end by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from nelbo.processes import Child, Lifeline, end_all, keep_running
+from tests.deadline import until
+
+SLEEPER = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1], str(os.getpid())).touch()\ntime.sleep(600)\n"
+STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
+PARENT = """
+import sys, threading, time
+from nelbo.processes import Child, Lifeline
+child = Child("child", "sleeper", [sys.argv[1]], env={"PYTHONPATH": sys.argv[1]})
+child.start(Lifeline())
+time.sleep(600)
+"""
+
+
+def module(folder: Path, code: str = SLEEPER) -> Child:
+    (folder / "sleeper.py").write_text(code)
+    return Child("sleeper", "sleeper", [str(folder)], env={"PYTHONPATH": str(folder)}, log=folder / "log")
+
+
+def pids(folder: Path) -> set[int]:
+    return {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    module(tmp_path)
+    parent = subprocess.Popen([sys.executable, "-P", "-c", PARENT, str(tmp_path)])
+    (pid,) = until(lambda: pids(tmp_path), "the child")
+    parent.kill()
+    parent.wait()
+    until(lambda: not alive(pid), "the child to end", deadline_s=10)
+
+
+def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
+    child, stop = module(tmp_path), threading.Event()
+    keeper = threading.Thread(target=keep_running, args=([child], Lifeline(), stop))
+    keeper.start()
+    try:
+        (first,) = until(lambda: pids(tmp_path), "the child")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: len(pids(tmp_path)) == 2, "a second child")
+    finally:
+        stop.set()
+        keeper.join()
+        end_all([child], grace_s=10)
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    child = module(tmp_path, STUBBORN)
+    child.start(Lifeline())
+    until(lambda: pids(tmp_path), "the child")
+    end_all([child], grace_s=0.1)
+    assert child.process is not None
+    assert child.process.returncode == -signal.SIGKILL
+
+
+def test_a_child_in_haste_is_killed_at_once(tmp_path: Path) -> None:
+    child, hurry = module(tmp_path, STUBBORN), threading.Event()
+    child.start(Lifeline())
+    until(lambda: pids(tmp_path), "the child")
+    hurry.set()
+    end_all([child], grace_s=600, hurry=hurry)
+    assert child.process is not None
+    assert child.process.returncode == -signal.SIGKILL
+
+
+def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "app.py").write_text("raise SystemExit('imported the wrong worker')")
+    (tmp_path / "probe.py").write_text("import worker\nprint(worker.__file__)\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "probe.py").rename(tmp_path / "elsewhere" / "probe.py")
+    child = Child("probe", "probe", env={"PYTHONPATH": str(tmp_path / "elsewhere")}, cwd=tmp_path, log=tmp_path / "log")
+    child.start(Lifeline())
+    assert child.process is not None
+    assert child.process.wait(30) == 0
+    assert str(tmp_path) not in (tmp_path / "log").read_text()
