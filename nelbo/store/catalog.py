@@ -1,0 +1,483 @@
+"""The catalog: models with their versions and aliases, and files. Every row has an owner, and nobody sees another's."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from nelbo.artifact import Model as ModelView
+from nelbo.artifact import Version as VersionView
+from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
+from nelbo.jobs import new_id
+from nelbo.store.results import clean
+from nelbo.store.session import Database, now
+from nelbo.store.tables import Alias, File, Job, Model, Version
+
+CHAMPION = "champion"
+VersionState = Literal["pending", "ready", "rejected"]
+FileState = Literal["receiving", "reading", "ready", "rejected"]
+UNFINISHED = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class VersionEntry:
+    """A version as the catalog knows it. Its artifact lies in the storage under the id."""
+
+    id: str
+    owner: str
+    model: str
+    number: int
+    state: VersionState
+    digest: str
+    manifest: dict[str, Any]
+    reason: str | None
+    """Why it was rejected."""
+    created_at: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.number}"
+
+    @property
+    def view(self) -> VersionView:
+        """What anyone sees of it."""
+        return VersionView(
+            model=self.model,
+            version=self.number,
+            state=self.state,
+            reason=self.reason,
+            digest=self.digest,
+            created_at=self.created_at,
+        )
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as the catalog knows it. Its parts lie in the storage under the id."""
+
+    id: str
+    owner: str
+    name: str
+    format: str
+    options: dict[str, Any]
+    """How to read it where that is not detected: delimiter, encoding, decimal."""
+    state: FileState
+    bytes: int | None
+    rows: int | None
+    digest: str | None
+    columns: list[Any] | None
+    notices: list[str]
+    reason: str | None
+    """Why it was rejected."""
+    created_at: float
+
+
+def add_version(
+    db: Database,
+    owner: str,
+    model: str,
+    manifest: dict[str, Any],
+    digest: str,
+    *,
+    state: VersionState = "ready",
+    version_id: str | None = None,
+) -> VersionEntry:
+    """Register an artifact as the next version of a model. `ledger.submit_version` does so for one to be verified."""
+    with db.write() as connection:
+        return insert_version(connection, owner, model, manifest, digest, state, version_id or new_id())
+
+
+def resolve(db: Database, owner: str, reference: str) -> VersionEntry:
+    """The ready version that `name` (its champion), `name@3` or `name@alias` stands for."""
+    name, _, which = reference.partition("@")
+    with db.read() as connection:
+        found = _find_version(connection, owner, name, which or CHAMPION)
+        if found is None:
+            raise _no_version(connection, owner, name, which)
+    if found.state == "pending":
+        raise NotReady(f"{found.name} is still being verified; ask again in a moment", retry_after=2)
+    if found.state == "rejected":
+        raise Conflict(f"{found.name} was rejected: {found.reason}")
+    return found
+
+
+def get_version(db: Database, owner: str, model: str, number: int) -> VersionEntry:
+    """A version in any state."""
+    with db.read() as connection:
+        found = _find_version(connection, owner, model, str(number))
+        if found is None:
+            raise _no_version(connection, owner, model, str(number))
+    return found
+
+
+def version_of(db: Database, version_id: str) -> VersionEntry:
+    """A version by id, whoever owns it: for a worker that holds a claim on it."""
+    with db.read() as connection:
+        found = connection.execute(_versions().where(Version.id == version_id)).first()
+    if found is None:
+        raise NotFound(f"no version {version_id}")
+    return _version(found)
+
+
+def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
+    """All versions of a model, the newest first."""
+    with db.read() as connection:
+        _need_model(connection, owner, model)
+        statement = _versions().where(*_live(owner, model)).order_by(Version.number.desc())
+        return [_version(found) for found in connection.execute(statement)]
+
+
+def get_model(db: Database, owner: str, name: str) -> ModelView:
+    with db.read() as connection:
+        _need_model(connection, owner, name)
+        return _models(connection, owner, select(Model).where(Model.owner == owner, Model.name == name))[0]
+
+
+def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") -> list[ModelView]:
+    """Models in the order of their names, of names above `after`."""
+    statement = select(Model).where(Model.owner == owner, Model.deleted_at.is_(None), Model.name > after)
+    with db.read() as connection:
+        return _models(connection, owner, statement.order_by(Model.name).limit(limit))
+
+
+def set_alias(db: Database, owner: str, model: str, alias: str, number: int) -> None:
+    """Let an alias stand for a ready version. A champion that was set by hand no longer follows new versions."""
+    if not alias or alias.isdigit() or "@" in alias:
+        raise InvalidInput(f"{alias!r} cannot be an alias: it must be a word, neither a number nor with an @")
+    with db.write() as connection:
+        found = _find_version(connection, owner, model, str(number))
+        if found is None:
+            raise _no_version(connection, owner, model, str(number))
+        if found.state != "ready":
+            raise Conflict(f"{found.name} is {found.state}; an alias stands for a ready version")
+        _point(connection, owner, model, alias, found.id, by_hand=True)
+
+
+def delete_alias(db: Database, owner: str, model: str, alias: str) -> None:
+    """Remove an alias; champion then follows the newest ready version again."""
+    with db.write() as connection:
+        place = (Alias.owner == owner, Alias.model == model, Alias.name == alias)
+        if connection.execute(delete(Alias).where(*place)).rowcount == 0:
+            raise NotFound(f"model {model} has no alias {alias}")
+        crown(connection, owner, model)
+
+
+def set_version_state(db: Database, version_id: str, state: VersionState, reason: str | None = None) -> bool:
+    """pending -> ready | rejected; False when the version is not pending."""
+    with db.write() as connection:
+        return settle_version(connection, version_id, state, reason)
+
+
+def delete_version(db: Database, owner: str, model: str, number: int) -> str | None:
+    """Forget a version. Gives its digest where no other version has it, so that the caller removes the artifact; else
+    None. Raises Conflict while a job that is not finished uses it."""
+    with db.write() as connection:
+        found = _find_version(connection, owner, model, str(number), lock=True)
+        if found is None:
+            raise _no_version(connection, owner, model, str(number))
+        _forget_versions(connection, owner, model, [found])
+        crown(connection, owner, model)
+        return next(iter(_unused(connection, [found])), None)
+
+
+def delete_model(db: Database, owner: str, name: str) -> list[str]:
+    """Forget a model with its versions. Gives the digests that no other version has, so that the caller removes those
+    artifacts. Raises Conflict while a job that is not finished uses one."""
+    with db.write() as connection:
+        _need_model(connection, owner, name)
+        statement = _versions().where(*_live(owner, name))
+        found = [_version(row) for row in connection.execute(statement.with_for_update())]
+        _forget_versions(connection, owner, name, found)
+        place = (Model.owner == owner, Model.name == name)
+        connection.execute(update(Model).where(*place).values(deleted_at=now()))
+        return _unused(connection, found)
+
+
+def add_file(
+    db: Database, owner: str, name: str, format: str, options: dict[str, Any] | None = None, file_id: str | None = None
+) -> FileEntry:
+    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the storage."""
+    place = file_id or new_id()
+    values = {"name": clean(name), "format": format, "options": options or {}, "state": "receiving", "notices": []}
+    with db.write() as connection:
+        connection.execute(insert(File).values(id=place, owner=owner, created_at=now(), **values))
+        return _need_file(connection, owner, place)
+
+
+def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
+    with db.read() as connection:
+        return _need_file(connection, owner, file_id)
+
+
+def file_of(db: Database, file_id: str) -> FileEntry:
+    """A file by id, whoever owns it: for a worker that holds a claim on it."""
+    with db.read() as connection:
+        found = connection.execute(select(File).where(File.id == file_id)).first()
+    if found is None:
+        raise NotFound(f"no file {file_id}")
+    return _file(found)
+
+
+def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> list[FileEntry]:
+    """Files, the newest first, of ids below `before`."""
+    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(File.id < before)
+    with db.read() as connection:
+        return [_file(found) for found in connection.execute(statement)]
+
+
+def delete_file(db: Database, owner: str, file_id: str) -> None:
+    """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
+    with db.write() as connection:
+        _need_file(connection, owner, file_id, lock=True)
+        users = _users(connection, Job.file_id == file_id)
+        if users:
+            raise Conflict(f"file {file_id} is in use by {users}; cancel it or wait for it")
+        connection.execute(update(File).where(File.id == file_id).values(deleted_at=now()))
+
+
+def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
+    """receiving -> rejected, for an upload that broke off; False when it is received already."""
+    statement = update(File).where(File.owner == owner, File.id == file_id, File.state == "receiving")
+    with db.write() as connection:
+        return connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount == 1
+
+
+def reject_stale_files(db: Database, age_s: float) -> int:
+    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives their number."""
+    statement = update(File).where(File.state == "receiving", File.created_at < now() - age_s)
+    with db.write() as connection:
+        return connection.execute(statement.values(state="rejected", reason="the upload broke off")).rowcount
+
+
+def insert_version(
+    connection: Connection,
+    owner: str,
+    model: str,
+    manifest: dict[str, Any],
+    digest: str,
+    state: VersionState,
+    version_id: str,
+) -> VersionEntry:
+    """The next version of a model, inside a transaction of the caller."""
+    _open_model(connection, owner, model)
+    taken = select(func.coalesce(func.max(Version.number), 0)).where(Version.owner == owner, Version.model == model)
+    number = connection.scalars(taken).one() + 1
+    values = {"owner": owner, "model": model, "number": number, "state": state, "digest": digest, "manifest": manifest}
+    connection.execute(insert(Version).values(id=version_id, created_at=now(), **values))
+    if state == "ready":
+        crown(connection, owner, model)
+    return _version(connection.execute(_versions().where(Version.id == version_id)).one())
+
+
+def settle_version(connection: Connection, version_id: str, state: VersionState, reason: str | None = None) -> bool:
+    """pending -> ready | rejected, inside a transaction of the caller."""
+    statement = (
+        update(Version)
+        .where(Version.id == version_id, Version.state == "pending")
+        .values(state=state, reason=None if reason is None else clean(reason))
+        .returning(Version.owner, Version.model)
+    )
+    found = connection.execute(statement).first()
+    if found is None:
+        return False
+    if state == "ready":
+        crown(connection, found.owner, found.model)
+    return True
+
+
+def crown(connection: Connection, owner: str, model: str) -> None:
+    """Let champion stand for the newest ready version, unless someone set it by hand."""
+    place = (Alias.owner == owner, Alias.model == model, Alias.name == CHAMPION)
+    if connection.scalars(select(Alias.by_hand).where(*place)).first():
+        return
+    newest = select(Version.id).where(*_live(owner, model), Version.state == "ready").order_by(Version.number.desc()).limit(1)
+    found = connection.scalars(newest).first()
+    if found is None:
+        connection.execute(delete(Alias).where(*place))
+    else:
+        _point(connection, owner, model, CHAMPION, found, by_hand=False)
+
+
+def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
+    """Raise unless the version can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
+    statement = select(Version.state).where(Version.owner == owner, Version.id == version_id, Version.deleted_at.is_(None))
+    state = connection.scalars(statement.with_for_update(read=True)).first()
+    if state is None:
+        raise NotFound(f"no version {version_id}")
+    if state != "ready":
+        raise Conflict(f"version {version_id} is {state}; a job needs a ready one")
+
+
+def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
+    """Raise unless the file can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
+    found = _need_file(connection, owner, file_id, share=True)
+    if found.state in ("receiving", "reading"):
+        raise NotReady(f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2)
+    if found.state == "rejected":
+        raise Conflict(f"file {file_id} was rejected: {found.reason}")
+
+
+def _open_model(connection: Connection, owner: str, model: str) -> None:
+    """Make the model unless it is there, and lock it, so that versions get their numbers one after the other."""
+    place = (Model.owner == owner, Model.name == model)
+    opened = update(Model).where(*place).values(deleted_at=None)
+    if connection.execute(opened).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(Model).values(owner=owner, name=model, created_at=now()))
+    except IntegrityError:
+        connection.execute(opened)
+
+
+def _need_model(connection: Connection, owner: str, name: str) -> None:
+    statement = select(Model.deleted_at).where(Model.owner == owner, Model.name == name)
+    found = connection.execute(statement).first()
+    if found is None:
+        raise _no_model(connection, owner, name)
+    if found.deleted_at is not None:
+        raise Gone(f"model {name} was deleted")
+
+
+def _models(connection: Connection, owner: str, statement: Select[Model]) -> list[ModelView]:
+    found = connection.execute(statement).all()
+    names = [model.name for model in found]
+    numbers = (
+        select(Version.model, Version.number)
+        .where(Version.owner == owner, Version.model.in_(names), Version.deleted_at.is_(None))
+        .order_by(Version.number)
+    )
+    aliases = (
+        select(Alias.model, Alias.name, Version.number)
+        .join_from(Alias, Version, Alias.version_id == Version.id)
+        .where(Alias.owner == owner, Alias.model.in_(names))
+        .order_by(Alias.name)
+    )
+    versions_of, aliases_of = connection.execute(numbers).all(), connection.execute(aliases).all()
+    return [
+        ModelView(
+            name=model.name,
+            created_at=model.created_at,
+            versions=tuple(version.number for version in versions_of if version.model == model.name),
+            aliases={alias.name: alias.number for alias in aliases_of if alias.model == model.name},
+        )
+        for model in found
+    ]
+
+
+def _versions() -> Select[*tuple[Any, ...]]:
+    return select(
+        Version.id,
+        Version.owner,
+        Version.model,
+        Version.number,
+        Version.state,
+        Version.digest,
+        Version.manifest,
+        Version.reason,
+        Version.created_at,
+    )
+
+
+def _live(owner: str, model: str) -> tuple[ColumnElement[bool], ...]:
+    return Version.owner == owner, Version.model == model, Version.deleted_at.is_(None)
+
+
+def _version(found: Row[*tuple[Any, ...]]) -> VersionEntry:
+    return VersionEntry(**found._asdict())
+
+
+def _find_version(connection: Connection, owner: str, model: str, which: str, lock: bool = False) -> VersionEntry | None:
+    """By number or alias; None where nothing of that name is there (any more)."""
+    statement = _versions().where(*_live(owner, model))
+    if which.isdecimal():
+        # Longer numbers would not fit the column; none is that high.
+        statement = statement.where(Version.number == int(which[:18]))
+    else:
+        place = (Alias.owner == owner, Alias.model == model, Alias.name == which)
+        statement = statement.where(Version.id == select(Alias.version_id).where(*place).scalar_subquery())
+    found = connection.execute(statement.with_for_update() if lock else statement).first()
+    return None if found is None else _version(found)
+
+
+def _no_version(connection: Connection, owner: str, model: str, which: str) -> NotFound | Gone | NotReady:
+    try:
+        _need_model(connection, owner, model)
+    except (NotFound, Gone) as problem:
+        return problem
+    entry = _models(connection, owner, select(Model).where(Model.owner == owner, Model.name == model))[0]
+    known = ", ".join([*entry.aliases, *map(str, entry.versions)]) or "none"
+    if which in ("", CHAMPION):
+        states = connection.scalars(select(Version.state).where(*_live(owner, model))).all()
+        if "pending" in states:
+            return NotReady(f"model {model} has no verified version yet; ask again in a moment", retry_after=2)
+        return NotFound(f"model {model} has no ready version (versions: {known})")
+    if which.isdecimal() and _was_deleted(connection, owner, model, which):
+        return Gone(f"{model}@{which} was deleted")
+    return NotFound(f"model {model} has no version or alias {which!r}; it has: {known}")
+
+
+def _was_deleted(connection: Connection, owner: str, model: str, number: str) -> bool:
+    statement = select(Version.id).where(Version.owner == owner, Version.model == model, Version.number == int(number[:18]))
+    return connection.execute(statement).first() is not None
+
+
+def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
+    names = connection.scalars(select(Model.name).where(Model.owner == owner, Model.deleted_at.is_(None))).all()
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return NotFound(f"no model {name!r}; did you mean {' or '.join(near)}?")
+    return NotFound(f"no model {name!r}; `nelbo models` lists what is there")
+
+
+def _point(connection: Connection, owner: str, model: str, alias: str, version_id: str, by_hand: bool) -> None:
+    place = (Alias.owner == owner, Alias.model == model, Alias.name == alias)
+    if connection.execute(update(Alias).where(*place).values(version_id=version_id, by_hand=by_hand)).rowcount == 0:
+        values = {"owner": owner, "model": model, "name": alias, "version_id": version_id, "by_hand": by_hand}
+        connection.execute(insert(Alias).values(**values))
+
+
+def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry]) -> None:
+    ids = [version.id for version in versions]
+    users = _users(connection, Job.version_id.in_(ids))
+    if users:
+        names = ", ".join(version.name for version in versions)
+        raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
+    connection.execute(delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids)))
+    connection.execute(update(Version).where(Version.id.in_(ids)).values(deleted_at=now()))
+
+
+def _unused(connection: Connection, versions: Sequence[VersionEntry]) -> list[str]:
+    """The digests of forgotten versions that no other version, of any owner, has."""
+    digests = {version.digest for version in versions}
+    used = select(Version.digest).where(Version.digest.in_(digests), Version.deleted_at.is_(None))
+    return sorted(digests - set(connection.scalars(used)))
+
+
+def _users(connection: Connection, condition: ColumnElement[bool]) -> str:
+    """The unfinished jobs that a condition finds, as words for a message; empty when there is none."""
+    found = connection.execute(select(Job.id, Job.kind).where(condition, Job.state.in_(UNFINISHED)).limit(3)).all()
+    return ", ".join(f"{job.kind} job {job.id}" for job in found)
+
+
+def _need_file(connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False) -> FileEntry:
+    statement = select(File).where(File.owner == owner, File.id == file_id)
+    if lock or share:
+        statement = statement.with_for_update(read=share)
+    found = connection.execute(statement).first()
+    if found is None:
+        raise NotFound(f"no file {file_id}")
+    if found.deleted_at is not None:
+        raise Gone(f"file {file_id} was deleted")
+    return _file(found)
+
+
+def _file(found: Row[*tuple[Any, ...]]) -> FileEntry:
+    values = found._asdict()
+    del values["deleted_at"]
+    return FileEntry(**values)

@@ -1,0 +1,150 @@
+"""What a worker is given, a claim, and what it gives back, an outcome. Checked here, before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+WorkKind = Literal["score", "generate", "augment", "reconstruct", "read", "verify"]
+Stage = Literal["work", "finish"]
+Floats = npt.NDArray[np.float64]
+
+
+class RowFault(Protocol):
+    """A row that could not be done, and why: `nelbo.jobs.Error` and the encoding's row errors both are."""
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def column(self) -> str | None: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk in the hands of one worker until its lease ends."""
+
+    chunk_id: int
+    job_id: str
+    owner: str
+    kind: WorkKind
+    stage: Stage
+    row_from: int
+    row_to: int
+    attempt: int
+    """1 for the first worker that tries."""
+    failures: int
+    """Transient errors of this chunk so far."""
+    fence: int
+    params: dict[str, Any]
+    """The request without model, file and rows: alpha, seed, per_row …"""
+    version_id: str | None
+    file_id: str | None
+    inline: list[dict[str, Any]] | None
+    """All rows of a job that carries its rows itself."""
+
+    @property
+    def rows(self) -> int:
+        return self.row_to - self.row_from
+
+
+@dataclass(frozen=True)
+class ScoreOutcome:
+    """Scores of a chunk's rows, n of them in row order, and the errors of the others."""
+
+    rows: npt.NDArray[np.int64]
+    """[n] row numbers, ascending."""
+    nelbo: Floats
+    """[n] nats."""
+    p_value: Floats
+    """[n] in (0, 1]."""
+    kl: Floats
+    """[n] nats."""
+    terms: Floats
+    """[n, d] nats; with kl they add up to nelbo."""
+    columns: Sequence[str]
+    """[d] the column of each term: the manifest's `order`."""
+    errors: Sequence[RowFault] = ()
+
+
+@dataclass(frozen=True)
+class TableOutcome:
+    """Made rows of a chunk as one Parquet file, in row order, and the errors of the source rows without any."""
+
+    data: bytes
+    rows: int
+    """Rows in `data`: for augment, `per_row` for each source row."""
+    errors: Sequence[RowFault] = ()
+
+
+@dataclass(frozen=True)
+class FinishOutcome:
+    """What needs the whole job; `results.finish` computes it."""
+
+    summary: dict[str, Any]
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class ReadOutcome:
+    """A file that was read: now it is ready."""
+
+    rows: int
+    digest: str
+    columns: list[Any]
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class VerifyOutcome:
+    """A pushed version that was verified: now it is ready."""
+
+
+Outcome = ScoreOutcome | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome
+
+
+def check(claim: Claim, outcome: Outcome) -> None:
+    """Raise ValueError unless the outcome is one of this claim: each row stored once or an error, no NaN, no inf."""
+    if not isinstance(outcome, _wanted(claim)):
+        raise ValueError(f"a {claim.kind} chunk ({claim.stage}) cannot end with a {type(outcome).__name__}")
+    if isinstance(outcome, ScoreOutcome):
+        _check_scores(claim, outcome)
+    if isinstance(outcome, TableOutcome):
+        _check_table(claim, outcome)
+
+
+def _wanted(claim: Claim) -> type[Outcome]:
+    if claim.stage == "finish":
+        return FinishOutcome
+    by_kind: dict[WorkKind, type[Outcome]] = {"score": ScoreOutcome, "read": ReadOutcome, "verify": VerifyOutcome}
+    return by_kind.get(claim.kind, TableOutcome)
+
+
+def _check_scores(claim: Claim, outcome: ScoreOutcome) -> None:
+    n, d = len(outcome.rows), len(outcome.columns)
+    shapes = (outcome.nelbo.shape, outcome.p_value.shape, outcome.kl.shape, outcome.terms.shape)
+    if shapes != ((n,), (n,), (n,), (n, d)):
+        raise ValueError(f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns")
+    if any(not np.isfinite(values).all() for values in (outcome.nelbo, outcome.p_value, outcome.kl, outcome.terms)):
+        raise ValueError("scores hold NaN or inf; such a row is an error, not a result")
+    if not (np.diff(outcome.rows) > 0).all():
+        raise ValueError("scores must be in row order")
+    failed = [error.row for error in outcome.errors]
+    if sorted([*outcome.rows.tolist(), *failed]) != list(range(claim.row_from, claim.row_to)):
+        raise ValueError(f"{n} scores and {len(failed)} errors are not rows {claim.row_from} to {claim.row_to} once each")
+
+
+def _check_table(claim: Claim, outcome: TableOutcome) -> None:
+    failed = {error.row for error in outcome.errors}
+    if len(failed) < len(outcome.errors) or not failed <= set(range(claim.row_from, claim.row_to)):
+        raise ValueError(f"errors must be of rows {claim.row_from} to {claim.row_to}, one a row")
+    copies = claim.params["per_row"] if claim.kind == "augment" else 1
+    if outcome.rows != (claim.rows - len(failed)) * copies:
+        raise ValueError(
+            f"{outcome.rows} made rows and {len(failed)} errors do not add up to {claim.rows} rows, {copies} for each"
+        )

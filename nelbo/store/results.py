@@ -1,0 +1,379 @@
+"""Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory, summed up at the end."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sqlalchemy import Connection, Row, delete, insert, select, tuple_
+
+from nelbo.jobs import Anomaly as AnomalyView
+from nelbo.jobs import Error
+from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
+from nelbo.store.session import Database
+from nelbo.store.tables import Anomaly, Chunk, Job, RowError, TableChunk, Version, score_arrays, score_json
+
+TOP_ANOMALIES = 1_000
+HISTOGRAM_BINS = 50
+_HEAD: list["pa.Field[Any]"] = [
+    pa.field("row", pa.int64(), nullable=False),
+    pa.field("nelbo", pa.float64(), nullable=False),
+    pa.field("p_value", pa.float64(), nullable=False),
+    pa.field("anomaly", pa.bool_()),
+]
+SCORES = pa.schema(_HEAD)
+"""`anomaly` is null until the job has its threshold. With `explain`: then term_<column> for each column, and kl."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n, d]."""
+
+    rows: Floats
+    nelbo: Floats
+    p_value: Floats
+    kl: Floats | None
+    terms: Floats | None
+
+
+def scores(
+    db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None, explain: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Scores in row order, a batch a chunk, of rows above `after_row`, at most `limit`. Each batch is read on its own,
+    so that a slow reader holds neither memory nor a transaction. `explain` needs a job with explain."""
+    with db.read() as connection:
+        threshold, columns = _score_head(connection, job_id)
+    left = limit
+    while left is None or left > 0:
+        with db.read() as connection:
+            found = _next_scores(connection, job_id, after_row, explain)
+        if found is None:
+            return
+        row_to, chunk = found
+        batch = _score_batch(chunk, threshold, columns if explain else ())
+        batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
+        if batch.num_rows:
+            yield batch
+        left = None if left is None else left - batch.num_rows
+        after_row = row_to - 1
+
+
+def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Schema:
+    """The schema of the batches of `scores`, for a job without any, too."""
+    with db.read() as connection:
+        _, columns = _score_head(connection, job_id)
+    return _with_terms(columns) if explain else SCORES
+
+
+def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Made rows in row order, a batch a chunk, of source rows above `after_row` (generate: of row numbers), at most
+    `limit` made rows."""
+    left = limit
+    while left is None or left > 0:
+        with db.read() as connection:
+            found = _next_table(connection, job_id, after_row)
+        if found is None:
+            return
+        row_to, table = found
+        for batch in table[slice(left)].to_batches():
+            yield batch
+            left = None if left is None else left - batch.num_rows
+        after_row = row_to - 1
+
+
+def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[Error]:
+    """Recorded errors in row order, of rows above `after_row`."""
+    statement = (
+        select(RowError.row, RowError.column, RowError.code, RowError.message)
+        .where(RowError.job_id == job_id, RowError.row > after_row)
+        .order_by(RowError.row)
+        .limit(limit)
+    )
+    with db.read() as connection:
+        return [Error(row=e.row, column=e.column, code=e.code, message=e.message) for e in connection.execute(statement)]
+
+
+def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[AnomalyView]:
+    """The rows with the largest nelbo, the largest first; at most 1,000 are kept."""
+    statement = (
+        select(Anomaly.row, Anomaly.nelbo, Anomaly.p_value, Anomaly.kl, Anomaly.terms, Job.threshold)
+        .join_from(Anomaly, Job, Anomaly.job_id == Job.id)
+        .where(Anomaly.job_id == job_id)
+        .order_by(Anomaly.nelbo.desc(), Anomaly.row)
+        .limit(limit)
+    )
+    with db.read() as connection:
+        return [
+            AnomalyView(
+                row=found.row,
+                nelbo=found.nelbo,
+                p_value=found.p_value,
+                anomaly=None if found.threshold is None else found.p_value <= found.threshold,
+                kl=found.kl,
+                terms=found.terms,
+            )
+            for found in connection.execute(statement)
+        ]
+
+
+def finish(db: Database, claim: Claim) -> FinishOutcome:
+    """What needs all chunks of the claim's job: totals and, of scores, threshold and histogram."""
+    with db.read() as connection:
+        job = connection.execute(select(Job.rows, Job.rows_failed).where(Job.id == claim.job_id)).one()
+    totals = {"rows": job.rows, "rows_failed": job.rows_failed}
+    if claim.kind == "score":
+        return _finish_scores(db, claim, totals)
+    with db.read() as connection:
+        made = connection.scalars(select(TableChunk.rows).where(TableChunk.job_id == claim.job_id)).all()
+    return FinishOutcome(totals | {"rows_made": sum(made)})
+
+
+def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> None:
+    """Insert a chunk's scores, inside the transaction that commits the chunk."""
+    explain = bool(claim.params.get("explain"))
+    place = {"chunk_id": claim.chunk_id, "job_id": claim.job_id, "row_from": claim.row_from, "fence": claim.fence}
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(score_json).values(**place, data=_to_json(outcome, explain)))
+    else:
+        connection.execute(insert(score_arrays).values(**place, **_to_arrays(outcome, explain)))
+    _store_anomalies(connection, claim.job_id, outcome)
+
+
+def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
+    """Insert a chunk's made rows, inside the transaction that commits the chunk."""
+    connection.execute(
+        insert(TableChunk).values(
+            chunk_id=claim.chunk_id,
+            job_id=claim.job_id,
+            row_from=claim.row_from,
+            fence=claim.fence,
+            rows=outcome.rows,
+            data=outcome.data,
+        )
+    )
+
+
+def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> None:
+    """Insert recorded errors, inside the transaction that commits their chunk."""
+    found = [
+        {
+            "job_id": job_id,
+            "row": fault.row,
+            "column": None if fault.column is None else clean(fault.column),
+            "code": fault.code,
+            "message": clean(fault.message),
+        }
+        for fault in faults
+    ]
+    if found:
+        connection.execute(insert(RowError), found)
+
+
+def delete_results(connection: Connection, job_id: str) -> None:
+    """Remove all that was stored for a job."""
+    payload = score_json if connection.dialect.name == "sqlite" else score_arrays
+    connection.execute(delete(payload).where(payload.c.job_id == job_id))
+    for table in (TableChunk, RowError, Anomaly):
+        connection.execute(delete(table).where(table.job_id == job_id))
+
+
+def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> FinishOutcome:
+    """Three passes over the stored scores, each a chunk at a time: counts of p-values, the exact sum, the histogram."""
+    job_id = claim.job_id
+    p_values: Counter[float] = Counter()
+    low, high = math.inf, -math.inf
+    for chunk in _chunks(db, job_id):
+        p_values.update(dict(zip(*(part.tolist() for part in np.unique(chunk.p_value, return_counts=True)), strict=True)))
+        low, high = min(low, chunk.nelbo.min()), max(high, chunk.nelbo.max())
+    scored = p_values.total()
+    threshold = _threshold(p_values, claim.params["alpha"], claim.params.get("fdr"))
+    summary = totals | {
+        "rows_scored": scored,
+        "anomalies": sum(count for p_value, count in p_values.items() if p_value <= threshold),
+    }
+    if scored:
+        # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into chunks.
+        total = math.fsum(value for chunk in _chunks(db, job_id) for value in chunk.nelbo.tolist())
+        summary["nelbo"] = {"mean": total / scored, "min": float(low), "max": float(high)}
+        summary["histogram"] = _histogram(db, job_id, float(low), float(high))
+    return FinishOutcome(summary, threshold)
+
+
+def _threshold(p_values: Counter[float], alpha: float, fdr: float | None) -> float:
+    """alpha or, to bound the false discovery rate, the largest p-value p with p <= fdr * #{p-values <= p} / #p-values
+    (Benjamini and Hochberg 1995), 0 where there is none. Conformal p-values have few distinct values: memory is small."""
+    if fdr is None:
+        return alpha
+    threshold, rank, total = 0.0, 0, p_values.total()
+    for p_value in sorted(p_values):
+        rank += p_values[p_value]
+        if p_value * total <= fdr * rank:
+            threshold = p_value
+    return threshold
+
+
+def _histogram(db: Database, job_id: str, low: float, high: float) -> dict[str, list[float] | list[int]]:
+    edges = np.histogram_bin_edges(np.array([low, high]), bins=HISTOGRAM_BINS)
+    counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
+    for chunk in _chunks(db, job_id):
+        counts += np.histogram(chunk.nelbo, bins=edges)[0]
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _chunks(db: Database, job_id: str) -> Iterator[_Scores]:
+    after_row = -1
+    while True:
+        with db.read() as connection:
+            found = _next_scores(connection, job_id, after_row, explain=False)
+        if found is None:
+            return
+        row_to, chunk = found
+        if len(chunk.rows):
+            yield chunk
+        after_row = row_to - 1
+
+
+def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tuple[str, ...]]:
+    """Threshold, and the columns in the order of their terms."""
+    statement = (
+        select(Job.threshold, Version.manifest["order"].label("columns"))
+        .join_from(Job, Version, Job.version_id == Version.id)
+        .where(Job.id == job_id)
+    )
+    head = connection.execute(statement).one()
+    return head.threshold, tuple(head.columns)
+
+
+def _next_scores(connection: Connection, job_id: str, after_row: int, explain: bool) -> tuple[int, _Scores] | None:
+    """The first stored chunk with rows above after_row: its row_to and its scores."""
+    if connection.dialect.name == "sqlite":
+        payload, wanted, decode = score_json, [score_json.c.data], _from_json
+    else:
+        payload, decode = score_arrays, _from_arrays
+        wanted = [payload.c.rows, payload.c.nelbo, payload.c.p_value]
+        wanted += [payload.c.kl, payload.c.terms] if explain else []
+    statement = (
+        select(Chunk.row_to, *wanted)
+        .join_from(payload, Chunk, payload.c.chunk_id == Chunk.id)
+        .where(payload.c.job_id == job_id, Chunk.row_to > after_row + 1)
+        .order_by(payload.c.row_from)
+        .limit(1)
+    )
+    found = connection.execute(statement).first()
+    return None if found is None else (found.row_to, decode(found, explain))
+
+
+def _to_json(outcome: ScoreOutcome, explain: bool) -> str:
+    """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and SQLite does read it so."""
+    columns = [outcome.rows.tolist(), outcome.nelbo.tolist(), outcome.p_value.tolist()]
+    if explain:
+        columns += [outcome.kl.tolist(), *outcome.terms.T.tolist()]
+    return json.dumps(list(zip(*columns, strict=True)), allow_nan=False, separators=(",", ":"))
+
+
+def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
+    values = np.array(json.loads(found.data), dtype=np.float64)
+    if values.size == 0:
+        values = values.reshape(0, 4)
+    rows, nelbo, p_value = values[:, :3].T
+    return _Scores(rows, nelbo, p_value, *((values[:, 3], values[:, 4:]) if explain else (None, None)))
+
+
+def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, list[Any]]:
+    arrays = {"rows": outcome.rows, "nelbo": outcome.nelbo, "p_value": outcome.p_value}
+    if explain:
+        arrays |= {"kl": outcome.kl, "terms": outcome.terms.ravel()}
+    return {name: values.tolist() for name, values in arrays.items()}
+
+
+def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
+    rows, nelbo, p_value = (np.array(values, dtype=np.float64) for values in (found.rows, found.nelbo, found.p_value))
+    if not explain:
+        return _Scores(rows, nelbo, p_value, None, None)
+    terms = np.array(found.terms, dtype=np.float64)
+    return _Scores(rows, nelbo, p_value, np.array(found.kl, dtype=np.float64), terms.reshape(len(rows), -1))
+
+
+def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...]) -> pa.RecordBatch:
+    n = len(chunk.rows)
+    flags = pa.nulls(n, pa.bool_()) if threshold is None else pa.array(chunk.p_value <= threshold)
+    arrays = [pa.array(chunk.rows.astype(np.int64)), pa.array(chunk.nelbo), pa.array(chunk.p_value), flags]
+    if chunk.kl is None or chunk.terms is None or not columns:
+        return pa.record_batch(arrays, schema=SCORES)
+    terms = [pa.array(np.ascontiguousarray(column)) for column in chunk.terms.reshape(n, len(columns)).T]
+    return pa.record_batch([*arrays, *terms, pa.array(chunk.kl)], schema=_with_terms(columns))
+
+
+def _with_terms(columns: Iterable[str]) -> pa.Schema:
+    names = [*(f"term_{column}" for column in columns), "kl"]
+    terms: list[pa.Field[Any]] = [pa.field(name, pa.float64(), nullable=False) for name in names]
+    return pa.schema(_HEAD + terms)
+
+
+def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, pa.Table] | None:
+    """The first stored chunk with rows above after_row: its row_to and its made rows above after_row."""
+    statement = (
+        select(Chunk.row_from, Chunk.row_to, Job.kind, TableChunk.data)
+        .join_from(TableChunk, Chunk, TableChunk.chunk_id == Chunk.id)
+        .join(Job, TableChunk.job_id == Job.id)
+        .where(TableChunk.job_id == job_id, Chunk.row_to > after_row + 1)
+        .order_by(TableChunk.row_from)
+        .limit(1)
+    )
+    found = connection.execute(statement).first()
+    if found is None:
+        return None
+    table = pq.read_table(io.BytesIO(found.data))
+    if found.kind == "generate":
+        return found.row_to, table.slice(max(0, after_row + 1 - found.row_from))
+    return found.row_to, table.filter(pc.greater(table["row"], pa.scalar(after_row)))
+
+
+def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> None:
+    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the rest goes."""
+    best = np.lexsort((outcome.rows, -outcome.nelbo))[:TOP_ANOMALIES]
+    last = _last_kept(connection, job_id)
+    found = [
+        {
+            "job_id": job_id,
+            "row": int(outcome.rows[i]),
+            "nelbo": float(outcome.nelbo[i]),
+            "p_value": float(outcome.p_value[i]),
+            "kl": float(outcome.kl[i]),
+            "terms": dict(zip(outcome.columns, outcome.terms[i].tolist(), strict=True)),
+        }
+        for i in best
+        if last is None or outcome.nelbo[i] >= last[0]
+    ]
+    if not found:
+        return
+    connection.execute(insert(Anomaly), found)
+    last = _last_kept(connection, job_id)
+    if last is not None:
+        rank = tuple_(-Anomaly.nelbo, Anomaly.row)
+        connection.execute(delete(Anomaly).where(Anomaly.job_id == job_id, rank > tuple_(-last[0], last[1])))
+
+
+def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
+    """nelbo and row of the last of the 1,000, or None while there are fewer."""
+    statement = (
+        select(Anomaly.nelbo, Anomaly.row)
+        .where(Anomaly.job_id == job_id)
+        .order_by(Anomaly.nelbo.desc(), Anomaly.row)
+        .offset(TOP_ANOMALIES - 1)
+        .limit(1)
+    )
+    found = connection.execute(statement).first()
+    return None if found is None else (found.nelbo, found.row)
+
+
+def clean(value: str) -> str:
+    """Text that both databases can hold: neither NUL (PostgreSQL) nor lone surrogates (UTF-8)."""
+    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,193 @@
+"""One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its migration."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Double
+
+from nelbo.errors import InvalidInput, Unavailable
+
+SQLITE_WAIT_S = 30.0
+POSTGRESQL_OPTIONS = {
+    "statement_timeout": 60_000,
+    "lock_timeout": 15_000,
+    "idle_in_transaction_session_timeout": 60_000,
+}
+MIGRATIONS = Path(__file__).with_name("migrations")
+MIGRATION_LOCK = 0x6E656C626F
+"""Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
+
+
+class now(FunctionElement[float]):
+    """Seconds since the epoch by the database's clock, which goes on inside a transaction."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    # unixepoch('subsec') is silently NULL before SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """Connections to one database. Each process connects after it started: none survives a fork."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(nelbo_write=True)
+        self._process = os.getpid()
+        self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
+        self.now = now()
+
+    def __repr__(self) -> str:
+        return f"Database({self._engine.url.render_as_string(hide_password=True)})"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads. Raises Unavailable when the database does not answer."""
+        with self._answering(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: all of it is committed at the end of the block, or nothing when the block raises."""
+        with self._answering(), self._writing.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the database to this program's schema. Safe to run from several processes at once."""
+        if self.dialect == "sqlite":
+            self._make_sqlite_file()
+        with self.write() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            command.upgrade(_alembic(connection), "head")
+
+    def check(self) -> None:
+        """Raise Unavailable unless the database answers and has exactly this program's schema."""
+        with self.read() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        if found != wanted:
+            raise Unavailable(f"the database has schema {found or 'none'}, this program needs {wanted}: run `nelbo migrate`")
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        if os.getpid() != self._process:
+            raise RuntimeError("this Database was made before a fork; call connect() again in each process")
+        try:
+            yield
+        except (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError) as problem:
+            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+        except DBAPIError as problem:
+            if not problem.connection_invalidated:
+                raise
+            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+
+    def _make_sqlite_file(self) -> None:
+        path = Path(self._engine.url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
+            # Readers go on while one writes. The mode is kept in the file and cannot be set inside a transaction.
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def connect(url: str) -> Database:
+    """A database by URL: sqlite:////path/to/nelbo.db or postgresql://user@host/name. Opens no connection yet."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return Database(_sqlite(parsed))
+    return Database(_postgresql(parsed))
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidInput("the database URL cannot be read; it begins with sqlite:/// or postgresql://") from None
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InvalidInput("a SQLite database must be a file, as several processes share it: sqlite:////path/nelbo.db")
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise InvalidInput(f"{parsed.drivername} is no database for Nelbo; use sqlite:/// or postgresql://")
+    return parsed
+
+
+_json = partial(json.dumps, allow_nan=False)
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": SQLITE_WAIT_S}, json_serializer=_json)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, record: object) -> None:
+        # The driver would begin transactions by itself, late and never IMMEDIATE; the next listener does it.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later may find that it cannot be had any more (SQLITE_BUSY_SNAPSHOT).
+        writes = connection.get_execution_options().get("nelbo_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
+    arguments = {
+        "options": options,
+        "connect_timeout": 5,
+        # A connection whose other end is gone without a word is noticed after about 15 s.
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 15_000,
+    }
+    return create_engine(url, connect_args=arguments, pool_pre_ping=True, json_serializer=_json)
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _reason(problem: Exception) -> str:
+    """The driver's own first line: SQLAlchemy's text would carry the statement and its values."""
+    cause = getattr(problem, "orig", None) or problem
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

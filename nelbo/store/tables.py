@@ -1,0 +1,285 @@
+"""The SQL tables as typed models. What must always hold stands here as a constraint or in the migration as a trigger."""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ACTIVE = "state IN ('queued', 'running')"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pk",
+            "fk": "%(table_name)s_%(column_0_name)s_fk",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: BigInteger(),
+        float: Double(),
+        str: Text(),
+        bytes: LargeBinary(),
+        dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON(none_as_null=True),
+    }
+
+
+class Model(Base):
+    """A name under which versions stand. Deleting it deletes its versions; the numbering goes on."""
+
+    __tablename__ = "model"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[float]
+    deleted_at: Mapped[float | None]
+
+
+class Version(Base):
+    """A trained artifact, never changed once it is ready."""
+
+    __tablename__ = "version"
+    __table_args__ = (
+        UniqueConstraint("owner", "model", "number"),
+        ForeignKeyConstraint(["owner", "model"], ["model.owner", "model.name"]),
+        CheckConstraint("state IN ('pending', 'ready', 'rejected')", name="state"),
+        CheckConstraint("number > 0", name="number"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    model: Mapped[str]
+    number: Mapped[int]
+    state: Mapped[str]
+    digest: Mapped[str]
+    manifest: Mapped[dict[str, Any]]
+    reason: Mapped[str | None]
+    created_at: Mapped[float]
+    deleted_at: Mapped[float | None]
+
+
+class Alias(Base):
+    """A movable name for a version. `champion` follows the newest ready version until someone sets it by hand."""
+
+    __tablename__ = "alias"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("version.id"))
+    by_hand: Mapped[bool]
+
+
+class File(Base):
+    """An uploaded table."""
+
+    __tablename__ = "file"
+    __table_args__ = (
+        CheckConstraint("state IN ('receiving', 'reading', 'ready', 'rejected')", name="state"),
+        CheckConstraint("bytes >= 0 AND rows >= 0", name="sizes"),
+        CheckConstraint("state <> 'ready' OR (rows IS NOT NULL AND digest IS NOT NULL)", name="ready"),
+        Index("file_owner_idx", "owner", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    name: Mapped[str]
+    format: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    bytes: Mapped[int | None]
+    rows: Mapped[int | None]
+    digest: Mapped[str | None]
+    columns: Mapped[list[Any] | None]
+    notices: Mapped[list[Any]]
+    reason: Mapped[str | None]
+    created_at: Mapped[float]
+    deleted_at: Mapped[float | None]
+
+
+class Job(Base):
+    """The kinds read (a file) and verify (a pushed version) are internal: one chunk, never listed."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        CheckConstraint("kind IN ('score', 'generate', 'augment', 'reconstruct', 'read', 'verify')", name="kind"),
+        CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("rows > 0", name="rows"),
+        CheckConstraint("rows_failed >= 0 AND rows_failed <= rows_done AND rows_done <= rows", name="progress"),
+        CheckConstraint("chunks > 0 AND chunks_done >= 0 AND chunks_done <= chunks", name="chunks"),
+        CheckConstraint("state <> 'succeeded' OR (rows_done = rows AND chunks_done = chunks)", name="whole"),
+        CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
+        CheckConstraint("(state = 'cancelled') = (cancel_requested_at IS NOT NULL)", name="cancelled"),
+        Index("job_owner_idx", "owner", "id"),
+        Index("job_active_idx", "created_at", sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE)),
+        Index("job_file_idx", "file_id"),
+        Index("job_version_idx", "version_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    version_id: Mapped[str | None] = mapped_column(ForeignKey("version.id"))
+    file_id: Mapped[str | None] = mapped_column(ForeignKey("file.id"))
+    inline: Mapped[list[Any] | None]
+    params: Mapped[dict[str, Any]]
+    rows: Mapped[int]
+    rows_done: Mapped[int] = mapped_column(server_default=text("0"))
+    rows_failed: Mapped[int] = mapped_column(server_default=text("0"))
+    chunks: Mapped[int]
+    chunks_done: Mapped[int] = mapped_column(server_default=text("0"))
+    threshold: Mapped[float | None]
+    summary: Mapped[dict[str, Any] | None]
+    problem: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    request_digest: Mapped[str | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    cancel_requested_at: Mapped[float | None]
+    hinted_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
+
+
+class Chunk(Base):
+    """Rows row_from..row_to (half-open) of a job. The finish chunk has no rows: it runs after all others are done."""
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        UniqueConstraint("job_id", "stage", "row_from"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
+        CheckConstraint(
+            "(stage = 'work' AND row_from >= 0 AND row_to > row_from) OR (stage = 'finish' AND row_from = 0 AND row_to = 0)",
+            name="range",
+        ),
+        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+        CheckConstraint("attempt >= 0 AND attempt <= fence AND crashes >= 0 AND failures >= 0", name="counts"),
+        Index("chunk_state_idx", "job_id", "state", "row_from"),
+        Index(
+            "chunk_running_idx",
+            "lease_until",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
+    stage: Mapped[str]
+    row_from: Mapped[int]
+    row_to: Mapped[int]
+    state: Mapped[str]
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    """Claims so far, less those that were handed back unharmed."""
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Leases that ran out: the worker died or was cut off."""
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    """Transient errors that a worker reported."""
+    fence: Mapped[int] = mapped_column(server_default=text("0"))
+    """Raised by every claim; whoever writes must hold the newest."""
+    lease_until: Mapped[float | None]
+    not_before: Mapped[float] = mapped_column(server_default=text("0"))
+    worker: Mapped[str | None]
+    problem: Mapped[str | None]
+
+
+class TableChunk(Base):
+    """The made rows of a chunk, as one Parquet file."""
+
+    __tablename__ = "table_chunk"
+    __table_args__ = (UniqueConstraint("job_id", "row_from"), CheckConstraint("rows >= 0", name="rows"))
+
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id"), primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
+    row_from: Mapped[int]
+    fence: Mapped[int]
+    rows: Mapped[int]
+    data: Mapped[bytes]
+
+
+class RowError(Base):
+    """One row that could not be done, and why."""
+
+    __tablename__ = "row_error"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    column: Mapped[str | None]
+    code: Mapped[str]
+    message: Mapped[str]
+
+
+class Anomaly(Base):
+    """One of the rows with the largest nelbo of a job, with its terms."""
+
+    __tablename__ = "anomaly"
+    __table_args__ = (Index("anomaly_rank_idx", "job_id", text("nelbo DESC"), "row"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    nelbo: Mapped[float]
+    p_value: Mapped[float]
+    kl: Mapped[float]
+    terms: Mapped[dict[str, Any]]
+
+
+class Worker(Base):
+    """A heartbeat: a worker is alive while seen_at is young."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+
+
+def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
+    """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its own for each."""
+    return Table(
+        "score_chunk",
+        MetaData(naming_convention=Base.metadata.naming_convention),
+        Column("chunk_id", Chunk.id.type, ForeignKey(Chunk.id), primary_key=True, autoincrement=False),
+        Column("job_id", Text, ForeignKey(Job.id), nullable=False),
+        Column("row_from", BigInteger, nullable=False),
+        Column("fence", BigInteger, nullable=False),
+        *payload,
+        UniqueConstraint("job_id", "row_from"),
+    )
+
+
+score_json = _score_chunk(Column("data", Text, CheckConstraint("json_valid(data)", name="data"), nullable=False))
+"""SQLite: one JSON array with an array per row: [row, nelbo, p_value], with `explain` also kl and a term per column."""
+
+score_arrays = _score_chunk(
+    Column("rows", ARRAY(BigInteger), nullable=False),
+    Column("nelbo", ARRAY(Double), nullable=False),
+    Column("p_value", ARRAY(Double), nullable=False),
+    Column("kl", ARRAY(Double)),
+    Column("terms", ARRAY(Double)),
+    CheckConstraint("cardinality(nelbo) = cardinality(rows) AND cardinality(p_value) = cardinality(rows)", name="lengths"),
+)
+"""PostgreSQL: one array per column; `terms` is flat, row after row."""
