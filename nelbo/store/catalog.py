@@ -171,21 +171,21 @@ def set_version_state(db: Database, version_id: str, state: VersionState, reason
         return settle_version(connection, version_id, state, reason)
 
 
-def delete_version(db: Database, owner: str, model: str, number: int) -> str | None:
-    """Forget a version. Gives its digest where no other version has it, so that the caller removes the artifact; else
-    None. Raises Conflict while a job that is not finished uses it."""
+def delete_version(db: Database, owner: str, model: str, number: int) -> str:
+    """Forget a version and give its id, whose artifact the caller removes. Raises Conflict while a job that is not
+    finished uses it."""
     with db.write() as connection:
         found = _find_version(connection, owner, model, str(number), lock=True)
         if found is None:
             raise _no_version(connection, owner, model, str(number))
         _forget_versions(connection, owner, model, [found])
         crown(connection, owner, model)
-        return next(iter(_unused(connection, [found])), None)
+        return found.id
 
 
 def delete_model(db: Database, owner: str, name: str) -> list[str]:
-    """Forget a model with its versions. Gives the digests that no other version has, so that the caller removes those
-    artifacts. Raises Conflict while a job that is not finished uses one."""
+    """Forget a model with its versions and give their ids, whose artifacts the caller removes. Raises Conflict while a
+    job that is not finished uses one."""
     with db.write() as connection:
         _need_model(connection, owner, name)
         statement = _versions().where(*_live(owner, name))
@@ -193,7 +193,7 @@ def delete_model(db: Database, owner: str, name: str) -> list[str]:
         _forget_versions(connection, owner, name, found)
         place = (Model.owner == owner, Model.name == name)
         connection.execute(update(Model).where(*place).values(deleted_at=now()))
-        return _unused(connection, found)
+        return [version.id for version in found]
 
 
 def add_file(
@@ -450,13 +450,6 @@ def _forget_versions(connection: Connection, owner: str, model: str, versions: S
         raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
     connection.execute(delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids)))
     connection.execute(update(Version).where(Version.id.in_(ids)).values(deleted_at=now()))
-
-
-def _unused(connection: Connection, versions: Sequence[VersionEntry]) -> list[str]:
-    """The digests of forgotten versions that no other version, of any owner, has."""
-    digests = {version.digest for version in versions}
-    used = select(Version.digest).where(Version.digest.in_(digests), Version.deleted_at.is_(None))
-    return sorted(digests - set(connection.scalars(used)))
 
 
 def _users(connection: Connection, condition: ColumnElement[bool]) -> str:

@@ -236,7 +236,7 @@ ALLOWED = {
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
     for statement in _statements(dialect):
-        op.get_bind().exec_driver_sql(statement)
+        op.execute(statement)
 
 
 def _statements(dialect: str) -> Iterator[str]:
