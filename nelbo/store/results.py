@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import Connection, Row, delete, insert, select, tuple_
 
+from nelbo import scores as scores_of
 from nelbo.jobs import Anomaly as AnomalyView
 from nelbo.jobs import Error
 from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
@@ -22,14 +23,6 @@ from nelbo.store.tables import Anomaly, Chunk, Job, RowError, TableChunk, Versio
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
-_HEAD: list["pa.Field[Any]"] = [
-    pa.field("row", pa.int64(), nullable=False),
-    pa.field("nelbo", pa.float64(), nullable=False),
-    pa.field("p_value", pa.float64(), nullable=False),
-    pa.field("anomaly", pa.bool_()),
-]
-SCORES = pa.schema(_HEAD)
-"""`anomaly` is null until the job has its threshold. With `explain`: then term_<column> for each column, and kl."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ def scores(
         if found is None:
             return
         row_to, chunk = found
-        batch = _score_batch(chunk, threshold, columns if explain else ())
+        batch = _score_batch(chunk, threshold, columns if explain else None)
         batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
         if batch.num_rows:
             yield batch
@@ -69,7 +62,7 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
     """The schema of the batches of `scores`, for a job without any, too."""
     with db.read() as connection:
         _, columns = _score_head(connection, job_id)
-    return _with_terms(columns) if explain else SCORES
+    return scores_of.score_schema(columns if explain else None)
 
 
 def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -190,10 +183,10 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     p_values: Counter[float] = Counter()
     low, high = math.inf, -math.inf
     for chunk in _chunks(db, job_id):
-        p_values.update(dict(zip(*(part.tolist() for part in np.unique(chunk.p_value, return_counts=True)), strict=True)))
+        scores_of.count(p_values, chunk.p_value)
         low, high = min(low, chunk.nelbo.min()), max(high, chunk.nelbo.max())
     scored = p_values.total()
-    threshold = _threshold(p_values, claim.params["alpha"], claim.params.get("fdr"))
+    threshold = scores_of.threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
     summary = totals | {
         "rows_scored": scored,
         "anomalies": sum(count for p_value, count in p_values.items() if p_value <= threshold),
@@ -204,19 +197,6 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
         summary["nelbo"] = {"mean": total / scored, "min": float(low), "max": float(high)}
         summary["histogram"] = _histogram(db, job_id, float(low), float(high))
     return FinishOutcome(summary, threshold)
-
-
-def _threshold(p_values: Counter[float], alpha: float, fdr: float | None) -> float:
-    """alpha or, to bound the false discovery rate, the largest p-value p with p <= fdr * #{p-values <= p} / #p-values
-    (Benjamini and Hochberg 1995), 0 where there is none. Conformal p-values have few distinct values: memory is small."""
-    if fdr is None:
-        return alpha
-    threshold, rank, total = 0.0, 0, p_values.total()
-    for p_value in sorted(p_values):
-        rank += p_values[p_value]
-        if p_value * total <= fdr * rank:
-            threshold = p_value
-    return threshold
 
 
 def _histogram(db: Database, job_id: str, low: float, high: float) -> dict[str, list[float] | list[int]]:
@@ -301,20 +281,9 @@ def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
     return _Scores(rows, nelbo, p_value, np.array(found.kl, dtype=np.float64), terms.reshape(len(rows), -1))
 
 
-def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...]) -> pa.RecordBatch:
-    n = len(chunk.rows)
-    flags = pa.nulls(n, pa.bool_()) if threshold is None else pa.array(chunk.p_value <= threshold)
-    arrays = [pa.array(chunk.rows.astype(np.int64)), pa.array(chunk.nelbo), pa.array(chunk.p_value), flags]
-    if chunk.kl is None or chunk.terms is None or not columns:
-        return pa.record_batch(arrays, schema=SCORES)
-    terms = [pa.array(np.ascontiguousarray(column)) for column in chunk.terms.reshape(n, len(columns)).T]
-    return pa.record_batch([*arrays, *terms, pa.array(chunk.kl)], schema=_with_terms(columns))
-
-
-def _with_terms(columns: Iterable[str]) -> pa.Schema:
-    names = [*(f"term_{column}" for column in columns), "kl"]
-    terms: list[pa.Field[Any]] = [pa.field(name, pa.float64(), nullable=False) for name in names]
-    return pa.schema(_HEAD + terms)
+def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:
+    rows = chunk.rows.astype(np.int64)
+    return scores_of.score_batch(rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl)
 
 
 def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, pa.Table] | None:
