@@ -1,6 +1,30 @@
 """Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch at constant memory."""
 
 from nelbo.files.formats import FORMATS, Format, Limits, format_of
-from nelbo.files.table import Table, open_table
+from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts
+from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts
+from nelbo.files.table import BATCH_ROWS, Table, open_table
+from nelbo.files.view import File
+from nelbo.files.writer import TableWriter, open_writer
 
-__all__ = ["FORMATS", "Format", "Limits", "Table", "format_of", "open_table"]
+__all__ = [
+    "BATCH_ROWS",
+    "FORMATS",
+    "PART_ROWS",
+    "Content",
+    "Digest",
+    "File",
+    "Format",
+    "Limits",
+    "Reading",
+    "Table",
+    "TableWriter",
+    "format_of",
+    "open_table",
+    "open_writer",
+    "part_name",
+    "read_arguments",
+    "read_into_parts",
+    "read_parts",
+    "write_parts",
+]

@@ -10,7 +10,7 @@ from nelbo.errors import InvalidInput
 from nelbo.files.source import Source
 
 PIECE_BYTES = 2**20
-LINE_BYTES = 4 * 2**20
+LINE_BYTES = 2 * 2**20
 """Longest line, or CSV record, that is read."""
 
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")

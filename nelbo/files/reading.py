@@ -1,0 +1,132 @@
+"""Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
+
+import argparse
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from nelbo.errors import NelboError, TooLarge
+from nelbo.files.formats import Limits
+from nelbo.files.parts import write_parts
+from nelbo.files.table import Table, open_table
+from nelbo.inference import Inspector
+from nelbo.schema import Column
+
+_NEW_NETWORK_AND_USER = 0x4000_0000 | 0x1000_0000
+
+
+class Reading(BaseModel):
+    """What reading found: all of it, or the problem alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int = 0
+    parts: int = 0
+    digest: str = ""
+    columns: tuple[Column, ...] = ()
+    notices: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def read_into_parts(table: Table, folder: Path) -> Reading:
+    """Infer the schema of a table and cut it into folder/part-000000.parquet and so on, in one pass."""
+    inspector = Inspector()
+
+    def inspected() -> Iterator[pa.RecordBatch]:
+        for batch in table.batches():
+            inspector.update(batch)
+            yield batch
+
+    content = write_parts(inspected(), lambda number, path: path.rename(folder / part_name(number)), scratch=folder)
+    found = inspector.finish()
+    return Reading(
+        rows=content.rows,
+        parts=content.parts,
+        digest=content.digest,
+        columns=found.schema.columns,
+        notices=(*table.notices, *found.notices),
+    )
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def read_arguments(
+    upload: Path,
+    folder: Path,
+    *,
+    name: str,
+    format: str,
+    limits: Limits,
+    memory_mib: int,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+) -> list[str]:
+    """The arguments of `python -P -m nelbo.files`, which prints a Reading as one line of JSON."""
+    options = {
+        "name": name,
+        "format": format,
+        "memory-mib": memory_mib,
+        "max-columns": limits.columns,
+        "max-rows": limits.rows,
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "decimal": decimal,
+    }
+    given = [f"--{option}={value}" for option, value in options.items() if value is not None]
+    return ["read", *given, "--", str(upload), str(folder)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -P -m nelbo.files read UPLOAD FOLDER …`: print a Reading as one line of JSON."""
+    given = _parser().parse_args(arguments)
+    _limit(given.memory_mib)
+    print(_read(given).model_dump_json(exclude_defaults=True), flush=True)
+
+
+def _read(given: argparse.Namespace) -> Reading:
+    dialect = {"delimiter": given.delimiter, "encoding": given.encoding, "decimal": given.decimal}
+    limits = Limits(given.max_columns, given.max_rows)
+    try:
+        with open_table(given.upload, given.format, name=given.name, limits=limits, **dialect) as table:
+            return read_into_parts(table, given.folder)
+    except NelboError as problem:
+        return Reading(problem=problem.message)
+    except MemoryError:  # Arrow's out-of-memory error is one too
+        return Reading(problem=_too_large(given).message)
+
+
+def _too_large(given: argparse.Namespace) -> TooLarge:
+    return TooLarge(
+        f"reading {given.name} needs more than {given.memory_mib} MiB (NELBO_READ_MEMORY_MIB); "
+        "write it with smaller row groups, or as CSV"
+    )
+
+
+def _limit(memory_mib: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    if os.geteuid() == 0 or Path("/proc/self/ns/user").exists():
+        # Where the system does not allow it, the container's network policy has to do.
+        ctypes.CDLL(None).unshare(_NEW_NETWORK_AND_USER)
+    pa.set_cpu_count(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -P -m nelbo.files", description=__doc__)
+    read = parser.add_subparsers(required=True).add_parser("read")
+    read.add_argument("upload", type=Path)
+    read.add_argument("folder", type=Path)
+    for option in ("--name", "--format"):
+        read.add_argument(option, required=True)
+    for option in ("--memory-mib", "--max-columns", "--max-rows"):
+        read.add_argument(option, type=int, required=True)
+    for option in ("--delimiter", "--encoding", "--decimal"):
+        read.add_argument(option)
+    return parser

@@ -1,0 +1,23 @@
+"""What anyone sees of an uploaded file."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from nelbo.schema import Column
+
+
+class File(BaseModel):
+    """An uploaded table. `rows`, `columns` and `notices` are known when it is ready, `reason` when it is rejected."""
+
+    id: str
+    name: str
+    format: str
+    state: Literal["receiving", "reading", "ready", "rejected"]
+    bytes: int | None
+    rows: int | None
+    columns: list[Column] | None
+    notices: list[str]
+    reason: str | None
+    created_at: float
+    """Seconds since the epoch, by the database's clock."""

@@ -1,0 +1,196 @@
+"""Writing tables, batch by batch, in each of the formats."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nelbo import cells
+from nelbo.cells import pc
+from nelbo.errors import InvalidInput, NotFound
+from nelbo.files.formats import FORMATS, Format, format_of
+
+
+class _Sink(Protocol):
+    def write(self, batch: pa.RecordBatch, /) -> object: ...
+    def close(self) -> object: ...
+
+
+class TableWriter:
+    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are ISO 8601."""
+
+    def __init__(self, stream: BinaryIO, format: Format, schema: pa.Schema | None = None) -> None:
+        self._stream = stream
+        self._format = format
+        self._sink: _Sink | None = None
+        if schema is not None:
+            self._start(schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        sink = self._sink or self._start(batch.schema)
+        sink.write(batch)
+
+    def close(self) -> None:
+        """Finish the table; the stream stays open."""
+        if self._sink is not None:
+            self._sink.close()
+
+    def _start(self, schema: pa.Schema) -> _Sink:
+        sinks = {"csv": _Csv, "jsonl": _JsonLines, "parquet": _parquet, "arrow": pa.ipc.new_stream}
+        self._sink = sinks[self._format](self._stream, schema)  # type: ignore[operator]
+        return self._sink
+
+
+@contextlib.contextmanager
+def open_writer(
+    target: str | Path | BinaryIO, format: str | None = None, schema: pa.Schema | None = None
+) -> Iterator[TableWriter]:
+    """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary file.
+
+    A path appears, whole, when the block ends without an error; what stood there before stays until then.
+    schema: of a table that may get no batch at all, so that its columns are written all the same.
+    """
+    if not isinstance(target, str | Path):
+        with _finished(TableWriter(target, _chosen(format, "table.csv"), schema)) as writer:
+            yield writer
+    elif str(target) == "-":
+        with _finished(TableWriter(sys.stdout.buffer, _chosen(format, "table.csv"), schema)) as writer:
+            yield writer
+        sys.stdout.buffer.flush()
+    else:
+        path = Path(target)
+        with _replacing(path) as stream, _finished(TableWriter(stream, _chosen(format, path), schema)) as writer:
+            yield writer
+
+
+def _chosen(format: str | None, name: str | Path) -> Format:
+    if format is None:
+        return format_of(name)
+    if format not in FORMATS:
+        raise InvalidInput(f"{format!r} is no format of tables; choose one of {', '.join(FORMATS)}")
+    return format
+
+
+@contextlib.contextmanager
+def _finished(writer: TableWriter) -> Iterator[TableWriter]:
+    yield writer
+    writer.close()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder; name a file to write")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except FileNotFoundError:
+        raise NotFound(f"no folder {path.parent} to write {path.name} into; make it first") from None
+    except OSError as problem:
+        raise NotFound(f"{path} cannot be written: {problem.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _parquet(stream: BinaryIO, schema: pa.Schema) -> Any:
+    return _Parquet(stream, schema)
+
+
+class _Parquet:
+    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Csv:
+    """Comma, UTF-8, quotes only where they are needed."""
+
+    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+        self._stream = stream
+        self._write([pa.array([name]) for name in schema.names])
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._write([cells.spelled(column) for column in batch.columns])
+
+    def close(self) -> None:
+        self._stream.flush()
+
+    def _write(self, columns: list[cells.Array]) -> None:
+        quoted = [_quoted(column, alone=len(columns) == 1) for column in columns]
+        _write_lines(self._stream, pc.binary_join_element_wise(*quoted, ","))
+
+
+class _JsonLines:
+    """One object in a line, each with all keys. What JSON cannot say (NaN, infinite) is null."""
+
+    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+        self._stream = stream
+        self._keys = [json.dumps(name, ensure_ascii=False) + ":" for name in schema.names]
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        values = [pc.fill_null(_json(cells.plain(column)), "null") for column in batch.columns]
+        pairs = [pc.binary_join_element_wise(key, value, "") for key, value in zip(self._keys, values, strict=True)]
+        objects = pc.binary_join_element_wise(*pairs, ",")
+        _write_lines(self._stream, pc.binary_join_element_wise("{", objects, "}", ""))
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+def _quoted(text: cells.Array, alone: bool) -> cells.Array:
+    """CSV cells. Text that is empty, or has white space at an end, is quoted too: it is no missing value."""
+    special = pc.match_substring_regex(text, r'[",\r\n]|^\s|\s$|^$')
+    if pc.any(special).as_py():
+        inner = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
+        text = pc.if_else(special, inner, text)
+    # A line of nothing is skipped by readers, so a missing value of an only column must be seen.
+    filled: cells.Array = pc.fill_null(text, '""' if alone else "")
+    return filled
+
+
+def _json(array: cells.Array) -> cells.Array:
+    """JSON values as text; null where there is none."""
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
+    text = cells.spelled(array)
+    if pa.types.is_boolean(array.type) or pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        return text
+    if pc.any(pc.match_substring_regex(text, r'["\\\x00-\x1f]')).as_py():
+        encoded = text.dictionary_encode()
+        escaped = [json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()]
+        return pa.array(escaped, pa.string()).take(encoded.indices)
+    quoted: cells.Array = pc.binary_join_element_wise('"', text, '"', "")
+    return quoted
+
+
+def _write_lines(stream: BinaryIO, lines: cells.Array) -> None:
+    if len(lines):
+        everything = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
+        stream.write(pc.binary_join(everything, "\n")[0].as_buffer())
+        stream.write(b"\n")
