@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import Connection, Row, delete, insert, select, tuple_
+from sqlalchemy import Connection, Row, ScalarSelect, delete, func, insert, select, tuple_
 
 from nelbo import scores as scores_of
 from nelbo.jobs import Anomaly as AnomalyView
@@ -27,9 +28,9 @@ HISTOGRAM_BINS = 50
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n, d]."""
+    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n * d]."""
 
-    rows: Floats
+    rows: npt.NDArray[np.int64]
     nelbo: Floats
     p_value: Floats
     kl: Floats | None
@@ -67,7 +68,7 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
 
 def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None) -> Iterator[pa.RecordBatch]:
     """Made rows in row order, a batch a chunk, of source rows above `after_row` (generate: of row numbers), at most
-    `limit` made rows."""
+    `limit` made rows. A chunk of which no row could be made gives a batch of none, so that the columns are known."""
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
@@ -75,9 +76,9 @@ def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None 
         if found is None:
             return
         row_to, table = found
-        for batch in table[slice(left)].to_batches():
-            yield batch
-            left = None if left is None else left - batch.num_rows
+        batch = _one_batch(table[slice(left)])
+        yield batch
+        left = None if left is None else left - batch.num_rows
         after_row = row_to - 1
 
 
@@ -178,24 +179,25 @@ def delete_results(connection: Connection, job_id: str) -> None:
 
 
 def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> FinishOutcome:
-    """Three passes over the stored scores, each a chunk at a time: counts of p-values, the exact sum, the histogram."""
-    job_id = claim.job_id
+    """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the histogram."""
     p_values: Counter[float] = Counter()
     low, high = math.inf, -math.inf
-    for chunk in _chunks(db, job_id):
-        scores_of.count(p_values, chunk.p_value)
-        low, high = min(low, chunk.nelbo.min()), max(high, chunk.nelbo.max())
-    scored = p_values.total()
+
+    def nelbos() -> Iterator[float]:
+        nonlocal low, high
+        for chunk in _chunks(db, claim.job_id):
+            scores_of.count(p_values, chunk.p_value)
+            low, high = min(low, float(chunk.nelbo.min())), max(high, float(chunk.nelbo.max()))
+            yield from chunk.nelbo.tolist()
+
+    # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into chunks.
+    total, scored = math.fsum(nelbos()), p_values.total()
     threshold = scores_of.threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
-    summary = totals | {
-        "rows_scored": scored,
-        "anomalies": sum(count for p_value, count in p_values.items() if p_value <= threshold),
-    }
+    flagged = sum(times for p_value, times in p_values.items() if p_value <= threshold)
+    summary = totals | {"rows_scored": scored, "anomalies": flagged}
     if scored:
-        # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into chunks.
-        total = math.fsum(value for chunk in _chunks(db, job_id) for value in chunk.nelbo.tolist())
-        summary["nelbo"] = {"mean": total / scored, "min": float(low), "max": float(high)}
-        summary["histogram"] = _histogram(db, job_id, float(low), float(high))
+        summary["nelbo"] = {"mean": total / scored, "min": low, "max": high}
+        summary["histogram"] = _histogram(db, claim.job_id, low, high)
     return FinishOutcome(summary, threshold)
 
 
@@ -242,12 +244,19 @@ def _next_scores(connection: Connection, job_id: str, after_row: int, explain: b
     statement = (
         select(Chunk.row_to, *wanted)
         .join_from(payload, Chunk, payload.c.chunk_id == Chunk.id)
-        .where(payload.c.job_id == job_id, Chunk.row_to > after_row + 1)
+        .where(payload.c.job_id == job_id, payload.c.row_from >= _chunk_of(job_id, after_row + 1))
+        .where(Chunk.row_to > after_row + 1)
         .order_by(payload.c.row_from)
         .limit(1)
     )
     found = connection.execute(statement).first()
     return None if found is None else (found.row_to, decode(found, explain))
+
+
+def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
+    """Where the chunk that holds a row begins; the index finds it at once, however many chunks stand before."""
+    found = select(func.max(Chunk.row_from)).where(Chunk.job_id == job_id, Chunk.stage == "work", Chunk.row_from <= row)
+    return found.scalar_subquery()
 
 
 def _to_json(outcome: ScoreOutcome, explain: bool) -> str:
@@ -262,8 +271,9 @@ def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
     values = np.array(json.loads(found.data), dtype=np.float64)
     if values.size == 0:
         values = values.reshape(0, 4)
-    rows, nelbo, p_value = values[:, :3].T
-    return _Scores(rows, nelbo, p_value, *((values[:, 3], values[:, 4:]) if explain else (None, None)))
+    # Row numbers are exact as float64: there are far fewer than 2^53.
+    rows, (nelbo, p_value) = values[:, 0].astype(np.int64), values[:, 1:3].T
+    return _Scores(rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None)))
 
 
 def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, list[Any]]:
@@ -274,16 +284,14 @@ def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, list[Any]]:
 
 
 def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    rows, nelbo, p_value = (np.array(values, dtype=np.float64) for values in (found.rows, found.nelbo, found.p_value))
-    if not explain:
-        return _Scores(rows, nelbo, p_value, None, None)
-    terms = np.array(found.terms, dtype=np.float64)
-    return _Scores(rows, nelbo, p_value, np.array(found.kl, dtype=np.float64), terms.reshape(len(rows), -1))
+    nelbo, p_value = np.array(found.nelbo, dtype=np.float64), np.array(found.p_value, dtype=np.float64)
+    kl, terms = (found.kl, found.terms) if explain else (None, None)
+    explained = (None if part is None else np.array(part, dtype=np.float64) for part in (kl, terms))
+    return _Scores(np.array(found.rows, dtype=np.int64), nelbo, p_value, *explained)
 
 
 def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:
-    rows = chunk.rows.astype(np.int64)
-    return scores_of.score_batch(rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl)
+    return scores_of.score_batch(chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl)
 
 
 def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, pa.Table] | None:
@@ -292,7 +300,8 @@ def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[in
         select(Chunk.row_from, Chunk.row_to, Job.kind, TableChunk.data)
         .join_from(TableChunk, Chunk, TableChunk.chunk_id == Chunk.id)
         .join(Job, TableChunk.job_id == Job.id)
-        .where(TableChunk.job_id == job_id, Chunk.row_to > after_row + 1)
+        .where(TableChunk.job_id == job_id, TableChunk.row_from >= _chunk_of(job_id, after_row + 1))
+        .where(Chunk.row_to > after_row + 1)
         .order_by(TableChunk.row_from)
         .limit(1)
     )
@@ -303,6 +312,11 @@ def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[in
     if found.kind == "generate":
         return found.row_to, table.slice(max(0, after_row + 1 - found.row_from))
     return found.row_to, table.filter(pc.greater(table["row"], pa.scalar(after_row)))
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> None:
