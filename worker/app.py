@@ -8,14 +8,14 @@ import threading
 
 from nelbo import logs
 from nelbo.processes import Child, Lifeline, end_all, keep_running
-from nelbo.settings import Settings
+from nelbo.settings import read_settings
 
 STOP_S = 25.0
 """A little more than the pool's soft shutdown; a container's stop_grace_period must be longer still."""
 
 
 def main() -> None:
-    logs.configure(Settings().log_level)
+    logs.configure(read_settings().log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

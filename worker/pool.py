@@ -12,23 +12,22 @@ from celery import signals
 from nelbo import logs
 from nelbo.broker import make_app
 from nelbo.processes import Lifeline, end_with_parent
-from nelbo.settings import Settings
-from worker import shutdown, tasks
+from nelbo.settings import read_settings
+from worker import shutdown
 
 MOST_KIB = 700_000
 """A child that holds more resident memory after a task is replaced by a fresh one."""
 
 
 def main() -> None:
-    settings = Settings()
+    settings = read_settings()
     logs.configure(settings.log_level)
     lifeline = Lifeline()
     signals.worker_process_init.connect(partial(_child_started, lifeline), weak=False)
     signals.worker_shutting_down.connect(_shutting_down)
     app = make_app(settings, timeout_s=5.0)
-    app.conf.update(worker_max_memory_per_child=MOST_KIB)
+    app.conf.update(imports=("worker.tasks",), worker_max_memory_per_child=MOST_KIB)
     app.set_default()
-    tasks.work.bind(app)
     app.worker_main(
         [
             "worker",

@@ -1,0 +1,123 @@
+"""What a worker works on: a real database, a real storage folder, a small real artifact; and a process of the worker."""
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import SecretStr
+
+from nelbo.artifact import pack, read_artifact
+from nelbo.files import open_writer
+from nelbo.jobs import Job, JobRequest, new_id
+from nelbo.settings import Settings
+from nelbo.storage import Storage, artifact_key, open_storage, upload_key
+from nelbo.store import catalog, ledger, results
+from nelbo.store.catalog import FileEntry, VersionEntry
+from nelbo.store.session import Database, connect
+from tests.artifacts import COLOURS, linear_artifact, sample
+from worker import process, runner
+
+OWNER = "local"
+
+
+@dataclass
+class Stage:
+    """`hints` are the jobs that a process of `process()` passed on."""
+
+    folder: Path
+    database_url: str
+    broker_url: str = ""
+    hints: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(
+            home=self.folder / "home",
+            database_url=SecretStr(self.database_url),
+            broker_url=SecretStr(self.broker_url),
+            **self.options,
+        )
+        self.database: Database = connect(self.database_url)
+        self.storage: Storage = open_storage(self.settings.storage)
+
+    def process(self) -> process.Process:
+        return process.make(self.settings, self.hints.append)
+
+    def work(self) -> None:
+        """Do all that is due, in this process."""
+        runner.work(self.process(), None, slice_s=600.0)
+
+    def version(self, name: str = "linear") -> VersionEntry:
+        """A ready version."""
+        place, packed, version_id = self._artifact(name)
+        return catalog.add_version(
+            self.database, OWNER, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
+        )
+
+    def pushed(self, packed: bytes, name: str = "linear") -> VersionEntry:
+        """A pending version whose artifact is `packed`, with the job that verifies it."""
+        place, _, version_id = self._artifact(name)
+        self.storage.put(artifact_key(version_id), packed)
+        manifest = place.manifest.model_dump(mode="json")
+        ledger.submit_version(self.database, OWNER, name, manifest, place.digest, version_id=version_id)
+        return catalog.version_of(self.database, version_id)
+
+    def packed(self) -> bytes:
+        return pack(linear_artifact(self.folder / "artifact"))
+
+    def uploaded(self, content: bytes, name: str = "table.csv") -> str:
+        """The id of a file that is being read."""
+        entry = catalog.add_file(self.database, OWNER, name, Path(name).suffix[1:])
+        self.storage.put(upload_key(entry.id), content)
+        ledger.submit_file(self.database, OWNER, entry.id, len(content))
+        return entry.id
+
+    def file(self, table: pa.Table) -> FileEntry:
+        """A ready file."""
+        file_id = self.uploaded(as_csv(table))
+        self.work()
+        return catalog.get_file(self.database, OWNER, file_id)
+
+    def submit(self, request: JobRequest, version: VersionEntry, rows: int, chunk_rows: int = 50, **given: Any) -> Job:
+        options = {"version_id": version.id, "rows": rows, "chunk_rows": chunk_rows, **given}
+        return ledger.submit(self.database, OWNER, request, **options)[0]
+
+    def job(self, job_id: str) -> Job:
+        return ledger.get(self.database, OWNER, job_id)
+
+    def scores(self, job_id: str, explain: bool = False) -> pa.Table:
+        return pa.Table.from_batches(results.scores(self.database, job_id, explain=explain))
+
+    def made(self, job_id: str) -> pa.Table:
+        return pa.Table.from_batches(results.tables(self.database, job_id))
+
+    def _artifact(self, name: str) -> tuple[Any, bytes, str]:
+        place, packed, version_id = read_artifact(linear_artifact(self.folder / "artifact", name)), self.packed(), new_id()
+        self.storage.put(artifact_key(version_id), packed)
+        return place, packed, version_id
+
+
+def table(rows: int, seed: int = 7) -> pa.Table:
+    """Rows drawn from the linear model, with ids."""
+    numbers, codes = sample(rows, seed)
+    names = np.array(list(COLOURS)[:3])
+    return pa.table(
+        {
+            "id": [f"row {i}" for i in range(rows)],
+            "length": numbers[:, 0],
+            "colour": names[codes[:, 0]],
+            "width": numbers[:, 1],
+            "weight": numbers[:, 2],
+        }
+    )
+
+
+def as_csv(given: pa.Table) -> bytes:
+    content = io.BytesIO()
+    with open_writer(content, "csv") as writer:
+        for batch in given.to_batches():
+            writer.write(batch)
+    return content.getvalue()

@@ -1,0 +1,107 @@
+"""`python -P -m worker.dispatcher`: what keeps a job going whose hint was lost, whose worker died or whose broker is away.
+
+Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran out, hint for what waits
+and nobody was told of, and say that this host is alive. All of it is safe to do twice.
+
+The broker cannot lose work, only delay it: flushed or restarted, it is hinted again in the next round. While it does not
+answer at all, the dispatcher starts as many processes as the pool has, which claim from SQL without any hint.
+"""
+
+import os
+import random
+import signal
+import socket
+import threading
+from dataclasses import asdict, dataclass, field
+
+import structlog
+from celery import Celery
+
+from nelbo import logs
+from nelbo.broker import make_app, send_hint, waiting_hints
+from nelbo.errors import Unavailable
+from nelbo.processes import Child, Lifeline, end_all
+from nelbo.settings import Settings, read_settings
+from nelbo.store import ledger
+from nelbo.store.session import Database, connect
+
+SOLO_STOP_S = 15.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass
+class Dispatcher:
+    """One host's dispatcher. `solos` are the processes that work while the broker is away."""
+
+    settings: Settings
+    database: Database
+    app: Celery
+    name: str
+    lifeline: Lifeline = field(default_factory=Lifeline)
+    solos: list[Child] = field(default_factory=list)
+
+    def round(self) -> None:
+        """One round. A database that does not answer ends it; the next one begins anew."""
+        try:
+            self._sweep()
+            self._hint()
+            ledger.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+        except Unavailable as problem:
+            log.warning("round not finished", problem=problem.message)
+
+    def stop(self) -> None:
+        end_all(self.solos, SOLO_STOP_S)
+
+    def _sweep(self) -> None:
+        swept = {name: count for name, count in asdict(ledger.sweep(self.database)).items() if count}
+        if swept:
+            log.info("leases ran out", **swept)
+
+    def _hint(self) -> None:
+        """As many hints as keep two for each process of the pool in the queue: a flushed queue costs one round."""
+        waiting = waiting_hints(self.app)
+        most = 2 * self.settings.worker_processes
+        room = most if waiting is None else most - waiting
+        if room <= 0:
+            return
+        due = ledger.due_for_hint(self.database, room, again_s=self.settings.sweep_s)
+        if due and waiting is None:
+            self._work_without_broker()
+        elif due:
+            self._send(due)
+
+    def _send(self, due: list[tuple[str, int]]) -> None:
+        told = [job_id for job_id, count in due if all([send_hint(self.app, job_id) for _ in range(count)])]
+        if told:
+            ledger.mark_hinted(self.database, told)
+            log.debug("hinted", jobs=len(told), hints=sum(count for _, count in due))
+
+    def _work_without_broker(self) -> None:
+        self.solos = [solo for solo in self.solos if solo.process is not None and solo.process.poll() is None]
+        missing = self.settings.worker_processes - len(self.solos)
+        if missing > 0:
+            log.warning("broker does not answer, working without it", processes=missing)
+        for _ in range(missing):
+            solo = Child("solo", "worker.solo")
+            solo.start(self.lifeline)
+            self.solos.append(solo)
+
+
+def main() -> None:
+    settings = read_settings()
+    logs.configure(settings.log_level)
+    stop, chance = threading.Event(), random.Random()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    dispatcher = Dispatcher(settings, connect(settings.database), make_app(settings), f"{socket.gethostname()}:{os.getpid()}")
+    try:
+        while not stop.is_set():
+            dispatcher.round()
+            # Never at the same moment as the dispatchers of other hosts.
+            stop.wait(settings.sweep_s * chance.uniform(0.8, 1.2))
+    finally:
+        dispatcher.stop()
+
+
+if __name__ == "__main__":
+    main()

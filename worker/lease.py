@@ -1,0 +1,70 @@
+"""A lease on a chunk: renewed from a thread while the work goes on, and the reason to stop when it is gone."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from nelbo.errors import Unavailable
+from worker import shutdown
+
+log = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """The work must not go on; nothing of it may be committed."""
+
+
+class LeaseLost(Stopped):
+    """The lease ran out, was given to another worker, or the job was cancelled."""
+
+
+class ShuttingDown(Stopped):
+    """The worker was asked to end; the chunk goes back unharmed."""
+
+
+class Lease:
+    """`with Lease(renew, …) as lease:` keeps the lease; `lease.check()` between two batches raises what says to stop.
+
+    `renew` asks the database and answers False where the lease is gone; `lease_s` and `renew_s` are seconds. The database's
+    clock decides who holds a chunk. This process can only see its own, so it stops by that one `lease_s` after it *asked*
+    for the lease, which is never later than the database's end of it.
+    """
+
+    def __init__(self, renew: Callable[[], bool], lease_s: float, renew_s: float, asked_at: float) -> None:
+        self._renew, self._lease_s, self._renew_s = renew, lease_s, renew_s
+        self._until = asked_at + lease_s
+        self._lost, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise LeaseLost or ShuttingDown where the work must stop."""
+        if self._lost.is_set() or time.monotonic() >= self._until:
+            raise LeaseLost
+        if shutdown.announced():
+            raise ShuttingDown
+
+    def _keep(self) -> None:
+        while not self._done.wait(self._renew_s):
+            asked_at = time.monotonic()
+            try:
+                renewed = self._renew()
+            except Unavailable as problem:
+                # The next round may succeed; until then the clock in `check` decides.
+                log.warning("lease not renewed", problem=problem.message)
+                continue
+            if not renewed:
+                self._lost.set()
+                return
+            self._until = asked_at + self._lease_s

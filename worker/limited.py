@@ -1,0 +1,66 @@
+"""Work on what strangers made (a table, a graph) in a child process that limits its own memory and answers in one JSON line."""
+
+import json
+import math
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nelbo.engine import Check
+from nelbo.processes import Lifeline, command
+
+CHECK_S = 0.2
+
+
+class ChildDied(OSError):
+    """The child ended without an answer: it was killed, or it crashed. Another try may succeed."""
+
+
+def run_limited(module: str, args: Sequence[str], check: Check, limit_s: float = math.inf) -> dict[str, Any]:
+    """The last line that `python -P -m module args` prints, as JSON.
+
+    The child is killed where `check` raises, and after `limit_s` seconds, which raises TimeoutError.
+    """
+    lifeline = Lifeline()
+    try:
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as problems:
+            child = subprocess.Popen(
+                command(lifeline, module, args),
+                pass_fds=(lifeline.reading,),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=problems,
+            )
+            _wait(child, check, time.monotonic() + limit_s)
+            output.seek(0)
+            problems.seek(0)
+            return _answer(output.read(), problems.read(), child.returncode)
+    finally:
+        lifeline.close()
+
+
+def _wait(child: subprocess.Popen[bytes], check: Check, end: float) -> None:
+    try:
+        while True:
+            try:
+                child.wait(CHECK_S)
+                return
+            except subprocess.TimeoutExpired:
+                check()
+                if time.monotonic() > end:
+                    raise TimeoutError(f"process {child.pid} did not end in time") from None
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _answer(output: bytes, problems: bytes, status: int) -> dict[str, Any]:
+    lines = output.splitlines()
+    try:
+        answer: dict[str, Any] = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        last = (problems.decode(errors="replace").splitlines() or ["no message"])[-1]
+        raise ChildDied(f"the limited process ended with status {status}: {last[:200]}") from None
+    return answer

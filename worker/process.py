@@ -1,0 +1,41 @@
+"""What one process of the worker holds: settings, database, storage, engines. Made after the fork, on first use."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from celery import current_app
+
+from nelbo.broker import send_hint
+from nelbo.settings import Settings, read_settings
+from nelbo.storage import Storage, open_storage
+from nelbo.store.session import Database, connect
+from worker.engines import Engines
+
+
+@dataclass(frozen=True)
+class Process:
+    """`name` stands in the chunks that this process claims; `hint` passes a job on to whoever is free next."""
+
+    name: str
+    settings: Settings
+    database: Database
+    storage: Storage
+    engines: Engines
+    hint: Callable[[str], object]
+
+
+def make(settings: Settings, hint: Callable[[str], object]) -> Process:
+    storage = open_storage(settings.storage)
+    engines = Engines(storage, settings.home / "cache" / "artifacts")
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    return Process(name, settings, connect(settings.database), storage, engines, hint)
+
+
+@cache
+def here() -> Process:
+    """This process's, made by the first task. Never called in the Celery main process, so nothing of it is forked."""
+    app = current_app._get_current_object()
+    return make(read_settings(), lambda job_id: send_hint(app, job_id))

@@ -1,0 +1,52 @@
+"""Read an uploaded file: in a limited child, from the storage to the storage."""
+
+import tempfile
+from pathlib import Path
+
+from nelbo.engine import Check
+from nelbo.errors import InvalidInput
+from nelbo.files import Limits, Reading, part_name, read_arguments
+from nelbo.storage import part_key, upload_key
+from nelbo.store import catalog
+from nelbo.store.catalog import FileEntry
+from nelbo.store.claims import Claim, ReadOutcome
+from worker.limited import run_limited
+from worker.process import Process
+
+
+def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
+    """Cut the upload into parts that a worker can read alone. Raises InvalidInput, which rejects the file.
+
+    Parts get the same keys and content whenever they are written, so that a second worker harms nothing.
+    """
+    if claim.file_id is None:
+        raise InvalidInput("the job names no file; upload it again")
+    entry = catalog.file_of(process.database, claim.file_id)
+    folder = process.settings.home / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="read-") as temporary:
+        found = _read(process, entry, Path(temporary), check)
+        for number in range(found.parts):
+            check()
+            process.storage.put(part_key(entry.id, number), Path(temporary) / part_name(number))
+    columns = [column.model_dump(mode="json") for column in found.columns]
+    return ReadOutcome(found.rows, found.digest, columns, list(found.notices))
+
+
+def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Reading:
+    upload, settings = folder / "upload", process.settings
+    process.storage.fetch(upload_key(entry.id), upload)
+    arguments = read_arguments(
+        upload,
+        folder,
+        name=entry.name,
+        format=entry.format,
+        limits=Limits(settings.max_columns, settings.max_job_rows),
+        memory_mib=settings.read_memory_mib,
+        **entry.options,
+    )
+    found = Reading.model_validate(run_limited("nelbo.files", arguments, check))
+    upload.unlink()
+    if found.problem:
+        raise InvalidInput(found.problem)
+    return found

@@ -1,0 +1,129 @@
+"""A chunk's way through a worker: claim, given rows, work, one guarded commit."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from structlog.stdlib import BoundLogger
+
+from nelbo.engine import Check
+from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
+from nelbo.store import catalog, ledger, results
+from nelbo.store.claims import Claim, Outcome
+from worker import given, reading, shutdown, verifying
+from worker.generation import augment, generate, reconstruct
+from worker.lease import Lease, LeaseLost, ShuttingDown
+from worker.process import Process
+from worker.scoring import score
+
+PERMANENT = (InvalidInput, InvalidArtifact, NotFound)
+"""Errors that no other try would mend."""
+EXPECTED = (NelboError, OSError, MemoryError)
+"""Errors whose message says enough; of others the log keeps the trace."""
+SLICE_S = 10.0
+"""How long one hint keeps a process working, so that Celery can count, replace and stop its children."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def work(process: Process, job_id: str | None, slice_s: float = SLICE_S) -> None:
+    """Run chunks, the first of the hinted job if it has any, then whichever is due, until none is or the slice is over."""
+    end = time.monotonic() + slice_s
+    while not shutdown.announced():
+        asked_at = time.monotonic()
+        claim = _claim(process, job_id)
+        if claim is None:
+            return
+        run(process, claim, asked_at)
+        job_id = None
+        if time.monotonic() >= end:
+            process.hint(claim.job_id)
+            return
+
+
+def run(process: Process, claim: Claim, asked_at: float) -> None:
+    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the monotonic clock at the claim."""
+    told = log.bind(job_id=claim.job_id, kind=claim.kind, stage=claim.stage, row_from=claim.row_from, rows=claim.rows)
+    database, settings = process.database, process.settings
+    renew = partial(ledger.renew, database, claim, settings.lease_s)
+    try:
+        with Lease(renew, settings.lease_s, settings.renew_s, asked_at) as lease:
+            outcome = compute(process, claim, lease.check)
+            stored = ledger.commit(database, claim, outcome)
+        told.info("chunk done" if stored else "commit refused", attempt=claim.attempt)
+    except LeaseLost:
+        told.warning("lease lost", attempt=claim.attempt)
+    except ShuttingDown:
+        _settle(told, "chunk handed back", partial(ledger.release, database, claim))
+    except PERMANENT as problem:
+        _settle(told, "chunk failed", partial(ledger.fail, database, claim, problem.message))
+    except Exception as problem:
+        _try_later(process, claim, problem, told)
+
+
+def compute(process: Process, claim: Claim, check: Check) -> Outcome:
+    """The chunk's outcome. Reads what it needs, writes nothing that another try would not write again."""
+    if claim.stage == "finish":
+        return results.finish(process.database, claim)
+    match claim.kind:
+        case "read":
+            return reading.read(process, claim, check)
+        case "verify":
+            return verifying.verify(process, claim, check)
+    engine = process.engines.get(catalog.version_of(process.database, _need(claim.version_id)))
+    match claim.kind:
+        case "score":
+            return score(engine, given.rows(process.storage, claim), claim, check)
+        case "generate":
+            return generate(engine, claim, check)
+        case "augment":
+            return augment(engine, given.rows(process.storage, claim), claim, check)
+        case "reconstruct":
+            return reconstruct(engine, given.rows(process.storage, claim), claim, check)
+
+
+def _claim(process: Process, job_id: str | None) -> Claim | None:
+    try:
+        return ledger.claim(process.database, process.name, lease_s=process.settings.lease_s, job_id=job_id)
+    except Unavailable as problem:
+        # The dispatcher hints again when the database is back.
+        log.warning("claim not possible", job_id=job_id, problem=problem.message)
+        return None
+
+
+def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLogger) -> None:
+    """Give the chunk back with back-off, or fail the job where it was tried often enough."""
+    failures = claim.failures + 1
+    told.warning("chunk not done", failures=failures, problem=_words(problem), exc_info=not isinstance(problem, EXPECTED))
+    if failures >= process.settings.max_attempts:
+        words = f"chunk at row {claim.row_from} failed {failures} times, last: {_words(problem)}; retry the job later"
+        _settle(told, "chunk failed", lambda: ledger.fail(process.database, claim, words))
+    else:
+        delay_s = ledger.backoff_s(failures)
+        _settle(
+            told,
+            "chunk put off",
+            lambda: ledger.release(process.database, claim, delay_s=delay_s, problem=_words(problem)),
+        )
+
+
+def _settle(told: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
+    """Write to the ledger what became of the chunk; where that fails too, its lease runs out and the sweep takes it back."""
+    try:
+        told.info(event, written=transition())
+    except Unavailable as problem:
+        told.warning("ledger not reached", event_not_written=event, problem=problem.message)
+
+
+def _words(problem: Exception) -> str:
+    """For the job's owner: our own message, else the error's name, as its text may hold paths or values of rows."""
+    if isinstance(problem, NelboError):
+        return problem.message
+    return "the worker ran out of memory" if isinstance(problem, MemoryError) else type(problem).__name__
+
+
+def _need(version_id: str | None) -> str:
+    if version_id is None:
+        raise InvalidInput("the job names no version of a model; submit it again")
+    return version_id

@@ -1,0 +1,20 @@
+"""`python -P -m worker.solo`: one process that works without a broker, until nothing is due or a minute is over."""
+
+import signal
+
+from nelbo import logs
+from nelbo.settings import read_settings
+from worker import process, runner, shutdown
+
+SLICE_S = 60.0
+
+
+def main() -> None:
+    settings = read_settings()
+    logs.configure(settings.log_level)
+    signal.signal(signal.SIGTERM, lambda *_: shutdown.announce())
+    runner.work(process.make(settings, hint=lambda job_id: None), None, SLICE_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Verify a pushed artifact before any job may use it: digests, operators, one trial run in a limited child."""
+
+from pathlib import Path
+
+from nelbo.artifact import read_artifact
+from nelbo.engine import Check
+from nelbo.errors import InvalidArtifact
+from nelbo.store import catalog
+from nelbo.store.claims import Claim, VerifyOutcome
+from worker.graphs import check_graph
+from worker.limited import run_limited
+from worker.process import Process
+
+TRIAL_S = 120.0
+
+
+def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
+    """Raises InvalidArtifact, which rejects the version."""
+    if claim.version_id is None:
+        raise InvalidArtifact("the job names no version; push the artifact again")
+    folder = process.engines.fetch(catalog.version_of(process.database, claim.version_id))
+    check_operators(folder)
+    try:
+        answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)
+    except TimeoutError:
+        raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
+    if answer["problem"]:
+        raise InvalidArtifact(answer["problem"])
+    return VerifyOutcome()
+
+
+def check_operators(folder: Path) -> None:
+    """Raise InvalidArtifact where a graph holds what a stranger's graph must not."""
+    for graph in read_artifact(folder).manifest.graphs.values():
+        check_graph(graph.file, (folder / graph.file).read_bytes())
