@@ -136,7 +136,7 @@ def _decimal(text: str, delimiter: str) -> str:
 
 
 def _records(text: str, delimiter: str) -> list[list[str]]:
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [record for record in itertools.islice(reader, _LOOKED_AT) if record]
     except csv.Error:  # a cell longer than Python's limit: what has been seen until then has to do

@@ -164,8 +164,8 @@ class _JsonLines:
 
 
 def _quoted(text: cells.Array, alone: bool) -> cells.Array:
-    """CSV cells. Text that is empty, or has white space at an end, is quoted too: it is no missing value."""
-    special = pc.match_substring_regex(text, r'[",\r\n]|^\s|\s$|^$')
+    """CSV cells. Quoted is also what else a reader might take for a delimiter, and text that is empty or not trimmed."""
+    special = pc.match_substring_regex(text, r'[",;|\t\r\n]|^\s|\s$|^$')
     if pc.any(special).as_py():
         inner = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
         text = pc.if_else(special, inner, text)
