@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (files, models, jobs, results, health):
         app.include_router(module.router)
-    _keep_exact_answers(app)
+    _describe_exactly(app)
     return app
 
 
@@ -88,18 +88,13 @@ def _asks_broker(settings: Settings) -> Callable[[], bool]:
     return lambda: broker.waiting_hints(celery) is not None
 
 
-def _keep_exact_answers(app: FastAPI) -> None:
-    """Take away the 422 that FastAPI adds to each route with a parameter: routes list theirs."""
+def _describe_exactly(app: FastAPI) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         description = generate()
-        for path in description["paths"].values():
-            for operation in path.values():
-                if "HTTPValidationError" in str(operation["responses"].get("422", "")):
-                    del operation["responses"]["422"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            description["components"]["schemas"].pop(unused, None)
+        if "Problem" not in description["components"]["schemas"]:
+            errors.describe(description)
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description

@@ -22,6 +22,7 @@ from nelbo.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+REFERENCE = "#/components/schemas/{model}"
 
 
 class Problem(BaseModel):
@@ -103,10 +104,24 @@ def answers(*errors: type[NelboError] | tuple[type[NelboError], str]) -> dict[in
     found: dict[int | str, dict[str, Any]] = {}
     for entry in errors:
         error, detail = entry if isinstance(entry, tuple) else (entry, _first_line(entry))
-        answer = found.setdefault(error.status, {"model": Problem, "description": error.title, "content": {}})
-        examples = answer["content"].setdefault(MEDIA_TYPE, {"examples": {}})["examples"]
+        content = {"schema": {"$ref": REFERENCE.format(model="Problem")}, "examples": {}}
+        answer = found.setdefault(error.status, {"description": error.title, "content": {MEDIA_TYPE: content}})
+        examples = answer["content"][MEDIA_TYPE]["examples"]
         examples[error.code] = {"summary": error.title, "value": _example(error, detail)}
     return found
+
+
+def describe(openapi: dict[str, Any]) -> None:
+    """Put the problem document into a description, and take away the 422 that FastAPI adds to routes with parameters."""
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
+                del operation["responses"]["422"]
+    schemas = openapi["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    problem = Problem.model_json_schema(ref_template=REFERENCE)
+    schemas |= problem.pop("$defs") | {"Problem": problem}
 
 
 def _example(error: type[NelboError], detail: str) -> dict[str, Any]:
@@ -152,9 +167,7 @@ def get_problem_type(code: str, request: Request) -> Response:
     if code not in types:
         raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")
     found = types[code]
-    page = ProblemType(
-        type=f"/problems/{code}", title=found.title, status=found.status, description=_description(found)
-    )
+    page = ProblemType(type=f"/problems/{code}", title=found.title, status=found.status, description=_description(found))
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(_page(page), headers={"Vary": "Accept"})
     return JSONResponse(page.model_dump(), headers={"Vary": "Accept"})

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nelbo.encoding import check_columns
-from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotReady, TooLarge
-from nelbo.files import File
-from nelbo.jobs import AugmentRequest, JobRequest, ReconstructRequest, ScoreRequest
+from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, NotReady, TooLarge
+from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
 from nelbo.schema import Schema
 from nelbo.settings import Settings
+from nelbo.store import catalog
+from nelbo.store.session import Database
 
 MAX_CHUNKS = 20_000
 """Most chunks of a job: they are inserted in one transaction."""
@@ -23,13 +24,45 @@ OfRows = ScoreRequest | AugmentRequest | ReconstructRequest
 InlineRows = list[dict[str, str | None]]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A request that can be accepted: its version pinned, its rows counted and cut."""
+
+    version_id: str
+    rows: int
+    chunk_rows: int
+    file_id: str | None = None
+    inline: InlineRows | None = None
+
+
+def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> Plan:
+    """Check a request against what the owner has. Raises what says why it cannot be accepted."""
+    version = catalog.resolve(database, owner, _known(request.model, "model"))
+    if isinstance(request, GenerateRequest):
+        return Plan(version.id, request.n, chunk_rows(request, request.n, settings))
+    _need_one_source(request)
+    schema = Schema.model_validate(version.manifest["table_schema"])
+    if request.file is not None:
+        rows = _file_rows(catalog.get_file(database, owner, _known(request.file, "file")), schema)
+        return Plan(version.id, rows, chunk_rows(request, rows, settings), file_id=request.file)
+    inline = inline_rows(request.rows or (), schema, settings)
+    return Plan(version.id, len(inline), chunk_rows(request, len(inline), settings), inline=inline)
+
+
+def _known(name: str, noun: str) -> str:
+    """Refuse a name that no database can hold, hence that nothing has."""
+    if not _is_text(name):
+        raise NotFound(f"no {noun} {name!r}")
+    return name
+
+
 def digest(request: JobRequest) -> str:
     """SHA-256 over the request's fields: what must be equal for an idempotency key to mean the same job."""
     text = json.dumps(request.model_dump(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def one_source(request: OfRows) -> None:
+def _need_one_source(request: OfRows) -> None:
     """Refuse a request that names no rows, or names them twice."""
     if (request.file is None) == (request.rows is None):
         raise InvalidRequest(
@@ -38,13 +71,13 @@ def one_source(request: OfRows) -> None:
         )
 
 
-def file_rows(file: File, schema: Schema) -> int:
+def _file_rows(file: catalog.FileEntry, schema: Schema) -> int:
     """Rows of a file that is ready and serves the schema."""
     if file.state == "rejected":
         raise InvalidInput(f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a repaired one")
     if file.state != "ready" or file.rows is None:
         raise NotReady(f"file {file.id} ({file.name}) is still {file.state}; try again soon", retry_after=WAIT_S)
-    check_columns(list(file.columns or ()), schema)
+    check_columns([column["name"] for column in file.columns or ()], schema)
     return file.rows
 
 
@@ -91,28 +124,19 @@ def _is_text(cell: str) -> bool:
     return "\0" not in cell
 
 
-@dataclass(frozen=True)
-class Size:
-    """Rows that a job answers for, rows that its chunks cut up, and how many of those a chunk holds."""
+def chunk_rows(request: JobRequest, rows: int, settings: Settings) -> int:
+    """Rows that a chunk of a job about so many rows holds. Raises TooLarge with the setting that says so.
 
-    rows: int
-    chunk_rows: int
-
-
-def size_of(request: JobRequest, rows: int, settings: Settings) -> Size:
-    """The size of a job about so many rows. Raises TooLarge with the setting that says so.
-
-    A chunk of an augmentation is about so many given rows that what it makes has the size of any other chunk.
+    A chunk of an augmentation is about so few given rows that what it makes has the size of any other chunk.
     """
     per_row = request.per_row if isinstance(request, AugmentRequest) else 1
-    made = rows * per_row
-    if made > settings.max_job_rows:
+    if rows * per_row > settings.max_job_rows:
         raise TooLarge(
-            f"the job is about {made:,} rows; one job takes at most {settings.max_job_rows:,} (the setting"
+            f"the job is about {rows * per_row:,} rows; one job takes at most {settings.max_job_rows:,} (the setting"
             " max_job_rows): split it into several"
         )
-    size = Size(rows, max(1, settings.chunk_rows // per_row))
-    chunks = math.ceil(size.rows / size.chunk_rows)
+    size = max(1, settings.chunk_rows // per_row)
+    chunks = math.ceil(rows / size)
     if chunks > MAX_CHUNKS:
         raise TooLarge(
             f"the job falls into {chunks:,} chunks; one job has at most {MAX_CHUNKS:,}: split it, or raise the"

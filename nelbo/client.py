@@ -27,7 +27,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
-from nelbo.artifact import Model, Version, pack, read_artifact
+from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
 from nelbo.errors import (
     FieldError,
     Gone,
@@ -128,18 +128,30 @@ class Files:
     def __init__(self, http: "_Http") -> None:
         self._http = http
 
-    def upload(self, path: str | Path, *, name: str | None = None, progress: BytesProgress | None = None) -> File:
-        """Upload a table and return while the service reads it; `wait` returns when it is ready."""
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        decimal: str | None = None,
+        progress: BytesProgress | None = None,
+    ) -> File:
+        """Upload a table and return while the service reads it; `wait` returns when it is ready.
+
+        `name` tells the format by its suffix; delimiter, encoding and decimal sign of text are detected unless given.
+        """
         path = Path(path)
         name = name or path.name
         format_of(name)
         source = _FileBody(path, progress)
-        sent = self._http.request("POST", "/v1/files", params={"name": name}, body=source, repeatable=False)
+        given = {"name": name, "delimiter": delimiter, "encoding": encoding, "decimal": decimal}
+        params = {key: value for key, value in given.items() if value is not None}
+        sent = self._http.request("POST", "/v1/files", params=params, body=source, repeatable=False)
         return File.model_validate_json(sent.content)
 
-    def wait(
-        self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None
-    ) -> File:
+    def wait(self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None) -> File:
         """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects it."""
 
         def settled() -> File | None:
@@ -199,9 +211,9 @@ class Models:
         """All models by name."""
         return self._http.pages(Model, "/v1/models")
 
-    def version(self, name: str, version: int | str) -> Version:
-        """One version, by number or alias."""
-        return self._http.view(Version, "GET", f"/v1/models/{_part(name)}/versions/{_part(str(version))}")
+    def version(self, name: str, version: int | str) -> VersionDetails:
+        """One version, by number or alias, with its schema and metrics."""
+        return self._http.view(VersionDetails, "GET", f"/v1/models/{_part(name)}/versions/{_part(str(version))}")
 
     def versions(self, name: str) -> Iterator[Version]:
         """All versions of a model, the newest first."""
@@ -229,9 +241,7 @@ class Jobs:
         self._http = http
         self._files = files
 
-    def score(
-        self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False
-    ) -> "Job":
+    def score(self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False) -> "Job":
         """Score each row by its negative ELBO."""
         request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
         return self.submit(request.model_copy(update=self._given(data)))
@@ -679,9 +689,7 @@ def _as_table(data: Any) -> pa.Table:
         return pa.Table.from_batches([data])
     if type(data).__module__.startswith("pandas."):
         return pa.Table.from_pandas(data, preserve_index=False)
-    raise InvalidInput(
-        f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame or rows"
-    )
+    raise InvalidInput(f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame or rows")
 
 
 def _json_cell(cell: Any) -> Any:

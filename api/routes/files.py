@@ -1,0 +1,166 @@
+"""Files: upload a table, look at it, list, delete."""
+
+import codecs
+import logging
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Path, Query, Request, Response, status
+from starlette.concurrency import run_in_threadpool
+
+from api import uploads
+from api.deps import Owner, Parts, Service
+from api.errors import answers
+from api.middleware import allow_body
+from api.pages import Cursor, Limit, Page
+from nelbo.errors import (
+    Conflict,
+    Gone,
+    InvalidInput,
+    InvalidRequest,
+    NelboError,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from nelbo.files import File, format_of
+from nelbo.storage import file_prefix, upload_key
+from nelbo.store import catalog, ledger
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/files", tags=["files"])
+FileId = Annotated[str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])]
+NO_FILE = (NotFound, "no file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90")
+WAS_DELETED = (Gone, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 was deleted")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "the file itself, as `curl -T adult.csv` sends it",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="upload_file",
+    summary="Upload a table",
+    status_code=status.HTTP_201_CREATED,
+    response_description="Stored; the service reads it next (state reading)",
+    openapi_extra=BODY,
+    responses=answers(
+        NotAuthenticated,
+        (TooLarge, "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so"),
+        (InvalidInput, "'adult.xlsx' has the wrong suffix"),
+        (InvalidRequest, "the request is not valid: /query/name: Field required"),
+        Unavailable,
+    ),
+)
+async def upload_file(
+    request: Request,
+    response: Response,
+    service: Parts,
+    owner: Owner,
+    name: Annotated[str, Query(min_length=1, max_length=255, description="its suffix tells the format: adult.csv")],
+    delimiter: Annotated[str | None, Query(min_length=1, max_length=1, description="of CSV; found out if not given")] = None,
+    encoding: Annotated[str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")] = None,
+    decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
+) -> File:
+    """CSV, Parquet or JSON Lines by the name's suffix. A job can name the file as soon as its state is `ready`."""
+    format = _format(name)
+    options = _options(delimiter=delimiter, encoding=encoding, decimal=decimal)
+    allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
+    entry = await run_in_threadpool(catalog.add_file, service.database, owner, name, format, options)
+    try:
+        size = await uploads.receive(request, service.storage, upload_key(entry.id))
+        if size == 0:
+            raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
+        await run_in_threadpool(ledger.submit_file, service.database, owner, entry.id, size)
+    except BaseException as problem:
+        reason = problem.message if isinstance(problem, NelboError) else "the upload broke off"
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(_give_up, service, owner, entry.id, reason)
+        raise
+    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    response.headers["Location"] = f"/v1/files/{entry.id}"
+    return await run_in_threadpool(_file, service, owner, entry.id)
+
+
+def _format(name: str) -> str:
+    format = format_of(name)
+    if format == "arrow":
+        # Arrow's own advice: its readers trust the buffers they are given.
+        raise InvalidInput(f"{name}: Arrow files are not taken over HTTP; send Parquet (`nelbo` converts by itself)")
+    return format
+
+
+def _options(**given: str | None) -> dict[str, Any]:
+    options = {name: value for name, value in given.items() if value is not None}
+    try:
+        codecs.lookup(options.get("encoding", "utf-8"))
+    except (LookupError, ValueError):
+        raise InvalidInput(f"{options['encoding']!r} is not an encoding; try utf-8, utf-16 or windows-1252") from None
+    return options
+
+
+def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
+    """Leave nothing of an upload but the reason. Where even that fails, the sweep of old uploads does it."""
+    try:
+        # False: it was accepted, and only the answer of the commit was lost.
+        if catalog.reject_file(service.database, owner, file_id, reason):
+            service.storage.delete(file_prefix(file_id))
+    except NelboError as problem:
+        log.warning("upload not cleaned up", extra={"file_id": file_id, "problem": problem.message})
+
+
+def _file(service: Service, owner: str, file_id: str) -> File:
+    return _view(catalog.get_file(service.database, owner, file_id))
+
+
+def _view(entry: catalog.FileEntry) -> File:
+    return File.model_validate(entry, from_attributes=True)
+
+
+@router.get(
+    "",
+    operation_id="list_files",
+    summary="List files, the newest first",
+    responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
+)
+def list_files(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[File]:
+    found = catalog.list_files(service.database, owner, limit=limit + 1, before=cursor)
+    return Page.of([_view(entry) for entry in found], limit, key=lambda file: file.id)
+
+
+@router.get(
+    "/{file_id}",
+    operation_id="get_file",
+    summary="Look at a file",
+    responses=answers(NotAuthenticated, NO_FILE, WAS_DELETED, Unavailable),
+)
+def get_file(file_id: FileId, service: Parts, owner: Owner, response: Response) -> File:
+    file = _file(service, owner, file_id)
+    if file.state in ("receiving", "reading"):
+        response.headers["Retry-After"] = "1"
+    return file
+
+
+@router.delete(
+    "/{file_id}",
+    operation_id="delete_file",
+    summary="Delete a file",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=answers(
+        NotAuthenticated,
+        NO_FILE,
+        (Conflict, "file 0198c6d0-… is in use by score job 0198c6d2-…; cancel it or wait for it"),
+        WAS_DELETED,
+        Unavailable,
+    ),
+)
+def delete_file(file_id: FileId, service: Parts, owner: Owner) -> None:
+    """Results of jobs that used it stay."""
+    catalog.delete_file(service.database, owner, file_id)
+    service.storage.delete(file_prefix(file_id))

@@ -1,0 +1,223 @@
+"""Jobs: submit one of four kinds, watch it, cancel it, queue it again."""
+
+import asyncio
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Response, status
+from starlette.concurrency import run_in_threadpool
+
+from api import submission
+from api.deps import Owner, Parts, Service
+from api.errors import answers
+from api.pages import Cursor, Limit, Page
+from nelbo.errors import (
+    Conflict,
+    Gone,
+    IdempotencyMismatch,
+    InvalidInput,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    NotReady,
+    TooLarge,
+    Unavailable,
+)
+from nelbo.jobs import FINAL, Job, JobRequest, Kind, State
+from nelbo.store import ledger
+
+MAX_WAIT_S = 60.0
+"""Longest wait that `Prefer: wait=N` is given."""
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
+"""RFC 7240; other preferences are not for us."""
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+JobId = Annotated[str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])]
+NO_JOB = (NotFound, "no job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11")
+WAS_DELETED = (Gone, "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was deleted")
+
+EXAMPLES: dict[str, Any] = {
+    "score a file": {"value": {"kind": "score", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"}},
+    "score rows": {
+        "value": {"kind": "score", "model": "adult@3", "rows": [{"age": 39, "workclass": "State-gov"}], "alpha": 0.05}
+    },
+    "generate": {"value": {"kind": "generate", "model": "adult@champion", "n": 10_000, "seed": 7}},
+    "augment": {"value": {"kind": "augment", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90", "per_row": 3}},
+    "reconstruct": {"value": {"kind": "reconstruct", "model": "adult", "rows": [{"age": None, "workclass": "Private"}]}},
+}
+
+
+@router.post(
+    "",
+    operation_id="submit_job",
+    summary="Submit a job",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_description="Accepted: the job is stored and will run",
+    responses={
+        200: {"model": Job, "description": "With `Prefer: wait=N`: the job finished in time"},
+        **answers(
+            NotAuthenticated,
+            (NotFound, "no model 'adlut'; did you mean adult?"),
+            (Conflict, "adult@4 was rejected: score.onnx is not what the manifest says"),
+            (Gone, "model adult was deleted"),
+            (NotReady, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 (adult.csv) is still reading; try again soon"),
+            (TooLarge, "the job is about 1,000,000,000 rows; one job takes at most 100,000,000 (the setting max_job_rows)"),
+            (InvalidRequest, "the request is not valid: /body/score/alpha: Input should be less than 1"),
+            (InvalidInput, "the table lacks 1 column 'age'"),
+            (IdempotencyMismatch, "the idempotency key 'nightly' was used for another request"),
+            Unavailable,
+        ),
+    },
+)
+async def submit_job(
+    request: Annotated[JobRequest, Body(openapi_examples=EXAMPLES)],
+    response: Response,
+    service: Parts,
+    owner: Owner,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[!-~]+$",
+            description="the same key and request give the same job again, however often they are sent",
+        ),
+    ] = None,
+    prefer: Annotated[str | None, Header(description="wait=N: answer when the job has finished, after N s at most")] = None,
+) -> Job:
+    """Everything that can be checked is checked first; then job and chunks are stored in one transaction.
+
+    A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about none.
+    """
+    job = await run_in_threadpool(_submit, service, owner, request, idempotency_key)
+    if match := _WAIT.search(prefer or ""):
+        job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
+        response.headers["Preference-Applied"] = f"wait={match[1]}"
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if job.state in FINAL:
+        response.status_code = status.HTTP_200_OK if match else status.HTTP_202_ACCEPTED
+    else:
+        response.headers["Retry-After"] = "1"
+    return job
+
+
+def _submit(service: Service, owner: str, request: JobRequest, key: str | None) -> Job:
+    digest = submission.digest(request)
+    known = ledger.job_by_key(service.database, owner, key, digest)
+    if known is not None:
+        return known
+    plan = submission.plan(service.database, service.settings, owner, request)
+    job, created = ledger.submit(
+        service.database,
+        owner,
+        request,
+        version_id=plan.version_id,
+        rows=plan.rows,
+        chunk_rows=plan.chunk_rows,
+        file_id=plan.file_id,
+        inline=plan.inline,
+        idempotency_key=key,
+        request_digest=digest,
+    )
+    if created:
+        service.hint(job.id)
+    return job
+
+
+async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Job:
+    """The job when it has finished, or as it is after wait_s seconds. Holds no thread and no connection meanwhile."""
+    deadline, pause = time.monotonic() + wait_s, 0.02
+    while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.5)
+        job = await run_in_threadpool(ledger.get, service.database, owner, job.id)
+    return job
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, the newest first",
+    responses=answers(NotAuthenticated, (InvalidRequest, "the cursor is not one of ours"), Unavailable),
+)
+def list_jobs(
+    service: Parts,
+    owner: Owner,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[State | None, Query(description="only jobs in this state")] = None,
+    kind: Annotated[Kind | None, Query(description="only jobs of this kind")] = None,
+) -> Page[Job]:
+    page = ledger.list_jobs(service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor)
+    return Page(items=page.jobs, next_cursor=page.cursor)
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Look at a job",
+    responses=answers(NotAuthenticated, NO_JOB, WAS_DELETED, Unavailable),
+)
+def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
+    job = ledger.get(service.database, owner, job_id)
+    if job.state not in FINAL:
+        response.headers["Retry-After"] = "1"
+    return job
+
+
+@router.post(
+    "/{job_id}:cancel",
+    operation_id="cancel_job",
+    summary="Ask a job to stop",
+    responses=answers(
+        NotAuthenticated,
+        NO_JOB,
+        (Conflict, "job 0198c6d2-… has succeeded; only a job that is queued or running can be cancelled"),
+        WAS_DELETED,
+        Unavailable,
+    ),
+)
+def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
+    """Queued chunks stop at once, a running one between two batches."""
+    return ledger.cancel(service.database, owner, job_id)
+
+
+@router.post(
+    "/{job_id}:retry",
+    operation_id="retry_job",
+    summary="Queue a failed or cancelled job again",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_description="Queued: only what is missing runs",
+    responses=answers(
+        NotAuthenticated,
+        NO_JOB,
+        (Conflict, "job 0198c6d2-… has succeeded; only a failed or cancelled job can be retried"),
+        WAS_DELETED,
+        Unavailable,
+    ),
+)
+def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
+    job = ledger.retry(service.database, owner, job_id)
+    service.hint(job.id)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Retry-After"] = "1"
+    return job
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="delete_job",
+    summary="Delete a job with its results and errors",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=answers(
+        NotAuthenticated,
+        NO_JOB,
+        (Conflict, "job 0198c6d2-… is running; cancel it first"),
+        WAS_DELETED,
+        Unavailable,
+    ),
+)
+def delete_job(job_id: JobId, service: Parts, owner: Owner) -> None:
+    ledger.delete(service.database, owner, job_id)

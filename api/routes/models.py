@@ -1,0 +1,256 @@
+"""Models: push a version, list, point aliases, delete."""
+
+import tempfile
+import zipfile
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from api import uploads
+from api.deps import Owner, Parts, Service
+from api.errors import answers
+from api.middleware import allow_body
+from api.pages import Cursor, Limit, Page
+from nelbo.artifact import MANIFEST, MAX_UNPACKED_BYTES, Manifest, Model, Version, VersionDetails, digest_of, parse_manifest
+from nelbo.errors import (
+    Conflict,
+    Gone,
+    InvalidArtifact,
+    InvalidInput,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from nelbo.jobs import new_id
+from nelbo.storage import artifact_key
+from nelbo.store import catalog, ledger
+
+MAX_MANIFEST_BYTES = 32 * 2**20
+router = APIRouter(prefix="/v1/models", tags=["models"])
+Name = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$",
+        description="a model's name",
+        examples=["adult"],
+    ),
+]
+Which = Annotated[str, Path(max_length=100, description="a version's number, or an alias", examples=["3", "champion"])]
+Number = Annotated[int, Path(ge=1, lt=2**31, description="a version's number", examples=[3])]
+Alias = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])]
+NO_MODEL = (NotFound, "no model 'adlut'; did you mean adult?")
+WAS_DELETED = (Gone, "model adult was deleted")
+BAD_NAME = (InvalidRequest, "the request is not valid: /path/name: String should match pattern '^[0-9A-Za-z]…'")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "a zip of the artifact's files, as `nelbo push` sends it",
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class Target(BaseModel):
+    """What an alias stands for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=1, lt=2**31, description="number of a ready version", examples=[3])]
+
+
+@router.post(
+    "/{name}/versions",
+    operation_id="push_version",
+    summary="Push an artifact as the next version",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_description="Stored; a worker verifies it next (state pending)",
+    openapi_extra=BODY,
+    responses=answers(
+        NotAuthenticated,
+        (TooLarge, f"the body is larger than {MAX_UNPACKED_BYTES:,} bytes; no artifact is"),
+        (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
+        BAD_NAME,
+        Unavailable,
+    ),
+)
+async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner) -> Version:
+    """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
+    limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
+    allow_body(request.scope, limit, "no artifact is that large")
+    version_id = new_id()
+    key = artifact_key(version_id)
+    await uploads.receive(request, service.storage, key)
+    entry = await run_in_threadpool(_register, service, owner, name, version_id, key)
+    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
+    response.headers["Retry-After"] = "1"
+    return entry.view
+
+
+def _register(service: Service, owner: str, name: str, version_id: str, key: str) -> catalog.VersionEntry:
+    try:
+        text = _manifest_of(service, key)
+        parse_manifest(text)
+    except InvalidArtifact:
+        service.storage.delete(key)
+        raise
+    manifest = Manifest.model_validate_json(text).model_dump(mode="json")
+    return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id)
+
+
+def _manifest_of(service: Service, key: str) -> bytes:
+    """The bytes of manifest.json in a stored zip; nothing else of it is opened here."""
+    with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
+        packed = FilePath(folder) / "artifact.zip"
+        service.storage.fetch(key, packed)
+        try:
+            with zipfile.ZipFile(packed) as archive, archive.open(MANIFEST) as member:
+                text = member.read(MAX_MANIFEST_BYTES + 1)
+        except KeyError:
+            raise InvalidArtifact(f"the zip holds no {MANIFEST}; push the folder that `nelbo train` wrote") from None
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
+            raise InvalidArtifact("the body is not a zip of an artifact; push the folder with `nelbo push`") from None
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise InvalidArtifact(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB")
+    return text
+
+
+@router.get(
+    "",
+    operation_id="list_models",
+    summary="List models by name",
+    responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
+)
+def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[Model]:
+    found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor or "")
+    return Page.of(found, limit, key=lambda model: model.name)
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_model",
+    summary="Look at a model",
+    responses=answers(NotAuthenticated, NO_MODEL, WAS_DELETED, BAD_NAME, Unavailable),
+)
+def get_model(name: Name, service: Parts, owner: Owner) -> Model:
+    return catalog.get_model(service.database, owner, name)
+
+
+@router.get(
+    "/{name}/versions",
+    operation_id="list_versions",
+    summary="List a model's versions, the newest first",
+    responses=answers(NotAuthenticated, NO_MODEL, WAS_DELETED, BAD_NAME, Unavailable),
+)
+def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
+    found = catalog.list_versions(service.database, owner, name)
+    return Page(items=[entry.view for entry in found], next_cursor=None)
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    operation_id="get_version",
+    summary="Look at a version, by number or alias",
+    responses=answers(
+        NotAuthenticated,
+        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
+        (Gone, "adult@2 was deleted"),
+        BAD_NAME,
+        Unavailable,
+    ),
+)
+def get_version(name: Name, version: Which, service: Parts, owner: Owner, response: Response) -> VersionDetails:
+    entry = catalog.get_version(service.database, owner, name, _number(service, owner, name, version))
+    if entry.state == "pending":
+        response.headers["Retry-After"] = "1"
+    manifest = Manifest.model_validate(entry.manifest)
+    return VersionDetails(**entry.view.model_dump(), table_schema=manifest.table_schema, metrics=manifest.metrics)
+
+
+def _number(service: Service, owner: str, name: str, which: str) -> int:
+    if which.isascii() and which.isdecimal():
+        return int(which[:18])
+    model = catalog.get_model(service.database, owner, name)
+    if which not in model.aliases:
+        raise NotFound(f"model {name} has no alias {which!r}; it has: {', '.join(model.aliases) or 'none'}")
+    return model.aliases[which]
+
+
+@router.put(
+    "/{name}/aliases/{alias}",
+    operation_id="set_alias",
+    summary="Point an alias at a version",
+    responses=answers(
+        NotAuthenticated,
+        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
+        (Conflict, "adult@4 is pending; an alias stands for a ready version"),
+        (Gone, "adult@2 was deleted"),
+        BAD_NAME,
+        (InvalidInput, "'3' cannot be an alias: it must be a word"),
+        Unavailable,
+    ),
+)
+def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: Owner) -> Model:
+    """`champion` is what a model's plain name means; set by hand it no longer follows new versions."""
+    catalog.set_alias(service.database, owner, name, alias, target.version)
+    return catalog.get_model(service.database, owner, name)
+
+
+@router.delete(
+    "/{name}/aliases/{alias}",
+    operation_id="delete_alias",
+    summary="Take an alias away",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=answers(NotAuthenticated, (NotFound, "model adult has no alias candidate"), BAD_NAME, Unavailable),
+)
+def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner) -> None:
+    """`champion` follows the newest ready version again."""
+    catalog.delete_alias(service.database, owner, name, alias)
+
+
+@router.delete(
+    "/{name}/versions/{version}",
+    operation_id="delete_version",
+    summary="Delete a version",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=answers(
+        NotAuthenticated,
+        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
+        (Conflict, "adult@2 is in use by score job 0198c6d2-…; cancel it or wait for it"),
+        (Gone, "adult@2 was deleted"),
+        BAD_NAME,
+        Unavailable,
+    ),
+)
+def delete_version(name: Name, version: Number, service: Parts, owner: Owner) -> None:
+    version_id = catalog.delete_version(service.database, owner, name, version)
+    service.storage.delete(artifact_key(version_id))
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_model",
+    summary="Delete a model with all its versions",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=answers(
+        NotAuthenticated,
+        NO_MODEL,
+        (Conflict, "adult@1, adult@2 is in use by score job 0198c6d2-…; cancel it or wait for it"),
+        WAS_DELETED,
+        BAD_NAME,
+        Unavailable,
+    ),
+)
+def delete_model(name: Name, service: Parts, owner: Owner) -> None:
+    for version_id in catalog.delete_model(service.database, owner, name):
+        service.storage.delete(artifact_key(version_id))

@@ -1,0 +1,156 @@
+"""What jobs made: results in four formats, the rows that could not be done, the least likely rows."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pyarrow as pa
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from api.deps import Owner, Parts
+from api.errors import answers
+from api.negotiation import MEDIA_TYPES, Format, encoded, wanted
+from api.pages import Limit, Page
+from api.routes.jobs import NO_JOB, WAS_DELETED, JobId
+from nelbo.errors import (
+    Conflict,
+    InvalidRequest,
+    JobFailed,
+    NotAcceptable,
+    NotAuthenticated,
+    NotReady,
+    Unavailable,
+)
+from nelbo.jobs import Anomaly, Error, Job
+from nelbo.store import ledger, results
+from nelbo.store.session import Database
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+TEXT = {"schema": {"type": "string"}}
+CONTENT: dict[str, Any] = {
+    MEDIA_TYPES["parquet"]: BINARY,
+    MEDIA_TYPES["arrow"]: BINARY,
+    MEDIA_TYPES["csv"]: TEXT | {"example": "row,nelbo,p_value,anomaly\n0,12.3,0.41,false\n1,48.9,0.002,true\n"},
+    MEDIA_TYPES["jsonl"]: TEXT | {"example": '{"row":0,"nelbo":12.3,"p_value":0.41,"anomaly":false}\n'},
+}
+
+
+@router.get(
+    "/results",
+    operation_id="get_results",
+    summary="The results of a job, in row order",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "The whole table, as one stream. score: row, nelbo, p_value, anomaly (with explain also"
+            " term_<column> for each column, and kl). generate: the columns. augment: row, copy and the columns."
+            " reconstruct: row and the columns",
+            "content": CONTENT,
+            "headers": {"Content-Disposition": {"schema": {"type": "string"}, "description": "a name for the file"}},
+        },
+        **answers(
+            NotAuthenticated,
+            NO_JOB,
+            (NotAcceptable, "results do not come as image/png; ask for one of application/vnd.apache.parquet, …"),
+            (NotReady, "job 0198c6d2-… is running (30,000 of 50,000 rows); its results come when it has succeeded"),
+            (JobFailed, "job 0198c6d2-… was cancelled; it has no results"),
+            WAS_DELETED,
+            (InvalidRequest, "the request is not valid: /query/format: Input should be 'parquet', 'arrow', …"),
+            Unavailable,
+        ),
+    },
+)
+def get_results(
+    job_id: JobId,
+    service: Parts,
+    owner: Owner,
+    accept: Annotated[str | None, Header(description="the format, by media type; Parquet if it does not matter")] = None,
+    format: Annotated[Format | None, Query(description="the format, instead of Accept")] = None,
+) -> StreamingResponse:
+    job = _succeeded(ledger.get(service.database, owner, job_id))
+    chosen = format or wanted(accept)
+    suffix = "arrows" if chosen == "arrow" else chosen
+    return StreamingResponse(
+        encoded(_batches(service.database, job), chosen),
+        media_type=MEDIA_TYPES[chosen],
+        headers={
+            "Content-Disposition": f'attachment; filename="{job.kind}-{job.id}.{suffix}"',
+            "Vary": "Accept",
+        },
+    )
+
+
+def _succeeded(job: Job) -> Job:
+    if job.state == "succeeded":
+        return job
+    if job.state in ("failed", "cancelled"):
+        why = f": {job.problem}" if job.problem else ""
+        raise JobFailed(f"job {job.id} {'was cancelled' if job.state == 'cancelled' else 'failed'}{why}; it has no results")
+    done = f"{job.progress.rows_done:,} of {job.progress.rows:,} rows"
+    raise NotReady(f"job {job.id} is {job.state} ({done}); its results come when it has succeeded", retry_after=1)
+
+
+def _batches(database: Database, job: Job) -> Iterator[pa.RecordBatch]:
+    """At least one batch, so that a table without rows has its columns; the first is read before the answer begins."""
+    if job.kind != "score":
+        return _begun(results.tables(database, job.id))
+    explain = bool(job.params.get("explain"))
+    found = _begun(results.scores(database, job.id, explain=explain))
+    first = next(found, None)
+    if first is not None:
+        return itertools.chain([first], found)
+    schema = results.score_schema(database, job.id, explain=explain)
+    return iter([pa.RecordBatch.from_pylist([], schema=schema)])
+
+
+def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    return itertools.chain(list(itertools.islice(batches, 1)), batches)
+
+
+@router.get(
+    "/errors",
+    operation_id="list_errors",
+    summary="The rows that could not be done, and why",
+    responses=answers(
+        NotAuthenticated,
+        NO_JOB,
+        WAS_DELETED,
+        (InvalidRequest, "the request is not valid: /query/limit: Input should be less than or equal to 1000"),
+        Unavailable,
+    ),
+)
+def list_errors(
+    job_id: JobId,
+    service: Parts,
+    owner: Owner,
+    limit: Limit = 100,
+    cursor: Annotated[int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")] = -1,
+) -> Page[Error]:
+    """In row order; while the job runs, those found so far."""
+    job = ledger.get(service.database, owner, job_id)
+    found = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
+    return Page.of(found, limit, key=lambda error: str(error.row))
+
+
+@router.get(
+    "/anomalies",
+    operation_id="list_anomalies",
+    summary="The least likely rows of a score job, the least likely first",
+    responses=answers(
+        NotAuthenticated,
+        NO_JOB,
+        (Conflict, "job 0198c6d2-… is a generate job; only score jobs have anomalies"),
+        WAS_DELETED,
+        (InvalidRequest, "the request is not valid: /query/limit: Input should be less than or equal to 1000"),
+        Unavailable,
+    ),
+)
+def list_anomalies(job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100) -> Page[Anomaly]:
+    """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
+    job = ledger.get(service.database, owner, job_id)
+    if job.kind != "score":
+        raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
+    found = results.anomalies(service.database, job.id, limit=limit)
+    return Page(items=[Anomaly.model_validate(entry, from_attributes=True) for entry in found], next_cursor=None)
