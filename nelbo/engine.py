@@ -94,15 +94,7 @@ class Engine:
 def score(engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Check | None = None) -> Scored:
     """Negative ELBO of each row with its terms. Rows that cannot be encoded, or whose score is not finite, are errors."""
     given = encode(batch, engine.schema, first_row)
-    parts = [
-        [output[:size] for output in engine.run("score", numbers, codes)]
-        for size, numbers, codes in _fixed(engine, check, given.numbers, given.codes)
-    ]
-    d = len(engine.manifest.order)
-    nelbo, terms, kl = (
-        np.concatenate([part[i] for part in parts]).astype(np.float64) if parts else np.zeros(shape)
-        for i, shape in enumerate([(0,), (0, d), (0,)])
-    )
+    nelbo, terms, kl = score_encoded(engine, given.numbers, given.codes, check)
     kept = np.isfinite(nelbo)
     errors = given.errors + [
         RowError(int(row), None, "not-finite", "the row is so far from the training table that its nelbo is not finite")
@@ -110,6 +102,18 @@ def score(engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Chec
     ]
     rows = given.rows[kept]
     return Scored(rows, nelbo[kept], engine.p_value(nelbo[kept]), terms[kept], kl[kept], sorted(errors, key=lambda e: e.row))
+
+
+def score_encoded(
+    engine: Engine, numbers: Floats, codes: Integers, check: Check | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Nelbo [n], terms [n, d] and kl [n] of rows that are encoded already."""
+    parts = [
+        [output[:size] for output in engine.run("score", *cells)] for size, *cells in _fixed(engine, check, numbers, codes)
+    ]
+    none = np.empty(0), np.empty((0, len(engine.manifest.order))), np.empty(0)
+    nelbo, terms, kl = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
+    return nelbo, terms, kl
 
 
 def generate(engine: Engine, seed: int, first_row: int, rows: int, check: Check | None = None) -> pa.RecordBatch:

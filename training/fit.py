@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from nelbo.schema import Schema
 from training.config import Config
+from training.data import Rows, Split
 from training.likelihoods import Likelihoods
 from training.model import (
     Auxiliary,
@@ -21,12 +23,14 @@ from training.model import (
 )
 from training.prior import MAX_FIT_ROWS, Mixture, StandardNormal, fit_mixture
 
-Rows = tuple[Tensor, Tensor]
-"""Codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
+Coded = tuple[Tensor, Tensor]
+"""Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
 
 
 class VAE(nn.Module):
     """The fitted parts together: what scores a row. `eps` float[S, L] are the noise points of its score."""
+
+    eps: Tensor
 
     def __init__(self, likelihoods: Likelihoods, size: Size, points: int, seed: int) -> None:
         super().__init__()
@@ -82,8 +86,21 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, held-out nelbo so far)."""
 
 
+def fit_rows(
+    schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress
+) -> tuple[VAE, History]:
+    """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
+    likelihoods = Likelihoods.fit(schema, rows.numbers[split.fit], rows.codes[split.fit])
+    train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
+    return fit(likelihoods, train, stop, config, seed, progress)
+
+
+def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
+    return likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+
+
 def fit(
-    likelihoods: Likelihoods, train: Rows, stop: Rows, config: Config, seed: int, progress: Progress
+    likelihoods: Likelihoods, train: Coded, stop: Coded, config: Config, seed: int, progress: Progress
 ) -> tuple[VAE, History]:
     """Minimise the mean nelbo of the training rows; keep the weights that score the stop rows best; fit the prior.
 
@@ -154,14 +171,19 @@ class Plan:
         return min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
 
 
-def mean_nelbo(vae: VAE, rows: Rows) -> float:
+def mean_nelbo(vae: VAE, rows: Coded) -> float:
     """Mean nelbo of rows in nats, at the fixed noise points."""
-    total = 0.0
+    return float(nelbos(vae, rows).mean())
+
+
+def nelbos(vae: VAE, rows: Coded) -> Tensor:
+    """Nelbo float64[n] of rows, at the fixed noise points."""
+    parts = []
     with torch.no_grad():
         for codes, log_density in zip(rows[0].split(2_048), rows[1].split(2_048), strict=True):
             terms, kl = vae.score(codes, log_density)
-            total += float(terms.sum() + kl.sum())
-    return total / max(1, len(rows[0]))
+            parts.append(terms.sum(1) + kl)
+    return torch.cat(parts)
 
 
 def _objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -176,7 +176,7 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
 
 def _column_step(vae: VAE, batch: int) -> tuple[onnx.GraphProto, dict[str, NDArray[np.generic]]]:
     """The Scan's body, one column: Decoder.logits, a draw by the inverse distribution function, and the sum h moved on."""
-    decoder, d, k = vae.decoder, *vae.likelihoods.learned.shape
+    decoder, k = vae.decoder, vae.likelihoods.codes
     width = decoder.hidden.shape[-1]
     mask = torch.where(vae.likelihoods.generated, 0.0, MASKED)[:, None, :]
     weights = {

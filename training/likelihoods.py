@@ -196,6 +196,20 @@ class Likelihoods(nn.Module):
     or of what they leave to the learned ones), `generated` bool[d, K] (codes that may be drawn).
     """
 
+    learned: Tensor
+    generated: Tensor
+    log_mass: Tensor
+    other: Tensor
+    edges: Tensor
+    cell_code: Tensor
+    cell_log_density: Tensor
+    step: Tensor
+    integral: Tensor
+    first: Tensor
+    last: Tensor
+    rates: Tensor
+    missing_code: Tensor
+
     def __init__(self, schema: Schema, numbers: Sequence[Number], categories: Sequence[Category]) -> None:
         super().__init__()
         self.schema, self.fitted_numbers = schema, tuple(numbers)
@@ -299,6 +313,15 @@ class Likelihoods(nn.Module):
             torch.cat([number_codes, codes], 1)[:, order],
             torch.cat([log_density, torch.zeros((n, len(self.category_at)), dtype=torch.float64)], 1)[:, order],
         )
+
+    def described(self) -> Iterator[tuple[str, str]]:
+        """Each modelled column's name and its likelihood in words, for the manifest."""
+        for column, fitted in zip(self.schema.modelled, self.columns, strict=True):
+            if isinstance(fitted, Category):
+                yield column.name, f"categorical over {fitted.known} categories"
+            else:
+                atoms = int((fitted.knots[:, 0] == fitted.knots[:, -1]).sum())
+                yield column.name, f"{atoms} atoms, {fitted.known - atoms} bins, exponential tails"
 
     def log_prob(self, logits: Tensor) -> Tensor:
         """log p(code | h) from logits [d, n, K]: softmax over the learned codes, fixed masses for the rest."""

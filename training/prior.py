@@ -27,6 +27,13 @@ class StandardNormal(nn.Module):
 class Mixture(nn.Module):
     """A mixture of C Gaussians with full covariances: `weight` [C], `mean` [C, L], `factor` [C, L, L] (lower Cholesky)."""
 
+    weight: Tensor
+    mean: Tensor
+    factor: Tensor
+    whiten: Tensor
+    offset: Tensor
+    constant: Tensor
+
     def __init__(self, weight: NDArray[np.float64], mean: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
         super().__init__()
         self.register_buffer("weight", torch.from_numpy(weight).float())

@@ -1,0 +1,52 @@
+"""Calibration: nelbos of rows that touched nothing else in training, which turn a score into a conformal p-value.
+
+With 500 rows or more they are a part of the table that is held back (split conformal). Smaller tables keep no part back: five
+models, each fitted without one fifth of the rows, score that fifth (cross-conformal, Vovk 2015); their scores then stand in for
+those of the final model, which was fitted to all rows. That is an approximation, and the model card says so.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.artifact import Calibration
+from nelbo.engine import Engine, score_encoded
+from nelbo.schema import Schema
+from training.config import Config
+from training.data import Rows, folds, split_rows
+from training.fit import Progress, coded, fit_rows, nelbos
+
+FOLDS = 5
+
+
+def split_calibration(engine: Engine, rows: Rows) -> Calibration:
+    """Scores of held-back rows by the exported artifact itself."""
+    return _calibration("split", score_encoded(engine, rows.numbers, rows.codes)[0])
+
+
+def cross_calibration(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Calibration:
+    """The score of every row by a model that was fitted without it."""
+    return _calibration("cross-conformal", np.concatenate(list(_fold_scores(schema, rows, config, seed, progress))))
+
+
+def _fold_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Iterator[NDArray[np.float64]]:
+    for fold, (outside, inside) in enumerate(folds(len(rows), FOLDS, seed)):
+        seen = _without_unseen(schema, rows, outside)
+        told: Progress = lambda step, steps, held_out, fold=fold: progress(fold * steps + step, FOLDS * steps, held_out)  # noqa: E731
+        vae, _ = fit_rows(schema, seen.take(outside), split_rows(len(outside), config.held_out, seed), config, seed, told)
+        yield nelbos(vae, coded(vae.likelihoods, seen.take(inside))).numpy()
+
+
+def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Rows:
+    """Rows in which categories that stand inside the fold only are `other`, as they would be to a model without the fold."""
+    codes = rows.codes.copy()
+    for i, column in enumerate(schema.categoricals):
+        known, other = len(column.categories), len(column.categories)
+        unseen = np.setdiff1d(np.arange(known), codes[outside, i])
+        codes[np.isin(codes[:, i], unseen), i] = other
+    return Rows(rows.numbers, codes)
+
+
+def _calibration(method: str, scores: NDArray[np.float64]) -> Calibration:
+    return Calibration.model_validate({"method": method, "scores": np.sort(scores[np.isfinite(scores)]).tolist()})

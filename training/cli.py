@@ -1,0 +1,124 @@
+"""`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nelbo.errors import NelboError
+from nelbo.schema import Schema
+from training.config import Config
+from training.data import Source
+from training.pipeline import Run, Stage, train
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet, Arrow or JSON Lines")],
+    name: Annotated[str, typer.Option(help="name of the model")],
+    out: Annotated[Path | None, typer.Option(help="folder of the artifact; the name if not given")] = None,
+    config: Annotated[Path | None, typer.Option(help="run.toml with keys of training.config.Config")] = None,
+    schema: Annotated[Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="same table, configuration and seed: same artifact")] = 0,
+    delimiter: Annotated[str | None, typer.Option(help="of a CSV file, if not the detected one")] = None,
+    encoding: Annotated[str | None, typer.Option(help="of a text file, if not the detected one")] = None,
+    decimal: Annotated[str | None, typer.Option(help="decimal sign of a CSV file, if not the detected one")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
+    source = Source(file, delimiter, encoding, decimal)
+    with _progress() as stage:
+        done = train(
+            source,
+            name,
+            out or Path(name),
+            Config.read(config) if config else Config(),
+            seed,
+            Schema.read(schema) if schema else None,
+            stage,
+        )
+    for notice in done.notices:
+        errors.print(f"[yellow]note:[/] {notice}", markup=True)
+    print(json.dumps(_summary(done)) if as_json else _words(done))
+
+
+def main() -> None:
+    try:
+        app()
+    except NelboError as error:
+        errors.print(f"[red]error:[/] {error.message}", markup=True)
+        sys.exit(error.exit_code)
+
+
+def _summary(run: Run) -> dict[str, object]:
+    manifest = run.artifact.manifest
+    return {
+        "folder": str(run.artifact.folder),
+        "digest": run.artifact.digest,
+        "model": manifest.name,
+        "rows": manifest.data["rows"],
+        "columns": len(manifest.order),
+        "seconds": run.seconds,
+        "metrics": manifest.metrics,
+        "report": str(run.artifact.folder / "report.html"),
+        "notices": list(run.notices),
+    }
+
+
+def _words(run: Run) -> str:
+    manifest, metrics = run.artifact.manifest, run.artifact.manifest.metrics
+    return "\n".join(
+        [
+            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
+            f" {sum(run.seconds.values()):.0f} s",
+            f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
+            f"  synthetic rows               columns off by {metrics['shape_error']:.1f} % (fresh real rows"
+            f" {metrics['shape_error_floor']:.1f} %), pairs by {metrics['pair_error']:.1f} % ({metrics['pair_error_floor']:.1f} %)",
+            f"  look at                      {run.artifact.folder / 'report.html'}",
+        ]
+    )
+
+
+class _progress:  # reads as a function: `with _progress() as stage`
+    """A bar for each stage on a terminal; elsewhere one line a stage."""
+
+    def __enter__(self) -> Stage:
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
+        )
+        self.bars, self.tasks = Progress(*columns, console=errors, disable=not errors.is_terminal), dict[str, TaskID]()
+        self.bars.start()
+        return self.tell
+
+    def tell(self, stage: str, done: int, of: int, words: str) -> None:
+        if stage not in self.tasks:
+            self._close_last()
+            self.tasks[stage] = self.bars.add_task(stage, total=None, words=words)
+            if not errors.is_terminal:
+                errors.print(f"{stage}: {words}")
+        self.bars.update(self.tasks[stage], completed=done, total=of or None, words=words)
+
+    def _close_last(self) -> None:
+        if self.tasks:
+            last = self.bars.tasks[-1]
+            self.bars.update(last.id, total=last.completed or 1, completed=last.completed or 1)
+
+    def __exit__(self, *_: object) -> None:
+        self._close_last()
+        self.bars.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The training table: read once for its schema and once for its rows, split by seed into rows to fit, to stop and to calibrate."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nelbo.cells import texts
+from nelbo.encoding import check_columns, encode
+from nelbo.errors import InvalidInput
+from nelbo.files import Table, open_table
+from nelbo.inference import Inspector
+from nelbo.schema import Schema
+from training.config import Config
+
+MIN_ROWS = 20
+CROSS_BELOW = 500
+"""Rows under which calibration is cross-conformal: a held-out part would be too small."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table stands and how it is written; None means: find out."""
+
+    path: Path
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+
+    def open(self) -> Table:
+        return open_table(self.path, delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows: numbers float64[n, …] and codes int64[n, …] as nelbo.encoding gives them."""
+
+    numbers: NDArray[np.float64]
+    codes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, at: NDArray[np.int64]) -> "Rows":
+        return Rows(self.numbers[at], self.codes[at])
+
+
+@dataclass(frozen=True)
+class Training:
+    """A table ready to train on. `table` are the rows as read, aligned with `rows`; `split` names the rows of each part."""
+
+    schema: Schema
+    table: pa.Table
+    rows: Rows
+    split: "Split"
+    total: int
+    refused: int
+    digest: str
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices int64[…] of the three parts; no row is in two of them."""
+
+    fit: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    calibrate: NDArray[np.int64]
+
+
+def read(
+    source: Source, config: Config, seed: int, schema: Schema | None = None, heard: Callable[[int], None] | None = None
+) -> Training:
+    """Read a table for training. Raises InvalidInput where it cannot be trained on. `heard` is told the rows read so far."""
+    inspector, total = Inspector(), 0
+    with source.open() as table:
+        for batch in table.batches():
+            inspector.update(batch)
+            total += batch.num_rows
+            if heard is not None:
+                heard(total)
+        found = inspector.finish()
+        notices = [*table.notices, *(found.notices if schema is None else check_columns(table.names, schema))]
+    schema = schema or found.schema
+    if not schema.modelled:
+        raise InvalidInput("no column is left to model: all of them are identifiers; name their kinds in a schema file")
+    kept = _sampled(total, config.max_train_rows, seed)
+    with source.open() as table:
+        rows_as_read = pa.Table.from_batches(_taken(table.batches(), kept))
+    usable, refused = _usable(rows_as_read, schema)
+    if len(usable) < MIN_ROWS:
+        raise InvalidInput(
+            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants {MIN_ROWS} at least"
+        )
+    if refused:
+        notices.append(
+            f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's kind and were left out"
+        )
+    split = split_rows(len(usable), config.held_out, seed)
+    schema = _with_categories(schema, usable.take(split.fit), config.max_categories)
+    encoded = encode(_one_batch(usable), schema)
+    rows = Rows(encoded.numbers, encoded.codes)
+    digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
+    return Training(schema, usable, rows, split, total, refused, digest, tuple(notices))
+
+
+def split_rows(n: int, held_out: float, seed: int) -> Split:
+    """`held_out` of the rows to stop on and as many to calibrate; small tables calibrate across folds and keep none back."""
+    order = np.random.default_rng([seed, 3]).permutation(n)
+    stop = max(2, round(n * held_out))
+    calibrate = 0 if n < CROSS_BELOW else min(round(n * held_out), 10_000)
+    return Split(np.sort(order[stop + calibrate :]), np.sort(order[:stop]), np.sort(order[stop : stop + calibrate]))
+
+
+def folds(n: int, count: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(rows outside, rows inside) of each of `count` folds."""
+    order = np.random.default_rng([seed, 4]).permutation(n)
+    for fold in range(count):
+        inside = np.sort(order[fold::count])
+        yield np.setdiff1d(order, inside), inside
+
+
+def _sampled(total: int, most: int, seed: int) -> NDArray[np.int64] | None:
+    if total <= most:
+        return None
+    return np.sort(np.random.default_rng([seed, 2]).choice(total, most, replace=False))
+
+
+def _taken(batches: Iterator[pa.RecordBatch], kept: NDArray[np.int64] | None) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in batches:
+        if kept is None:
+            yield batch
+        else:
+            inside = kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + batch.num_rows)] - first
+            yield batch.take(pa.array(inside))
+        first += batch.num_rows
+
+
+def _usable(table: pa.Table, schema: Schema) -> tuple[pa.Table, int]:
+    """The rows that can be encoded, as one batch, and how many cannot."""
+    if not len(table):
+        return table, 0
+    encoded = encode(_one_batch(table), schema)
+    return table.take(pa.array(encoded.rows)), len(encoded.errors)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    return table.combine_chunks().to_batches()[0]
+
+
+def _with_categories(schema: Schema, fit: pa.Table, most: int) -> Schema:
+    """The schema with the most frequent categories of the fit rows, in the order of their texts."""
+    known: Mapping[str, tuple[str, ...]] = {
+        column.name: column.categories or _frequent(fit.column(column.name), schema, most) for column in schema.categoricals
+    }
+    return schema.model_copy(
+        update={
+            "columns": tuple(
+                column.model_copy(update={"categories": known.get(column.name, column.categories)}) for column in schema.columns
+            )
+        }
+    )
+
+
+def _frequent(column: pa.ChunkedArray, schema: Schema, most: int) -> tuple[str, ...]:
+    counts = pc.value_counts(texts(column.combine_chunks(), schema.missing).drop_null())
+    by_count = sorted(
+        ((-count.as_py(), value.as_py()) for value, count in zip(counts.field("values"), counts.field("counts"), strict=True))
+    )
+    return tuple(sorted(value for _, value in by_count[:most]))

@@ -1,0 +1,114 @@
+"""Evaluation of an exported artifact: what its rows and its scores are worth, measured through the engine that serves them.
+
+Every measure of synthetic rows stands beside the same measure of fresh real rows: the floor that no honest generator beats.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+
+from nelbo.encoding import encode
+from nelbo.engine import Engine, generate, score_encoded
+from training.data import Rows, Training
+
+MOST_ROWS = 10_000
+MOST_PAIRS = 500
+DECILES = np.linspace(0, 1, 11)[1:-1]
+TOP = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and the rows that it was measured on: `fit`, `fresh` (not fitted to) and `synthetic`."""
+
+    metrics: dict[str, float]
+    fit: Rows
+    fresh: Rows
+    synthetic: Rows
+
+
+def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
+    """Metrics by name; errors are total variation distances in percent, `…_floor` the same for fresh real rows.
+
+    nelbo: mean over rows that no weight was fitted to. z_kl: mean KL, how much z says of a row. shape_error: mean over columns;
+    pair_error: mean over pairs of columns. detect_auc: how well gradient boosting tells synthetic from fresh rows (0.5 = not).
+    """
+    split, few = training.split, np.random.default_rng([seed, 5])
+    held_out = training.rows.take(np.concatenate([split.stop, split.calibrate]))
+    fresh = held_out.take(_some(len(held_out), few))
+    fit = training.rows.take(split.fit).take(_some(len(split.fit), few))
+    made = encode(generate(engine, seed, 0, min(MOST_ROWS, max(1_000, len(fresh)))), engine.schema)
+    synthetic = Rows(made.numbers, made.codes)
+    nelbo, _, kl = score_encoded(engine, fresh.numbers, fresh.codes)
+    metrics = {
+        "nelbo": float(nelbo.mean()),
+        "z_kl": float(kl.mean()),
+        "shape_error": shape_error(fit, synthetic),
+        "shape_error_floor": shape_error(fit, fresh),
+        "pair_error": pair_error(fit, synthetic),
+        "pair_error_floor": pair_error(fit, fresh),
+        "detect_auc": detect_auc(fresh, synthetic, seed),
+        "detect_auc_floor": detect_auc(fresh, fit, seed),
+    }
+    return Evaluation(metrics, fit, fresh, synthetic)
+
+
+def shape_error(real: Rows, other: Rows) -> float:
+    """Mean over columns of the total variation distance between two tables' cells, numbers in deciles of `real`, in percent."""
+    a, b = _binned(real, real), _binned(real, other)
+    return 100 * float(np.mean([_distance(x, y) for x, y in zip(a, b, strict=True)]))
+
+
+def pair_error(real: Rows, other: Rows) -> float:
+    """The same over pairs of columns (up to MOST_PAIRS of them, evenly chosen), in percent."""
+    a, b = _binned(real, real), _binned(real, other)
+    pairs = list(combinations(range(len(a)), 2)) or [(0, 0)]
+    chosen = pairs[:: -(-len(pairs) // MOST_PAIRS)]
+    width = TOP + 2
+    return 100 * float(np.mean([_distance(a[i] * width + a[j], b[i] * width + b[j]) for i, j in chosen]))
+
+
+def detect_auc(real: Rows, other: Rows, seed: int) -> float:
+    """Area under the ROC curve of a classifier that learned on half of the rows to tell the two tables apart."""
+    n = min(len(real), len(other), 5_000)
+    order = np.random.default_rng([seed, 6]).permutation(2 * n)
+    x = np.vstack([np.hstack([rows.numbers[:n], rows.codes[:n]]) for rows in (real, other)])[order]
+    y = np.repeat([0, 1], n)[order]
+    model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32).fit(x[:n], y[:n])
+    if len(np.unique(y[n:])) < 2:
+        return 0.5
+    return float(roc_auc_score(y[n:], model.predict_proba(x[n:])[:, 1]))
+
+
+def _binned(real: Rows, rows: Rows) -> list[NDArray[np.int64]]:
+    return [*_number_bins(real, rows), *_category_bins(real, rows)]
+
+
+def _number_bins(real: Rows, rows: Rows) -> Iterator[NDArray[np.int64]]:
+    for reference, values in zip(real.numbers.T, rows.numbers.T, strict=True):
+        seen = reference[~np.isnan(reference)]
+        edges = np.unique(np.quantile(seen, DECILES)) if len(seen) else np.empty(0)
+        yield np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, "right"))
+
+
+def _category_bins(real: Rows, rows: Rows) -> Iterator[NDArray[np.int64]]:
+    for reference, values in zip(real.codes.T, rows.codes.T, strict=True):
+        rank = np.full(max(reference.max(initial=0), values.max(initial=0)) + 1, TOP)
+        most = np.argsort(-np.bincount(reference), kind="stable")[:TOP]
+        rank[most] = np.arange(len(most))
+        yield rank[values]
+
+
+def _distance(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    size = max(a.max(initial=0), b.max(initial=0)) + 1
+    p, q = (np.bincount(codes, minlength=size) / max(1, len(codes)) for codes in (a, b))
+    return float(np.abs(p - q).sum() / 2)
+
+
+def _some(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(rng.permutation(n)[:MOST_ROWS])

@@ -1,0 +1,108 @@
+"""Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before anyone may use it."""
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from nelbo.artifact import MANIFEST, Artifact, Calibration, Graph, Manifest, read_artifact
+from nelbo.engine import DRAWN, Engine, score_encoded
+from nelbo.errors import InvalidArtifact
+from training.config import Config
+from training.data import Rows, Training
+from training.fit import VAE, coded
+from training.graphs import batch_for, build, draws_for
+
+LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "torch")
+TOLERANCE = 1e-4
+"""Largest relative difference between torch and ONNX Runtime that export accepts."""
+
+
+def export(folder: Path, vae: VAE, name: str, training: Training, config: Config, seed: int) -> Manifest:
+    """Write the graphs and a manifest without calibration; compare them with torch on real rows.
+
+    Raises InvalidArtifact where ONNX Runtime and torch differ.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    batch, likelihoods = batch_for(vae), vae.likelihoods
+    manifest = Manifest(
+        name=name,
+        table_schema=training.schema,
+        order=tuple(column.name for column in training.schema.modelled),
+        likelihoods=dict(likelihoods.described()),
+        graphs={graph: _write(folder, graph, model) for graph, model in build(vae, batch).items()},
+        latent=vae.eps.shape[1],
+        points=vae.eps.shape[0],
+        batch=batch,
+        draws=draws_for(vae),
+        calibration=Calibration(method="split", scores=()),
+        seed=seed,
+        data={"rows": training.total, "trained_on": len(training.rows), "refused": training.refused, "sha256": training.digest},
+        libraries={library: metadata.version(library) for library in LIBRARIES},
+        config=config.model_dump(),
+        metrics={},
+    )
+    write_manifest(folder, manifest)
+    check(Engine.load(folder), vae, training.rows.take(training.split.stop))
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Artifact:
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return read_artifact(folder)
+
+
+def check(engine: Engine, vae: VAE, rows: Rows) -> None:
+    """Compare the engine with torch: terms and KL of rows, and that sampled codes are what the decoder's probabilities say."""
+    few = rows.take(np.arange(min(len(rows), 256)))
+    codes, log_density = coded(vae.likelihoods, few)
+    with torch.no_grad():
+        terms, kl = vae.score(codes, log_density)
+    _, engine_terms, engine_kl = score_encoded(engine, few.numbers, few.codes)
+    _compare("terms", engine_terms, terms.numpy())
+    _compare("kl", engine_kl, kl.numpy())
+    _check_sampling(engine, vae)
+
+
+def _check_sampling(engine: Engine, vae: VAE) -> None:
+    """Each drawn code's interval of the distribution function, by torch from the codes drawn before it, holds its uniform number."""
+    manifest, d = engine.manifest, len(vae.likelihoods.columns)
+    uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
+    u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
+    (z,) = engine.run("prior", u_z)
+    blank = np.zeros((manifest.batch, d), dtype=np.int64)
+    numbers, codes = engine.run("generate", z, blank, blank.astype(np.bool_), u_x, DRAWN)
+    x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
+    with torch.no_grad():
+        logits = vae.decoder(torch.from_numpy(z), x)
+    p = torch.softmax(torch.where(vae.likelihoods.generated[:, None, :], logits, -torch.inf), -1).double()
+    upto, at = p.cumsum(-1), x.T[:, :, None]
+    high = upto.gather(-1, at)[:, :, 0].T.numpy()
+    low = high - p.gather(-1, at)[:, :, 0].T.numpy()
+    u = u_x[:, :d]
+    off = np.maximum(low - u, u - high).max()
+    if off > TOLERANCE:
+        raise InvalidArtifact(
+            f"sampling in ONNX Runtime is off torch's probabilities by {off:.1e}; please report this table's schema"
+        )
+
+
+def _compare(what: str, engine: np.ndarray, expected: np.ndarray) -> None:  # type: ignore[type-arg]
+    off = np.max(np.abs(engine - expected) / (1 + np.abs(expected)), initial=0.0)
+    if not off <= TOLERANCE:
+        raise InvalidArtifact(f"{what} of ONNX Runtime and torch differ by {off:.1e}; please report this table's schema")
+
+
+def _write(folder: Path, name: str, model: onnx.ModelProto) -> Graph:
+    content = model.SerializeToString(deterministic=True)
+    (folder / f"{name}.onnx").write_bytes(content)
+    return Graph(
+        file=f"{name}.onnx",
+        sha256=hashlib.sha256(content).hexdigest(),
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+    )

@@ -1,0 +1,112 @@
+"""A training run from a table to an artifact: read, fit, export, calibrate, evaluate, report."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from nelbo.artifact import Artifact, Calibration, is_artifact
+from nelbo.engine import Engine
+from nelbo.errors import Conflict
+from nelbo.schema import Schema
+from training.calibrate import cross_calibration, split_calibration
+from training.config import Config
+from training.data import Source, Training, read
+from training.evaluate import evaluate
+from training.export import export, write_manifest
+from training.fit import fit_rows
+from training.report import model_card, write_report
+
+Stage = Callable[[str, int, int, str], None]
+"""Told (stage, done, of how many or 0, a few words): what a progress bar shows."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its artifact, what was worth saying, and the seconds that each stage took."""
+
+    artifact: Artifact
+    notices: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def train(source: Source, name: str, out: Path, config: Config, seed: int, schema: Schema | None, stage: Stage) -> Run:
+    """Train on a table and write an artifact to `out`, whole or not at all.
+
+    The same table, configuration and seed give the same artifact, byte for byte, on one machine; what differs between two runs
+    (times) stands in run.json. Raises InvalidInput, NotFound, and Conflict where `out` holds something else.
+    """
+    _check_target(out)
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(True)
+    clock = _Clock(stage)
+    training = read(source, config, seed, schema, clock.stage("read", "rows"))
+    with _whole_or_nothing(out) as folder:
+        told = clock.stage("fit", "held-out nelbo")
+        vae, history = fit_rows(training.schema, training.rows, training.split, config, seed, told)
+        clock.stage("export", "ONNX")
+        manifest = export(folder, vae, name, training, config, seed)
+        calibration = _calibrate(Engine.load(folder), training, config, seed, clock)
+        manifest = manifest.model_copy(update={"calibration": calibration})
+        write_manifest(folder, manifest)
+        clock.stage("evaluate", "synthetic beside real rows")
+        evaluation = evaluate(Engine.load(folder), training, seed)
+        manifest = manifest.model_copy(update={"metrics": {key: round(value, 6) for key, value in evaluation.metrics.items()}})
+        artifact = write_manifest(folder, manifest)
+        clock.stage("report", "report.html")
+        write_report(folder / "report.html", Engine(artifact), training, history, evaluation)
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest), "utf-8")
+        (folder / "history.json").write_text(json.dumps(asdict(history)) + "\n", "utf-8")
+        seconds = clock.finish()
+        (folder / "run.json").write_text(json.dumps({"started_at": clock.started_at, "seconds": seconds}) + "\n", "utf-8")
+    return Run(Artifact(out, artifact.manifest, artifact.digest), training.notices, seconds)
+
+
+def _calibrate(engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock") -> Calibration:
+    if len(training.split.calibrate):
+        clock.stage("calibrate", "held-back rows")
+        return split_calibration(engine, training.rows.take(training.split.calibrate))
+    told = clock.stage("calibrate", "held-out nelbo")
+    return cross_calibration(training.schema, training.rows, config, seed, told)
+
+
+class _Clock:
+    """Seconds of each stage, which also tells whoever watches that a stage began."""
+
+    def __init__(self, told: Stage) -> None:
+        self.started_at, self._told = time.time(), told
+        self._began: list[tuple[str, float]] = []
+
+    def stage(self, name: str, words: str) -> Callable[..., None]:
+        """Begin a stage; what comes back is told (done, of how many, a figure) while it runs."""
+        self._began.append((name, time.monotonic()))
+        self._told(name, 0, 0, words)
+        return lambda done, of=0, figure=None: self._told(name, done, of, words if figure is None else f"{words} {figure:.2f}")
+
+    def finish(self) -> dict[str, float]:
+        ends = [began for _, began in self._began[1:]] + [time.monotonic()]
+        return {name: round(end - began, 3) for (name, began), end in zip(self._began, ends, strict=True)}
+
+
+def _check_target(out: Path) -> None:
+    if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
+        raise Conflict(f"{out} exists and holds no artifact; name another folder with --out")
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all went well; an older artifact stays until then."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        made = Path(beside) / "new"
+        made.mkdir()
+        yield made
+        if out.exists():
+            out.rename(Path(beside) / "old")
+        shutil.move(made, out)
