@@ -1,0 +1,1 @@
+"""The commands of `nelbo`, one subject a module."""

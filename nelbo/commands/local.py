@@ -1,0 +1,175 @@
+"""Work in this process: an artifact's engine over a table, batch by batch at constant memory."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from nelbo import scores
+from nelbo.commands.console import Tell
+from nelbo.commands.faults import Faults
+from nelbo.errors import MissingExtra, TooLarge
+from nelbo.files import Table
+from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.settings import Settings
+
+if TYPE_CHECKING:
+    from nelbo.engine import Engine, Scored
+
+TOP = 10
+
+
+def load(folder: Path, command: str) -> "Engine":
+    """The engine of an artifact. Raises MissingExtra where ONNX Runtime is not installed."""
+    try:
+        from nelbo.engine import Engine
+    except ModuleNotFoundError as problem:
+        if problem.name != "onnxruntime":
+            raise
+        raise MissingExtra(f"nelbo {command} without a service", "engine") from None
+    return Engine.load(folder)
+
+
+@dataclass
+class Tally:
+    """What a scoring came to; `top` are the least likely rows, the least likely first."""
+
+    rows: int = 0
+    anomalies: int = 0
+    threshold: float = 0.0
+    top: list[Anomaly] = field(default_factory=list)
+
+
+def score(
+    engine: "Engine", table: Table, request: ScoreRequest, tally: Tally, faults: Faults, tell: Tell
+) -> Iterator[pa.RecordBatch]:
+    """Scores in row order, as a job gives them."""
+    from nelbo import engine as engines
+
+    def scored() -> Iterator["Scored"]:
+        for first_row, batch in _given(table, tell):
+            found = engines.score(engine, batch, first_row)
+            faults.add(found.errors)
+            tally.rows += len(found.rows)
+            tally.top = _least_likely(tally.top, found, engine.manifest.order)
+            yield found
+
+    columns = engine.manifest.order if request.explain else None
+    if request.fdr is None:
+        tally.threshold = request.alpha
+        batches: Iterable[pa.RecordBatch] = (_batch(found, request.alpha, columns) for found in scored())
+        yield from _counted(batches, tally)
+    else:
+        p_values: Counter[float] = Counter()
+        with _spooled(_watched(scored(), p_values), columns) as kept:
+            tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
+            yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
+    if not tally.rows:
+        yield pa.RecordBatch.from_pylist([], schema=scores.score_schema(columns))
+    tally.top = [row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top]
+
+
+def generate(engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell) -> Iterator[pa.RecordBatch]:
+    """The rows of a generate job."""
+    from nelbo import engine as engines
+
+    _check_size(request.n, settings)
+    for first_row in range(0, request.n, settings.chunk_rows):
+        rows = min(settings.chunk_rows, request.n - first_row)
+        yield engines.generate(engine, request.seed, first_row, rows)
+        tell(first_row + rows, request.n)
+
+
+def augment(engine: "Engine", table: Table, request: AugmentRequest, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
+    """The rows of an augment job."""
+    from nelbo import engine as engines
+
+    for first_row, batch in _given(table, tell, max(1, 8_192 // request.per_row)):
+        made = engines.augment(engine, batch, first_row, request.per_row, request.seed)
+        faults.add(made.errors)
+        yield made.batch
+
+
+def reconstruct(
+    engine: "Engine", table: Table, request: ReconstructRequest, faults: Faults, tell: Tell
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a reconstruct job."""
+    from nelbo import engine as engines
+
+    for first_row, batch in _given(table, tell):
+        made = engines.reconstruct(engine, batch, first_row, request.seed, mode=request.mode, denoise=request.denoise)
+        faults.add(made.errors)
+        yield made.batch
+
+
+def _check_size(rows: int, settings: Settings) -> None:
+    if rows > settings.max_job_rows:
+        raise TooLarge(
+            f"{rows:,} rows; one job makes at most {settings.max_job_rows:,} (NELBO_MAX_JOB_ROWS): ask for fewer at a time"
+        )
+
+
+def _given(table: Table, tell: Tell, rows: int = 8_192) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The table's batches, each with the number of its first row."""
+    first_row = 0
+    for batch in table.batches(rows):
+        yield first_row, batch
+        first_row += batch.num_rows
+        tell(first_row, table.rows)
+
+
+def _batch(found: "Scored", threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:
+    return scores.score_batch(found.rows, found.nelbo, found.p_value, threshold, columns, found.terms, found.kl)
+
+
+def _counted(batches: Iterable[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if batch.num_rows:
+            tally.anomalies += int(np.asarray(batch.column("anomaly"), dtype=bool).sum())
+            yield batch
+
+
+def _watched(found: Iterable["Scored"], p_values: Counter[float]) -> Iterator["Scored"]:
+    for part in found:
+        scores.count(p_values, part.p_value)
+        yield part
+
+
+@contextmanager
+def _spooled(found: Iterable["Scored"], columns: tuple[str, ...] | None) -> Iterator[pa.RecordBatchReader]:
+    """All scores in a temporary file, read back: a threshold on the false discovery rate needs every p-value first."""
+    with tempfile.TemporaryFile(prefix="nelbo-") as copy:
+        with pa.ipc.new_stream(copy, scores.score_schema(columns)) as writer:
+            for part in found:
+                writer.write_batch(_batch(part, None, columns))
+        copy.seek(0)
+        with pa.ipc.open_stream(copy) as reader:
+            yield reader
+
+
+def _flagged(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
+    flags = pa.array(np.asarray(batch.column("p_value")) <= threshold)
+    return batch.set_column(batch.schema.get_field_index("anomaly"), batch.schema.field("anomaly"), flags)
+
+
+def _least_likely(top: list[Anomaly], found: "Scored", columns: tuple[str, ...]) -> list[Anomaly]:
+    """The first TOP of those so far and of the new ones, by nelbo, then by row: the order of a job's anomalies."""
+    best = np.lexsort((found.rows, -found.nelbo))[:TOP]
+    new = [
+        Anomaly(
+            row=int(found.rows[i]),
+            nelbo=float(found.nelbo[i]),
+            p_value=float(found.p_value[i]),
+            anomaly=None,
+            kl=float(found.kl[i]),
+            terms=dict(zip(columns, found.terms[i].tolist(), strict=True)),
+        )
+        for i in best
+    ]
+    return sorted([*top, *new], key=lambda row: (-row.nelbo, row.row))[:TOP]

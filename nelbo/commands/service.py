@@ -1,0 +1,70 @@
+"""Work on a service: upload, submit, wait with a bar, download."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nelbo.client import Client, Job, Request
+from nelbo.commands.console import Console
+from nelbo.commands.tables import Given, Out
+from nelbo.encoding import check_columns
+from nelbo.errors import NelboError
+from nelbo.files import File
+from nelbo.settings import Settings
+
+DOING = {"score": "scoring", "generate": "generating", "augment": "augmenting", "reconstruct": "reconstructing"}
+
+
+def upload(client: Client, given: Given, settings: Settings, console: Console) -> File:
+    """The table as a file that the service has read. Raises what says why it cannot be used."""
+    with given.for_upload(settings) as path:
+        with console.progress(f"uploading {given.name}", "bytes") as tell:
+            name = path.name if given.file == "-" else f"{Path(given.file).stem}{path.suffix}"
+            sent = client.files.upload(path, name=name, progress=tell, **given.dialect)
+        with console.waiting(f"reading {given.name}"):
+            file = client.files.wait(sent)
+    # What the service says of a column, it says of a schema that it inferred; here the model's counts.
+    console.notices(notice for notice in file.notices if not notice.startswith("column "))
+    return file
+
+
+def check_table(client: Client, model: str, file: File, console: Console) -> None:
+    """Say which columns are ignored; refuse a table that does not serve the model before a job is made."""
+    name, _, which = model.partition("@")
+    schema = client.models.version(name, which or "champion").table_schema
+    console.notices(check_columns([column.name for column in file.columns or ()], schema))
+
+
+@contextmanager
+def finished(client: Client, request: Request, console: Console) -> Iterator[Job]:
+    """The job when it has succeeded. ^C cancels it; a file that was uploaded for it goes when all went well."""
+    job = client.jobs.submit(request)
+    try:
+        with console.progress(f"{DOING[request.kind]} as job {job.id}") as tell:
+            job.wait(progress=lambda view: tell(view.progress.rows_done, view.progress.rows))
+        yield job
+    except KeyboardInterrupt:
+        with suppress(NelboError):
+            job.cancel()
+            console.say(f"job {job.id} is cancelled")
+        raise
+    file = getattr(request, "file", None)
+    if file is not None:
+        with suppress(NelboError):  # another job may use it
+            client.files.delete(file)
+
+
+def download(job: Job, out: Out, console: Console) -> None:
+    """The job's results into OUT."""
+    with console.waiting("fetching the results"):
+        if out.path != "-":
+            job.results(out.format).save(out.path)
+            return
+        with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
+            copy = job.results(out.format).save(Path(folder) / "results")
+            with copy.open("rb") as opened:
+                shutil.copyfileobj(opened, sys.stdout.buffer)
+            sys.stdout.buffer.flush()

@@ -1,0 +1,73 @@
+"""up, migrate, demo: what runs on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from nelbo.commands import options
+from nelbo.commands.console import Console
+from nelbo.errors import MissingExtra
+from nelbo.settings import read_settings
+from nelbo.store.session import connect
+
+
+def up(
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one")] = 8765,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="chunks computed side by side", show_default=False),
+    ] = None,
+) -> None:
+    """Run API, worker, broker and database on this machine.
+
+    Everything lies in the data folder, $NELBO_HOME. ^C stops it.
+
+    \b
+    Examples:
+      nelbo up
+      NELBO_HOME=./data nelbo up --port 9000 --workers 4
+    """
+    settings = read_settings()
+    try:
+        import celery  # noqa: F401
+        import fastapi  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtra("nelbo up", "local") from None
+    from nelbo.up import up as run
+
+    run(settings, port, workers, Console().say)
+
+
+def migrate(as_json: options.Json = False) -> None:
+    """Bring the database to this program's schema.
+
+    `nelbo up` does it by itself.
+
+    \b
+    Example:
+      NELBO_DATABASE_URL=postgresql://nelbo@db/nelbo nelbo migrate
+    """
+    database, console = connect(read_settings().database), Console(as_json)
+    try:
+        database.migrate()
+    finally:
+        database.dispose()
+    console.say("the database has this program's schema")
+    console.result({"migrated": True})
+
+
+def demo(
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one")] = 0,
+) -> None:
+    """Show all of it on a real table, in about three minutes.
+
+    Starts everything, trains, scores, generates and augments over HTTP, and stops what it started.
+
+    \b
+    Example:
+      nelbo demo
+    """
+    from nelbo.demo import show
+
+    show(read_settings(), port, Console())

@@ -1,0 +1,118 @@
+"""FILE and OUT: a table opened for work in this process or made ready for an upload, and where a table goes."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nelbo.errors import InvalidInput, NotFound
+from nelbo.files import FORMATS, Format, Limits, Table, format_of, open_table, open_writer
+from nelbo.files.formats import format_of_content
+from nelbo.settings import Settings
+
+_SAMPLE_BYTES = 4_096
+
+
+@dataclass(frozen=True)
+class Given:
+    """A table that the user names, `-` for standard input; what is None is detected."""
+
+    file: str
+    format: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "standard input" if self.file == "-" else Path(self.file).name
+
+    @property
+    def dialect(self) -> dict[str, Any]:
+        return {"delimiter": self.delimiter, "encoding": self.encoding, "decimal": self.decimal}
+
+    def open(self, settings: Settings) -> Table:
+        limits = Limits(columns=settings.max_columns, rows=settings.max_job_rows)
+        return open_table(self.file, self.format, limits=limits, **self.dialect)
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """The table as a file whose suffix tells its format: itself, or a copy of a pipe."""
+        if self.file != "-" and self.format in (None, _known_format(self.file)):
+            if not Path(self.file).exists():
+                raise NotFound(f"no file at {self.file}")
+            format_of(self.file)
+            yield Path(self.file)
+            return
+        if self.format is not None:
+            _checked(self.format)
+        with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
+            yield self._copied(Path(folder))
+
+    @contextmanager
+    def for_upload(self, settings: Settings) -> Iterator[Path]:
+        """The table as a file that goes over HTTP: Arrow becomes Parquet, as readers of Arrow trust what they are sent."""
+        with self.on_disk() as path:
+            if format_of(path) != "arrow":
+                yield path
+                return
+            with tempfile.TemporaryDirectory(prefix="nelbo-") as folder, Given(str(path)).open(settings) as table:
+                copy = Path(folder) / f"{path.stem}.parquet"
+                with open_writer(copy) as writer:
+                    for batch in table.batches():
+                        writer.write(batch)
+                yield copy
+
+    def _copied(self, folder: Path) -> Path:
+        raw = folder / "table"
+        if self.file == "-":
+            with raw.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        else:
+            try:
+                raw.symlink_to(Path(self.file).resolve(strict=True))
+            except FileNotFoundError:
+                raise NotFound(f"no file at {self.file}") from None
+        stem = "stdin" if self.file == "-" else Path(self.file).stem
+        with raw.open("rb") as opened:
+            format = self.format or format_of_content(opened.read(_SAMPLE_BYTES))
+        return raw.rename(folder / f"{stem}.{format}")
+
+
+@dataclass(frozen=True)
+class Out:
+    """A table to write: a path or `-`, and its format."""
+
+    path: str
+    format: Format
+
+
+def out(path: str, format: str | None, as_json: bool) -> Out:
+    """OUT, checked before any work is done for it."""
+    if path == "-" and as_json:
+        raise typer.BadParameter("a table and --json cannot both go to standard output; name a file", param_hint="--output")
+    if path != "-" and not Path(path).absolute().parent.is_dir():
+        raise NotFound(f"no folder {Path(path).parent} to write {Path(path).name} into; make it first")
+    if format is None:
+        return Out(path, "csv" if path == "-" else format_of(path))
+    return Out(path, _checked(format))
+
+
+def _checked(format: str) -> Format:
+    for known in FORMATS:
+        if known == format:
+            return known
+    raise InvalidInput(f"{format!r} is no format of tables; choose one of {', '.join(FORMATS)}")
+
+
+def _known_format(file: str) -> str | None:
+    try:
+        return format_of(file)
+    except InvalidInput:
+        return None

@@ -1,0 +1,172 @@
+"""train, push, schema: from a table to a registered version."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nelbo.artifact import Version, read_artifact
+from nelbo.client import Client, find_url
+from nelbo.commands import catalog, options
+from nelbo.commands.console import Console
+from nelbo.commands.tables import Given
+from nelbo.errors import InvalidInput, MissingExtra
+from nelbo.inference import Inspector
+from nelbo.schema import Kind, Schema
+from nelbo.settings import Settings, read_settings
+
+KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal
+
+
+def train(
+    file: options.File,
+    name: Annotated[str, typer.Option(metavar="NAME", help="name of the model", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the artifact (./NAME)", file_okay=False)] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="run.toml: how to train, where not as usual")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="schema as `nelbo schema` prints it, in place of the inferred one")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact")] = 0,
+    input_format: options.InputFormat = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    decimal: options.Decimal = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train a model on a table and register its next version.
+
+    The artifact (manifest, ONNX graphs, model card, report.html) is written to DIR. It is registered on the service where one
+    runs, else in the data folder.
+
+    \b
+    Examples:
+      nelbo train adult.csv --name adult
+      nelbo train adult.parquet --name adult --out models/adult --seed 1 --config run.toml
+    """
+    catalog.check_name(name)
+    _need_training()
+    settings, console, folder = read_settings(), Console(as_json), out or Path(name)
+    given = Given(file, input_format, delimiter, encoding, decimal)
+    more = {"config": config, "schema": schema, **given.dialect}
+    with given.on_disk() as path:
+        made = _child(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None})
+    version = _register(folder, name, settings, console)
+    console.say(f"{folder} is {version.model}@{version.version}; what it is worth: {folder / 'report.html'}")
+    console.result(made | {"model": version.model, "version": version.version})
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with an artifact", show_default=False)],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="name of the model (that in the artifact)")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Register an artifact as the next version of a model.
+
+    On the service where one runs, else in the data folder.
+
+    \b
+    Examples:
+      nelbo push ./adult
+      nelbo push ./adult --name adult-2024
+    """
+    settings, console = read_settings(), Console(as_json)
+    name = name or read_artifact(folder).manifest.name
+    catalog.check_name(name)
+    version = _register(folder, name, settings, console)
+    console.say(f"{folder} is {version.model}@{version.version}")
+    console.result(version.model_dump())
+
+
+def schema(
+    file: options.File,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="instead of standard output")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=KIND", help=f"give a column's kind: {', '.join(KINDS)}", show_default=False),
+    ] = None,
+    input_format: options.InputFormat = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    decimal: options.Decimal = None,
+    as_json: options.Json = False,
+) -> None:
+    """Infer the schema of a table and print it as JSON.
+
+    To look at, to change and to train with.
+
+    \b
+    Examples:
+      nelbo schema adult.csv
+      nelbo schema adult.csv --kind zip=categorical -o schema.json
+      nelbo train adult.csv --name adult --schema schema.json
+    """
+    console = Console(as_json)
+    overrides = dict(_kind(given) for given in kind or ())
+    with Given(file, input_format, delimiter, encoding, decimal).open(read_settings()) as table:
+        inspector = Inspector(overrides)
+        with console.progress(f"reading {table.name}") as tell:
+            rows = 0
+            for batch in table.batches():
+                inspector.update(batch)
+                rows += batch.num_rows
+                tell(rows, table.rows)
+        found = inspector.finish()
+    console.notices([*table.notices, *found.notices])
+    text = found.schema.model_dump_json(indent=None if as_json else 2)
+    if output is None:
+        print(text)
+    else:
+        _save(output, text)
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", "utf-8")
+    except OSError as problem:
+        raise InvalidInput(f"{path} cannot be written: {problem.strerror}") from None
+    Schema.read(path)
+
+
+def _kind(given: str) -> tuple[str, Kind]:
+    name, _, kind = given.rpartition("=")
+    for known in KINDS:
+        if name and known == kind:
+            return name, known
+    raise typer.BadParameter(f"{given!r} is not COLUMN=KIND with one of {', '.join(KINDS)}", param_hint="--kind")
+
+
+def _need_training() -> None:
+    if find_spec("torch") is None:
+        raise MissingExtra("nelbo train", "training")
+
+
+def _child(file: Path, name: str, folder: Path, seed: int, more: dict[str, str]) -> dict[str, Any]:
+    """Train in a process of its own, so that torch is never loaded here; its progress and its words go to standard error."""
+    fixed = {"name": name, "out": str(folder), "seed": str(seed)}
+    arguments = [f"--{key}={value}" for key, value in (fixed | more).items()]
+    command = [sys.executable, "-P", "-m", "training.cli", *arguments, "--json", "--", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            answer, _ = child.communicate()
+        except KeyboardInterrupt:
+            child.wait()  # the terminal's ^C reached it too
+            raise
+    if child.returncode:
+        raise typer.Exit(130 if child.returncode in (-2, 130) else child.returncode if child.returncode in (1, 2, 3) else 1)
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def _register(folder: Path, name: str, settings: Settings, console: Console) -> Version:
+    if find_url(settings):
+        with Client(settings=settings) as client:
+            with console.progress(f"pushing {name}", "bytes") as tell:
+                pushed = client.models.push(folder, name=name, progress=tell, wait=False)
+            with console.waiting(f"verifying {name}@{pushed.version}"):
+                return client.models.wait(pushed)
+    with catalog.opened(settings) as here:
+        return catalog.register(here, folder, name).view
