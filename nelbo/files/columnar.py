@@ -98,5 +98,5 @@ def _explained(name: str, wanted: str) -> Iterator[None]:
     except UnicodeDecodeError:
         raise InvalidInput(f"{name} has a broken encoding: a column name or text is not UTF-8") from None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError) as problem:
-        what = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        what = (str(problem) or type(problem).__name__).splitlines()[0][:200]
         raise InvalidInput(f"{name} cannot be read as {wanted}: it is damaged or cut off ({what}); write it again") from None

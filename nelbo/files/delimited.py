@@ -1,5 +1,6 @@
 """CSV: the dialect is detected, every column is read as text."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -70,7 +71,7 @@ def read(source: Source, dialect: Dialect, rows: int) -> tuple[list[str], Iterat
 
 
 def _batches(reader: arrow_csv.CSVStreamingReader, source: Source, dialect: Dialect, rows: int) -> Iterator[pa.RecordBatch]:
-    block = None
+    last = None
     while True:
         try:
             block = reader.read_next_batch()
@@ -82,9 +83,10 @@ def _batches(reader: arrow_csv.CSVStreamingReader, source: Source, dialect: Dial
             points = [cells.pc.replace_substring_regex(column, _DECIMAL_COMMA, r"\1.\2") for column in block.columns]
             block = pa.record_batch(points, schema=block.schema)
         for start in range(0, block.num_rows, rows):
-            yield block.slice(start, rows)
-    if block is not None and block.num_rows:
-        _check_last_quote(source, str(block.column(block.num_columns - 1)[-1].as_py()))
+            last = block.slice(start, rows)
+            yield last
+    if last is not None:
+        _check_last_quote(source, str(last.column(last.num_columns - 1)[-1].as_py()))
 
 
 def _check_last_quote(source: Source, last_cell: str) -> None:
@@ -111,7 +113,7 @@ def _explained(problem: pa.ArrowInvalid, name: str, dialect: Dialect) -> Invalid
         return InvalidInput(f"{name} has a line of more than {LINE_BYTES >> 20} MiB; is there a quote that is never closed?")
     if "Empty CSV" in str(problem):
         return InvalidInput(f"{name} has a header but no rows")
-    return InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0]}")
+    return InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0][:200]}")
 
 
 def _delimiter(text: str) -> str:
@@ -137,7 +139,7 @@ def _decimal(text: str, delimiter: str) -> str:
 
 def _records(text: str, delimiter: str) -> list[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return [record for record in itertools.islice(reader, _LOOKED_AT) if record]
-    except csv.Error:  # a cell longer than Python's limit: what has been seen until then has to do
-        return []
+    records: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # a cell longer than Python's limit: what came before it has to do
+        records.extend(record for record in itertools.islice(reader, _LOOKED_AT) if record)
+    return records

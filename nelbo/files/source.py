@@ -34,6 +34,7 @@ def open_source(source: str | Path | BinaryIO, name: str | None = None) -> Sourc
     else:
         stream = sys.stdin.buffer if isinstance(source, str | Path) else source
     stream = stream if stream.seekable() else _spooled(stream)
+    stream.seek(0)
     sample = stream.read(SAMPLE_BYTES)
     return Source(name or _name(source), stream, sample, whole=not stream.read(1))
 
@@ -54,7 +55,6 @@ def _opened(path: Path) -> BinaryIO:
 def _spooled(stream: BinaryIO) -> BinaryIO:
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the source
     shutil.copyfileobj(stream, copy, io.DEFAULT_BUFFER_SIZE * 16)
-    copy.seek(0)
     return copy
 
 

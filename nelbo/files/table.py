@@ -64,7 +64,7 @@ def open_table(
     decimal: str | None = None,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Table:
-    """Open a table: a path, "-" for standard input, or a binary file.
+    """Open a table: a path, "-" for standard input, or a binary file, which is read from its start and then closed.
 
     format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the first bytes.
     name: what messages call the table. delimiter, encoding, decimal: of CSV, detected unless given.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nelbo import cells
@@ -18,6 +18,7 @@ from nelbo.files import FORMATS, open_table, open_writer
 from nelbo.schema import MISSING, Column, Schema
 
 LARGEST = 2**53 - 1
+law = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 EXACT_YEARS = {"min_value": dt.datetime(1700, 1, 1), "max_value": dt.datetime(2250, 1, 1)}
 
 
@@ -63,6 +64,7 @@ def tables(draw: st.DrawFn) -> tuple[Schema, pa.RecordBatch]:
     return schema, pa.record_batch(content, schema=arrow_schema(schema))
 
 
+@law
 @given(tables())
 def test_every_kind_round_trips_with_missing_values(table: tuple[Schema, pa.RecordBatch]) -> None:
     schema, batch = table
@@ -71,7 +73,7 @@ def test_every_kind_round_trips_with_missing_values(table: tuple[Schema, pa.Reco
     assert decode(encoded.numbers, encoded.codes, schema).equals(batch)
 
 
-@settings(max_examples=40)
+@law
 @given(tables())
 def test_the_same_values_encode_equally_from_every_format(table: tuple[Schema, pa.RecordBatch]) -> None:
     schema, batch = table
@@ -88,6 +90,7 @@ def test_the_same_values_encode_equally_from_every_format(table: tuple[Schema, p
         assert found.errors == []
 
 
+@law
 @given(st.lists(st.none() | VALUES["continuous"], min_size=1, max_size=5))
 def test_narrow_and_dictionary_types_mean_what_their_text_means(values: list[float | None]) -> None:
     schema = Schema(columns=(Column(name="x", kind="continuous"),))
@@ -121,6 +124,7 @@ def test_one_moment_with_a_zone_is_one_number_in_utc(text: str, beside: str) -> 
     assert encode(pa.record_batch({"t": [text, beside]}), schema).numbers[0, 0] == MOMENT
 
 
+@law
 @given(st.lists(st.datetimes(), min_size=1, max_size=5))
 def test_dates_are_read_alike_one_by_one_and_all_at_once(values: list[dt.datetime]) -> None:
     text = pa.array([value.isoformat() for value in values])
