@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 
@@ -59,7 +59,7 @@ def _match(media: str) -> Format | None:
 def encoded(batches: Iterator[pa.RecordBatch], format: Format) -> Iterator[bytes]:
     """The batches as a file of this format, piece by piece: what is in memory is one batch and its bytes."""
     sink = _Sink()
-    with open_writer(sink, format=format) as writer:
+    with open_writer(cast(BinaryIO, sink), format=format) as writer:  # a RawIOBase that takes all it is given
         for batch in batches:
             writer.write(batch)
             if piece := sink.taken():

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 Item = TypeVar("Item")
 Limit = Annotated[int, Query(ge=1, le=1_000, description="members of a page")]
-Cursor = Annotated[str | None, Query(max_length=200, pattern=r"^[!-~]+$", description="next_cursor of the page before")]
+Cursor = Annotated[str | None, Query(pattern=r"^[0-9a-f-]{36}$", description="next_cursor of the page before")]
 
 
 class Page(BaseModel, Generic[Item]):

@@ -1,6 +1,6 @@
 """Bodies that stream from the network into the storage, at constant memory however long they are."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 import anyio.from_thread
@@ -22,13 +22,17 @@ async def receive(request: Request, storage: Storage, key: str) -> int:
     return count.bytes
 
 
-def _pulled(body: AsyncIterator[bytes], count: _Count) -> Iterator[bytes]:
+def _pulled(body: AsyncGenerator[bytes, None], count: _Count) -> Iterator[bytes]:
     """The body's pieces, for a thread: each is fetched on the event loop when the storage asks for it."""
     while True:
         try:
-            piece = anyio.from_thread.run(body.__anext__)
+            piece = anyio.from_thread.run(_next, body)
         except StopAsyncIteration:
             return
         count.bytes += len(piece)
         if piece:
             yield piece
+
+
+async def _next(body: AsyncGenerator[bytes, None]) -> bytes:
+    return await anext(body)

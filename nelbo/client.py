@@ -336,11 +336,11 @@ class Job:
     def wait(self, *, progress: Callable[[JobView], None] | None = None, timeout_s: float | None = None) -> Self:
         """Wait until the job has succeeded. Raises JobFailed where it failed or was cancelled."""
 
-        def settled() -> Self | None:
+        def settled() -> bool | None:
             self.refresh()
             if progress:
                 progress(self.view)
-            return self if self.finished else None
+            return self.finished or None
 
         _poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
         if self.state != "succeeded":
@@ -508,7 +508,7 @@ class _Http:
             try:
                 return send()
             except _PassingRefusal as refusal:
-                if last:
+                if last or not (repeatable or refusal.unharmed):
                     raise refusal.error from None
                 time.sleep(self._pause(attempt, refusal.error.retry_after))
             except httpx2.TransportError as lost:
@@ -521,18 +521,18 @@ class _Http:
         """Seconds: what the service asks for (at most a minute), else doubling with jitter up to five."""
         if retry_after is not None:
             return min(retry_after, 60.0)
-        return min(self._pause_s * 2**attempt, 5.0) * random.uniform(0.5, 1.0)
+        return min(self._pause_s * 2.0**attempt, 5.0) * random.uniform(0.5, 1.0)
 
 
 _T = TypeVar("_T")
 
 
 class _PassingRefusal(Exception):
-    """The service said: not now."""
+    """The service, or a proxy before it, said: not now. `unharmed`: it did nothing, so that anything may be repeated."""
 
-    def __init__(self, error: NelboError) -> None:
+    def __init__(self, error: NelboError, unharmed: bool) -> None:
         super().__init__(error.message)
-        self.error = error
+        self.error, self.unharmed = error, unharmed
 
 
 def _accepted(response: httpx2.Response) -> httpx2.Response:
@@ -540,7 +540,7 @@ def _accepted(response: httpx2.Response) -> httpx2.Response:
         return response
     error = _error_of(response)
     if response.status_code in _TRY_AGAIN:
-        raise _PassingRefusal(error)
+        raise _PassingRefusal(error, unharmed=response.status_code in (429, 503))
     raise error
 
 

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response, status
+from fastapi import APIRouter, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -13,7 +13,7 @@ from api import uploads
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
-from api.pages import Cursor, Limit, Page
+from api.pages import Limit, Page
 from nelbo.artifact import MANIFEST, MAX_UNPACKED_BYTES, Manifest, Model, Version, VersionDetails, digest_of, parse_manifest
 from nelbo.errors import (
     Conflict,
@@ -42,6 +42,7 @@ Name = Annotated[
         examples=["adult"],
     ),
 ]
+After = Annotated[str, Query(max_length=100, pattern=r"^[ -~]*$", description="next_cursor of the page before")]
 Which = Annotated[str, Path(max_length=100, description="a version's number, or an alias", examples=["3", "champion"])]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="a version's number", examples=[3])]
 Alias = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])]
@@ -128,8 +129,8 @@ def _manifest_of(service: Service, key: str) -> bytes:
     summary="List models by name",
     responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
 )
-def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[Model]:
-    found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor or "")
+def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: After = "") -> Page[Model]:
+    found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor)
     return Page.of(found, limit, key=lambda model: model.name)
 
 

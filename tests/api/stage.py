@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -44,8 +44,7 @@ COLUMNS = [column.model_dump(mode="json") for column in SCHEMA.columns]
 ORDER = ("age", "job")
 CSV = b"id,age,job\na,39,clerk\nb,50,smith\nc,38,clerk\n"
 ROWS = [{"id": "a", "age": 39, "job": "clerk"}, {"id": "b", "age": 50, "job": "smith"}]
-BAD_ROW = 1
-"""The row that becomes an error in every job that is worked off with errors."""
+MESSAGE = "column 'age' holds 'abc'; the model wants a number"
 
 
 def manifest(name: str = "adult") -> Manifest:
@@ -121,8 +120,8 @@ class Stage:
         found: str = sent.json()["id"]
         return found
 
-    def finished(self, errors: bool = False, **request: Any) -> str:
-        """The id of a job that has succeeded."""
+    def finished(self, errors: Collection[int] = (), **request: Any) -> str:
+        """The id of a job that has succeeded, but for these rows."""
         job_id = self.submit(**request)
         self.work_off(errors)
         assert self.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
@@ -135,7 +134,7 @@ class Stage:
         assert ledger.fail(self.service.database, claim, "the artifact is gone")
         return job_id
 
-    def work_off(self, errors: bool = False) -> int:
+    def work_off(self, errors: Collection[int] = ()) -> int:
         """Claim and commit all that is queued, as a worker does; the number of chunks."""
         database = self.service.database
         chunks = 0
@@ -180,7 +179,7 @@ def settings_for(home: Path, database_url: str = "", **given: Any) -> Settings:
     return Settings(home=home, database_url=SecretStr(database_url), **given)
 
 
-def _outcome(claim: Claim, errors: bool) -> Outcome:
+def _outcome(claim: Claim, errors: Collection[int]) -> Outcome:
     outcomes: dict[str, Callable[[Claim, list[Error]], Outcome]] = {
         "read": lambda claim, faults: ReadOutcome(rows=3, digest="0" * 64, columns=COLUMNS),
         "verify": lambda claim, faults: VerifyOutcome(),
@@ -189,9 +188,8 @@ def _outcome(claim: Claim, errors: bool) -> Outcome:
         "augment": _table,
         "reconstruct": _table,
     }
-    bad = errors and claim.row_from <= BAD_ROW < claim.row_to
-    message = "column 'age' holds 'abc'; the model wants a number"
-    faults = [Error(row=BAD_ROW, column="age", code="not-a-number", message=message)] if bad else []
+    bad = sorted(row for row in errors if claim.row_from <= row < claim.row_to)
+    faults = [Error(row=row, column="age", code="not-a-number", message=MESSAGE) for row in bad]
     return outcomes[claim.kind](claim, faults)
 
 
@@ -204,7 +202,7 @@ def _scores(claim: Claim, faults: list[Error]) -> ScoreOutcome:
     rows = np.array(_rows(claim, faults), dtype=np.int64)
     terms = np.stack([rows * 1.0, rows * 0.5], axis=1)
     kl = np.full(len(rows), 0.25)
-    p_value = 1.0 / (2.0 + rows)
+    p_value = np.asarray(1.0 / (2.0 + rows), dtype=np.float64)
     return ScoreOutcome(rows, terms.sum(1) + kl, p_value, kl, terms, ORDER, faults)
 
 

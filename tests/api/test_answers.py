@@ -1,4 +1,4 @@
-"""Each answer that OpenAPI lists for a route is produced here, and (through the stage) no route gives one that is not listed."""
+"""Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not listed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from tests.api.stage import ROWS, Stage, description, open_stage, packed, settin
 
 NOBODY = "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
 FILE, MODEL, JOB = f"/v1/files/{NOBODY}", "/v1/models/nothing", f"/v1/jobs/{NOBODY}"
-GENERATE = {"kind": "generate", "model": "adult", "n": 10}
-SCORE = {"kind": "score", "model": "adult", "rows": ROWS}
+GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
+SCORE: dict[str, Any] = {"kind": "score", "model": "adult", "rows": ROWS}
 
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "upload_file": ("POST", "/v1/files", {"params": {"name": "a.csv"}, "content": b"age\n1\n"}),

@@ -1,0 +1,202 @@
+"""Jobs over HTTP, on both databases."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from nelbo.store import ledger
+from tests.api.stage import ROWS, Stage
+
+GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 25_000, "seed": 7}
+
+
+def test_a_job_is_accepted_whole_and_where_it_is_told(either: Stage) -> None:
+    either.model()
+    sent = either.post("/v1/jobs", json=GENERATE)
+    assert sent.status_code == 202
+    job = sent.json()
+    assert sent.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert sent.headers["retry-after"] == "1"
+    assert (job["kind"], job["state"], job["model"]) == ("generate", "queued", "adult@1")
+    assert job["params"] == {"n": 25_000, "seed": 7}
+    assert job["progress"]["rows"] == 25_000
+    assert either.get(sent.headers["location"]).json() == job
+
+
+def test_the_way_of_a_job_about_a_file(either: Stage) -> None:
+    either.model()
+    job_id = either.submit(kind="score", model="adult@champion", file=either.file(), alpha=0.3)
+    claim = ledger.claim(either.service.database, "test", lease_s=60)
+    assert claim is not None
+    running = either.get(f"/v1/jobs/{job_id}")
+    assert running.json()["state"] == "running"
+    assert running.headers["retry-after"] == "1"
+    assert ledger.release(either.service.database, claim)
+    either.work_off()
+    done = either.get(f"/v1/jobs/{job_id}")
+    assert "retry-after" not in done.headers
+    job = done.json()
+    assert (job["state"], job["threshold"], job["summary"]["anomalies"]) == ("succeeded", 0.3, 1)
+    assert job["progress"] == {"rows": 3, "rows_done": 3, "rows_failed": 0, "eta_s": None}
+
+
+def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(either: Stage) -> None:
+    either.model()
+    with ThreadPoolExecutor(20) as pool:
+        key = {"Idempotency-Key": "nightly-2026-11-22"}
+        sent = list(pool.map(lambda _: either.post("/v1/jobs", json=GENERATE, headers=key), range(20)))
+    assert {response.status_code for response in sent} == {202}
+    assert len({response.json()["id"] for response in sent}) == 1
+    assert len(either.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_a_key_gives_its_job_even_when_the_request_could_not_be_accepted_any_more(stage: Stage) -> None:
+    stage.model()
+    request = {"kind": "score", "model": "adult", "file": stage.file()}
+    key = {"Idempotency-Key": "k"}
+    job_id = stage.submit(headers=key, **request)
+    stage.work_off()
+    stage.ask("DELETE", f"/v1/files/{request['file']}")
+    again = stage.post("/v1/jobs", json=request, headers=key)
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (202, job_id, "succeeded")
+
+
+def test_a_key_belongs_to_one_request(stage: Stage) -> None:
+    stage.model()
+    key = {"Idempotency-Key": "k"}
+    stage.submit(headers=key, **GENERATE)
+    other = stage.post("/v1/jobs", json=GENERATE | {"seed": 8}, headers=key)
+    assert other.status_code == 422
+    assert other.json()["type"] == "/problems/idempotency-mismatch"
+
+
+@pytest.mark.parametrize("preference", ["wait=20", "respond-async, wait=20", 'wait="20"', "handling=lenient; x, Wait = 20"])
+def test_a_wait_is_answered_as_soon_as_the_job_has_finished(stage: Stage, preference: str) -> None:
+    stage.model()
+    with stage.working():
+        sent = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "rows": ROWS}, headers={"Prefer": preference})
+    assert (sent.status_code, sent.json()["state"]) == (200, "succeeded")
+    assert sent.headers["preference-applied"] == "wait=20"
+    assert sent.elapsed.total_seconds() < 10
+
+
+def test_a_wait_that_is_over_leaves_the_job_running(stage: Stage) -> None:
+    stage.model()
+    sent = stage.post("/v1/jobs", json=GENERATE, headers={"Prefer": "wait=0"})
+    assert (sent.status_code, sent.json()["state"]) == (202, "queued")
+    later = stage.post("/v1/jobs", json=GENERATE, headers={"Prefer": "wait=1"})
+    assert (later.status_code, later.json()["state"]) == (202, "queued")
+    assert later.elapsed.total_seconds() >= 1
+
+
+def test_cancel_and_retry(either: Stage) -> None:
+    either.model()
+    job_id = either.submit(**GENERATE)
+    cancelled = either.post(f"/v1/jobs/{job_id}:cancel")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert cancelled.json()["cancel_requested"] is True
+    assert either.work_off() == 0
+    assert either.post(f"/v1/jobs/{job_id}:cancel").status_code == 409
+    again = either.post(f"/v1/jobs/{job_id}:retry")
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    either.work_off()
+    assert either.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
+    assert either.post(f"/v1/jobs/{job_id}:retry").status_code == 409
+
+
+def test_jobs_are_listed_by_state_and_kind_in_pages(either: Stage) -> None:
+    either.model()
+    generated = [either.submit(**GENERATE) for _ in range(3)]
+    either.work_off()
+    scored = either.submit(kind="score", model="adult", rows=ROWS)
+
+    def listed(**params: Any) -> list[str]:
+        return [job["id"] for job in either.get("/v1/jobs", params=params).json()["items"]]
+
+    assert listed() == [scored, *generated[::-1]]
+    assert listed(state="succeeded") == generated[::-1]
+    assert listed(kind="score") == [scored]
+    page = either.get("/v1/jobs", params={"limit": 2}).json()
+    assert listed(cursor=page["next_cursor"]) == generated[1::-1]
+    assert either.get("/v1/jobs", params={"cursor": "no-cursor-of-ours"}).status_code == 422
+
+
+def test_reading_and_verifying_are_not_jobs_of_anyone(stage: Stage) -> None:
+    stage.file()
+    assert stage.get("/v1/jobs").json()["items"] == []
+
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"kind": "score", "model": "adlut", "rows": ROWS}, 404, "did you mean adult"),
+    ({"kind": "score", "model": "adult@9", "rows": ROWS}, 404, "'9'"),
+    ({"kind": "score", "model": "ad\0ult", "rows": ROWS}, 404, "no model"),
+    ({"kind": "score", "model": "adult", "file": "nothing"}, 404, "no file nothing"),
+    ({"kind": "score", "model": "adult", "file": "no\0thing"}, 404, "no file"),
+    ({"kind": "score", "model": "adult"}, 422, "either 'file' or 'rows'"),
+    ({"kind": "score", "model": "adult", "rows": ROWS, "file": "x"}, 422, "either 'file' or 'rows'"),
+    ({"kind": "score", "model": "adult", "rows": []}, 422, "at least one row"),
+    ({"kind": "score", "model": "adult", "rows": [{"age": 1}]}, 422, "lacks"),
+    ({"kind": "score", "model": "adult", "rows": [{"age": [1], "job": "x"}]}, 422, "row 0, column 'age'"),
+    ({"kind": "score", "model": "adult", "rows": [ROWS[0]] * 1_001}, 413, "max_inline_rows"),
+    ({"kind": "score", "model": "adult", "rows": ROWS, "alpha": 1.5}, 422, "/body/score/alpha"),
+    ({"kind": "score", "model": "adult", "rows": ROWS, "beta": 4}, 422, "/body/score/beta"),
+    ({"kind": "train", "model": "adult"}, 422, "/body"),
+    ({"kind": "generate", "model": "adult", "n": 0}, 422, "/body/generate/n"),
+    ({"kind": "generate", "model": "adult", "n": -5}, 422, "/body/generate/n"),
+    ({"kind": "generate", "model": "adult", "n": 1_000_000_000}, 413, "max_job_rows"),
+    ({"kind": "generate", "model": "adult", "n": 10**30}, 413, "max_job_rows"),
+    ({"kind": "generate", "model": "adult", "n": 1, "seed": -1}, 422, "/body/generate/seed"),
+    ({"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001}, 422, "/body/augment/per_row"),
+]
+
+
+def test_what_cannot_run_is_refused_before_it_is_accepted(either: Stage) -> None:
+    either.model()
+    for request, status, words in REFUSED:
+        sent = either.post("/v1/jobs", json=request)
+        assert sent.status_code == status, request
+        assert words in sent.json()["detail"], request
+    assert either.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_wrong_field_is_pointed_at(stage: Stage) -> None:
+    stage.model()
+    problem = stage.post("/v1/jobs", json={"kind": "generate", "model": "adult", "n": 0}).json()
+    assert problem["type"] == "/problems/invalid-request"
+    (error,) = problem["errors"]
+    assert (error["pointer"], error["code"]) == ("/body/generate/n", "greater-than")
+
+
+def test_a_file_that_is_being_read_is_worth_waiting_for(stage: Stage) -> None:
+    stage.model()
+    file_id = stage.post("/v1/files", params={"name": "a.csv"}, content=b"id,age,job\n1,2,x\n").json()["id"]
+    refused = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/not-ready")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_odd_cells_of_inline_rows_become_text_that_either_database_holds(either: Stage) -> None:
+    either.model()
+    rows = '[{"id": "\\u00fc", "age": 1e400, "job": null}, {"id": 9007199254740993, "age": NaN, "job": true}]'
+    sent = either.post(
+        "/v1/jobs",
+        content=f'{{"kind": "score", "model": "adult", "rows": {rows}}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert sent.status_code == 202, sent.text
+    claim = ledger.claim(either.service.database, "test", lease_s=60)
+    assert claim is not None
+    assert claim.inline == [
+        {"id": "ü", "age": "inf", "job": None},
+        {"id": "9007199254740993", "age": None, "job": "true"},
+    ]
+
+
+def test_deleting_a_job_takes_its_results_along(either: Stage) -> None:
+    either.model()
+    job_id = either.finished(kind="score", model="adult", rows=ROWS)
+    assert either.ask("DELETE", f"/v1/jobs/{job_id}").status_code == 204
+    for part in ("", "/results", "/errors", "/anomalies"):
+        assert either.get(f"/v1/jobs/{job_id}{part}").status_code == 410
+    assert either.get("/v1/jobs").json()["items"] == []

@@ -1,0 +1,124 @@
+"""Models over HTTP: push, verify, aliases, delete."""
+
+import io
+import zipfile
+
+import pytest
+
+from nelbo.artifact import MANIFEST
+from nelbo.storage import artifact_key
+from nelbo.store import catalog, ledger
+from tests.api.stage import Stage, manifest, packed
+
+
+def test_a_pushed_version_is_pending_then_ready_then_champion(stage: Stage) -> None:
+    content = packed()
+    sent = stage.post("/v1/models/adult/versions", content=content)
+    assert (sent.json()["version"], sent.json()["state"]) == (1, "pending")
+    assert stage.get("/v1/models/adult").json()["aliases"] == {}
+    entry = catalog.get_version(stage.service.database, "local", "adult", 1)
+    assert stage.service.storage.get(artifact_key(entry.id)) == content
+    stage.work_off()
+    details = stage.get(sent.headers["location"]).json()
+    assert details["state"] == "ready"
+    assert [column["name"] for column in details["table_schema"]["columns"]] == ["id", "age", "job"]
+    assert details["metrics"] == {"nelbo": 12.5}
+    model = stage.get("/v1/models/adult").json()
+    assert (model["versions"], model["aliases"]) == ([1], {"champion": 1})
+
+
+def test_the_same_push_twice_makes_two_versions(stage: Stage) -> None:
+    numbers = [stage.post("/v1/models/adult/versions", content=packed()).json()["version"] for _ in range(2)]
+    assert numbers == [1, 2]
+    assert [version["version"] for version in stage.get("/v1/models/adult/versions").json()["items"]] == [2, 1]
+
+
+def test_a_rejected_version_says_why_and_no_job_can_use_it(stage: Stage) -> None:
+    stage.post("/v1/models/adult/versions", content=packed())
+    claim = ledger.claim(stage.service.database, "test", lease_s=60)
+    assert claim is not None
+    ledger.fail(stage.service.database, claim, "score.onnx is not what the manifest says")
+    version = stage.get("/v1/models/adult/versions/1").json()
+    assert (version["state"], version["reason"]) == ("rejected", "score.onnx is not what the manifest says")
+    refused = stage.post("/v1/jobs", json={"kind": "generate", "model": "adult@1", "n": 1})
+    assert refused.status_code == 409
+    assert "score.onnx" in refused.json()["detail"]
+
+
+def broken_zip() -> bytes:
+    whole = packed()
+    return whole[: len(whole) // 2]
+
+
+def without_manifest() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("score.onnx", b"")
+    return content.getvalue()
+
+
+def flipped() -> bytes:
+    whole = bytearray(packed())
+    whole[whole.index(b"table_schema")] ^= 1
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a zip"),
+        (b"not a zip at all", "not a zip"),
+        (broken_zip(), "not a zip"),
+        (flipped(), "not a zip"),
+        (without_manifest(), f"no {MANIFEST}"),
+        (packed(b"{}"), "damaged"),
+        (packed(b"\xff\xfe"), "damaged"),
+        (packed(manifest().model_dump_json().replace('"format":1', '"format":2').encode()), "format 2"),
+    ],
+)
+def test_what_is_no_artifact_is_refused_and_not_kept(stage: Stage, content: bytes, words: str) -> None:
+    sent = stage.post("/v1/models/adult/versions", content=content)
+    assert sent.status_code == 422
+    assert sent.json()["type"] == "/problems/invalid-artifact"
+    assert words in sent.json()["detail"]
+    assert stage.service.storage.keys("artifacts/") == []
+    assert stage.get("/v1/models").json()["items"] == []
+
+
+def test_an_alias_moves_and_champion_stays_where_it_was_put(stage: Stage) -> None:
+    for _ in range(3):
+        stage.model()
+    put = stage.ask("PUT", "/v1/models/adult/aliases/champion", json={"version": 2})
+    assert put.json()["aliases"] == {"champion": 2}
+    stage.model()
+    assert stage.get("/v1/models/adult/versions/champion").json()["version"] == 2
+    stage.ask("DELETE", "/v1/models/adult/aliases/champion")
+    assert stage.get("/v1/models/adult/versions/champion").json()["version"] == 4
+    assert stage.get("/v1/models/adult/versions/candidate").status_code == 404
+
+
+def test_a_job_keeps_the_version_that_the_alias_stood_for(stage: Stage) -> None:
+    stage.model()
+    job_id = stage.submit(kind="generate", model="adult", n=1)
+    stage.model()
+    assert stage.get(f"/v1/jobs/{job_id}").json()["model"] == "adult@1"
+
+
+def test_a_deleted_version_takes_its_artifact_along(stage: Stage) -> None:
+    for _ in range(2):
+        stage.post("/v1/models/adult/versions", content=packed())
+    stage.work_off()
+    assert len(stage.service.storage.keys("artifacts/")) == 2
+    assert stage.ask("DELETE", "/v1/models/adult/versions/2").status_code == 204
+    assert stage.get("/v1/models/adult").json()["aliases"] == {"champion": 1}
+    assert stage.ask("DELETE", "/v1/models/adult").status_code == 204
+    assert stage.service.storage.keys("artifacts/") == []
+
+
+def test_models_come_by_name_in_pages(stage: Stage) -> None:
+    for name in ("c", "a", "b"):
+        stage.model(name)
+    first = stage.get("/v1/models", params={"limit": 2}).json()
+    assert [model["name"] for model in first["items"]] == ["a", "b"]
+    second = stage.get("/v1/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert ([model["name"] for model in second["items"]], second["next_cursor"]) == (["c"], None)
