@@ -20,7 +20,7 @@ def open_parquet(source: Source, limits: Limits) -> pq.ParquetFile:
     with _explained(source.name, "Parquet"):
         # Unknown to the stubs: without extensions, a file cannot choose the Python class of its columns.
         strict: Any = {"arrow_extensions_enabled": False}
-        file = pq.ParquetFile(source.rewound(), buffer_size=_BUFFER_BYTES, **strict)
+        file = pq.ParquetFile(source.reading(), buffer_size=_BUFFER_BYTES, **strict)
         if file.metadata.num_rows > limits.rows:
             raise TooLarge(f"{source.name} has {file.metadata.num_rows:,} rows; at most {limits.rows:,} are read")
         return file
@@ -43,7 +43,7 @@ def open_arrow(source: Source) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 
 def _readable(source: Source) -> pa.NativeFile:
-    stream: Any = source.rewound()  # the stubs want an IOBase, which BinaryIO is not
+    stream: Any = source.reading()  # the stubs want an IOBase, which BinaryIO is not
     return pa.PythonFile(stream, mode="r")
 
 

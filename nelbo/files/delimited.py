@@ -96,9 +96,9 @@ def _check_last_quote(source: Source, last_cell: str) -> None:
 
 
 def _tail(source: Source) -> bytes:
-    source.stream.seek(0, io.SEEK_END)
-    source.stream.seek(max(0, source.stream.tell() - 1_000))
-    return source.stream.read().rstrip(b" \t\r\n\0")
+    stream = source.reading()
+    stream.seek(max(0, stream.seek(0, io.SEEK_END) - 1_000))
+    return stream.read().rstrip(b" \t\r\n\0")
 
 
 def _explained(problem: pa.ArrowInvalid, name: str, dialect: Dialect) -> InvalidInput:

@@ -1,9 +1,6 @@
 """Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
 
 import argparse
-import ctypes
-import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +8,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from nelbo.errors import NelboError, TooLarge
+from nelbo.files.confinement import confine
 from nelbo.files.formats import Limits
 from nelbo.files.parts import write_parts
 from nelbo.files.table import Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Column
-
-_NEW_NETWORK_AND_USER = 0x4000_0000 | 0x1000_0000
 
 
 class Reading(BaseModel):
@@ -87,7 +83,8 @@ def read_arguments(
 def main(arguments: list[str] | None = None) -> None:
     """`python -P -m nelbo.files read UPLOAD FOLDER …`: print a Reading as one line of JSON."""
     given = _parser().parse_args(arguments)
-    _limit(given.memory_mib)
+    confine(given.memory_mib)
+    pa.set_cpu_count(1)
     print(_read(given).model_dump_json(exclude_defaults=True), flush=True)
 
 
@@ -108,14 +105,6 @@ def _too_large(given: argparse.Namespace) -> TooLarge:
         f"reading {given.name} needs more than {given.memory_mib} MiB (NELBO_READ_MEMORY_MIB); "
         "write it with smaller row groups, or as CSV"
     )
-
-
-def _limit(memory_mib: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
-    if os.geteuid() == 0 or Path("/proc/self/ns/user").exists():
-        # Where the system does not allow it, the container's network policy has to do.
-        ctypes.CDLL(None).unshare(_NEW_NETWORK_AND_USER)
-    pa.set_cpu_count(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,9 +4,10 @@ import io
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nelbo.errors import InvalidInput, NotFound
 
@@ -21,10 +22,39 @@ class Source:
     stream: BinaryIO
     sample: bytes
     whole: bool
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def rewound(self) -> BinaryIO:
-        self.stream.seek(0)
-        return self.stream
+    def reading(self) -> BinaryIO:
+        """The bytes from their start, at a position of its own: Arrow reads ahead in threads that outlive a reader."""
+        return cast(BinaryIO, _Reading(self.stream, self._lock))
+
+
+class _Reading(io.RawIOBase):
+    def __init__(self, stream: BinaryIO, lock: threading.Lock) -> None:
+        self._stream, self._lock, self._position = stream, lock, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with self._lock:
+            self._stream.seek(self._position)
+            content = self._stream.read(-1 if size is None else size)
+            self._position += len(content)
+            return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with self._lock:
+            self._stream.seek(self._position)
+            start = 0 if whence == io.SEEK_SET else self._stream.seek(0, whence)
+            self._position = max(0, start + offset)
+            return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def open_source(source: str | Path | BinaryIO, name: str | None = None) -> Source:

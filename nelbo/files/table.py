@@ -36,7 +36,7 @@ class Table:
         return tuple(self.schema.names)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """All rows from the first on, in batches of at most `rows`; one such reading at a time."""
+        """All rows from the first on, in batches of at most `rows`."""
         seen = 0
         for batch in self._read(rows):
             seen += batch.num_rows
@@ -93,8 +93,9 @@ def _format(format: str | None, source: str | Path | BinaryIO, name: str | None,
 
 def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
     dialect = delimited.detect(source, delimiter, encoding, decimal)
-    names, notices = _checked_names(delimited.read(source, dialect, BATCH_ROWS)[0], source.name, limits)
-    if next(delimited.read(source, dialect, BATCH_ROWS)[1], None) is None:
+    header, batches = delimited.read(source, dialect, BATCH_ROWS)
+    names, notices = _checked_names(header, source.name, limits)
+    if next(batches, None) is None:
         raise _no_rows(source.name)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:

@@ -41,7 +41,7 @@ def known_encoding(name: str) -> str:
 
 def utf_8(source: Source, encoding: str) -> io.BufferedReader:
     """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for broken text."""
-    return io.BufferedReader(_Pieces(_utf_8_pieces(source.rewound(), encoding, source.name)), PIECE_BYTES)
+    return io.BufferedReader(_Pieces(_utf_8_pieces(source.reading(), encoding, source.name)), PIECE_BYTES)
 
 
 def sample_text(source: Source, encoding: str) -> str:

@@ -37,6 +37,17 @@ def test_a_table_can_be_read_twice(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_two_readings_at_once_do_not_disturb_each_other(format: str) -> None:
+    """Arrow reads ahead in the background: a reading that was given up must not move the next one's place."""
+    batch = pa.record_batch({"a": [f"{row} text" * 20 for row in range(40_000)]})
+    with opened(written(batch, format), format) as table:
+        abandoned = table.batches(1_000)
+        next(abandoned)
+        both = zip(table.batches(1_000), table.batches(1_000), strict=True)
+        assert sum(one.num_rows for one, other in both if one.equals(other)) == 40_000
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_pipe_is_read_without_a_name(format: str) -> None:
     program = (
         "from nelbo.files import open_table\n"

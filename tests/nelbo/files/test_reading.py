@@ -1,0 +1,62 @@
+"""An upload read in a process of its own: parts and schema, or the problem, never more memory than it may have."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nelbo.files import FORMATS, Limits, Reading, open_writer, part_name, read_arguments, read_parts
+from tests.nelbo.files.tables import saved
+
+BATCH = pa.record_batch({"age": ["39", "50", "", "38"] * 10, "work": ["State-gov", None, "Private", "Private"] * 10})
+
+
+def read(upload: Path, folder: Path, format: str, memory_mib: int = 2_048, **options: str) -> Reading:
+    folder.mkdir(exist_ok=True)
+    arguments = read_arguments(
+        upload, folder, name=f"adult.{format}", format=format, limits=Limits(100, 10_000_000), memory_mib=memory_mib, **options
+    )
+    command = [sys.executable, "-P", "-m", "nelbo.files", *arguments]
+    ran = subprocess.run(command, capture_output=True, check=True)
+    return Reading.model_validate_json(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> None:
+    upload, folder = tmp_path / f"upload.{format}", tmp_path / "parts"
+    with open_writer(upload) as writer:
+        writer.write(BATCH)
+    found = read(upload, folder, format)
+    assert (found.problem, found.rows, found.parts) == (None, 40, 1)
+    assert [(column.name, column.kind) for column in found.columns] == [("age", "integer"), ("work", "categorical")]
+    assert [path.name for path in folder.iterdir()] == [part_name(0)]
+    rows = next(read_parts(lambda number: (folder / part_name(number)).open("rb"), 1, 3)).to_pylist()
+    assert rows == [{"age": "50", "work": None if format != "csv" else ""}, {"age": "", "work": "Private"}]
+
+
+def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
+    upload = saved(tmp_path / "-upload", "größe-1,5\n2-3\n".encode("cp1252"))
+    found = read(upload, tmp_path / "parts", "csv", delimiter="-", encoding="cp1252", decimal=".")
+    assert [column.name for column in found.columns] == ["größe", "1,5"]
+    assert any("Windows-1252" in notice for notice in found.notices)
+
+
+def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:
+    found = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
+    assert found.problem == (
+        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); "
+        "put cells that hold the delimiter in quotes, or give the delimiter"
+    )
+
+
+def test_a_table_that_needs_more_memory_than_the_limit_is_a_problem_that_names_the_setting(tmp_path: Path) -> None:
+    upload = tmp_path / "upload.parquet"
+    text = pa.table({"a": pa.array(["x" * 200_000_000])})
+    pq.write_table(text, upload, compression="zstd", use_dictionary=False, write_statistics=False)
+    assert upload.stat().st_size < 1_000_000
+    found = read(upload, tmp_path / "parts", "parquet", memory_mib=800)
+    assert found.problem is not None
+    assert "800 MiB (NELBO_READ_MEMORY_MIB)" in found.problem
