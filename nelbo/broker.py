@@ -55,7 +55,6 @@ def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
         worker_prefetch_multiplier=1,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
-        worker_soft_shutdown_timeout=20.0,
     )
     return app
 

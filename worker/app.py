@@ -10,8 +10,8 @@ from nelbo import logs
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from nelbo.settings import read_settings
 
-STOP_S = 25.0
-"""A little more than the pool's soft shutdown; a container's stop_grace_period must be longer still."""
+STOP_S = 20.0
+"""What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be longer."""
 
 
 def main() -> None:
@@ -19,9 +19,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    # Celery reads REMAP_SIGTERM when it is imported: SIGTERM then ends tasks after worker_soft_shutdown_timeout seconds,
-    # where it would otherwise wait for them without a limit.
-    pool = Child("pool", "worker.pool", env={"REMAP_SIGTERM": "SIGQUIT"})
+    pool = Child("pool", "worker.pool")
     dispatcher = Child("dispatcher", "worker.dispatcher")
     try:
         keep_running([pool, dispatcher], Lifeline(), stop)

@@ -4,10 +4,13 @@ A SQLite transaction or an ONNX session made before a fork locks or crashes the 
 first use (`worker.process`).
 """
 
+import logging
+import warnings
 from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 
 from nelbo import logs
 from nelbo.broker import make_app
@@ -28,8 +31,10 @@ def main() -> None:
     app = make_app(settings, timeout_s=5.0)
     app.conf.update(imports=("worker.tasks",), worker_max_memory_per_child=MOST_KIB)
     app.set_default()
+    _quieten()
     app.worker_main(
         [
+            "--quiet",
             "worker",
             "--pool=prefork",
             f"--concurrency={settings.worker_processes}",
@@ -41,6 +46,14 @@ def main() -> None:
     )
 
 
+def _quieten() -> None:
+    """Celery tells of each hint twice; the runner tells of each chunk."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Said to root because of pickle, which this application does not accept.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+
+
 def _child_started(lifeline: Lifeline, **_: Any) -> None:
     """In a forked child: end when the Celery main process is gone, which Celery's own children may not notice."""
     lifeline.drop()
@@ -48,6 +61,11 @@ def _child_started(lifeline: Lifeline, **_: Any) -> None:
 
 
 def _shutting_down(**_: Any) -> None:
+    """SIGTERM makes Celery wait for its tasks, which see this between two batches and hand their chunk back.
+
+    Celery's soft shutdown is of no use here: it always sleeps its whole time-out while a task runs, and tells of the
+    shutdown only after that.
+    """
     shutdown.announce()
 
 

@@ -9,5 +9,9 @@ def announce() -> None:
     _flag[0] = 1
 
 
+def withdraw() -> None:
+    _flag[0] = 0
+
+
 def announced() -> bool:
     return _flag[0] == 1

@@ -1,21 +1,23 @@
 """What a worker works on: a real database, a real storage folder, a small real artifact; and a process of the worker."""
 
 import io
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import SecretStr
 
-from nelbo.artifact import pack, read_artifact
-from nelbo.files import open_writer
+from nelbo.artifact import Artifact, pack, read_artifact
+from nelbo.files import open_table, open_writer, part_name, read_into_parts
 from nelbo.jobs import Job, JobRequest, new_id
 from nelbo.settings import Settings
-from nelbo.storage import Storage, artifact_key, open_storage, upload_key
+from nelbo.storage import Storage, artifact_key, open_storage, part_key, upload_key
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import FileEntry, VersionEntry
+from nelbo.store.claims import ReadOutcome
 from nelbo.store.session import Database, connect
 from tests.artifacts import COLOURS, linear_artifact, sample
 from worker import process, runner
@@ -37,29 +39,44 @@ class Stage:
         self.settings = Settings(
             home=self.folder / "home",
             database_url=SecretStr(self.database_url),
-            broker_url=SecretStr(self.broker_url),
-            **self.options,
+            **{"broker_url": SecretStr(self.broker_url), **self.options},
         )
         self.database: Database = connect(self.database_url)
         self.storage: Storage = open_storage(self.settings.storage)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.dispose()
+
+    def with_options(self, **options: Any) -> "Stage":
+        """The same with other settings."""
+        other = replace(self, options=options)
+        other.database = self.database
+        return other
+
     def process(self) -> process.Process:
-        return process.make(self.settings, self.hints.append)
+        return replace(process.make(self.settings, self.hints.append), database=self.database)
 
     def work(self) -> None:
         """Do all that is due, in this process."""
         runner.work(self.process(), None, slice_s=600.0)
 
+    def state_after_work(self, job_id: str) -> str:
+        self.work()
+        return self.job(job_id).state
+
     def version(self, name: str = "linear") -> VersionEntry:
         """A ready version."""
-        place, packed, version_id = self._artifact(name)
+        place, version_id = self._artifact(name)
         return catalog.add_version(
             self.database, OWNER, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
         )
 
     def pushed(self, packed: bytes, name: str = "linear") -> VersionEntry:
         """A pending version whose artifact is `packed`, with the job that verifies it."""
-        place, _, version_id = self._artifact(name)
+        place, version_id = self._artifact(name)
         self.storage.put(artifact_key(version_id), packed)
         manifest = place.manifest.model_dump(mode="json")
         ledger.submit_version(self.database, OWNER, name, manifest, place.digest, version_id=version_id)
@@ -76,9 +93,17 @@ class Stage:
         return entry.id
 
     def file(self, table: pa.Table) -> FileEntry:
-        """A ready file."""
+        """A ready file, read in this process, which is quicker than a worker's child; nothing else may be due."""
         file_id = self.uploaded(as_csv(table))
-        self.work()
+        claim = ledger.claim(self.database, "stage", lease_s=600.0)
+        assert claim is not None
+        assert claim.file_id == file_id
+        with tempfile.TemporaryDirectory() as folder:
+            found = read_into_parts(open_table(io.BytesIO(as_csv(table)), "csv"), Path(folder))
+            for number in range(found.parts):
+                self.storage.put(part_key(file_id, number), Path(folder) / part_name(number))
+        columns = [column.model_dump(mode="json") for column in found.columns]
+        assert ledger.commit(self.database, claim, ReadOutcome(found.rows, found.digest, columns))
         return catalog.get_file(self.database, OWNER, file_id)
 
     def submit(self, request: JobRequest, version: VersionEntry, rows: int, chunk_rows: int = 50, **given: Any) -> Job:
@@ -94,10 +119,11 @@ class Stage:
     def made(self, job_id: str) -> pa.Table:
         return pa.Table.from_batches(results.tables(self.database, job_id))
 
-    def _artifact(self, name: str) -> tuple[Any, bytes, str]:
-        place, packed, version_id = read_artifact(linear_artifact(self.folder / "artifact", name)), self.packed(), new_id()
-        self.storage.put(artifact_key(version_id), packed)
-        return place, packed, version_id
+    def _artifact(self, name: str) -> tuple[Artifact, str]:
+        """The artifact and the id under which it is stored."""
+        artifact, version_id = read_artifact(linear_artifact(self.folder / "artifact", name)), new_id()
+        self.storage.put(artifact_key(version_id), pack(artifact.folder))
+        return artifact, version_id
 
 
 def table(rows: int, seed: int = 7) -> pa.Table:
@@ -107,10 +133,10 @@ def table(rows: int, seed: int = 7) -> pa.Table:
     return pa.table(
         {
             "id": [f"row {i}" for i in range(rows)],
-            "length": numbers[:, 0],
-            "colour": names[codes[:, 0]],
-            "width": numbers[:, 1],
-            "weight": numbers[:, 2],
+            "length": pa.array(numbers[:, 0]),
+            "colour": pa.array(names[codes[:, 0]]),
+            "width": pa.array(numbers[:, 1]),
+            "weight": pa.array(numbers[:, 2]),
         }
     )
 

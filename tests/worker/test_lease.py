@@ -26,7 +26,7 @@ def stopped(lease: Lease) -> Stopped | None:
 def shutting_down() -> Iterator[None]:
     shutdown.announce()
     yield
-    shutdown._flag[0] = 0
+    shutdown.withdraw()
 
 
 def test_a_renewed_lease_outlives_its_first_end() -> None:

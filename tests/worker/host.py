@@ -1,0 +1,124 @@
+"""A real worker: `python -P -m worker.app` with its pool and its dispatcher, to be killed by tests."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Row, select
+
+from nelbo.store.session import Database
+from nelbo.store.tables import Chunk
+from tests.deadline import until
+from tests.worker.stage import Stage
+
+QUICK = {"NELBO_LEASE_S": "2", "NELBO_RENEW_S": "0.5", "NELBO_SWEEP_S": "0.5"}
+
+
+@dataclass
+class Host:
+    """The worker's first process and all below it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def pids(self) -> set[int]:
+        """The living processes of this worker."""
+        return {self.process.pid} | descendants(self.process.pid)
+
+    def pool(self) -> int:
+        """The Celery main process."""
+        return until(lambda: self._running("worker.pool"), "the pool's main process")
+
+    def dispatcher(self) -> int:
+        return until(lambda: self._running("worker.dispatcher"), "the dispatcher")
+
+    def _running(self, module: str) -> int:
+        """The child of the first process that runs a module, 0 where there is none."""
+        return next((pid for pid in children(self.process.pid) if module in command(pid)), 0)
+
+
+@contextmanager
+def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iterator[Host]:
+    """A worker on the stage's database, storage and broker; SIGTERM at the end, and nothing of it may remain."""
+    log = stage.folder / "worker.log"
+    settings = {
+        "NELBO_HOME": str(stage.settings.home),
+        "NELBO_DATABASE_URL": stage.database_url,
+        "NELBO_BROKER_URL": stage.broker_url,
+        "NELBO_WORKER_PROCESSES": str(processes),
+    }
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "worker.app"],
+            cwd=stage.folder,
+            env=os.environ | settings | QUICK | environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    host = Host(process, log)
+    try:
+        yield host
+    except BaseException:
+        print(log.read_text())
+        raise
+    finally:
+        below = host.pids()
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        until(lambda: not any(map(alive, below)), f"processes {below} to end")
+
+
+def alive(pid: int) -> bool:
+    return _state(pid) not in ("", "Z")
+
+
+def descendants(pid: int) -> set[int]:
+    found = children(pid)
+    return found.union(*map(descendants, found))
+
+
+def children(pid: int) -> set[int]:
+    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _parent(int(path.name)) == pid}
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def chunks(database: Database, job_id: str) -> list[Row[tuple[str, int, str, int]]]:
+    """State, attempt, worker and first row of the job's chunks."""
+    statement = select(Chunk.state, Chunk.attempt, Chunk.worker, Chunk.row_from).where(Chunk.job_id == job_id)
+    with database.read() as connection:
+        return list(connection.execute(statement))
+
+
+def computing(database: Database, job_id: str) -> int:
+    """The process id of a worker that holds a chunk of the job, 0 where there is none."""
+    return next((int(chunk.worker.split(":")[1]) for chunk in chunks(database, job_id) if chunk.state == "running"), 0)
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _state(pid: int) -> str:
+    fields = _stat(pid)
+    return fields[0] if fields else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and more of a process; its name, in brackets before, may hold anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,271 @@
+"""A chunk's way through a worker, on both databases: every kind of job, and every way that a chunk can end."""
+
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nelbo import engine as engines
+from nelbo.engine import Engine
+from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
+from nelbo.storage import artifact_key, file_prefix
+from nelbo.store import catalog, ledger, results
+from nelbo.store.catalog import FileEntry
+from tests.deadline import until
+from tests.worker.stage import OWNER, Stage, as_csv, table
+from worker import runner, shutdown
+
+ROWS = 130
+KINDS: list[JobRequest] = [
+    ScoreRequest(model="linear"),
+    GenerateRequest(model="linear", n=ROWS, seed=5),
+    AugmentRequest(model="linear", per_row=3, seed=5),
+    ReconstructRequest(model="linear", seed=5),
+]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, database_url) as stage:
+        yield stage
+
+
+@pytest.fixture
+def sqlite_stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, sqlite_url) as stage:
+        yield stage
+
+
+def engine_of(stage: Stage) -> Engine:
+    return Engine.load(stage.folder / "artifact")
+
+
+def file_if_needed(stage: Stage, request: JobRequest) -> FileEntry | None:
+    return None if isinstance(request, GenerateRequest) else stage.file(table(ROWS))
+
+
+@pytest.mark.parametrize("request_", KINDS, ids=lambda request: request.kind)
+def test_a_job_of_every_kind_gives_what_the_engine_gives(stage: Stage, request_: JobRequest) -> None:
+    version, file = stage.version(), file_if_needed(stage, request_)
+    job = stage.submit(request_, version, ROWS, file_id=file.id if file else None)
+    stage.work()
+    done = stage.job(job.id)
+    assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", ROWS, 0)
+    whole = table(ROWS).combine_chunks().to_batches()[0]
+    engine = engine_of(stage)
+    match request_:
+        case ScoreRequest():
+            wanted = engines.score(engine, whole)
+            np.testing.assert_array_equal(stage.scores(job.id)["nelbo"].to_numpy(), wanted.nelbo)
+            np.testing.assert_array_equal(stage.scores(job.id)["p_value"].to_numpy(), wanted.p_value)
+        case GenerateRequest():
+            assert stage.made(job.id).equals(pa.Table.from_batches([engines.generate(engine, 5, 0, ROWS)]))
+        case AugmentRequest():
+            assert stage.made(job.id).equals(pa.Table.from_batches([engines.augment(engine, whole, 0, 3, 5).batch]))
+        case ReconstructRequest():
+            assert stage.made(job.id).equals(pa.Table.from_batches([engines.reconstruct(engine, whole, 0, 5).batch]))
+
+
+@pytest.mark.parametrize("request_", KINDS, ids=lambda request: request.kind)
+@pytest.mark.parametrize("chunk_rows", [1, 17, 1_000])
+def test_a_result_does_not_depend_on_the_size_of_chunks(sqlite_stage: Stage, request_: JobRequest, chunk_rows: int) -> None:
+    stage, rows = sqlite_stage, 40
+    version, file = stage.version(), file_if_needed(sqlite_stage, request_)
+    given = {"file_id": file.id if file else None}
+    one, other = (stage.submit(request_, version, rows, size, **given) for size in (rows, chunk_rows))
+    stage.work()
+    result = stage.scores if request_.kind == "score" else stage.made
+    assert result(one.id).combine_chunks().equals(result(other.id).combine_chunks())
+    assert stage.job(one.id).summary == stage.job(other.id).summary
+
+
+def test_rows_that_the_request_carries_score_like_those_of_a_file(stage: Stage) -> None:
+    version, given = stage.version(), table(30)
+    inline = [{name: str(value) for name, value in row.items()} for row in given.to_pylist()]
+    by_file = stage.submit(ScoreRequest(model="linear"), version, 30, file_id=stage.file(given).id)
+    by_rows = stage.submit(ScoreRequest(model="linear"), version, 30, chunk_rows=7, inline=inline)
+    stage.work()
+    assert stage.scores(by_file.id).combine_chunks().equals(stage.scores(by_rows.id).combine_chunks())
+
+
+def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: Stage) -> None:
+    version = stage.version()
+    lines = as_csv(table(60)).splitlines()
+    lines[1 + 41] = b"row 41,wide,red,1.0,2.0"
+    file_id = stage.uploaded(b"\n".join(lines))
+    stage.work()
+    job = stage.submit(ScoreRequest(model="linear"), version, 60, 10, file_id=file_id)
+    stage.work()
+    assert stage.job(job.id).state == "succeeded"
+    assert [(error.row, error.column) for error in results.errors(stage.database, job.id)] == [(41, "length")]
+    assert stage.scores(job.id)["row"].to_pylist() == [row for row in range(60) if row != 41]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a,a\n1,2\n", "a"),
+        (b"a,b\n1,2\n3\n", "row|line|cells|fields"),
+        (b"", "empty"),
+        (b"\xff\xfe\x00broken", "encoding"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(sqlite_stage: Stage, content: bytes, reason: str) -> None:
+    file_id = sqlite_stage.uploaded(content)
+    sqlite_stage.work()
+    entry = catalog.get_file(sqlite_stage.database, OWNER, file_id)
+    assert entry.state == "rejected"
+    assert entry.reason is not None
+    assert any(word in entry.reason for word in reason.split("|"))
+
+
+def test_a_file_is_read_into_parts_with_its_columns(stage: Stage) -> None:
+    file_id = stage.uploaded(as_csv(table(70)))
+    stage.work()
+    file = catalog.get_file(stage.database, OWNER, file_id)
+    assert (file.state, file.rows) == ("ready", 70)
+    assert [column["name"] for column in file.columns or ()] == table(1).column_names
+    assert len(stage.storage.keys(file_prefix(file.id))) == 2
+
+
+def test_a_pushed_artifact_is_ready_when_it_was_tried(stage: Stage) -> None:
+    version = stage.pushed(stage.packed())
+    assert version.state == "pending"
+    stage.work()
+    assert catalog.version_of(stage.database, version.id).state == "ready"
+
+
+def flipped(packed: bytes, name: str) -> bytes:
+    """The zip with one bit of one member changed."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(packed)) as given, zipfile.ZipFile(changed, "w") as made:
+        for member in given.namelist():
+            content = bytearray(given.read(member))
+            content[len(content) // 2] ^= member == name
+            made.writestr(member, bytes(content))
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("name", ["score.onnx", "generate.onnx", "manifest.json"])
+def test_a_pushed_artifact_with_a_flipped_bit_is_rejected(sqlite_stage: Stage, name: str) -> None:
+    version = sqlite_stage.pushed(flipped(sqlite_stage.packed(), name))
+    sqlite_stage.work()
+    found = catalog.version_of(sqlite_stage.database, version.id)
+    assert found.state == "rejected"
+    assert name in (found.reason or "") or "digest" in (found.reason or "")
+
+
+def test_a_version_whose_artifact_is_gone_fails_the_job_at_once(stage: Stage) -> None:
+    version = stage.version()
+    stage.storage.delete(artifact_key(version.id))
+    job = stage.submit(GenerateRequest(model="linear", n=10), version, 10)
+    stage.work()
+    failed = stage.job(job.id)
+    assert failed.state == "failed"
+    assert artifact_key(version.id) in (failed.problem or "")
+
+
+def test_a_transient_error_is_tried_again_and_then_fails_the_job(sqlite_stage: Stage) -> None:
+    """The cache folder cannot be made, as on a full disk."""
+    stage = sqlite_stage.with_options(max_attempts=2)
+    version = stage.version()
+    blocker = stage.settings.home / "cache"
+    blocker.parent.mkdir(parents=True, exist_ok=True)
+    blocker.write_text("not a folder")
+    job = stage.submit(GenerateRequest(model="linear", n=10), version, 10)
+    until(lambda: stage.state_after_work(job.id) == "failed", "two tries")
+    assert "2 times" in (stage.job(job.id).problem or "")
+    blocker.unlink()
+    ledger.retry(stage.database, OWNER, job.id)
+    stage.work()
+    assert stage.job(job.id).state == "succeeded"
+
+
+def test_a_transient_error_that_passes_costs_nothing(sqlite_stage: Stage) -> None:
+    version = sqlite_stage.version()
+    blocker = sqlite_stage.settings.home / "cache"
+    blocker.parent.mkdir(parents=True, exist_ok=True)
+    blocker.write_text("not a folder")
+    job = sqlite_stage.submit(GenerateRequest(model="linear", n=10), version, 10)
+    sqlite_stage.work()
+    assert sqlite_stage.job(job.id).state == "running"
+    blocker.unlink()
+    until(lambda: sqlite_stage.state_after_work(job.id) == "succeeded", "another try")
+
+
+def test_a_chunk_that_was_taken_over_is_not_stored_twice(stage: Stage) -> None:
+    """The first worker sleeps past its lease, a second one does the chunk, the first wakes and commits."""
+    version, process = stage.version(), stage.process()
+    job = stage.submit(GenerateRequest(model="linear", n=10), version, 10)
+    slow = ledger.claim(stage.database, "slow", lease_s=0.01)
+    assert slow is not None
+    outcome = runner.compute(process, slow, lambda: None)
+    until(lambda: ledger.sweep(stage.database).requeued, "the lease to run out")
+    until(lambda: stage.state_after_work(job.id) == "succeeded", "the second worker")
+    assert not ledger.commit(stage.database, slow, outcome)
+    assert stage.made(job.id).num_rows == 10
+
+
+def test_a_cancelled_job_stops_the_chunk_between_two_batches(stage: Stage) -> None:
+    version = stage.version()
+    job = stage.submit(GenerateRequest(model="linear", n=2_000), version, 2_000, chunk_rows=2_000)
+    process = stage.with_options(lease_s=2.0, renew_s=0.05).process()
+    claim = ledger.claim(stage.database, process.name, lease_s=2.0)
+    assert claim is not None
+    ledger.cancel(stage.database, OWNER, job.id)
+    runner.run(process, claim, asked_at=time.monotonic())
+    assert stage.job(job.id).state == "cancelled"
+    assert list(results.tables(stage.database, job.id)) == []
+
+
+def test_a_worker_that_is_asked_to_end_hands_its_chunk_back_unharmed(stage: Stage) -> None:
+    version = stage.version()
+    job = stage.submit(GenerateRequest(model="linear", n=100), version, 100, chunk_rows=100)
+    process = stage.process()
+    claim = ledger.claim(stage.database, process.name, lease_s=600)
+    assert claim is not None
+    shutdown.announce()
+    try:
+        runner.run(process, claim, asked_at=time.monotonic())
+        assert stage.job(job.id).state == "running"
+        stage.work()
+        assert stage.job(job.id).state == "running", "nothing is claimed any more"
+    finally:
+        shutdown.withdraw()
+    again = ledger.claim(stage.database, process.name, lease_s=600)
+    assert again is not None
+    assert again.attempt == 1
+
+
+def test_a_hint_works_for_its_slice_and_is_then_passed_on(sqlite_stage: Stage) -> None:
+    version = sqlite_stage.version()
+    job = sqlite_stage.submit(GenerateRequest(model="linear", n=100), version, 100, chunk_rows=10)
+    runner.work(sqlite_stage.process(), job.id, slice_s=0.0)
+    assert sqlite_stage.hints == [job.id]
+    assert sqlite_stage.job(job.id).progress.rows_done == 10
+
+
+def test_a_hint_of_an_unknown_job_does_whatever_else_is_due(sqlite_stage: Stage) -> None:
+    job = sqlite_stage.submit(GenerateRequest(model="linear", n=20), sqlite_stage.version(), 20)
+    runner.work(sqlite_stage.process(), "no such job")
+    assert sqlite_stage.job(job.id).state == "succeeded"
+    assert sqlite_stage.hints == []
+
+
+def test_a_small_job_does_not_wait_for_a_huge_one(sqlite_stage: Stage) -> None:
+    version = sqlite_stage.version()
+    huge = sqlite_stage.submit(GenerateRequest(model="linear", n=1_000), version, 1_000, chunk_rows=1)
+    assert ledger.claim(sqlite_stage.database, "busy", lease_s=600) is not None
+    small = sqlite_stage.submit(GenerateRequest(model="linear", n=2), version, 2, chunk_rows=1)
+    process = sqlite_stage.process()
+    for _ in range(4):
+        runner.work(process, huge.id, slice_s=0.0)
+        if sqlite_stage.job(small.id).state == "succeeded":
+            break
+        runner.work(process, None, slice_s=0.0)
+    assert sqlite_stage.job(small.id).state == "succeeded"
