@@ -59,6 +59,13 @@ def sqlite_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def postgresql_url(postgresql: Postgres) -> Iterator[str]:
+    """A fresh migrated PostgreSQL database, for tests of what SQLite has not."""
+    with _postgresql_database(postgresql, "template") as url:
+        yield url
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A fresh migrated database, of either kind, connected."""
     opened = connect(database_url)

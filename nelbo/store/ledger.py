@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Update, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Update, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -158,9 +158,8 @@ def submit_version(
 
 
 def claim(db: Database, worker: str, *, lease_s: float, job_id: str | None = None) -> Claim | None:
-    """Take a chunk for `lease_s` seconds: one of the hinted job if it has any, else one of the job with the fewest running
-    chunks, the oldest job first. None where there is nothing to do. The attempt counts from here on: a crash never reports
-    itself."""
+    """Take a chunk for `lease_s` seconds: of the hinted job if it has one, else of the job with the fewest running chunks.
+    None where there is nothing to do. The attempt counts from here on: a crash never reports itself."""
     with db.write() as connection:
         jobs = _in_claim_order(select(Job.id, Job.state), job_id).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
@@ -414,15 +413,17 @@ def _has_due_chunk() -> ColumnElement[bool]:
 
 
 def _in_claim_order(statement: Select[*tuple[Any, ...]], hinted: str | None = None) -> Select[*tuple[Any, ...]]:
-    """Active jobs with a chunk to claim: the hinted one, then those with the fewest running chunks, then the oldest."""
+    """Active jobs with a chunk to claim: the hinted one, then those with the fewest running chunks. Among those with none
+    the oldest is first, so that no stream of small jobs starves it; among the others the one that got the least so far."""
     running = (
         select(Chunk.job_id, func.count().label("chunks")).where(Chunk.state == "running").group_by(Chunk.job_id).subquery()
     )
+    chunks = func.coalesce(running.c.chunks, 0)
     return (
         statement.select_from(Job)
         .outerjoin(running, running.c.job_id == Job.id)
         .where(Job.state.in_(catalog.UNFINISHED), _has_due_chunk())
-        .order_by(Job.id != (hinted or ""), func.coalesce(running.c.chunks, 0), Job.created_at, Job.id)
+        .order_by(Job.id != (hinted or ""), chunks, case((chunks == 0, 0), else_=Job.chunks_done), Job.created_at, Job.id)
     )
 
 

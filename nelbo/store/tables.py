@@ -271,7 +271,7 @@ def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
     )
 
 
-score_json = _score_chunk(Column("data", Text, CheckConstraint("json_valid(data)", name="data"), nullable=False))
+score_json = _score_chunk(Column("data", Text, nullable=False), CheckConstraint("json_valid(data)", name="data"))
 """SQLite: one JSON array with an array per row: [row, nelbo, p_value], with `explain` also kl and a term per column."""
 
 score_arrays = _score_chunk(

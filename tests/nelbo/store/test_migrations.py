@@ -1,0 +1,105 @@
+"""The migration: from nothing, again, from several processes at once, and equal to the typed models."""
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Table, inspect
+
+from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
+from nelbo.store import ledger
+from nelbo.store.migrations.versions import v0001
+from nelbo.store.session import Database, connect
+from nelbo.store.tables import Base, score_arrays, score_json
+from tests.nelbo.store.kit import OWNER, add_job, assert_sound, stored_rows, work_off
+
+
+@pytest.fixture
+def postgresql_database(postgresql_url: str) -> Iterator[Database]:
+    opened = connect(postgresql_url)
+    yield opened
+    opened.dispose()
+
+
+MIGRATE = "import sys; from nelbo.store.session import connect; connect(sys.argv[1]).migrate()"
+
+
+def test_an_empty_database_is_migrated_by_many_processes_at_once(empty_database_url: str) -> None:
+    command = [sys.executable, "-P", "-c", MIGRATE, empty_database_url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, told
+    database = connect(empty_database_url)
+    database.check()
+    database.dispose()
+
+
+def test_a_filled_database_keeps_what_it_holds(database: Database) -> None:
+    job = add_job(database)
+    work_off(database)
+    before = ledger.get(database, OWNER, job.id)
+    database.migrate()
+    assert ledger.get(database, OWNER, job.id) == before
+    assert stored_rows(database, job.id) == list(range(10))
+    assert_sound(database)
+
+
+def tables_of(database: Database) -> list[Table]:
+    payload = score_json if database.dialect == "sqlite" else score_arrays
+    return [*Base.metadata.tables.values(), payload]
+
+
+def test_the_tables_and_columns_are_those_of_the_models(database: Database) -> None:
+    wanted = {table.name: {(column.name, column.nullable) for column in table.columns} for table in tables_of(database)}
+    with database.read() as connection:
+        inspector = inspect(connection)
+        found = {
+            name: {
+                # SQLite says of INTEGER PRIMARY KEY that it may be null; it then takes the next number.
+                (column["name"], column["nullable"] and not column.get("primary_key"))
+                for column in inspector.get_columns(name)
+            }
+            for name in inspector.get_table_names()
+        }
+    del found["alembic_version"]
+    assert found == wanted
+
+
+def test_the_indexes_are_those_of_the_models(database: Database) -> None:
+    wanted = {index.name for table in tables_of(database) for index in table.indexes}
+    with database.read() as connection, warnings.catch_warnings():
+        # SQLAlchemy cannot describe an index with DESC on SQLite, and says so.
+        warnings.simplefilter("ignore")
+        inspector = inspect(connection)
+        found = {index["name"] for name in inspector.get_table_names() for index in inspector.get_indexes(name)}
+    assert {name for name in found if name and name.endswith("_idx")} == wanted
+
+
+def test_the_types_are_those_of_the_models(postgresql_database: Database) -> None:
+    with postgresql_database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        changes = compare_metadata(context, Base.metadata) + compare_metadata(context, score_arrays.metadata)
+    assert [change for change in changes if isinstance(change, list)] == [], "modified columns come as lists"
+
+
+def test_the_constraints_are_those_of_the_models(database: Database) -> None:
+    wanted = {
+        constraint.name
+        for table in tables_of(database)
+        for constraint in table.constraints
+        if constraint.name and str(constraint.name).endswith("_check")
+    }
+    with database.read() as connection:
+        inspector = inspect(connection)
+        found = {check["name"] for table in inspector.get_table_names() for check in inspector.get_check_constraints(table)}
+    assert found == wanted
+
+
+@pytest.mark.parametrize(("table", "transitions"), [("job", JOB_TRANSITIONS), ("chunk", CHUNK_TRANSITIONS)])
+def test_the_triggers_know_the_transitions_of_today(table: str, transitions: dict[str, frozenset[str]]) -> None:
+    allowed = {source: frozenset(targets) for source, targets in v0001.ALLOWED[table].items()}
+    assert allowed == {source: targets for source, targets in transitions.items() if targets}
