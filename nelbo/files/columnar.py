@@ -11,6 +11,7 @@ from nelbo import cells
 from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files.formats import ARROW_FILE, Limits
 from nelbo.files.source import Source
+from nelbo.files.text import BATCH_BYTES, LINE_BYTES
 
 _BUFFER_BYTES = 2**20
 
@@ -27,8 +28,10 @@ def open_parquet(source: Source, limits: Limits) -> pq.ParquetFile:
 
 
 def read_parquet(file: pq.ParquetFile, name: str, rows: int) -> Iterator[pa.RecordBatch]:
+    size = sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups))
+    fewer = max(1, BATCH_BYTES * file.metadata.num_rows // max(1, size))
     with _explained(name, "Parquet"):
-        for batch in file.iter_batches(batch_size=rows, use_threads=False):
+        for batch in file.iter_batches(batch_size=min(rows, fewer), use_threads=False):
             yield plain(batch, name)
 
 
@@ -63,13 +66,18 @@ def plain(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
     """The batch, its content checked, in the types of plain_schema."""
     batch.validate(full=True)
     schema = plain_schema(batch.schema, name)
-    return pa.record_batch([_cast(array, field) for array, field in zip(batch.columns, schema, strict=True)], schema=schema)
+    return pa.record_batch(
+        [_cast(array, field, name) for array, field in zip(batch.columns, schema, strict=True)], schema=schema
+    )
 
 
-def _cast(array: Any, field: Any) -> cells.Array:
+def _cast(array: Any, field: Any, name: str) -> cells.Array:
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
-    return cells.plain(array).cast(field.type)
+    plain: cells.Array = cells.plain(array).cast(field.type)
+    if pa.types.is_string(field.type) and (cells.pc.max(cells.pc.binary_length(plain)).as_py() or 0) > LINE_BYTES:
+        raise InvalidInput(f"column {field.name!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB; shorten it")
+    return plain
 
 
 def _plain_type(field: Any, name: str) -> pa.DataType:

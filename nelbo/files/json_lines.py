@@ -11,7 +11,7 @@ from nelbo import cells
 from nelbo.errors import InvalidInput
 from nelbo.files.formats import Limits
 from nelbo.files.source import Source
-from nelbo.files.text import LINE_BYTES, utf_8
+from nelbo.files.text import BATCH_BYTES, LINE_BYTES, utf_8
 
 _LITERAL: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": str}
 _BOOLEAN = {True: "true", False: "false"}
@@ -32,12 +32,25 @@ def names_in(source: Source, encoding: str, limits: Limits) -> tuple[list[str], 
 
 
 def read(source: Source, encoding: str, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows as text in batches of `rows`; a key that a line lacks is missing there."""
-    lines = _lines(source, encoding)
-    while chunk := list(itertools.islice(lines, rows)):
-        objects = [_read_object(line) for _, line in chunk]
+    """The rows as text in batches of at most `rows`; a key that a line lacks is missing there."""
+    for lines in _chunks(_lines(source, encoding), rows):
+        objects = [_read_object(line) for line in lines]
         columns = [_texts([value.get(name) for value in objects]) for name in names]
         yield pa.record_batch(columns, names=names)
+
+
+def _chunks(lines: Iterator[tuple[int, str]], rows: int) -> Iterator[list[str]]:
+    """At most `rows` lines each, fewer where they are long."""
+    chunk: list[str] = []
+    size = 0
+    for _, line in lines:
+        chunk.append(line)
+        size += len(line)
+        if len(chunk) == rows or size > BATCH_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _lines(source: Source, encoding: str) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,9 @@ from nelbo.files.source import Source
 
 PIECE_BYTES = 2**20
 LINE_BYTES = 2 * 2**20
-"""Longest line, or CSV record, that is read."""
+"""Longest line, CSV record or cell that is read."""
+BATCH_BYTES = 16 * 2**20
+"""Size from which on a batch has fewer rows than it might."""
 
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 _BEYOND_ASCII_IN_UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")

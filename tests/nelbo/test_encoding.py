@@ -3,7 +3,7 @@
 import datetime as dt
 import io
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +19,11 @@ from nelbo.schema import MISSING, Column, Schema
 
 LARGEST = 2**53 - 1
 law = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-EXACT_YEARS = {"min_value": dt.datetime(1700, 1, 1), "max_value": dt.datetime(2250, 1, 1)}
+FIRST_EXACT, LAST_EXACT = dt.datetime(1700, 1, 1), dt.datetime(2250, 1, 1)
 
 
 def _is_category(text: str) -> bool:
-    return cells.texts(pa.array([text]), MISSING)[0].as_py() == text
+    return bool(cells.texts(pa.array([text]), MISSING)[0].as_py() == text)
 
 
 CATEGORIES = st.lists(
@@ -39,8 +39,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "continuous": st.floats(allow_nan=False, allow_infinity=False),
     "integer": st.integers(-LARGEST, LARGEST),
     "boolean": st.booleans(),
-    "datetime": st.datetimes(**EXACT_YEARS) | WHOLE_SECONDS,
-    "utc": st.datetimes(**EXACT_YEARS, timezones=st.just(dt.UTC)),
+    "datetime": st.datetimes(FIRST_EXACT, LAST_EXACT) | WHOLE_SECONDS,
+    "utc": st.datetimes(FIRST_EXACT, LAST_EXACT).map(lambda time: time.replace(tzinfo=dt.UTC)),
 }
 
 
@@ -135,7 +135,7 @@ def test_dates_are_read_alike_one_by_one_and_all_at_once(values: list[dt.datetim
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_typed_times_of_every_unit_are_microseconds(unit: str) -> None:
+def test_typed_times_of_every_unit_are_microseconds(unit: Literal["s", "ms", "us", "ns"]) -> None:
     schema = Schema(columns=(Column(name="t", kind="datetime"),))
     array = pa.array([dt.datetime(1969, 12, 31, 23, 59, 59)], pa.timestamp(unit))
     assert encode(pa.record_batch({"t": array}), schema).numbers.tolist() == [[-1_000_000.0]]

@@ -130,10 +130,12 @@ def test_notices_tell_what_a_user_may_want_to_override() -> None:
 
 def test_a_weird_table_has_a_schema_too() -> None:
     assert infer([]).columns == ()
-    batch = pa.record_batch(
-        {"bytes": pa.array([b"a", None]), "span": pa.array([1, 2], pa.duration("s")), "odd": ["\x00", "\U0001f600"]}
-    )
-    assert len(infer([batch]).columns) == 3
+    columns: dict[str, Any] = {
+        "bytes": pa.array([b"a", None]),
+        "span": pa.array([1, 2], pa.duration("s")),
+        "odd": ["\x00", "\U0001f600"],
+    }
+    assert len(infer([pa.record_batch(columns)]).columns) == 3
 
 
 def test_the_search_for_repeated_values_is_bounded_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

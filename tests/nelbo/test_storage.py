@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +34,8 @@ def test_bytes_files_and_streams_are_stored_alike(storage: Storage, tmp_path: Pa
     content = b"".join(pieces(12))
     path = tmp_path / "content"
     path.write_bytes(content)
-    for key, given in {"a": content, "b": path, "c": io.BytesIO(content), "d": pieces(12), "e": iter(())}.items():
+    given_as: dict[str, Any] = {"a": content, "b": path, "c": io.BytesIO(content), "d": pieces(12), "e": iter(())}
+    for key, given in given_as.items():
         storage.put(f"files/{key}/upload", given)
         assert storage.get(f"files/{key}/upload") == (content if key != "e" else b"")
 

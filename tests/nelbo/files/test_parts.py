@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pytest
@@ -87,15 +87,14 @@ def test_another_name_value_null_or_order_has_another_digest(other: dict[str, li
 
 
 def test_every_type_has_a_digest_that_ignores_what_lies_below_null() -> None:
-    batch = pa.record_batch(
-        {
-            "b": pa.array([True, None]),
-            "d": pa.array([1, None], pa.decimal128(5, 2)),
-            "t": pa.array([1, None], pa.timestamp("us", "UTC")),
-            "f": pa.array([1.5, None]),
-            "n": pa.nulls(2),
-        }
-    )
+    columns: dict[str, Any] = {
+        "b": pa.array([True, None]),
+        "d": pa.array([1, None], pa.decimal128(5, 2)),
+        "t": pa.array([1, None], pa.timestamp("us", "UTC")),
+        "f": pa.array([1.5, None]),
+        "n": pa.nulls(2),
+    }
+    batch = pa.record_batch(columns)
     assert _digest(batch) == _digest(pa.record_batch(batch.columns, schema=batch.schema))
     hidden = pa.array([1, 2]).cast(pa.int64())
     masked = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\x01"), hidden.buffers()[1]])

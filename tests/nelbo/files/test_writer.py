@@ -4,6 +4,7 @@ import io
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,16 +13,15 @@ from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import FORMATS, open_table, open_writer
 from tests.nelbo.files.tables import BATCH, rows_of, written
 
-TYPED = pa.record_batch(
-    {
-        "f": pa.array([0.1, None, float("nan"), 3.0]),
-        "i": pa.array([2**53 + 1, None, -1, 0]),
-        "b": pa.array([True, None, False, True]),
-        "s": pa.array(["", None, ' "é"\t\n\\', "a"]),
-        "t": pa.array([0, None, 1_500_000, -1], pa.timestamp("us")),
-        "u": pa.array([0, None, 1_500_000, 86_400_000_000], pa.timestamp("us", "UTC")),
-    }
-)
+COLUMNS: dict[str, Any] = {
+    "f": pa.array([0.1, None, float("nan"), 3.0]),
+    "i": pa.array([2**53 + 1, None, -1, 0]),
+    "b": pa.array([True, None, False, True]),
+    "s": pa.array(["", None, ' "é"\t\n\\', "a"]),
+    "t": pa.array([0, None, 1_500_000, -1], pa.timestamp("us")),
+    "u": pa.array([0, None, 1_500_000, 86_400_000_000], pa.timestamp("us", "UTC")),
+}
+TYPED = pa.record_batch(COLUMNS)
 
 
 def test_csv_leaves_null_empty_and_quotes_only_what_needs_it() -> None:
