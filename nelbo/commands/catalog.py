@@ -30,14 +30,28 @@ class Catalog:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Catalog]:
-    """The catalog, made where it is not there yet."""
+def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
+    """The catalog; one that is not there is made only where something is to be registered. Raises NotFound, Unavailable."""
+    if not make and not exists(settings):
+        raise NotFound(
+            f"no service runs and no model is registered in {settings.home}; `nelbo train` makes one, NELBO_HOME names another"
+            " data folder, NELBO_URL a service"
+        )
     database = connect(settings.database)
     try:
-        database.migrate()
+        if make:
+            database.migrate()
+        else:
+            database.check()
         yield Catalog(database, open_storage(settings.storage), settings.home / "cache" / "artifacts")
     finally:
         database.dispose()
+
+
+def exists(settings: Settings) -> bool:
+    """Whether there is a catalog to look into: a server's may be there, a file's is where the file is."""
+    path = settings.database.removeprefix("sqlite:///")
+    return path == settings.database or Path(path).exists()
 
 
 def check_name(name: str) -> None:
@@ -58,11 +72,6 @@ def folder_of(settings: Settings, model: str) -> Path | None:
         read_artifact(folder)  # says what is missing
     if find_url(settings):
         return None
-    if settings.database.startswith("sqlite:///") and not Path(settings.database.removeprefix("sqlite:///")).exists():
-        raise NotFound(
-            f"no model {model!r}: no service runs and nothing is registered in {settings.home}; `nelbo train` makes a model,"
-            " NELBO_HOME names another data folder, NELBO_URL a service"
-        )
     with opened(settings) as here:
         return fetch(here, catalog.resolve(here.database, OWNER, model))
 

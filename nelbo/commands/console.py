@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,11 +20,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from nelbo.jobs import Job as JobView
+
 
 class Tell(Protocol):
     """Told how many are done, and of how many where that is known."""
 
     def __call__(self, done: int, of: int | None = None, /) -> None: ...
+
+
+def of_job(tell: Tell) -> Callable[[JobView], None]:
+    """Tells of a job's rows, for `Job.wait`."""
+    return lambda view: tell(view.progress.rows_done, view.progress.rows)
 
 
 @dataclass

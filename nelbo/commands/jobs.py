@@ -8,7 +8,7 @@ import typer
 
 from nelbo.client import Client, Job
 from nelbo.commands import export, options, service
-from nelbo.commands.console import Console, when
+from nelbo.commands.console import Console, of_job, when
 from nelbo.commands.faults import Faults
 from nelbo.commands.rows import least_likely
 from nelbo.commands.tables import out
@@ -135,7 +135,7 @@ def results(
         found = client.jobs.get(job)
         if not found.finished:
             with console.progress(f"job {found.id}") as tell:
-                found.wait(progress=lambda view: tell(view.progress.rows_done, view.progress.rows))
+                found.wait(progress=of_job(tell))
         if target is not None:
             service.download(found, target, console)
         else:

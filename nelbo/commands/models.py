@@ -33,9 +33,10 @@ def list_models(as_json: options.Json = False) -> None:
     Example:
       nelbo models list
     """
-    with _models() as models:
-        found = list(models.list())
-    console = Console(as_json)
+    console, settings, found = Console(as_json), read_settings(), list[Model]()
+    if find_url(settings) or catalog.exists(settings):
+        with _models() as models:
+            found = list(models.list())
     if as_json:
         console.result({"models": [model.model_dump() for model in found]})
         return

@@ -17,7 +17,7 @@ from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.settings import Settings, read_settings
+from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine
@@ -196,7 +196,7 @@ def _of_rows(
     with Faults(errors) as faults:
         if folder is None:
             with Client(settings=settings) as client:
-                return _on_service(client, asked, given, target, faults, console, settings)
+                return _on_service(client, asked, given, target, faults, console)
         engine = local.load(folder, asked.kind)
         with given.open(settings) as table:
             console.notices([*table.notices, *check_columns(table.names, engine.schema)])
@@ -231,9 +231,8 @@ def _on_service(
     target: Out,
     faults: Faults,
     console: Console,
-    settings: Settings,
 ) -> Done:
-    file = service.upload(client, given, settings, console)
+    file = service.upload(client, given, console)
     service.check_table(client, asked.model, file, console)
     request: Request = asked.model_copy(update={"file": file.id})
     with service.finished(client, request, console) as job:

@@ -8,19 +8,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nelbo.client import Client, Job, Request
-from nelbo.commands.console import Console
+from nelbo.commands.console import Console, of_job
 from nelbo.commands.tables import Given, Out
 from nelbo.encoding import check_columns
 from nelbo.errors import NelboError
 from nelbo.files import File
-from nelbo.settings import Settings
 
 DOING = {"score": "scoring", "generate": "generating", "augment": "augmenting", "reconstruct": "reconstructing"}
 
 
-def upload(client: Client, given: Given, settings: Settings, console: Console) -> File:
+def upload(client: Client, given: Given, console: Console) -> File:
     """The table as a file that the service has read. Raises what says why it cannot be used."""
-    with given.for_upload(settings) as path:
+    with given.on_disk() as path:
         with console.progress(f"uploading {given.name}", "bytes") as tell:
             name = path.name if given.file == "-" else f"{Path(given.file).stem}{path.suffix}"
             sent = client.files.upload(path, name=name, progress=tell, **given.dialect)
@@ -44,7 +43,7 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
     job = client.jobs.submit(request)
     try:
         with console.progress(f"{DOING[request.kind]} as job {job.id}") as tell:
-            job.wait(progress=lambda view: tell(view.progress.rows_done, view.progress.rows))
+            job.wait(progress=of_job(tell))
         yield job
     except KeyboardInterrupt:
         with suppress(NelboError):

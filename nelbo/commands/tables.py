@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from nelbo.errors import InvalidInput, NotFound
-from nelbo.files import FORMATS, Format, Limits, Table, format_of, open_table, open_writer
+from nelbo.files import FORMATS, Format, Limits, Table, format_of, open_table
 from nelbo.files.formats import format_of_content
 from nelbo.settings import Settings
 
@@ -54,20 +54,6 @@ class Given:
             _checked(self.format)
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             yield self._copied(Path(folder))
-
-    @contextmanager
-    def for_upload(self, settings: Settings) -> Iterator[Path]:
-        """The table as a file that goes over HTTP: Arrow becomes Parquet, as readers of Arrow trust what they are sent."""
-        with self.on_disk() as path:
-            if format_of(path) != "arrow":
-                yield path
-                return
-            with tempfile.TemporaryDirectory(prefix="nelbo-") as folder, Given(str(path)).open(settings) as table:
-                copy = Path(folder) / f"{path.stem}.parquet"
-                with open_writer(copy) as writer:
-                    for batch in table.batches():
-                        writer.write(batch)
-                yield copy
 
     def _copied(self, folder: Path) -> Path:
         raw = folder / "table"

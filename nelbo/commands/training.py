@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
 from nelbo.settings import Settings, read_settings
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal
 
 
@@ -48,12 +51,11 @@ def train(
       nelbo train adult.parquet --name adult --out models/adult --seed 1 --config run.toml
     """
     catalog.check_name(name)
-    _need_training()
     settings, console, folder = read_settings(), Console(as_json), out or Path(name)
     given = Given(file, input_format, delimiter, encoding, decimal)
     more = {"config": config, "schema": schema, **given.dialect}
     with given.on_disk() as path:
-        made = _child(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None})
+        made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None})
     version = _register(folder, name, settings, console)
     console.say(f"{folder} is {version.model}@{version.version}; what it is worth: {folder / 'report.html'}")
     console.result(made | {"model": version.model, "version": version.version})
@@ -139,15 +141,15 @@ def _kind(given: str) -> tuple[str, Kind]:
     raise typer.BadParameter(f"{given!r} is not COLUMN=KIND with one of {', '.join(KINDS)}", param_hint="--kind")
 
 
-def _need_training() -> None:
+def run(file: Path, name: str, folder: Path, seed: int, more: Mapping[str, str] = NOTHING) -> dict[str, Any]:
+    """Train in a process of its own, so that torch is never loaded here; its progress and its words go to standard error.
+
+    Ends this command with the exit code of a training that failed, which has said why.
+    """
     if find_spec("torch") is None:
         raise MissingExtra("nelbo train", "training")
-
-
-def _child(file: Path, name: str, folder: Path, seed: int, more: dict[str, str]) -> dict[str, Any]:
-    """Train in a process of its own, so that torch is never loaded here; its progress and its words go to standard error."""
     fixed = {"name": name, "out": str(folder), "seed": str(seed)}
-    arguments = [f"--{key}={value}" for key, value in (fixed | more).items()]
+    arguments = [f"--{key}={value}" for key, value in {**fixed, **more}.items()]
     command = [sys.executable, "-P", "-m", "training.cli", *arguments, "--json", "--", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -168,5 +170,5 @@ def _register(folder: Path, name: str, settings: Settings, console: Console) -> 
                 pushed = client.models.push(folder, name=name, progress=tell, wait=False)
             with console.waiting(f"verifying {name}@{pushed.version}"):
                 return client.models.wait(pushed)
-    with catalog.opened(settings) as here:
+    with catalog.opened(settings, make=True) as here:
         return catalog.register(here, folder, name).view

@@ -1,0 +1,157 @@
+"""`nelbo demo`: everything once on a real table, through `nelbo.Client` as any user would."""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import nelbo
+from nelbo.client import Client, Job, find_url
+from nelbo.commands.console import Console, of_job
+from nelbo.commands.training import run as train
+from nelbo.errors import NotFound, Unavailable
+from nelbo.jobs import Anomaly
+from nelbo.processes import Child, Lifeline, end_all
+from nelbo.settings import Settings
+
+MODEL, SEED = "adult", 1
+GENERATED, AUGMENTED, PER_ROW, ANOMALIES, TERMS = 10_000, 200, 5, 10, 3
+START_S, STOP_S = 90.0, 40.0
+MEASURES = {
+    "shape_error": "columns off by, mean, %",
+    "pair_error": "pairs of columns off by, mean, %",
+    "detect_auc": "told from real rows (AUC, 0.5 is a coin)",
+}
+QUERY = """SELECT row, round(nelbo, 1) AS nelbo, round(p_value, 5) AS p_value
+FROM score WHERE job_id = '{job}' AND anomaly ORDER BY nelbo DESC LIMIT 3"""
+
+
+def show(settings: Settings, port: int, console: Console) -> None:
+    """The whole demo, in ./demo unless NELBO_HOME is set; what it starts has ended when it returns, also after ^C."""
+    home = (settings.home if "NELBO_HOME" in os.environ else Path("demo")).resolve()
+    settings = settings.model_copy(update={"home": home, "url": ""})
+    trained_on, held_out = (_table(f"adult-{part}.parquet") for part in ("train", "test"))
+    began = time.monotonic()
+    console.say(f"1. starting API, worker, broker and database in {home}")
+    with _service(settings, port) as url, Client(url, settings=settings) as client:
+        console.say(f"   ready at {url}\n2. training on {pq.read_metadata(trained_on).num_rows:,} rows of UCI Adult")
+        train(trained_on, MODEL, home / MODEL, SEED)
+        version = client.models.push(home / MODEL, name=MODEL)
+        console.say(f"   registered as {MODEL}@{version.version}\n3. three jobs over HTTP")
+        jobs = _jobs(client, held_out, home, console)
+        _show_anomalies(jobs["scores"], pq.read_table(held_out), console)
+        _show_quality(client, console)
+        _show_places(settings, jobs, console)
+    console.say(f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`, and `nelbo --help`")
+
+
+def _table(name: str) -> Path:
+    path = Path(nelbo.__file__).parents[1] / "tests" / "data" / name
+    if not path.exists():
+        raise NotFound(f"no table at {path}: the demo's tables are in a checkout only; run `make demo` there")
+    return path
+
+
+@contextmanager
+def _service(settings: Settings, port: int) -> Iterator[str]:
+    """The address of a `nelbo up` on the data folder: one that runs already, or one for the time being."""
+    if (running := find_url(settings)) is not None:
+        yield running
+        return
+    settings.home.mkdir(parents=True, exist_ok=True)
+    log = settings.home / "logs" / "up.log"
+    log.parent.mkdir(exist_ok=True)
+    up = Child("up", "nelbo.cli", ["up", "--port", str(port)], {"NELBO_HOME": str(settings.home), "NELBO_URL": ""}, log=log)
+    lifeline = Lifeline()
+    try:
+        up.start(lifeline)
+        yield _address(settings, up)
+    finally:
+        end_all([up], STOP_S, threading.Event())
+        lifeline.close()
+
+
+def _address(settings: Settings, up: Child) -> str:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if up.process is None or up.process.poll() is not None:
+            lines = up.log.read_text(errors="replace").splitlines() if up.log else []
+            raise Unavailable(f"`nelbo up` ended at its start{': ' + lines[-1] if lines else ''}")
+        found = find_url(settings)
+        if found is not None and _pid(settings) == up.process.pid:
+            return found
+        time.sleep(0.1)
+    raise Unavailable(f"`nelbo up` was not ready within {START_S:.0f} s; {up.log} may say why")
+
+
+def _pid(settings: Settings) -> int:
+    return int(json.loads((settings.home / "up.json").read_text("utf-8"))["pid"])
+
+
+def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[str, Job]:
+    """The three jobs, finished, by the name of the file in which their results lie."""
+    with console.progress("   uploading the held-out rows", "bytes") as tell:
+        file = client.files.wait(client.files.upload(held_out, progress=tell))
+    few = pq.read_table(held_out).slice(0, AUGMENTED)
+    jobs = {
+        "scores": client.jobs.score(MODEL, file, explain=True),
+        "generated": client.jobs.generate(MODEL, GENERATED, seed=SEED),
+        "augmented": client.jobs.augment(MODEL, few, per_row=PER_ROW, seed=SEED),
+    }
+    for name, job in jobs.items():
+        with console.progress(f"   {job.view.kind:<9}") as tell:
+            job.wait(progress=of_job(tell))
+        job.results().save(home / f"{name}.parquet")
+    return jobs
+
+
+def _show_anomalies(job: Job, given: pa.Table, console: Console) -> None:
+    summary = job.view.summary or {}
+    print(
+        f"\nThe ten least likely of {given.num_rows:,} held-out rows ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
+    )
+    rows = job.anomalies(ANOMALIES)
+    console.table(
+        ["row", "nelbo", "p-value", "because of (each column's share in nats)"],
+        [[row.row, f"{row.nelbo:.1f}", f"{row.p_value:.5f}", _because(row, given)] for row in rows],
+    )
+
+
+def _because(row: Anomaly, given: pa.Table) -> str:
+    """The columns with the highest terms, with the values that they hold."""
+    highest = sorted(row.terms.items(), key=lambda term: -term[1])[:TERMS]
+    values = given.slice(row.row, 1)
+    return ", ".join(f"{name} = {values[name][0].as_py()} ({term:.1f})" for name, term in highest)
+
+
+def _show_quality(client: Client, console: Console) -> None:
+    metrics = client.models.version(MODEL, "champion").metrics
+    print(
+        "\nSynthetic rows beside fresh real ones, both held against the training rows (as close as the right column is good):"
+    )
+    console.table(
+        ["", "synthetic", "real"],
+        [[words, f"{metrics[name]:.2f}", f"{metrics[f'{name}_floor']:.2f}"] for name, words in MEASURES.items()],
+    )
+
+
+def _show_places(settings: Settings, jobs: dict[str, Job], console: Console) -> None:
+    home = settings.home
+    print(f"\nFiles in {home}:")
+    print(f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact, {MODEL}/report.html what it is worth")
+    path = settings.database.removeprefix("sqlite:///")
+    query = QUERY.format(job=jobs["scores"].id)
+    if path == settings.database:
+        print(f"In the database, try:\n{query}")
+        return
+    print(f"  the database is {path}; try, with sqlite3 or any other client,\n\n{query}\n")
+    with closing(sqlite3.connect(path)) as database:
+        found = database.execute(query)
+        console.table([column[0] for column in found.description], found.fetchall())
