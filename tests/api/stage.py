@@ -32,6 +32,7 @@ from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
+from nelbo.store.session import Database
 
 SCHEMA = Schema(
     columns=(
@@ -102,8 +103,7 @@ class Stage:
         return self.ask("POST", path, **given)
 
     def model(self, name: str = "adult", owner: str = "local", state: Any = "ready") -> catalog.VersionEntry:
-        given = manifest(name).model_dump(mode="json")
-        return catalog.add_version(self.service.database, owner, name, given, "d" * 64, state=state)
+        return add_model(self.service.database, name, owner, state)
 
     def file(self, content: bytes = CSV, name: str = "people.csv", headers: dict[str, str] | None = None) -> str:
         """The id of a file that is ready."""
@@ -135,31 +135,40 @@ class Stage:
         return job_id
 
     def work_off(self, errors: Collection[int] = ()) -> int:
-        """Claim and commit all that is queued, as a worker does; the number of chunks."""
-        database = self.service.database
-        chunks = 0
-        while (claim := ledger.claim(database, "test", lease_s=60)) is not None:
-            outcome = results.finish(database, claim) if claim.stage == "finish" else _outcome(claim, errors)
-            assert ledger.commit(database, claim, outcome)
-            chunks += 1
-        return chunks
+        return work_off(self.service.database, errors)
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Work off what is submitted, on a thread, until the block ends."""
-        over = threading.Event()
 
-        def work() -> None:
-            while not over.wait(0.02):
-                self.work_off()
+def add_model(database: Database, name: str = "adult", owner: str = "local", state: Any = "ready") -> catalog.VersionEntry:
+    """Register a version whose artifact is nowhere, for the API never opens one."""
+    return catalog.add_version(database, owner, name, manifest(name).model_dump(mode="json"), "d" * 64, state=state)
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+
+def work_off(database: Database, errors: Collection[int] = ()) -> int:
+    """Claim and commit all that is queued, as a worker does, with errors for these rows; the number of chunks."""
+    chunks = 0
+    while (claim := ledger.claim(database, "test", lease_s=60)) is not None:
+        outcome = results.finish(database, claim) if claim.stage == "finish" else _outcome(claim, errors)
+        assert ledger.commit(database, claim, outcome)
+        chunks += 1
+    return chunks
+
+
+@contextmanager
+def working(database: Database, errors: Collection[int] = ()) -> Iterator[None]:
+    """Work off what is submitted, on a thread, until the block ends."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.02):
+            work_off(database, errors)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from api.auth import make_key
 from api.middleware import MAX_BODY_BYTES
 from nelbo.errors import problem_types
-from tests.api.stage import ROWS, Stage, description, open_stage, packed, settings_for
+from tests.api.stage import ROWS, Stage, description, open_stage, packed, settings_for, working
 
 NOBODY = "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
 FILE, MODEL, JOB = f"/v1/files/{NOBODY}", "/v1/models/nothing", f"/v1/jobs/{NOBODY}"
@@ -228,7 +228,7 @@ def test_a_listed_answer_is_given(small: Stage, operation: str, status: int) -> 
 
 def test_a_job_that_finishes_in_time_is_answered_at_once(small: Stage) -> None:
     small.model()
-    with small.working():
+    with working(small.service.database):
         response = small.post("/v1/jobs", json=GENERATE, headers={"Prefer": "wait=20"})
     assert response.status_code == 200
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nelbo.store import ledger
-from tests.api.stage import ROWS, Stage
+from tests.api.stage import ROWS, Stage, working
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 25_000, "seed": 7}
 
@@ -74,7 +74,7 @@ def test_a_key_belongs_to_one_request(stage: Stage) -> None:
 @pytest.mark.parametrize("preference", ["wait=20", "respond-async, wait=20", 'wait="20"', "handling=lenient; x, Wait = 20"])
 def test_a_wait_is_answered_as_soon_as_the_job_has_finished(stage: Stage, preference: str) -> None:
     stage.model()
-    with stage.working():
+    with working(stage.service.database):
         sent = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "rows": ROWS}, headers={"Prefer": preference})
     assert (sent.status_code, sent.json()["state"]) == (200, "succeeded")
     assert sent.headers["preference-applied"] == "wait=20"

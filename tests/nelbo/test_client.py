@@ -1,0 +1,407 @@
+"""The HTTP client against a real service."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import nelbo
+from api.auth import make_key
+from nelbo.client import Client, find_url
+from nelbo.errors import (
+    Conflict,
+    Gone,
+    IdempotencyMismatch,
+    InvalidArtifact,
+    InvalidInput,
+    InvalidRequest,
+    JobFailed,
+    NelboError,
+    NotAuthenticated,
+    NotFound,
+    NotReady,
+    TooLarge,
+    Unavailable,
+)
+from nelbo.files import open_table
+from nelbo.jobs import GenerateRequest, Job
+from nelbo.settings import Settings
+from nelbo.store import ledger
+from nelbo.store.session import Database, connect
+from tests.api.serving import served
+from tests.api.stage import CSV, ROWS, add_model, settings_for, work_off, working
+
+
+@dataclass
+class Scene:
+    """A client of a service, and the service's database."""
+
+    client: Client
+    database: Database
+    home: Path
+
+
+@pytest.fixture
+def scene(tmp_path: Path, sqlite_url: str) -> Iterator[Scene]:
+    """A service with the model `adult`, whose work nobody does yet."""
+    database = connect(sqlite_url)
+    with served(settings_for(tmp_path, sqlite_url)) as url, Client(url, pause_s=0.01) as client:
+        add_model(database)
+        yield Scene(client, database, tmp_path)
+    database.dispose()
+
+
+@pytest.fixture
+def busy(scene: Scene) -> Iterator[Scene]:
+    """The same with a worker."""
+    with working(scene.database):
+        yield scene
+
+
+def test_the_whole_road(scene: Scene) -> None:
+    with working(scene.database, errors=(1,)):
+        walk(scene)
+
+
+def walk(busy: Scene) -> None:
+    (busy.home / "people.csv").write_bytes(CSV)
+    sent: list[tuple[int, int | None]] = []
+    file = busy.client.files.upload(busy.home / "people.csv", progress=lambda done, size: sent.append((done, size)))
+    assert sent[-1] == (len(CSV), len(CSV))
+    assert busy.client.files.wait(file).state == "ready"
+
+    seen: list[Job] = []
+    job = busy.client.jobs.score("adult", file, alpha=0.3, explain=True).wait(progress=seen.append)
+    assert (job.state, job.view.progress.rows_failed, seen[-1].state) == ("succeeded", 1, "succeeded")
+    assert [(error.row, error.code) for error in job.errors()] == [(1, "not-a-number")]
+    (worst, _) = job.anomalies(2)
+    assert worst.row == 2
+    assert worst.nelbo == pytest.approx(sum(worst.terms.values()) + worst.kl)
+    assert job.results().to_arrow()["row"].to_pylist() == [0, 2]
+    assert list(job.results().to_pandas().columns) == ["row", "nelbo", "p_value", "anomaly", "term_age", "term_job", "kl"]
+    assert sum(batch.num_rows for batch in job.results().batches()) == 2
+
+    busy.client.jobs.delete(job.id)
+    with pytest.raises(Gone):
+        busy.client.jobs.get(job.id)
+    busy.client.files.delete(file.id)
+    assert list(busy.client.files.list()) == []
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl"])
+def test_results_are_saved_in_the_format_of_the_suffix(busy: Scene, suffix: str) -> None:
+    job = busy.client.jobs.generate("adult", 100).wait()
+    saved = job.results().save(busy.home / f"made{suffix}")
+    with open_table(saved) as table:
+        assert (table.names, sum(batch.num_rows for batch in table.batches())) == (("age", "job"), 100)
+    assert [path.name for path in busy.home.glob(".made*")] == []
+
+
+def test_a_format_can_be_asked_for_whatever_the_suffix(busy: Scene) -> None:
+    job = busy.client.jobs.generate("adult", 3).wait()
+    saved = job.results("csv").save(busy.home / "made.data")
+    assert saved.read_text().splitlines()[0] == "age,job"
+
+
+def test_a_place_that_cannot_be_written_is_named(busy: Scene) -> None:
+    job = busy.client.jobs.generate("adult", 3).wait()
+    with pytest.raises(NotFound, match=r"missing/made\.csv cannot be written"):
+        job.results().save(busy.home / "missing" / "made.csv")
+    with pytest.raises(InvalidInput, match="wrong suffix"):
+        job.results().save(busy.home / "made.xlsx")
+
+
+def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    pa.parquet.write_table(table, busy.home / "people.parquet")
+    with pa.ipc.new_stream(str(busy.home / "people.arrows"), table.schema) as writer:
+        writer.write_table(table)
+    given = [ROWS, table, table.to_pandas(), busy.home / "people.parquet", str(busy.home / "people.arrows")]
+    for data in given:
+        job = busy.client.jobs.augment("adult", data, per_row=2).wait()
+        assert job.results().to_arrow().column_names == ["row", "copy", "age", "job"]
+    with pytest.raises(InvalidInput, match="set is not a table"):
+        busy.client.jobs.reconstruct("adult", {1, 2})
+
+
+def test_cells_of_python_numpy_and_pandas_become_json(scene: Scene) -> None:
+    cells = [np.int64(2**60), np.float32(0.5), np.nan, pd.NaT, float("inf"), date(2026, 1, 2), None, np.bool_(True)]
+    cells += [pd.Timestamp("2026-01-02T03:04:05Z"), datetime(2026, 1, 2)]
+    scene.client.jobs.score("adult", [{"id": cell, "age": 1, "job": "x"} for cell in cells])
+    claim = ledger.claim(scene.database, "test", lease_s=60)
+    assert claim is not None
+    assert claim.inline is not None
+    times = ["2026-01-02T03:04:05+00:00", "2026-01-02T00:00:00"]
+    texts = [str(2**60), "0.5", None, None, "inf", "2026-01-02", None, "true", *times]
+    assert [row["id"] for row in claim.inline] == texts
+
+
+def test_jobs_are_watched_cancelled_and_queued_again(scene: Scene) -> None:
+    job = scene.client.jobs.generate("adult", 20_000, seed=3)
+    assert repr(job) == f"Job({job.id}, generate, queued, 0 of 20,000 rows)"
+    with pytest.raises(NotReady, match="it goes on"):
+        job.wait(timeout_s=0.2)
+    assert job.cancel().state == "cancelled"
+    with pytest.raises(JobFailed, match="was cancelled"):
+        job.wait()
+    with pytest.raises(JobFailed):
+        job.results().to_arrow()
+    scene.client.jobs.retry(job.id)
+    work_off(scene.database)
+    assert job.wait().finished
+    with pytest.raises(Conflict):
+        scene.client.jobs.cancel(job.id)
+    assert [found.id for found in scene.client.jobs.list(state="succeeded", kind="generate")] == [job.id]
+    assert list(scene.client.jobs.list(kind="score")) == []
+
+
+def test_models_are_listed_aliased_and_deleted(scene: Scene) -> None:
+    add_model(scene.database)
+    assert scene.client.models.get("adult").aliases == {"champion": 2}
+    assert scene.client.models.set_alias("adult", "good", 1).aliases == {"champion": 2, "good": 1}
+    assert scene.client.models.version("adult", "good").version == 1
+    assert [version.version for version in scene.client.models.versions("adult")] == [2, 1]
+    scene.client.models.delete("adult", 1)
+    scene.client.models.delete("adult")
+    assert list(scene.client.models.list()) == []
+
+
+def test_lists_of_any_length_are_read_page_by_page(scene: Scene) -> None:
+    for number in range(120):
+        add_model(scene.database, f"m{number:03d}")
+    assert [model.name for model in scene.client.models.list()][1:] == [f"m{number:03d}" for number in range(120)]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.artifacts import linear_artifact
+
+    return linear_artifact(tmp_path_factory.mktemp("artifact"))
+
+
+def test_a_folder_is_pushed_and_verified(busy: Scene, artifact: Path) -> None:
+    sent: list[int] = []
+    version = busy.client.models.push(artifact, progress=lambda done, size: sent.append(done))
+    assert (version.model, version.version, version.state) == ("linear", 1, "ready")
+    assert sent[-1] > 1_000
+    assert busy.client.models.push(artifact, name="other").model == "other"
+
+
+def test_a_rejected_push_says_why(scene: Scene, artifact: Path) -> None:
+    pushed = scene.client.models.push(artifact, wait=False)
+    claim = ledger.claim(scene.database, "test", lease_s=60)
+    assert claim is not None
+    ledger.fail(scene.database, claim, "score.onnx holds an operator that is not allowed")
+    with pytest.raises(InvalidArtifact, match=r"linear@1 was rejected: score\.onnx"):
+        scene.client.models.wait(pushed)
+
+
+def test_a_rejected_file_says_why(scene: Scene) -> None:
+    (scene.home / "people.csv").write_bytes(CSV)
+    file = scene.client.files.upload(scene.home / "people.csv", delimiter=",", encoding="utf-8", decimal=".")
+    claim = ledger.claim(scene.database, "test", lease_s=60)
+    assert claim is not None
+    ledger.fail(scene.database, claim, "line 2 has 3 cells")
+    with pytest.raises(InvalidInput, match=r"people\.csv: line 2 has 3 cells"):
+        scene.client.files.wait(file)
+
+
+def test_problems_become_the_errors_that_they_were(scene: Scene) -> None:
+    jobs = scene.client.jobs
+    with pytest.raises(NotFound, match="did you mean adult"):
+        jobs.generate("adlut", 1)
+    with pytest.raises(TooLarge, match="max_job_rows"):
+        jobs.generate("adult", 10**9)
+    with pytest.raises(InvalidInput, match="lacks"):
+        jobs.score("adult", [{"age": 1}])
+    with pytest.raises(NotFound, match=r"no job no such\?job"):
+        jobs.get("no such?job")
+    with pytest.raises(NotFound, match="cannot be read"):
+        scene.client.files.upload(scene.home / "missing.csv")
+    jobs.submit(GenerateRequest(model="adult", n=1), idempotency_key="k")
+    with pytest.raises(IdempotencyMismatch):
+        jobs.submit(GenerateRequest(model="adult", n=2), idempotency_key="k")
+    with pytest.raises(InvalidRequest) as refused:
+        jobs.submit(GenerateRequest.model_construct(kind="generate", model="adult", n=0, seed=0))
+    assert refused.value.fields[0].pointer == "/body/generate/n"
+
+
+@pytest.mark.parametrize("ask", [{"alpha": 2.0}, {"fdr": 0.0}])
+def test_what_cannot_be_asked_is_refused_before_anything_is_sent(scene: Scene, ask: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(ask))):
+        scene.client.jobs.score("adult", scene.home / "missing.csv", **ask)
+
+
+def test_a_key_is_sent(tmp_path: Path, sqlite_url: str) -> None:
+    key, line = make_key("ada")
+    (tmp_path / "keys").write_text(line)
+    with served(settings_for(tmp_path, sqlite_url, api_keys_file=tmp_path / "keys")) as url:
+        with Client(url, api_key=key) as client:
+            assert list(client.jobs.list()) == []
+        with Client(url) as client, pytest.raises(NotAuthenticated, match="API key"):
+            list(client.jobs.list())
+
+
+def test_without_a_service_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"no Nelbo service is running .*; start one with `nelbo up` or set NELBO_URL"):
+        Client(settings=Settings(home=tmp_path))
+    with Client("http://127.0.0.1:1", retries=1, pause_s=0.0) as client, pytest.raises(Unavailable) as refused:
+        list(client.jobs.list())
+    assert "no Nelbo service answers at http://127.0.0.1:1 (" in refused.value.message
+    assert "`nelbo up`" in refused.value.message
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host", "http://", "http://[::1", "http://host:port"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="is not the address of a service"):
+        Client(url)
+
+
+def test_a_running_service_is_found_by_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path)
+    assert find_url(settings) is None
+    record = tmp_path / "up.json"
+    record.write_text(json.dumps({"url": "http://127.0.0.1:8765", "pid": os.getpid()}))
+    assert find_url(settings) == "http://127.0.0.1:8765"
+    assert find_url(settings.model_copy(update={"url": "http://elsewhere"})) == "http://elsewhere"
+    ended = os.fork()
+    if ended == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    for stale in (json.dumps({"url": "http://127.0.0.1:8765", "pid": ended}), "{", "[]", '{"pid": "x"}'):
+        record.write_text(stale)
+        assert find_url(settings) is None
+    monkeypatch.setenv("NELBO_URL", "http://from-environment:1")
+    with nelbo.Client() as client:
+        assert client.url == "http://from-environment:1"
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Script(BaseHTTPRequestHandler):
+    """A stranger on the port: answers, one after the other, what the test wrote down; None cuts the connection."""
+
+    answers: ClassVar[list[Answer | None]] = []
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((f"{self.command} {self.path}", self.headers.get("Idempotency-Key")))
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = self.answers.pop(0)
+        if answer is None:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        status, headers, body = answer
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent."""
+
+
+@contextmanager
+def scripted(*answers: Answer | None) -> Iterator[Client]:
+    Script.answers, Script.seen = list(answers), []
+    with HTTPServer(("127.0.0.1", 0), Script) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with Client(f"http://127.0.0.1:{server.server_port}", retries=3, pause_s=0.01) as client:
+                yield client
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def accepted() -> Answer:
+    progress = {"rows": 1, "rows_done": 0, "rows_failed": 0}
+    job: dict[str, Any] = {
+        "id": "j",
+        "kind": "generate",
+        "state": "queued",
+        "model": "m@1",
+        "params": {},
+        "file": None,
+        "summary": None,
+    }
+    job |= {"progress": progress, "threshold": None, "problem": None, "cancel_requested": False, "created_at": 0.0}
+    return 202, {}, json.dumps(job | {"started_at": None, "finished_at": None}).encode()
+
+
+def test_a_submission_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
+    away = (503, {"Retry-After": "0"}, b"")
+    with scripted(None, away, accepted()) as client:
+        assert client.jobs.generate("m", 1).id == "j"
+    keys = {key for _, key in Script.seen}
+    assert len(Script.seen) == 3
+    assert len(keys) == 1
+    assert None not in keys
+
+
+def test_what_is_not_safe_to_repeat_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(CSV)
+    answers: tuple[Answer | None, ...] = (None, (502, {}, b""))
+    for answer in answers:
+        with scripted(answer, accepted()) as client, pytest.raises(Unavailable):
+            client.files.upload(tmp_path / "a.csv")
+        assert len(Script.seen) == 1
+
+
+def test_a_refusal_that_passes_is_waited_for_and_one_that_stays_is_told() -> None:
+    full = {"type": "/problems/unavailable", "detail": "the queue is full", "errors": []}
+    busy = (429, {"Retry-After": "0", "Content-Type": "application/problem+json"}, json.dumps(full).encode())
+    with scripted(busy, busy, accepted()) as client:
+        client.jobs.generate("m", 1)
+    with scripted(*[busy] * 4) as client, pytest.raises(Unavailable, match="the queue is full"):
+        client.jobs.generate("m", 1)
+
+
+def test_a_deletion_whose_answer_was_lost_is_done() -> None:
+    gone: Answer = (410, {}, json.dumps({"type": "/problems/gone", "detail": "deleted"}).encode())
+    with scripted(None, gone) as client:
+        client.jobs.delete("j")
+    with scripted(gone) as client, pytest.raises(Gone):
+        client.jobs.delete("j")
+
+
+def test_a_download_that_breaks_off_is_begun_again(tmp_path: Path) -> None:
+    whole = b"row,nelbo\n0,1.5\n"
+    cut = (200, {"Content-Length": "1000"}, whole[:5])
+    with scripted(accepted(), cut, (200, {}, whole)) as client:
+        client.jobs.get("j").results().save(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'{"detail": 1}', b'{"type": 5, "detail": ""}'])
+def test_a_stranger_on_the_port_is_told_apart(body: bytes) -> None:
+    with scripted((500, {}, body)) as client, pytest.raises(Unavailable, match="is a Nelbo service there"):
+        client.jobs.get("j")
+
+
+def test_an_error_of_a_newer_service_keeps_its_words() -> None:
+    newer = json.dumps({"type": "/problems/not-invented-yet", "detail": "some words"}).encode()
+    with scripted((409, {}, newer)) as client, pytest.raises(NelboError, match="some words"):
+        client.jobs.get("j")
+
+
+def test_nelbo_alone_does_not_load_the_client() -> None:
+    assert nelbo.Client is Client
