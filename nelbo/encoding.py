@@ -32,7 +32,7 @@ class RowError:
     """Why a row cannot be used: its first column that does not hold what the schema says."""
 
     row: int
-    column: str
+    column: str | None
     code: str
     message: str
 
@@ -53,7 +53,7 @@ class Encoded:
 
 
 def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
-    """Encode a batch whose first row has the number first_row. Columns are found by name; others are ignored."""
+    """Encode a batch that passed check_columns and whose first row has the number first_row."""
     numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
     codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
     faults: dict[str, Cells] = {}

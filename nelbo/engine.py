@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, read_artifact
+from nelbo.cells import Array
 from nelbo.encoding import Encoded, RowError, decode, encode
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
@@ -85,7 +86,7 @@ class Engine:
         return outputs
 
     def p_value(self, nelbo: Floats) -> Floats:
-        """Conformal p-values: (1 + #{calibration scores >= nelbo}) / (n + 1); valid for exchangeable rows (Vovk et al. 2005)."""
+        """Conformal p-values (1 + #{calibration scores >= nelbo}) / (n + 1), valid for exchangeable rows (Vovk et al. 2005)."""
         n = len(self._calibration)
         at_least = n - np.searchsorted(self._calibration, nelbo, side="left")
         return np.asarray((1.0 + at_least) / (n + 1.0), dtype=np.float64)
@@ -126,8 +127,10 @@ def augment(engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int,
     """`per_row` copies of each row: z from q(z|x), x from p(x|z). Copy k of row i depends on the seed, row i and k only."""
     given = encode(batch, engine.schema, first_row)
     draws = np.stack([_uniforms(engine, seed, COPIES + k, given.rows) for k in range(per_row)], axis=1)
-    repeated = Encoded(*(np.repeat(cells, per_row, axis=0) for cells in (given.numbers, given.codes, given.rows)), given.errors)
-    draws = draws.reshape(len(repeated.rows), -1)
+    repeated = Encoded(
+        np.repeat(given.numbers, per_row, axis=0), np.repeat(given.codes, per_row, axis=0), np.repeat(given.rows, per_row), []
+    )
+    draws = draws.reshape(len(repeated.rows), draws.shape[-1])
     every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
     made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check), engine.schema)
     copies = np.tile(np.arange(per_row), len(given.rows))
@@ -153,7 +156,7 @@ def reconstruct(
     keep = np.zeros_like(observed) if denoise else observed
     draws = _uniforms(engine, seed, FILLED, given.rows)
     made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check), engine.schema)
-    source = batch.take(pa.array(given.rows - first_row))
+    source = batch.take(given.rows - first_row)
     columns = {}
     for column in engine.schema.columns:
         if column.kind != "identifier":
@@ -165,9 +168,7 @@ def reconstruct(
     return Made(_with_row_numbers({"row": given.rows}, pa.RecordBatch.from_pydict(columns)), given.errors)
 
 
-def _unknown_categories(
-    engine: Engine, given: Encoded, columns: dict[str, pa.Array], source: pa.RecordBatch
-) -> dict[str, pa.Array]:
+def _unknown_categories(engine: Engine, given: Encoded, columns: dict[str, Array], source: pa.RecordBatch) -> dict[str, Array]:
     """Categories that the model does not know are observed all the same: columns with them, each with its own text put back."""
     found = {}
     for i, column in enumerate(engine.schema.categoricals):
@@ -213,7 +214,7 @@ def _joined(engine: Engine, parts: list[list[NDArray[Any]]]) -> Cells:
 
 
 def _fixed(engine: Engine, check: Check | None, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
-    """Cut arrays into batches of the one fixed number of rows; the last is padded with its own first row. Yields (rows, parts …)."""
+    """Batches of the one fixed number of rows as (rows, parts …); the last is padded with its own first row."""
     batch = engine.manifest.batch
     for start in range(0, len(arrays[0]), batch):
         if check is not None:
@@ -226,7 +227,7 @@ def _fixed(engine: Engine, check: Check | None, *arrays: NDArray[Any]) -> Iterat
 
 
 def _uniforms(engine: Engine, seed: int, stream: int, rows: Integers) -> Floats:
-    """Uniform numbers in [0, 1), float64[n, draws], of each row: Philox (Salmon et al. 2011) keyed by seed and stream, counted by row.
+    """Uniform numbers in [0, 1), float64[n, draws]: Philox (Salmon et al. 2011) keyed by seed and stream, counted by row.
 
     Row r owns the counters r * blocks … (r + 1) * blocks - 1, so that its numbers depend on nothing but seed, stream and r.
     """
@@ -258,7 +259,7 @@ def _observed(engine: Engine, given: Encoded) -> Booleans:
 
 
 def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:
-    """Columns of row numbers before a table's own; a table's own column of the same name keeps its name, ours steps aside."""
+    """Columns of row numbers before a table's own; where a table has a column of that name already, ours steps aside."""
     names = {name: name if name not in rest.schema.names else f"nelbo_{name}" for name in first}
     return pa.RecordBatch.from_arrays(
         [*(pa.array(values, pa.int64()) for values in first.values()), *rest.columns],

@@ -33,9 +33,13 @@ def cross_calibration(schema: Schema, rows: Rows, config: Config, seed: int, pro
 def _fold_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Iterator[NDArray[np.float64]]:
     for fold, (outside, inside) in enumerate(folds(len(rows), FOLDS, seed)):
         seen = _without_unseen(schema, rows, outside)
-        told: Progress = lambda step, steps, held_out, fold=fold: progress(fold * steps + step, FOLDS * steps, held_out)  # noqa: E731
-        vae, _ = fit_rows(schema, seen.take(outside), split_rows(len(outside), config.held_out, seed), config, seed, told)
+        inner = split_rows(len(outside), config.held_out, seed)
+        vae, _ = fit_rows(schema, seen.take(outside), inner, config, seed, _part(progress, fold))
         yield nelbos(vae, coded(vae.likelihoods, seen.take(inside))).numpy()
+
+
+def _part(progress: Progress, fold: int) -> Progress:
+    return lambda step, steps, held_out: progress(fold * steps + step, FOLDS * steps, held_out)
 
 
 def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Rows:

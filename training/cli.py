@@ -1,6 +1,7 @@
 """`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+# Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo.errors import NelboError
 from nelbo.schema import Schema
@@ -79,8 +83,8 @@ def _words(run: Run) -> str:
             f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
             f" {sum(run.seconds.values()):.0f} s",
             f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
-            f"  synthetic rows               columns off by {metrics['shape_error']:.1f} % (fresh real rows"
-            f" {metrics['shape_error_floor']:.1f} %), pairs by {metrics['pair_error']:.1f} % ({metrics['pair_error_floor']:.1f} %)",
+            f"  synthetic columns, pairs     off by {metrics['shape_error']:.1f} %, {metrics['pair_error']:.1f} %",
+            f"  … fresh real rows            off by {metrics['shape_error_floor']:.1f} %, {metrics['pair_error_floor']:.1f} %",
             f"  look at                      {run.artifact.folder / 'report.html'}",
         ]
     )

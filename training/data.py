@@ -1,9 +1,10 @@
-"""The training table: read once for its schema and once for its rows, split by seed into rows to fit, to stop and to calibrate."""
+"""The training table: read for its schema, then for its rows, which a seed splits into rows to fit, to stop, to calibrate."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +139,7 @@ def _taken(batches: Iterator[pa.RecordBatch], kept: NDArray[np.int64] | None) ->
             yield batch
         else:
             inside = kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + batch.num_rows)] - first
-            yield batch.take(pa.array(inside))
+            yield batch.take(inside)
         first += batch.num_rows
 
 
@@ -147,7 +148,7 @@ def _usable(table: pa.Table, schema: Schema) -> tuple[pa.Table, int]:
     if not len(table):
         return table, 0
     encoded = encode(_one_batch(table), schema)
-    return table.take(pa.array(encoded.rows)), len(encoded.errors)
+    return table.take(encoded.rows), len(encoded.errors)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -168,7 +169,7 @@ def _with_categories(schema: Schema, fit: pa.Table, most: int) -> Schema:
     )
 
 
-def _frequent(column: pa.ChunkedArray, schema: Schema, most: int) -> tuple[str, ...]:
+def _frequent(column: "pa.ChunkedArray[Any]", schema: Schema, most: int) -> tuple[str, ...]:
     counts = pc.value_counts(texts(column.combine_chunks(), schema.missing).drop_null())
     by_count = sorted(
         ((-count.as_py(), value.as_py()) for value, count in zip(counts.field("values"), counts.field("counts"), strict=True))

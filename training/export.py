@@ -10,7 +10,7 @@ import onnx
 import torch
 
 from nelbo.artifact import MANIFEST, Artifact, Calibration, Graph, Manifest, read_artifact
-from nelbo.engine import DRAWN, Engine, score_encoded
+from nelbo.engine import DRAWN, Engine, Floats, score_encoded
 from nelbo.errors import InvalidArtifact
 from training.config import Config
 from training.data import Rows, Training
@@ -69,7 +69,7 @@ def check(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:
-    """Each drawn code's interval of the distribution function, by torch from the codes drawn before it, holds its uniform number."""
+    """Each code's interval of the distribution function, by torch from the codes before it, holds its uniform number."""
     manifest, d = engine.manifest, len(vae.likelihoods.columns)
     uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
     u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
@@ -91,7 +91,7 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
         )
 
 
-def _compare(what: str, engine: np.ndarray, expected: np.ndarray) -> None:  # type: ignore[type-arg]
+def _compare(what: str, engine: Floats, expected: Floats) -> None:
     off = np.max(np.abs(engine - expected) / (1 + np.abs(expected)), initial=0.0)
     if not off <= TOLERANCE:
         raise InvalidArtifact(f"{what} of ONNX Runtime and torch differ by {off:.1e}; please report this table's schema")

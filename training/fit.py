@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +87,7 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, held-out nelbo so far)."""
 
 
-def fit_rows(
-    schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress
-) -> tuple[VAE, History]:
+def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress) -> tuple[VAE, History]:
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
     likelihoods = Likelihoods.fit(schema, rows.numbers[split.fit], rows.codes[split.fit])
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
@@ -117,6 +116,7 @@ def fit(
     parameters = [*vae.parameters(), *auxiliary.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98))
+    smooth = cast(VAE, average.module)
     history, best, waited = History(), math.inf, 0
     kept = _state(vae)
     for step, rows in enumerate(_batches(n, plan, generator), start=1):
@@ -133,11 +133,11 @@ def fit(
         optimiser.step()
         average.update_parameters(vae)
         if step % plan.every == 0:
-            held_out = mean_nelbo(average.module, stop)
+            held_out = mean_nelbo(smooth, stop)
             history.add(step, step * plan.batch / n, float((terms.sum(1) + kl - density.sum(1)).mean().detach()), held_out)
             progress(step, plan.steps, held_out)
             if held_out < best:
-                best, waited, kept = held_out, 0, _state(average.module)
+                best, waited, kept = held_out, 0, _state(smooth)
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)

@@ -1,0 +1,171 @@
+"""Laws of the engine, on an artifact whose exact answers are known in closed form."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nelbo.engine import Engine, augment, generate, reconstruct, score
+from nelbo.errors import InvalidArtifact, NotFound
+from tests.artifacts import BATCH, SCHEMA, exact_nelbo, linear_artifact, sample
+
+ROWS = 3 * BATCH + 5
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(linear_artifact(tmp_path_factory.mktemp("artifact")))
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.RecordBatch:
+    return _batch(*sample(ROWS, seed=7))
+
+
+def _batch(numbers: np.ndarray, codes: np.ndarray) -> pa.RecordBatch:  # type: ignore[type-arg]
+    return pa.RecordBatch.from_pydict(
+        {
+            "id": [f"row {i}" for i in range(len(numbers))],
+            "length": numbers[:, 0],
+            "colour": [SCHEMA.categoricals[0].categories[code] for code in codes[:, 0]],
+            "width": numbers[:, 1],
+            "weight": numbers[:, 2],
+        }
+    )
+
+
+def test_nelbo_of_a_linear_model_is_the_exact_negative_log_likelihood(engine: Engine, rows: pa.RecordBatch) -> None:
+    np.testing.assert_allclose(score(engine, rows).nelbo, exact_nelbo(*sample(ROWS, seed=7)), rtol=1e-12)
+
+
+def test_terms_and_kl_add_up_to_the_nelbo(engine: Engine, rows: pa.RecordBatch) -> None:
+    scored = score(engine, rows)
+    np.testing.assert_allclose(scored.terms.sum(1) + scored.kl, scored.nelbo, rtol=1e-12)
+
+
+def test_a_score_depends_on_the_row_alone(engine: Engine, rows: pa.RecordBatch) -> None:
+    whole = score(engine, rows).nelbo
+    one_by_one = np.concatenate([score(engine, rows.slice(i, 1), i).nelbo for i in range(ROWS)])
+    order = np.random.default_rng(0).permutation(ROWS)
+    assert np.array_equal(whole, one_by_one)
+    assert np.array_equal(score(engine, rows.take(order)).nelbo, whole[order])
+
+
+def test_a_p_value_counts_calibration_scores_at_least_as_high(engine: Engine) -> None:
+    calibration = np.array(engine.manifest.calibration.scores)
+    n = len(calibration)
+    at = np.array([calibration[-1] + 1, calibration[-1], calibration[0], calibration[0] - 1])
+    assert engine.p_value(at).tolist() == [1 / (n + 1), 2 / (n + 1), 1.0, 1.0]
+
+
+def test_a_longer_generation_begins_with_the_shorter_one(engine: Engine) -> None:
+    long = generate(engine, 5, 0, ROWS)
+    assert long.slice(0, 10).equals(generate(engine, 5, 0, 10))
+    assert long.slice(20).equals(generate(engine, 5, 20, ROWS - 20))
+    assert not long.equals(generate(engine, 6, 0, ROWS))
+
+
+def test_generated_rows_have_the_moments_of_the_model(engine: Engine) -> None:
+    made = generate(engine, 1, 0, 20_000)
+    numbers = np.column_stack([made.column(name) for name in ("length", "width", "weight")])
+    wanted, _ = sample(200_000, seed=2)
+    np.testing.assert_allclose(numbers.mean(0), wanted.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(numbers.T), np.cov(wanted.T), atol=0.08)
+    shares = {value["values"]: value["counts"] / 20_000 for value in made.column("colour").value_counts().to_pylist()}
+    assert shares == pytest.approx({"red": 0.5263, "green": 0.3158, "blue": 0.1579}, abs=0.02)
+
+
+def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, rows: pa.RecordBatch) -> None:
+    three = pa.Table.from_batches([augment(engine, rows, 0, 3, seed=9).batch])
+    later = augment(engine, rows.slice(40), 40, 1, seed=9).batch
+    first = three.filter(pa.compute.equal(three["copy"], 0)).slice(40)
+    assert first.equals(pa.Table.from_batches([later]))
+    assert three["row"].to_pylist()[:4] == [0, 0, 0, 1]
+
+
+def test_copies_of_a_row_differ_from_each_other(engine: Engine, rows: pa.RecordBatch) -> None:
+    made = augment(engine, rows.slice(0, 1), 0, 50, seed=0).batch
+    assert len(set(made.column("length").to_pylist())) == 50
+
+
+def test_reconstruction_fills_missing_cells_and_leaves_the_others(engine: Engine, rows: pa.RecordBatch) -> None:
+    holes = rows.set_column(1, "length", pa.array([None if i % 2 else v for i, v in enumerate(rows["length"].to_pylist())]))
+    made = reconstruct(engine, holes, 0, seed=1).batch
+    assert made["length"].null_count == 0
+    assert made["length"].to_pylist()[::2] == rows["length"].to_pylist()[::2]
+    for name in ("id", "colour", "width", "weight"):
+        assert made[name].equals(rows[name])
+
+
+def test_the_mode_fills_with_the_conditional_mean(engine: Engine, rows: pa.RecordBatch) -> None:
+    holes = rows.set_column(1, "length", pa.nulls(ROWS, pa.float64()))
+    errors = {
+        mode: np.abs(np.array(reconstruct(engine, holes, 0, 1, mode=mode).batch["length"]) - rows["length"]).mean()
+        for mode in (True, False)
+    }
+    assert errors[True] < errors[False]
+
+
+def test_denoising_replaces_observed_cells_too(engine: Engine, rows: pa.RecordBatch) -> None:
+    made = reconstruct(engine, rows, 0, seed=1, denoise=True).batch
+    assert not set(made["length"].to_pylist()) & set(rows["length"].to_pylist())
+
+
+def test_an_unknown_category_is_scored_and_kept(engine: Engine, rows: pa.RecordBatch) -> None:
+    purple = rows.set_column(2, "colour", pa.array(["purple"] * ROWS))
+    assert (score(engine, purple).nelbo > score(engine, rows).nelbo).all()
+    assert set(reconstruct(engine, purple, 0, seed=0).batch["colour"].to_pylist()) == {"purple"}
+
+
+def test_a_row_that_cannot_be_encoded_is_an_error_and_the_others_are_scored(engine: Engine, rows: pa.RecordBatch) -> None:
+    text = rows.set_column(
+        1, "length", pa.array(["a lot" if i == 3 else str(v) for i, v in enumerate(rows["length"].to_pylist())])
+    )
+    scored = score(engine, text, first_row=100)
+    assert [(error.row, error.column) for error in scored.errors] == [(103, "length")]
+    assert scored.rows.tolist() == [row for row in range(100, 100 + ROWS) if row != 103]
+    assert np.array_equal(scored.nelbo, np.delete(score(engine, rows).nelbo, 3))
+
+
+def test_a_score_that_is_not_finite_is_an_error(engine: Engine, rows: pa.RecordBatch) -> None:
+    far = rows.set_column(1, "length", pa.array([1e200] * ROWS))
+    scored = score(engine, far)
+    assert len(scored.rows) == 0
+    assert {error.code for error in scored.errors} == {"not-finite"}
+
+
+def test_no_rows_give_no_scores(engine: Engine, rows: pa.RecordBatch) -> None:
+    scored = score(engine, rows.slice(0, 0))
+    assert scored.terms.shape == (0, 4)
+    assert generate(engine, 0, 0, 0).num_rows == 0
+    assert augment(engine, rows.slice(0, 0), 0, 2, 0).batch.num_rows == 0
+
+
+def test_work_stops_between_two_batches_when_the_check_raises(engine: Engine, rows: pa.RecordBatch) -> None:
+    calls = []
+
+    def check() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        score(engine, rows, check=check)
+    assert len(calls) == 2
+
+
+def test_a_folder_without_an_artifact_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"no manifest\.json"):
+        Engine.load(tmp_path)
+
+
+def test_a_graph_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    linear_artifact(tmp_path)
+    manifest = (tmp_path / "manifest.json").read_text()
+    old = Engine.load(tmp_path).manifest.graphs["score"].sha256
+    (tmp_path / "score.onnx").write_bytes(b"no graph")
+    (tmp_path / "manifest.json").write_text(manifest.replace(old, hashlib.sha256(b"no graph").hexdigest()))
+    with pytest.raises(InvalidArtifact, match="cannot be loaded"):
+        score(Engine.load(tmp_path), _batch(*sample(1, 0)))

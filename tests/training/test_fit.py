@@ -1,0 +1,79 @@
+"""Fitting learns what the columns say of each other, keeps the best weights, and is the same for the same seed."""
+
+import numpy as np
+import torch
+
+from tests.training.tables import QUICK, made
+from training.config import Config
+from training.fit import Plan, coded, fit_rows, mean_nelbo, nelbos
+from training.prior import Mixture
+
+
+def silent(step: int, steps: int, nelbo: float) -> None:
+    """Nobody watches."""
+
+
+def test_a_fitted_model_beats_independent_columns() -> None:
+    training = made("mixed", rows=2_000)
+    config = Config(min_steps=250, max_steps=250, threads=1)
+    vae, history = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
+    held_out = coded(vae.likelihoods, training.rows.take(training.split.calibrate))
+    fitted = coded(vae.likelihoods, training.rows.take(training.split.fit))
+    independent = 0.0
+    for j in range(fitted[0].shape[1]):
+        counts = np.bincount(fitted[0][:, j], minlength=vae.likelihoods.codes) + 1.0
+        independent -= float(np.log(counts / counts.sum())[held_out[0][:, j]].mean() + held_out[1][:, j].mean())
+    assert mean_nelbo(vae, held_out) < independent - 1.0
+    assert history.held_out[-1] < history.held_out[0]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    training = made("mixed")
+    weights = [
+        fit_rows(training.schema, training.rows, training.split, QUICK, seed, silent)[0].decoder.out for seed in (1, 1, 2)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_prior_is_fitted_to_the_aggregate_posterior_and_lowers_nelbo() -> None:
+    training = made("mixed", rows=1_000)
+    config = Config(min_steps=200, max_steps=200, threads=1)
+    vae, history = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
+    assert isinstance(vae.prior, Mixture)
+    stop = coded(vae.likelihoods, training.rows.take(training.split.stop))
+    assert mean_nelbo(vae, stop) < min(history.held_out) + 0.05
+
+
+def test_rescaling_a_column_moves_every_nelbo_by_exactly_the_log_of_the_factor() -> None:
+    training = made("numbers only")
+    factor = 1024.0
+    scaled = training.rows.numbers * [1.0, 1.0, factor]
+    results = []
+    for numbers in (training.rows.numbers, scaled):
+        rows = type(training.rows)(numbers, training.rows.codes)
+        vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
+        results.append(nelbos(vae, coded(vae.likelihoods, rows)).numpy())
+    present = ~np.isnan(training.rows.numbers[:, 2])
+    np.testing.assert_allclose(results[1] - results[0], np.where(present, np.log(factor), 0.0), atol=1e-9)
+
+
+def test_an_outlier_costs_more_than_any_row_of_the_table() -> None:
+    training = made("numbers only")
+    vae, _ = fit_rows(training.schema, training.rows, training.split, QUICK, 0, silent)
+    inside = nelbos(vae, coded(vae.likelihoods, training.rows)).numpy()
+    rows = training.rows.take(np.arange(5))
+    rows.numbers[:, 0] = [1e2, 1e3, 1e4, 1e6, 1e9]
+    outside = nelbos(vae, coded(vae.likelihoods, rows)).numpy()
+    assert (outside > inside.max()).all()
+    assert (np.diff(outside) > 0).all()
+
+
+def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
+    config = Config()
+    small, large, huge = (Plan.for_rows(n, config) for n in (50, 30_000, 10_000_000))
+    assert small.batch <= 50
+    assert small.steps == config.min_steps
+    assert large.steps * large.batch // 30_000 <= config.epochs
+    assert huge.steps == config.max_steps
+    assert [large.beta(step) for step in (large.warm_up // 2, large.warm_up, large.steps)] == [0.5, 1.0, 1.0]

@@ -1,0 +1,117 @@
+"""Every table's graphs answer as torch does, hold no randomness, nothing of where they were made, and stay small."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from nelbo.engine import Engine, generate, reconstruct, score_encoded
+from nelbo.errors import InvalidArtifact
+from tests.training.tables import KINDS, QUICK, made
+from training.data import Training
+from training.export import check, export
+from training.fit import VAE, coded, fit_rows
+
+Exported = tuple[Training, VAE, Engine]
+
+
+def silent(step: int, steps: int, nelbo: float) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _export(request.param, tmp_path_factory.mktemp("artifact"))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _export("mixed", tmp_path_factory.mktemp("mixed"))
+
+
+def _export(name: str, folder: Path) -> Exported:
+    training = made(name)
+    vae, _ = fit_rows(training.schema, training.rows, training.split, QUICK, 0, silent)
+    export(folder, vae, name, training, QUICK, 0)
+    return training, vae, Engine.load(folder)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
+    training, vae, engine = exported
+    with torch.no_grad():
+        terms, kl = vae.score(*coded(vae.likelihoods, training.rows))
+    nelbo, engine_terms, engine_kl = score_encoded(engine, training.rows.numbers, training.rows.codes)
+    np.testing.assert_allclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(engine_kl, kl.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(nelbo, engine_terms.sum(1) + engine_kl, rtol=1e-12)
+
+
+def test_no_graph_holds_a_random_node_or_a_custom_one(exported: Exported) -> None:
+    for name in exported[2].manifest.graphs:
+        model = onnx.load(exported[2].artifact.graph(name))
+        found = {(node.domain, node.op_type) for node in _nodes(model.graph)}
+        assert not {op for _, op in found if "Random" in op or op in ("Bernoulli", "Multinomial", "Dropout")}
+        assert {domain for domain, _ in found} == {""}
+
+
+def test_no_graph_says_where_it_was_made(exported: Exported) -> None:
+    for name in exported[2].manifest.graphs:
+        content = exported[2].artifact.graph(name).read_bytes()
+        assert b".py" not in content
+        assert b"/" + Path.cwd().parts[1].encode() + b"/" not in content
+
+
+def test_generated_cells_are_of_the_kinds_that_the_schema_names(exported: Exported) -> None:
+    training, vae, engine = exported
+    batch = generate(engine, 3, 0, 500)
+    assert batch.schema.names == [column.name for column in training.schema.modelled]
+    for column in training.schema.categoricals:
+        assert set(map(str, batch[column.name].to_pylist())) <= {"None", *column.categories, "True", "False"}
+    for column, number in zip(training.schema.numbers, vae.likelihoods.fitted_numbers, strict=True):
+        values = np.array([v for v in batch[column.name].to_pylist() if v is not None and column.kind != "datetime"], float)
+        assert ((values >= number.cells[0].low) & (values <= number.cells[-1].high)).all()
+        assert column.kind != "integer" or (values == np.round(values)).all()
+
+
+def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty_in_mode(exported: Exported) -> None:
+    _, _, engine = exported
+    given = generate(engine, 4, 0, 100)
+    made_rows = reconstruct(engine, given, 0, seed=1).batch
+    for name in given.schema.names:
+        for before, after in zip(given[name].to_pylist(), made_rows[name].to_pylist(), strict=True):
+            assert before is None or before == after
+
+
+def test_the_number_of_nodes_does_not_grow_with_the_columns(tmp_path: Path, mixed: Exported) -> None:
+    _, _, wide = _export("many columns", tmp_path)
+    for name in wide.manifest.graphs:
+        few, many = (sum(1 for _ in _nodes(onnx.load(engine.artifact.graph(name)).graph)) for engine in (mixed[2], wide))
+        assert many <= few + 10
+
+
+def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:
+    training, vae, engine = mixed
+    again = export(tmp_path, vae, "mixed", training, QUICK, 0)
+    assert again.graphs == engine.manifest.graphs
+
+
+def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported) -> None:
+    training, vae, engine = mixed
+    kept = vae.decoder.out_bias.clone()
+    vae.decoder.out_bias += torch.randn_like(kept)
+    try:
+        with pytest.raises(InvalidArtifact, match="differ"):
+            check(engine, vae, training.rows)
+    finally:
+        vae.decoder.out_bias.copy_(kept)

@@ -1,0 +1,150 @@
+"""Laws of the column likelihoods: each sums or integrates to one, moves with its scale, and grows beyond the seen range."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from nelbo.schema import Column, Schema
+from training.likelihoods import Likelihoods, Number, fit_number
+
+RNG = np.random.default_rng(0)
+N = 3_000
+COLUMNS: dict[str, tuple[str, NDArray[np.float64]]] = {
+    "normal": ("continuous", RNG.normal(size=N)),
+    "heavy tails": ("continuous", RNG.standard_cauchy(N)),
+    "atom at zero": ("continuous", np.where(RNG.random(N) < 0.6, 0.0, RNG.exponential(size=N))),
+    "few values": ("continuous", RNG.choice([0.5, 1.5, 7.0], N)),
+    "tiny": ("continuous", RNG.normal(size=N) * 1e-9 + 1),
+    "one value": ("continuous", np.full(N, 3.5)),
+    "small integers": ("integer", RNG.poisson(4, N).astype(float)),
+    "large integers": ("integer", RNG.integers(-(10**6), 10**6, N).astype(float)),
+    "integers with an atom": ("integer", np.where(RNG.random(N) < 0.5, 99_999.0, RNG.integers(0, 10**5, N))),
+    "one integer": ("integer", np.full(N, 7.0)),
+    "few rows": ("continuous", RNG.normal(size=25)),
+    "days": ("datetime", RNG.integers(18_000, 20_000, N) * 86_400_000_000.0),
+    "with missing": ("continuous", np.where(RNG.random(N) < 0.3, np.nan, RNG.normal(size=N))),
+    "all missing": ("continuous", np.full(N, np.nan)),
+}
+STEP = {"continuous": 1, "integer": 1, "datetime": 86_400_000_000}
+every_column = pytest.mark.parametrize("name", COLUMNS)
+
+
+def fitted(name: str, scale: float = 1.0) -> tuple[Likelihoods, Number]:
+    kind, values = COLUMNS[name]
+    column = Column.model_validate({"name": "x", "kind": kind, "step": STEP[kind]})
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), values[:, None] * scale, np.zeros((len(values), 0), np.int64))
+    return likelihoods, likelihoods.fitted_numbers[0]
+
+
+def log_p(likelihoods: Likelihoods, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Codes and log p(x) of values under even logits."""
+    numbers = torch.from_numpy(np.asarray(values, dtype=np.float64)[:, None])
+    codes, density = likelihoods.encode(numbers, torch.zeros(len(values), 0, dtype=torch.int64))
+    log_mass = likelihoods.log_prob(torch.zeros(1, len(values), likelihoods.codes)).gather(-1, codes.T[:, :, None])[0, :, 0]
+    return codes[:, 0].numpy(), (log_mass + density[:, 0]).numpy()
+
+
+@every_column
+def test_the_masses_of_the_codes_sum_to_one(name: str) -> None:
+    likelihoods, _ = fitted(name)
+    used = likelihoods.log_prob(torch.randn(1, 5, likelihoods.codes))[0, :, : likelihoods.known[0] + 2]
+    np.testing.assert_allclose(used.exp().sum(-1), 1, atol=1e-5)
+
+
+@every_column
+def test_the_whole_line_has_the_mass_that_missing_leaves(name: str) -> None:
+    """Cell by cell: density x width inside, mass of atoms, geometric or exponential tails in closed form."""
+    likelihoods, number = fitted(name)
+    integral = number.step > 0
+    total = 0.0
+    for cell in number.cells:
+        width = cell.high - cell.low
+        is_atom = cell.code < number.known and number.knots[cell.code, 0] == number.knots[cell.code, -1]
+        inside = cell.low if integral or is_atom else (cell.low + cell.high) / 2
+        if width > 0:
+            total += mass(likelihoods, inside * (number.step or 1.0)) * (1 if is_atom else width)
+    missing = mass(likelihoods, np.nan)
+    assert total + sum(tails(likelihoods, number)) + missing == pytest.approx(1, abs=2e-3)
+
+
+def mass(likelihoods: Likelihoods, value: float) -> float:
+    return float(np.exp(log_p(likelihoods, np.array([value]))[1][0]))
+
+
+def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
+    """Mass to the left and to the right: from the first value outside, a geometric or an exponential series."""
+    low, high = number.cells[0].low, number.cells[-1].high
+    if number.step:
+        outside = ((low - 1) * number.step, high * number.step)
+        return (
+            mass(likelihoods, outside[0]) / -np.expm1(-number.tails[0]),
+            mass(likelihoods, outside[1]) / -np.expm1(-number.tails[1]),
+        )
+    outside = (np.nextafter(low, -np.inf), np.nextafter(high, np.inf))
+    return mass(likelihoods, outside[0]) / number.tails[0], mass(likelihoods, outside[1]) / number.tails[1]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (kind, _) in COLUMNS.items() if kind == "continuous" and name != "all missing"]
+)
+@pytest.mark.parametrize("factor", [2.0**-20, 8.0, 2.0**20])
+def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_atoms(name: str, factor: float) -> None:
+    values = COLUMNS[name][1]
+    likelihoods, number = fitted(name)
+    scaled, _ = fitted(name, factor)
+    codes, before = log_p(likelihoods, values)
+    codes_scaled, after = log_p(scaled, values * factor)
+    atoms = np.append(number.knots[:, 0] == number.knots[:, -1], [False, True])
+    assert np.array_equal(codes, codes_scaled)
+    np.testing.assert_allclose(before - after, np.where(atoms[codes], 0.0, np.log(factor)), atol=1e-6)
+
+
+@every_column
+def test_every_training_value_has_a_known_code(name: str) -> None:
+    likelihoods, number = fitted(name)
+    values = COLUMNS[name][1]
+    codes, density = log_p(likelihoods, values)
+    assert (codes[~np.isnan(values)] < number.known).all()
+    assert (codes[np.isnan(values)] == number.known + 1).all()
+    assert np.isfinite(density).all()
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "all missing"])
+def test_beyond_the_seen_range_the_cost_grows_with_the_distance(name: str) -> None:
+    likelihoods, number = fitted(name)
+    step = number.step or 1.0
+    low, high = number.cells[0].low, number.cells[-1].high
+    span = max(high - low, abs(high), 1.0)
+    distances = np.round(span * np.array([0.01, 0.1, 1, 10, 1e3, 1e6])) + 1
+    for edge, sign in ((high, 1), (low, -1)):
+        codes, cost = log_p(likelihoods, (edge + sign * distances) * step)
+        assert (codes == number.known).all()
+        assert (np.diff(cost) < 0).all()
+
+
+@every_column
+def test_the_quantile_function_of_a_code_stays_inside_the_code(name: str) -> None:
+    likelihoods, number = fitted(name)
+    for code, knots in enumerate(number.knots):
+        values = knots[:-1] + np.linspace(0, 1, 7, endpoint=False)[:, None] * np.diff(knots)
+        values = np.floor(values) if number.step else values
+        codes, _ = log_p(likelihoods, values.ravel() * (number.step or 1.0))
+        assert set(codes) == {code}
+
+
+def test_other_has_the_good_turing_mass_and_missing_is_never_drawn_if_never_seen() -> None:
+    column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
+    codes = np.array([0] * 6 + [1] * 3 + [2])[:, None]
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((10, 0)), codes)
+    n, known, singletons = 10, 3, 1
+    masses = likelihoods.log_prob(torch.randn(1, 1, 5)).exp()[0, 0]
+    assert masses[3].item() == pytest.approx((singletons + 1) / (n + known + 1))
+    assert likelihoods.generated[0].tolist() == [True, True, True, False, False]
+
+
+def test_a_spike_becomes_an_atom_and_repeated_noise_does_not() -> None:
+    values = np.concatenate([np.zeros(500), RNG.normal(size=2_500)])
+    number = fit_number(values, Column(name="x", kind="continuous"))
+    atoms = number.knots[number.knots[:, 0] == number.knots[:, -1]][:, 0]
+    assert atoms.tolist() == [0.0]

@@ -1,0 +1,33 @@
+"""MODEL_CARD.md: what the artifact is, what it may be used for, and what was measured, under the usual headings of model cards."""
+
+import html
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nelbo.artifact import Manifest
+from training.report import words
+
+_MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card as Markdown. It holds no times: equal manifests give equal cards."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {name: getattr(words, name) for name in ("count", "nats", "percent", "small")}
+    environment.filters["plain"] = _plain
+    return environment.get_template("MODEL_CARD.md.j2").render(
+        manifest=manifest,
+        schema=manifest.table_schema,
+        metrics=manifest.metrics,
+        n=len(manifest.calibration.scores),
+        of=words.of,
+    )
+
+
+def _plain(text: str) -> str:
+    """A user's text that Markdown shows as it is."""
+    return _MARKUP.sub(r"\\\1", html.escape(words.shown(text), quote=False))

@@ -1,0 +1,176 @@
+"""Charts as SVG text that stands inside a page: drawn by Vega-Lite without a browser, coloured by the page's style sheet.
+
+Colours are literal here, so that an SVG alone looks right; the page replaces each by a variable for light and dark.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import vl_convert
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from nelbo.schema import Column
+from training.fit import History
+from training.report.figures import Bars, Histogram
+from training.report.words import distinct, nats
+
+Floats = NDArray[np.float64]
+
+REAL, SYNTHETIC, QUIET, INK, LINE = "#3f74b5", "#d0602b", "#8a8780", "#55534e", "#d9d6cf"
+SMALL = 300
+"""Width of a small multiple; the page never draws it wider."""
+_AXIS = {
+    "labelColor": INK,
+    "titleColor": INK,
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+    "titleFontWeight": "normal",
+    "domainColor": LINE,
+    "tickColor": LINE,
+    "gridColor": LINE,
+    "labelOverlap": True,
+}
+_CONFIG: dict[str, Any] = {
+    "background": None,
+    "aria": False,
+    "font": "Helvetica, Arial, sans-serif",
+    "axis": _AXIS,
+    "view": {"stroke": None},
+}
+
+
+def learning_curves(history: History, width: int) -> Markup:
+    """Train and held-out nelbo over epochs, with the best held-out point marked."""
+    epoch, train, held_out = (np.array(values) for values in (history.epoch, history.train, history.held_out))
+    x = alt.X("x:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=True))
+    y = alt.Y("y:Q", title="nelbo, nats", axis=alt.Axis(tickCount=5, domain=False, ticks=False), scale=alt.Scale(zero=False))
+    best = int(np.argmin(held_out))
+    marked = [{"x": epoch[best], "y": held_out[best], "text": nats(held_out[best])}]
+    return _svg(
+        alt.layer(
+            alt.Chart(_points(x=epoch, y=train)).mark_line(stroke=QUIET, strokeWidth=1.2).encode(x, y),
+            alt.Chart(_points(x=epoch, y=held_out)).mark_line(stroke=REAL, strokeWidth=2).encode(x, y),
+            alt.Chart(alt.Data(values=marked)).mark_circle(color=REAL, size=70, opacity=1).encode(x, y),
+            alt.Chart(alt.Data(values=marked))
+            .mark_text(color=INK, dy=-12, align="right", dx=4, fontSize=12, fontWeight="bold")
+            .encode(x, y, text="text:N"),
+        ),
+        width,
+        240,
+    )
+
+
+def marginal(column: Column, shape: Histogram | Bars) -> Markup:
+    """A column's values, real beside synthetic."""
+    return _histogram(column, shape) if isinstance(shape, Histogram) else _bars(shape)
+
+
+def _histogram(column: Column, shape: Histogram) -> Markup:
+    """Real as an area, synthetic as a line of steps over it."""
+    is_date = column.kind == "datetime"
+    edges = shape.edges / 1_000 if is_date else shape.edges
+    steps = _points(
+        x=np.concatenate([edges[:1], edges]),
+        real=np.concatenate([[0], shape.real, [0]]),
+        synthetic=np.concatenate([[0], shape.synthetic, [0]]),
+    )
+    axis = alt.Axis(grid=False, tickCount=4, format=alt.Undefined if is_date else _format(edges))
+    scale = alt.Scale(type="utc", nice=False) if is_date else alt.Scale(zero=False, nice=False)
+    x = alt.X("x:T" if is_date else "x:Q", title=None, axis=axis, scale=scale)
+    area = alt.Chart(steps).mark_area(interpolate="step-after", fill=REAL, opacity=0.45)
+    line = alt.Chart(steps).mark_line(interpolate="step-after", stroke=SYNTHETIC, strokeWidth=1.6)
+    y = {"axis": None, "scale": alt.Scale(zero=True)}
+    return _svg(alt.layer(area.encode(x, alt.Y("real:Q", **y)), line.encode(x, alt.Y("synthetic:Q", **y))), SMALL, 130)
+
+
+def _bars(shape: Bars) -> Markup:
+    names = list(distinct(shape.names))
+    values = [
+        {"name": name, "who": who, "share": float(found)}
+        for who, shares in (("real", shape.real), ("synthetic", shape.synthetic))
+        for name, found in zip(names, shares, strict=True)
+    ]
+    labels = alt.Axis(
+        domain=False, ticks=False, labelLimit=102, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
+    )
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar()
+        .encode(
+            alt.X("share:Q", title=None, axis=alt.Axis(format=".0%", tickCount=3, domain=False, ticks=False, labelFlush=False)),
+            alt.Y("name:N", title=None, sort=None, axis=labels, scale=alt.Scale(paddingInner=0.3)),
+            alt.YOffset("who:N", sort=["real", "synthetic"]),
+            alt.Color("who:N", legend=None, scale=alt.Scale(domain=["real", "synthetic"], range=[REAL, SYNTHETIC])),
+        )
+    )
+    return _svg(chart, SMALL, 32 + 17 * len(names))
+
+
+def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
+    """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
+    low, high = np.quantile(found, (0.001, 0.999), method="closest_observation")
+    counts, edges = np.histogram(found, 40, (low, high) if high > low else None)
+    x = alt.X("x:Q", title="nelbo, nats", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=False, nice=False))
+    room_for_labels = alt.Scale(domain=[0, 1.3 * counts.max()], nice=False)
+    y = alt.Y("rows:Q", title="rows", axis=alt.Axis(tickCount=4, domain=False, ticks=False), scale=room_for_labels)
+    bars = alt.Chart(_points(x=edges[:-1], x2=edges[1:], rows=counts, zero=0 * counts)).mark_bar(fill=REAL, opacity=0.75)
+    layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
+    for i, (alpha, nelbo) in enumerate(reversed(marks)):
+        at = alt.Chart(alt.Data(values=[{"x": nelbo, "text": f"α = {alpha}: {nats(nelbo)}"}])).encode(x)
+        layers.append(at.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5).encode(y=alt.value(18 * i), y2=alt.value("height")))
+        layers.append(
+            at.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold").encode(
+                y=alt.value(18 * i + 6), text="text:N"
+            )
+        )
+    return _svg(alt.layer(*layers), width, 240)
+
+
+def terms(names: Sequence[str], values: Floats, kl: float | None, width: int) -> Markup:
+    """Mean terms as bars in the given order, then the KL where it is given."""
+    labels = list(distinct(names))
+    rows = [
+        {"name": name, "nats": float(value), "text": nats(value), "colour": REAL}
+        for name, value in zip(labels, values, strict=True)
+    ]
+    if kl is not None:
+        rows.append({"name": next(iter(distinct(["KL, what z says"]))), "nats": kl, "text": nats(kl), "colour": SYNTHETIC})
+    room = min(width // 3, 16 + 7 * max(len(str(row["name"])) for row in rows))
+    axis = alt.Axis(
+        domain=False, ticks=False, labelLimit=room - 14, minExtent=room, maxExtent=room, labelPadding=6, labelOverlap=False
+    )
+    y = alt.Y("name:N", title=None, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.35))
+    reach = [min(0.0, *(row["nats"] for row in rows)), max(0.0, *(row["nats"] for row in rows))]
+    span = (reach[1] - reach[0]) or 1.0
+    domain = [reach[0] - (0.2 * span if reach[0] < 0 else 0), reach[1] + 0.2 * span]
+    x = alt.X("nats:Q", title=None, axis=None, scale=alt.Scale(domain=domain, nice=False))
+    bars = alt.Chart(alt.Data(values=rows))
+    layers = [bars.mark_bar().encode(x, y, alt.Color("colour:N", scale=None))]
+    for side, align, dx in (("datum.nats >= 0", "left", 5), ("datum.nats < 0", "right", -5)):
+        layers.append(
+            bars.transform_filter(side).mark_text(color=INK, align=align, dx=dx, fontSize=11).encode(x, y, text="text:N")
+        )
+    return _svg(alt.layer(*layers), width, 24 + 20 * len(rows))
+
+
+def _points(**columns: NDArray[Any]) -> alt.Data:
+    names = list(columns)
+    return alt.Data(
+        values=[dict(zip(names, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
+    )
+
+
+def _format(edges: Floats) -> Any:
+    """Few digits: 1.5M and 2e-7, and Vega's own choice for sizes between."""
+    largest = np.abs(edges).max()
+    return "~s" if largest >= 1e5 else ".1e" if 0 < largest < 1e-3 else alt.Undefined
+
+
+def _svg(chart: alt.Chart | alt.LayerChart, width: int, height: int) -> Markup:
+    """Draw a chart of that size in pixels, with all its labels. Vega escapes every text that it draws."""
+    sized = chart.properties(width=width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=2)
+    drawn = vl_convert.vegalite_to_svg(sized.to_dict(validate=False), config=_CONFIG, allowed_base_urls=[])
+    return Markup(drawn)

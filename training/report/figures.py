@@ -1,0 +1,255 @@
+"""The numbers behind the report: marginals, scores of held-out rows, thresholds, the worst rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.cells import texts
+from nelbo.engine import Engine, score_encoded
+from nelbo.schema import Column, Schema
+from training.data import Rows, Training
+from training.evaluate import Evaluation, shape_error
+from training.report.words import shown
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+MOST_CELLS = 100_000
+LEAST_ROWS = 500
+"""Held-out rows are explained until so many cells are, but so many rows at least."""
+BINS = 30
+RANGE = (0.005, 0.995)
+"""Quantiles of the real numbers between which a histogram is drawn."""
+TOP = 12
+WORST = 20
+COSTLY = 3
+VALUES = 24
+"""Values of a row that are shown beside its costly ones."""
+ALPHAS = (0.05, 0.01)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of the present cells between edges float[b + 1], as real[b] and synthetic[b]; `beyond` are those outside."""
+
+    edges: Floats
+    real: Floats
+    synthetic: Floats
+    beyond: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Shares of the present cells in the most frequent categories; `rest` and `others` are those in the `more` rarer ones."""
+
+    names: tuple[str, ...]
+    real: Floats
+    synthetic: Floats
+    more: int
+    rest: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """One column, real beside synthetic. `off` is its shape error in percent, `floor` the same for fresh real rows.
+
+    `missing` are the shares of missing cells (real, synthetic). There is no shape where all real cells are missing, or where
+    the numbers span more than a float64 holds.
+    """
+
+    column: Column
+    off: float
+    floor: float
+    missing: tuple[float, float]
+    shape: Histogram | Bars | None
+
+
+def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Marginal]:
+    """All columns in the schema's order, or the `most` that are furthest off where there are more."""
+    real, fresh, synthetic = evaluation.fit, evaluation.fresh, evaluation.synthetic
+    ways = [(column, *(_alone(rows, schema, column) for rows in (real, fresh, synthetic))) for column in schema.modelled]
+    off = {column.name: shape_error(a, c) for column, a, _, c in ways}
+    if len(ways) > most:
+        ways = sorted(ways, key=lambda way: (-off[way[0].name], way[0].name))[:most]
+    return [Marginal(column, off[column.name], shape_error(a, b), *_compared(column, a, c)) for column, a, b, c in ways]
+
+
+def _alone(rows: Rows, schema: Schema, column: Column) -> Rows:
+    """One column of encoded rows."""
+    none = slice(0, 0)
+    if column in schema.numbers:
+        at = schema.numbers.index(column)
+        return Rows(rows.numbers[:, at : at + 1], rows.codes[:, none])
+    at = schema.categoricals.index(column)
+    return Rows(rows.numbers[:, none], rows.codes[:, at : at + 1])
+
+
+def _compared(column: Column, real: Rows, synthetic: Rows) -> tuple[tuple[float, float], Histogram | Bars | None]:
+    both = (real, synthetic)
+    if real.numbers.shape[1]:
+        numbers = [rows.numbers[:, 0] for rows in both]
+        present = [values[~np.isnan(values)] for values in numbers]
+        return _absent(numbers, present), _histogram(column, *present)
+    codes = [rows.codes[:, 0] for rows in both]
+    known = [values[values <= len(column.categories)] for values in codes]
+    return _absent(codes, known), _bars(column, *known)
+
+
+def _absent(given: list[NDArray[np.generic]], present: list[NDArray[np.generic]]) -> tuple[float, float]:
+    real, synthetic = (1 - len(b) / max(1, len(a)) for a, b in zip(given, present, strict=True))
+    return real, synthetic
+
+
+def _histogram(column: Column, real: Floats, synthetic: Floats) -> Histogram | None:
+    edges = _edges(column, real)
+    if edges is None:
+        return None
+    shares = [np.histogram(values, edges)[0] / max(1, len(values)) for values in (real, synthetic)]
+    beyond = [1 - float(found.sum()) if len(values) else 0.0 for found, values in zip(shares, (real, synthetic), strict=True)]
+    return Histogram(edges, shares[0], shares[1], (beyond[0], beyond[1]))
+
+
+def _edges(column: Column, real: Floats) -> Floats | None:
+    """Edges over the middle 99 % of the numbers; bins of integers and datetimes hold equally many of their steps."""
+    if not len(real):
+        return None
+    low, high = np.quantile(real, RANGE, method="closest_observation")
+    if low == high:
+        low, high = real.min(), real.max()
+    if not np.isfinite(high - low):
+        return None
+    if column.kind == "continuous":
+        margin = 0.0 if high > low else max(1.0, abs(low)) / 2
+        return np.linspace(low - margin, high + margin, BINS + 1 if high > low else 2)
+    step = float(column.step)
+    width = step * np.ceil((high - low + step) / step / BINS)
+    start = low - step / 2 if column.kind == "integer" else low
+    return np.asarray(start + width * np.arange(np.floor((high - low) / width) + 2))
+
+
+def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
+    if not len(real):
+        return None
+    known = len(column.categories)
+    shares = [np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)]
+    if column.kind == "boolean":
+        top = np.arange(known)
+    else:
+        top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
+    rest = [1 - float(found[top].sum()) if len(codes) else 0.0 for found, codes in zip(shares, (real, synthetic), strict=True)]
+    names = tuple(column.categories[at] for at in top)
+    return Bars(names, shares[0][top], shares[1][top], known - len(top), (rest[0], rest[1]))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scores of n held-out rows in nats, terms[n, d] in the manifest's order; `at` int64[n] are their places in the table."""
+
+    at: Integers
+    nelbo: Floats
+    terms: Floats
+    kl: Floats
+    rows: int
+    """Held-out rows in all, of which `at` is an even choice; scores that are not finite are left out."""
+
+
+def held_out(engine: Engine, training: Training) -> HeldOut:
+    every = np.sort(np.concatenate([training.split.stop, training.split.calibrate]))
+    most = max(LEAST_ROWS, MOST_CELLS // len(engine.manifest.order))
+    at = every[:: -(-len(every) // most)]
+    rows = training.rows.take(at)
+    nelbo, terms, kl = score_encoded(engine, rows.numbers, rows.codes)
+    kept = np.isfinite(nelbo)
+    return HeldOut(at[kept], nelbo[kept], terms[kept], kl[kept], len(every))
+
+
+def threshold(scores: Floats, alpha: float) -> float | None:
+    """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for such a p-value."""
+    more = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
+    return None if more < 0 else float(np.sort(scores)[::-1][more])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell as it stood in the table, None where it is missing; `term` is given for those that are among the row's most costly ones."""
+
+    name: str
+    value: str | None
+    term: float | None
+
+
+@dataclass(frozen=True)
+class WorstRow:
+    """A held-out row with a high nelbo: its costly cells (most costly first), other cells, and how many more there are."""
+
+    row: int
+    identifiers: tuple[Cell, ...]
+    nelbo: float
+    p_value: float
+    kl: float
+    costly: tuple[Cell, ...]
+    others: tuple[Cell, ...]
+    more: int
+
+
+def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[WorstRow]:
+    """The rows with the highest nelbo, highest first."""
+    first = np.lexsort((scored.at, -scored.nelbo))[:WORST]
+    p_values = engine.p_value(scored.nelbo[first])
+    order = engine.manifest.order
+    found = []
+    for at, p_value in zip(first.tolist(), p_values.tolist(), strict=True):
+        row, terms = int(scored.at[at]), scored.terms[at]
+        costly = np.argsort(-terms, kind="stable")[:COSTLY].tolist()
+        others = [column for column in range(len(order)) if column not in costly]
+        found.append(
+            WorstRow(
+                row=row,
+                identifiers=tuple(_cell(training, column.name, row) for column in training.schema.identifiers),
+                nelbo=float(scored.nelbo[at]),
+                p_value=p_value,
+                kl=float(scored.kl[at]),
+                costly=tuple(_cell(training, order[column], row, float(terms[column])) for column in costly),
+                others=tuple(_cell(training, order[column], row) for column in others[:VALUES]),
+                more=max(0, len(others) - VALUES),
+            )
+        )
+    return found
+
+
+def _cell(training: Training, name: str, row: int, term: float | None = None) -> Cell:
+    """A cell as it was read; of a continuous number as many digits as people want."""
+    (column,) = (column for column in training.schema.columns if column.name == name)
+    value: str | None = None
+    if column.kind == "continuous":
+        number = training.rows.numbers[row, training.schema.numbers.index(column)]
+        value = None if np.isnan(number) else f"{number:.6g}"
+    elif name in training.table.column_names:
+        (value,) = texts(training.table.column(name).slice(row, 1).combine_chunks(), training.schema.missing).to_pylist()
+    return Cell(shown(name, 40), None if value is None else shown(value, 40), term)
+
+
+@dataclass(frozen=True)
+class ColumnSummary:
+    """A row of the schema table; `likelihood` is None for identifiers, which are not modelled."""
+
+    column: Column
+    likelihood: str | None
+    missing: float
+
+
+def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
+    schema, rows = training.schema, training.rows
+    absent = {
+        column.name: float(np.isnan(values).mean()) for column, values in zip(schema.numbers, rows.numbers.T, strict=True)
+    }
+    for column, codes in zip(schema.categoricals, rows.codes.T, strict=True):
+        absent[column.name] = float((codes == len(column.categories) + 1).mean())
+    for column in schema.columns:
+        if column.name in absent:
+            yield ColumnSummary(column, engine.manifest.likelihoods[column.name], absent[column.name])
+        elif column.name in training.table.column_names:
+            empty = texts(training.table.column(column.name).combine_chunks(), schema.missing).null_count
+            yield ColumnSummary(column, None, empty / len(training.table))

@@ -1,0 +1,209 @@
+"""report.html: one file with its style sheet and its charts inside, which loads nothing and runs no script."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from nelbo.artifact import Manifest
+from nelbo.engine import Engine
+from training.config import Config
+from training.data import Training
+from training.evaluate import Evaluation
+from training.fit import History
+from training.report import charts, figures, words
+
+MOST_MARGINALS = 40
+MOST_TERMS = 40
+MOST_OPEN_COLUMNS = 60
+"""A longer schema table is folded."""
+WIDE, NARROW = 720, 350
+"""Widths of the large charts: the page shows the one that fits the screen."""
+VARIABLES = {
+    charts.REAL: "real",
+    charts.SYNTHETIC: "synthetic",
+    charts.QUIET: "quiet",
+    charts.INK: "muted",
+    charts.LINE: "line",
+}
+"""Which variable of the style sheet takes the place of a chart's colour."""
+
+
+def write_report(path: Path, engine: Engine, training: Training, history: History, evaluation: Evaluation) -> None:
+    """Write the report. The same artifact and evaluation give the same bytes."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(words, name) for name in ("count", "nats", "percent", "share", "small", "shown")}
+    page = environment.get_template("report.html.j2")
+    path.write_text(page.render(_content(engine, training, history, evaluation)), "utf-8")
+
+
+def _content(engine: Engine, training: Training, history: History, evaluation: Evaluation) -> dict[str, Any]:
+    """What the template names."""
+    manifest = engine.manifest
+    scored = figures.held_out(engine, training)
+    return {
+        "manifest": manifest,
+        "digest": engine.artifact.digest,
+        "variables": VARIABLES,
+        "of": words.of,
+        "key_figures": _key_figures(manifest, len(evaluation.fresh)),
+        "learning": _learning(history),
+        "marginals": [_with_chart(found) for found in figures.marginals(training.schema, evaluation, MOST_MARGINALS)],
+        "sizes": {"real": len(evaluation.fit), "synthetic": len(evaluation.synthetic)},
+        "scores": _scores(manifest),
+        "terms": _terms(manifest, scored),
+        "scored": scored,
+        "worst": figures.worst_rows(engine, training, scored),
+        "row_names": "row" if training.total == len(training.table) else "usable row",
+        "columns": list(figures.columns(engine, training)),
+        "fold": len(training.schema.columns) > MOST_OPEN_COLUMNS,
+        "settings": list(_settings(manifest)),
+        "notices": training.notices,
+    }
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A measure, what it is to be compared with, and how to read it."""
+
+    name: str
+    value: str
+    unit: str
+    beside: str
+    reading: str
+
+
+def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
+    metrics = manifest.metrics
+    nelbo, kl = metrics["nelbo"], metrics["z_kl"]
+    return [
+        KeyFigure(
+            "Held-out nelbo",
+            words.nats(nelbo),
+            "nats",
+            f"mean of {words.of(fresh, 'row')}",
+            "what a row costs that no weight was fitted to; lower is better, among models of this table",
+        ),
+        KeyFigure(
+            "KL",
+            words.nats(kl),
+            "nats",
+            f"the columns: {words.nats(nelbo - kl)}",
+            "the part of the nelbo that pays for z: how much z says of a row; near 0, it says nothing",
+        ),
+        KeyFigure(
+            "Shape error",
+            f"{metrics['shape_error']:.1f}",
+            "%",
+            f"fresh real rows: {words.percent(metrics['shape_error_floor'])}",
+            "how far single columns of synthetic rows are from the real ones",
+        ),
+        KeyFigure(
+            "Pair error",
+            f"{metrics['pair_error']:.1f}",
+            "%",
+            f"fresh real rows: {words.percent(metrics['pair_error_floor'])}",
+            "the same for pairs of columns: do values go together as they should?",
+        ),
+        KeyFigure(
+            "Detection AUC",
+            f"{metrics['detect_auc']:.2f}",
+            "",
+            f"fresh real rows: {metrics['detect_auc_floor']:.2f}",
+            "how well a classifier tells synthetic from real rows; 0.5 is not at all, 1 is always",
+        ),
+    ]
+
+
+def _both_widths(draw: Callable[[int], Markup]) -> Markup:
+    wide, narrow = (Markup('<div class="{}">{}</div>').format(name, draw(width)) for name, width in _WIDTHS)
+    return wide + narrow
+
+
+_WIDTHS = (("wide", WIDE), ("narrow", NARROW))
+
+
+def _learning(history: History) -> dict[str, Any]:
+    best = int(np.argmin(history.held_out))
+    return {
+        "chart": _both_widths(lambda width: charts.learning_curves(history, width)),
+        "best": history.held_out[best],
+        "epoch": history.epoch[best],
+        "step": history.step[best],
+        "is_last": best + 1 == len(history.step),
+    }
+
+
+def _with_chart(found: figures.Marginal) -> dict[str, Any]:
+    return {
+        "name": words.shown(found.column.name),
+        "kind": found.column.kind,
+        "is_number": isinstance(found.shape, figures.Histogram),
+        "found": found,
+        "chart": None if found.shape is None else charts.marginal(found.column, found.shape),
+        "notes": list(_notes(found)),
+    }
+
+
+def _notes(found: figures.Marginal) -> Iterator[str]:
+    """What a chart does not show, as shares of real and of synthetic cells."""
+    if any(found.missing):
+        yield f"missing {_pair(found.missing)}"
+    if isinstance(found.shape, figures.Histogram) and any(side > 1e-9 for side in found.shape.beyond):
+        yield f"beyond the chart {_pair(found.shape.beyond)}"
+    if isinstance(found.shape, figures.Bars) and any(side > 1e-9 for side in found.shape.rest):
+        rarer = words.of(found.shape.more, "rarer category", "rarer categories") if found.shape.more else "other values"
+        yield f"{rarer} {_pair(found.shape.rest)}"
+    if found.shape is None:
+        yield "nothing to draw"
+
+
+def _pair(shares: tuple[float, float]) -> str:
+    return " / ".join(words.share(max(0.0, side)) for side in shares)
+
+
+def _scores(manifest: Manifest) -> dict[str, Any]:
+    found = np.array(manifest.calibration.scores)
+    thresholds = [(alpha, figures.threshold(found, alpha)) for alpha in figures.ALPHAS]
+    marks = [(alpha, nelbo) for alpha, nelbo in thresholds if nelbo is not None]
+    return {
+        "n": len(found),
+        "smallest": 1 / (len(found) + 1),
+        "method": manifest.calibration.method,
+        "thresholds": thresholds,
+        "chart": _both_widths(lambda width: charts.scores(found, marks, width)) if len(found) else None,
+    }
+
+
+def _terms(manifest: Manifest, scored: figures.HeldOut) -> dict[str, Any]:
+    """The mean terms, most costly first; of a wide table the most costly ones and the sum of all others."""
+    if not len(scored.nelbo):
+        return {"chart": None, "more": 0, "rest": 0.0}
+    mean: NDArray[np.float64] = scored.terms.mean(0)
+    order = np.argsort(-mean, kind="stable")
+    drawn = order[:MOST_TERMS]
+    names = [manifest.order[at] for at in drawn]
+    return {
+        "chart": _both_widths(lambda width: charts.terms(names, mean[drawn], float(scored.kl.mean()), width)),
+        "more": len(order) - len(drawn),
+        "rest": float(mean[order[MOST_TERMS:]].sum()),
+    }
+
+
+def _settings(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
+    """(key, value, what it means) of the run's configuration."""
+    for key, value in manifest.config.items():
+        field = Config.model_fields.get(key)
+        number = isinstance(value, int) and not isinstance(value, bool)
+        yield key, words.count(value) if number else str(value), (field.description or "") if field else ""

@@ -1,0 +1,58 @@
+"""Values as people read them: numbers, shares, and texts of users that must not break a line or a layout."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+JOINERS = "\u200c\u200d"
+"""Characters without a width that belong to words (Persian, Hindi) and emoji."""
+
+
+def count(n: int) -> str:
+    return f"{n:,}"
+
+
+def nats(value: float) -> str:
+    """Two decimals and a real minus sign."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:,.2f}".replace("-", "−") if abs(value) < 1e7 else f"{value:.3g}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A percentage, given in percent, with one decimal: 0.04 is "< 0.1 %"."""
+    if 0 < value < 0.05:
+        return "< 0.1 %"
+    return f"{value:.1f} %"
+
+
+def share(value: float) -> str:
+    """A share between 0 and 1 as a percentage."""
+    return percent(100 * value)
+
+
+def small(value: float) -> str:
+    """A p-value or another number where two digits are enough."""
+    return f"{value:.2g}"
+
+
+def of(n: int, one: str, many: str | None = None) -> str:
+    """1 row, 2 rows."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A user's text in one line: what cannot be printed is replaced, what is too long is cut."""
+    clean = "".join(c if c.isprintable() or c in JOINERS else "\ufffd" for c in text[: most + 1])
+    return clean if len(clean) <= most else clean[: most - 1] + "…"
+
+
+def distinct(names: Sequence[str], most: int = 60) -> Iterator[str]:
+    """Names as shown, with a number behind those that would look alike: an axis must not merge them."""
+    met: set[str] = set()
+    for name in names:
+        look, number = shown(name, most) or "(empty)", 2
+        found = look
+        while found in met:
+            found, number = f"{look} ({number})", number + 1
+        met.add(found)
+        yield found
