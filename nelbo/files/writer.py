@@ -1,6 +1,7 @@
 """Writing tables, batch by batch, in each of the formats."""
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -151,13 +152,15 @@ class _JsonLines:
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._stream = stream
-        self._keys = [json.dumps(name, ensure_ascii=False) + ":" for name in schema.names]
+        starts = itertools.chain("{", itertools.repeat(","))
+        self._keys = [
+            f"{start}{json.dumps(name, ensure_ascii=False)}:" for start, name in zip(starts, schema.names, strict=False)
+        ]
 
     def write(self, batch: pa.RecordBatch) -> None:
         values = [pc.fill_null(_json(cells.plain(column)), "null") for column in batch.columns]
-        pairs = [pc.binary_join_element_wise(key, value, "") for key, value in zip(self._keys, values, strict=True)]
-        objects = pc.binary_join_element_wise(*pairs, ",")
-        _write_lines(self._stream, pc.binary_join_element_wise("{", objects, "}", ""))
+        pieces = [piece for pair in zip(self._keys, values, strict=True) for piece in pair]
+        _write_lines(self._stream, pc.binary_join_element_wise(*pieces, "}", ""))
 
     def close(self) -> None:
         self._stream.flush()
