@@ -37,17 +37,25 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 
 
-@app.callback()
-def options(version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(nelbo.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C."""
     try:
-        app()
+        app(prog_name="nelbo")
     except NelboError as problem:
         _fail(problem.message, problem.exit_code)
     except BrokenPipeError:
