@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,6 @@ from nelbo.store.claims import Claim, Floats, Outcome, ReadOutcome, ScoreOutcome
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, File
 from nelbo.store.tables import Job as JobRow
-
-T = TypeVar("T")
 
 OWNER = "local"
 COLUMNS = ("length", "colour")
@@ -102,8 +100,8 @@ def kl_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
 def table_outcome(
     rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Error] = (), with_row: bool = True
 ) -> TableOutcome:
-    columns = {"row": rows} if with_row else {}
-    table = pa.table(columns | {"value": rows * 10})
+    columns = {"row": pa.array(rows)} if with_row else {}
+    table = pa.table(columns | {"value": pa.array(rows * 10)})
     stored = io.BytesIO()
     pq.write_table(table, stored)
     return TableOutcome(stored.getvalue(), len(rows), errors)
@@ -130,11 +128,11 @@ def stored_rows(db: Database, job_id: str) -> list[int]:
         return list(connection.execute(text("SELECT row FROM score WHERE job_id = :id ORDER BY row"), {"id": job_id}).scalars())
 
 
-def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
+def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
     """What the tasks give, all started at the same moment, each in its thread."""
     barrier = Barrier(len(tasks))
 
-    def start(task: Callable[[], T]) -> T:
+    def start(task: Callable[[], Any]) -> Any:
         barrier.wait()
         return task()
 

@@ -44,7 +44,7 @@ def lost_answers(url: str) -> Iterator[LosingDatabase]:
 def _sqlite(url: str) -> Iterator[LosingDatabase]:
     """SQLite has no way on which an answer could be lost; the same is an error of the disk after the commit."""
     database = LosingDatabase(connect(url), connect(url))
-    dialect = database.losing._engine.dialect
+    dialect: Any = database.losing._engine.dialect
     commit = dialect.do_commit
 
     def commit_and_fail(connection: Any) -> None:
@@ -53,7 +53,7 @@ def _sqlite(url: str) -> Iterator[LosingDatabase]:
             database.lost += 1
             raise sqlite3.OperationalError("disk I/O error")
 
-    dialect.do_commit = commit_and_fail  # type: ignore[method-assign]
+    dialect.do_commit = commit_and_fail
     yield database
     database.whole.dispose()
 

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from sqlalchemy import select, text, update
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
 from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.store import catalog, ledger, results
-from nelbo.store.claims import FinishOutcome, ScoreOutcome
+from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.tables import Chunk, Job
 from tests.deadline import until
@@ -78,7 +79,9 @@ def test_a_job_runs_from_claim_to_success(database: Database) -> None:
     assert work_off(database) == 4, "three chunks and the one that finishes"
     done = ledger.get(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 10, 0)
-    assert done.created_at <= (done.started_at or 0) <= (done.finished_at or 0)
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert done.created_at <= done.started_at <= done.finished_at
     assert done.threshold == 0.01
     assert done.summary is not None
     assert done.summary["rows_scored"] == 10
@@ -189,6 +192,7 @@ def test_a_renewed_lease_holds_longer(database: Database) -> None:
     assert ledger.renew(database, claim, 600)
     with database.read() as connection:
         left = connection.scalars(select(Chunk.lease_until - now())).one()
+    assert left is not None
     assert 590 < left <= 600
     assert ledger.sweep(database) == ledger.Swept()
 
@@ -343,10 +347,6 @@ def test_a_table_that_misses_rows_is_refused(database: Database) -> None:
     add_job(database, rows=4, request=AugmentRequest(model="adult", per_row=2))
     claim = take(database)
     short = outcome_of(claim, failed=[1])
-    from dataclasses import replace
-
-    from nelbo.store.claims import TableOutcome
-
     assert isinstance(short, TableOutcome)
     with pytest.raises(ValueError, match="do not add up"):
         ledger.commit(database, claim, replace(short, errors=[]))
@@ -620,9 +620,8 @@ def test_a_version_that_cannot_be_verified_is_rejected_with_the_reason(database:
 
 
 def test_a_key_used_again_gives_the_same_job(database: Database) -> None:
-    more = {"idempotency_key": "k", "request_digest": "d", "version": add_version(database)}
-    first = add_job(database, **more)
-    version = more["version"]
+    version = add_version(database)
+    first = add_job(database, version=version, idempotency_key="k", request_digest="d")
     second, created = ledger.submit(
         database, OWNER, SCORE, version_id=version.id, rows=10, chunk_rows=4, idempotency_key="k", request_digest="d"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
 
 from nelbo.errors import InvalidInput, Unavailable
 from nelbo.store.session import Database, connect, now
@@ -51,8 +52,13 @@ def test_a_write_that_raises_leaves_nothing(database: Database) -> None:
 
 
 def test_writers_wait_for_each_other_and_readers_for_nobody(database: Database) -> None:
-    inside, waited = threading.Event(), []
-    thread = threading.Thread(target=lambda: (inside.wait(), add_model(database, "second"), waited.append(True)))
+    inside = threading.Event()
+
+    def second() -> None:
+        inside.wait()
+        add_model(database, "second")
+
+    thread = threading.Thread(target=second)
     thread.start()
     with database.write() as connection:
         connection.execute(text("INSERT INTO model (owner, name, created_at) VALUES ('local', 'first', 0)"))
@@ -63,8 +69,6 @@ def test_writers_wait_for_each_other_and_readers_for_nobody(database: Database) 
 
 
 def test_foreign_keys_hold(database: Database) -> None:
-    from sqlalchemy.exc import IntegrityError
-
     orphan = "INSERT INTO row_error (job_id, row, code, message) VALUES ('nobody', 0, 'c', 'm')"
     with pytest.raises(IntegrityError), database.write() as connection:
         connection.execute(text(orphan))
