@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what the artifact is, what it may be used for, and what was measured, under the usual headings of model cards."""
+"""MODEL_CARD.md: what the artifact is, what it may be used for and what was measured, as model cards use to say it."""
 
 import html
 import re

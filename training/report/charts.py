@@ -55,7 +55,7 @@ def learning_curves(history: History, width: int) -> Markup:
             alt.Chart(_points(x=epoch, y=held_out)).mark_line(stroke=REAL, strokeWidth=2).encode(x, y),
             alt.Chart(alt.Data(values=marked)).mark_circle(color=REAL, size=70, opacity=1).encode(x, y),
             alt.Chart(alt.Data(values=marked))
-            .mark_text(color=INK, dy=-12, align="right", dx=4, fontSize=12, fontWeight="bold")
+            .mark_text(color=INK, dy=16, align="right", dx=4, fontSize=12, fontWeight="bold")
             .encode(x, y, text="text:N"),
         ),
         width,
@@ -82,8 +82,12 @@ def _histogram(column: Column, shape: Histogram) -> Markup:
     x = alt.X("x:T" if is_date else "x:Q", title=None, axis=axis, scale=scale)
     area = alt.Chart(steps).mark_area(interpolate="step-after", fill=REAL, opacity=0.45)
     line = alt.Chart(steps).mark_line(interpolate="step-after", stroke=SYNTHETIC, strokeWidth=1.6)
-    y = {"axis": None, "scale": alt.Scale(zero=True)}
-    return _svg(alt.layer(area.encode(x, alt.Y("real:Q", **y)), line.encode(x, alt.Y("synthetic:Q", **y))), SMALL, 130)
+    return _svg(alt.layer(area.encode(x, _share("real")), line.encode(x, _share("synthetic"))), SMALL, 130)
+
+
+def _share(field: str) -> alt.Y:
+    """Shares without an axis: the two shapes are compared with each other."""
+    return alt.Y(f"{field}:Q", axis=None, scale=alt.Scale(zero=True))
 
 
 def _bars(shape: Bars) -> Markup:
@@ -119,7 +123,7 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
     bars = alt.Chart(_points(x=edges[:-1], x2=edges[1:], rows=counts, zero=0 * counts)).mark_bar(fill=REAL, opacity=0.75)
     layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
     for i, (alpha, nelbo) in enumerate(reversed(marks)):
-        at = alt.Chart(alt.Data(values=[{"x": nelbo, "text": f"α = {alpha}: {nats(nelbo)}"}])).encode(x)
+        at = alt.Chart(alt.Data(values=[{"x": nelbo, "text": f"alpha {alpha}: {nats(nelbo)}"}])).encode(x)
         layers.append(at.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5).encode(y=alt.value(18 * i), y2=alt.value("height")))
         layers.append(
             at.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold").encode(
@@ -129,30 +133,38 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
     return _svg(alt.layer(*layers), width, 240)
 
 
-def terms(names: Sequence[str], values: Floats, kl: float | None, width: int) -> Markup:
-    """Mean terms as bars in the given order, then the KL where it is given."""
-    labels = list(distinct(names))
+def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup:
+    """Mean terms as bars in the given order, then the KL."""
+    labels = list(distinct([*names, "KL, what z says"]))
+    found = [*values.tolist(), kl]
+    colours = [*[REAL] * len(values), SYNTHETIC]
     rows = [
-        {"name": name, "nats": float(value), "text": nats(value), "colour": REAL}
-        for name, value in zip(labels, values, strict=True)
+        {"name": name, "nats": value, "text": nats(value), "colour": colour}
+        for name, value, colour in zip(labels, found, colours, strict=True)
     ]
-    if kl is not None:
-        rows.append({"name": next(iter(distinct(["KL, what z says"]))), "nats": kl, "text": nats(kl), "colour": SYNTHETIC})
-    room = min(width // 3, 16 + 7 * max(len(str(row["name"])) for row in rows))
+    room = min(width // 3, 16 + 7 * max(map(len, labels)))
     axis = alt.Axis(
-        domain=False, ticks=False, labelLimit=room - 14, minExtent=room, maxExtent=room, labelPadding=6, labelOverlap=False
+        domain=False,
+        ticks=False,
+        labelLimit=room - 14,
+        minExtent=room,
+        maxExtent=room,
+        labelPadding=6,
+        labelOverlap=False,
     )
+    low, high = min(0.0, *found), max(0.0, *found)
+    for_text = 0.2 * ((high - low) or 1.0)
+    reach = alt.Scale(domain=[low - for_text if low < 0 else 0, high + for_text], nice=False)
+    x = alt.X("nats:Q", title=None, axis=None, scale=reach)
     y = alt.Y("name:N", title=None, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.35))
-    reach = [min(0.0, *(row["nats"] for row in rows)), max(0.0, *(row["nats"] for row in rows))]
-    span = (reach[1] - reach[0]) or 1.0
-    domain = [reach[0] - (0.2 * span if reach[0] < 0 else 0), reach[1] + 0.2 * span]
-    x = alt.X("nats:Q", title=None, axis=None, scale=alt.Scale(domain=domain, nice=False))
     bars = alt.Chart(alt.Data(values=rows))
-    layers = [bars.mark_bar().encode(x, y, alt.Color("colour:N", scale=None))]
-    for side, align, dx in (("datum.nats >= 0", "left", 5), ("datum.nats < 0", "right", -5)):
-        layers.append(
-            bars.transform_filter(side).mark_text(color=INK, align=align, dx=dx, fontSize=11).encode(x, y, text="text:N")
-        )
+    right = bars.transform_filter("datum.nats >= 0").mark_text(color=INK, align="left", dx=5, fontSize=11)
+    left = bars.transform_filter("datum.nats < 0").mark_text(color=INK, align="right", dx=-5, fontSize=11)
+    layers = [
+        bars.mark_bar().encode(x, y, alt.Color("colour:N", scale=None)),
+        right.encode(x, y, text="text:N"),
+        left.encode(x, y, text="text:N"),
+    ]
     return _svg(alt.layer(*layers), width, 24 + 20 * len(rows))
 
 
@@ -169,7 +181,7 @@ def _format(edges: Floats) -> Any:
     return "~s" if largest >= 1e5 else ".1e" if 0 < largest < 1e-3 else alt.Undefined
 
 
-def _svg(chart: alt.Chart | alt.LayerChart, width: int, height: int) -> Markup:
+def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, width: int, height: int) -> Markup:
     """Draw a chart of that size in pixels, with all its labels. Vega escapes every text that it draws."""
     sized = chart.properties(width=width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=2)
     drawn = vl_convert.vegalite_to_svg(sized.to_dict(validate=False), config=_CONFIG, allowed_base_urls=[])

@@ -1,6 +1,6 @@
 """The numbers behind the report: marginals, scores of held-out rows, thresholds, the worst rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +68,14 @@ class Marginal:
 
 def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Marginal]:
     """All columns in the schema's order, or the `most` that are furthest off where there are more."""
-    real, fresh, synthetic = evaluation.fit, evaluation.fresh, evaluation.synthetic
-    ways = [(column, *(_alone(rows, schema, column) for rows in (real, fresh, synthetic))) for column in schema.modelled]
-    off = {column.name: shape_error(a, c) for column, a, _, c in ways}
-    if len(ways) > most:
-        ways = sorted(ways, key=lambda way: (-off[way[0].name], way[0].name))[:most]
-    return [Marginal(column, off[column.name], shape_error(a, b), *_compared(column, a, c)) for column, a, b, c in ways]
+    found = [_marginal(schema, column, evaluation) for column in schema.modelled]
+    return found if len(found) <= most else sorted(found, key=lambda marginal: -marginal.off)[:most]
+
+
+def _marginal(schema: Schema, column: Column, evaluation: Evaluation) -> Marginal:
+    real, fresh, synthetic = (_alone(rows, schema, column) for rows in (evaluation.fit, evaluation.fresh, evaluation.synthetic))
+    missing, shape = _compared(column, real, synthetic)
+    return Marginal(column, shape_error(real, synthetic), shape_error(real, fresh), missing, shape)
 
 
 def _alone(rows: Rows, schema: Schema, column: Column) -> Rows:
@@ -91,14 +93,14 @@ def _compared(column: Column, real: Rows, synthetic: Rows) -> tuple[tuple[float,
     if real.numbers.shape[1]:
         numbers = [rows.numbers[:, 0] for rows in both]
         present = [values[~np.isnan(values)] for values in numbers]
-        return _absent(numbers, present), _histogram(column, *present)
+        return _absent(present, both), _histogram(column, *present)
     codes = [rows.codes[:, 0] for rows in both]
     known = [values[values <= len(column.categories)] for values in codes]
-    return _absent(codes, known), _bars(column, *known)
+    return _absent(known, both), _bars(column, *known)
 
 
-def _absent(given: list[NDArray[np.generic]], present: list[NDArray[np.generic]]) -> tuple[float, float]:
-    real, synthetic = (1 - len(b) / max(1, len(a)) for a, b in zip(given, present, strict=True))
+def _absent(present: Sequence[Sized], rows: Sequence[Sized]) -> tuple[float, float]:
+    real, synthetic = (1 - len(some) / max(1, len(every)) for some, every in zip(present, rows, strict=True))
     return real, synthetic
 
 
@@ -134,10 +136,7 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
         return None
     known = len(column.categories)
     shares = [np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)]
-    if column.kind == "boolean":
-        top = np.arange(known)
-    else:
-        top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
+    top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
     rest = [1 - float(found[top].sum()) if len(codes) else 0.0 for found, codes in zip(shares, (real, synthetic), strict=True)]
     names = tuple(column.categories[at] for at in top)
     return Bars(names, shares[0][top], shares[1][top], known - len(top), (rest[0], rest[1]))
@@ -173,7 +172,7 @@ def threshold(scores: Floats, alpha: float) -> float | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it stood in the table, None where it is missing; `term` is given for those that are among the row's most costly ones."""
+    """A cell as it stood in the table, None where it is missing; `term` is given for the row's most costly ones."""
 
     name: str
     value: str | None

@@ -22,6 +22,8 @@ MOST_MARGINALS = 40
 MOST_TERMS = 40
 MOST_OPEN_COLUMNS = 60
 """A longer schema table is folded."""
+NOTED = 0.02
+"""Shares outside a histogram's range are told from here on; about 0.01 of the real numbers is."""
 WIDE, NARROW = 720, 350
 """Widths of the large charts: the page shows the one that fits the screen."""
 VARIABLES = {
@@ -160,7 +162,7 @@ def _notes(found: figures.Marginal) -> Iterator[str]:
     """What a chart does not show, as shares of real and of synthetic cells."""
     if any(found.missing):
         yield f"missing {_pair(found.missing)}"
-    if isinstance(found.shape, figures.Histogram) and any(side > 1e-9 for side in found.shape.beyond):
+    if isinstance(found.shape, figures.Histogram) and max(found.shape.beyond) > NOTED:
         yield f"beyond the chart {_pair(found.shape.beyond)}"
     if isinstance(found.shape, figures.Bars) and any(side > 1e-9 for side in found.shape.rest):
         rarer = words.of(found.shape.more, "rarer category", "rarer categories") if found.shape.more else "other values"
