@@ -61,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(AroundRequests)
     errors.install(app)

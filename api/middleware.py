@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import respond
-from nelbo.errors import NelboError
+from nelbo.errors import NelboError, NotFound
 from nelbo.jobs import new_id
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,12 @@ class AroundRequests:
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
         scope[_LIMIT] = (MAX_BODY_BYTES, "upload the rows as a file and name it in the job")
-        await _Exchange(scope, receive, send).run(self.app)
+        # PostgreSQL cannot even be asked for a name that holds NUL.
+        await _Exchange(scope, receive, send).run(_nothing_there if "\0" in scope["path"] else self.app)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(Request(scope), NotFound("there is nothing at an address that holds NUL"))(scope, receive, send)
 
 
 class _Exchange:

@@ -97,7 +97,9 @@ class Storage:
     def delete(self, prefix: str) -> None:
         """Delete an object, or all below a prefix; what is not there is no error."""
         for key in [*self.keys(prefix), prefix]:
-            with _translated(key), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            with _translated(key), contextlib.suppress(FileNotFoundError):
+                # An upload that broke off leaves its folder, which has no head and cannot be deleted as an object.
+                obstore.head(self._store, key)
                 obstore.delete(self._store, key)
 
 

@@ -61,6 +61,18 @@ def test_an_upload_without_end_is_cut_at_its_limit_and_leaves_nothing(tmp_path: 
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
 
 
+def test_an_upload_that_tells_its_length_is_refused_before_it_is_read(
+    tmp_path: Path, sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(tmp_path, sqlite_url, max_upload_bytes=MIB)
+    with served(settings) as url:
+        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, content=b"1\n" * MIB, trust_env=False)
+        assert sent.status_code == 413
+        assert _states(url) == ["rejected"]
+    assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
+    assert "not cleaned up" not in caplog.text
+
+
 def test_an_upload_that_breaks_off_is_rejected_and_leaves_nothing(tmp_path: Path, sqlite_url: str) -> None:
     def broken() -> Iterator[bytes]:
         yield from blocks(2)

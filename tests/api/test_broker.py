@@ -46,6 +46,12 @@ def test_an_accepted_job_is_hinted_for_once(tmp_path: Path, sqlite_url: str, val
         assert job_id.encode() in hint
 
 
+def test_an_upload_is_hinted_for_too(tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str) -> None:
+    with stage_with(broker_url, tmp_path, sqlite_url) as stage, valkey.client() as broker:
+        assert stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n").status_code == 201
+        until(lambda: broker.llen("nelbo:nelbo"), "a hint arrives")
+
+
 def test_a_broker_that_is_down_costs_a_submission_nothing(tmp_path: Path, sqlite_url: str) -> None:
     with stage_with("redis://127.0.0.1:1/0", tmp_path, sqlite_url) as stage:
         assert slowest_submission_s(stage) < 1.0

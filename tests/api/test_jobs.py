@@ -200,3 +200,20 @@ def test_deleting_a_job_takes_its_results_along(either: Stage) -> None:
     for part in ("", "/results", "/errors", "/anomalies"):
         assert either.get(f"/v1/jobs/{job_id}{part}").status_code == 410
     assert either.get("/v1/jobs").json()["items"] == []
+
+
+def test_an_address_is_never_a_crash(either: Stage) -> None:
+    odd = [
+        "a%00b",
+        "%ff%fe",
+        "'%20OR%201=1",
+        "x" * 5_000,
+        "%F0%9F%90%9A",
+        "..%2f..%2fetc",
+        "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 ",
+    ]
+    for name in odd:
+        for address in (f"/v1/jobs/{name}", f"/v1/files/{name}", f"/v1/jobs/{name}/results", f"/v1/jobs/{name}/"):
+            assert either.client.get(address).status_code == 404, address
+        assert either.client.get(f"/v1/models/{name}").status_code in (404, 422)
+        assert either.client.get(f"/v1/models/adult/versions/{name}").status_code in (404, 422)

@@ -245,6 +245,16 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_sent(scene: Scene, a
         scene.client.jobs.score("adult", scene.home / "missing.csv", **ask)
 
 
+def test_an_upload_above_the_limit_hears_of_the_limit(tmp_path: Path, sqlite_url: str) -> None:
+    (tmp_path / "a.csv").write_bytes(b"1\n" * 2**24)
+    with (
+        served(settings_for(tmp_path, sqlite_url, max_upload_bytes=2**20)) as url,
+        Client(url, pause_s=0.01) as client,
+        pytest.raises(TooLarge, match="max_upload_bytes"),
+    ):
+        client.files.upload(tmp_path / "a.csv")
+
+
 def test_a_key_is_sent(tmp_path: Path, sqlite_url: str) -> None:
     key, line = make_key("ada")
     (tmp_path / "keys").write_text(line)
