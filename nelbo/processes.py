@@ -4,7 +4,6 @@ A parent that is killed cannot end its children, so each child watches a pipe wh
 end of file means that the parent is gone, and the child ends itself as on SIGTERM.
 """
 
-import logging
 import os
 import runpy
 import signal
@@ -12,15 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ORPHAN_GRACE_S = 25.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 30.0
-
-log = logging.getLogger(__name__)
 
 
 class Lifeline:
@@ -101,12 +98,14 @@ class Child:
             self.process.send_signal(signal_number)
 
 
-def keep_running(children: Sequence[Child], lifeline: Lifeline, stop: threading.Event) -> None:
-    """Start the children and start again whichever ends, until `stop` is set."""
+def keep_running(
+    children: Sequence[Child], lifeline: Lifeline, stop: threading.Event, tell: Callable[[Child, int], None]
+) -> None:
+    """Start the children and start again whichever ends, after telling of it with its exit status, until `stop` is set."""
     while True:
         for child in children:
             if (status := child.revive(lifeline)) is not None:
-                log.warning("child ended", extra={"child": child.name, "status": status})
+                tell(child, status)
         if stop.wait(0.1):
             return
 

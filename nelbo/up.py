@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -66,7 +67,7 @@ def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Ca
         if _wait_until_ready(url, children, signals.stop):
             _write(record, {"url": url, "pid": os.getpid(), "database": settings.database, "broker": broker})
             say(f"Nelbo is ready at {url} (data and logs in {settings.home}; ^C stops it)")
-            keep_running(children, lifeline, signals.stop)
+            keep_running(children, lifeline, signals.stop, partial(_tell, say))
     finally:
         record.unlink(missing_ok=True)
         # The broker last, so that the others can end in good order.
@@ -94,6 +95,10 @@ def _children(settings: Settings, port: int, broker: str, folder: Path, lock: IO
         for name, (module, args) in programs.items()
         if name != "broker" or not settings.broker
     ]
+
+
+def _tell(say: Callable[[str], None], child: Child, status: int) -> None:
+    say(f"the {child.name} ended with status {status} and is started again; its log is {child.log}")
 
 
 def _migrate(settings: Settings) -> None:

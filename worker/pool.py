@@ -1,7 +1,7 @@
 """The Celery side: a prefork pool whose children take hints. The main process opens neither database nor ONNX Runtime.
 
 A SQLite transaction or an ONNX session made before a fork locks or crashes the children, so each child makes its own on
-first use (`worker.process`).
+first use (`worker.process`). The modules are imported before the fork: children share their memory and start at once.
 """
 
 import logging

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from tests.deadline import until
+from tests.processes import alive
 
 SLEEPER = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1], str(os.getpid())).touch()\ntime.sleep(600)\n"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
@@ -30,13 +31,6 @@ def pids(folder: Path) -> set[int]:
     return {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     module(tmp_path)
     parent = subprocess.Popen([sys.executable, "-P", "-c", PARENT, str(tmp_path)])
@@ -48,12 +42,14 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
     child, stop = module(tmp_path), threading.Event()
-    keeper = threading.Thread(target=keep_running, args=([child], Lifeline(), stop))
+    told: list[int] = []
+    keeper = threading.Thread(target=keep_running, args=([child], Lifeline(), stop, lambda _, status: told.append(status)))
     keeper.start()
     try:
         (first,) = until(lambda: pids(tmp_path), "the child")
         os.kill(first, signal.SIGKILL)
         until(lambda: len(pids(tmp_path)) == 2, "a second child")
+        assert told == [-signal.SIGKILL]
     finally:
         stop.set()
         keeper.join()

@@ -14,6 +14,7 @@ from sqlalchemy import Row, select
 from nelbo.store.session import Database
 from nelbo.store.tables import Chunk
 from tests.deadline import until
+from tests.processes import alive, children, command, descendants
 from tests.worker.stage import Stage
 
 QUICK = {"NELBO_LEASE_S": "2", "NELBO_RENEW_S": "0.5", "NELBO_SWEEP_S": "0.5"}
@@ -74,26 +75,6 @@ def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iter
         until(lambda: not any(map(alive, below)), f"processes {below} to end")
 
 
-def alive(pid: int) -> bool:
-    return _state(pid) not in ("", "Z")
-
-
-def descendants(pid: int) -> set[int]:
-    found = children(pid)
-    return found.union(*map(descendants, found))
-
-
-def children(pid: int) -> set[int]:
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _parent(int(path.name)) == pid}
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
 def chunks(database: Database, job_id: str) -> list[Row[tuple[str, int, str, int]]]:
     """State, attempt, worker and first row of the job's chunks."""
     statement = select(Chunk.state, Chunk.attempt, Chunk.worker, Chunk.row_from).where(Chunk.job_id == job_id)
@@ -104,21 +85,3 @@ def chunks(database: Database, job_id: str) -> list[Row[tuple[str, int, str, int
 def computing(database: Database, job_id: str) -> int:
     """The process id of a worker that holds a chunk of the job, 0 where there is none."""
     return next((int(chunk.worker.split(":")[1]) for chunk in chunks(database, job_id) if chunk.state == "running"), 0)
-
-
-def _parent(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[1]) if fields else 0
-
-
-def _state(pid: int) -> str:
-    fields = _stat(pid)
-    return fields[0] if fields else ""
-
-
-def _stat(pid: int) -> list[str]:
-    """State, parent and more of a process; its name, in brackets before, may hold anything."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
