@@ -1,0 +1,203 @@
+"""score, generate, augment, reconstruct: on a folder, from the catalog of the data folder, as jobs of a service."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tests.nelbo.commands.conftest import ROWS, Service
+from tests.nelbo.commands.running import Ran, done, read, run, table, written
+
+VERBS: dict[str, list[str]] = {
+    "score": ["FILE"],
+    "score with terms": ["FILE", "--explain"],
+    "score with a bound on false discoveries": ["FILE", "--fdr", "0.5"],
+    "generate": ["--rows", "150", "--seed", "3"],
+    "augment": ["FILE", "--per-row", "2", "--seed", "3"],
+    "reconstruct": ["FILE", "--seed", "3"],
+    "reconstruct the mode": ["FILE", "--mode", "--denoise"],
+}
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """Rows with a gap, a far outlier, an unseen category, a column too many, and one that cannot be read."""
+    text = table(ROWS).to_pylist()
+    text[3]["length"] = None
+    text[5]["weight"] = 100.0
+    text[7]["colour"] = "violet"
+    text[140]["width"] = "abc"
+    found = pa.table({name: [None if row[name] is None else str(row[name]) for row in text] for name in text[0]})
+    return written(found.append_column("extra", pa.array(["x"] * ROWS)), tmp_path / "faulty.csv")
+
+
+def verb(name: str, model: object, file: Path, output: object, *more: str) -> Ran:
+    arguments = [str(file) if word == "FILE" else word for word in VERBS[name]]
+    return done(name.split()[0], model, *arguments, "-o", output, *more)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_folder_and_a_service_give_the_same_bits(
+    name: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
+) -> None:
+    here = verb(name, artifact, faulty, tmp_path / "here.parquet", "--json").json
+    there = verb(name, "linear", faulty, tmp_path / "there.parquet", "--json").json
+    assert read(tmp_path / "here.parquet").equals(read(tmp_path / "there.parquet"))
+    where = ("job", "model", "output")
+    assert {key: value for key, value in here.items() if key not in where} == {
+        key: value for key, value in there.items() if key not in where
+    }
+    assert (here["job"], there["model"]) == (None, "linear@1")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_catalog_of_the_data_folder_serves_what_was_pushed(name: str, artifact: Path, faulty: Path, tmp_path: Path) -> None:
+    done("push", artifact)
+    verb(name, artifact, faulty, tmp_path / "folder.parquet")
+    verb(name, "linear@1", faulty, tmp_path / "catalog.parquet")
+    assert read(tmp_path / "folder.parquet").equals(read(tmp_path / "catalog.parquet"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow", "jsonl"])
+def test_a_table_scores_the_same_in_each_format_here_and_as_a_job(
+    suffix: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
+) -> None:
+    given = written(table(ROWS), tmp_path / f"rows.{suffix}")
+    done("score", artifact, rows, "-o", tmp_path / "wanted.arrow")
+    for model in (str(artifact), "linear"):
+        done("score", model, given, "-o", tmp_path / f"scores.{suffix}")
+        found, wanted = read(tmp_path / f"scores.{suffix}"), read(tmp_path / "wanted.arrow")
+        nelbo = pc.cast(found["nelbo"], pa.float64())
+        assert np.array_equal(nelbo.to_numpy(), wanted["nelbo"].to_numpy())
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_a_row_that_cannot_be_scored_is_counted_shown_and_written(
+    where: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
+) -> None:
+    model = artifact if where == "folder" else "linear"
+    ran = done("score", model, faulty, "-o", tmp_path / "out.csv", "--errors", tmp_path / "bad.jsonl")
+    [error] = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    message = "column 'width' holds 'abc'; the model wants a number"
+    assert error == {"row": 140, "column": "width", "code": "not-a-number", "message": message}
+    assert "1 row could not be done" in ran.err
+    assert message in ran.err
+    assert ran.err.count("ignored the column 'extra'") == 1
+    assert read(tmp_path / "out.csv").num_rows == ROWS - 1
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_the_least_likely_rows_are_told_with_their_highest_terms(
+    where: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
+) -> None:
+    ran = done("score", artifact if where == "folder" else "linear", faulty, "-o", tmp_path / "out.csv")
+    lines = ran.err.partition("least likely:")[2].splitlines()
+    assert lines[1].startswith("  row 5: nelbo ")
+    assert lines[1].partition("; ")[2].startswith("weight ")
+    assert f"{ROWS - 1} rows scored" in ran.err
+
+
+def test_terms_and_kl_add_up_to_the_nelbo(artifact: Path, rows: Path, tmp_path: Path) -> None:
+    done("score", artifact, rows, "-o", tmp_path / "out.parquet", "--explain")
+    found = read(tmp_path / "out.parquet")
+    assert found.column_names == [
+        *("row", "nelbo", "p_value", "anomaly"),
+        *("term_length", "term_colour", "term_width", "term_weight", "kl"),
+    ]
+    parts = np.sum([found[name].to_numpy() for name in found.column_names[4:]], axis=0)
+    assert np.allclose(parts, found["nelbo"].to_numpy(), rtol=1e-12)
+
+
+def test_an_anomaly_is_a_row_whose_p_value_is_at_most_alpha(artifact: Path, rows: Path, tmp_path: Path) -> None:
+    ran = done("score", artifact, rows, "-o", tmp_path / "out.parquet", "--alpha", "0.2", "--json").json
+    found = read(tmp_path / "out.parquet")
+    assert found["anomaly"].equals(pc.less_equal(found["p_value"], 0.2))
+    assert ran["anomalies"] == pc.sum(found["anomaly"]).as_py() > 0
+
+
+def test_a_table_of_errors_alone_gives_a_table_without_rows(artifact: Path, tmp_path: Path) -> None:
+    bad = written(table(3).set_column(1, "length", pa.array(["a", "b", "c"])), tmp_path / "bad.csv")
+    for more in ([], ["--explain"], ["--fdr", "0.1"]):
+        ran = done("score", artifact, bad, "-o", tmp_path / "out.csv", *more)
+        assert "3 rows could not be done" in ran.err
+        assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith("row,nelbo,p_value,anomaly")
+        assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
+
+
+def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Path) -> None:
+    short, long = (done("generate", artifact, "--rows", n, "--seed", 5, "-o", "-").out for n in (7, 40))
+    assert long.startswith(short)
+    assert done("generate", artifact, "--rows", 7, "--seed", 6, "-o", "-").out != short
+
+
+def test_a_reconstruction_keeps_what_was_observed(artifact: Path, faulty: Path, tmp_path: Path) -> None:
+    done("reconstruct", artifact, faulty, "-o", tmp_path / "out.parquet")
+    found = read(tmp_path / "out.parquet").to_pylist()
+    assert found[3]["id"] == "row 3"
+    assert found[3]["length"] is not None
+    assert found[7]["colour"] == "violet"
+    assert found[5]["weight"] == 100.0
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_a_pipe_with_a_dialect_of_its_own_is_read_as_told(
+    where: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
+) -> None:
+    comma = "\n".join(line.replace(",", ";").replace(".", ",") for line in rows.read_text().splitlines())
+    options = ["--delimiter", ";", "--decimal", ",", "--encoding", "utf-16"]
+    model = artifact if where == "folder" else "linear"
+    ran = done("score", model, "-", "-o", "-", *options, given=comma.encode("utf-16"))
+    done("score", artifact, rows, "-o", tmp_path / "wanted.csv")
+    assert ran.out == (tmp_path / "wanted.csv").read_bytes()
+
+
+def test_a_file_that_was_uploaded_for_a_job_is_gone_when_it_has_succeeded(rows: Path, service: Service, tmp_path: Path) -> None:
+    from nelbo.client import Client
+
+    done("score", "linear", rows, "-o", tmp_path / "out.csv")
+    with Client(service.url) as client:
+        assert [file for file in client.files.list() if file.name == rows.name] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["score", "linear", "absent.csv", "-o", "out.csv"], 3, "no file"),
+        (["score", "unknown", "rows.csv", "-o", "out.csv"], 3, "no model 'unknown'"),
+        (["score", "linear@7", "rows.csv", "-o", "out.csv"], 3, "7"),
+        (["score", "linear", "rows.csv", "-o", "out.xlsx"], 1, "wrong suffix"),
+        (["score", "linear", "rows.csv", "-o", "absent/out.csv"], 3, "no folder absent"),
+        (["score", "linear", "rows.csv", "-o", "out.csv", "--output-format", "xlsx"], 1, "'xlsx'"),
+        (["score", "linear", "few.csv", "-o", "out.csv"], 1, "lacks"),
+        (["generate", "linear", "--rows", "1000000000", "-o", "out.csv"], 1, "100,000,000"),
+        (["results", "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"], 3, "no job"),
+    ],
+)
+def test_a_service_and_a_catalog_refuse_with_the_same_exit_code(
+    arguments: list[str], code: int, words: str, artifact: Path, rows: Path, service: Service, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "rows.csv").write_bytes(rows.read_bytes())
+    written(table(3).select(["id", "length"]), tmp_path / "few.csv")
+    there = run(*arguments)
+    assert (there.code, there.out) == (code, b""), there.err
+    assert words in there.err
+    assert not (tmp_path / "out.csv").exists()
+    if arguments[0] != "results":
+        monkeypatch.delenv("NELBO_URL")
+        done("push", artifact)
+        here = run(*arguments)
+        assert (here.code, here.out) == (code, b""), here.err
+        assert words in here.err
+
+
+def test_a_service_that_is_gone_is_no_reason_to_work_here_instead(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NELBO_URL", "http://127.0.0.1:9")
+    ran = run("score", "linear", rows, "-o", tmp_path / "out.csv")
+    assert ran.code == 1
+    assert "no Nelbo service answers at http://127.0.0.1:9" in ran.err
