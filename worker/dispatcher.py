@@ -12,6 +12,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 
 import structlog
@@ -22,10 +23,14 @@ from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings, read_settings
-from nelbo.store import ledger
+from nelbo.store import catalog, ledger
 from nelbo.store.session import Database, connect
+from worker import cache
 
 SOLO_STOP_S = 15.0
+TIDY_S = 60.0
+OLD_S = 24 * 3600.0
+"""Age at which an upload that never ended and a temporary folder that nobody removed are given up."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,6 +45,7 @@ class Dispatcher:
     name: str
     lifeline: Lifeline = field(default_factory=Lifeline)
     solos: list[Child] = field(default_factory=list)
+    tidy_at: float = 0.0
 
     def round(self) -> None:
         """One round. A database that does not answer ends it; the next one begins anew."""
@@ -47,8 +53,17 @@ class Dispatcher:
             self._sweep()
             self._hint()
             ledger.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+            if time.monotonic() >= self.tidy_at:
+                self.tidy_at = time.monotonic() + TIDY_S
+                self.tidy()
         except Unavailable as problem:
             log.warning("round not finished", problem=problem.message)
+
+    def tidy(self, old_s: float = OLD_S) -> None:
+        """Give up what processes that died left: uploads without an end, temporary folders of reading."""
+        rejected, removed = catalog.reject_stale_files(self.database, old_s), cache.tidy(self.settings.home, old_s)
+        if rejected or removed:
+            log.info("left by the dead", files_rejected=rejected, folders_removed=removed)
 
     def stop(self) -> None:
         end_all(self.solos, SOLO_STOP_S)

@@ -1,6 +1,7 @@
 """Engines of this process by artifact digest, and the artifacts' local copies."""
 
 import os
+import shutil
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -23,7 +24,7 @@ class Engines:
         """The engine of a version. Raises InvalidArtifact where what is stored is not what its digest names."""
         digest = version.digest
         if digest not in self._loaded:
-            self._loaded[digest] = Engine.load(self.fetch(version))
+            self._loaded[digest] = self._load(version)
             if len(self._loaded) > self._keep:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
@@ -37,6 +38,14 @@ class Engines:
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".") as temporary:
                 _publish(self._unpacked(version, Path(temporary)), target)
         return target
+
+    def _load(self, version: VersionEntry) -> Engine:
+        try:
+            return Engine.load(self.fetch(version))
+        except InvalidArtifact:
+            # The copy on this machine may be what is damaged: only what is stored counts.
+            shutil.rmtree(self._folder / version.digest, ignore_errors=True)
+            return Engine.load(self.fetch(version))
 
     def _unpacked(self, version: VersionEntry, temporary: Path) -> Path:
         packed, folder = temporary / "packed.zip", temporary / "artifact"

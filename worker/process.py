@@ -1,10 +1,10 @@
 """What one process of the worker holds: settings, database, storage, engines. Made after the fork, on first use."""
 
+import functools
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from celery import current_app
 
@@ -12,6 +12,7 @@ from nelbo.broker import send_hint
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import Storage, open_storage
 from nelbo.store.session import Database, connect
+from worker import cache
 from worker.engines import Engines
 
 
@@ -29,12 +30,12 @@ class Process:
 
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:
     storage = open_storage(settings.storage)
-    engines = Engines(storage, settings.home / "cache" / "artifacts")
+    engines = Engines(storage, cache.artifacts(settings.home))
     name = f"{socket.gethostname()}:{os.getpid()}"
     return Process(name, settings, connect(settings.database), storage, engines, hint)
 
 
-@cache
+@functools.cache
 def here() -> Process:
     """This process's, made by the first task. Never called in the Celery main process, so nothing of it is forked."""
     app = current_app._get_current_object()

@@ -1,6 +1,5 @@
 """Read an uploaded file: in a limited child, from the storage to the storage."""
 
-import tempfile
 from pathlib import Path
 
 from nelbo.engine import Check
@@ -10,6 +9,7 @@ from nelbo.storage import part_key, upload_key
 from nelbo.store import catalog
 from nelbo.store.catalog import FileEntry
 from nelbo.store.claims import Claim, ReadOutcome
+from worker import cache
 from worker.limited import run_limited
 from worker.process import Process
 
@@ -22,13 +22,11 @@ def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
     if claim.file_id is None:
         raise InvalidInput("the job names no file; upload it again")
     entry = catalog.file_of(process.database, claim.file_id)
-    folder = process.settings.home / "cache"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="read-") as temporary:
-        found = _read(process, entry, Path(temporary), check)
+    with cache.temporary(process.settings.home) as folder:
+        found = _read(process, entry, folder, check)
         for number in range(found.parts):
             check()
-            process.storage.put(part_key(entry.id, number), Path(temporary) / part_name(number))
+            process.storage.put(part_key(entry.id, number), folder / part_name(number))
     columns = [column.model_dump(mode="json") for column in found.columns]
     return ReadOutcome(found.rows, found.digest, columns, list(found.notices))
 

@@ -1,0 +1,112 @@
+"""A round of the dispatcher: hints for what waits, never more than a few; dead leases taken back; a sign of life."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nelbo.broker import make_app, waiting_hints
+from nelbo.jobs import GenerateRequest, Job
+from nelbo.store import ledger
+from nelbo.store.session import connect
+from tests.deadline import until
+from tests.servers import Valkey
+from tests.worker.stage import OWNER, Stage
+from worker.dispatcher import Dispatcher
+
+PROCESSES = 2
+AGAIN_S = 0.05
+
+
+@pytest.fixture
+def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]:
+    options = {"worker_processes": PROCESSES, "sweep_s": AGAIN_S}
+    with Stage(tmp_path, database_url, broker_url) as stage:
+        yield stage.with_options(**options)
+
+
+@pytest.fixture
+def dispatcher(stage: Stage) -> Dispatcher:
+    return Dispatcher(stage.settings, stage.database, make_app(stage.settings), "here:1")
+
+
+def submit(stage: Stage, chunks: int) -> Job:
+    return stage.submit(GenerateRequest(model="linear", n=chunks), stage.version(), chunks, chunk_rows=1)
+
+
+def waiting(dispatcher: Dispatcher) -> int:
+    found = waiting_hints(dispatcher.app)
+    assert found is not None
+    return found
+
+
+def waiting_after_round(dispatcher: Dispatcher) -> int:
+    dispatcher.round()
+    return waiting(dispatcher)
+
+
+def test_a_job_that_no_hint_told_of_is_hinted(stage: Stage, dispatcher: Dispatcher) -> None:
+    submit(stage, chunks=1)
+    dispatcher.round()
+    assert waiting(dispatcher) == 1
+
+
+def test_a_huge_job_never_fills_the_queue(stage: Stage, dispatcher: Dispatcher) -> None:
+    submit(stage, chunks=1_000)
+    for _ in range(5):
+        dispatcher.round()
+        assert waiting(dispatcher) <= 2 * PROCESSES
+    until(lambda: waiting_after_round(dispatcher) == 2 * PROCESSES, "the queue to hold what the pool can take")
+
+
+def test_a_flushed_queue_is_filled_again(stage: Stage, dispatcher: Dispatcher, valkey: Valkey) -> None:
+    submit(stage, chunks=10)
+    dispatcher.round()
+    assert waiting(dispatcher) > 0
+    with valkey.client() as client:
+        client.flushall()
+    assert waiting(dispatcher) == 0
+    until(lambda: waiting_after_round(dispatcher), "another hint")
+
+
+def test_nothing_to_do_is_no_hint(stage: Stage, dispatcher: Dispatcher) -> None:
+    job = submit(stage, chunks=3)
+    ledger.cancel(stage.database, OWNER, job.id)
+    dispatcher.round()
+    assert waiting(dispatcher) == 0
+
+
+def test_a_dead_workers_chunk_is_taken_back_and_hinted(stage: Stage, dispatcher: Dispatcher, valkey: Valkey) -> None:
+    job = submit(stage, chunks=1)
+    assert ledger.claim(stage.database, "dead:1", lease_s=0.01) is not None
+    until(lambda: waiting_after_round(dispatcher), "the lease to run out and a hint to follow")
+    stage.work()
+    assert stage.job(job.id).state == "succeeded"
+
+
+def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None:
+    dispatcher.round()
+    dispatcher.round()
+    assert [beat.worker for beat in ledger.heartbeats(stage.database)] == ["here:1"]
+
+
+def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: Stage, tmp_path: Path) -> None:
+    away = connect("postgresql://nobody@127.0.0.1:1/none")
+    Dispatcher(stage.settings, away, make_app(stage.settings), "here:1").round()
+
+
+def test_without_a_broker_processes_of_its_own_do_the_work(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Stage(tmp_path, stage.database_url, f"redis+socket://{tmp_path}/no-broker.sock").with_options(worker_processes=1)
+    monkeypatch.setenv("NELBO_HOME", str(away.settings.home))
+    monkeypatch.setenv("NELBO_DATABASE_URL", away.database_url)
+    job = submit(stage, chunks=2)
+    dispatcher = Dispatcher(away.settings, stage.database, make_app(away.settings), "here:1")
+    try:
+        dispatcher.round()
+        dispatcher.round()
+        assert len(dispatcher.solos) == 1
+        until(lambda: stage.job(job.id).state == "succeeded", "the job to succeed")
+    finally:
+        dispatcher.stop()
