@@ -82,7 +82,7 @@ def _extras(settings: Settings) -> Iterator[Finding]:
 
 def _folder(settings: Settings) -> Iterator[Finding]:
     there = next(place for place in (settings.home, *settings.home.absolute().parents) if place.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         yield Finding("data folder", "wrong", f"{settings.home} cannot be written", "set NELBO_HOME to a folder of yours")
         return
     free = shutil.disk_usage(there).free

@@ -40,6 +40,9 @@ def list_models(as_json: options.Json = False) -> None:
     if as_json:
         console.result({"models": [model.model_dump() for model in found]})
         return
+    if not found:
+        console.say("no models yet; `nelbo train` makes one")
+        return
     console.table(["model", "versions", "aliases"], [[model.name, _listed(model.versions), _aliases(model)] for model in found])
 
 
