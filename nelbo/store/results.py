@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import Connection, Row, ScalarSelect, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, ScalarSelect, delete, func, insert, literal, select, tuple_
 
 from nelbo import scores as scores_of
 from nelbo.jobs import Anomaly as AnomalyView
 from nelbo.jobs import Error
+from nelbo.store import arrays
 from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database
 from nelbo.store.tables import Anomaly, Chunk, Job, RowError, TableChunk, Version, score_arrays, score_json
@@ -236,11 +237,12 @@ def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tupl
 def _next_scores(connection: Connection, job_id: str, after_row: int, explain: bool) -> tuple[int, _Scores] | None:
     """The first stored chunk with rows above after_row: its row_to and its scores."""
     if connection.dialect.name == "sqlite":
-        payload, wanted, decode = score_json, [score_json.c.data], _from_json
+        payload, decode = score_json, _from_json
+        wanted: list[ColumnElement[Any]] = [score_json.c.data]
     else:
         payload, decode = score_arrays, _from_arrays
-        wanted = [payload.c.rows, payload.c.nelbo, payload.c.p_value]
-        wanted += [payload.c.kl, payload.c.terms] if explain else []
+        names = ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
+        wanted = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
     statement = (
         select(Chunk.row_to, *wanted)
         .join_from(payload, Chunk, payload.c.chunk_id == Chunk.id)
@@ -276,18 +278,16 @@ def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
     return _Scores(rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None)))
 
 
-def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, list[Any]]:
-    arrays = {"rows": outcome.rows, "nelbo": outcome.nelbo, "p_value": outcome.p_value}
+def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, ColumnElement[Any]]:
+    values = {"rows": outcome.rows, "nelbo": outcome.nelbo, "p_value": outcome.p_value}
     if explain:
-        arrays |= {"kl": outcome.kl, "terms": outcome.terms.ravel()}
-    return {name: values.tolist() for name, values in arrays.items()}
+        values |= {"kl": outcome.kl, "terms": outcome.terms.ravel()}
+    return {name: literal(arrays.wire(array), arrays.Wire()) for name, array in values.items()}
 
 
 def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    nelbo, p_value = np.array(found.nelbo, dtype=np.float64), np.array(found.p_value, dtype=np.float64)
-    kl, terms = (found.kl, found.terms) if explain else (None, None)
-    explained = (None if part is None else np.array(part, dtype=np.float64) for part in (kl, terms))
-    return _Scores(np.array(found.rows, dtype=np.int64), nelbo, p_value, *explained)
+    values: dict[str, Any] = {name: arrays.unwire(data) for name, data in found._asdict().items() if name != "row_to"}
+    return _Scores(values["rows"], values["nelbo"], values["p_value"], values.get("kl"), values.get("terms"))
 
 
 def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:

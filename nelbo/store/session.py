@@ -23,6 +23,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
 
 from nelbo.errors import InvalidInput, Unavailable
+from nelbo.store import arrays
 
 SQLITE_WAIT_S = 30.0
 POSTGRESQL_OPTIONS = {
@@ -167,6 +168,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
+    arrays.register()
     options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
     arguments = {
         "options": options,
