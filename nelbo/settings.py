@@ -23,12 +23,10 @@ class Settings(BaseSettings):
     ).expanduser()
     url: Annotated[str, Field(description="address of a service; empty means: look for a running `nelbo up`")] = ""
     api_key: Annotated[SecretStr, Field(description="key that the client sends")] = SecretStr("")
-    api_keys_file: Annotated[
-        Path | None, Field(description="owners and key digests; without it everyone is `local`")
-    ] = None
-    database_url: Annotated[
-        SecretStr, Field(description="SQLite or PostgreSQL; empty means SQLite in the data folder")
-    ] = SecretStr("")
+    api_keys_file: Annotated[Path | None, Field(description="owners and key digests; without it everyone is `local`")] = None
+    database_url: Annotated[SecretStr, Field(description="SQLite or PostgreSQL; empty means SQLite in the data folder")] = (
+        SecretStr("")
+    )
     broker_url: Annotated[SecretStr, Field(description="Redis or Valkey; carries hints only")] = SecretStr("")
     storage_url: Annotated[str, Field(description="folder or s3:// URL; empty means a folder in the data folder")] = ""
 
