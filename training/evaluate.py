@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from nelbo.encoding import encode
 from nelbo.engine import Engine, generate, score_encoded
@@ -79,7 +80,9 @@ def detect_auc(real: Rows, other: Rows, seed: int) -> float:
     order = np.random.default_rng([seed, 6]).permutation(2 * n)
     x = np.vstack([np.hstack([rows.numbers[:n], rows.codes[:n]]) for rows in (real, other)])[order]
     y = np.repeat([0, 1], n)[order]
-    model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32).fit(x[:n], y[:n])
+    model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32)
+    with threadpool_limits(1):  # threads that wait for each other make a busy machine crawl
+        model.fit(x[:n], y[:n])
     if len(np.unique(y[n:])) < 2:
         return 0.5
     return float(roc_auc_score(y[n:], model.predict_proba(x[n:])[:, 1]))

@@ -24,6 +24,9 @@ from training.model import (
 )
 from training.prior import MAX_FIT_ROWS, Mixture, StandardNormal, fit_mixture
 
+AVERAGE_EVERY = 5
+"""Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is kept."""
+
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
 
@@ -114,8 +117,8 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_rows(n, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98))
+    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     smooth = cast(VAE, average.module)
     history, best, waited = History(), math.inf, 0
     kept = _state(vae)
@@ -131,7 +134,8 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, math.sqrt(d))
         optimiser.step()
-        average.update_parameters(vae)
+        if step % AVERAGE_EVERY == 0:
+            average.update_parameters(vae)
         if step % plan.every == 0:
             held_out = mean_nelbo(smooth, stop)
             history.add(step, step * plan.batch / n, float((terms.sum(1) + kl - density.sum(1)).mean().detach()), held_out)

@@ -103,7 +103,7 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor, codes: Tensor) -> Tensor:
         """Teacher-forced logits float[d, m, K] for z float[m, L], codes int64[n, d] with m a multiple of n (noise points)."""
         seen = self.embedding(codes)
-        before = torch.cumsum(seen, 0) - seen
+        before = torch.cat([torch.zeros_like(seen[:1]), torch.cumsum(seen[:-1], 0)])
         points = z.shape[0] // codes.shape[0]
         return self.logits(self.start(z)[None] + before.repeat(1, points, 1))
 

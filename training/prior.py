@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from training.model import LOG_TWO_PI, log_normal
@@ -58,5 +59,6 @@ def fit_mixture(z: Tensor, seed: int) -> Mixture:
     rows = z[:MAX_FIT_ROWS].double().numpy()
     components = int(np.clip(len(rows) // 200, 1, 32))
     fitted = GaussianMixture(components, reg_covar=1e-3, max_iter=60, tol=1e-3, init_params="k-means++", random_state=seed)
-    fitted.fit(rows)
+    with threadpool_limits(1):  # matrices this small are slower on several threads
+        fitted.fit(rows)
     return Mixture(fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_))

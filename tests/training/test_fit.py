@@ -76,4 +76,4 @@ def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     assert small.steps == config.min_steps
     assert large.steps * large.batch // 30_000 <= config.epochs
     assert huge.steps == config.max_steps
-    assert [large.beta(step) for step in (large.warm_up // 2, large.warm_up, large.steps)] == [0.5, 1.0, 1.0]
+    assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [1 / large.warm_up, 1.0, 1.0]

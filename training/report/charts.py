@@ -98,7 +98,7 @@ def _bars(shape: Bars) -> Markup:
         for name, found in zip(names, shares, strict=True)
     ]
     labels = alt.Axis(
-        domain=False, ticks=False, labelLimit=102, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
+        domain=False, ticks=False, labelLimit=94, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
     )
     chart = (
         alt.Chart(alt.Data(values=values))
@@ -118,7 +118,7 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
     low, high = np.quantile(found, (0.001, 0.999), method="closest_observation")
     counts, edges = np.histogram(found, 40, (low, high) if high > low else None)
     x = alt.X("x:Q", title="nelbo, nats", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=False, nice=False))
-    room_for_labels = alt.Scale(domain=[0, 1.3 * counts.max()], nice=False)
+    room_for_labels = alt.Scale(domain=[0, (1.3 if marks else 1.05) * counts.max()], nice=False)
     y = alt.Y("rows:Q", title="rows", axis=alt.Axis(tickCount=4, domain=False, ticks=False), scale=room_for_labels)
     bars = alt.Chart(_points(x=edges[:-1], x2=edges[1:], rows=counts, zero=0 * counts)).mark_bar(fill=REAL, opacity=0.75)
     layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
@@ -142,11 +142,11 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
         {"name": name, "nats": value, "text": nats(value), "colour": colour}
         for name, value, colour in zip(labels, found, colours, strict=True)
     ]
-    room = min(width // 3, 16 + 7 * max(map(len, labels)))
+    room = min(width // 3, 24 + 8 * max(map(len, labels)))
     axis = alt.Axis(
         domain=False,
         ticks=False,
-        labelLimit=room - 14,
+        labelLimit=int(0.85 * room) - 6,
         minExtent=room,
         maxExtent=room,
         labelPadding=6,
@@ -176,9 +176,9 @@ def _points(**columns: NDArray[Any]) -> alt.Data:
 
 
 def _format(edges: Floats) -> Any:
-    """Few digits: 1.5M and 2e-7, and Vega's own choice for sizes between."""
+    """Few digits: 150k and 2e-7, and Vega's own choice for sizes between."""
     largest = np.abs(edges).max()
-    return "~s" if largest >= 1e5 else ".1e" if 0 < largest < 1e-3 else alt.Undefined
+    return "~s" if largest >= 1e5 else ".3~g" if 0 < largest < 1e-3 else alt.Undefined
 
 
 def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, width: int, height: int) -> Markup:

@@ -22,6 +22,8 @@ LEAST_ROWS = 500
 BINS = 30
 RANGE = (0.005, 0.995)
 """Quantiles of the real numbers between which a histogram is drawn."""
+WIDEST = 1e300
+"""Numbers further apart are not drawn: near the end of float64 a width is not finite."""
 TOP = 12
 WORST = 20
 COSTLY = 3
@@ -56,7 +58,7 @@ class Marginal:
     """One column, real beside synthetic. `off` is its shape error in percent, `floor` the same for fresh real rows.
 
     `missing` are the shares of missing cells (real, synthetic). There is no shape where all real cells are missing, or where
-    the numbers span more than a float64 holds.
+    the numbers are too far apart to draw.
     """
 
     column: Column
@@ -117,10 +119,10 @@ def _edges(column: Column, real: Floats) -> Floats | None:
     """Edges over the middle 99 % of the numbers; bins of integers and datetimes hold equally many of their steps."""
     if not len(real):
         return None
-    low, high = np.quantile(real, RANGE, method="closest_observation")
+    low, high = np.quantile(real, RANGE, method="closest_observation").tolist()
     if low == high:
-        low, high = real.min(), real.max()
-    if not np.isfinite(high - low):
+        low, high = float(real.min()), float(real.max())
+    if high - low > WIDEST or abs(low) > WIDEST:
         return None
     if column.kind == "continuous":
         margin = 0.0 if high > low else max(1.0, abs(low)) / 2

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import Manifest
 from nelbo.engine import Engine
+from nelbo.schema import NUMBERS
 from training.config import Config
 from training.data import Training
 from training.evaluate import Evaluation
@@ -151,7 +152,7 @@ def _with_chart(found: figures.Marginal) -> dict[str, Any]:
     return {
         "name": words.shown(found.column.name),
         "kind": found.column.kind,
-        "is_number": isinstance(found.shape, figures.Histogram),
+        "is_number": found.column.kind in NUMBERS,
         "found": found,
         "chart": None if found.shape is None else charts.marginal(found.column, found.shape),
         "notes": list(_notes(found)),
@@ -167,8 +168,8 @@ def _notes(found: figures.Marginal) -> Iterator[str]:
     if isinstance(found.shape, figures.Bars) and any(side > 1e-9 for side in found.shape.rest):
         rarer = words.of(found.shape.more, "rarer category", "rarer categories") if found.shape.more else "other values"
         yield f"{rarer} {_pair(found.shape.rest)}"
-    if found.shape is None:
-        yield "nothing to draw"
+    if found.shape is None and found.missing[0] < 1:
+        yield "numbers too far apart to draw"
 
 
 def _pair(shares: tuple[float, float]) -> str:
@@ -183,7 +184,8 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
         "n": len(found),
         "smallest": 1 / (len(found) + 1),
         "method": manifest.calibration.method,
-        "thresholds": thresholds,
+        "marks": marks,
+        "too_small": [alpha for alpha, nelbo in thresholds if nelbo is None],
         "chart": _both_widths(lambda width: charts.scores(found, marks, width)) if len(found) else None,
     }
 
@@ -208,4 +210,4 @@ def _settings(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     for key, value in manifest.config.items():
         field = Config.model_fields.get(key)
         number = isinstance(value, int) and not isinstance(value, bool)
-        yield key, words.count(value) if number else str(value), (field.description or "") if field else ""
+        yield key, words.count(value) if number else str(value), (field.description or "").replace("`", "") if field else ""

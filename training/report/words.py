@@ -12,10 +12,11 @@ def count(n: int) -> str:
 
 
 def nats(value: float) -> str:
-    """Two decimals and a real minus sign."""
+    """Two decimals, fewer for large values, and a real minus sign."""
     if not math.isfinite(value):
         return "not finite"
-    return f"{value:,.2f}".replace("-", "−") if abs(value) < 1e7 else f"{value:.3g}".replace("-", "−")
+    decimals = 2 if abs(value) < 1e3 else 1 if abs(value) < 1e4 else 0
+    return (f"{value:,.{decimals}f}" if abs(value) < 1e7 else f"{value:.3g}").replace("-", "−")
 
 
 def percent(value: float) -> str:

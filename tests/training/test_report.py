@@ -1,0 +1,356 @@
+"""The report is one file that loads nothing, obeys no user's markup and copes with any table; the card needs only a manifest."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nelbo.artifact import Manifest
+from nelbo.engine import Engine
+from nelbo.schema import Column, Schema
+from training.calibrate import split_calibration
+from training.config import Config
+from training.data import Rows, Source, Training, read
+from training.evaluate import Evaluation, evaluate
+from training.export import export, write_manifest
+from training.fit import History, fit_rows
+from training.report import charts, figures, model_card, words, write_report
+
+QUICK = Config(min_steps=8, max_steps=8, threads=1)
+SECTIONS = ("key-figures", "learning", "marginals", "scores", "terms", "worst", "schema", "settings", "versions", "notices")
+SCRIPT = "<script>alert(1)</script>"
+NASTY = ("</svg><img src=x onerror=alert(2)>", "&amp;", "{{ 7 * 7 }}", "\x00\x1b[31m\u202e|\n# x")
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report, what it was made of, and what a browser would see in it."""
+
+    page: str
+    seen: "Page"
+    parts: tuple[Engine, Training, History, Evaluation]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.parts[0].manifest
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the texts outside the style sheet, and whether all tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open, self.balanced = "", list[str](), True
+        self.feed(text)
+        self.balanced = self.balanced and not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.balanced = self.balanced and bool(self._open) and self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+
+def strange_table() -> pa.Table:
+    """Names and values that break out of HTML, SVG, templates and Markdown; dates; numbers that are hard to draw."""
+    n, rng = 60, np.random.default_rng(0)
+    spread = np.concatenate([[-1.7e308, 1.7e308], rng.normal(size=n - 2)])
+    return pa.table(
+        {
+            SCRIPT: pa.array(rng.normal(size=n)),
+            "a\"b' onload=x & [0].| *c*": list(NASTY) * (n // 4),
+            "all missing": pa.array([None] * n, pa.float64()),
+            "constant": [5] * n,
+            "constant and large": [1e300] * n,
+            "far apart": pa.array(spread),
+            "tiny": pa.array(1e-9 * rng.normal(size=n)),
+            "moment": pa.array([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=7 * i) for i in range(n)]),
+            "day": pa.array([date(2024, 1, 1) + timedelta(days=int(i)) for i in rng.integers(0, 400, n)]),
+            "flag": [True, False, None] * (n // 3),
+            "key": [f"<b>{i}</b>" for i in range(n)],
+        }
+    )
+
+
+def numbers_table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    return pa.table({"x": pa.array(rng.normal(size=600)), "y": pa.array(rng.integers(0, 9, 600))})
+
+
+def categories_table() -> pa.Table:
+    return pa.table({"x": list("abc") * 20, "long": ["q" * 5_000, "q" * 5_001] * 30})
+
+
+def empty_table() -> pa.Table:
+    return pa.table({"x": pa.array([None] * 30, pa.string()), "y": pa.array([None] * 30, pa.float64())})
+
+
+def small_table() -> pa.Table:
+    return pa.table({"x": pa.array(np.random.default_rng(0).normal(size=20)), "c": list("ab") * 10})
+
+
+def many_columns_table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    return pa.table({f"column {i}": pa.array(rng.normal(size=60) if i % 2 else list("abc") * 20) for i in range(45)})
+
+
+def reported(table: pa.Table, folder: Path) -> Reported:
+    """Train on the table for a moment and write its report."""
+    pq.write_table(table, folder / "table.parquet")
+    training = read(Source(folder / "table.parquet"), QUICK, 0)
+    vae, history = fit_rows(training.schema, training.rows, training.split, QUICK, 0, lambda *_: None)
+    manifest = export(folder, vae, "quick <b>", training, QUICK, 0)
+    rest = np.concatenate([training.split.stop, training.split.calibrate])
+    calibration = split_calibration(Engine.load(folder), training.rows.take(rest))
+    write_manifest(folder, manifest.model_copy(update={"calibration": calibration}))
+    evaluation = evaluate(Engine.load(folder), training, 0)
+    artifact = write_manifest(folder, manifest.model_copy(update={"calibration": calibration, "metrics": evaluation.metrics}))
+    parts = Engine(artifact), training, history, evaluation
+    write_report(folder / "report.html", *parts)
+    page = (folder / "report.html").read_text("utf-8")
+    return Reported(page, Page(page), parts)
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    return reported(strange_table(), tmp_path_factory.mktemp("strange"))
+
+
+def test_the_page_loads_nothing(strange: Reported) -> None:
+    assert not {tag for tag, _ in strange.seen.tags} & {"script", "link", "iframe", "img", "image", "object", "embed", "base"}
+    attributes = [(name, value or "") for _, found in strange.seen.tags for name, value in found.items()]
+    assert not [
+        name for name, _ in attributes if name in ("src", "srcset", "href", "xlink:href", "style") or name.startswith("on")
+    ]
+    addresses = [(name, value) for name, value in attributes if "://" in value]
+    assert {name for name, _ in addresses} <= {"xmlns", "xmlns:xlink"}
+    style = strange.page.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_page_forbids_a_browser_to_load_anything(strange: Reported) -> None:
+    policies = [found["content"] for tag, found in strange.seen.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_names_and_values_of_users_are_text_wherever_they_stand(strange: Reported) -> None:
+    assert SCRIPT not in strange.page
+    assert SCRIPT in strange.seen.text
+    assert {f"<b>{i}</b>" for i in range(60)}.isdisjoint(re.findall("<b>[0-9]+</b>", strange.page.split('id="worst"')[1]))
+    assert "quick <b>" in strange.seen.text
+    assert "{{ 7 * 7 }}" in strange.seen.text
+    assert "onerror=alert(2)" in strange.seen.text
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", strange.page)
+
+
+def test_every_tag_is_closed_in_order(strange: Reported) -> None:
+    assert strange.seen.balanced
+
+
+def test_every_section_is_there_in_order(strange: Reported) -> None:
+    assert tuple(found["id"] for tag, found in strange.seen.tags if tag == "section") == SECTIONS
+
+
+def test_the_title_names_model_rows_columns_seed_and_artifact(strange: Reported) -> None:
+    head = " ".join(strange.seen.text.split("Key figures")[0].split())
+    assert head.endswith(
+        f"Nelbo report quick <b> 60 rows · 11 columns · seed 0 · artifact {strange.parts[0].artifact.digest[:12]}"
+    )
+
+
+def test_every_chart_says_what_it_shows(strange: Reported) -> None:
+    labels = [found.get("aria-label") for _, found in strange.seen.tags if found.get("role") == "img"]
+    assert len(labels) >= 9
+    assert all(labels)
+
+
+def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported) -> None:
+    worst = figures.worst_rows(strange.parts[0], strange.parts[1], figures.held_out(*strange.parts[:2]))
+    assert worst[0].identifiers == (figures.Cell("key", f"<b>{worst[0].row}</b>", None),)
+    assert f"<b>{worst[0].row}</b>" in strange.seen.text
+    assert "Real and synthetic values of key" not in strange.page
+
+
+def test_the_worst_rows_are_the_held_out_rows_with_the_highest_nelbo(strange: Reported) -> None:
+    engine, training, _, _ = strange.parts
+    scored = figures.held_out(engine, training)
+    worst = figures.worst_rows(engine, training, scored)
+    assert [row.nelbo for row in worst] == sorted(scored.nelbo.tolist(), reverse=True)[: figures.WORST]
+    first = worst[0]
+    terms = scored.terms[scored.at == first.row][0]
+    assert [cell.term for cell in first.costly] == sorted(terms.tolist(), reverse=True)[: figures.COSTLY]
+    assert len(first.costly) + len(first.others) + first.more == len(engine.manifest.order)
+
+
+def test_the_same_parts_give_the_same_page(strange: Reported, tmp_path: Path) -> None:
+    write_report(tmp_path / "again.html", *strange.parts)
+    assert (tmp_path / "again.html").read_text("utf-8") == strange.page
+
+
+def test_dates_are_drawn_on_an_axis_of_dates(strange: Reported) -> None:
+    (found,) = (
+        one for one in figures.marginals(strange.manifest.table_schema, strange.parts[3], 40) if one.column.name == "day"
+    )
+    assert found.shape is not None
+    assert re.search(">(January|April|July|October|2024|2025|May|March)", charts.marginal(found.column, found.shape))
+
+
+@pytest.mark.parametrize("table", [numbers_table, categories_table, empty_table, small_table])
+def test_a_table_of_any_shape_gets_a_whole_report(table: Callable[[], pa.Table], tmp_path: Path) -> None:
+    found = reported(table(), tmp_path)
+    assert found.seen.balanced
+    assert tuple(tags["id"] for tag, tags in found.seen.tags if tag == "section") == SECTIONS
+    assert len(found.page) < 300_000
+
+
+def test_a_table_with_many_columns_shows_the_worst_forty(tmp_path: Path) -> None:
+    found = reported(many_columns_table(), tmp_path)
+    assert found.page.count("Real and synthetic values of") == 40
+    assert "The 40 of 45 columns that are furthest off" in " ".join(found.seen.text.split())
+    assert "The other 5 columns cost" in " ".join(found.seen.text.split())
+    assert len(found.page) < 1_500_000
+
+
+def test_a_thousand_columns_are_ranked_and_cut() -> None:
+    rng = np.random.default_rng(0)
+    schema = Schema(columns=tuple(Column(name=f"c{i}", kind="continuous") for i in range(1_000)))
+    none = np.empty((300, 0), dtype=np.int64)
+    real, synthetic = (Rows(rng.normal(size=(300, 1_000)), none) for _ in range(2))
+    synthetic.numbers[:, 700] += 5
+    found = figures.marginals(schema, Evaluation({}, real, real, synthetic), 40)
+    assert len(found) == 40
+    assert found[0].column.name == "c700"
+    assert [one.off for one in found] == sorted((one.off for one in found), reverse=True)
+
+
+NUMBERS: dict[str, Floats] = {
+    "normal": np.random.default_rng(0).normal(size=500),
+    "one value": np.full(5, 3.0),
+    "one huge value": np.full(5, 1e299),
+    "one row": np.array([2.5]),
+    "mostly zero": np.concatenate([np.zeros(995), np.arange(5.0)]),
+    "neighbours": np.array([1.0, np.nextafter(1.0, 2)] * 20),
+    "with missing": np.array([1.0, np.nan, 2.0, np.nan]),
+    "integers": np.arange(-50.0, 50.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["continuous", "integer", "datetime"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_histogram_holds_every_present_cell_once(name: str, kind: str) -> None:
+    column = Column.model_validate({"name": "x", "kind": kind})
+    values = NUMBERS[name] if kind == "continuous" else np.clip(np.round(NUMBERS[name]), -(2.0**53), 2.0**53)
+    rows = Rows(values[:, None], np.empty((len(values), 0), dtype=np.int64))
+    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows), 40)
+    assert isinstance(found.shape, figures.Histogram)
+    assert found.shape.real.sum() + found.shape.beyond[0] == pytest.approx(1)
+    assert found.shape.beyond[0] <= 0.011
+    assert (np.diff(found.shape.edges) >= 0).all()
+    assert len(found.shape.edges) <= figures.BINS + 2
+    assert found.missing == (np.isnan(values).mean(), np.isnan(values).mean())
+    assert found.off == 0
+
+
+def test_bars_hold_every_present_cell_once() -> None:
+    column = Column(name="x", kind="categorical", categories=tuple(f"c{i:02}" for i in range(30)))
+    codes = np.random.default_rng(0).integers(0, 32, (500, 1))
+    rows = Rows(np.empty((500, 0)), codes)
+    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows), 40)
+    assert isinstance(found.shape, figures.Bars)
+    assert len(found.shape.names) == figures.TOP
+    assert found.shape.more == 30 - figures.TOP
+    assert found.shape.real.sum() + found.shape.rest[0] == pytest.approx(1)
+    assert found.missing[0] == pytest.approx(float((codes == 31).mean()))
+
+
+@pytest.mark.parametrize("n", [1, 19, 20, 99, 100, 250])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.5])
+def test_exactly_the_rows_above_the_threshold_are_flagged(n: int, alpha: float) -> None:
+    scores = np.sort(np.round(np.random.default_rng(n).normal(size=n), 1))
+    nelbo = np.linspace(-5, 5, 1_001)
+    p_value = (1 + (scores[None, :] >= nelbo[:, None]).sum(1)) / (n + 1)
+    found = figures.threshold(scores, alpha)
+    expected = p_value <= alpha + 1e-12
+    np.testing.assert_array_equal(nelbo > found if found is not None else np.zeros(len(nelbo), bool), expected)
+
+
+def test_names_that_look_alike_keep_their_own_bars() -> None:
+    assert list(words.distinct(["a\x00", "a\x01", "", "a\ufffd"])) == ["a\ufffd", "a\ufffd (2)", "(empty)", "a\ufffd (3)"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(3.14159, "3.14"), (-0.5, "−0.50"), (12_345.6, "12,346"), (float("inf"), "not finite"), (1e300, "1e+300")],
+)
+def test_nats_are_written_for_people(value: float, expected: str) -> None:
+    assert words.nats(value) == expected
+
+
+def test_a_small_share_is_not_nothing() -> None:
+    assert [words.share(value) for value in (0.0, 1e-9, 0.123, 1.0)] == ["0.0 %", "< 0.1 %", "12.3 %", "100.0 %"]
+
+
+def test_the_card_says_how_scores_are_calibrated(strange: Reported) -> None:
+    card = model_card(strange.manifest)
+    n = len(strange.manifest.calibration.scores)
+    assert f"n = {n} rows were held back" in card
+    assert f"1/(n + 1) = 1/{n + 1}" in card
+    small = strange.manifest.calibration.model_copy(update={"method": "cross-conformal"})
+    assert "each scored by a model that was fitted without it" in model_card(
+        strange.manifest.model_copy(update={"calibration": small})
+    )
+
+
+def test_the_card_names_every_column_and_every_measure(strange: Reported) -> None:
+    card = model_card(strange.manifest)
+    columns = card.split("## Columns")[1].split("## ")[0]
+    assert len([line for line in columns.splitlines() if line.startswith("| ")]) == 1 + len(
+        strange.manifest.table_schema.columns
+    )
+    for heading in (
+        "Model details",
+        "Intended use",
+        "Training data",
+        "Scores",
+        "Generation",
+        "Evaluation",
+        "Columns",
+        "Limits",
+        "Versions",
+    ):
+        assert f"\n## {heading}\n" in card
+    assert "not differentially private" in card
+
+
+def test_the_card_shows_names_of_users_as_text(strange: Reported) -> None:
+    card = model_card(strange.manifest)
+    assert "<script" not in card
+    assert "# quick &lt;b&gt;\n" in card
+    assert r"onload=x &amp; \[0\].\| \*c\* | categorical |" in card
+
+
+def test_equal_manifests_give_equal_cards_without_a_time(strange: Reported) -> None:
+    again = Manifest.model_validate_json(strange.manifest.model_dump_json())
+    assert model_card(again) == model_card(strange.manifest)
+    assert str(datetime.now(UTC).year) not in model_card(strange.manifest)
