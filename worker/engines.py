@@ -36,7 +36,7 @@ class Engines:
         if not target.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".") as temporary:
-                _publish(self._unpacked(version, Path(temporary)), target)
+                _publish(self.unpacked(version, Path(temporary)), target)
         return target
 
     def _load(self, version: VersionEntry) -> Engine:
@@ -47,7 +47,8 @@ class Engines:
             shutil.rmtree(self._folder / version.digest, ignore_errors=True)
             return Engine.load(self.fetch(version))
 
-    def _unpacked(self, version: VersionEntry, temporary: Path) -> Path:
+    def unpacked(self, version: VersionEntry, temporary: Path) -> Path:
+        """What is stored of a version, whether or not this machine has a copy, verified in a folder of its own."""
         packed, folder = temporary / "packed.zip", temporary / "artifact"
         self._storage.fetch(artifact_key(version.id), packed)
         found = unpack(packed, folder).digest

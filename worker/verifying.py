@@ -1,5 +1,6 @@
 """Verify a pushed artifact before any job may use it: digests, operators, one trial run in a limited child."""
 
+import tempfile
 from pathlib import Path
 
 from nelbo.artifact import read_artifact
@@ -18,12 +19,15 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     """Raises InvalidArtifact, which rejects the version."""
     if claim.version_id is None:
         raise InvalidArtifact("the job names no version; push the artifact again")
-    folder = process.engines.fetch(catalog.version_of(process.database, claim.version_id))
-    check_operators(folder)
-    try:
-        answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)
-    except TimeoutError:
-        raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
+    version = catalog.version_of(process.database, claim.version_id)
+    with tempfile.TemporaryDirectory(prefix="nelbo-") as temporary:
+        # Not a copy of this machine's: that may be of an earlier push with the same manifest.
+        folder = process.engines.unpacked(version, Path(temporary))
+        check_operators(folder)
+        try:
+            answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)
+        except TimeoutError:
+            raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
     if answer["problem"]:
         raise InvalidArtifact(answer["problem"])
     return VerifyOutcome()
