@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import nelbo
 from nelbo.client import Client, Job, find_url
 from nelbo.commands.console import Console, of_job
+from nelbo.commands.service import DOING
 from nelbo.commands.training import run as train
 from nelbo.errors import NotFound, Unavailable
 from nelbo.jobs import Anomaly
@@ -100,16 +101,20 @@ def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[
     with console.progress("   uploading the held-out rows", "bytes") as tell:
         file = client.files.wait(client.files.upload(held_out, progress=tell))
     few = pq.read_table(held_out).slice(0, AUGMENTED)
-    jobs = {
-        "scores": client.jobs.score(MODEL, file, explain=True),
-        "generated": client.jobs.generate(MODEL, GENERATED, seed=SEED),
-        "augmented": client.jobs.augment(MODEL, few, per_row=PER_ROW, seed=SEED),
+    submissions: dict[str, Callable[[], Job]] = {
+        "scores": lambda: client.jobs.score(MODEL, file, explain=True),
+        "generated": lambda: client.jobs.generate(MODEL, GENERATED, seed=SEED),
+        "augmented": lambda: client.jobs.augment(MODEL, few, per_row=PER_ROW, seed=SEED),
     }
-    for name, job in jobs.items():
-        with console.progress(f"   {job.view.kind:<9}") as tell:
-            job.wait(progress=of_job(tell))
-        job.results().save(home / f"{name}.parquet")
-    return jobs
+    return {name: _finished(submit, home / f"{name}.parquet", console) for name, submit in submissions.items()}
+
+
+def _finished(submit: Callable[[], Job], results: Path, console: Console) -> Job:
+    job = submit()
+    with console.progress(f"   {DOING[job.view.kind]}") as tell:
+        job.wait(progress=of_job(tell))
+    job.results().save(results)
+    return job
 
 
 def _show_anomalies(job: Job, given: pa.Table, console: Console) -> None:
@@ -120,7 +125,7 @@ def _show_anomalies(job: Job, given: pa.Table, console: Console) -> None:
     rows = job.anomalies(ANOMALIES)
     console.table(
         ["row", "nelbo", "p-value", "because of (each column's share in nats)"],
-        [[row.row, f"{row.nelbo:.1f}", f"{row.p_value:.5f}", _because(row, given)] for row in rows],
+        [[str(row.row), f"{row.nelbo:.1f}", f"{row.p_value:.5f}", _because(row, given)] for row in rows],
     )
 
 
@@ -154,4 +159,4 @@ def _show_places(settings: Settings, jobs: dict[str, Job], console: Console) -> 
     print(f"  the database is {path}; try, with sqlite3 or any other client,\n\n{query}\n")
     with closing(sqlite3.connect(path)) as database:
         found = database.execute(query)
-        console.table([column[0] for column in found.description], found.fetchall())
+        console.table([column[0] for column in found.description], [map(str, row) for row in found])

@@ -62,7 +62,7 @@ class Console:
         elif words is not None:
             print(words)
 
-    def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def table(self, head: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
         """A table on standard output; numbers to the right."""
         shown = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[_cell(cell) for cell in row] for row in rows]

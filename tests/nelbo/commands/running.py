@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from nelbo.cli import main
+from nelbo import cli
 from nelbo.client import find_url
 from nelbo.files import open_table, open_writer
 from nelbo.settings import Settings
@@ -39,9 +39,10 @@ class Ran:
         return json.loads(self.out)
 
 
-def run(*arguments: object, given: bytes = b"") -> Ran:
-    """`nelbo ARGUMENTS`, with `given` on standard input."""
-    streams = [io.TextIOWrapper(io.BytesIO(content), "utf-8", write_through=True) for content in (given, b"", b"")]
+def run(*arguments: object, given: bytes = b"", main: Callable[[], None] = cli.main) -> Ran:
+    """`nelbo ARGUMENTS`, with `given` on standard input; or another program's `main`."""
+    buffers = [io.BytesIO(content) for content in (given, b"", b"")]
+    streams = [io.TextIOWrapper(buffer, "utf-8", write_through=True) for buffer in buffers]
     with (
         patch.object(sys, "argv", ["nelbo", *map(str, arguments)]),
         patch.object(sys, "stdin", streams[0]),
@@ -53,7 +54,7 @@ def run(*arguments: object, given: bytes = b"") -> Ran:
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
-    out, err = (stream.buffer.getvalue() for stream in streams[1:])  # type: ignore[attr-defined]  # of a BytesIO
+    out, err = (buffer.getvalue() for buffer in buffers[1:])
     return Ran(code, out, err.decode())
 
 
@@ -92,7 +93,7 @@ def up(home: Path, **more: str) -> Iterator[str]:
 def table(rows: int, seed: int = 7) -> pa.Table:
     """Rows drawn from the linear model, with ids."""
     numbers, codes = sample(rows, seed)
-    columns = {
+    columns: dict[str, Any] = {
         "id": [f"row {i}" for i in range(rows)],
         "length": numbers[:, 0],
         "colour": np.array(list(COLOURS)[:3])[codes[:, 0]],
