@@ -1,6 +1,6 @@
 """The numbers behind the report: marginals, scores of held-out rows, thresholds, the worst rows."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,24 +70,23 @@ class Marginal:
 
 def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Marginal]:
     """All columns in the schema's order, or the `most` that are furthest off where there are more."""
-    found = [_marginal(schema, column, evaluation) for column in schema.modelled]
+    number_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.numbers)}
+    code_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.categoricals)}
+    none, found = slice(0, 0), []
+    for column in schema.modelled:
+        numbers, codes = number_at.get(column.name, none), code_at.get(column.name, none)
+        real, fresh, synthetic = (
+            Rows(rows.numbers[:, numbers], rows.codes[:, codes])
+            for rows in (evaluation.fit, evaluation.fresh, evaluation.synthetic)
+        )
+        found.append(_marginal(column, real, fresh, synthetic))
     return found if len(found) <= most else sorted(found, key=lambda marginal: -marginal.off)[:most]
 
 
-def _marginal(schema: Schema, column: Column, evaluation: Evaluation) -> Marginal:
-    real, fresh, synthetic = (_alone(rows, schema, column) for rows in (evaluation.fit, evaluation.fresh, evaluation.synthetic))
+def _marginal(column: Column, real: Rows, fresh: Rows, synthetic: Rows) -> Marginal:
+    """From rows of this one column."""
     missing, shape = _compared(column, real, synthetic)
     return Marginal(column, shape_error(real, synthetic), shape_error(real, fresh), missing, shape)
-
-
-def _alone(rows: Rows, schema: Schema, column: Column) -> Rows:
-    """One column of encoded rows."""
-    none = slice(0, 0)
-    if column in schema.numbers:
-        at = schema.numbers.index(column)
-        return Rows(rows.numbers[:, at : at + 1], rows.codes[:, none])
-    at = schema.categoricals.index(column)
-    return Rows(rows.numbers[:, none], rows.codes[:, at : at + 1])
 
 
 def _compared(column: Column, real: Rows, synthetic: Rows) -> tuple[tuple[float, float], Histogram | Bars | None]:
@@ -200,36 +199,46 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
     first = np.lexsort((scored.at, -scored.nelbo))[:WORST]
     p_values = engine.p_value(scored.nelbo[first])
     order = engine.manifest.order
+    texts_of = _texts_of(training, scored.at[first])
+    identifiers = [column.name for column in training.schema.identifiers if column.name in texts_of]
     found = []
-    for at, p_value in zip(first.tolist(), p_values.tolist(), strict=True):
-        row, terms = int(scored.at[at]), scored.terms[at]
+    for i, (at, p_value) in enumerate(zip(first.tolist(), p_values.tolist(), strict=True)):
+        terms = scored.terms[at]
         costly = np.argsort(-terms, kind="stable")[:COSTLY].tolist()
         others = [column for column in range(len(order)) if column not in costly]
         found.append(
             WorstRow(
-                row=row,
-                identifiers=tuple(_cell(training, column.name, row) for column in training.schema.identifiers),
+                row=int(scored.at[at]),
+                identifiers=tuple(_cell(texts_of, name, i) for name in identifiers),
                 nelbo=float(scored.nelbo[at]),
                 p_value=p_value,
                 kl=float(scored.kl[at]),
-                costly=tuple(_cell(training, order[column], row, float(terms[column])) for column in costly),
-                others=tuple(_cell(training, order[column], row) for column in others[:VALUES]),
+                costly=tuple(_cell(texts_of, order[column], i, float(terms[column])) for column in costly),
+                others=tuple(_cell(texts_of, order[column], i) for column in others[:VALUES]),
                 more=max(0, len(others) - VALUES),
             )
         )
     return found
 
 
-def _cell(training: Training, name: str, row: int, term: float | None = None) -> Cell:
-    """A cell as it was read; of a continuous number as many digits as people want."""
-    (column,) = (column for column in training.schema.columns if column.name == name)
-    value: str | None = None
-    if column.kind == "continuous":
-        number = training.rows.numbers[row, training.schema.numbers.index(column)]
-        value = None if np.isnan(number) else f"{number:.6g}"
-    elif name in training.table.column_names:
-        (value,) = texts(training.table.column(name).slice(row, 1).combine_chunks(), training.schema.missing).to_pylist()
+def _cell(texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term: float | None = None) -> Cell:
+    value = texts_of[name][i]
     return Cell(shown(name, 40), None if value is None else shown(value, 40), term)
+
+
+def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:
+    """Rows as texts, column by column: cells as they were read, and of continuous numbers as many digits as people want."""
+    schema, table = training.schema, training.table.take(at)
+    names = set(schema.names)
+    found: dict[str, Sequence[str | None]] = {
+        name: texts(table.column(name).combine_chunks(), schema.missing).to_pylist()
+        for name in table.column_names
+        if name in names
+    }
+    for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
+        if column.kind == "continuous":
+            found[column.name] = [None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()]
+    return found
 
 
 @dataclass(frozen=True)
