@@ -1,0 +1,80 @@
+"""Reading a table for training: three parts that share no row, and nothing learned from the rows that calibrate."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nelbo.errors import InvalidInput, NotFound
+from training.config import Config
+from training.data import CROSS_BELOW, Source, folds, read, split_rows
+
+
+@pytest.mark.parametrize("n", [20, CROSS_BELOW - 1, CROSS_BELOW, 40_000])
+def test_the_three_parts_cover_all_rows_and_share_none(n: int) -> None:
+    split = split_rows(n, 0.1, seed=0)
+    parts = [split.fit, split.stop, split.calibrate]
+    assert sorted(np.concatenate(parts)) == list(range(n))
+    assert (len(split.calibrate) == 0) == (n < CROSS_BELOW)
+
+
+def test_another_seed_splits_otherwise_and_the_same_seed_alike() -> None:
+    first, again, other = (split_rows(1_000, 0.1, seed).calibrate for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_every_row_is_inside_exactly_one_fold() -> None:
+    made = list(folds(103, 5, seed=0))
+    assert sorted(np.concatenate([inside for _, inside in made])) == list(range(103))
+    assert all(not set(outside) & set(inside) for outside, inside in made)
+
+
+def test_categories_come_from_the_rows_to_fit_only(tmp_path: Path) -> None:
+    """Each row has a category of its own besides the common one, so that a category tells which row it came from."""
+    rows = 600
+    names = ["common" if i % 2 else f"rare {i}" for i in range(rows)]
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n" + "".join(f"{i % 7}.5,{name}\n" for i, name in enumerate(names)))
+    training = read(Source(path), Config(max_categories=10_000), seed=0)
+    known = set(training.schema.categoricals[0].categories)
+    fit = {names[row] for row in training.split.fit}
+    assert known == fit
+
+
+def test_rare_categories_become_other_and_ties_are_broken_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n" + "".join(f"{i % 7}.5,{'abcdefgh'[i % 8]}\n" for i in range(160)))
+    training = read(Source(path), Config(max_categories=3), seed=0)
+    categories = training.schema.categoricals[0].categories
+    assert len(categories) == 3
+    assert list(categories) == sorted(categories)
+    assert (training.rows.codes == 3).any()
+
+
+def test_more_rows_than_memory_allows_are_sampled_by_seed(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("x\n" + "".join(f"{i}.25\n" for i in range(1_000)))
+    config = Config(max_train_rows=300)
+    first, again, other = (read(Source(path), config, seed).rows.numbers for seed in (1, 1, 2))
+    assert len(first) == 300
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_table_of_identifiers_only_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id\n" + "".join(f"{i}\n" for i in range(50)))
+    with pytest.raises(InvalidInput, match="no column is left to model"):
+        read(Source(path), Config(), seed=0)
+
+
+def test_a_configuration_file_with_an_unknown_key_names_the_known_ones(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("epoch = 3\n")
+    with pytest.raises(InvalidInput, match=r"epoch.*known keys are learning_rate"):
+        Config.read(path)
+    path.write_text("epochs = 3\n")
+    assert Config.read(path).epochs == 3
+    with pytest.raises(NotFound):
+        Config.read(tmp_path / "absent.toml")

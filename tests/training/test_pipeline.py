@@ -1,0 +1,130 @@
+"""A whole run: the same input gives the same bytes, a failed run leaves nothing, and p-values of fresh rows are honest."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import csv
+
+from nelbo.artifact import read_artifact
+from nelbo.engine import Engine, score
+from nelbo.errors import Conflict, InvalidInput
+from nelbo.schema import Column, Schema
+from tests.training.tables import QUICK
+from training.data import Source
+from training.pipeline import Run, train
+
+
+def table(rows: int, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 2, rows)
+    return pa.table(
+        {
+            "key": [f"k-{seed}-{i}" for i in range(rows)],
+            "amount": np.round(rng.gamma(2 + 3 * group, size=rows), 4),
+            "count": rng.poisson(3 + 4 * group),
+            "colour": rng.choice(["red", "green", "blue"], rows),
+            "day": np.datetime64("2024-01-01") + rng.integers(0, 365, rows).astype("timedelta64[D]"),
+            "flag": pa.array(np.where(rng.random(rows) < 0.1, None, group == 1).tolist()),
+        }
+    )
+
+
+def write(path: Path, rows: int, seed: int = 0) -> Path:
+    csv.write_csv(table(rows, seed), path)
+    return path
+
+
+def run(path: Path, out: Path, schema: Schema | None = None) -> Run:
+    return train(Source(path), "sales", out, QUICK, 0, schema, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    run(write(folder / "table.csv", 1_200), folder / "artifact")
+    return folder
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir()):
+        if path.name != "run.json":
+            yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_same_table_configuration_and_seed_give_the_same_bytes(large: Path) -> None:
+    run(large / "table.csv", large / "again")
+    first, second = dict(_digests(large / "artifact")), dict(_digests(large / "again"))
+    assert first == second
+    assert {"manifest.json", "score.onnx", "report.html", "MODEL_CARD.md", "history.json"} <= set(first)
+
+
+def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
+    manifest = read_artifact(large / "artifact").manifest
+    assert manifest.order == ("amount", "count", "colour", "day", "flag")
+    assert [column.kind for column in manifest.table_schema.identifiers] == ["identifier"]
+    assert manifest.table_schema.columns[3].categories == ("blue", "green", "red")
+    assert manifest.data["rows"] == 1_200
+    assert len(manifest.calibration.scores) == 120
+    assert all(np.isfinite(value) for value in manifest.metrics.values())
+
+
+def test_p_values_of_fresh_rows_are_about_uniform(large: Path) -> None:
+    engine = Engine.load(large / "artifact")
+    fresh = score(engine, pa.Table.from_batches(table(4_000, seed=9).to_batches()).combine_chunks().to_batches()[0])
+    assert not fresh.errors
+    for alpha in (0.05, 0.2, 0.5):
+        assert (fresh.p_value <= alpha).mean() == pytest.approx(alpha, abs=3 * np.sqrt(alpha * (1 - alpha) / 120))
+
+
+def test_a_small_table_calibrates_across_folds_and_says_so(tmp_path: Path) -> None:
+    done = run(write(tmp_path / "small.csv", 60), tmp_path / "artifact")
+    calibration = done.artifact.manifest.calibration
+    assert calibration.method == "cross-conformal"
+    assert len(calibration.scores) == 60
+    assert "cross-conformal" in (tmp_path / "artifact" / "MODEL_CARD.md").read_text()
+
+
+def test_a_refused_table_leaves_no_artifact_behind(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="too few"):
+        run(write(tmp_path / "few.csv", 19), tmp_path / "artifact")
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(Conflict, match="holds no artifact"):
+        run(write(tmp_path / "table.csv", 30), tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_rows_that_break_their_columns_kind_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", 100)
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].replace(lines[5].split(",")[1], "lots")
+    path.write_text("\n".join(lines) + "\n")
+    done = run(path, tmp_path / "artifact")
+    assert done.artifact.manifest.data["refused"] == 1
+    assert any("1 of 100 rows" in notice for notice in done.notices)
+
+
+def test_constant_and_empty_columns_are_kept_and_cost_nothing(tmp_path: Path) -> None:
+    made = table(600, 0).append_column("same", pa.array(["x"] * 600)).append_column("empty", pa.nulls(600, pa.string()))
+    csv.write_csv(made.append_column("seven", pa.array([7] * 600)), tmp_path / "table.csv")
+    done = run(tmp_path / "table.csv", tmp_path / "artifact")
+    engine = Engine.load(tmp_path / "artifact")
+    scored = score(engine, made.append_column("seven", pa.array([7] * 600)).combine_chunks().to_batches()[0])
+    for name in ("same", "empty", "seven"):
+        assert scored.terms[:, done.artifact.manifest.order.index(name)].max() < 0.02
+
+
+def test_a_schema_file_overrides_what_is_inferred(tmp_path: Path) -> None:
+    columns = (Column(name="amount", kind="continuous"), Column(name="count", kind="categorical"))
+    done = run(write(tmp_path / "table.csv", 200), tmp_path / "artifact", Schema(columns=columns))
+    assert done.artifact.manifest.order == ("amount", "count")
+    assert json.loads((tmp_path / "artifact" / "manifest.json").read_text())["likelihoods"]["count"].startswith("categorical")
