@@ -140,8 +140,8 @@ class Ledger(RuleBasedStateMachine):
 
 
 BOUNDED = settings(
-    max_examples=20,
-    stateful_step_count=25,
+    max_examples=15,
+    stateful_step_count=20,
     deadline=None,
     derandomize=True,
     database=None,
