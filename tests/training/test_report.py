@@ -296,6 +296,11 @@ def test_names_that_look_alike_keep_their_own_bars() -> None:
     assert list(words.distinct(["a\x00", "a\x01", "", "a\ufffd"])) == ["a\ufffd", "a\ufffd (2)", "(empty)", "a\ufffd (3)"]
 
 
+def test_long_names_are_cut_where_they_seldom_differ() -> None:
+    assert words.shown("the temperature of sensor number 17", 18) == "the tempera…ber 17"
+    assert len(words.shown("x" * 10_000, 18)) == 18
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(3.14159, "3.14"), (-0.5, "−0.50"), (12_345.6, "12,346"), (float("inf"), "not finite"), (1e300, "1e+300")],

@@ -91,14 +91,14 @@ def _share(field: str) -> alt.Y:
 
 
 def _bars(shape: Bars) -> Markup:
-    names = list(distinct(shape.names))
+    names = list(distinct(shape.names, 17))
     values = [
         {"name": name, "who": who, "share": float(found)}
         for who, shares in (("real", shape.real), ("synthetic", shape.synthetic))
         for name, found in zip(names, shares, strict=True)
     ]
     labels = alt.Axis(
-        domain=False, ticks=False, labelLimit=94, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
+        domain=False, ticks=False, labelLimit=112, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
     )
     chart = (
         alt.Chart(alt.Data(values=values))
@@ -135,7 +135,7 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
 
 def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup:
     """Mean terms as bars in the given order, then the KL."""
-    labels = list(distinct([*names, "KL, what z says"]))
+    labels = list(distinct([*names, "KL, what z says"], width // 22))
     found = [*values.tolist(), kl]
     colours = [*[REAL] * len(values), SYNTHETIC]
     rows = [

@@ -42,9 +42,11 @@ def of(n: int, one: str, many: str | None = None) -> str:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A user's text in one line: what cannot be printed is replaced, what is too long is cut."""
-    clean = "".join(c if c.isprintable() or c in JOINERS else "\ufffd" for c in text[: most + 1])
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
+    """A user's text in one line: what cannot be printed is replaced, what is too long is cut in the middle."""
+    if len(text) > most:
+        tail = most // 3
+        text = text[: most - 1 - tail] + "…" + text[-tail:]
+    return "".join(c if c.isprintable() or c in JOINERS else "\ufffd" for c in text)
 
 
 def distinct(names: Sequence[str], most: int = 60) -> Iterator[str]:
