@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, case, func, insert, select, update
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -45,6 +46,7 @@ CANDIDATES = 32
 """Jobs that one claim looks at; the chunks of all of them would have to be locked by others for it to find none."""
 LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
 WORKER_DIED = "worker-died"
+FORGET_WORKER_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,7 @@ def delete(db: Database, owner: str, job_id: str) -> None:
         if connection.execute(update(Job).where(*ended).values(deleted_at=now(), inline=None)).rowcount == 0:
             raise Conflict(f"job {job_id} is {before.state}; cancel it first")
         results.delete_results(connection, job_id)
+        connection.execute(sql_delete(Chunk).where(Chunk.job_id == job_id))
 
 
 def sweep(db: Database, *, limit: int = 1_000) -> Swept:
@@ -355,6 +358,7 @@ def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
     seen = update(Worker).where(Worker.name == worker).values(seen_at=now(), host=host, pid=pid)
     with db.write() as connection:
         if connection.execute(seen).rowcount == 0:
+            connection.execute(sql_delete(Worker).where(Worker.seen_at < now() - FORGET_WORKER_S))
             connection.execute(insert(Worker).values(name=worker, host=host, pid=pid, started_at=now(), seen_at=now()))
 
 

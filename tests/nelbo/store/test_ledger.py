@@ -453,6 +453,7 @@ def test_a_deleted_job_is_gone_with_its_results(database: Database) -> None:
     with pytest.raises(Gone, match="was deleted"):
         ledger.delete(database, OWNER, job.id)
     assert stored_rows(database, job.id) == []
+    assert chunks(database, job.id) == []
     assert ledger.list_jobs(database, OWNER).jobs == []
 
 
@@ -738,6 +739,14 @@ def test_a_heartbeat_says_who_is_alive(database: Database) -> None:
     alive = ledger.heartbeats(database)
     assert [(beat.worker, beat.pid) for beat in alive] == [("a", 3), ("b", 2)]
     assert all(0 <= beat.age_s < 5 for beat in alive)
+
+
+def test_a_worker_not_seen_for_a_day_is_forgotten(database: Database) -> None:
+    ledger.heartbeat(database, "a", host="here", pid=1)
+    with database.write() as connection:
+        connection.execute(text("UPDATE worker SET seen_at = seen_at - 100000"))
+    ledger.heartbeat(database, "b", host="here", pid=2)
+    assert [beat.worker for beat in ledger.heartbeats(database, within_s=1e9)] == ["b"]
 
 
 def test_pauses_double_and_end_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
