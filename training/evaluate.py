@@ -34,7 +34,7 @@ class Evaluation:
 
 
 def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
-    """Metrics by name; errors are total variation distances in percent, `…_floor` the same for fresh real rows.
+    """Metrics by name; errors are total variation distances in percent, `…_floor` the same for equally many fresh real rows.
 
     nelbo: mean over rows that no weight was fitted to. z_kl: mean KL, how much z says of a row. shape_error: mean over columns;
     pair_error: mean over pairs of columns. detect_auc: how well gradient boosting tells synthetic from fresh rows (0.5 = not).
@@ -43,7 +43,7 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     held_out = training.rows.take(np.concatenate([split.stop, split.calibrate]))
     fresh = held_out.take(_some(len(held_out), few))
     fit = training.rows.take(split.fit).take(_some(len(split.fit), few))
-    made = encode(generate(engine, seed, 0, min(MOST_ROWS, max(1_000, len(fresh)))), engine.schema)
+    made = encode(generate(engine, seed, 0, len(fresh)), engine.schema)
     synthetic = Rows(made.numbers, made.codes)
     nelbo, _, kl = score_encoded(engine, fresh.numbers, fresh.codes)
     metrics = {
@@ -95,7 +95,8 @@ def _binned(real: Rows, rows: Rows) -> list[NDArray[np.int64]]:
 def _number_bins(real: Rows, rows: Rows) -> Iterator[NDArray[np.int64]]:
     for reference, values in zip(real.numbers.T, rows.numbers.T, strict=True):
         seen = reference[~np.isnan(reference)]
-        edges = np.unique(np.quantile(seen, DECILES)) if len(seen) else np.empty(0)
+        deciles = np.quantile(seen, DECILES) if len(seen) else np.empty(0)
+        edges = np.unique([deciles, np.nextafter(deciles, np.inf)])  # a value that fills a decile is a bin of its own
         yield np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, "right"))
 
 

@@ -164,7 +164,7 @@ class Plan:
         """Batches of about 1/50 of the rows (32 to 512); steps for `epochs` passes within the configured limits."""
         batch = min(n, 2 ** int(min(9, max(5, math.log2(n / 50)))))
         steps = min(config.max_steps, max(config.min_steps, config.epochs * n // batch))
-        return Plan(batch, steps, warm_up=steps // 8, every=max(1, steps // 30))
+        return Plan(batch, steps, warm_up=max(1, steps // 8), every=max(1, steps // 30))
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""

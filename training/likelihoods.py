@@ -321,12 +321,17 @@ class Likelihoods(nn.Module):
                 yield column.name, f"categorical over {fitted.known} categories"
             else:
                 atoms = int((fitted.knots[:, 0] == fitted.knots[:, -1]).sum())
-                yield column.name, f"{atoms} atoms, {fitted.known - atoms} bins, exponential tails"
+                parts = [_counted(atoms, "atom"), _counted(fitted.known - atoms, "bin"), "exponential tails"]
+                yield column.name, ", ".join(part for part in parts if part)
 
     def log_prob(self, logits: Tensor) -> Tensor:
         """log p(code | h) from logits [d, n, K]: softmax over the learned codes, fixed masses for the rest."""
         masked = torch.where(self.learned[:, None, :], logits, MASKED)
         return torch.where(self.learned[:, None, :], torch.log_softmax(masked, -1), 0.0) + self.log_mass[:, None, :]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}" if count else ""
 
 
 def _fit_category(codes: Integers, known: int) -> Category:
