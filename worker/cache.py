@@ -1,4 +1,4 @@
-"""The worker's local folder: copies of artifacts, and temporary copies that a process which dies cannot remove."""
+"""The worker's local folder: temporary copies that a process which dies cannot remove."""
 
 import shutil
 import tempfile
@@ -8,11 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "temporary-"
-
-
-def artifacts(home: Path) -> Path:
-    """The folder of artifacts, a folder each, named by digest."""
-    return _folder(home) / "artifacts"
 
 
 @contextmanager

@@ -1,15 +1,11 @@
-"""Engines of this process by artifact digest, and the artifacts' local copies."""
+"""Engines of this process by artifact digest, over the copies of artifacts on this machine."""
 
-import os
-import shutil
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
-from nelbo.artifact import unpack
+from nelbo import copies
 from nelbo.engine import Engine
-from nelbo.errors import InvalidArtifact
-from nelbo.storage import Storage, artifact_key
+from nelbo.storage import Storage
 from nelbo.store.catalog import VersionEntry
 
 
@@ -24,7 +20,7 @@ class Engines:
         """The engine of a version. Raises InvalidArtifact where what is stored is not what its digest names."""
         digest = version.digest
         if digest not in self._loaded:
-            self._loaded[digest] = self._load(version)
+            self._loaded[digest] = copies.load(self._storage, version.id, digest, self._folder, Engine.load)
             if len(self._loaded) > self._keep:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
@@ -32,37 +28,8 @@ class Engines:
 
     def fetch(self, version: VersionEntry) -> Path:
         """The artifact's folder on this machine, fetched and verified where it is not there yet."""
-        target = self._folder / version.digest
-        if not target.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._folder, prefix=".") as temporary:
-                _publish(self.unpacked(version, Path(temporary)), target)
-        return target
-
-    def _load(self, version: VersionEntry) -> Engine:
-        try:
-            return Engine.load(self.fetch(version))
-        except InvalidArtifact:
-            # The copy on this machine may be what is damaged: only what is stored counts.
-            shutil.rmtree(self._folder / version.digest, ignore_errors=True)
-            return Engine.load(self.fetch(version))
+        return copies.fetch(self._storage, version.id, version.digest, self._folder)
 
     def unpacked(self, version: VersionEntry, temporary: Path) -> Path:
         """What is stored of a version, whether or not this machine has a copy, verified in a folder of its own."""
-        packed, folder = temporary / "packed.zip", temporary / "artifact"
-        self._storage.fetch(artifact_key(version.id), packed)
-        found = unpack(packed, folder).digest
-        if found != version.digest:
-            raise InvalidArtifact(
-                f"the stored artifact of {version.name} has digest {found[:12]}…, wanted {version.digest[:12]}…; push it again"
-            )
-        return folder
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Give a complete folder its name at once; another process may have been faster with the same content."""
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if not target.exists():
-            raise
+        return copies.unpacked(self._storage, version.id, version.digest, temporary)

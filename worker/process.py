@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from celery import current_app
 
+from nelbo import copies
 from nelbo.broker import send_hint
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import Storage, open_storage
 from nelbo.store.session import Database, connect
-from worker import cache
 from worker.engines import Engines
 
 
@@ -30,7 +30,7 @@ class Process:
 
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:
     storage = open_storage(settings.storage)
-    engines = Engines(storage, cache.artifacts(settings.home))
+    engines = Engines(storage, copies.artifacts(settings.home))
     name = f"{socket.gethostname()}:{os.getpid()}"
     return Process(name, settings, connect(settings.database), storage, engines, hint)
 

@@ -1,6 +1,5 @@
 """Verify a pushed artifact before any job may use it: digests, operators, one trial run in a limited child."""
 
-import tempfile
 from pathlib import Path
 
 from nelbo.artifact import read_artifact
@@ -8,6 +7,7 @@ from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact
 from nelbo.store import catalog
 from nelbo.store.claims import Claim, VerifyOutcome
+from worker import cache
 from worker.graphs import check_graph
 from worker.limited import run_limited
 from worker.process import Process
@@ -20,9 +20,9 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     if claim.version_id is None:
         raise InvalidArtifact("the job names no version; push the artifact again")
     version = catalog.version_of(process.database, claim.version_id)
-    with tempfile.TemporaryDirectory(prefix="nelbo-") as temporary:
+    with cache.temporary(process.settings.home) as temporary:
         # Not a copy of this machine's: that may be of an earlier push with the same manifest.
-        folder = process.engines.unpacked(version, Path(temporary))
+        folder = process.engines.unpacked(version, temporary)
         check_operators(folder)
         try:
             answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)

@@ -1,15 +1,15 @@
 """The catalog of the data folder, used in this process where no service runs."""
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nelbo.artifact import Manifest, is_artifact, pack, read_artifact, unpack
+from nelbo import copies
+from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
 from nelbo.client import find_url
-from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
+from nelbo.errors import InvalidInput, NotFound
 from nelbo.jobs import new_id
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage
@@ -43,7 +43,7 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
             database.migrate()
         else:
             database.check()
-        yield Catalog(database, open_storage(settings.storage), settings.home / "cache" / "artifacts")
+        yield Catalog(database, open_storage(settings.storage), copies.artifacts(settings.home))
     finally:
         database.dispose()
 
@@ -73,7 +73,8 @@ def folder_of(settings: Settings, model: str) -> Path | None:
     if find_url(settings):
         return None
     with opened(settings) as here:
-        return fetch(here, catalog.resolve(here.database, OWNER, model))
+        version = catalog.resolve(here.database, OWNER, model)
+        return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
 
 
 def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
@@ -85,19 +86,8 @@ def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
     return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id)
 
 
-def fetch(here: Catalog, version: catalog.VersionEntry) -> Path:
-    """The version's artifact on this machine, where a worker keeps it too."""
-    target = here.cache / version.digest
-    if not target.exists():
-        here.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=here.cache, prefix=".") as temporary:
-            packed, folder = Path(temporary) / "packed.zip", Path(temporary) / "artifact"
-            here.storage.fetch(artifact_key(version.id), packed)
-            found = unpack(packed, folder).digest
-            if found != version.digest:
-                raise InvalidArtifact(f"the stored artifact of {version.name} was changed; register it again")
-            folder.rename(target)
-    return target
+def _verified(folder: Path) -> Path:
+    return read_artifact(folder).folder
 
 
 def manifest_of(version: catalog.VersionEntry) -> Manifest:

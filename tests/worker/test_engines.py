@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from nelbo import copies
 from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import artifact_key
 from tests.worker.stage import Stage
-from worker import cache
 from worker.engines import Engines
 
 
@@ -20,7 +20,7 @@ def stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 
 def engines(stage: Stage, keep: int = 4) -> Engines:
-    return Engines(stage.storage, cache.artifacts(stage.settings.home), keep)
+    return Engines(stage.storage, copies.artifacts(stage.settings.home), keep)
 
 
 def test_an_engine_is_loaded_once(stage: Stage) -> None:
@@ -47,7 +47,7 @@ def test_a_damaged_stored_copy_is_refused_and_leaves_nothing(stage: Stage) -> No
     stage.storage.put(artifact_key(version.id), stage.packed()[:-400])
     with pytest.raises(InvalidArtifact):
         engines(stage).get(version)
-    assert list(cache.artifacts(stage.settings.home).iterdir()) == []
+    assert list(copies.artifacts(stage.settings.home).iterdir()) == []
 
 
 def test_another_artifact_under_the_versions_key_is_refused(stage: Stage) -> None:
@@ -69,7 +69,7 @@ def test_many_that_fetch_at_once_all_get_it_whole(stage: Stage) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: engines(stage).get(version).artifact.digest, range(8)))
     assert set(found) == {version.digest}
-    assert [path.name for path in cache.artifacts(stage.settings.home).iterdir()] == [version.digest]
+    assert [path.name for path in copies.artifacts(stage.settings.home).iterdir()] == [version.digest]
 
 
 def test_only_so_many_engines_stay_in_memory(stage: Stage) -> None:
