@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console as Rich
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
@@ -112,8 +113,7 @@ def _bar(console: Rich, unit: str) -> Progress:
         TextColumn("{task.description}", markup=False),
         SpinnerColumn(),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
+        *((DownloadColumn(),) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
