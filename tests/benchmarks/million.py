@@ -67,8 +67,8 @@ def main() -> None:
 
 def quick_model(folder: Path) -> Path:
     (folder / "quick.toml").write_text(QUICK)
-    options = ["--name", "adult", "--out", folder / "adult", "--config", folder / "quick.toml"]
-    subprocess.run([sys.executable, "-P", "-m", "training.cli", ADULT, *options], check=True)
+    options = ["--name=adult", f"--out={folder / 'adult'}", f"--config={folder / 'quick.toml'}"]
+    subprocess.run([sys.executable, "-P", "-m", "training.cli", str(ADULT), *options], check=True)
     return folder / "adult"
 
 
