@@ -147,7 +147,9 @@ def test_a_job_from_outside_ends_in_a_download_and_outlives_a_restart(
     assert np.array_equal(scores["row"].to_numpy(), expected.rows)
     assert np.array_equal(scores["nelbo"].to_numpy(), expected.nelbo)
 
-    deployment.run("down", "--timeout=30")
+    deployment.run("stop", "--timeout=60")
+    assert "database system is shut down" in deployment.run("logs", "--no-color", "--tail=5", "postgres")
+    deployment.run("down")
     deployment.up()
     with Client(deployment.url, key) as client:
         again = client.jobs.get(job.id).results("parquet").save(tmp_path / "again.parquet")
