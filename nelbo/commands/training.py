@@ -76,7 +76,7 @@ def push(
       nelbo push ./adult --name adult-2024
     """
     settings, console = read_settings(), Console(as_json)
-    name = name or read_artifact(folder).manifest.name
+    name = read_artifact(folder).manifest.name if name is None else name
     catalog.check_name(name)
     version = _register(folder, name, settings, console)
     console.say(f"{folder} is {version.model}@{version.version}")

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,38 +108,38 @@ def test_a_fault_of_nelbo_itself_is_one_sentence_too(monkeypatch: pytest.MonkeyP
     assert "lost my way" in ran.err
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
+@contextmanager
+def generating(tmp_path: Path, target: object) -> Iterator[subprocess.Popen[bytes]]:
+    """`nelbo generate` that goes on for hours."""
     artifact = linear_artifact(tmp_path / "linear")
-    command = subprocess.Popen(
-        [*COMMAND, "generate", str(artifact), "--rows", "2000000", "-o", "-"],
-        env=environment(tmp_path / "home"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert command.stdout is not None
-    assert command.stderr is not None
-    assert command.stdout.readline() == b"length,colour,width,weight\n"
-    command.stdout.close()
-    err = command.stderr.read().decode()
-    command.stderr.close()
-    assert command.wait(60) == 1
-    assert err.splitlines() == ["generating ..."]
+    arguments = ["generate", str(artifact), "--rows", "90000000", "-o", str(target)]
+    env = environment(tmp_path / "home")
+    with subprocess.Popen([*COMMAND, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        try:
+            yield command
+        finally:
+            command.kill()
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
+    with generating(tmp_path, "-") as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert command.stdout.readline() == b"length,colour,width,weight\n"
+        command.stdout.close()
+        assert command.stderr.read().decode().splitlines() == ["generating ..."]
+        assert command.wait(60) == 1
 
 
 def test_control_c_ends_the_command_quietly_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
-    artifact = linear_artifact(tmp_path / "linear")
     target = tmp_path / "out" / "made.csv"
     target.parent.mkdir()
-    command = subprocess.Popen(
-        [*COMMAND, "generate", str(artifact), "--rows", "90000000", "-o", str(target)],
-        env=environment(tmp_path / "home"),
-        stderr=subprocess.PIPE,
-    )
-    until(lambda: list(target.parent.iterdir()), "rows are being written")
-    command.send_signal(signal.SIGINT)
-    _, err = command.communicate(timeout=60)
-    assert command.returncode == 130
+    with generating(tmp_path, target) as command:
+        until(lambda: list(target.parent.iterdir()) or command.poll() is not None, "rows are being written")
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=60)
     assert err.decode().splitlines() == ["generating ..."]
+    assert command.returncode == 130
     assert not list(target.parent.iterdir())
 
 
