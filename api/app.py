@@ -20,7 +20,7 @@ from api.hints import Hints
 from api.middleware import AroundRequests
 from api.routes import files, health, jobs, models, results
 from nelbo import broker, logs
-from nelbo.settings import Settings
+from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on (default: %(default)s)")
     options = parser.parse_args()
-    settings = Settings()
+    settings = read_settings()
     logs.configure(settings.log_level)
     uvicorn.run(
         create_app(settings),

@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 # Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo.errors import NelboError
+from nelbo.files import Limits
 from nelbo.schema import Schema
+from nelbo.settings import read_settings
 from training.config import Config
 from training.data import Source
 from training.pipeline import Run, Stage, train
@@ -37,7 +40,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
-    source = Source(file, delimiter, encoding, decimal)
+    source = Source(file, delimiter, encoding, decimal, Limits(columns=read_settings().max_columns))
     with _progress() as stage:
         done = train(
             source,
@@ -49,7 +52,7 @@ def run(
             stage,
         )
     for notice in done.notices:
-        errors.print(f"[yellow]note:[/] {notice}", markup=True)
+        errors.print("[yellow]note:[/]", escape(notice))
     print(json.dumps(_summary(done)) if as_json else _words(done))
 
 
@@ -57,7 +60,7 @@ def main() -> None:
     try:
         app()
     except NelboError as error:
-        errors.print(f"[red]error:[/] {error.message}", markup=True)
+        errors.print("[red]error:[/]", escape(error.message))
         sys.exit(error.exit_code)
 
 

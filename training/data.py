@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nelbo.cells import texts
 from nelbo.encoding import check_columns, encode
 from nelbo.errors import InvalidInput
-from nelbo.files import Table, open_table
+from nelbo.files import Limits, Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Schema
 from training.config import Config
@@ -32,9 +32,10 @@ class Source:
     delimiter: str | None = None
     encoding: str | None = None
     decimal: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def open(self) -> Table:
-        return open_table(self.path, delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal)
+        return open_table(self.path, delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal, limits=self.limits)
 
 
 @dataclass(frozen=True)

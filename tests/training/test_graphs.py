@@ -109,7 +109,7 @@ def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -
 def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported) -> None:
     training, vae, engine = mixed
     kept = vae.decoder.out_bias.clone()
-    vae.decoder.out_bias += torch.randn_like(kept)
+    vae.decoder.out_bias.add_(torch.randn_like(kept))
     try:
         with pytest.raises(InvalidArtifact, match="differ"):
             check(engine, vae, training.rows)

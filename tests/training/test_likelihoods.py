@@ -22,7 +22,7 @@ COLUMNS: dict[str, tuple[str, NDArray[np.float64]]] = {
     "integers with an atom": ("integer", np.where(RNG.random(N) < 0.5, 99_999.0, RNG.integers(0, 10**5, N))),
     "one integer": ("integer", np.full(N, 7.0)),
     "few rows": ("continuous", RNG.normal(size=25)),
-    "days": ("datetime", RNG.integers(18_000, 20_000, N) * 86_400_000_000.0),
+    "days": ("datetime", RNG.integers(18_000, 20_000, N).astype(np.float64) * 86_400_000_000),
     "with missing": ("continuous", np.where(RNG.random(N) < 0.3, np.nan, RNG.normal(size=N))),
     "all missing": ("continuous", np.full(N, np.nan)),
 }

@@ -20,7 +20,8 @@ def exact() -> Tensor:
     normal = torch.distributions.MultivariateNormal(
         torch.zeros(4, dtype=torch.float64), LOADINGS @ LOADINGS.T + SIGMA**2 * torch.eye(4, dtype=torch.float64)
     )
-    return -normal.log_prob(X)
+    log_p: Tensor = normal.log_prob(X)
+    return -log_p
 
 
 def nelbo(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ def table(rows: int, seed: int) -> pa.Table:
     return pa.table(
         {
             "key": [f"k-{seed}-{i}" for i in range(rows)],
-            "amount": np.round(rng.gamma(2 + 3 * group, size=rows), 4),
-            "count": rng.poisson(3 + 4 * group),
-            "colour": rng.choice(["red", "green", "blue"], rows),
-            "day": np.datetime64("2024-01-01") + rng.integers(0, 365, rows).astype("timedelta64[D]"),
-            "flag": pa.array(np.where(rng.random(rows) < 0.1, None, group == 1).tolist()),
+            "amount": pa.array(np.round(rng.gamma(2 + 3 * group, size=rows), 4)),
+            "count": pa.array(rng.poisson(3 + 4 * group)),
+            "colour": pa.array(rng.choice(["red", "green", "blue"], rows)),
+            "day": pa.array(np.datetime64("2024-01-01") + rng.integers(0, 365, rows).astype("timedelta64[D]")),
+            "flag": pa.array(group == 1, mask=rng.random(rows) < 0.1),
         }
     )
 
