@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, read_artifact
-from nelbo.cells import Array
 from nelbo.encoding import Encoded, RowError, decode, encode
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
@@ -134,7 +133,8 @@ def augment(engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int,
     every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
     made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check), engine.schema)
     copies = np.tile(np.arange(per_row), len(given.rows))
-    return Made(_with_row_numbers({"row": repeated.rows, "copy": copies}, made), given.errors)
+    columns = _with_identifiers(engine, made, batch.take(repeated.rows - first_row))
+    return Made(_with_row_numbers({"row": repeated.rows, "copy": copies}, columns), given.errors)
 
 
 def reconstruct(
@@ -157,26 +157,30 @@ def reconstruct(
     draws = _uniforms(engine, seed, FILLED, given.rows)
     made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check), engine.schema)
     source = batch.take(given.rows - first_row)
-    columns = {}
-    for column in engine.schema.columns:
-        if column.kind != "identifier":
-            columns[column.name] = made.column(column.name)
-        elif column.name in source.schema.names:
-            columns[column.name] = source.column(column.name)
     if not denoise:
-        columns |= _unknown_categories(engine, given, columns, source)
-    return Made(_with_row_numbers({"row": given.rows}, pa.RecordBatch.from_pydict(columns)), given.errors)
+        made = _with_unknown_categories(engine, given, made, source)
+    return Made(_with_row_numbers({"row": given.rows}, _with_identifiers(engine, made, source)), given.errors)
 
 
-def _unknown_categories(engine: Engine, given: Encoded, columns: dict[str, Array], source: pa.RecordBatch) -> dict[str, Array]:
-    """Categories that the model does not know are observed all the same: columns with them, each with its own text put back."""
-    found = {}
+def _with_identifiers(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
+    """All columns of the schema in its order: identifiers, where given, from the source rows, the others made."""
+    columns = {
+        column.name: (source if column.kind == "identifier" else made).column(column.name)
+        for column in engine.schema.columns
+        if column.kind != "identifier" or column.name in source.schema.names
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
+    """Categories that the model does not know are observed all the same: each gets its own text back."""
     for i, column in enumerate(engine.schema.categoricals):
         unknown = given.codes[:, i] == len(column.categories)
         if unknown.any():
             text = source.column(column.name).cast(pa.string())
-            found[column.name] = pc.if_else(pa.array(unknown), text, columns[column.name])
-    return found
+            found = pc.if_else(pa.array(unknown), text, made.column(column.name))
+            made = made.set_column(made.schema.get_field_index(column.name), column.name, found)
+    return made
 
 
 def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:

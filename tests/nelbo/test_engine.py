@@ -83,6 +83,7 @@ def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, 
     later = augment(engine, rows.slice(40), 40, 1, seed=9).batch
     assert three.take(list(range(3 * 40, 3 * ROWS, 3))).equals(later)
     assert three["row"].to_pylist()[:4] == [0, 0, 0, 1]
+    assert three["id"].to_pylist()[:4] == ["row 0", "row 0", "row 0", "row 1"]
 
 
 def test_copies_of_a_row_differ_from_each_other(engine: Engine, rows: pa.RecordBatch) -> None:
