@@ -52,7 +52,7 @@ def run(
             stage,
         )
     for notice in done.notices:
-        errors.print("[yellow]note:[/]", escape(notice))
+        errors.print("[yellow]note:[/]", escape(notice), soft_wrap=True)
     print(json.dumps(_summary(done)) if as_json else _words(done))
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     try:
         app()
     except NelboError as error:
-        errors.print("[red]error:[/]", escape(error.message))
+        errors.print("[red]error:[/]", escape(error.message), soft_wrap=True)
         sys.exit(error.exit_code)
 
 
