@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from nelbo.artifact import FORMAT
 from nelbo.engine import Engine, Floats, Integers, augment, generate, reconstruct, score
 from nelbo.errors import InvalidArtifact, NotFound
 from tests.artifacts import BATCH, SCHEMA, exact_nelbo, linear_artifact, sample
@@ -170,3 +171,14 @@ def test_a_graph_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifest.replace(old, hashlib.sha256(b"no graph").hexdigest()))
     with pytest.raises(InvalidArtifact, match="cannot be loaded"):
         score(Engine.load(tmp_path), _batch(*sample(1, 0)))
+
+
+KEPT = Path(__file__).parents[1] / "data"
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT + 1))
+def test_artifacts_of_every_older_format_are_read_and_score_as_they_did(number: int) -> None:
+    kept = Engine.load(KEPT / f"artifact-format-{number}")
+    numbers, codes = sample(ROWS, seed=7)
+    np.testing.assert_allclose(score(kept, _batch(numbers, codes)).nelbo, exact_nelbo(numbers, codes), rtol=1e-12)
+    assert generate(kept, 1, 0, 3).num_rows == 3
