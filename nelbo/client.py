@@ -9,17 +9,12 @@ with nelbo.Client() as client:
 import json
 import math
 import os
-import random
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import httpx2
 import pyarrow as pa
@@ -28,18 +23,7 @@ import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
-from nelbo.errors import (
-    FieldError,
-    Gone,
-    InvalidInput,
-    InvalidRequest,
-    JobFailed,
-    NelboError,
-    NotFound,
-    NotReady,
-    Unavailable,
-    problem_types,
-)
+from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, NotFound, Unavailable, problem_types
 from nelbo.files import File, format_of, open_table, open_writer
 from nelbo.jobs import (
     FINAL,
@@ -52,6 +36,7 @@ from nelbo.jobs import (
 )
 from nelbo.jobs import Job as JobView
 from nelbo.settings import Settings
+from nelbo.transport import START_ONE, BytesBody, BytesProgress, FileBody, Http, part, poll
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,15 +44,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
 Request = ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest
-BytesProgress = Callable[[int, int | None], None]
-"""Called with the bytes sent so far and the bytes in all, where they are known."""
-_View = TypeVar("_View", bound=BaseModel)
-
-START_ONE = "start one with `nelbo up` or set NELBO_URL"
-_BLOCK = 256 * 1024
-_LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-"""Failures before a byte of the request was sent."""
-_TRY_AGAIN = frozenset({429, 502, 503, 504})
+_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def find_url(settings: Settings) -> str | None:
@@ -107,7 +84,7 @@ class Client:
         if url is None:
             raise Unavailable(f"no Nelbo service is running on {settings.home}; {START_ONE}")
         self.url = url.rstrip("/")
-        self._http = _Http(self.url, api_key or settings.api_key.get_secret_value(), timeout_s, retries, pause_s)
+        self._http = Http(self.url, api_key or settings.api_key.get_secret_value(), timeout_s, retries, pause_s)
         self.files = Files(self._http)
         self.models = Models(self._http)
         self.jobs = Jobs(self._http, self.files)
@@ -125,7 +102,7 @@ class Client:
 class Files:
     """Tables that were uploaded."""
 
-    def __init__(self, http: "_Http") -> None:
+    def __init__(self, http: Http) -> None:
         self._http = http
 
     def upload(
@@ -148,7 +125,7 @@ class Files:
             return self._upload_converted(path, name, progress)
         options = {"delimiter": delimiter, "encoding": encoding, "decimal": decimal}
         params = {"name": name} | {option: value for option, value in options.items() if value is not None}
-        body = _FileBody(path, progress)
+        body = FileBody(path, progress)
         sent = self._http.request("POST", "/v1/files", params=params, body=body, repeatable=False)
         return File.model_validate_json(sent.content)
 
@@ -172,23 +149,23 @@ class Files:
                 raise InvalidInput(f"{found.name}: {found.reason}")
             return found if found.state == "ready" else None
 
-        return _poll(settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again")
+        return poll(settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again")
 
     def get(self, file_id: str) -> File:
-        return self._http.view(File, "GET", f"/v1/files/{_part(file_id)}")
+        return self._http.view(File, "GET", f"/v1/files/{part(file_id)}")
 
     def list(self) -> Iterator[File]:
         """All files, the newest first."""
         return self._http.pages(File, "/v1/files")
 
     def delete(self, file_id: str) -> None:
-        self._http.delete(f"/v1/files/{_part(file_id)}")
+        self._http.delete(f"/v1/files/{part(file_id)}")
 
 
 class Models:
     """Models, their versions and aliases."""
 
-    def __init__(self, http: "_Http") -> None:
+    def __init__(self, http: Http) -> None:
         self._http = http
 
     def push(
@@ -196,8 +173,8 @@ class Models:
     ) -> Version:
         """Push the artifact in a folder as the next version of a model (by default the name in its manifest)."""
         name = name or read_artifact(Path(folder)).manifest.name
-        body = _BytesBody(pack(Path(folder)), progress)
-        address = f"/v1/models/{_part(name)}/versions"
+        body = BytesBody(pack(Path(folder)), progress)
+        address = f"/v1/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
         sent = self._http.request("POST", address, body=body, headers=headers, repeatable=False)
         pushed = Version.model_validate_json(sent.content)
@@ -212,10 +189,10 @@ class Models:
                 raise problem_types()["invalid-artifact"](f"{found.model}@{found.version} was rejected: {found.reason}")
             return found if found.state == "ready" else None
 
-        return _poll(settled, timeout_s, f"{version.model}@{version.version} is still being verified; wait again")
+        return poll(settled, timeout_s, f"{version.model}@{version.version} is still being verified; wait again")
 
     def get(self, name: str) -> Model:
-        return self._http.view(Model, "GET", f"/v1/models/{_part(name)}")
+        return self._http.view(Model, "GET", f"/v1/models/{part(name)}")
 
     def list(self) -> Iterator[Model]:
         """All models by name."""
@@ -223,20 +200,20 @@ class Models:
 
     def version(self, name: str, version: int | str) -> VersionDetails:
         """One version, by number or alias, with its schema and metrics."""
-        return self._http.view(VersionDetails, "GET", f"/v1/models/{_part(name)}/versions/{_part(str(version))}")
+        return self._http.view(VersionDetails, "GET", f"/v1/models/{part(name)}/versions/{part(str(version))}")
 
     def versions(self, name: str) -> Iterator[Version]:
         """All versions of a model, the newest first."""
-        return self._http.pages(Version, f"/v1/models/{_part(name)}/versions")
+        return self._http.pages(Version, f"/v1/models/{part(name)}/versions")
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
         """Point an alias at a version; `champion` is what the plain name means."""
-        address = f"/v1/models/{_part(name)}/aliases/{_part(alias)}"
+        address = f"/v1/models/{part(name)}/aliases/{part(alias)}"
         return self._http.view(Model, "PUT", address, json={"version": version})
 
     def delete(self, name: str, version: int | None = None) -> None:
         """Delete a model, or one version of it."""
-        address = f"/v1/models/{_part(name)}"
+        address = f"/v1/models/{part(name)}"
         self._http.delete(address if version is None else f"{address}/versions/{version}")
 
 
@@ -247,7 +224,7 @@ class Jobs:
     (at most the service's `max_inline_rows`); a path or a table is uploaded first.
     """
 
-    def __init__(self, http: "_Http", files: Files) -> None:
+    def __init__(self, http: Http, files: Files) -> None:
         self._http = http
         self._files = files
 
@@ -277,7 +254,7 @@ class Jobs:
         return self._job(sent)
 
     def get(self, job_id: str) -> "Job":
-        return self._job(self._http.request("GET", f"/v1/jobs/{_part(job_id)}"))
+        return self._job(self._http.request("GET", f"/v1/jobs/{part(job_id)}"))
 
     def list(self, *, state: str | None = None, kind: str | None = None) -> Iterator["Job"]:
         """All jobs, the newest first."""
@@ -286,14 +263,14 @@ class Jobs:
 
     def cancel(self, job_id: str) -> "Job":
         """Ask a job to stop; a chunk that runs stops between two batches."""
-        return self._job(self._http.request("POST", f"/v1/jobs/{_part(job_id)}:cancel"))
+        return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:cancel"))
 
     def retry(self, job_id: str) -> "Job":
         """Queue a failed or cancelled job again; what is done stays done."""
-        return self._job(self._http.request("POST", f"/v1/jobs/{_part(job_id)}:retry", repeatable=False))
+        return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:retry", repeatable=False))
 
     def delete(self, job_id: str) -> None:
-        self._http.delete(f"/v1/jobs/{_part(job_id)}")
+        self._http.delete(f"/v1/jobs/{part(job_id)}")
 
     def _job(self, sent: httpx2.Response) -> "Job":
         return Job(self._http, JobView.model_validate_json(sent.content))
@@ -318,7 +295,7 @@ class Jobs:
 class Job:
     """A job on the service: what was last seen of it (`view`), and what can be asked of it."""
 
-    def __init__(self, http: "_Http", view: JobView) -> None:
+    def __init__(self, http: Http, view: JobView) -> None:
         self._http = http
         self.view = view
 
@@ -352,7 +329,7 @@ class Job:
                 progress(self.view)
             return self.finished or None
 
-        _poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
+        poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
         if self.state != "succeeded":
             raise JobFailed(f"job {self.id} was {self.state}" if self.view.problem is None else self.view.problem)
         return self
@@ -377,13 +354,13 @@ class Job:
 
     @property
     def _address(self) -> str:
-        return f"/v1/jobs/{_part(self.id)}"
+        return f"/v1/jobs/{part(self.id)}"
 
 
 class Results:
     """The results of a job: as a table here, or as a file in any of the four formats."""
 
-    def __init__(self, http: "_Http", address: str, format: ResultFormat | None) -> None:
+    def __init__(self, http: Http, address: str, format: ResultFormat | None) -> None:
         self._http = http
         self._address = address
         self._format = format
@@ -391,7 +368,7 @@ class Results:
     def to_arrow(self) -> pa.Table:
         """All rows as a typed table in memory."""
         with tempfile.TemporaryFile(prefix="nelbo-") as copy:
-            self._download(copy, "arrow")
+            self._http.download(self._address, copy, params={"format": "arrow"})
             copy.seek(0)
             with pa.ipc.open_stream(copy) as reader:
                 return reader.read_all()
@@ -403,9 +380,8 @@ class Results:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows batch by batch, at constant memory, straight from the service."""
         with (
-            _translated(self._http.url),
-            self._http.stream(self._address, params={"format": "arrow"}) as response,
-            pa.ipc.open_stream(_Incoming(response.iter_bytes(_BLOCK))) as reader,
+            self._http.incoming(self._address, params={"format": "arrow"}) as content,
+            pa.ipc.open_stream(content) as reader,
         ):
             yield from reader
 
@@ -416,7 +392,7 @@ class Results:
         growing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with growing.open("wb") as copy:
-                self._download(copy, format)
+                self._http.download(self._address, copy, params={"format": format})
             growing.replace(path)
         except OSError as problem:
             raise NotFound(f"{path} cannot be written: {problem.strerror}") from None
@@ -424,262 +400,8 @@ class Results:
             growing.unlink(missing_ok=True)
         return path
 
-    def _download(self, target: Any, format: str) -> None:
-        """Write the whole answer to a seekable file; an answer that breaks off is asked for again."""
 
-        def copy() -> None:
-            target.seek(0)
-            target.truncate()
-            with self._http.stream(self._address, params={"format": format}) as response:
-                for block in response.iter_bytes(_BLOCK):
-                    target.write(block)
-
-        self._http.repeat(copy)
-
-
-class _Http:
-    """Requests to one service, repeated where that is safe, with problem documents turned back into errors."""
-
-    def __init__(self, url: str, api_key: str, timeout_s: float, retries: int, pause_s: float) -> None:
-        self.url = url
-        self._retries, self._pause_s = retries, pause_s
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        try:
-            host = urlsplit(url).hostname
-            # A proxy of the environment is for other machines, never for this one.
-            near = host in {"localhost", "127.0.0.1", "::1"}
-            self._client = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=not near)
-        except (ValueError, httpx2.InvalidURL):
-            host = None
-        if not host or not url.startswith(("http://", "https://")):
-            raise InvalidInput(f"{url!r} is not the address of a service; it looks like http://127.0.0.1:8765")
-
-    def close(self) -> None:
-        self._client.close()
-
-    def request(
-        self,
-        method: str,
-        address: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: object = None,
-        headers: Mapping[str, str] | None = None,
-        body: "_FileBody | _BytesBody | None" = None,
-        repeatable: bool = True,
-    ) -> httpx2.Response:
-        """One answer that is not an error. A request that is not repeatable is repeated only if it was never begun."""
-
-        def send() -> httpx2.Response:
-            given = dict(headers or {}) | ({"Content-Length": str(len(body))} if body else {})
-            content = iter(body) if body else None
-            response = self._client.request(method, address, params=params, json=json, headers=given, content=content)
-            return _accepted(response)
-
-        return self.repeat(send, repeatable=repeatable)
-
-    def view(self, view: type[_View], method: str, address: str, *, json: object = None) -> _View:
-        return view.model_validate_json(self.request(method, address, json=json).content)
-
-    def pages(self, view: type[_View], address: str, filters: Mapping[str, str] | None = None) -> Iterator[_View]:
-        """All members of a list, page by page."""
-        cursor: str | None = None
-        while True:
-            params = dict(filters or {}) | ({"cursor": cursor} if cursor else {})
-            page = self.request("GET", address, params=params).json()
-            yield from (view.model_validate(item) for item in page["items"])
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
-
-    def delete(self, address: str) -> None:
-        attempts = 0
-
-        def send() -> None:
-            nonlocal attempts
-            attempts += 1
-            # After a lost answer, "there is nothing" means that the first request did it.
-            with suppress(*((NotFound, Gone) if attempts > 1 else ())):
-                _accepted(self._client.request("DELETE", address))
-
-        self.repeat(send)
-
-    @contextmanager
-    def stream(self, address: str, *, params: Mapping[str, Any]) -> Iterator[httpx2.Response]:
-        with self._client.stream("GET", address, params=params) as response:
-            if not response.is_success:
-                response.read()
-            yield _accepted(response)
-
-    def repeat(self, send: Callable[[], "_T"], *, repeatable: bool = True) -> "_T":
-        """Call send; after a lost connection or a passing refusal again, with growing pauses."""
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
-            try:
-                return send()
-            except _PassingRefusal as refusal:
-                if last or not (repeatable or refusal.unharmed):
-                    raise refusal.error from None
-                time.sleep(self._pause(attempt, refusal.error.retry_after))
-            except httpx2.TransportError as lost:
-                if last or not (repeatable or isinstance(lost, _LOST)):
-                    _raise_unavailable(self.url, lost)
-                time.sleep(self._pause(attempt, None))
-        raise AssertionError("the last attempt returns or raises")
-
-    def _pause(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds: what the service asks for (at most a minute), else doubling with jitter up to five."""
-        if retry_after is not None:
-            return min(retry_after, 60.0)
-        return min(self._pause_s * 2.0**attempt, 5.0) * random.uniform(0.5, 1.0)
-
-
-_T = TypeVar("_T")
-
-
-class _PassingRefusal(Exception):
-    """The service, or a proxy before it, said: not now. `unharmed`: it did nothing, so that anything may be repeated."""
-
-    def __init__(self, error: NelboError, unharmed: bool) -> None:
-        super().__init__(error.message)
-        self.error, self.unharmed = error, unharmed
-
-
-def _accepted(response: httpx2.Response) -> httpx2.Response:
-    if response.is_success:
-        return response
-    error = _error_of(response)
-    if response.status_code in _TRY_AGAIN:
-        raise _PassingRefusal(error, unharmed=response.status_code in (429, 503))
-    raise error
-
-
-def _error_of(response: httpx2.Response) -> NelboError:
-    """The error that the service raised, by its problem type."""
-    retry_after = _seconds(response.headers.get("Retry-After"))
-    try:
-        problem = response.json()
-        code, detail = problem["type"].rpartition("/")[2], str(problem["detail"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return Unavailable(
-            f"{response.url} answered {response.status_code} without saying why; is a Nelbo service there?",
-            retry_after=retry_after,
-        )
-    kind = problem_types().get(code, NelboError)
-    if issubclass(kind, InvalidRequest):
-        return kind(detail, [FieldError(**field) for field in problem.get("errors", [])])
-    error = NelboError.__new__(kind)
-    NelboError.__init__(error, detail, retry_after=retry_after)
-    return error
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return float(retry_after) if retry_after else None
-    except ValueError:
-        return None
-
-
-def _raise_unavailable(url: str, lost: httpx2.TransportError) -> NoReturn:
-    why = str(lost) or type(lost).__name__
-    raise Unavailable(f"no Nelbo service answers at {url} ({why}); {START_ONE}") from None
-
-
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """For what is not repeated."""
-    try:
-        yield
-    except httpx2.TransportError as lost:
-        _raise_unavailable(url, lost)
-    except _PassingRefusal as refusal:
-        raise refusal.error from None
-
-
-def _poll(settled: Callable[[], "_T | None"], timeout_s: float | None, still: str) -> "_T":
-    """Ask until there is an answer, often at first. A service that is away for less than a minute costs only time."""
-    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-    pause, answered_at = 0.05, time.monotonic()
-    while True:
-        try:
-            if (found := settled()) is not None:
-                return found
-            answered_at = time.monotonic()
-        except Unavailable:
-            if time.monotonic() - answered_at > 60:
-                raise
-        if time.monotonic() + pause > deadline:
-            raise NotReady(still)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 1.0)
-
-
-class _FileBody:
-    """A file to send, from its beginning each time it is asked for."""
-
-    def __init__(self, path: Path, progress: BytesProgress | None) -> None:
-        self._path, self._progress = path, progress
-        try:
-            self._size = path.stat().st_size
-        except OSError as problem:
-            raise NotFound(f"{path} cannot be read: {problem.strerror}") from None
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            with self._path.open("rb") as file:
-                yield from _counted(iter(lambda: file.read(_BLOCK), b""), self._size, self._progress)
-        except OSError as problem:
-            raise NotFound(f"{self._path} cannot be read: {problem.strerror}") from None
-
-
-class _BytesBody:
-    """Bytes to send."""
-
-    def __init__(self, content: bytes, progress: BytesProgress | None) -> None:
-        self._content, self._progress = content, progress
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __iter__(self) -> Iterator[bytes]:
-        blocks = (self._content[start : start + _BLOCK] for start in range(0, len(self._content), _BLOCK))
-        yield from _counted(blocks, len(self._content), self._progress)
-
-
-def _counted(blocks: Iterable[bytes], size: int, progress: BytesProgress | None) -> Iterator[bytes]:
-    sent = 0
-    for block in blocks:
-        yield block
-        sent += len(block)
-        if progress:
-            progress(sent, size)
-
-
-class _Incoming(RawIOBase):
-    """An answer's blocks as a file that pyarrow can read from."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._rest = memoryview(block)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
-
-
-def _checked(request: Callable[..., _View], **fields: Any) -> _View:
+def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:
     """A request, or InvalidRequest that names what is wrong with it."""
     try:
         return request(**fields)
@@ -712,8 +434,3 @@ def _json_cell(cell: Any) -> Any:
         return cell.isoformat()
     exact = isinstance(cell, bool | int | str) or (isinstance(cell, float) and math.isfinite(cell))
     return cell if exact else str(cell)
-
-
-def _part(text: str) -> str:
-    """Text as one part of an address."""
-    return quote(text, safe="")
