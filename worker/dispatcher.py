@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 import structlog
 from celery import Celery
 
-from nelbo import logs
+from nelbo import crash, logs
 from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
 from nelbo.processes import Child, Lifeline, end_all
@@ -87,8 +87,10 @@ class Dispatcher:
             self._send(due)
 
     def _send(self, due: list[tuple[str, int]]) -> None:
+        crash.point("hint")
         told = [job_id for job_id, count in due if all([send_hint(self.app, job_id) for _ in range(count)])]
         if told:
+            crash.point("hinted")
             ledger.mark_hinted(self.database, told)
             log.debug("hinted", jobs=len(told), hints=sum(count for _, count in due))
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import structlog
 
+from nelbo import crash
 from nelbo.errors import Unavailable
 from worker import shutdown
 
@@ -58,6 +59,7 @@ class Lease:
     def _keep(self) -> None:
         while not self._done.wait(self._renew_s):
             asked_at = time.monotonic()
+            crash.point("renew")
             try:
                 renewed = self._renew()
             except Unavailable as problem:

@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 from structlog.stdlib import BoundLogger
 
+from nelbo import crash
 from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.store import catalog, ledger, results
@@ -35,6 +36,7 @@ def work(process: Process, job_id: str | None, slice_s: float = SLICE_S) -> None
         claim = _claim(process, job_id)
         if claim is None:
             return
+        crash.point("claimed")
         run(process, claim, asked_at)
         job_id = None
         if time.monotonic() >= end:
@@ -50,7 +52,9 @@ def run(process: Process, claim: Claim, asked_at: float) -> None:
     try:
         with Lease(renew, settings.lease_s, settings.renew_s, asked_at) as lease:
             outcome = compute(process, claim, lease.check)
+            crash.point("computed" if claim.stage == "work" else "finish")
             stored = ledger.commit(database, claim, outcome)
+            crash.point("committed")
         told.info("chunk done" if stored else "commit refused", attempt=claim.attempt)
     except LeaseLost:
         told.warning("lease lost", attempt=claim.attempt)

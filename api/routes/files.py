@@ -13,6 +13,7 @@ from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
+from nelbo import crash
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -76,6 +77,7 @@ async def upload_file(
         size = await uploads.receive(request, service.storage, upload_key(entry.id))
         if size == 0:
             raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
+        crash.point("uploaded")
         await run_in_threadpool(ledger.submit_file, service.database, owner, entry.id, size)
     except BaseException as problem:
         reason = problem.message if isinstance(problem, NelboError) else "the upload broke off"

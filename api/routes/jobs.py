@@ -12,6 +12,7 @@ from api import submission
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.pages import Cursor, Limit, Page
+from nelbo import crash
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -121,6 +122,7 @@ def _submit(service: Service, owner: str, request: JobRequest, key: str | None) 
         request_digest=digest,
     )
     if created:
+        crash.point("submitted")
         service.hint(job.id)
     return job
 

@@ -14,6 +14,7 @@ from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Limit, Page
+from nelbo import crash
 from nelbo.artifact import MANIFEST, MAX_UNPACKED_BYTES, Manifest, Model, Version, VersionDetails, digest_of, parse_manifest
 from nelbo.errors import (
     Conflict,
@@ -88,6 +89,7 @@ async def push_version(name: Name, request: Request, response: Response, service
     version_id = new_id()
     key = artifact_key(version_id)
     await uploads.receive(request, service.storage, key)
+    crash.point("pushed")
     entry = await run_in_threadpool(_register, service, owner, name, version_id, key)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"

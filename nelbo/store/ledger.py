@@ -17,6 +17,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
+from nelbo import crash
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, Unavailable
 from nelbo.jobs import (
     CHUNK_TRANSITIONS,
@@ -123,6 +124,7 @@ def submit(
             if file_id is not None:
                 catalog.need_ready_file(connection, owner, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
+            crash.point("submit")
             return _view(connection, owner, job_id), True
     except IntegrityError:
         # Someone else used the key between the look above and the insert.
@@ -204,7 +206,9 @@ def commit(db: Database, claim: Claim, outcome: Outcome) -> bool:
     claims.check(claim, outcome)
     try:
         with db.write() as connection:
-            return _commit(connection, claim, outcome)
+            stored = _commit(connection, claim, outcome)
+            crash.point("commit" if claim.stage == "work" else "finishing")
+            return stored
     except Unavailable:
         # The answer to COMMIT may have been lost on its way; only the database knows.
         if was_committed(db, claim):
@@ -561,7 +565,9 @@ def _sweep_chunk(db: Database, chunk_id: int, job_id: str) -> Fate:
         chunk = connection.execute(statement.where(Chunk.id == chunk_id, *_EXPIRED)).first()
         if chunk is None:
             return "none"
-        return _take_back(connection, chunk)
+        fate = _take_back(connection, chunk)
+        crash.point("sweep")
+        return fate
 
 
 def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
@@ -601,6 +607,7 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
     )
     if connection.execute(first).rowcount == 0:
         return "none"
+    crash.point("split")
     second = insert(Chunk).values(job_id=chunk.job_id, stage="work", row_from=middle, row_to=chunk.row_to, **values)
     connection.execute(second.values(crashes=crashes(middle, chunk.row_to)))
     connection.execute(update(Job).where(Job.id == chunk.job_id).values(chunks=Job.chunks + 1))
