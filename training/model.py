@@ -24,9 +24,9 @@ class Size:
 
     @staticmethod
     def for_table(columns: int, rows: int) -> "Size":
-        """Wide tables get thinner heads, so that weights and time grow with the columns only."""
+        """Wide tables get thinner networks, so that weights and time grow with the columns only; few rows a thin encoder."""
         decoder = 128 if columns <= 40 else 64 if columns <= 300 else 32
-        return Size(latent=min(16, 2 * columns), encoder=128 if rows < 2_000 else 256, decoder=decoder)
+        return Size(latent=min(16, 2 * columns), encoder=min(128 if rows < 2_000 else 256, 2 * decoder), decoder=decoder)
 
 
 class CodeEmbedding(nn.Module):

@@ -116,7 +116,8 @@ def test_beyond_the_seen_range_the_cost_grows_with_the_distance(name: str) -> No
     step = number.step or 1.0
     low, high = number.cells[0].low, number.cells[-1].high
     span = max(high - low, abs(high), 1.0)
-    distances = np.round(span * np.array([0.01, 0.1, 1, 10, 1e3, 1e6])) + 1
+    distances = span * np.array([0.01, 0.1, 1, 10, 1e3, 1e6])
+    distances = np.ceil(distances + np.arange(6)) if number.step else distances
     for edge, sign in ((high, 1), (low, -1)):
         codes, cost = log_p(likelihoods, (edge + sign * distances) * step)
         assert (codes == number.known).all()
