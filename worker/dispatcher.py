@@ -23,8 +23,9 @@ from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings, read_settings
-from nelbo.store import catalog, ledger
+from nelbo.store import catalog, queue, workers
 from nelbo.store.session import Database, connect
+from nelbo.store.sweep import sweep
 from worker import cache
 
 SOLO_STOP_S = 15.0
@@ -52,7 +53,7 @@ class Dispatcher:
         try:
             self._sweep()
             self._hint()
-            ledger.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+            workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
                 self.tidy()
@@ -69,7 +70,7 @@ class Dispatcher:
         end_all(self.solos, SOLO_STOP_S)
 
     def _sweep(self) -> None:
-        swept = {name: count for name, count in asdict(ledger.sweep(self.database)).items() if count}
+        swept = {name: count for name, count in asdict(sweep(self.database)).items() if count}
         if swept:
             log.info("leases ran out", **swept)
 
@@ -80,7 +81,7 @@ class Dispatcher:
         room = most if waiting is None else most - waiting
         if room <= 0:
             return
-        due = ledger.due_for_hint(self.database, room, again_s=self.settings.sweep_s)
+        due = queue.due_for_hint(self.database, room, again_s=self.settings.sweep_s)
         if due and waiting is None:
             self._work_without_broker()
         elif due:
@@ -91,7 +92,7 @@ class Dispatcher:
         told = [job_id for job_id, count in due if all([send_hint(self.app, job_id) for _ in range(count)])]
         if told:
             crash.point("hinted")
-            ledger.mark_hinted(self.database, told)
+            queue.mark_hinted(self.database, told)
             log.debug("hinted", jobs=len(told), hints=sum(count for _, count in due))
 
     def _work_without_broker(self) -> None:

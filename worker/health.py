@@ -8,7 +8,7 @@ import sys
 
 from nelbo.errors import NelboError
 from nelbo.settings import read_settings
-from nelbo.store import ledger
+from nelbo.store import workers
 from nelbo.store.session import Database, connect
 
 LONGEST_SILENCE_S = 30.0
@@ -17,7 +17,7 @@ LONGEST_SILENCE_S = 30.0
 
 def is_alive(database: Database, host: str) -> bool:
     """Whether a worker on this host was seen a short while ago, by the database's clock."""
-    return any(beat.host == host for beat in ledger.heartbeats(database, within_s=LONGEST_SILENCE_S))
+    return any(beat.host == host for beat in workers.heartbeats(database, within_s=LONGEST_SILENCE_S))
 
 
 def main() -> None:

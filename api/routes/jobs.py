@@ -26,7 +26,7 @@ from nelbo.errors import (
     Unavailable,
 )
 from nelbo.jobs import FINAL, Job, JobRequest, Kind, State
-from nelbo.store import ledger
+from nelbo.store import ledger, views
 
 MAX_WAIT_S = 60.0
 """Longest wait that `Prefer: wait=N` is given."""
@@ -105,7 +105,7 @@ async def submit_job(
 
 def _submit(service: Service, owner: str, request: JobRequest, key: str | None) -> Job:
     digest = submission.digest(request)
-    known = ledger.job_by_key(service.database, owner, key, digest)
+    known = views.job_by_key(service.database, owner, key, digest)
     if known is not None:
         return known
     plan = submission.plan(service.database, service.settings, owner, request)
@@ -133,7 +133,7 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
     while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 0.5)
-        job = await run_in_threadpool(ledger.get, service.database, owner, job.id)
+        job = await run_in_threadpool(views.get_job, service.database, owner, job.id)
     return job
 
 
@@ -151,7 +151,7 @@ def list_jobs(
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     kind: Annotated[Kind | None, Query(description="only jobs of this kind")] = None,
 ) -> Page[Job]:
-    page = ledger.list_jobs(service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor)
+    page = views.list_jobs(service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor)
     return Page(items=page.jobs, next_cursor=page.cursor)
 
 
@@ -162,7 +162,7 @@ def list_jobs(
     responses=answers(NotAuthenticated, NO_JOB, WAS_DELETED, Unavailable),
 )
 def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
-    job = ledger.get(service.database, owner, job_id)
+    job = views.get_job(service.database, owner, job_id)
     if job.state not in FINAL:
         response.headers["Retry-After"] = "1"
     return job

@@ -23,7 +23,7 @@ from nelbo.errors import (
     Unavailable,
 )
 from nelbo.jobs import Anomaly, Error, Job
-from nelbo.store import ledger, results
+from nelbo.store import results, views
 from nelbo.store.session import Database
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
@@ -69,7 +69,7 @@ def get_results(
     accept: Annotated[str | None, Header(description="the format, by media type; Parquet if it does not matter")] = None,
     format: Annotated[Format | None, Query(description="the format, instead of Accept")] = None,
 ) -> StreamingResponse:
-    job = _succeeded(ledger.get(service.database, owner, job_id))
+    job = _succeeded(views.get_job(service.database, owner, job_id))
     chosen = format or wanted(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
@@ -129,7 +129,7 @@ def list_errors(
     cursor: Annotated[int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")] = -1,
 ) -> Page[Error]:
     """In row order; while the job runs, those found so far."""
-    job = ledger.get(service.database, owner, job_id)
+    job = views.get_job(service.database, owner, job_id)
     found = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
     return Page.of(found, limit, key=lambda error: str(error.row))
 
@@ -149,7 +149,7 @@ def list_errors(
 )
 def list_anomalies(job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100) -> Page[Anomaly]:
     """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
-    job = ledger.get(service.database, owner, job_id)
+    job = views.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
     found = results.anomalies(service.database, job.id, limit=limit)

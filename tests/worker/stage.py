@@ -15,7 +15,7 @@ from nelbo.files import open_table, open_writer, part_name, read_into_parts
 from nelbo.jobs import Job, JobRequest, new_id
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage, part_key, upload_key
-from nelbo.store import catalog, ledger, results
+from nelbo.store import catalog, ledger, results, views
 from nelbo.store.catalog import FileEntry, VersionEntry
 from nelbo.store.claims import ReadOutcome
 from nelbo.store.session import Database, connect
@@ -111,7 +111,7 @@ class Stage:
         return ledger.submit(self.database, OWNER, request, **options)[0]
 
     def job(self, job_id: str) -> Job:
-        return ledger.get(self.database, OWNER, job_id)
+        return views.get_job(self.database, OWNER, job_id)
 
     def scores(self, job_id: str, explain: bool = False) -> pa.Table:
         return pa.Table.from_batches(results.scores(self.database, job_id, explain=explain))

@@ -7,7 +7,7 @@ import pytest
 
 from nelbo.broker import make_app, waiting_hints
 from nelbo.jobs import GenerateRequest, Job
-from nelbo.store import ledger
+from nelbo.store import ledger, workers
 from nelbo.store.session import connect
 from tests.deadline import until
 from tests.servers import Valkey
@@ -87,7 +87,7 @@ def test_a_dead_workers_chunk_is_taken_back_and_hinted(stage: Stage, dispatcher:
 def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None:
     dispatcher.round()
     dispatcher.round()
-    assert [beat.worker for beat in ledger.heartbeats(stage.database)] == ["here:1"]
+    assert [beat.worker for beat in workers.heartbeats(stage.database)] == ["here:1"]
 
 
 def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: Stage, tmp_path: Path) -> None:

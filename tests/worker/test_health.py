@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from nelbo.store import ledger
+from nelbo.store import workers
 from nelbo.store.session import Database, connect
 from nelbo.store.tables import Worker
 from worker.health import LONGEST_SILENCE_S, is_alive
@@ -25,13 +25,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def test_a_host_without_a_dispatcher_is_not_alive(database: Database) -> None:
-    ledger.heartbeat(database, "elsewhere:1", host="elsewhere", pid=1)
+    workers.heartbeat(database, "elsewhere:1", host="elsewhere", pid=1)
     assert is_alive(database, "elsewhere")
     assert not is_alive(database, "here")
 
 
 def test_a_dispatcher_that_fell_silent_is_not_alive(database: Database) -> None:
-    ledger.heartbeat(database, "here:1", host="here", pid=1)
+    workers.heartbeat(database, "here:1", host="here", pid=1)
     with database.write() as connection:
         connection.execute(update(Worker).values(seen_at=Worker.seen_at - LONGEST_SILENCE_S - 1))
     assert not is_alive(database, "here")
@@ -42,7 +42,7 @@ def test_the_command_exits_as_the_host_is(database: Database, tmp_path: Path) ->
     command = [sys.executable, "-P", "-m", "worker.health"]
     dead = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (dead.returncode, "no dispatcher" in dead.stderr) == (1, True)
-    ledger.heartbeat(database, "here:1", host=socket.gethostname(), pid=1)
+    workers.heartbeat(database, "here:1", host=socket.gethostname(), pid=1)
     assert subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode == 0
 
 

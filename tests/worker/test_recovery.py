@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from nelbo.broker import make_app, send_hint
 from nelbo.engine import Engine, generate
 from nelbo.jobs import GenerateRequest, Job, ScoreRequest
-from nelbo.store import ledger
+from nelbo.store import workers
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Valkey, running_valkey
@@ -161,5 +161,5 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(sqlite_stage: Stage) -
 
 def test_a_dispatcher_says_that_its_host_is_alive(sqlite_stage: Stage) -> None:
     with running_worker(sqlite_stage) as host:
-        (seen,) = until(lambda: ledger.heartbeats(sqlite_stage.database), "a heartbeat")
+        (seen,) = until(lambda: workers.heartbeats(sqlite_stage.database), "a heartbeat")
         assert seen.pid == host.dispatcher()

@@ -16,6 +16,7 @@ from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructR
 from nelbo.storage import artifact_key, file_prefix
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import FileEntry
+from nelbo.store.sweep import sweep
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, as_csv, table
 from worker import runner, shutdown
@@ -205,7 +206,7 @@ def test_a_chunk_that_was_taken_over_is_not_stored_twice(stage: Stage) -> None:
     slow = ledger.claim(stage.database, "slow", lease_s=0.01)
     assert slow is not None
     outcome = runner.compute(process, slow, lambda: None)
-    until(lambda: ledger.sweep(stage.database).requeued, "the lease to run out")
+    until(lambda: sweep(stage.database).requeued, "the lease to run out")
     until(lambda: stage.state_after_work(job.id) == "succeeded", "the second worker")
     assert not ledger.commit(stage.database, slow, outcome)
     assert stage.made(job.id).num_rows == 10

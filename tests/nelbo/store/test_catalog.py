@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from nelbo.errors import Conflict, Gone, InvalidInput, NelboError, NotFound, NotReady
-from nelbo.store import catalog, ledger
+from nelbo.store import catalog, ledger, views
 from nelbo.store.session import Database, now
 from nelbo.store.tables import File
 from tests.nelbo.store.kit import OWNER, add_file, add_job, add_version
@@ -156,7 +156,7 @@ def test_a_version_in_use_is_not_deleted(database: Database) -> None:
             delete()
     ledger.cancel(database, OWNER, job.id)
     assert catalog.delete_version(database, OWNER, "adult", 1) == version.id
-    assert ledger.get(database, OWNER, job.id).model == "adult@1", "the job still says what it was made with"
+    assert views.get_job(database, OWNER, job.id).model == "adult@1", "the job still says what it was made with"
 
 
 def test_a_deleted_model_is_gone_until_it_gets_a_version_again(database: Database) -> None:
@@ -195,7 +195,7 @@ def test_a_job_needs_a_ready_file(database: Database, state: str, error: type[Ne
     file_id = add_file(database, state=state)
     with pytest.raises(error, match=state):
         add_job(database, file_id=file_id)
-    assert ledger.list_jobs(database, OWNER).jobs == []
+    assert views.list_jobs(database, OWNER).jobs == []
 
 
 def test_an_upload_that_broke_off_is_rejected(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The life of jobs and chunks: accept, claim, renew, give back, commit, fail, cancel, retry, sweep."""
+"""The life of jobs and chunks: accept, claim, renew, give back, commit, fail, cancel, retry."""
 
 import math
 import sqlite3
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
 from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.store import catalog, ledger, results
+from nelbo.store import catalog, ledger, queue, results, views
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
-from nelbo.store.tables import Chunk, Job
-from tests.deadline import until
+from nelbo.store.sweep import Swept, sweep
+from nelbo.store.tables import Chunk
 from tests.nelbo.store.kit import (
     OWNER,
     SCORE,
@@ -24,7 +24,6 @@ from tests.nelbo.store.kit import (
     add_version,
     assert_sound,
     chunks,
-    expire,
     outcome_of,
     stored_rows,
     take,
@@ -52,7 +51,7 @@ def test_a_job_is_accepted_with_all_its_chunks(database: Database) -> None:
         (4, 8, "queued"),
         (8, 10, "queued"),
     ]
-    assert ledger.get(database, OWNER, job.id) == job
+    assert views.get_job(database, OWNER, job.id) == job
     assert_sound(database)
 
 
@@ -77,7 +76,7 @@ def test_rows_inline_come_with_the_claim(database: Database) -> None:
 def test_a_job_runs_from_claim_to_success(database: Database) -> None:
     job = add_job(database)
     assert work_off(database) == 4, "three chunks and the one that finishes"
-    done = ledger.get(database, OWNER, job.id)
+    done = views.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 10, 0)
     assert done.started_at is not None
     assert done.finished_at is not None
@@ -93,7 +92,7 @@ def test_rows_with_errors_do_not_fail_the_job(database: Database) -> None:
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim, failed=[1, 3]))
     work_off(database)
-    done = ledger.get(database, OWNER, job.id)
+    done = views.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 10, 2)
     assert [error.row for error in results.errors(database, job.id)] == [1, 3]
     assert stored_rows(database, job.id) == [0, 2, 4, 5, 6, 7, 8, 9]
@@ -105,7 +104,7 @@ def test_a_chunk_of_which_every_row_is_an_error_is_done(database: Database) -> N
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim, failed=[0, 1, 2]))
     work_off(database)
-    done = ledger.get(database, OWNER, job.id)
+    done = views.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_failed) == ("succeeded", 3)
     assert list(results.scores(database, job.id, explain=True)) == []
     assert_sound(database)
@@ -122,7 +121,7 @@ def test_a_chunk_of_which_every_row_is_an_error_is_done(database: Database) -> N
 def test_jobs_that_make_rows_run_from_claim_to_success(database: Database, request_: Any) -> None:
     job = add_job(database, request=request_)
     work_off(database)
-    done = ledger.get(database, OWNER, job.id)
+    done = views.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.threshold) == ("succeeded", 10, None)
     copies = 2 if request_.kind == "augment" else 1
     assert done.summary == {"rows": 10, "rows_failed": 0, "rows_made": 10 * copies}
@@ -180,7 +179,7 @@ def test_a_chunk_that_was_put_off_is_not_claimed_before_its_time(database: Datab
     job = add_job(database, rows=1)
     assert ledger.release(database, take(database), delay_s=600, problem="storage does not answer")
     assert ledger.claim(database, "worker", lease_s=60, job_id=job.id) is None
-    assert ledger.due_for_hint(database, 10) == []
+    assert queue.due_for_hint(database, 10) == []
 
 
 # Renew and give back
@@ -194,7 +193,7 @@ def test_a_renewed_lease_holds_longer(database: Database) -> None:
         left = connection.scalars(select(Chunk.lease_until - now())).one()
     assert left is not None
     assert 590 < left <= 600
-    assert ledger.sweep(database) == ledger.Swept()
+    assert sweep(database) == Swept()
 
 
 def test_a_lease_that_ran_out_can_be_renewed_while_nobody_took_the_chunk(database: Database) -> None:
@@ -220,13 +219,21 @@ def test_a_transient_error_counts_as_attempt_and_as_failure(database: Database) 
     assert_sound(database)
 
 
+def test_pauses_double_and_end_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BACKOFF_S", 0.5)
+    drawn = np.array([[ledger.backoff_s(times) for times in (1, 2, 3, 50)] for _ in range(100)])
+    assert (drawn.max(axis=0) <= [0.5, 1, 2, 30]).all()
+    assert (drawn.min(axis=0) >= [0.25, 0.5, 1, 15]).all()
+    assert len(np.unique(drawn[:, 0])) > 50
+
+
 # Fence
 
 
 def test_whoever_lost_the_chunk_can_write_nothing_of_it(database: Database) -> None:
     job = add_job(database, rows=4)
     stale = take(database, "frozen", lease_s=-1)
-    ledger.sweep(database)
+    sweep(database)
     fresh = take(database, "fresh")
     assert (fresh.chunk_id, fresh.fence, fresh.attempt) == (stale.chunk_id, stale.fence + 1, 2)
     assert not ledger.commit(database, stale, outcome_of(stale, failed=[0]))
@@ -235,7 +242,7 @@ def test_whoever_lost_the_chunk_can_write_nothing_of_it(database: Database) -> N
     assert not ledger.fail(database, stale, "no")
     assert stored_rows(database, job.id) == []
     assert results.errors(database, job.id) == []
-    assert ledger.get(database, OWNER, job.id).progress.rows_done == 0
+    assert views.get_job(database, OWNER, job.id).progress.rows_done == 0
     assert ledger.commit(database, fresh, outcome_of(fresh))
     assert not ledger.commit(database, stale, outcome_of(stale))
     assert_sound(database)
@@ -244,7 +251,7 @@ def test_whoever_lost_the_chunk_can_write_nothing_of_it(database: Database) -> N
 def test_a_chunk_taken_back_but_not_claimed_again_refuses_its_former_holder(database: Database) -> None:
     add_job(database, rows=4)
     stale = take(database, lease_s=-1)
-    ledger.sweep(database)
+    sweep(database)
     assert not ledger.commit(database, stale, outcome_of(stale))
     assert not ledger.renew(database, stale, 60)
     assert_sound(database)
@@ -259,7 +266,7 @@ def test_a_commit_can_be_repeated_and_counts_once(database: Database) -> None:
     assert not ledger.was_committed(database, claim)
     assert [ledger.commit(database, claim, outcome_of(claim)) for _ in range(3)] == [True] * 3
     assert ledger.was_committed(database, claim)
-    assert ledger.get(database, OWNER, job.id).progress.rows_done == 4
+    assert views.get_job(database, OWNER, job.id).progress.rows_done == 4
     assert len([chunk for chunk in chunks(database, job.id) if chunk.stage == "finish"]) == 1
     assert_sound(database)
 
@@ -272,7 +279,7 @@ def test_a_finish_can_be_repeated(database: Database) -> None:
     assert finish.stage == "finish"
     outcome = results.finish(database, finish)
     assert [ledger.commit(database, finish, outcome) for _ in range(2)] == [True] * 2
-    assert ledger.get(database, OWNER, job.id).state == "succeeded"
+    assert views.get_job(database, OWNER, job.id).state == "succeeded"
 
 
 def test_a_commit_whose_answer_was_lost_is_a_success(database_url: str) -> None:
@@ -281,7 +288,7 @@ def test_a_commit_whose_answer_was_lost_is_a_success(database_url: str) -> None:
         claim = take(database.whole)
         assert ledger.commit(database.losing, claim, outcome_of(claim))
         assert database.lost == 1
-        assert ledger.get(database.whole, OWNER, job.id).progress.rows_done == 4
+        assert views.get_job(database.whole, OWNER, job.id).progress.rows_done == 4
         assert_sound(database.whole)
 
 
@@ -376,7 +383,7 @@ def test_a_permanent_error_fails_the_job_and_stops_the_rest(database: Database) 
     assert ledger.fail(database, bad, "the artifact is gone")
     assert not ledger.commit(database, other, outcome_of(other))
     assert not ledger.renew(database, other, 60)
-    failed = ledger.get(database, OWNER, job.id)
+    failed = views.get_job(database, OWNER, job.id)
     assert (failed.state, failed.problem, failed.progress.rows_done) == ("failed", "the artifact is gone", 4)
     assert [chunk.state for chunk in chunks(database, job.id)] == ["done", "failed", "cancelled"]
     assert ledger.claim(database, "worker", lease_s=60) is None
@@ -394,8 +401,8 @@ def test_a_cancelled_job_stops_at_once(database: Database) -> None:
     assert not ledger.commit(database, held, outcome_of(held))
     assert not ledger.release(database, held)
     assert ledger.claim(database, "worker", lease_s=60) is None
-    assert ledger.sweep(database) == ledger.Swept()
-    assert ledger.get(database, OWNER, job.id) == cancelled
+    assert sweep(database) == Swept()
+    assert views.get_job(database, OWNER, job.id) == cancelled
     assert_sound(database)
 
 
@@ -413,7 +420,7 @@ def test_a_retry_continues_with_what_is_missing(database: Database, end: str) ->
     assert again.progress.rows_done == 4
     assert not ledger.commit(database, held, outcome_of(held)), "a claim from before the retry is over"
     assert work_off(database) == 3, "two chunks and the one that finishes"
-    finished = ledger.get(database, OWNER, job.id)
+    finished = views.get_job(database, OWNER, job.id)
     assert (finished.state, finished.progress.rows_failed) == ("succeeded", 1)
     assert_sound(database)
 
@@ -425,7 +432,7 @@ def test_a_job_that_failed_while_finishing_goes_on_there(database: Database) -> 
     assert ledger.fail(database, take(database), "no memory")
     ledger.retry(database, OWNER, job.id)
     assert work_off(database) == 1
-    assert ledger.get(database, OWNER, job.id).state == "succeeded"
+    assert views.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -438,7 +445,7 @@ def test_a_job_whose_file_was_deleted_cannot_be_retried(database: Database) -> N
     catalog.delete_file(database, OWNER, file_id)
     with pytest.raises(Gone, match="was deleted"):
         ledger.retry(database, OWNER, job.id)
-    assert ledger.get(database, OWNER, job.id).state == "cancelled"
+    assert views.get_job(database, OWNER, job.id).state == "cancelled"
     assert_sound(database)
 
 
@@ -449,12 +456,12 @@ def test_a_deleted_job_is_gone_with_its_results(database: Database) -> None:
     work_off(database)
     ledger.delete(database, OWNER, job.id)
     with pytest.raises(Gone, match="was deleted"):
-        ledger.get(database, OWNER, job.id)
+        views.get_job(database, OWNER, job.id)
     with pytest.raises(Gone, match="was deleted"):
         ledger.delete(database, OWNER, job.id)
     assert stored_rows(database, job.id) == []
     assert chunks(database, job.id) == []
-    assert ledger.list_jobs(database, OWNER).jobs == []
+    assert views.list_jobs(database, OWNER).jobs == []
 
 
 def test_a_deleted_job_is_neither_claimed_nor_retried(database: Database) -> None:
@@ -466,84 +473,6 @@ def test_a_deleted_job_is_neither_claimed_nor_retried(database: Database) -> Non
     assert ledger.claim(database, "worker", lease_s=60) is None
 
 
-# Sweep
-
-
-def test_an_expired_lease_comes_back_and_the_next_attempt_is_the_second(database: Database) -> None:
-    job = add_job(database, rows=4)
-    take(database, "dead", lease_s=-1)
-    assert ledger.sweep(database) == ledger.Swept(requeued=1)
-    assert ledger.sweep(database) == ledger.Swept()
-    claim = take(database)
-    assert (claim.attempt, claim.row_from, claim.row_to) == (2, 0, 4)
-    assert "dead" in (chunks(database, job.id)[0].problem or "")
-    assert_sound(database)
-
-
-def test_a_chunk_comes_back_after_a_pause(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "BACKOFF_S", 0.4)
-    add_job(database, rows=4)
-    take(database, lease_s=-1)
-    ledger.sweep(database)
-    assert ledger.claim(database, "worker", lease_s=60) is None
-    until(lambda: ledger.claim(database, "worker", lease_s=60), "the pause to be over", 5)
-
-
-@pytest.mark.parametrize("poison", [0, 5, 12])
-def test_the_row_that_kills_its_worker_is_found_and_all_others_are_stored(database: Database, poison: int) -> None:
-    job = add_job(database, rows=13, chunk_rows=13)
-    crashes = 0
-    while claim := ledger.claim(database, "worker", lease_s=60):
-        if claim.stage == "work" and claim.row_from <= poison < claim.row_to:
-            expire(database, claim)
-            ledger.sweep(database)
-            crashes += 1
-            assert_sound(database)
-        else:
-            assert ledger.commit(database, claim, work(database, claim))
-    done = ledger.get(database, OWNER, job.id)
-    assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 13, 1)
-    errors = results.errors(database, job.id)
-    assert [(error.row, error.code) for error in errors] == [(poison, "worker-died")]
-    assert "died 2 times" in errors[0].message
-    assert stored_rows(database, job.id) == [row for row in range(13) if row != poison]
-    assert crashes <= 2 + 4 + 2, "two to begin with, one a halving, two on the row itself"
-    assert_sound(database)
-
-
-def test_the_dead_worker_of_a_row_given_up_cannot_commit_it(database: Database) -> None:
-    add_job(database, rows=1)
-    for _ in range(2):
-        stale = take(database, lease_s=-1)
-        ledger.sweep(database)
-    assert not ledger.commit(database, stale, outcome_of(stale))
-    assert_sound(database)
-
-
-def test_transient_errors_neither_halve_a_chunk_nor_give_up_a_row(database: Database) -> None:
-    job = add_job(database, rows=2)
-    for _ in range(6):
-        assert ledger.release(database, take(database), problem="storage does not answer")
-    assert [(chunk.row_from, chunk.row_to) for chunk in chunks(database, job.id)] == [(0, 2)]
-    take(database, lease_s=-1)
-    assert ledger.sweep(database) == ledger.Swept(requeued=1)
-
-
-def test_a_finish_that_keeps_killing_its_worker_fails_the_job(database: Database) -> None:
-    job = add_job(database, rows=4)
-    claim = take(database)
-    ledger.commit(database, claim, outcome_of(claim))
-    for _ in range(ledger.CRASHES_TO_FAIL - 1):
-        take(database, lease_s=-1)
-        assert ledger.sweep(database) == ledger.Swept(requeued=1)
-    take(database, lease_s=-1)
-    assert ledger.sweep(database) == ledger.Swept(jobs_failed=1)
-    failed = ledger.get(database, OWNER, job.id)
-    assert failed.state == "failed"
-    assert "died 5 times" in (failed.problem or "")
-    assert_sound(database)
-
-
 # Internal jobs
 
 
@@ -552,11 +481,11 @@ def test_a_file_is_read_by_a_job_that_nobody_sees(database: Database) -> None:
     assert file.state == "receiving"
     ledger.submit_file(database, OWNER, file.id, bytes=123)
     assert catalog.get_file(database, OWNER, file.id).state == "reading"
-    assert ledger.list_jobs(database, OWNER).jobs == []
+    assert views.list_jobs(database, OWNER).jobs == []
     claim = take(database)
     assert (claim.kind, claim.file_id, claim.stage) == ("read", file.id, "work")
     with pytest.raises(NotFound):
-        ledger.get(database, OWNER, claim.job_id)
+        views.get_job(database, OWNER, claim.job_id)
     with pytest.raises(NotFound):
         ledger.cancel(database, OWNER, claim.job_id)
     assert ledger.commit(database, claim, outcome_of(claim))
@@ -575,17 +504,6 @@ def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(database: Databa
     with pytest.raises(Conflict, match="was rejected: the file has no rows"):
         add_job(database, file_id=file.id)
     assert_sound(database)
-
-
-def test_a_file_whose_reader_keeps_dying_is_rejected(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "adult.csv", "csv")
-    ledger.submit_file(database, OWNER, file.id, bytes=1)
-    for _ in range(ledger.CRASHES_TO_FAIL):
-        take(database, lease_s=-1)
-        ledger.sweep(database)
-    rejected = catalog.get_file(database, OWNER, file.id)
-    assert rejected.state == "rejected"
-    assert "died 5 times" in (rejected.reason or "")
 
 
 def test_a_file_is_received_once(database: Database) -> None:
@@ -627,10 +545,10 @@ def test_a_key_used_again_gives_the_same_job(database: Database) -> None:
         database, OWNER, SCORE, version_id=version.id, rows=10, chunk_rows=4, idempotency_key="k", request_digest="d"
     )
     assert (second.id, created) == (first.id, False)
-    assert len(ledger.list_jobs(database, OWNER).jobs) == 1
-    assert ledger.job_by_key(database, OWNER, "k", "d") == first
-    assert ledger.job_by_key(database, "other", "k", "d") is None
-    assert ledger.job_by_key(database, OWNER, None, "d") is None
+    assert len(views.list_jobs(database, OWNER).jobs) == 1
+    assert views.job_by_key(database, OWNER, "k", "d") == first
+    assert views.job_by_key(database, "other", "k", "d") is None
+    assert views.job_by_key(database, OWNER, None, "d") is None
 
 
 def test_a_key_used_for_another_request_is_refused(database: Database) -> None:
@@ -645,15 +563,15 @@ def test_owners_have_their_own_keys(database: Database) -> None:
     assert mine.id != theirs.id
 
 
-# Look
+# Owners
 
 
 def test_nobody_sees_or_steers_the_job_of_another(database: Database) -> None:
     job = add_job(database)
-    for look in (ledger.get, ledger.cancel, ledger.retry, ledger.delete):
+    for look in (views.get_job, ledger.cancel, ledger.retry, ledger.delete):
         with pytest.raises(NotFound, match=f"no job {job.id}"):
             look(database, "other", job.id)
-    assert ledger.list_jobs(database, "other").jobs == []
+    assert views.list_jobs(database, "other").jobs == []
 
 
 def test_nobody_can_use_the_version_or_file_of_another(database: Database) -> None:
@@ -662,96 +580,3 @@ def test_nobody_can_use_the_version_or_file_of_another(database: Database) -> No
         add_job(database, owner="other", version=version)
     with pytest.raises(NotFound, match="no file"):
         add_job(database, owner="other", file_id=file_id)
-
-
-def test_jobs_are_listed_newest_first_page_by_page(database: Database) -> None:
-    version = add_version(database)
-    ids = [add_job(database, version=version).id for _ in range(5)]
-    seen, cursor = [], None
-    while True:
-        page = ledger.list_jobs(database, OWNER, limit=2, cursor=cursor)
-        seen += [job.id for job in page.jobs]
-        if (cursor := page.cursor) is None:
-            break
-    assert seen == ids[::-1]
-
-
-def test_jobs_are_listed_by_state_and_kind(database: Database) -> None:
-    scored, made = add_job(database), add_job(database, request=GenerateRequest(model="adult", n=1), rows=1)
-    ledger.cancel(database, OWNER, scored.id)
-    assert [job.id for job in ledger.list_jobs(database, OWNER, state="cancelled").jobs] == [scored.id]
-    assert [job.id for job in ledger.list_jobs(database, OWNER, kind="generate").jobs] == [made.id]
-    assert ledger.list_jobs(database, OWNER, state="queued", kind="score").jobs == []
-
-
-def test_the_time_left_follows_from_the_pace_so_far(database: Database) -> None:
-    job = add_job(database, rows=100, chunk_rows=20)
-    assert ledger.get(database, OWNER, job.id).progress.eta_s is None
-    claim = take(database)
-    assert ledger.commit(database, claim, outcome_of(claim))
-    with database.write() as connection:
-        connection.execute(update(Job).values(started_at=now() - 10))
-    left = ledger.get(database, OWNER, job.id).progress.eta_s
-    assert left is not None
-    assert 40 <= left < 45
-
-
-def test_the_backlog_counts_rows_that_wait(database: Database) -> None:
-    assert ledger.backlog(database, OWNER) == ledger.Backlog(rows=0, rows_of_owner=0, oldest_s=0.0)
-    add_job(database, rows=10)
-    add_job(database, rows=5, owner="other")
-    claim = take(database)
-    assert ledger.commit(database, claim, outcome_of(claim))
-    with database.write() as connection:
-        connection.execute(update(Job).values(created_at=now() - 100))
-    backlog = ledger.backlog(database, OWNER)
-    assert (backlog.rows, backlog.rows_of_owner) == (11, 6)
-    assert 100 <= backlog.oldest_s < 105
-
-
-# Hints and heartbeats
-
-
-def test_what_no_hint_told_of_is_due_and_then_for_a_while_not(database: Database) -> None:
-    first, second = add_job(database, rows=12), add_job(database, rows=4)
-    assert ledger.due_for_hint(database, 4) == [(first.id, 2), (second.id, 1)]
-    assert ledger.due_for_hint(database, 1) == [(first.id, 1)]
-    ledger.mark_hinted(database, [first.id, "unknown"])
-    assert ledger.due_for_hint(database, 4) == [(second.id, 1)]
-    assert dict(ledger.due_for_hint(database, 4, again_s=-1)) == {first.id: 2, second.id: 1}
-
-
-def test_a_retried_job_is_due_for_a_hint_at_once(database: Database) -> None:
-    job = add_job(database, rows=4)
-    ledger.mark_hinted(database, [job.id])
-    ledger.cancel(database, OWNER, job.id)
-    ledger.retry(database, OWNER, job.id)
-    assert ledger.due_for_hint(database, 4) == [(job.id, 1)]
-
-
-def test_a_heartbeat_says_who_is_alive(database: Database) -> None:
-    ledger.heartbeat(database, "a", host="here", pid=1)
-    ledger.heartbeat(database, "b", host="here", pid=2)
-    with database.write() as connection:
-        connection.execute(text("UPDATE worker SET seen_at = seen_at - 100 WHERE name = 'a'"))
-    assert [beat.worker for beat in ledger.heartbeats(database)] == ["b"]
-    ledger.heartbeat(database, "a", host="here", pid=3)
-    alive = ledger.heartbeats(database)
-    assert [(beat.worker, beat.pid) for beat in alive] == [("a", 3), ("b", 2)]
-    assert all(0 <= beat.age_s < 5 for beat in alive)
-
-
-def test_a_worker_not_seen_for_a_day_is_forgotten(database: Database) -> None:
-    ledger.heartbeat(database, "a", host="here", pid=1)
-    with database.write() as connection:
-        connection.execute(text("UPDATE worker SET seen_at = seen_at - 100000"))
-    ledger.heartbeat(database, "b", host="here", pid=2)
-    assert [beat.worker for beat in ledger.heartbeats(database, within_s=1e9)] == ["b"]
-
-
-def test_pauses_double_and_end_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "BACKOFF_S", 0.5)
-    drawn = np.array([[ledger.backoff_s(times) for times in (1, 2, 3, 50)] for _ in range(100)])
-    assert (drawn.max(axis=0) <= [0.5, 1, 2, 30]).all()
-    assert (drawn.min(axis=0) >= [0.25, 0.5, 1, 15]).all()
-    assert len(np.unique(drawn[:, 0])) > 50

@@ -12,9 +12,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from nelbo.errors import Conflict
 from nelbo.jobs import FINAL, JOB_TRANSITIONS
-from nelbo.store import ledger
+from nelbo.store import ledger, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, connect
+from nelbo.store.sweep import sweep
 from nelbo.store.tables import Chunk
 from tests.nelbo.store.kit import OWNER, add_job, add_version, assert_sound, expire, outcome_of, work, work_off
 
@@ -82,13 +83,13 @@ class Ledger(RuleBasedStateMachine):
         good = self.holds(claim)
         if good:
             expire(self.database, claim)
-        swept = ledger.sweep(self.database)
+        swept = sweep(self.database)
         assert swept.requeued + swept.split + swept.rows_failed + swept.jobs_failed == good
         self.drop(claim)
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
-        state = ledger.get(self.database, OWNER, job_id).state
+        state = views.get_job(self.database, OWNER, job_id).state
         try:
             ledger.cancel(self.database, OWNER, job_id)
         except Conflict:
@@ -99,7 +100,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def retry(self, job_id: str) -> None:
-        before = ledger.get(self.database, OWNER, job_id)
+        before = views.get_job(self.database, OWNER, job_id)
         try:
             after = ledger.retry(self.database, OWNER, job_id)
         except Conflict:
@@ -116,11 +117,11 @@ class Ledger(RuleBasedStateMachine):
         """Let every worker die, then run all jobs to their end: each row is answered once."""
         for claim in list(self.held.values()):
             assert ledger.release(self.database, claim)
-        for job in ledger.list_jobs(self.database, OWNER).jobs:
+        for job in views.list_jobs(self.database, OWNER).jobs:
             if job.state in ("failed", "cancelled"):
                 ledger.retry(self.database, OWNER, job.id)
         work_off(self.database)
-        for job in ledger.list_jobs(self.database, OWNER).jobs:
+        for job in views.list_jobs(self.database, OWNER).jobs:
             assert job.state in FINAL
             assert job.state == "succeeded"
             assert job.progress.rows_done == job.progress.rows

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Table, inspect
 
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import ledger
+from nelbo.store import views
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
 from nelbo.store.tables import Base, score_arrays, score_json
@@ -41,9 +41,9 @@ def test_an_empty_database_is_migrated_by_many_processes_at_once(empty_database_
 def test_a_filled_database_keeps_what_it_holds(database: Database) -> None:
     job = add_job(database)
     work_off(database)
-    before = ledger.get(database, OWNER, job.id)
+    before = views.get_job(database, OWNER, job.id)
     database.migrate()
-    assert ledger.get(database, OWNER, job.id) == before
+    assert views.get_job(database, OWNER, job.id) == before
     assert stored_rows(database, job.id) == list(range(10))
     assert_sound(database)
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch
-from nelbo.store import catalog, ledger, results
+from nelbo.store import catalog, ledger, results, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
+from nelbo.store.sweep import sweep
 from tests.nelbo.store.kit import (
     OWNER,
     SCORE,
@@ -49,7 +50,7 @@ def test_many_workers_finish_a_job_once(database: Database) -> None:
 
     def work_all() -> int:
         done = 0
-        while ledger.get(database, OWNER, job.id).state != "succeeded":
+        while views.get_job(database, OWNER, job.id).state != "succeeded":
             if claim := ledger.claim(database, "worker", lease_s=60):
                 assert ledger.commit(database, claim, work(database, claim))
                 done += 1
@@ -66,7 +67,7 @@ def test_two_last_chunks_that_commit_at_once_queue_one_finish_chunk(database: Da
         assert at_once([partial(ledger.commit, database, claim, outcome_of(claim)) for claim in claims]) == [True, True]
         assert [chunk.stage for chunk in chunks(database, job.id)] == ["work", "work", "finish"]
         assert work_off(database) == 1
-        assert ledger.get(database, OWNER, job.id).state == "succeeded"
+        assert views.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -84,21 +85,21 @@ def test_a_commit_and_the_sweeps_that_halve_its_chunk_leave_each_row_once(databa
     for _ in range(12):
         job = add_job(database, rows=8, chunk_rows=8)
         expire(database, take(database))
-        ledger.sweep(database)
+        sweep(database)
         claim = take(database)
         expire(database, claim)
         stored, *swept = at_once(
             [
                 partial(ledger.commit, database, claim, outcome_of(claim)),
-                partial(ledger.sweep, database),
-                partial(ledger.sweep, database),
+                partial(sweep, database),
+                partial(sweep, database),
             ]
         )
         assert stored + sum(found.split for found in swept) == 1
         committed += stored
         assert_sound(database)
         work_off(database)
-        assert ledger.get(database, OWNER, job.id).state == "succeeded"
+        assert views.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -107,7 +108,7 @@ def test_a_renewal_and_a_sweep_at_once_leave_the_chunk_with_one_of_them(database
         add_job(database, rows=2)
         claim = take(database)
         expire(database, claim)
-        renewed, swept = at_once([partial(ledger.renew, database, claim, 60), partial(ledger.sweep, database)])
+        renewed, swept = at_once([partial(ledger.renew, database, claim, 60), partial(sweep, database)])
         # Renewed just before the sweep looked, it is not swept; swept first, it cannot be renewed.
         assert renewed + swept.requeued == 1
         assert ledger.commit(database, claim, outcome_of(claim)) == renewed
@@ -126,7 +127,7 @@ def test_a_cancel_and_a_commit_at_once_leave_the_chunk_stored_or_cancelled(datab
             ]
         )
         assert cancelled.state == "cancelled"
-        done = ledger.get(database, OWNER, job.id)
+        done = views.get_job(database, OWNER, job.id)
         assert done.progress.rows_done == (2 if stored else 0)
         assert_sound(database)
 
@@ -147,7 +148,7 @@ def test_of_a_cancel_and_the_finish_at_once_one_wins(database: Database) -> None
 
         stored, cancelled = at_once([partial(ledger.commit, database, finish, outcome), cancel])
         assert stored != cancelled
-        assert ledger.get(database, OWNER, job.id).state == ("cancelled" if cancelled else "succeeded")
+        assert views.get_job(database, OWNER, job.id).state == ("cancelled" if cancelled else "succeeded")
         assert_sound(database)
 
 
@@ -159,13 +160,13 @@ def test_claims_fails_cancels_and_sweeps_at_once_never_lock_each_other_out(datab
         at_once(
             [
                 partial(ledger.fail, database, claims[1], "no"),
-                partial(ledger.sweep, database),
+                partial(sweep, database),
                 partial(ledger.commit, database, claims[2], outcome_of(claims[2])),
                 partial(ledger.release, database, claims[3], problem="no"),
                 *[partial(ledger.claim, database, "worker", lease_s=60)] * 3,
             ]
         )
-        assert ledger.get(database, OWNER, job.id).state == "failed"
+        assert views.get_job(database, OWNER, job.id).state == "failed"
         assert_sound(database)
 
 
@@ -175,7 +176,7 @@ def test_twenty_submissions_at_once_under_one_key_make_one_job(database: Databas
     answers = at_once([partial(submit, request_digest="d")] * 20)
     assert len({job.id for job, _ in answers}) == 1
     assert sorted(created for _, created in answers) == [False] * 19 + [True]
-    assert len(ledger.list_jobs(database, OWNER).jobs) == 1
+    assert len(views.list_jobs(database, OWNER).jobs) == 1
     assert_sound(database)
 
 
@@ -191,7 +192,7 @@ def test_two_requests_at_once_under_one_key_make_one_job(database: Database) -> 
 
     answers = at_once([partial(submit, digest) for digest in "aabb"])
     assert answers.count("refused") == 2
-    assert len(ledger.list_jobs(database, OWNER).jobs) == 1
+    assert len(views.list_jobs(database, OWNER).jobs) == 1
 
 
 def test_versions_registered_at_once_get_one_number_each(database: Database) -> None:

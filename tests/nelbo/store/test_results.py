@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from nelbo.jobs import AugmentRequest, Error, GenerateRequest, Job, ReconstructRequest, ScoreRequest
-from nelbo.store import ledger, results
+from nelbo.store import ledger, results, views
 from nelbo.store.claims import Floats, ScoreOutcome
 from nelbo.store.session import Database, connect
+from nelbo.store.sweep import sweep
 from tests.nelbo.store.kit import (
     COLUMNS,
     OWNER,
@@ -125,7 +126,7 @@ def test_scores_are_read_across_chunks_that_were_halved(database: Database, monk
     job = add_job(database, rows=16, chunk_rows=16)
     for _ in range(2):
         expire(database, take(database))
-        ledger.sweep(database)
+        sweep(database)
     work_off(database)
     assert read(database, job)["row"].to_pylist() == list(range(16))
     assert read(database, job, after_row=9)["row"].to_pylist() == list(range(10, 16))
@@ -154,7 +155,7 @@ def finished(database: Database, p_values: Floats, **request: Any) -> Job:
             own = p_values[claim.row_from : claim.row_to]
             outcome = ScoreOutcome(outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS)
         assert ledger.commit(database, claim, outcome)
-    return ledger.get(database, OWNER, job.id)
+    return views.get_job(database, OWNER, job.id)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -180,7 +181,7 @@ def test_without_any_discovery_nothing_is_an_anomaly(database: Database) -> None
 def test_the_summary_says_what_the_scores_are(database: Database) -> None:
     job = add_job(database, rows=200, chunk_rows=30)
     work_off(database)
-    summary = ledger.get(database, OWNER, job.id).summary
+    summary = views.get_job(database, OWNER, job.id).summary
     assert summary is not None
     scores = np.array(read(database, job)["nelbo"].to_pylist())
     assert summary["nelbo"] == {"mean": math.fsum(scores) / 200, "min": scores.min(), "max": scores.max()}
@@ -195,7 +196,7 @@ def test_the_summary_does_not_depend_on_how_the_rows_were_cut(sqlite_url: str, p
         database = connect(url)
         job = add_job(database, rows=500, chunk_rows=chunk_rows)
         work_off(database)
-        summaries.append(ledger.get(database, OWNER, job.id).summary)
+        summaries.append(views.get_job(database, OWNER, job.id).summary)
         database.dispose()
     assert summaries[0] == summaries[1] == summaries[2]
 

@@ -12,9 +12,10 @@ from sqlalchemy.exc import DBAPIError
 
 from nelbo.errors import Conflict
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import ledger
+from nelbo.store import ledger, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, now
+from nelbo.store.sweep import sweep
 from nelbo.store.tables import Chunk, Job
 from tests.nelbo.store.kit import OWNER, add_job, add_version, assert_sound, expire, outcome_of, take, work, work_off
 
@@ -139,11 +140,11 @@ MOVES: dict[str, Callable[[Database, str, Claim], object]] = {
 def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(database: Database, source: str) -> None:
     for target, move in MOVES.items():
         job_id, claim = JOBS[source](database)
-        before = ledger.get(database, OWNER, job_id)
+        before = views.get_job(database, OWNER, job_id)
         assert before.state == source
         with contextlib.suppress(Conflict):
             move(database, job_id, claim)
-        after = ledger.get(database, OWNER, job_id)
+        after = views.get_job(database, OWNER, job_id)
         # A queued job may fail by the table; nobody holds a claim on it, so nobody does so.
         moved = target in JOB_TRANSITIONS[before.state] and (source, target) != ("queued", "failed")
         assert after.state == (target if moved else source), target
@@ -155,7 +156,7 @@ def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(database: D
 
 def leave_nothing_to_do(database: Database) -> None:
     for state in ("queued", "running"):
-        for job in ledger.list_jobs(database, OWNER, state=state).jobs:
+        for job in views.list_jobs(database, OWNER, state=state).jobs:
             ledger.cancel(database, OWNER, job.id)
 
 
@@ -168,7 +169,7 @@ def swept(database: Database, claim: Claim) -> None:
     """Sweep after the lease ran out, where there is one."""
     if state_of(database, claim) == "running":
         expire(database, claim)
-    ledger.sweep(database)
+    sweep(database)
 
 
 CHUNK_MOVES: dict[str, tuple[str, Callable[[Database, Claim], object]]] = {
@@ -200,7 +201,7 @@ def test_a_cancelled_or_failed_chunk_is_queued_again_by_a_retry_alone(database: 
         ledger.retry(database, OWNER, job_id)
         assert state_of(database, claim) == "queued"
         work_off(database)
-        assert ledger.get(database, OWNER, job_id).state == "succeeded"
+        assert views.get_job(database, OWNER, job_id).state == "succeeded"
     assert_sound(database)
 
 

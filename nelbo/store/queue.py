@@ -1,0 +1,77 @@
+"""The queue: what waits to be claimed, in which order, how much it is, and which of it nobody was told of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from nelbo.store.catalog import UNFINISHED
+from nelbo.store.session import Database, now
+from nelbo.store.tables import Chunk, Job
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Rows accepted and not done yet, and how long the oldest chunk that could be claimed has waited."""
+
+    rows: int
+    rows_of_owner: int
+    oldest_s: float
+
+
+def backlog(db: Database, owner: str) -> Backlog:
+    """How much waits, for admission by counts."""
+    left = func.coalesce(func.sum(Job.rows - Job.rows_done), 0)
+    active = Job.state.in_(UNFINISHED)
+    oldest = select(func.min(Job.created_at)).where(active, _has_due_chunk())
+    with db.read() as connection:
+        return Backlog(
+            rows=int(connection.scalars(select(left).where(active)).one()),
+            rows_of_owner=int(connection.scalars(select(left).where(active, Job.owner == owner)).one()),
+            oldest_s=max(0.0, connection.scalars(select(func.coalesce(now() - oldest.scalar_subquery(), 0.0))).one()),
+        )
+
+
+def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:
+    """Jobs with chunks that nobody was told of for `again_s`, in the order of claims, and how many hints each deserves;
+    about `limit` in all, at least one a job."""
+    quiet = (Job.hinted_at.is_(None)) | (Job.hinted_at < now() - again_s)
+    count = select(func.count()).where(*due(Job.id)).scalar_subquery()
+    statement = in_claim_order(select(Job.id, count).where(quiet)).limit(limit)
+    with db.read() as connection:
+        found = connection.execute(statement).all()
+    share = max(1, limit // max(1, len(found)))
+    return [(job_id, min(count, share)) for job_id, count in found]
+
+
+def mark_hinted(db: Database, job_ids: Sequence[str]) -> None:
+    """Remember that hints for these jobs were sent just now."""
+    with db.write() as connection:
+        for job_id in sorted(job_ids):
+            connection.execute(update(Job).where(Job.id == job_id).values(hinted_at=now()))
+
+
+def in_claim_order(statement: Select[*tuple[Any, ...]], hinted: str | None = None) -> Select[*tuple[Any, ...]]:
+    """Active jobs with a chunk to claim: the hinted one, then those with the fewest running chunks. Among those with none
+    the oldest is first, so that no stream of small jobs starves it; among the others the one that got the least so far."""
+    running = (
+        select(Chunk.job_id, func.count().label("chunks")).where(Chunk.state == "running").group_by(Chunk.job_id).subquery()
+    )
+    chunks = func.coalesce(running.c.chunks, 0)
+    return (
+        statement.select_from(Job)
+        .outerjoin(running, running.c.job_id == Job.id)
+        .where(Job.state.in_(UNFINISHED), _has_due_chunk())
+        .order_by(Job.id != (hinted or ""), chunks, case((chunks == 0, 0), else_=Job.chunks_done), Job.created_at, Job.id)
+    )
+
+
+def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:
+    """A chunk of the job that could be claimed now."""
+    return Chunk.job_id == job_id, Chunk.state == "queued", Chunk.not_before <= now()
+
+
+def _has_due_chunk() -> ColumnElement[bool]:
+    return select(Chunk.id).where(*due(Job.id)).exists()

@@ -1,0 +1,128 @@
+"""Jobs as their owners see them: one, all, the one of an idempotency key. Nothing changes a job here."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, Select, select
+
+from nelbo.errors import Gone, IdempotencyMismatch, NotFound
+from nelbo.jobs import Job as JobView
+from nelbo.jobs import Kind, Progress, State
+from nelbo.store.session import Database, now
+from nelbo.store.tables import Job, Version
+
+LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
+"""What users submit; to read a file and to verify a version are jobs that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some jobs, the newest first, and where the next page begins."""
+
+    jobs: list[JobView]
+    cursor: str | None
+
+
+def get_job(db: Database, owner: str, job_id: str) -> JobView:
+    """A job. Raises NotFound for an unknown or foreign one, Gone for a deleted one."""
+    with db.read() as connection:
+        return need_job(connection, owner, job_id)
+
+
+def list_jobs(
+    db: Database,
+    owner: str,
+    *,
+    state: State | None = None,
+    kind: Kind | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page:
+    """Jobs, the newest first; `cursor` is that of the page before."""
+    statement = _views().where(Job.owner == owner, Job.kind.in_(LISTED), Job.deleted_at.is_(None))
+    if state is not None:
+        statement = statement.where(Job.state == state)
+    if kind is not None:
+        statement = statement.where(Job.kind == kind)
+    if cursor is not None:
+        statement = statement.where(Job.id < cursor)
+    with db.read() as connection:
+        found = connection.execute(statement.order_by(Job.id.desc()).limit(limit + 1)).all()
+    jobs = [_job(row) for row in found[:limit]]
+    return Page(jobs, jobs[-1].id if len(found) > limit else None)
+
+
+def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> JobView | None:
+    """The job that was accepted under this idempotency key, if any. Raises IdempotencyMismatch for another request."""
+    if key is None:
+        return None
+    with db.read() as connection:
+        statement = select(Job.id, Job.request_digest).where(Job.owner == owner, Job.idempotency_key == key)
+        found = connection.execute(statement).first()
+        if found is None:
+            return None
+        if found.request_digest != request_digest:
+            raise IdempotencyMismatch(f"idempotency key {key!r} was used for another request; take a new one for this one")
+        return need_job(connection, owner, found.id)
+
+
+def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> JobView:
+    """A job, inside a transaction of the caller; with its row locked, if asked."""
+    statement = _views().where(Job.owner == owner, Job.id == job_id, Job.kind.in_(LISTED))
+    found = connection.execute(statement.with_for_update(of=Job) if lock else statement).first()
+    if found is None:
+        raise NotFound(f"no job {job_id}")
+    if found.deleted_at is not None:
+        raise Gone(f"job {job_id} was deleted")
+    return _job(found)
+
+
+def _views() -> Select[*tuple[Any, ...]]:
+    return select(
+        Job.id,
+        Job.kind,
+        Job.state,
+        Version.model,
+        Version.number,
+        Job.params,
+        Job.file_id,
+        Job.rows,
+        Job.rows_done,
+        Job.rows_failed,
+        Job.threshold,
+        Job.summary,
+        Job.problem,
+        Job.cancel_requested_at,
+        Job.created_at,
+        Job.started_at,
+        Job.finished_at,
+        Job.deleted_at,
+        (now() - Job.started_at).label("elapsed_s"),
+    ).join_from(Job, Version, Job.version_id == Version.id)
+
+
+def _job(found: Row[*tuple[Any, ...]]) -> JobView:
+    progress = Progress(rows=found.rows, rows_done=found.rows_done, rows_failed=found.rows_failed, eta_s=_eta_s(found))
+    return JobView(
+        id=found.id,
+        kind=found.kind,
+        state=found.state,
+        model=f"{found.model}@{found.number}",
+        params=found.params,
+        file=found.file_id,
+        progress=progress,
+        threshold=found.threshold,
+        summary=found.summary,
+        problem=found.problem,
+        cancel_requested=found.cancel_requested_at is not None,
+        created_at=found.created_at,
+        started_at=found.started_at,
+        finished_at=found.finished_at,
+    )
+
+
+def _eta_s(found: Row[*tuple[Any, ...]]) -> float | None:
+    """Seconds that are left at the pace so far."""
+    if found.state != "running" or not found.rows_done or found.elapsed_s is None:
+        return None
+    return cast(float, max(0.0, found.elapsed_s) / found.rows_done * (found.rows - found.rows_done))
