@@ -1,6 +1,12 @@
 """Processes of this machine, read from /proc: who lives, and who is whose child."""
 
+import signal
 from pathlib import Path
+
+
+def hear_control_c() -> None:
+    """For Popen's preexec_fn: a shell starts what runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(pid: int) -> bool:

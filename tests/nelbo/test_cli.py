@@ -16,6 +16,7 @@ from nelbo.cli import app
 from tests.artifacts import linear_artifact
 from tests.deadline import until
 from tests.nelbo.commands.running import COMMAND, done, environment, run, table, written
+from tests.processes import hear_control_c
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -114,7 +115,9 @@ def generating(tmp_path: Path, target: object) -> Iterator[subprocess.Popen[byte
     artifact = linear_artifact(tmp_path / "linear")
     arguments = ["generate", str(artifact), "--rows", "90000000", "-o", str(target)]
     env = environment(tmp_path / "home")
-    with subprocess.Popen([*COMMAND, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], env=env, stdout=subprocess.PIPE, preexec_fn=hear_control_c, stderr=subprocess.PIPE
+    ) as command:
         try:
             yield command
         finally:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.deadline import until
 from tests.nelbo.commands.running import COMMAND, environment
+from tests.processes import hear_control_c
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(2_400)]
 TRAINING = "2. training on"
@@ -23,7 +24,13 @@ def demo(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The demo in a session of its own, as a terminal would run it; what it says goes to `said`."""
     with (folder / "said").open("wb") as said:
         started = subprocess.Popen(
-            [*COMMAND, "demo"], cwd=folder, env=environment(home_of(folder)), stdout=said, stderr=said, start_new_session=True
+            [*COMMAND, "demo"],
+            cwd=folder,
+            env=environment(home_of(folder)),
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=hear_control_c,
         )
     try:
         yield started
