@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import RawIOBase
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
@@ -117,11 +117,11 @@ class Http:
         self._repeat(copy)
 
     @contextmanager
-    def incoming(self, address: str, *, params: Mapping[str, Any]) -> Iterator[RawIOBase]:
+    def incoming(self, address: str, *, params: Mapping[str, Any]) -> Iterator[BufferedReader]:
         """The answer as a file to read from as it arrives; one that breaks off is not asked for again."""
         try:
             with self._stream(address, params) as response:
-                yield _Incoming(response.iter_bytes(_BLOCK))
+                yield as_file(response.iter_bytes(_BLOCK))
         except httpx2.TransportError as lost:
             _raise_unavailable(self.url, lost)
         except _PassingRefusal as refusal:
@@ -270,6 +270,11 @@ def _counted(blocks: Iterable[bytes], size: int, progress: BytesProgress | None)
         sent += len(block)
         if progress:
             progress(sent, size)
+
+
+def as_file(blocks: Iterator[bytes]) -> BufferedReader:
+    """Blocks as a file. Buffered, because a raw one may give fewer bytes than asked for, which pyarrow takes for the end."""
+    return BufferedReader(_Incoming(blocks), _BLOCK)
 
 
 class _Incoming(RawIOBase):
