@@ -13,6 +13,11 @@ def alive(pid: int) -> bool:
     return _state(pid) not in ("", "Z")
 
 
+def stopped(pid: int) -> bool:
+    """Frozen by SIGSTOP."""
+    return _state(pid) == "T"
+
+
 def descendants(pid: int) -> set[int]:
     found = children(pid)
     return found.union(*map(descendants, found))

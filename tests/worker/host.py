@@ -33,19 +33,18 @@ class Host:
 
     def pool(self) -> int:
         """The Celery main process."""
-        return until(lambda: self._running("worker.pool"), "the pool's main process")
+        return until(lambda: self.find("worker.pool"), "the pool's main process")
 
     def dispatcher(self) -> int:
-        return until(lambda: self._running("worker.dispatcher"), "the dispatcher")
+        return until(lambda: self.find("worker.dispatcher"), "the dispatcher")
 
-    def _running(self, module: str) -> int:
+    def find(self, module: str) -> int:
         """The child of the first process that runs a module, 0 where there is none."""
         return next((pid for pid in children(self.process.pid) if module in command(pid)), 0)
 
 
-@contextmanager
-def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iterator[Host]:
-    """A worker on the stage's database, storage and broker; SIGTERM at the end, and nothing of it may remain."""
+def start_worker(stage: Stage, processes: int = 1, **environment: str) -> Host:
+    """A worker on the stage's database, storage and broker, that somebody must end."""
     log = stage.folder / "worker.log"
     settings = {
         "NELBO_HOME": str(stage.settings.home),
@@ -62,16 +61,22 @@ def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iter
             stderr=output,
             start_new_session=True,
         )
-    host = Host(process, log)
+    return Host(process, log)
+
+
+@contextmanager
+def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iterator[Host]:
+    """A worker that gets SIGTERM at the end, and nothing of it may remain."""
+    host = start_worker(stage, processes, **environment)
     try:
         yield host
     except BaseException:
-        print(log.read_text())
+        print(host.log.read_text())
         raise
     finally:
         below = host.pids()
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        host.process.send_signal(signal.SIGTERM)
+        host.process.wait(60)
         until(lambda: not any(map(alive, below)), f"processes {below} to end")
 
 

@@ -85,14 +85,16 @@ LAWS = {
     """,
     # A row that is given up raises the fence once more, without a claim.
     "a fence is not the number of claims": """
-        SELECT id FROM chunk WHERE fence <> (SELECT COUNT(DISTINCT seen.fence) FROM seen WHERE seen.chunk_id = chunk.id)
-        OR fence <> (
+        SELECT id FROM chunk WHERE fence <> (
             SELECT COUNT(*) FROM seen WHERE seen.chunk_id = chunk.id AND (
                 seen.was = 'queued' AND seen.state = 'running' OR seen.state = 'done' AND seen.fence > (
                     SELECT MAX(claim.fence) FROM seen AS claim WHERE claim.chunk_id = chunk.id AND claim.state = 'running'
                 )
             )
         )
+    """,
+    "two claims of a chunk have the same fence": """
+        SELECT chunk_id FROM seen WHERE was = 'queued' AND state = 'running' GROUP BY chunk_id, fence HAVING COUNT(*) > 1
     """,
     "a chunk was done twice": "SELECT chunk_id FROM seen WHERE state = 'done' GROUP BY chunk_id HAVING COUNT(*) > 1",
     "a result is not of the chunk's last claim": f"""

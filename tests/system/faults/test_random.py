@@ -1,0 +1,110 @@
+"""Random kills by a fixed seed on real workers: every accepted row is there once, as undisturbed; and the suite can fail."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nelbo.jobs import FINAL, GenerateRequest
+from nelbo.store import ledger, queue
+from nelbo.store.sweep import sweep
+from tests.deadline import until
+from tests.processes import stopped
+from tests.system.faults import campaign, kinds, oracle
+from tests.worker.stage import OWNER, Stage
+
+KILLS = 24
+ROWS = 4_000
+
+
+@pytest.mark.system
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_random_kills_lose_and_double_nothing(database: str, tmp_path: Path) -> None:
+    outcome = campaign.run(database, tmp_path, injections=KILLS, seed=1, kinds=kinds.KILLS)
+    assert len(outcome.blows) == KILLS
+    assert outcome.verdict.holds, outcome.verdict
+    assert outcome.verdict.accepted == outcome.verdict.stored + outcome.verdict.errors
+
+
+@pytest.fixture
+def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, database_url, broker_url) as stage:
+        oracle.watch(stage.database)
+        yield stage
+
+
+def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
+    """A worker is frozen as it is about to commit, its chunk is halved and given to others, and then it goes on."""
+    job = stage.submit(GenerateRequest(model="linear", n=ROWS, seed=11), stage.version(), ROWS, ROWS)
+    assert ledger.claim(stage.database, "dead", lease_s=0.01) is not None
+    until(lambda: sweep(stage.database).requeued, "the first lease to run out")
+    env = {
+        "NELBO_DATABASE_URL": stage.database_url,
+        "NELBO_HOME": str(stage.settings.home),
+        "NELBO_BROKER_URL": stage.broker_url,
+    }
+    quick = {"NELBO_LEASE_S": "1", "NELBO_RENEW_S": "0.3"}
+    until(lambda: due(stage), "the chunk to be due again")
+    zombie = subprocess.Popen(
+        [sys.executable, "-m", "tests.system.faults.zombie", fence], env=os.environ | env | quick, cwd=Path(__file__).parents[3]
+    )
+    try:
+        until(lambda: zombie.poll() is not None or stopped(zombie.pid), "the worker to freeze itself")
+        assert zombie.poll() is None
+        until(lambda: sweep(stage.database).split, "the second lease to run out")
+        half = until(lambda: ledger.claim(stage.database, "alive", lease_s=600.0), "the first half to be claimed")
+        assert half is not None
+        assert (half.row_from, half.row_to) == (0, ROWS // 2)
+        os.kill(zombie.pid, signal.SIGCONT)
+        zombie.wait(60)
+        ledger.release(stage.database, half)
+        stage.with_options(max_attempts=1).work()
+        until(lambda: ended(stage, job.id), "the job to end")
+    finally:
+        zombie.kill()
+        zombie.wait()
+    alone = stage.submit(GenerateRequest(model="linear", n=ROWS, seed=11), stage.version("undisturbed"), ROWS, ROWS)
+    stage.work()
+    return oracle.judge(stage.database, OWNER, {job.id: oracle.reference(stage.database, stage.job(alone.id))})
+
+
+def ended(stage: Stage, job_id: str) -> bool:
+    stage.work()
+    return stage.job(job_id).state in FINAL
+
+
+def due(stage: Stage) -> bool:
+    return bool(queue.due_for_hint(stage.database, 1, again_s=0.0))
+
+
+def test_a_zombie_is_refused_by_the_fence(stage: Stage) -> None:
+    verdict = zombie_commits(stage, "with")
+    assert verdict.holds, verdict
+
+
+def test_without_the_fence_the_oracle_finds_what_a_zombie_does(stage: Stage) -> None:
+    """The negative control: a suite that cannot fail proves nothing."""
+    verdict = zombie_commits(stage, "without")
+    assert not verdict.holds
+    assert any("not of the chunk's last claim" in words for words in verdict.broken), verdict
+    assert verdict.lost or verdict.duplicated or any("a job failed" in words for words in verdict.broken), verdict
+
+
+def test_without_a_sweep_the_oracle_finds_what_a_dead_worker_left(stage: Stage) -> None:
+    stage.submit(GenerateRequest(model="linear", n=100, seed=11), stage.version(), 100, 50)
+    assert ledger.claim(stage.database, "dead", lease_s=0.01) is not None
+    stage.work()
+    verdict = until(lambda: expired(stage), "the lease to run out")
+    assert verdict is not None
+    assert verdict.lost == 50
+    assert any("has not ended" in words for words in verdict.broken)
+
+
+def expired(stage: Stage) -> oracle.Verdict | None:
+    verdict = oracle.judge(stage.database, OWNER)
+    return verdict if any("under a lease that is over" in words for words in verdict.broken) else None

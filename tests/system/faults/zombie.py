@@ -1,0 +1,37 @@
+"""`python -m tests.system.faults.zombie with|without`: a worker that freezes itself just before it commits, and then goes on.
+
+Without the fence it commits as if nobody could have taken its chunk meanwhile: the negative control of the suite.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from nelbo import crash
+from nelbo.store import ledger
+from nelbo.store.claims import Claim
+from nelbo.store.tables import Chunk
+from worker import solo
+
+
+def freeze(name: crash.Point) -> None:
+    """The first time; with the next chunk it goes on."""
+    if name == "computed":
+        crash.point = lambda name: None
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def held_by_anyone(claim: Claim) -> tuple[Any, ...]:
+    return (Chunk.id == claim.chunk_id,)
+
+
+def main() -> None:
+    crash.point = freeze
+    if sys.argv[1] == "without":
+        ledger._held = held_by_anyone
+    solo.main()
+
+
+if __name__ == "__main__":
+    main()
