@@ -12,7 +12,7 @@ from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, Not
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
 from nelbo.schema import Schema
 from nelbo.settings import Settings
-from nelbo.store import catalog
+from nelbo.store import catalog, files
 from nelbo.store.session import Database
 
 MAX_CHUNKS = 20_000
@@ -43,7 +43,7 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     _need_one_source(request)
     schema = Schema.model_validate(version.manifest["table_schema"])
     if request.file is not None:
-        rows = _file_rows(catalog.get_file(database, owner, _known(request.file, "file")), schema)
+        rows = _file_rows(files.get_file(database, owner, _known(request.file, "file")), schema)
         return Plan(version.id, rows, chunk_rows(request, rows, settings), file_id=request.file)
     inline = inline_rows(request.rows or (), schema, settings)
     return Plan(version.id, len(inline), chunk_rows(request, len(inline), settings), inline=inline)
@@ -71,7 +71,7 @@ def _need_one_source(request: OfRows) -> None:
         )
 
 
-def _file_rows(file: catalog.FileEntry, schema: Schema) -> int:
+def _file_rows(file: files.FileEntry, schema: Schema) -> int:
     """Rows of a file that is ready and serves the schema."""
     if file.state == "rejected":
         raise InvalidInput(f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a repaired one")

@@ -23,7 +23,7 @@ from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings, read_settings
-from nelbo.store import catalog, queue, workers
+from nelbo.store import files, queue, workers
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
 from worker import cache
@@ -62,7 +62,7 @@ class Dispatcher:
 
     def tidy(self, old_s: float = OLD_S) -> None:
         """Give up what processes that died left: uploads without an end, temporary folders of reading."""
-        rejected, removed = catalog.reject_stale_files(self.database, old_s), cache.tidy(self.settings.home, old_s)
+        rejected, removed = files.reject_stale_files(self.database, old_s), cache.tidy(self.settings.home, old_s)
         if rejected or removed:
             log.info("left by the dead", files_rejected=rejected, folders_removed=removed)
 

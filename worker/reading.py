@@ -6,9 +6,9 @@ from nelbo.engine import Check
 from nelbo.errors import InvalidInput
 from nelbo.files import Limits, Reading, part_name, read_arguments
 from nelbo.storage import part_key, upload_key
-from nelbo.store import catalog
-from nelbo.store.catalog import FileEntry
+from nelbo.store import files
 from nelbo.store.claims import Claim, ReadOutcome
+from nelbo.store.files import FileEntry
 from worker import cache
 from worker.limited import run_limited
 from worker.process import Process
@@ -21,7 +21,7 @@ def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
     """
     if claim.file_id is None:
         raise InvalidInput("the job names no file; upload it again")
-    entry = catalog.file_of(process.database, claim.file_id)
+    entry = files.file_of(process.database, claim.file_id)
     with cache.temporary(process.settings.home) as folder:
         found = _read(process, entry, folder, check)
         for number in range(found.parts):

@@ -27,7 +27,7 @@ from nelbo.errors import (
 )
 from nelbo.files import File, format_of
 from nelbo.storage import file_prefix, upload_key
-from nelbo.store import catalog, ledger
+from nelbo.store import files, ledger
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -72,7 +72,7 @@ async def upload_file(
     format = _format(name)
     options = _options(delimiter=delimiter, encoding=encoding, decimal=decimal)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
-    entry = await run_in_threadpool(catalog.add_file, service.database, owner, name, format, options)
+    entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, options)
     try:
         size = await uploads.receive(request, service.storage, upload_key(entry.id))
         if size == 0:
@@ -110,17 +110,17 @@ def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
     """Leave nothing of an upload but the reason. Where even that fails, the sweep of old uploads does it."""
     try:
         # False: it was accepted, and only the answer of the commit was lost.
-        if catalog.reject_file(service.database, owner, file_id, reason):
+        if files.reject_file(service.database, owner, file_id, reason):
             service.storage.delete(file_prefix(file_id))
     except NelboError as problem:
         log.warning("upload not cleaned up", extra={"file_id": file_id, "problem": problem.message})
 
 
 def _file(service: Service, owner: str, file_id: str) -> File:
-    return _view(catalog.get_file(service.database, owner, file_id))
+    return _view(files.get_file(service.database, owner, file_id))
 
 
-def _view(entry: catalog.FileEntry) -> File:
+def _view(entry: files.FileEntry) -> File:
     return File.model_validate(entry, from_attributes=True)
 
 
@@ -131,7 +131,7 @@ def _view(entry: catalog.FileEntry) -> File:
     responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
 )
 def list_files(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[File]:
-    found = catalog.list_files(service.database, owner, limit=limit + 1, before=cursor)
+    found = files.list_files(service.database, owner, limit=limit + 1, before=cursor)
     return Page.of([_view(entry) for entry in found], limit, key=lambda file: file.id)
 
 
@@ -164,5 +164,5 @@ def get_file(file_id: FileId, service: Parts, owner: Owner, response: Response) 
 )
 def delete_file(file_id: FileId, service: Parts, owner: Owner) -> None:
     """Results of jobs that used it stay."""
-    catalog.delete_file(service.database, owner, file_id)
+    files.delete_file(service.database, owner, file_id)
     service.storage.delete(file_prefix(file_id))

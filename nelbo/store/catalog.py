@@ -1,4 +1,4 @@
-"""The catalog: models with their versions and aliases, and files. Every row has an owner, and nobody sees another's."""
+"""The catalog: models with their versions and aliases. Every row has an owner, and nobody sees another's."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,12 +14,11 @@ from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import new_id
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Alias, File, Job, Model, Version
+from nelbo.store.tables import Alias, Job, Model, Version
+from nelbo.store.views import unfinished_jobs
 
 CHAMPION = "champion"
 VersionState = Literal["pending", "ready", "rejected"]
-FileState = Literal["receiving", "reading", "ready", "rejected"]
-UNFINISHED = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -52,27 +51,6 @@ class VersionEntry:
             digest=self.digest,
             created_at=self.created_at,
         )
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file as the catalog knows it. Its parts lie in the storage under the id."""
-
-    id: str
-    owner: str
-    name: str
-    format: str
-    options: dict[str, Any]
-    """How to read it where that is not detected: delimiter, encoding, decimal."""
-    state: FileState
-    bytes: int | None
-    rows: int | None
-    digest: str | None
-    columns: list[Any] | None
-    notices: list[str]
-    reason: str | None
-    """Why it was rejected."""
-    created_at: float
 
 
 def add_version(
@@ -196,64 +174,6 @@ def delete_model(db: Database, owner: str, name: str) -> list[str]:
         return [version.id for version in found]
 
 
-def add_file(
-    db: Database, owner: str, name: str, format: str, options: dict[str, Any] | None = None, file_id: str | None = None
-) -> FileEntry:
-    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the storage."""
-    place = file_id or new_id()
-    values = {"name": clean(name), "format": format, "options": options or {}, "state": "receiving", "notices": []}
-    with db.write() as connection:
-        connection.execute(insert(File).values(id=place, owner=owner, created_at=now(), **values))
-        return _need_file(connection, owner, place)
-
-
-def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
-    with db.read() as connection:
-        return _need_file(connection, owner, file_id)
-
-
-def file_of(db: Database, file_id: str) -> FileEntry:
-    """A file by id, whoever owns it: for a worker that holds a claim on it."""
-    with db.read() as connection:
-        found = connection.execute(select(File).where(File.id == file_id)).first()
-    if found is None:
-        raise NotFound(f"no file {file_id}")
-    return _file(found)
-
-
-def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> list[FileEntry]:
-    """Files, the newest first, of ids below `before`."""
-    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(File.id < before)
-    with db.read() as connection:
-        return [_file(found) for found in connection.execute(statement)]
-
-
-def delete_file(db: Database, owner: str, file_id: str) -> None:
-    """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
-    with db.write() as connection:
-        _need_file(connection, owner, file_id, lock=True)
-        users = _users(connection, Job.file_id == file_id)
-        if users:
-            raise Conflict(f"file {file_id} is in use by {users}; cancel it or wait for it")
-        connection.execute(update(File).where(File.id == file_id).values(deleted_at=now()))
-
-
-def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
-    """receiving -> rejected, for an upload that broke off; False when it is received already."""
-    statement = update(File).where(File.owner == owner, File.id == file_id, File.state == "receiving")
-    with db.write() as connection:
-        return connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount == 1
-
-
-def reject_stale_files(db: Database, age_s: float) -> int:
-    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives their number."""
-    statement = update(File).where(File.state == "receiving", File.created_at < now() - age_s)
-    with db.write() as connection:
-        return connection.execute(statement.values(state="rejected", reason="the upload broke off")).rowcount
-
-
 def insert_version(
     connection: Connection,
     owner: str,
@@ -311,15 +231,6 @@ def need_ready_version(connection: Connection, owner: str, version_id: str) -> N
         raise NotFound(f"no version {version_id}")
     if state != "ready":
         raise Conflict(f"version {version_id} is {state}; a job needs a ready one")
-
-
-def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
-    """Raise unless the file can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
-    found = _need_file(connection, owner, file_id, share=True)
-    if found.state in ("receiving", "reading"):
-        raise NotReady(f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2)
-    if found.state == "rejected":
-        raise Conflict(f"file {file_id} was rejected: {found.reason}")
 
 
 def _open_model(connection: Connection, owner: str, model: str) -> None:
@@ -444,33 +355,9 @@ def _point(connection: Connection, owner: str, model: str, alias: str, version_i
 
 def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry]) -> None:
     ids = [version.id for version in versions]
-    users = _users(connection, Job.version_id.in_(ids))
+    users = unfinished_jobs(connection, Job.version_id.in_(ids))
     if users:
         names = ", ".join(version.name for version in versions)
         raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
     connection.execute(delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids)))
     connection.execute(update(Version).where(Version.id.in_(ids)).values(deleted_at=now()))
-
-
-def _users(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """The unfinished jobs that a condition finds, as words for a message; empty when there is none."""
-    found = connection.execute(select(Job.id, Job.kind).where(condition, Job.state.in_(UNFINISHED)).limit(3)).all()
-    return ", ".join(f"{job.kind} job {job.id}" for job in found)
-
-
-def _need_file(connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False) -> FileEntry:
-    statement = select(File).where(File.owner == owner, File.id == file_id)
-    if lock or share:
-        statement = statement.with_for_update(read=share)
-    found = connection.execute(statement).first()
-    if found is None:
-        raise NotFound(f"no file {file_id}")
-    if found.deleted_at is not None:
-        raise Gone(f"file {file_id} was deleted")
-    return _file(found)
-
-
-def _file(found: Row[*tuple[Any, ...]]) -> FileEntry:
-    values = found._asdict()
-    del values["deleted_at"]
-    return FileEntry(**values)

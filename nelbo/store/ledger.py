@@ -19,7 +19,7 @@ from nelbo import crash
 from nelbo.errors import Conflict, Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, JobRequest, State, chunk_ranges, new_id
 from nelbo.jobs import Job as JobView
-from nelbo.store import catalog, claims, queue, results, views
+from nelbo.store import catalog, claims, files, queue, results, views
 from nelbo.store.claims import Claim, FinishOutcome, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, File, Job
@@ -64,7 +64,7 @@ def submit(
         with db.write() as connection:
             catalog.need_ready_version(connection, owner, version_id)
             if file_id is not None:
-                catalog.need_ready_file(connection, owner, file_id)
+                files.need_ready_file(connection, owner, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
             crash.point("submit")
             return views.need_job(connection, owner, job_id), True
@@ -210,7 +210,7 @@ def retry(db: Database, owner: str, job_id: str) -> JobView:
             raise Conflict(f"job {job_id} is {before.state}; only a failed or cancelled job can be retried")
         catalog.need_ready_version(connection, owner, job.version_id)
         if job.file_id is not None:
-            catalog.need_ready_file(connection, owner, job.file_id)
+            files.need_ready_file(connection, owner, job.file_id)
         missing = chunk_to("queued").where(Chunk.job_id == job_id, Chunk.state.in_(("failed", "cancelled")))
         connection.execute(missing.values(crashes=0, failures=0, not_before=0, worker=None, problem=None))
         return views.need_job(connection, owner, job_id)
@@ -218,7 +218,7 @@ def retry(db: Database, owner: str, job_id: str) -> JobView:
 
 def delete(db: Database, owner: str, job_id: str) -> None:
     """Remove a job that has ended, with its results. Raises Conflict for one that has not."""
-    ended = (Job.id == job_id, Job.state.not_in(catalog.UNFINISHED))
+    ended = (Job.id == job_id, Job.state.not_in(views.UNFINISHED))
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
         if connection.execute(update(Job).where(*ended).values(deleted_at=now(), inline=None)).rowcount == 0:

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from nelbo.store.catalog import UNFINISHED
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, Job
+from nelbo.store.views import UNFINISHED
 
 
 @dataclass(frozen=True)

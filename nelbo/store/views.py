@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from nelbo.errors import Gone, IdempotencyMismatch, NotFound
 from nelbo.jobs import Job as JobView
@@ -13,6 +13,7 @@ from nelbo.store.tables import Job, Version
 
 LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
 """What users submit; to read a file and to verify a version are jobs that nobody sees."""
+UNFINISHED: tuple[State, ...] = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = Fa
     if found.deleted_at is not None:
         raise Gone(f"job {job_id} was deleted")
     return _job(found)
+
+
+def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:
+    """The unfinished jobs that a condition finds, as words for a message; empty when there is none."""
+    found = connection.execute(select(Job.id, Job.kind).where(condition, Job.state.in_(UNFINISHED)).limit(3)).all()
+    return ", ".join(f"{job.kind} job {job.id}" for job in found)
 
 
 def _views() -> Select[*tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from nelbo.storage import upload_key
-from nelbo.store import catalog, ledger
+from nelbo.store import files, ledger
 from tests.api.stage import CSV, Stage
 
 
@@ -37,7 +37,7 @@ def test_a_rejected_file_says_why_and_so_does_a_job_about_it(stage: Stage) -> No
 def test_dialect_options_reach_whoever_reads(stage: Stage) -> None:
     options = {"delimiter": ";", "encoding": "latin-1", "decimal": ","}
     sent = stage.post("/v1/files", params={"name": "a.csv"} | options, content=b"a;b\n1,5;2\n")
-    assert catalog.get_file(stage.service.database, "local", sent.json()["id"]).options == options
+    assert files.get_file(stage.service.database, "local", sent.json()["id"]).options == options
 
 
 @pytest.mark.parametrize(

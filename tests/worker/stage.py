@@ -15,9 +15,10 @@ from nelbo.files import open_table, open_writer, part_name, read_into_parts
 from nelbo.jobs import Job, JobRequest, new_id
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage, part_key, upload_key
-from nelbo.store import catalog, ledger, results, views
-from nelbo.store.catalog import FileEntry, VersionEntry
+from nelbo.store import catalog, files, ledger, results, views
+from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import ReadOutcome
+from nelbo.store.files import FileEntry
 from nelbo.store.session import Database, connect
 from tests.artifacts import COLOURS, linear_artifact, sample
 from worker import process, runner
@@ -87,7 +88,7 @@ class Stage:
 
     def uploaded(self, content: bytes, name: str = "table.csv") -> str:
         """The id of a file that is being read."""
-        entry = catalog.add_file(self.database, OWNER, name, Path(name).suffix[1:])
+        entry = files.add_file(self.database, OWNER, name, Path(name).suffix[1:])
         self.storage.put(upload_key(entry.id), content)
         ledger.submit_file(self.database, OWNER, entry.id, len(content))
         return entry.id
@@ -104,7 +105,7 @@ class Stage:
                 self.storage.put(part_key(file_id, number), Path(folder) / part_name(number))
         columns = [column.model_dump(mode="json") for column in found.columns]
         assert ledger.commit(self.database, claim, ReadOutcome(found.rows, found.digest, columns))
-        return catalog.get_file(self.database, OWNER, file_id)
+        return files.get_file(self.database, OWNER, file_id)
 
     def submit(self, request: JobRequest, version: VersionEntry, rows: int, chunk_rows: int = 50, **given: Any) -> Job:
         options = {"version_id": version.id, "rows": rows, "chunk_rows": chunk_rows, **given}

@@ -14,8 +14,8 @@ from nelbo import engine as engines
 from nelbo.engine import Engine
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
 from nelbo.storage import artifact_key, file_prefix
-from nelbo.store import catalog, ledger, results
-from nelbo.store.catalog import FileEntry
+from nelbo.store import catalog, files, ledger, results
+from nelbo.store.files import FileEntry
 from nelbo.store.sweep import sweep
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, as_csv, table
@@ -119,7 +119,7 @@ def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: S
 def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(sqlite_stage: Stage, content: bytes, reason: str) -> None:
     file_id = sqlite_stage.uploaded(content)
     sqlite_stage.work()
-    entry = catalog.get_file(sqlite_stage.database, OWNER, file_id)
+    entry = files.get_file(sqlite_stage.database, OWNER, file_id)
     assert entry.state == "rejected"
     assert entry.reason is not None
     assert any(word in entry.reason for word in reason.split("|"))
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(sqlite_stage: St
 def test_a_file_is_read_into_parts_with_its_columns(stage: Stage) -> None:
     file_id = stage.uploaded(as_csv(table(70)))
     stage.work()
-    file = catalog.get_file(stage.database, OWNER, file_id)
+    file = files.get_file(stage.database, OWNER, file_id)
     assert (file.state, file.rows) == ("ready", 70)
     assert [column["name"] for column in file.columns or ()] == table(1).column_names
     assert len(stage.storage.keys(file_prefix(file.id))) == 2

@@ -1,16 +1,14 @@
-"""The catalog: versions get numbers, aliases move, files and models go, and owners do not meet."""
+"""The catalog: versions get numbers, aliases move, models go, and owners do not meet."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
-from nelbo.errors import Conflict, Gone, InvalidInput, NelboError, NotFound, NotReady
+from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.store import catalog, ledger, views
-from nelbo.store.session import Database, now
-from nelbo.store.tables import File
-from tests.nelbo.store.kit import OWNER, add_file, add_job, add_version
+from nelbo.store.session import Database
+from tests.nelbo.store.kit import OWNER, add_job, add_version
 
 
 def test_versions_are_numbered_from_one_for_each_model_and_owner(database: Database) -> None:
@@ -175,68 +173,21 @@ def test_a_deleted_model_is_gone_until_it_gets_a_version_again(database: Databas
     assert catalog.get_model(database, OWNER, "adult").versions == (3,)
 
 
-def test_files_are_listed_newest_first_page_by_page(database: Database) -> None:
-    ids = [add_file(database) for _ in range(3)]
-    assert [file.id for file in catalog.list_files(database, OWNER)] == ids[::-1]
-    assert [file.id for file in catalog.list_files(database, OWNER, limit=1, before=ids[2])] == [ids[1]]
-
-
-def test_a_deleted_file_is_gone(database: Database) -> None:
-    file_id = add_file(database)
-    catalog.delete_file(database, OWNER, file_id)
-    for look in (catalog.get_file, catalog.delete_file):
-        with pytest.raises(Gone, match="was deleted"):
-            look(database, OWNER, file_id)
-    assert catalog.list_files(database, OWNER) == []
-
-
-@pytest.mark.parametrize(("state", "error"), [("receiving", NotReady), ("reading", NotReady), ("rejected", Conflict)])
-def test_a_job_needs_a_ready_file(database: Database, state: str, error: type[NelboError]) -> None:
-    file_id = add_file(database, state=state)
-    with pytest.raises(error, match=state):
-        add_job(database, file_id=file_id)
-    assert views.list_jobs(database, OWNER).jobs == []
-
-
-def test_an_upload_that_broke_off_is_rejected(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "a\x00.csv", "csv")
-    assert file.name == "a\ufffd.csv"
-    assert catalog.reject_file(database, OWNER, file.id, "the upload broke off")
-    assert not catalog.reject_file(database, OWNER, file.id, "again")
-    assert catalog.get_file(database, OWNER, file.id).reason == "the upload broke off"
-    with pytest.raises(Conflict, match="upload it again"):
-        ledger.submit_file(database, OWNER, file.id, bytes=1)
-
-
-def test_uploads_whose_receiver_died_are_rejected_by_age(database: Database) -> None:
-    old, young = (catalog.add_file(database, OWNER, "a.csv", "csv") for _ in range(2))
-    with database.write() as connection:
-        connection.execute(update(File).where(File.id == old.id).values(created_at=now() - 100))
-    assert catalog.reject_stale_files(database, age_s=50) == 1
-    assert catalog.get_file(database, OWNER, old.id).state == "rejected"
-    assert catalog.get_file(database, OWNER, young.id).state == "receiving"
-
-
-LOOKS: list[Callable[[Database, str, str], Any]] = [
-    lambda database, owner, file_id: catalog.get_file(database, owner, file_id),
-    lambda database, owner, file_id: catalog.delete_file(database, owner, file_id),
-    lambda database, owner, file_id: catalog.resolve(database, owner, "adult"),
-    lambda database, owner, file_id: catalog.get_version(database, owner, "adult", 1),
-    lambda database, owner, file_id: catalog.list_versions(database, owner, "adult"),
-    lambda database, owner, file_id: catalog.get_model(database, owner, "adult"),
-    lambda database, owner, file_id: catalog.set_alias(database, owner, "adult", "mine", 1),
-    lambda database, owner, file_id: catalog.delete_alias(database, owner, "adult", "champion"),
-    lambda database, owner, file_id: catalog.delete_version(database, owner, "adult", 1),
-    lambda database, owner, file_id: catalog.delete_model(database, owner, "adult"),
+LOOKS: list[Callable[[Database, str], Any]] = [
+    lambda database, owner: catalog.resolve(database, owner, "adult"),
+    lambda database, owner: catalog.get_version(database, owner, "adult", 1),
+    lambda database, owner: catalog.list_versions(database, owner, "adult"),
+    lambda database, owner: catalog.get_model(database, owner, "adult"),
+    lambda database, owner: catalog.set_alias(database, owner, "adult", "mine", 1),
+    lambda database, owner: catalog.delete_alias(database, owner, "adult", "champion"),
+    lambda database, owner: catalog.delete_version(database, owner, "adult", 1),
+    lambda database, owner: catalog.delete_model(database, owner, "adult"),
 ]
 
 
 def test_what_belongs_to_another_is_not_found(database: Database) -> None:
     add_version(database)
-    file_id = add_file(database)
     for look in LOOKS:
         with pytest.raises(NotFound):
-            look(database, "other", file_id)
+            look(database, "other")
     assert catalog.list_models(database, "other") == []
-    assert catalog.list_files(database, "other") == []
-    assert not catalog.reject_file(database, "other", file_id, "no")

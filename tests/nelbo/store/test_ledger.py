@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
 from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.store import catalog, ledger, queue, results, views
+from nelbo.store import catalog, files, ledger, queue, results, views
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.sweep import Swept, sweep
@@ -440,9 +440,9 @@ def test_a_job_whose_file_was_deleted_cannot_be_retried(database: Database) -> N
     file_id = add_file(database)
     job = add_job(database, file_id=file_id)
     with pytest.raises(Conflict, match=f"in use by score job {job.id}"):
-        catalog.delete_file(database, OWNER, file_id)
+        files.delete_file(database, OWNER, file_id)
     ledger.cancel(database, OWNER, job.id)
-    catalog.delete_file(database, OWNER, file_id)
+    files.delete_file(database, OWNER, file_id)
     with pytest.raises(Gone, match="was deleted"):
         ledger.retry(database, OWNER, job.id)
     assert views.get_job(database, OWNER, job.id).state == "cancelled"
@@ -477,10 +477,10 @@ def test_a_deleted_job_is_neither_claimed_nor_retried(database: Database) -> Non
 
 
 def test_a_file_is_read_by_a_job_that_nobody_sees(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "adult.csv", "csv", {"delimiter": ";"})
+    file = files.add_file(database, OWNER, "adult.csv", "csv", {"delimiter": ";"})
     assert file.state == "receiving"
     ledger.submit_file(database, OWNER, file.id, bytes=123)
-    assert catalog.get_file(database, OWNER, file.id).state == "reading"
+    assert files.get_file(database, OWNER, file.id).state == "reading"
     assert views.list_jobs(database, OWNER).jobs == []
     claim = take(database)
     assert (claim.kind, claim.file_id, claim.stage) == ("read", file.id, "work")
@@ -489,17 +489,17 @@ def test_a_file_is_read_by_a_job_that_nobody_sees(database: Database) -> None:
     with pytest.raises(NotFound):
         ledger.cancel(database, OWNER, claim.job_id)
     assert ledger.commit(database, claim, outcome_of(claim))
-    ready = catalog.get_file(database, OWNER, file.id)
+    ready = files.get_file(database, OWNER, file.id)
     assert (ready.state, ready.rows, ready.bytes, ready.digest, ready.notices) == ("ready", 7, 123, "d", ["a notice"])
     assert ledger.claim(database, "worker", lease_s=60) is None, "there is nothing to finish"
     assert_sound(database)
 
 
 def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "adult.csv", "csv")
+    file = files.add_file(database, OWNER, "adult.csv", "csv")
     ledger.submit_file(database, OWNER, file.id, bytes=1)
     assert ledger.fail(database, take(database), "the file has no rows")
-    rejected = catalog.get_file(database, OWNER, file.id)
+    rejected = files.get_file(database, OWNER, file.id)
     assert (rejected.state, rejected.reason) == ("rejected", "the file has no rows")
     with pytest.raises(Conflict, match="was rejected: the file has no rows"):
         add_job(database, file_id=file.id)
@@ -507,7 +507,7 @@ def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(database: Databa
 
 
 def test_a_file_is_received_once(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "adult.csv", "csv")
+    file = files.add_file(database, OWNER, "adult.csv", "csv")
     ledger.submit_file(database, OWNER, file.id, bytes=1)
     with pytest.raises(Conflict, match="is not being received"):
         ledger.submit_file(database, OWNER, file.id, bytes=1)

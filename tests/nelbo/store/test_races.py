@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch
-from nelbo.store import catalog, ledger, results, views
+from nelbo.store import catalog, files, ledger, results, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
@@ -216,7 +216,7 @@ def test_a_file_deleted_while_a_job_is_submitted_is_deleted_or_used(database: Da
 
         def deleted(file_id: str = file_id) -> bool:
             try:
-                catalog.delete_file(database, OWNER, file_id)
+                files.delete_file(database, OWNER, file_id)
             except Conflict:
                 return False
             return True

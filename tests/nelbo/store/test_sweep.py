@@ -2,7 +2,7 @@
 
 import pytest
 
-from nelbo.store import catalog, ledger, results, views
+from nelbo.store import files, ledger, results, views
 from nelbo.store.session import Database
 from nelbo.store.sweep import CRASHES_TO_FAIL, Swept, sweep
 from tests.deadline import until
@@ -90,11 +90,11 @@ def test_a_finish_that_keeps_killing_its_worker_fails_the_job(database: Database
 
 
 def test_a_file_whose_reader_keeps_dying_is_rejected(database: Database) -> None:
-    file = catalog.add_file(database, OWNER, "adult.csv", "csv")
+    file = files.add_file(database, OWNER, "adult.csv", "csv")
     ledger.submit_file(database, OWNER, file.id, bytes=1)
     for _ in range(CRASHES_TO_FAIL):
         take(database, lease_s=-1)
         sweep(database)
-    rejected = catalog.get_file(database, OWNER, file.id)
+    rejected = files.get_file(database, OWNER, file.id)
     assert rejected.state == "rejected"
     assert "died 5 times" in (rejected.reason or "")

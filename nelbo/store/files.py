@@ -1,0 +1,121 @@
+"""Files: received, read, then ready or rejected. Every row has an owner, and nobody sees another's."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from nelbo.errors import Conflict, Gone, NotFound, NotReady
+from nelbo.jobs import new_id
+from nelbo.store.results import clean
+from nelbo.store.session import Database, now
+from nelbo.store.tables import File, Job
+from nelbo.store.views import unfinished_jobs
+
+FileState = Literal["receiving", "reading", "ready", "rejected"]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as SQL knows it. Its parts lie in the storage under the id."""
+
+    id: str
+    owner: str
+    name: str
+    format: str
+    options: dict[str, Any]
+    """How to read it where that is not detected: delimiter, encoding, decimal."""
+    state: FileState
+    bytes: int | None
+    rows: int | None
+    digest: str | None
+    columns: list[Any] | None
+    notices: list[str]
+    reason: str | None
+    """Why it was rejected."""
+    created_at: float
+
+
+def add_file(
+    db: Database, owner: str, name: str, format: str, options: dict[str, Any] | None = None, file_id: str | None = None
+) -> FileEntry:
+    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the storage."""
+    place = file_id or new_id()
+    values = {"name": clean(name), "format": format, "options": options or {}, "state": "receiving", "notices": []}
+    with db.write() as connection:
+        connection.execute(insert(File).values(id=place, owner=owner, created_at=now(), **values))
+        return _need_file(connection, owner, place)
+
+
+def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
+    with db.read() as connection:
+        return _need_file(connection, owner, file_id)
+
+
+def file_of(db: Database, file_id: str) -> FileEntry:
+    """A file by id, whoever owns it: for a worker that holds a claim on it."""
+    with db.read() as connection:
+        found = connection.execute(select(File).where(File.id == file_id)).first()
+    if found is None:
+        raise NotFound(f"no file {file_id}")
+    return _file(found)
+
+
+def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> list[FileEntry]:
+    """Files, the newest first, of ids below `before`."""
+    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(File.id < before)
+    with db.read() as connection:
+        return [_file(found) for found in connection.execute(statement)]
+
+
+def delete_file(db: Database, owner: str, file_id: str) -> None:
+    """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
+    with db.write() as connection:
+        _need_file(connection, owner, file_id, lock=True)
+        users = unfinished_jobs(connection, Job.file_id == file_id)
+        if users:
+            raise Conflict(f"file {file_id} is in use by {users}; cancel it or wait for it")
+        connection.execute(update(File).where(File.id == file_id).values(deleted_at=now()))
+
+
+def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
+    """receiving -> rejected, for an upload that broke off; False when it is received already."""
+    statement = update(File).where(File.owner == owner, File.id == file_id, File.state == "receiving")
+    with db.write() as connection:
+        return connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount == 1
+
+
+def reject_stale_files(db: Database, age_s: float) -> int:
+    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives their number."""
+    statement = update(File).where(File.state == "receiving", File.created_at < now() - age_s)
+    with db.write() as connection:
+        return connection.execute(statement.values(state="rejected", reason="the upload broke off")).rowcount
+
+
+def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
+    """Raise unless the file can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
+    found = _need_file(connection, owner, file_id, share=True)
+    if found.state in ("receiving", "reading"):
+        raise NotReady(f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2)
+    if found.state == "rejected":
+        raise Conflict(f"file {file_id} was rejected: {found.reason}")
+
+
+def _need_file(connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False) -> FileEntry:
+    statement = select(File).where(File.owner == owner, File.id == file_id)
+    if lock or share:
+        statement = statement.with_for_update(read=share)
+    found = connection.execute(statement).first()
+    if found is None:
+        raise NotFound(f"no file {file_id}")
+    if found.deleted_at is not None:
+        raise Gone(f"file {file_id} was deleted")
+    return _file(found)
+
+
+def _file(found: Row[*tuple[Any, ...]]) -> FileEntry:
+    values = found._asdict()
+    del values["deleted_at"]
+    return FileEntry(**values)
