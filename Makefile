@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system bench lint fmt lock clean
+.PHONY: help demo test test-system faults bench lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: .venv/for-development  ## the test suite: minutes, on SQLite and on Postgr
 
 test-system: .venv/for-development  ## the slow proofs: killed processes, a flushed broker, containers
 	.venv/bin/python -m pytest -m system
+
+faults: .venv/for-development  ## 500 faults of all kinds on real workers: what is lost, doubled or late; many minutes
+	.venv/bin/python -m tests.system.faults
 
 bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine
 	.venv/bin/python -m tests.benchmarks.million

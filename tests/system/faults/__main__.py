@@ -4,6 +4,7 @@ The status is 1 where anything is lost, doubled or not as in an undisturbed run.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> None:
     for database in databases:
         with tempfile.TemporaryDirectory(prefix="nelbo-faults-") as folder:
             outcome = run(database, Path(folder), injections=options.injections // len(databases), seed=options.seed)
+            if not outcome.verdict.holds:
+                print("log of the workers:", shutil.copy(Path(folder) / "worker.log", tempfile.mkdtemp(prefix="nelbo-faults-")))
         print("\n".join(told(outcome)), flush=True)
         outcomes.append(outcome)
     sys.exit(not all(outcome.verdict.holds for outcome in outcomes))

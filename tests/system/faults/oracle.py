@@ -64,7 +64,7 @@ STORED = """
 """
 LAWS = {
     "a job has not ended": "SELECT id FROM job WHERE state IN ('queued', 'running')",
-    "a job failed": "SELECT id FROM job WHERE state = 'failed'",
+    "a job failed": "SELECT problem FROM job WHERE state = 'failed'",
     "a chunk runs under a lease that is over": "SELECT id FROM chunk WHERE state = 'running' AND lease_until < {now}",
     "a chunk goes on after its job": """
         SELECT chunk.id FROM chunk JOIN job ON job.id = chunk.job_id
