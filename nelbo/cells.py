@@ -242,9 +242,7 @@ def _micros(time: datetime) -> int:
 def _iso_8601(array: Array) -> Array:
     """Timestamps as 2024-01-31T12:00:00.5, with a Z behind those that have a zone."""
     zone = "Z" if getattr(array.type, "tz", None) else ""
-    text = pc.replace_substring(
-        array.cast(pa.timestamp(array.type.unit)).cast(pa.string()), " ", "T", max_replacements=1
-    )
+    text = pc.replace_substring(array.cast(pa.timestamp(array.type.unit)).cast(pa.string()), " ", "T", max_replacements=1)
     short: Array = pc.binary_join_element_wise(pc.replace_substring_regex(text, _ZEROS_BEHIND, r"\1"), zone, "")
     return short
 

@@ -49,12 +49,8 @@ class ScoreRequest(_OfRows):
 
     kind: Literal["score"] = "score"
     alpha: Annotated[float, Field(gt=0, lt=1, description="rows with p-value <= alpha are anomalies")] = 0.01
-    fdr: Annotated[float | None, Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha")] = (
-        None
-    )
-    explain: Annotated[bool, Field(description="keep each column's term for every row, not the top anomalies only")] = (
-        False
-    )
+    fdr: Annotated[float | None, Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha")] = None
+    explain: Annotated[bool, Field(description="keep each column's term for every row, not the top anomalies only")] = False
 
 
 class GenerateRequest(_Request):
@@ -82,9 +78,7 @@ class ReconstructRequest(_OfRows):
     seed: Seed = 0
 
 
-JobRequest = Annotated[
-    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest, Field(discriminator="kind")
-]
+JobRequest = Annotated[ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest, Field(discriminator="kind")]
 
 
 class Progress(BaseModel):
