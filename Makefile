@@ -12,12 +12,13 @@ demo: .venv/for-demo  ## install, start everything, train on a real table, score
 	.venv/bin/nelbo demo
 
 test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
-	.venv/bin/python -m pytest -m "not system"
+	.venv/bin/python -m pytest -m "not system and not faults"
 
 test-system: .venv/for-development  ## the slow proofs: killed processes, a flushed broker, containers
 	.venv/bin/python -m pytest -m system
 
 faults: .venv/for-development  ## 500 faults of all kinds on real workers: what is lost, doubled or late; many minutes
+	.venv/bin/python -m pytest -m faults
 	.venv/bin/python -m tests.system.faults
 
 bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine

@@ -21,7 +21,7 @@ KILLS = 24
 ROWS = 4_000
 
 
-@pytest.mark.system
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_random_kills_lose_and_double_nothing(database: str, tmp_path: Path) -> None:
