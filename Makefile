@@ -14,7 +14,7 @@ demo: .venv/for-demo  ## install, start everything, train on a real table, score
 test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
 	.venv/bin/python -m pytest -m "not system and not faults"
 
-test-system: .venv/for-development  ## the slow proofs: killed processes, a flushed broker, containers
+test-system: .venv/for-development  ## the slow proofs: crash points, killed processes, the demo, containers
 	.venv/bin/python -m pytest -m system
 
 faults: .venv/for-development  ## 500 faults of all kinds on real workers: what is lost, doubled or late; many minutes

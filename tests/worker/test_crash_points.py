@@ -20,6 +20,7 @@ from tests.deadline import until
 from tests.system.faults import oracle
 from tests.worker.stage import OWNER, Stage, as_csv, table
 
+pytestmark = pytest.mark.system
 ROWS, CHUNK = 40_000, 20_000
 """Chunks that last a while, so that leases are renewed."""
 REQUEST = GenerateRequest(model="linear", n=ROWS, seed=11)
