@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +58,7 @@ def run(
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # how `nelbo train` ends it: what was begun is cleaned up
     try:
         app()
     except NelboError as error:

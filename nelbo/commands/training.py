@@ -151,14 +151,18 @@ def run(file: Path, name: str, folder: Path, seed: int, more: Mapping[str, str] 
     fixed = {"name": name, "out": str(folder), "seed": str(seed)}
     arguments = [f"--{key}={value}" for key, value in {**fixed, **more}.items()]
     command = [sys.executable, "-P", "-m", "training.cli", *arguments, "--json", "--", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    # In a group of its own, the child never sees the terminal's ^C, which would show a trace while it starts.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as child:
         try:
             answer, _ = child.communicate()
         except KeyboardInterrupt:
-            child.wait()  # the terminal's ^C reached it too
+            child.terminate()
+            child.wait()
             raise
     if child.returncode:
-        raise typer.Exit(130 if child.returncode in (-2, 130) else child.returncode if child.returncode in (1, 2, 3) else 1)
+        raise typer.Exit(
+            130 if child.returncode in (-2, -15, 130) else child.returncode if child.returncode in (1, 2, 3) else 1
+        )
     found: dict[str, Any] = json.loads(answer)
     return found
 
