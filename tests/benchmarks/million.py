@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from nelbo.client import Client
+from nelbo.client import Client, find_url
 from nelbo.encoding import encode
 from nelbo.engine import Engine, generate, score_encoded
-from nelbo.errors import Unavailable
 from nelbo.jobs import Job
 from nelbo.settings import Settings
+from tests.deadline import until
 from tests.processes import command, descendants
 
 ADULT = Path(__file__).parents[1] / "data" / "adult-train.parquet"
@@ -121,14 +121,8 @@ def show(job: Job) -> None:
 
 
 def connect(home: Path) -> Client:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            return Client(settings=Settings(home=home, url=""))
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+    settings = Settings(home=home, url="")
+    return Client(until(lambda: find_url(settings), "the service", deadline_s=120), settings=settings)
 
 
 def bare_seconds(engine: Engine, table: Path) -> float:
