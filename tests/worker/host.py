@@ -1,9 +1,9 @@
 """A real worker: `python -P -m worker.app` with its pool and its dispatcher, to be killed by tests."""
 
+import functools
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import Row, select
 
+from nelbo.processes import Lifeline
+from nelbo.processes import command as command_line
 from nelbo.store.session import Database
 from nelbo.store.tables import Chunk
 from tests.deadline import until
@@ -43,6 +45,12 @@ class Host:
         return next((pid for pid in children(self.process.pid) if module in command(pid)), 0)
 
 
+@functools.cache
+def lifeline() -> Lifeline:
+    """Ends with the process of the tests, and what hangs on it does too, however the tests end."""
+    return Lifeline()
+
+
 def start_worker(stage: Stage, processes: int = 1, **environment: str) -> Host:
     """A worker on the stage's database, storage and broker, that somebody must end."""
     log = stage.folder / "worker.log"
@@ -54,7 +62,8 @@ def start_worker(stage: Stage, processes: int = 1, **environment: str) -> Host:
     }
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker.app"],
+            command_line(lifeline(), "worker.app"),
+            pass_fds=[lifeline().reading],
             cwd=stage.folder,
             env=os.environ | settings | QUICK | environment,
             stdout=output,
