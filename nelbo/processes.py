@@ -1,12 +1,16 @@
-"""Child processes that never outlive their parent: started, watched, started again with back-off, ended in order.
+"""Child processes that never outlive their parent: started, watched, started again, ended in order; and who still lives.
 
 A parent that is killed cannot end its children, so each child watches a pipe whose writing end the parent alone holds:
 end of file means that the parent is gone, and the child ends itself as on SIGTERM.
 """
 
+import functools
+import hashlib
 import os
+import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,10 +18,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 ORPHAN_GRACE_S = 25.0
+HEALTHY_S = 10.0
+"""A child that lived so long is started again at once; the pauses are for one that dies right after its start."""
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 10.0
+
+Life = Literal["alive", "dead", "unknown"]
+_NAME = re.compile(r".*\.(?P<place>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
 
 
 class Lifeline:
@@ -56,7 +66,7 @@ class Child:
     log: Path | None = None
     keep: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
-    _pause_s: float = FIRST_PAUSE_S
+    _pause_s: float = 0.0
     _started: float = 0.0
     _not_before: float = 0.0
 
@@ -88,14 +98,18 @@ class Child:
             return None
         if (status := self.process.poll()) is not None:
             self.process = None
-            lived_long = now - self._started > LONGEST_PAUSE_S
-            self._pause_s = FIRST_PAUSE_S if lived_long else min(LONGEST_PAUSE_S, self._pause_s * 2)
+            self._pause_s = pause_after(now - self._started, self._pause_s)
             self._not_before = now + self._pause_s
         return status
 
     def end(self, signal_number: int = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(signal_number)
+
+
+def pause_after(lived_s: float, last_pause_s: float) -> float:
+    """Seconds until a child that ended is started again: none where it had run well, else twice the last pause."""
+    return 0.0 if lived_s >= HEALTHY_S else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, last_pause_s * 2))
 
 
 def keep_running(
@@ -121,6 +135,41 @@ def end_all(children: Sequence[Child], grace_s: float, hurry: threading.Event | 
                 child.end(signal.SIGKILL)
                 child.process.wait()
             time.sleep(0.02)
+
+
+def my_name() -> str:
+    """A name that no other process has, had or will have: host, start of the machine and PID namespace, own start, id."""
+    place, started = _place(), _started_at(os.getpid())
+    where = f"{socket.gethostname()}.{place}.{started}" if place and started else socket.gethostname()
+    return f"{where}:{os.getpid()}"
+
+
+def life(name: str) -> Life:
+    """Whether the process of this name (`my_name`) lives; unknown where it is one of another machine or container."""
+    known = _NAME.fullmatch(name)
+    if known is None or known["place"] != _place():
+        return "unknown"
+    return "alive" if _started_at(int(known["pid"])) == known["started"] else "dead"
+
+
+@functools.cache
+def _place() -> str:
+    """This start of the machine and this PID namespace, in 8 letters: where process ids mean the same. Empty if not told."""
+    try:
+        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+def _started_at(pid: int) -> str:
+    """When a process was started, in clock ticks since the machine was; empty where it is not (or is dead and not reaped)."""
+    try:
+        # The name, in brackets, may hold anything; state is the first field behind it, the start the twentieth.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _watch(reading: int, grace_s: float) -> None:

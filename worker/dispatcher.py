@@ -1,12 +1,13 @@
 """`python -P -m worker.dispatcher`: what keeps a job going whose hint was lost, whose worker died or whose broker is away.
 
-Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran out, hint for what waits
-and nobody was told of, and say that this host is alive. All of it is safe to do twice.
+Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran out or whose process on
+this host is gone, hint for what waits and nobody was told of, and say that this host is alive. All of it is safe to do twice.
 
 The broker cannot lose work, only delay it: flushed or restarted, it is hinted again in the next round. While it does not
 answer at all, the dispatcher starts as many processes as the pool has, which claim from SQL without any hint.
 """
 
+import math
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ from celery import Celery
 from nelbo import crash, logs
 from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
-from nelbo.processes import Child, Lifeline, end_all
+from nelbo.processes import Child, Lifeline, end_all, life, my_name
 from nelbo.settings import Settings, read_settings
 from nelbo.store import files, queue, workers
 from nelbo.store.session import Database, connect
@@ -47,16 +48,20 @@ class Dispatcher:
     lifeline: Lifeline = field(default_factory=Lifeline)
     solos: list[Child] = field(default_factory=list)
     tidy_at: float = 0.0
+    reached_at: float = math.inf
+    """When the last round that got through began, by the monotonic clock."""
 
     def round(self) -> None:
         """One round. A database that does not answer ends it; the next one begins anew."""
+        began_at = time.monotonic()
         try:
-            self._sweep()
+            self._sweep(began_at)
             self._hint()
             workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
                 self.tidy()
+            self.reached_at = began_at
         except Unavailable as problem:
             log.warning("round not finished", problem=problem.message)
 
@@ -69,10 +74,13 @@ class Dispatcher:
     def stop(self) -> None:
         end_all(self.solos, SOLO_STOP_S)
 
-    def _sweep(self) -> None:
-        swept = {name: count for name, count in asdict(sweep(self.database)).items() if count}
+    def _sweep(self, at: float) -> None:
+        dead = {worker for worker in queue.holders(self.database) if life(worker) == "dead"}
+        # After so long no living worker may have been able to renew its lease either.
+        blind = at - self.reached_at > self.settings.lease_s - self.settings.renew_s
+        swept = {name: count for name, count in asdict(sweep(self.database, dead=dead, blind=blind)).items() if count}
         if swept:
-            log.info("leases ran out", **swept)
+            log.info("chunks taken back", workers_dead=len(dead), after_an_outage=blind, **swept)
 
     def _hint(self) -> None:
         """As many hints as keep two for each process of the pool in the queue: a flushed queue costs one round."""
@@ -111,7 +119,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     stop, chance = threading.Event(), random.Random()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    dispatcher = Dispatcher(settings, connect(settings.database), make_app(settings), f"{socket.gethostname()}:{os.getpid()}")
+    dispatcher = Dispatcher(settings, connect(settings.database), make_app(settings), my_name())
     try:
         while not stop.is_set():
             dispatcher.round()

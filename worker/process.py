@@ -1,8 +1,6 @@
 """What one process of the worker holds: settings, database, storage, engines. Made after the fork, on first use."""
 
 import functools
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +8,7 @@ from celery import current_app
 
 from nelbo import copies
 from nelbo.broker import send_hint
+from nelbo.processes import my_name
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import Storage, open_storage
 from nelbo.store.session import Database, connect
@@ -31,8 +30,7 @@ class Process:
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:
     storage = open_storage(settings.storage)
     engines = Engines(storage, copies.artifacts(settings.home))
-    name = f"{socket.gethostname()}:{os.getpid()}"
-    return Process(name, settings, connect(settings.database), storage, engines, hint)
+    return Process(my_name(), settings, connect(settings.database), storage, engines, hint)
 
 
 @functools.cache

@@ -53,6 +53,14 @@ def mark_hinted(db: Database, job_ids: Sequence[str]) -> None:
             connection.execute(update(Job).where(Job.id == job_id).values(hinted_at=now()))
 
 
+def holders(db: Database) -> set[str]:
+    """The workers that hold chunks, by name."""
+    with db.read() as connection:
+        return set(
+            connection.scalars(select(Chunk.worker).where(Chunk.state == "running", Chunk.worker.is_not(None)).distinct())
+        )
+
+
 def in_claim_order(statement: Select[*tuple[Any, ...]], hinted: str | None = None) -> Select[*tuple[Any, ...]]:
     """Active jobs with a chunk to claim: the hinted one, then those with the fewest running chunks. Among those with none
     the oldest is first, so that no stream of small jobs starves it; among the others the one that got the least so far."""

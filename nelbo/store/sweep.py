@@ -1,9 +1,10 @@
 """The sweep: takes back the chunks whose worker died, with the transitions of the ledger."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Update, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, insert, or_, select, update
 
 from nelbo import crash
 from nelbo.jobs import Error
@@ -15,10 +16,11 @@ from nelbo.store.views import LISTED
 CRASHES_TO_SPLIT = 2
 """A chunk whose worker died this often is halved; one row whose worker died this often is an error."""
 CRASHES_TO_FAIL = 5
-"""What cannot be halved (reading, verifying, finishing) fails its job when its worker died this often."""
+"""Reading and verifying cannot be halved: they fail their job when their worker died this often."""
+CRASHES_TO_FAIL_FINISH = 20
+"""Finishing only adds up what is stored: it is hardly what killed its workers, and all rows of the job are done already."""
 WORKER_DIED = "worker-died"
 Fate = Literal["requeued", "split", "row", "job", "none"]
-_EXPIRED = (Chunk.state == "running", Chunk.lease_until < now())
 
 
 @dataclass(frozen=True)
@@ -31,55 +33,83 @@ class Swept:
     jobs_failed: int = 0
 
 
-def sweep(db: Database, *, limit: int = 1_000) -> Swept:
+def sweep(db: Database, *, dead: Collection[str] = (), blind: bool = False, limit: int = 1_000) -> Swept:
     """Take back the chunks whose lease ran out. One that keeps killing its worker is halved, down to the one row, which
-    becomes an error; what cannot be halved fails its job. Any process may do this at any time."""
-    expired = select(Chunk.id, Chunk.job_id).where(*_EXPIRED).order_by(Chunk.lease_until).limit(limit)
+    becomes an error; what cannot be halved fails its job. Any process may do this at any time.
+
+    `dead` are workers by name whose process is gone for good: their leases are over at once. `blind`: the caller could not
+    reach the database for a while, so nobody else may have been able to renew: a lease that ran out is no crash then.
+    """
+    orphaned = _Orphaned(frozenset(dead), blind)
+    found_now = select(Chunk.id, Chunk.job_id).where(*orphaned.condition).order_by(Chunk.lease_until).limit(limit)
     with db.read() as connection:
-        found = connection.execute(expired).all()
-    fates = [_sweep_chunk(db, chunk.id, chunk.job_id) for chunk in found]
+        found = connection.execute(found_now).all()
+    fates = [_sweep_chunk(db, chunk.id, chunk.job_id, orphaned) for chunk in found]
     return Swept(fates.count("requeued"), fates.count("split"), fates.count("row"), fates.count("job"))
 
 
-def _sweep_chunk(db: Database, chunk_id: int, job_id: str) -> Fate:
+@dataclass(frozen=True)
+class _Orphaned:
+    """Which chunks nobody works on any more."""
+
+    dead: frozenset[str]
+    blind: bool
+
+    @property
+    def condition(self) -> tuple[ColumnElement[bool], ...]:
+        """A dead process never comes back, so this is safe in an UPDATE however long ago its death was seen."""
+        return Chunk.state == "running", or_(Chunk.lease_until < now(), Chunk.worker.in_(sorted(self.dead)))
+
+    def crashed(self, worker: str | None) -> bool:
+        return worker in self.dead or not self.blind
+
+    def only(self, statement: Update, chunk: Row[*tuple[Any, ...]]) -> Update:
+        """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and may have come between."""
+        return statement.where(Chunk.id == chunk.id, *self.condition)
+
+
+def _sweep_chunk(db: Database, chunk_id: int, job_id: str, orphaned: _Orphaned) -> Fate:
     with db.write() as connection:
         lock_job(connection, job_id)
         statement = select(
             Chunk.id, Chunk.job_id, Chunk.stage, Chunk.row_from, Chunk.row_to, Chunk.crashes, Chunk.worker, Job.kind
         ).join_from(Chunk, Job, Chunk.job_id == Job.id)
-        chunk = connection.execute(statement.where(Chunk.id == chunk_id, *_EXPIRED)).first()
+        chunk = connection.execute(statement.where(Chunk.id == chunk_id, *orphaned.condition)).first()
         if chunk is None:
             return "none"
-        fate = _take_back(connection, chunk)
+        fate = _take_back(connection, chunk, orphaned)
         crash.point("sweep")
         return fate
 
 
-def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
+def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned) -> Fate:
+    if not orphaned.crashed(chunk.worker):
+        return _requeue(connection, chunk, orphaned, chunk.crashes)
     crashes = chunk.crashes + 1
     divisible = chunk.stage == "work" and chunk.kind in LISTED
-    if crashes < (CRASHES_TO_SPLIT if divisible else CRASHES_TO_FAIL):
-        return _requeue(connection, chunk, crashes)
+    if crashes < (CRASHES_TO_SPLIT if divisible else _crashes_to_fail(chunk)):
+        return _requeue(connection, chunk, orphaned, crashes)
     problem = f"the worker died {crashes} times in a row on this; the last was {chunk.worker}"
     if not divisible:
-        return _give_up_job(connection, chunk, f"{chunk.kind} ({chunk.stage}): {problem}")
+        return _give_up_job(connection, chunk, orphaned, f"{chunk.kind} ({chunk.stage}): {problem}")
     if chunk.row_to - chunk.row_from > 1:
-        return _split(connection, chunk)
-    return _give_up_row(connection, chunk, problem)
+        return _split(connection, chunk, orphaned)
+    return _give_up_row(connection, chunk, orphaned, problem)
 
 
-def _expired(statement: Update, chunk: Row[*tuple[Any, ...]]) -> Update:
-    """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and may have come between."""
-    return statement.where(Chunk.id == chunk.id, *_EXPIRED)
+def _crashes_to_fail(chunk: Row[*tuple[Any, ...]]) -> int:
+    return CRASHES_TO_FAIL_FINISH if chunk.stage == "finish" else CRASHES_TO_FAIL
 
 
-def _requeue(connection: Connection, chunk: Row[*tuple[Any, ...]], crashes: int) -> Fate:
-    values = {"lease_until": None, "crashes": crashes, "problem": f"the worker {chunk.worker} did not renew its lease"}
-    statement = _expired(chunk_to("queued"), chunk).values(not_before=now() + backoff_s(crashes), **values)
+def _requeue(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, crashes: int) -> Fate:
+    how = "died" if chunk.worker in orphaned.dead else "did not renew its lease"
+    values = {"lease_until": None, "crashes": crashes, "problem": f"the worker {chunk.worker} {how}"}
+    pause_s = backoff_s(max(1, crashes))
+    statement = orphaned.only(chunk_to("queued"), chunk).values(not_before=now() + pause_s, **values)
     return "requeued" if connection.execute(statement).rowcount else "none"
 
 
-def _split(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
+def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned) -> Fate:
     """Halve the rows. One more crash halves a half again; one row alone has to be there for two crashes of its own."""
     middle = (chunk.row_from + chunk.row_to) // 2
     values = {"state": "queued", "problem": "halved: its worker died repeatedly"}
@@ -87,7 +117,7 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
     def crashes(row_from: int, row_to: int) -> int:
         return CRASHES_TO_SPLIT - 1 if row_to - row_from > 1 else 0
 
-    first = _expired(chunk_to("queued"), chunk).values(
+    first = orphaned.only(chunk_to("queued"), chunk).values(
         row_to=middle, lease_until=None, crashes=crashes(chunk.row_from, middle), problem=values["problem"]
     )
     if connection.execute(first).rowcount == 0:
@@ -99,9 +129,9 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Fate:
     return "split"
 
 
-def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], problem: str) -> Fate:
+def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str) -> Fate:
     # With a new fence the dead worker, should it live, cannot take this for a commit of its own.
-    done = _expired(end_chunk("done", problem), chunk).values(fence=Chunk.fence + 1)
+    done = orphaned.only(end_chunk("done", problem), chunk).values(fence=Chunk.fence + 1)
     if connection.execute(done).rowcount == 0:
         return "none"
     error = Error(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)
@@ -109,8 +139,8 @@ def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], problem: 
     return "row"
 
 
-def _give_up_job(connection: Connection, chunk: Row[*tuple[Any, ...]], problem: str) -> Fate:
-    if connection.execute(_expired(end_chunk("failed", problem), chunk)).rowcount == 0:
+def _give_up_job(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str) -> Fate:
+    if connection.execute(orphaned.only(end_chunk("failed", problem), chunk)).rowcount == 0:
         return "none"
     fail_job(connection, chunk.job_id, problem)
     return "job"

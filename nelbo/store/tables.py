@@ -194,7 +194,7 @@ class Chunk(Base):
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     """Claims so far, less those that were handed back unharmed."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Leases that ran out: the worker died or was cut off."""
+    """Workers that died on it, or were cut off from a database that others reached."""
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     """Transient errors that a worker reported."""
     fence: Mapped[int] = mapped_column(server_default=text("0"))

@@ -7,7 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
-from nelbo.processes import Child, Lifeline, end_all, keep_running
+import pytest
+
+from nelbo.processes import HEALTHY_S, LONGEST_PAUSE_S, Child, Lifeline, end_all, keep_running, life, my_name, pause_after
 from tests.deadline import until
 from tests.processes import alive
 
@@ -54,6 +56,41 @@ def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
         stop.set()
         keeper.join()
         end_all([child], grace_s=10)
+
+
+def test_a_child_that_ran_well_is_started_again_at_once_and_one_that_dies_at_its_start_ever_later() -> None:
+    assert pause_after(HEALTHY_S, last_pause_s=LONGEST_PAUSE_S) == 0.0
+    pause, pauses = 0.0, []
+    for _ in range(10):
+        pause = pause_after(0.1, pause)
+        pauses.append(pause)
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (0.25, LONGEST_PAUSE_S)
+
+
+def test_a_name_tells_whether_its_process_lives() -> None:
+    program = "from nelbo.processes import my_name; print(my_name(), flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdin, child.stdout:
+        name = child.stdout.readline().strip()
+        assert name.endswith(f":{child.pid}")
+        assert life(name) == life(my_name()) == "alive"
+        child.kill()
+        until(lambda: life(name) == "dead", "a process that nobody has waited for yet to count as dead")
+        child.wait()
+    assert life(name) == "dead"
+
+
+def test_a_process_that_took_over_an_id_is_another_one() -> None:
+    head, _, pid = my_name().rpartition(":")
+    assert life(f"{head}0:{pid}") == "dead"
+
+
+@pytest.mark.parametrize("name", ["elsewhere:1", "host.00000000.123:1", "", "dead", "a.b.c:d"])
+def test_who_lives_elsewhere_cannot_be_told(name: str) -> None:
+    assert life(name) == "unknown"
 
 
 def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(tmp_path: Path) -> None:

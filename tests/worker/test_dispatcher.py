@@ -1,14 +1,21 @@
 """A round of the dispatcher: hints for what waits, never more than a few; dead leases taken back; a sign of life."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from nelbo.broker import make_app, waiting_hints
 from nelbo.jobs import GenerateRequest, Job
-from nelbo.store import ledger, workers
+from nelbo.processes import my_name
+from nelbo.store import ledger, queue, workers
 from nelbo.store.session import connect
+from nelbo.store.tables import Chunk
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage
@@ -16,6 +23,7 @@ from worker.dispatcher import Dispatcher
 
 PROCESSES = 2
 AGAIN_S = 0.05
+NAME = "from nelbo.processes import my_name; print(my_name(), end='')"
 
 
 @pytest.fixture
@@ -82,6 +90,37 @@ def test_a_dead_workers_chunk_is_taken_back_and_hinted(stage: Stage, dispatcher:
     until(lambda: waiting_after_round(dispatcher), "the lease to run out and a hint to follow")
     stage.work()
     assert stage.job(job.id).state == "succeeded"
+
+
+def test_a_process_of_this_host_that_is_gone_holds_its_chunk_no_longer(stage: Stage, dispatcher: Dispatcher) -> None:
+    submit(stage, chunks=2)
+    gone = subprocess.run([sys.executable, "-c", NAME], capture_output=True, text=True, check=True).stdout
+    assert ledger.claim(stage.database, gone, lease_s=600) is not None
+    assert ledger.claim(stage.database, my_name(), lease_s=600) is not None
+    dispatcher.round()
+    assert queue.holders(stage.database) == {my_name()}
+
+
+@pytest.mark.parametrize(("silent_s", "crashes"), [(1.0, 1), (100.0, 0)])
+def test_after_an_outage_of_the_database_a_lease_that_ran_out_is_no_crash(
+    stage: Stage, dispatcher: Dispatcher, silent_s: float, crashes: int
+) -> None:
+    job = submit(stage, chunks=1)
+    assert ledger.claim(stage.database, "elsewhere:1", lease_s=-1) is not None
+    dispatcher.reached_at = time.monotonic() - silent_s
+    dispatcher.round()
+    statement = select(Chunk.state, Chunk.crashes).where(Chunk.job_id == job.id)
+    with stage.database.read() as connection:
+        assert connection.execute(statement).all() == [("queued", crashes)]
+
+
+def test_a_round_that_does_not_get_through_is_remembered(stage: Stage, dispatcher: Dispatcher) -> None:
+    dispatcher.round()
+    before = dispatcher.reached_at
+    assert before <= time.monotonic()
+    away = replace(dispatcher, database=connect("postgresql://nobody@127.0.0.1:1/none"))
+    away.round()
+    assert away.reached_at == before
 
 
 def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None:

@@ -17,7 +17,7 @@ from nelbo.store import workers
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Valkey, running_valkey
-from tests.worker.host import chunks, computing, running_worker
+from tests.worker.host import chunks, computing, running_worker, start_worker
 from tests.worker.stage import Stage, table
 
 ROWS, CHUNK = 40_000, 20_000
@@ -59,6 +59,30 @@ def test_a_child_killed_in_mid_chunk_costs_an_attempt_and_no_row(stage: Stage) -
         until(lambda: any(chunk.attempt == 2 for chunk in chunks(stage.database, job.id)), "a second attempt")
         until(lambda: finished(stage, job), "the job to succeed")
     assert_undisturbed(stage, job)
+
+
+@pytest.mark.parametrize("victims", ["child", "pool"])
+def test_who_is_killed_is_replaced_long_before_the_lease_is_over(sqlite_stage: Stage, victims: str) -> None:
+    """The dispatcher of the same host sees that the process is gone."""
+    job = submit(sqlite_stage)
+    with running_worker(sqlite_stage, NELBO_LEASE_S="600", NELBO_RENEW_S="200") as host:
+        child = until(lambda: computing(sqlite_stage.database, job.id), "a chunk to be computed")
+        for pid in [child] if victims == "child" else [host.pool(), child]:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: finished(sqlite_stage, job), "the job to succeed")
+    assert_undisturbed(sqlite_stage, job)
+
+
+def test_a_worker_that_starts_again_takes_back_what_it_held_before(sqlite_stage: Stage) -> None:
+    job = submit(sqlite_stage)
+    killed = start_worker(sqlite_stage, NELBO_LEASE_S="600", NELBO_RENEW_S="200")
+    until(lambda: computing(sqlite_stage.database, job.id), "a chunk to be computed")
+    for pid in killed.pids():
+        os.kill(pid, signal.SIGKILL)
+    killed.process.wait()
+    with running_worker(sqlite_stage, NELBO_LEASE_S="600", NELBO_RENEW_S="200"):
+        until(lambda: finished(sqlite_stage, job), "the job to succeed")
+    assert_undisturbed(sqlite_stage, job)
 
 
 def test_a_flushed_broker_costs_latency_only(stage: Stage, valkey: Valkey) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nelbo.store import files, ledger, results, views
+from nelbo.store import files, ledger, queue, results, views
 from nelbo.store.session import Database
-from nelbo.store.sweep import CRASHES_TO_FAIL, Swept, sweep
+from nelbo.store.sweep import CRASHES_TO_FAIL, CRASHES_TO_FAIL_FINISH, Swept, sweep
 from tests.deadline import until
 from tests.nelbo.store.kit import OWNER, add_job, assert_sound, chunks, expire, outcome_of, stored_rows, take, work
 
@@ -74,18 +74,65 @@ def test_transient_errors_neither_halve_a_chunk_nor_give_up_a_row(database: Data
     assert sweep(database) == Swept(requeued=1)
 
 
-def test_a_finish_that_keeps_killing_its_worker_fails_the_job(database: Database) -> None:
+def test_a_dead_workers_chunk_comes_back_before_its_lease_is_over(database: Database) -> None:
+    add_job(database, rows=8)
+    stale, living = take(database, "dead", lease_s=600), take(database, "living", lease_s=600)
+    assert sweep(database) == Swept()
+    assert queue.holders(database) == {"dead", "living"}
+    assert sweep(database, dead={"dead", "long gone"}) == Swept(requeued=1)
+    assert queue.holders(database) == {"living"}
+    assert not ledger.commit(database, stale, outcome_of(stale))
+    assert ledger.commit(database, living, outcome_of(living))
+    assert take(database).attempt == 2
+    assert_sound(database)
+
+
+def test_a_chunk_that_another_worker_took_over_is_not_the_dead_ones(database: Database) -> None:
+    add_job(database, rows=4)
+    take(database, "dead", lease_s=-1)
+    sweep(database)
+    again = take(database, "living", lease_s=600)
+    assert sweep(database, dead={"dead"}) == Swept()
+    assert ledger.commit(database, again, outcome_of(again))
+
+
+def test_a_lease_that_nobody_could_renew_is_no_crash(database: Database) -> None:
+    job = add_job(database, rows=4)
+    for _ in range(10):
+        take(database, "cut off", lease_s=-1)
+        assert sweep(database, blind=True) == Swept(requeued=1)
+    assert [(chunk.row_from, chunk.row_to, chunk.crashes) for chunk in chunks(database, job.id)] == [(0, 4, 0)]
+    take(database, "dead", lease_s=-1)
+    assert sweep(database, blind=True, dead={"dead"}) == Swept(requeued=1)
+    assert chunks(database, job.id)[0].crashes == 1
+    assert_sound(database)
+
+
+def test_a_finish_outlives_every_outage_of_its_database(database: Database) -> None:
+    job = add_job(database, rows=4)
+    claim = take(database)
+    assert ledger.commit(database, claim, outcome_of(claim))
+    for _ in range(2 * CRASHES_TO_FAIL_FINISH):
+        take(database, "cut off", lease_s=-1)
+        assert sweep(database, blind=True) == Swept(requeued=1)
+    last = take(database)
+    assert ledger.commit(database, last, work(database, last))
+    assert views.get_job(database, OWNER, job.id).state == "succeeded"
+    assert_sound(database)
+
+
+def test_a_finish_that_keeps_killing_its_worker_fails_the_job_in_the_end(database: Database) -> None:
     job = add_job(database, rows=4)
     claim = take(database)
     ledger.commit(database, claim, outcome_of(claim))
-    for _ in range(CRASHES_TO_FAIL - 1):
+    for _ in range(CRASHES_TO_FAIL_FINISH - 1):
         take(database, lease_s=-1)
         assert sweep(database) == Swept(requeued=1)
     take(database, lease_s=-1)
     assert sweep(database) == Swept(jobs_failed=1)
     failed = views.get_job(database, OWNER, job.id)
     assert failed.state == "failed"
-    assert "died 5 times" in (failed.problem or "")
+    assert "died 20 times" in (failed.problem or "")
     assert_sound(database)
 
 
