@@ -165,11 +165,15 @@ class MissingExtra(NelboError):
 
 
 def problem_types() -> dict[str, type[NelboError]]:
-    """All errors by their code: what the API documents and what the client turns answers back into."""
+    """All errors by their code: what the API documents and what the client turns answers back into.
+
+    A class without a code of its own is told apart inside a program alone.
+    """
     found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
     todo = list(NelboError.__subclasses__())
     while todo:
         error = todo.pop()
-        found[error.code] = error
+        if "code" in vars(error):
+            found[error.code] = error
         todo += error.__subclasses__()
     return found

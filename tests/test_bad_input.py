@@ -307,7 +307,7 @@ def without_broker(scene: Scene) -> Iterator[str]:
 
     def work() -> None:
         while not over.wait(0.05):
-            runner.work(worker, None, slice_s=1.0)
+            runner.work(worker, slice_s=1.0)
 
     thread = threading.Thread(target=work)
     with served(settings) as url:

@@ -12,6 +12,7 @@ from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
+from nelbo.store.session import DatabaseAway
 from worker import given, reading, shutdown, verifying
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
@@ -22,23 +23,24 @@ PERMANENT = (InvalidInput, InvalidArtifact, NotFound)
 """Errors that no other try would mend."""
 EXPECTED = (NelboError, OSError, MemoryError)
 """Errors whose message says enough; of others the log keeps the trace."""
+MOST_ATTEMPTS = 100
+"""Of a chunk whose database keeps going away: most of an hour, with the pauses between them."""
 SLICE_S = 10.0
 """How long one hint keeps a process working, so that Celery can count, replace and stop its children."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def work(process: Process, job_id: str | None, slice_s: float = SLICE_S) -> None:
-    """Run chunks, the first of the hinted job if it has any, then whichever is due, until none is or the slice is over."""
+def work(process: Process, slice_s: float = SLICE_S) -> None:
+    """Run chunks, of whichever job it is the turn, until none is due or the slice is over."""
     end = time.monotonic() + slice_s
     while not shutdown.announced():
         asked_at = time.monotonic()
-        claim = _claim(process, job_id)
+        claim = _claim(process)
         if claim is None:
             return
         crash.point("claimed")
         run(process, claim, asked_at)
-        job_id = None
         if time.monotonic() >= end:
             process.hint(claim.job_id)
             return
@@ -87,29 +89,29 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return reconstruct(engine, given.rows(process.storage, claim), claim, check)
 
 
-def _claim(process: Process, job_id: str | None) -> Claim | None:
+def _claim(process: Process) -> Claim | None:
     try:
-        return ledger.claim(process.database, process.name, lease_s=process.settings.lease_s, job_id=job_id)
+        return ledger.claim(process.database, process.name, lease_s=process.settings.lease_s)
     except Unavailable as problem:
         # The dispatcher hints again when the database is back.
-        log.warning("claim not possible", job_id=job_id, problem=problem.message)
+        log.warning("claim not possible", problem=problem.message)
         return None
 
 
 def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLogger) -> None:
-    """Give the chunk back with back-off, or fail the job where it was tried often enough."""
-    failures = claim.failures + 1
-    told.warning("chunk not done", failures=failures, problem=_words(problem), exc_info=not isinstance(problem, EXPECTED))
-    if failures >= process.settings.max_attempts:
-        words = f"chunk at row {claim.row_from} failed {failures} times, last: {_words(problem)}; retry the job later"
+    """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk is not to blame for a
+    database that was away, which costs it no more than time."""
+    failed, words = not isinstance(problem, DatabaseAway), _words(problem)
+    failures = claim.failures + int(failed)
+    told.warning("chunk not done", failures=failures, problem=words, exc_info=not isinstance(problem, EXPECTED))
+    if failures >= process.settings.max_attempts or claim.attempt >= MOST_ATTEMPTS:
+        times = failures if failed else claim.attempt
+        words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; retry the job later"
         _settle(told, "chunk failed", lambda: ledger.fail(process.database, claim, words))
     else:
-        delay_s = ledger.backoff_s(failures)
-        _settle(
-            told,
-            "chunk put off",
-            lambda: ledger.release(process.database, claim, delay_s=delay_s, problem=_words(problem)),
-        )
+        delay_s = ledger.backoff_s(failures if failed else claim.attempt)
+        back = partial(ledger.release, process.database, claim, delay_s=delay_s, problem=words, failed=failed)
+        _settle(told, "chunk put off", back)
 
 
 def _settle(told: BoundLogger, event: str, transition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ def main() -> None:
     settings = read_settings()
     logs.configure(settings.log_level)
     signal.signal(signal.SIGTERM, lambda *_: shutdown.announce())
-    runner.work(process.make(settings, hint=lambda job_id: None), None, SLICE_S)
+    runner.work(process.make(settings, hint=lambda job_id: None), SLICE_S)
 
 
 if __name__ == "__main__":

@@ -8,5 +8,5 @@ from worker import process, runner
 
 @shared_task(name=WORK)  # type: ignore[untyped-decorator]
 def work(job_id: str) -> None:
-    """There is work on a job: do some of it, and of any other that waits."""
-    runner.work(process.here(), job_id)
+    """There is work on a job: do what is due, each job in its turn. The hinted one has no privilege."""
+    runner.work(process.here())

@@ -103,11 +103,11 @@ def submit_version(
 # Work
 
 
-def claim(db: Database, worker: str, *, lease_s: float, job_id: str | None = None) -> Claim | None:
-    """Take a chunk for `lease_s` seconds: of the hinted job if it has one, else of the job with the fewest running chunks.
-    None where there is nothing to do. The attempt counts from here on: a crash never reports itself."""
+def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
+    """Take a chunk for `lease_s` seconds, of the job whose turn it is (`queue.in_claim_order`). None where there is nothing
+    to do. The attempt counts from here on: a crash never reports itself."""
     with db.write() as connection:
-        jobs = queue.in_claim_order(select(Job.id, Job.state), job_id).limit(CANDIDATES)
+        jobs = queue.in_claim_order(select(Job.id, Job.state)).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
             if job.state == "queued" and not _start_job(connection, job.id):
                 continue
@@ -125,14 +125,15 @@ def renew(db: Database, claim: Claim, lease_s: float) -> bool:
         return connection.execute(statement).rowcount == 1
 
 
-def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | None = None) -> bool:
+def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | None = None, failed: bool = True) -> bool:
     """Give the chunk back, to be claimed again after `delay_s`: with the problem for a transient error, which counts as
-    an attempt and in `claim.failures`; without one for a worker that shuts down, which does not."""
+    an attempt and, unless it is the database's own (`failed` False), in `claim.failures`; without one for a worker that
+    shuts down, which counts as neither."""
     statement = (
         chunk_to("queued")
         .where(*_held(claim))
         .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=_clean(problem))
-        .values(attempt=Chunk.attempt - int(problem is None), failures=Chunk.failures + int(problem is not None))
+        .values(attempt=Chunk.attempt - int(problem is None), failures=Chunk.failures + int(problem is not None and failed))
     )
     with db.write() as connection:
         return connection.execute(statement).rowcount == 1
@@ -270,7 +271,8 @@ def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
     return (
         chunk_to("running")
         .where(Chunk.id == first.scalar_subquery())
-        .values(attempt=Chunk.attempt + 1, fence=Chunk.fence + 1, lease_until=now() + lease_s, worker=worker)
+        .values(attempt=Chunk.attempt + 1, fence=Chunk.fence + 1, worker=worker)
+        .values(claimed_at=now(), lease_until=now() + lease_s)
         .returning(
             Chunk.id,
             Chunk.job_id,

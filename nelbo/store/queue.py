@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select, update
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, Select, Subquery, case, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, Job
@@ -61,19 +61,34 @@ def holders(db: Database) -> set[str]:
         )
 
 
-def in_claim_order(statement: Select[*tuple[Any, ...]], hinted: str | None = None) -> Select[*tuple[Any, ...]]:
-    """Active jobs with a chunk to claim: the hinted one, then those with the fewest running chunks. Among those with none
-    the oldest is first, so that no stream of small jobs starves it; among the others the one that got the least so far."""
-    running = (
-        select(Chunk.job_id, func.count().label("chunks")).where(Chunk.state == "running").group_by(Chunk.job_id).subquery()
-    )
-    chunks = func.coalesce(running.c.chunks, 0)
+def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """Active jobs with a chunk to claim, each in its turn: first the owner who was served longest ago, then the job of
+    theirs that was. So no job waits for more claims than there are other jobs, however huge or many these are; who was
+    never served stands where they came. Read from indexes alone: no claim locks or counts what others claimed."""
+    turns = _turns()
     return (
         statement.select_from(Job)
-        .outerjoin(running, running.c.job_id == Job.id)
-        .where(Job.state.in_(UNFINISHED), _has_due_chunk())
-        .order_by(Job.id != (hinted or ""), chunks, case((chunks == 0, 0), else_=Job.chunks_done), Job.created_at, Job.id)
+        .join(turns, turns.c.id == Job.id)
+        .where(_has_due_chunk())
+        .order_by(turns.c.of_owner, turns.c.of_job, Job.created_at, Job.id)
     )
+
+
+def _turns() -> Subquery:
+    """Of each active job when its owner was served last, and when it was."""
+    claimed_at = select(func.max(Chunk.claimed_at)).where(Chunk.job_id == Job.id).scalar_subquery()
+    other = aliased(Job)
+    # Jobs that have ended count as well: many small ones, one after the other, are no new owner each.
+    started_at = select(func.max(other.started_at)).where(other.owner == Job.owner).scalar_subquery()
+    columns = (Job.id, Job.owner, Job.created_at, claimed_at.label("claimed_at"), started_at.label("started_at"))
+    active = select(*columns).where(Job.state.in_(UNFINISHED)).subquery()
+    served = case((active.c.started_at.is_(None), active.c.claimed_at), else_=active.c.started_at)
+    served = case((active.c.claimed_at > active.c.started_at, active.c.claimed_at), else_=served)
+    of_owner = func.coalesce(
+        func.max(served).over(partition_by=active.c.owner), func.min(active.c.created_at).over(partition_by=active.c.owner)
+    )
+    of_job = func.coalesce(active.c.claimed_at, active.c.created_at)
+    return select(active.c.id, of_owner.label("of_owner"), of_job.label("of_job")).subquery()
 
 
 def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:

@@ -135,6 +135,8 @@ class Job(Base):
         Index("job_active_idx", "created_at", sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE)),
         Index("job_file_idx", "file_id"),
         Index("job_version_idx", "version_id"),
+        Index("job_started_idx", "owner", "started_at"),
+        Index("job_finished_idx", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -177,6 +179,7 @@ class Chunk(Base):
         CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
         CheckConstraint("attempt >= 0 AND attempt <= fence AND crashes >= 0 AND failures >= 0", name="counts"),
         Index("chunk_state_idx", "job_id", "state", "row_from"),
+        Index("chunk_claimed_idx", "job_id", "claimed_at"),
         Index(
             "chunk_running_idx",
             "lease_until",
@@ -203,6 +206,8 @@ class Chunk(Base):
     not_before: Mapped[float] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
     problem: Mapped[str | None]
+    claimed_at: Mapped[float | None]
+    """When it was claimed last."""
 
 
 class TableChunk(Base):

@@ -129,8 +129,9 @@ class Stage:
 
     def failed(self, **request: Any) -> str:
         job_id = self.submit(**request)
-        claim = ledger.claim(self.service.database, "test", lease_s=60, job_id=job_id)
+        claim = ledger.claim(self.service.database, "test", lease_s=60)
         assert claim is not None
+        assert claim.job_id == job_id
         assert ledger.fail(self.service.database, claim, "the artifact is gone")
         return job_id
 

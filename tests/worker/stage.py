@@ -62,7 +62,7 @@ class Stage:
 
     def work(self) -> None:
         """Do all that is due, in this process."""
-        runner.work(self.process(), None, slice_s=600.0)
+        runner.work(self.process(), slice_s=600.0)
 
     def state_after_work(self, job_id: str) -> str:
         self.work()

@@ -4,11 +4,14 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from sqlalchemy import Connection
 
 from nelbo import engine as engines
 from nelbo.engine import Engine
@@ -16,6 +19,7 @@ from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructR
 from nelbo.storage import artifact_key, file_prefix
 from nelbo.store import catalog, files, ledger, results
 from nelbo.store.files import FileEntry
+from nelbo.store.session import Database, DatabaseAway
 from nelbo.store.sweep import sweep
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, as_csv, table
@@ -199,6 +203,46 @@ def test_a_transient_error_that_passes_costs_nothing(sqlite_stage: Stage) -> Non
     until(lambda: sqlite_stage.state_after_work(job.id) == "succeeded", "another try")
 
 
+class Blinking(Database):
+    """A database that takes what is written and goes away whenever it is read."""
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        raise DatabaseAway("the database does not answer: it is being restarted")
+        yield
+
+
+@pytest.mark.parametrize("stage_of_work", ["work", "finish"])
+def test_a_database_that_goes_away_again_and_again_fails_no_job(
+    sqlite_stage: Stage, stage_of_work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
+    stage, rows = sqlite_stage, 10
+    job = stage.submit(GenerateRequest(model="linear", n=rows), stage.version(), rows)
+    if stage_of_work == "finish":
+        runner.work(stage.process(), slice_s=0.0)
+    process = replace(stage.process(), database=Blinking(stage.database._engine))
+    for _ in range(3 * stage.settings.max_attempts):
+        runner.work(process, slice_s=0.0)
+    assert stage.job(job.id).state == "running"
+    stage.work()
+    assert stage.job(job.id).state == "succeeded"
+    assert stage.made(job.id).num_rows == rows
+
+
+def test_a_database_that_stays_away_for_an_hour_fails_the_job(sqlite_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(runner, "MOST_ATTEMPTS", 7)
+    stage = sqlite_stage
+    job = stage.submit(GenerateRequest(model="linear", n=10), stage.version(), 10)
+    process = replace(stage.process(), database=Blinking(stage.database._engine))
+    for _ in range(7):
+        assert stage.job(job.id).state in ("queued", "running")
+        runner.work(process, slice_s=0.0)
+    assert stage.job(job.id).state == "failed"
+    assert "7 times" in (stage.job(job.id).problem or "")
+
+
 def test_a_chunk_that_was_taken_over_is_not_stored_twice(stage: Stage) -> None:
     """The first worker sleeps past its lease, a second one does the chunk, the first wakes and commits."""
     version, process = stage.version(), stage.process()
@@ -246,16 +290,9 @@ def test_a_worker_that_is_asked_to_end_hands_its_chunk_back_unharmed(stage: Stag
 def test_a_hint_works_for_its_slice_and_is_then_passed_on(sqlite_stage: Stage) -> None:
     version = sqlite_stage.version()
     job = sqlite_stage.submit(GenerateRequest(model="linear", n=100), version, 100, chunk_rows=10)
-    runner.work(sqlite_stage.process(), job.id, slice_s=0.0)
+    runner.work(sqlite_stage.process(), slice_s=0.0)
     assert sqlite_stage.hints == [job.id]
     assert sqlite_stage.job(job.id).progress.rows_done == 10
-
-
-def test_a_hint_of_an_unknown_job_does_whatever_else_is_due(sqlite_stage: Stage) -> None:
-    job = sqlite_stage.submit(GenerateRequest(model="linear", n=20), sqlite_stage.version(), 20)
-    runner.work(sqlite_stage.process(), "no such job")
-    assert sqlite_stage.job(job.id).state == "succeeded"
-    assert sqlite_stage.hints == []
 
 
 def test_a_small_job_does_not_wait_for_a_huge_one(sqlite_stage: Stage) -> None:
@@ -264,9 +301,7 @@ def test_a_small_job_does_not_wait_for_a_huge_one(sqlite_stage: Stage) -> None:
     assert ledger.claim(sqlite_stage.database, "busy", lease_s=600) is not None
     small = sqlite_stage.submit(GenerateRequest(model="linear", n=2), version, 2, chunk_rows=1)
     process = sqlite_stage.process()
-    for _ in range(4):
-        runner.work(process, huge.id, slice_s=0.0)
-        if sqlite_stage.job(small.id).state == "succeeded":
-            break
-        runner.work(process, None, slice_s=0.0)
-    assert sqlite_stage.job(small.id).state == "succeeded"
+    for _ in range(6):
+        runner.work(process, slice_s=0.0)
+    assert sqlite_stage.job(small.id).state == "succeeded", "two chunks and the finish, each in its turn"
+    assert sqlite_stage.job(huge.id).progress.rows_done == 3

@@ -46,9 +46,9 @@ def add_file(db: Database, state: str = "ready", rows: int = 10) -> str:
     return file_id
 
 
-def take(db: Database, worker: str = "worker", lease_s: float = 60.0, job_id: str | None = None) -> Claim:
+def take(db: Database, worker: str = "worker", lease_s: float = 60.0) -> Claim:
     """A claim, where there must be one. A lease of -1 s has run out when it is given."""
-    claim = ledger.claim(db, worker, lease_s=lease_s, job_id=job_id)
+    claim = ledger.claim(db, worker, lease_s=lease_s)
     assert claim is not None
     return claim
 
@@ -58,10 +58,10 @@ def work(db: Database, claim: Claim) -> Outcome:
     return results.finish(db, claim) if claim.stage == "finish" else outcome_of(claim)
 
 
-def work_off(db: Database, job_id: str | None = None, **more: Any) -> int:
+def work_off(db: Database) -> int:
     """Do all chunks that are due and give their number."""
     done = 0
-    while claim := ledger.claim(db, "worker", lease_s=60, job_id=job_id):
+    while claim := ledger.claim(db, "worker", lease_s=60):
         assert ledger.commit(db, claim, work(db, claim))
         done += 1
     return done

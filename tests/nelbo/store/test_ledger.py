@@ -27,7 +27,6 @@ from tests.nelbo.store.kit import (
     outcome_of,
     stored_rows,
     take,
-    work,
     work_off,
 )
 from tests.nelbo.store.lost_answer import lost_answers
@@ -133,52 +132,12 @@ def test_jobs_that_make_rows_run_from_claim_to_success(database: Database, reque
 
 def test_with_nothing_to_do_there_is_no_claim(database: Database) -> None:
     assert ledger.claim(database, "worker", lease_s=60) is None
-    assert ledger.claim(database, "worker", lease_s=60, job_id="unknown") is None
-
-
-def test_the_hinted_job_comes_first_and_others_where_it_has_nothing(database: Database) -> None:
-    first, second = add_job(database, rows=2), add_job(database, rows=2)
-    assert take(database, job_id=second.id).job_id == second.id
-    assert take(database, job_id=second.id).job_id == first.id
-
-
-def test_a_huge_job_does_not_starve_a_small_one(database: Database) -> None:
-    """Of W workers that are all busy with the huge job, the small one's W chunks are among the next 2 W claims."""
-    workers = 3
-    huge = add_job(database, rows=40, chunk_rows=1)
-    held = [take(database) for _ in range(workers)]
-    small = add_job(database, rows=workers, chunk_rows=1)
-    order = []
-    for _ in range(2 * workers):
-        done = held.pop(0)
-        assert ledger.commit(database, done, work(database, done))
-        held.append(take(database))
-        order.append(held[-1].job_id)
-    assert order.count(small.id) >= workers
-    assert order.count(huge.id) >= 1
-
-
-def test_a_stream_of_small_jobs_does_not_starve_a_huge_one(database: Database) -> None:
-    huge = add_job(database, rows=40, chunk_rows=1)
-    order = []
-    for _ in range(6):
-        add_job(database, rows=1)
-        add_job(database, rows=1)
-        claim = take(database)
-        assert ledger.commit(database, claim, work(database, claim))
-        order.append(claim.job_id)
-    assert order.count(huge.id) >= 2
-
-
-def test_chunks_of_equal_jobs_are_claimed_in_turn_oldest_first(database: Database) -> None:
-    jobs = [add_job(database, rows=2, chunk_rows=1).id for _ in range(3)]
-    assert [take(database).job_id for _ in range(6)] == jobs * 2
 
 
 def test_a_chunk_that_was_put_off_is_not_claimed_before_its_time(database: Database) -> None:
-    job = add_job(database, rows=1)
+    add_job(database, rows=1)
     assert ledger.release(database, take(database), delay_s=600, problem="storage does not answer")
-    assert ledger.claim(database, "worker", lease_s=60, job_id=job.id) is None
+    assert ledger.claim(database, "worker", lease_s=60) is None
     assert queue.due_for_hint(database, 10) == []
 
 

@@ -6,15 +6,19 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Table, inspect
 
+from nelbo.errors import Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import views
+from nelbo.store import session, views
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
+from nelbo.store.sweep import sweep
 from nelbo.store.tables import Base, score_arrays, score_json
+from tests.deadline import until
 from tests.nelbo.store.kit import OWNER, add_job, assert_sound, stored_rows, work_off
 
 
@@ -29,8 +33,8 @@ MIGRATE = "import sys; from nelbo.store.session import connect; connect(sys.argv
 
 
 def test_an_empty_database_is_migrated_by_many_processes_at_once(empty_database_url: str) -> None:
-    command = [sys.executable, "-P", "-c", MIGRATE, empty_database_url]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    migrate = [sys.executable, "-P", "-c", MIGRATE, empty_database_url]
+    processes = [subprocess.Popen(migrate, stderr=subprocess.PIPE) for _ in range(3)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, told
     database = connect(empty_database_url)
@@ -46,6 +50,37 @@ def test_a_filled_database_keeps_what_it_holds(database: Database) -> None:
     assert views.get_job(database, OWNER, job.id) == before
     assert stored_rows(database, job.id) == list(range(10))
     assert_sound(database)
+
+
+# A job of which one chunk is done and one is running, as the first schema held it.
+OLD = """
+INSERT INTO model (owner, name, created_at) VALUES ('local', 'adult', 1);
+INSERT INTO version (id, owner, model, number, state, digest, manifest, created_at)
+    VALUES ('v', 'local', 'adult', 1, 'ready', 'd', '{"order": ["length", "colour"]}', 1);
+INSERT INTO job (id, owner, kind, state, version_id, params, rows, rows_done, chunks, chunks_done, created_at, started_at)
+    VALUES ('j', 'local', 'score', 'running', 'v', '{"alpha": 0.01, "explain": false}', 4, 2, 2, 1, 1, 2);
+INSERT INTO chunk (job_id, stage, row_from, row_to, state, attempt, fence) VALUES ('j', 'work', 0, 2, 'done', 1, 1);
+INSERT INTO chunk (job_id, stage, row_from, row_to, state, attempt, fence, lease_until, worker)
+    VALUES ('j', 'work', 2, 4, 'running', 1, 1, 3, 'dead')
+"""
+
+
+def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(empty_database_url: str) -> None:
+    database = connect(empty_database_url)
+    if database.dialect == "sqlite":
+        database._make_sqlite_file()
+    with database.write() as connection:
+        command.upgrade(session._alembic(connection), "0001")
+        for statement in OLD.split(";\n"):
+            connection.exec_driver_sql(statement)
+    with pytest.raises(Unavailable, match="has schema 0001"):
+        database.check()
+    database.migrate()
+    database.check()
+    assert sweep(database).requeued == 1
+    until(lambda: work_off(database), "the chunk to come back")
+    assert views.get_job(database, OWNER, "j").state == "succeeded"
+    database.dispose()
 
 
 def tables_of(database: Database) -> list[Table]:

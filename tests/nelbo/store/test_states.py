@@ -124,7 +124,7 @@ JOBS = {"queued": queued, "running": running, "succeeded": succeeded, "failed": 
 def finish(database: Database, job_id: str, claim: Claim) -> None:
     """Commit the last chunk and, where that queued one, the finish chunk."""
     if ledger.commit(database, claim, outcome_of(claim)):
-        work_off(database, job_id)
+        work_off(database)
 
 
 MOVES: dict[str, Callable[[Database, str, Claim], object]] = {
@@ -173,7 +173,7 @@ def swept(database: Database, claim: Claim) -> None:
 
 
 CHUNK_MOVES: dict[str, tuple[str, Callable[[Database, Claim], object]]] = {
-    "claim": ("running", lambda database, claim: ledger.claim(database, "worker", lease_s=60, job_id=claim.job_id)),
+    "claim": ("running", lambda database, claim: ledger.claim(database, "worker", lease_s=60)),
     "renew": ("running", lambda database, claim: ledger.renew(database, claim, 60)),
     "release": ("queued", lambda database, claim: ledger.release(database, claim, problem="no answer")),
     "sweep": ("queued", swept),

@@ -1,0 +1,21 @@
+"""When a chunk was last claimed, so that jobs and owners are served in turn; indexes for that and for the sweep by age.
+
+Frozen: a later schema is another migration. A chunk that was claimed before this migration counts as never claimed.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+STATEMENTS = (
+    "ALTER TABLE chunk ADD COLUMN claimed_at DOUBLE PRECISION",
+    "CREATE INDEX chunk_claimed_idx ON chunk (job_id, claimed_at)",
+    "CREATE INDEX job_started_idx ON job (owner, started_at)",
+    "CREATE INDEX job_finished_idx ON job (finished_at)",
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
