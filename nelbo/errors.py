@@ -138,12 +138,27 @@ class TooLarge(NelboError):
     status = 413
 
 
+class OverQuota(NelboError):
+    """More of one owner's work waits than may; the message says which setting, and when to come back."""
+
+    code = "over-quota"
+    title = "Too much of yours waits already"
+    status = 429
+
+
 class Unavailable(NelboError):
     """A part that Nelbo needs (database, service, disk) does not answer."""
 
     code = "unavailable"
     title = "Not available right now"
     status = 503
+
+
+class Overloaded(Unavailable):
+    """The service as a whole has too much to do or too little disk to take more; the message says which setting."""
+
+    code = "overloaded"
+    title = "The service takes no more right now"
 
 
 class JobFailed(NelboError):

@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     max_inline_rows: Annotated[int, Field(gt=0, description="rows that a request may carry in its body")] = 1_000
     max_job_rows: Annotated[int, Field(gt=0, description="most rows that one job may score or make")] = 100_000_000
     chunk_rows: Annotated[int, Field(gt=0, description="rows of a chunk, the unit of work, lease and commit")] = 10_000
+    max_queued_rows: Annotated[int, Field(gt=0, description="rows of one owner that may wait or be worked on")] = 200_000_000
+    max_queued_rows_in_all: Annotated[int, Field(gt=0, description="rows of all owners that may")] = 1_000_000_000
+    max_unfinished_jobs: Annotated[int, Field(gt=0, description="jobs of one owner that may")] = 1_000
+    max_queue_s: Annotated[
+        float, Field(gt=0, description="seconds that the oldest job may have waited for its first claim while more are taken")
+    ] = 3_600.0
+    min_free_bytes: Annotated[int, Field(ge=0, description="free disk below which nothing more is taken")] = 512 * 2**20
     read_memory_mib: Annotated[int, Field(gt=0, description="memory limit of the process that reads an upload")] = 2_048
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0

@@ -6,6 +6,7 @@ Keys are made here, from ids that Nelbo made; nothing that a user names becomes 
 import contextlib
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -63,6 +64,11 @@ class Storage:
         self._store = store
         self._folder = folder
 
+    @property
+    def folder(self) -> Path | None:
+        """Where all of it lies, None for a bucket."""
+        return self._folder
+
     def put(self, key: str, content: bytes | Path | BinaryIO | Iterator[bytes]) -> None:
         """Store bytes, a file, or pieces of bytes as they come; errors of the iterator pass through."""
         with _translated(key):
@@ -101,6 +107,12 @@ class Storage:
                 # An upload that broke off leaves its folder, which has no head and cannot be deleted as an object.
                 obstore.head(self._store, key)
                 obstore.delete(self._store, key)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk for this user where a folder is or will be."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 class _Reader(io.RawIOBase):

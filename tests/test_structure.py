@@ -79,7 +79,7 @@ def row(*cells: object) -> str:
 
 def test_the_readme_names_every_setting_with_its_default() -> None:
     defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    shown = {name: str(value or "").replace(str(Path.home()), "~") for name, value in defaults.items()}
+    shown = {name: str(value if value or value == 0 else "").replace(str(Path.home()), "~") for name, value in defaults.items()}
     assert rows_under("Settings") == {
         row(f"`{variable(name)}`", f"`{shown[name]}`" if shown[name] else "", field.description)
         for name, field in Settings.model_fields.items()

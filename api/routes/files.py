@@ -8,7 +8,7 @@ import anyio
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
-from api import uploads
+from api import admission, uploads
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
@@ -22,6 +22,7 @@ from nelbo.errors import (
     NelboError,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     TooLarge,
     Unavailable,
 )
@@ -55,6 +56,7 @@ BODY = {
         (TooLarge, "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so"),
         (InvalidInput, "'adult.xlsx' has the wrong suffix"),
         (InvalidRequest, "the request is not valid: /query/name: Field required"),
+        (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
 )
@@ -72,6 +74,7 @@ async def upload_file(
     format = _format(name)
     options = _options(delimiter=delimiter, encoding=encoding, decimal=decimal)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
+    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, options)
     try:
         size = await uploads.receive(request, service.storage, upload_key(entry.id))

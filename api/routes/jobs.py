@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Response, status
 from starlette.concurrency import run_in_threadpool
 
-from api import submission
+from api import admission, submission
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.pages import Cursor, Limit, Page
@@ -22,6 +22,8 @@ from nelbo.errors import (
     NotAuthenticated,
     NotFound,
     NotReady,
+    Overloaded,
+    OverQuota,
     TooLarge,
     Unavailable,
 )
@@ -67,6 +69,8 @@ EXAMPLES: dict[str, Any] = {
             (InvalidRequest, "the request is not valid: /body/score/alpha: Input should be less than 1"),
             (InvalidInput, "the table lacks 1 column 'age'"),
             (IdempotencyMismatch, "the idempotency key 'nightly' was used for another request"),
+            (OverQuota, "150,000,000 rows of yours wait already; try again when one of your jobs has ended"),
+            (Overloaded, "a job has waited 4,000 s for a worker; try again later, or start more workers"),
             Unavailable,
         ),
     },
@@ -108,6 +112,7 @@ def _submit(service: Service, owner: str, request: JobRequest, key: str | None) 
     known = views.job_by_key(service.database, owner, key, digest)
     if known is not None:
         return known
+    admission.need_disk(service)
     plan = submission.plan(service.database, service.settings, owner, request)
     job, created = ledger.submit(
         service.database,
@@ -120,6 +125,7 @@ def _submit(service: Service, owner: str, request: JobRequest, key: str | None) 
         inline=plan.inline,
         idempotency_key=key,
         request_digest=digest,
+        limits=admission.limits(service.settings),
     )
     if created:
         crash.point("submitted")
@@ -196,11 +202,14 @@ def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
         NO_JOB,
         (Conflict, "job 0198c6d2-… has succeeded; only a failed or cancelled job can be retried"),
         WAS_DELETED,
+        (OverQuota, "150,000,000 rows of yours wait already; try again when one of your jobs has ended"),
+        (Overloaded, "a job has waited 4,000 s for a worker; try again later, or start more workers"),
         Unavailable,
     ),
 )
 def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
-    job = ledger.retry(service.database, owner, job_id)
+    admission.need_disk(service)
+    job = ledger.retry(service.database, owner, job_id, limits=admission.limits(service.settings))
     service.hint(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     response.headers["Retry-After"] = "1"

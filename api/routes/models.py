@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from api import uploads
+from api import admission, uploads
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
@@ -24,6 +24,7 @@ from nelbo.errors import (
     InvalidRequest,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     TooLarge,
     Unavailable,
 )
@@ -79,6 +80,7 @@ class Target(BaseModel):
         (TooLarge, f"the body is larger than {MAX_UNPACKED_BYTES:,} bytes; no artifact is"),
         (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
         BAD_NAME,
+        (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
 )
@@ -86,6 +88,7 @@ async def push_version(name: Name, request: Request, response: Response, service
     """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
     limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
+    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
     key = artifact_key(version_id)
     await uploads.receive(request, service.storage, key)

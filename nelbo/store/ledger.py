@@ -16,7 +16,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
 from nelbo import crash
-from nelbo.errors import Conflict, Unavailable
+from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, JobRequest, State, chunk_ranges, new_id
 from nelbo.jobs import Job as JobView
 from nelbo.store import catalog, claims, files, queue, results, views
@@ -45,12 +45,13 @@ def submit(
     inline: Sequence[dict[str, Any]] | None = None,
     idempotency_key: str | None = None,
     request_digest: str | None = None,
+    limits: queue.Limits | None = None,
 ) -> tuple[JobView, bool]:
     """Accept a job: the job, all its chunks and its idempotency key in one transaction.
 
     `rows` is the number of rows in the file or inline, or to generate. Gives the job and whether it was made: with a key
     that was used before, the job of then. Raises IdempotencyMismatch where that was another request, NotReady or Conflict
-    where version or file cannot be used (any more).
+    where version or file cannot be used (any more), OverQuota or Overloaded where too much waits already (`limits`).
     """
     if rows <= 0 or chunk_rows <= 0:
         raise ValueError(f"rows ({rows}) and chunk_rows ({chunk_rows}) must be positive")
@@ -62,13 +63,15 @@ def submit(
     values |= {"inline": None if inline is None else list(inline), "idempotency_key": idempotency_key}
     try:
         with db.write() as connection:
+            if limits is not None:
+                queue.admit(connection, owner, rows, params.get("per_row", 1), limits)
             catalog.need_ready_version(connection, owner, version_id)
             if file_id is not None:
                 files.need_ready_file(connection, owner, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
             crash.point("submit")
             return views.need_job(connection, owner, job_id), True
-    except IntegrityError:
+    except (IntegrityError, OverQuota, Overloaded):
         # Someone else used the key between the look above and the insert.
         known = views.job_by_key(db, owner, idempotency_key, request_digest)
         if known is None:
@@ -196,10 +199,14 @@ def cancel(db: Database, owner: str, job_id: str) -> JobView:
         return views.need_job(connection, owner, job_id)
 
 
-def retry(db: Database, owner: str, job_id: str) -> JobView:
-    """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states and for a deleted file."""
+def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> JobView:
+    """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states and for a deleted file,
+    OverQuota or Overloaded where too much waits already (`limits`)."""
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
+        if limits is not None and before.state in _sources(JOB_TRANSITIONS, "queued"):
+            left = before.progress.rows - before.progress.rows_done
+            queue.admit(connection, owner, left, before.params.get("per_row", 1), limits)
         statement = (
             _job_to("queued")
             .where(Job.id == job_id)
@@ -213,7 +220,7 @@ def retry(db: Database, owner: str, job_id: str) -> JobView:
         if job.file_id is not None:
             files.need_ready_file(connection, owner, job.file_id)
         missing = chunk_to("queued").where(Chunk.job_id == job_id, Chunk.state.in_(("failed", "cancelled")))
-        connection.execute(missing.values(crashes=0, failures=0, not_before=0, worker=None, problem=None))
+        connection.execute(missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None))
         return views.need_job(connection, owner, job_id)
 
 

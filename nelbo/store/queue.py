@@ -4,34 +4,100 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, case, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from nelbo.errors import Overloaded, OverQuota, TooLarge
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, Job
-from nelbo.store.views import UNFINISHED
+from nelbo.store.views import LISTED, UNFINISHED
+
+QUOTA_S, FULL_S = 10.0, 30.0
+"""When to come back: something of one's own may end any moment; a full service takes longer."""
+ADMISSION_LOCK = 0x6E656C62
+"""First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the other."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """Rows accepted and not done yet, and how long the oldest chunk that could be claimed has waited."""
+    """What was accepted and has not ended. Rows to be made count: an augmentation has `per_row` for each that it is given."""
 
     rows: int
     rows_of_owner: int
+    jobs_of_owner: int
     oldest_s: float
+    """How long the oldest job has waited that nobody has begun with. It grows for ever where no worker runs; a job that
+    is under way, however long it takes, does not count."""
 
 
-def backlog(db: Database, owner: str) -> Backlog:
-    """How much waits, for admission by counts."""
-    left = func.coalesce(func.sum(Job.rows - Job.rows_done), 0)
-    active = Job.state.in_(UNFINISHED)
-    oldest = select(func.min(Job.created_at)).where(active, _has_due_chunk())
-    with db.read() as connection:
-        return Backlog(
-            rows=int(connection.scalars(select(left).where(active)).one()),
-            rows_of_owner=int(connection.scalars(select(left).where(active, Job.owner == owner)).one()),
-            oldest_s=max(0.0, connection.scalars(select(func.coalesce(now() - oldest.scalar_subquery(), 0.0))).one()),
+@dataclass(frozen=True)
+class Limits:
+    """The most of each that a job is accepted beside."""
+
+    rows_of_owner: int
+    rows: int
+    jobs_of_owner: int
+    wait_s: float
+
+
+def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: Limits) -> None:
+    """Raise OverQuota, Overloaded or TooLarge unless `rows` more may be queued by the transaction that asks.
+
+    On both databases no owner gets past their own limits by submitting many at once. The limit of all together is exact
+    on SQLite; on PostgreSQL owners do not wait for each other, and each may exceed it by one job.
+    """
+    rows *= per_row
+    if rows > limits.rows_of_owner:
+        raise TooLarge(
+            f"the job is about {rows:,} rows; of one owner at most {limits.rows_of_owner:,} may wait at a time (the setting"
+            " max_queued_rows): split it, and submit a part when the one before has ended"
         )
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK, func.hashtext(owner))))
+    found = backlog(connection, owner)
+    if found.rows_of_owner + rows > limits.rows_of_owner:
+        raise OverQuota(
+            f"{found.rows_of_owner:,} rows of yours wait already; with these {rows:,} there would be more than"
+            f" {limits.rows_of_owner:,} (the setting max_queued_rows): try again when one of your jobs has ended",
+            retry_after=QUOTA_S,
+        )
+    if found.jobs_of_owner >= limits.jobs_of_owner:
+        raise OverQuota(
+            f"{found.jobs_of_owner:,} jobs of yours have not ended (the setting max_unfinished_jobs): try again when one"
+            " has, or put more rows into one job",
+            retry_after=QUOTA_S,
+        )
+    if found.rows + rows > limits.rows:
+        raise Overloaded(
+            f"{found.rows:,} rows of all owners wait already; with these {rows:,} there would be more than {limits.rows:,}"
+            " (the setting max_queued_rows_in_all): try again later",
+            retry_after=FULL_S,
+        )
+    if found.oldest_s > limits.wait_s:
+        raise Overloaded(
+            f"a job has waited {found.oldest_s:,.0f} s for a worker, longer than {limits.wait_s:,.0f} s (the setting"
+            " max_queue_s): try again later, or start more workers",
+            retry_after=FULL_S,
+        )
+
+
+def backlog(connection: Connection, owner: str) -> Backlog:
+    """How much waits, in the eyes of a transaction."""
+    copies = case((Job.kind == "augment", Job.params["per_row"].as_integer()), else_=1)
+    left, mine = (Job.rows - Job.rows_done) * copies, Job.owner == owner
+    # What a retry queued again waits since then, not since its submission.
+    first = select(Chunk.not_before).where(Chunk.job_id == Job.id, Chunk.state == "queued").order_by(Chunk.row_from).limit(1)
+    again_at = func.coalesce(first.scalar_subquery(), 0.0)
+    since = case((again_at > Job.created_at, again_at), else_=Job.created_at)
+    found = connection.execute(
+        select(
+            func.coalesce(func.sum(left), 0).label("rows"),
+            func.coalesce(func.sum(case((mine, left), else_=0)), 0).label("rows_of_owner"),
+            func.coalesce(func.sum(case((mine & Job.kind.in_(LISTED), 1), else_=0)), 0).label("jobs_of_owner"),
+            func.coalesce(now() - func.min(case((Job.state == "queued", since))), 0.0).label("oldest_s"),
+        ).where(Job.state.in_(UNFINISHED))
+    ).one()
+    return Backlog(int(found.rows), int(found.rows_of_owner), int(found.jobs_of_owner), max(0.0, found.oldest_s))
 
 
 def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:

@@ -68,6 +68,12 @@ class Database:
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         self.now = now()
 
+    @property
+    def folder(self) -> Path | None:
+        """Where a SQLite database lies; None for a server, whose disk is its own affair."""
+        place = self._engine.url.database if self.dialect == "sqlite" else None
+        return Path(place).absolute().parent if place else None
+
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)})"
 

@@ -99,6 +99,17 @@ def upload_above(stage: Stage) -> httpx2.Response:
     return stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n" + b"1\n" * 3_000)
 
 
+def quota_used_up(stage: Stage) -> httpx2.Response:
+    submit(stage, **GENERATE)
+    return stage.post("/v1/jobs", json=GENERATE | {"n": 90})
+
+
+def quota_used_up_meanwhile(stage: Stage) -> httpx2.Response:
+    job_id = failed(stage)
+    stage.submit(**(GENERATE | {"n": 95}))
+    return stage.post(f"/v1/jobs/{job_id}:retry")
+
+
 def used_file(stage: Stage) -> httpx2.Response:
     stage.model()
     file_id = stage.file()
@@ -177,6 +188,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("submit_job", 410): lambda stage: stage.post("/v1/jobs", json=GENERATE | {"model": deleted_model(stage)}),
     ("submit_job", 413): lambda stage: submit(stage, **(GENERATE | {"n": 10**9})),
     ("submit_job", 422): key_used_for_another_request,
+    ("submit_job", 429): quota_used_up,
     ("list_jobs", 200): lambda stage: stage.get("/v1/jobs"),
     ("list_jobs", 422): lambda stage: stage.get("/v1/jobs", params={"state": "lost"}),
     ("get_job", 200): lambda stage: stage.get(f"/v1/jobs/{submitted(stage)}"),
@@ -186,6 +198,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("cancel_job", 410): lambda stage: stage.post(f"/v1/jobs/{deleted_job(stage)}:cancel"),
     ("retry_job", 202): lambda stage: stage.post(f"/v1/jobs/{failed(stage)}:retry"),
     ("retry_job", 409): lambda stage: stage.post(f"/v1/jobs/{submitted(stage)}:retry"),
+    ("retry_job", 429): quota_used_up_meanwhile,
     ("retry_job", 410): lambda stage: stage.post(f"/v1/jobs/{deleted_job(stage)}:retry"),
     ("delete_job", 204): lambda stage: stage.ask("DELETE", f"/v1/jobs/{finished(stage)}"),
     ("delete_job", 409): lambda stage: stage.ask("DELETE", f"/v1/jobs/{submitted(stage)}"),
@@ -212,7 +225,7 @@ def _with_version(stage: Stage, state: str) -> httpx2.Response:
 
 @pytest.fixture
 def small(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
-    with open_stage(settings_for(tmp_path, sqlite_url, max_upload_bytes=4_096)) as opened:
+    with open_stage(settings_for(tmp_path, sqlite_url, max_upload_bytes=4_096, max_queued_rows=99)) as opened:
         yield opened
 
 

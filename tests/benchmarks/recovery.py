@@ -110,6 +110,10 @@ def strike(made: Scene, choose: Callable[[Scene, Sequence[Hit]], set[int]], chan
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
+    # One that was just being committed is done; nothing has to recover there.
+    hits = [hit for hit in hits if not made.done(hit)]
+    if not hits:
+        return strike(made, choose, chance)
     until(lambda: all(map(made.claimed, hits)), "the chunks to be claimed again", pause_s=0.02)
     claimed_s = time.monotonic() - began
     until(lambda: all(map(made.done, hits)), "the chunks to be done", pause_s=0.02)

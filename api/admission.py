@@ -1,0 +1,46 @@
+"""Whether the service takes more: counts in SQL as limits for the ledger, and free disk where bytes are about to go."""
+
+from pathlib import Path
+
+from api.deps import Service
+from nelbo.errors import Overloaded
+from nelbo.settings import Settings
+from nelbo.storage import free_bytes
+from nelbo.store.queue import Limits
+
+FULL_DISK_S = 60.0
+
+
+def limits(settings: Settings) -> Limits:
+    """What the accepting transaction counts against."""
+    return Limits(
+        rows_of_owner=settings.max_queued_rows,
+        rows=settings.max_queued_rows_in_all,
+        jobs_of_owner=settings.max_unfinished_jobs,
+        wait_s=settings.max_queue_s,
+    )
+
+
+def need_disk(service: Service, coming: str | None = None) -> None:
+    """Raise Overloaded where the disk of uploads or of a SQLite database is about to be full.
+
+    `coming` is the Content-Length of what is about to be stored, where it was told. A bucket has no end.
+    """
+    expected = int(coming) if coming and coming.isdecimal() else 0
+    wanted = service.settings.min_free_bytes
+    storage = service.storage.folder
+    if storage is not None:
+        _need(storage, wanted + expected, "where uploads are stored")
+    database = service.database.folder
+    if database is not None:
+        _need(database, wanted, "where the database lies")
+
+
+def _need(folder: Path, wanted: int, where: str) -> None:
+    free = free_bytes(folder)
+    if free < wanted:
+        raise Overloaded(
+            f"{free / 2**20:,.0f} MiB of disk are free {where}, and {wanted / 2**20:,.0f} MiB must be (the setting"
+            " min_free_bytes): delete jobs and files that are done with, or ask whoever runs the service for a larger disk",
+            retry_after=FULL_DISK_S,
+        )

@@ -1,0 +1,112 @@
+"""A service that has enough to do says so, with the time to come back, and the client comes back by itself."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import update
+
+from api import admission
+from nelbo.client import Client
+from nelbo.errors import OverQuota
+from nelbo.settings import Settings
+from nelbo.storage import free_bytes
+from nelbo.store.session import connect, now
+from nelbo.store.tables import Job
+from tests.api.serving import served
+from tests.api.stage import CSV, ROWS, Stage, add_model, open_stage, packed, settings_for, work_off, working
+
+GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
+FULL = 2**62
+
+
+def refused(response: httpx2.Response, status: int, kind: str, setting: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{kind}")
+    assert setting in response.json()["detail"]
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_an_owner_with_too_much_waiting_is_told_and_others_are_not(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url, max_queued_rows=25)) as stage:
+        stage.model()
+        key = {"Idempotency-Key": "k"}
+        first = stage.submit(headers=key, **GENERATE)
+        stage.submit(**GENERATE)
+        refused(stage.post("/v1/jobs", json=GENERATE), 429, "over-quota", "max_queued_rows")
+        assert stage.submit(headers=key, **GENERATE) == first, "what was accepted before is given again"
+        stage.work_off()
+        stage.submit(**GENERATE)
+
+
+def test_a_service_whose_queue_nobody_works_off_takes_no_more(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url, max_queue_s=60.0)) as stage:
+        stage.model()
+        stage.submit(**GENERATE)
+        with stage.service.database.write() as connection:
+            connection.execute(update(Job).values(created_at=now() - 61))
+        refused(stage.post("/v1/jobs", json=GENERATE), 503, "overloaded", "max_queue_s")
+        assert stage.get("/readyz").status_code == 200
+        stage.work_off()
+        stage.submit(**GENERATE)
+
+
+def test_a_service_with_too_much_in_all_takes_no_more(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url, max_queued_rows_in_all=15)) as stage:
+        stage.model()
+        stage.submit(**GENERATE)
+        refused(stage.post("/v1/jobs", json=GENERATE), 503, "overloaded", "max_queued_rows_in_all")
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        ("/v1/jobs", {"json": GENERATE}),
+        ("/v1/jobs", {"json": {"kind": "score", "model": "adult", "rows": ROWS}}),
+        ("/v1/files", {"params": {"name": "a.csv"}, "content": CSV}),
+        ("/v1/models/adult/versions", {"content": packed()}),
+    ],
+)
+def test_where_the_disk_is_full_nothing_is_taken_and_nothing_left(
+    tmp_path: Path, sqlite_url: str, path: str, given: dict[str, Any]
+) -> None:
+    with open_stage(settings_for(tmp_path, sqlite_url, min_free_bytes=FULL)) as stage:
+        stage.model()
+        refused(stage.post(path, **given), 503, "overloaded", "min_free_bytes")
+        assert stage.get("/v1/files").json()["items"] == []
+        assert stage.service.storage.keys("artifacts/") == []
+
+
+def test_an_upload_that_would_fill_the_disk_is_refused_before_it_is_received(stage: Stage) -> None:
+    left = free_bytes(stage.settings.home)
+    admission.need_disk(stage.service, "1000")
+    with pytest.raises(Exception, match="min_free_bytes"):
+        admission.need_disk(stage.service, str(left))
+
+
+def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(tmp_path: Path, sqlite_url: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("nelbo.store.queue.QUOTA_S", 1.0)
+    settings = settings_for(tmp_path, sqlite_url, max_queued_rows=15)
+    database = connect(sqlite_url)
+    add_model(database)
+    with served(settings) as url, Client(url) as client:
+        first = client.jobs.generate("adult", 10)
+        began = time.monotonic()
+        with working(database):
+            second = client.jobs.generate("adult", 10)
+        assert second.id != first.id
+        assert time.monotonic() - began < 30
+        work_off(database)
+        with Client(url, retries=0) as hasty:
+            hasty.jobs.generate("adult", 10)
+            with pytest.raises(OverQuota, match="10 rows of yours wait already") as refusal:
+                hasty.jobs.generate("adult", 10)
+        assert refusal.value.retry_after == 1.0
+    database.dispose()
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    settings = Settings(max_queued_rows=1, max_queued_rows_in_all=2, max_unfinished_jobs=3, max_queue_s=4.0)
+    limits = admission.limits(settings)
+    assert (limits.rows_of_owner, limits.rows, limits.jobs_of_owner, limits.wait_s) == (1, 2, 3, 4.0)
