@@ -12,19 +12,18 @@ from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
-from nelbo.store.session import DatabaseAway
 from worker import given, reading, shutdown, verifying
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
 from worker.scoring import score
 
-PERMANENT = (InvalidInput, InvalidArtifact, NotFound)
+PERMANENT = (InvalidInput, NotFound)
 """Errors that no other try would mend."""
 EXPECTED = (NelboError, OSError, MemoryError)
 """Errors whose message says enough; of others the log keeps the trace."""
 MOST_ATTEMPTS = 100
-"""Of a chunk whose database keeps going away: most of an hour, with the pauses between them."""
+"""Of a chunk whose database or storage keeps going away: most of an hour, with the pauses between them."""
 SLICE_S = 10.0
 """How long one hint keeps a process working, so that Celery can count, replace and stop its children."""
 
@@ -40,14 +39,17 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
         if claim is None:
             return
         crash.point("claimed")
-        run(process, claim, asked_at)
+        if not run(process, claim, asked_at):
+            # A process that is ill itself, short of memory for one, must not go through the whole queue like this.
+            return
         if time.monotonic() >= end:
             process.hint(claim.job_id)
             return
 
 
-def run(process: Process, claim: Claim, asked_at: float) -> None:
-    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the monotonic clock at the claim."""
+def run(process: Process, claim: Claim, asked_at: float) -> bool:
+    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the monotonic clock at the claim.
+    False after an error that need not be the chunk's."""
     told = log.bind(job_id=claim.job_id, kind=claim.kind, stage=claim.stage, row_from=claim.row_from, rows=claim.rows)
     database, settings = process.database, process.settings
     renew = partial(ledger.renew, database, claim, settings.lease_s)
@@ -62,10 +64,13 @@ def run(process: Process, claim: Claim, asked_at: float) -> None:
         told.warning("lease lost", attempt=claim.attempt)
     except ShuttingDown:
         _settle(told, "chunk handed back", partial(ledger.release, database, claim))
-    except PERMANENT as problem:
-        _settle(told, "chunk failed", partial(ledger.fail, database, claim, problem.message))
     except Exception as problem:
-        _try_later(process, claim, problem, told)
+        if _is_permanent(claim, problem):
+            _settle(told, "chunk failed", partial(ledger.fail, database, claim, _words(problem)))
+        else:
+            _try_later(process, claim, problem, told)
+            return False
+    return True
 
 
 def compute(process: Process, claim: Claim, check: Check) -> Outcome:
@@ -98,10 +103,15 @@ def _claim(process: Process) -> Claim | None:
         return None
 
 
+def _is_permanent(claim: Claim, problem: Exception) -> bool:
+    """An artifact that was verified once and cannot be loaded now may lack memory only."""
+    return isinstance(problem, PERMANENT) or (isinstance(problem, InvalidArtifact) and claim.kind == "verify")
+
+
 def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLogger) -> None:
     """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk is not to blame for a
-    database that was away, which costs it no more than time."""
-    failed, words = not isinstance(problem, DatabaseAway), _words(problem)
+    database or storage that was away, which costs it no more than time."""
+    failed, words = not isinstance(problem, Unavailable), _words(problem)
     failures = claim.failures + int(failed)
     told.warning("chunk not done", failures=failures, problem=words, exc_info=not isinstance(problem, EXPECTED))
     if failures >= process.settings.max_attempts or claim.attempt >= MOST_ATTEMPTS:

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -31,6 +31,8 @@ POSTGRESQL_OPTIONS = {
     "lock_timeout": 15_000,
     "idle_in_transaction_session_timeout": 60_000,
 }
+READ_ONLY = "25006"
+"""PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x6E656C626F
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
@@ -189,7 +191,15 @@ def _postgresql(url: URL) -> Engine:
         "keepalives_count": 2,
         "tcp_user_timeout": 15_000,
     }
-    return create_engine(url, connect_args=arguments, pool_pre_ping=True, json_serializer=_json)
+    engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, json_serializer=_json)
+
+    @event.listens_for(engine, "handle_error")
+    def leave_what_is_read_only(context: ExceptionContext) -> None:
+        # It may be a server that another one has replaced: connect anew.
+        if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+            context.is_disconnect = True
+
+    return engine
 
 
 def _alembic(connection: Connection) -> Config:

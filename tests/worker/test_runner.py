@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from nelbo import engine as engines
 from nelbo.engine import Engine
@@ -241,6 +241,46 @@ def test_a_database_that_stays_away_for_an_hour_fails_the_job(sqlite_stage: Stag
         runner.work(process, slice_s=0.0)
     assert stage.job(job.id).state == "failed"
     assert "7 times" in (stage.job(job.id).problem or "")
+
+
+def test_an_outage_of_the_storage_fails_no_job_however_often_it_is_met(
+    sqlite_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
+    stage = sqlite_stage.with_options(max_attempts=2)
+    job = stage.submit(GenerateRequest(model="linear", n=10), stage.version(), 10)
+    storage, away, process = stage.settings.home / "storage", stage.settings.home / "away", stage.process()
+    storage.rename(away)
+    storage.write_text("not a folder")
+    for _ in range(4):
+        runner.work(process)
+        assert stage.job(job.id).state == "running"
+    storage.unlink()
+    away.rename(storage)
+    stage.work()
+    assert stage.job(job.id).state == "succeeded"
+
+
+def test_a_stored_artifact_that_cannot_be_loaded_fails_its_job_after_some_tries_alone(sqlite_stage: Stage) -> None:
+    stage = sqlite_stage.with_options(max_attempts=2)
+    version = stage.version()
+    stage.storage.put(artifact_key(version.id), b"not an artifact")
+    job = stage.submit(GenerateRequest(model="linear", n=10), version, 10)
+    stage.work()
+    assert stage.job(job.id).state == "running"
+    until(lambda: stage.state_after_work(job.id) == "failed", "another try")
+
+
+def test_a_process_that_meets_a_transient_error_leaves_the_rest_to_others(sqlite_stage: Stage) -> None:
+    version = sqlite_stage.version()
+    blocker = sqlite_stage.settings.home / "cache"
+    blocker.parent.mkdir(parents=True, exist_ok=True)
+    blocker.write_text("not a folder")
+    job = sqlite_stage.submit(GenerateRequest(model="linear", n=10), version, 10, chunk_rows=1)
+    sqlite_stage.work()
+    with sqlite_stage.database.read() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM chunk WHERE failures > 0")).scalar_one() == 1
+    assert sqlite_stage.job(job.id).state == "running"
 
 
 def test_a_chunk_that_was_taken_over_is_not_stored_twice(stage: Stage) -> None:

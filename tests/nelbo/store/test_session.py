@@ -158,3 +158,23 @@ def test_sqlite_syncs_each_commit_and_lets_readers_go_on(sqlite_url: str) -> Non
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     database.dispose()
+
+
+def test_a_full_disk_is_an_outage(sqlite_url: str) -> None:
+    database = connect(sqlite_url)
+    with database.read() as connection:
+        connection.execute(text("PRAGMA max_page_count = 1"))
+    with pytest.raises(Unavailable, match="full"), database.write() as connection:
+        connection.execute(text("CREATE TABLE one_more (x TEXT)"))
+    database.dispose()
+
+
+def test_a_server_that_became_read_only_is_an_outage_and_asked_again_on_another_connection(postgresql_url: str) -> None:
+    database = connect(postgresql_url)
+    with database.read() as connection:
+        connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+    with pytest.raises(Unavailable, match="read-only"):
+        add_model(database, "a")
+    add_model(database, "b")
+    assert models(database) == ["b"]
+    database.dispose()
