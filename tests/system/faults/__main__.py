@@ -1,54 +1,74 @@
 """`python -m tests.system.faults`: many faults on real workers, and a table of what came of it.
 
-The status is 1 where anything is lost, doubled or not as in an undisturbed run.
+For each database a campaign of all kinds with short leases, then kills alone with the default settings, one after the
+other: what a user would wait. The status is 1 where anything is lost, doubled or not as in an undisturbed run.
 """
 
 import argparse
+import math
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-from tests.system.faults.campaign import Outcome, run
+from nelbo import logs
+from nelbo.settings import Settings, variable
+from tests.system.faults import figures
+from tests.system.faults.campaign import Record, run, weighted
+from tests.system.faults.kinds import KILLS, KINDS
 
 DATABASES = ("sqlite", "postgresql")
+DEFAULT_TIMES = {variable(name): str(Settings.model_fields[name].default) for name in ("lease_s", "renew_s", "sweep_s")}
+KILLED_APART_S = (3.0, 9.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.system.faults", description=__doc__)
-    parser.add_argument("--injections", type=int, default=500, help="faults in all, over the databases (default: %(default)s)")
+    parser.add_argument("--each", type=int, default=20, help="faults of each kind, at least (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=20, help="kills with default settings, a database (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="decides which faults strike when (default: %(default)s)")
     parser.add_argument("--database", choices=[*DATABASES, "both"], default="both", help="default: %(default)s")
+    parser.add_argument("--kind", action="append", help="kinds whose name contains this, and no others")
+    parser.add_argument("--json", type=Path, default=Path("faults.json"), help="file for the figures (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="the databases and logs, also where all holds")
     options = parser.parse_args()
+    logs.configure("WARNING")
+    chosen = [kind for kind in KINDS if any(word in kind.name for word in options.kind or [""])]
     databases = DATABASES if options.database == "both" else (options.database,)
-    outcomes = []
+    # A kind that one database alone knows is twice in each round.
+    rounds = math.ceil(options.each / (2 if options.database == "both" else 1))
+    given: dict[str, Any] = {"keep": options.keep, "seed": options.seed}
+    records: list[Record] = []
+    slow: dict[str, Any] = {"kinds": KILLS, "times": DEFAULT_TIMES, "pause_s": KILLED_APART_S, "at_once": 1}
     for database in databases:
-        with tempfile.TemporaryDirectory(prefix="nelbo-faults-") as folder:
-            outcome = run(database, Path(folder), injections=options.injections // len(databases), seed=options.seed)
-            if not outcome.verdict.holds:
-                print("log of the workers:", shutil.copy(Path(folder) / "worker.log", tempfile.mkdtemp(prefix="nelbo-faults-")))
-        print("\n".join(told(outcome)), flush=True)
-        outcomes.append(outcome)
-    sys.exit(not all(outcome.verdict.holds for outcome in outcomes))
+        records.append(campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given))
+        if options.kills:
+            records.append(campaign(f"{database}, default", options.kills, **given, **slow))
+        found = [(record.title, figures.of(record)) for record in records]
+        options.json.write_text(figures.document(found))
+    print(figures.told(found))
+    sys.exit(not all(record.verdict.holds for record in records))
 
 
-def told(outcome: Outcome) -> list[str]:
-    """The figures of a campaign, line by line."""
-    verdict, times = outcome.verdict, sorted(outcome.recovery_s)
-    lines = [f"{outcome.database}: {len(outcome.blows)} injections in {outcome.seconds:.0f} s"]
-    lines += [f"  {count:5}  {kind}" for kind, count in sorted(outcome.by_kind().items())]
-    lines += [
-        f"  jobs {verdict.jobs}, rows accepted {verdict.accepted:,}, stored {verdict.stored:,}, errors {verdict.errors:,}",
-        f"  lost {verdict.lost:,}, duplicated {verdict.duplicated:,}",
-        f"  stale commits refused {outcome.refused}, chunks dropped by workers whose lease was over {outcome.given_up}",
-        f"  claims per chunk {outcome.claims_per_chunk:.2f}",
-    ]
-    if times:
-        p50, p95 = (times[min(len(times) - 1, int(len(times) * part))] for part in (0.5, 0.95))
-        lines.append(f"  time to recover p50 {p50:.1f} s, p95 {p95:.1f} s, max {times[-1]:.1f} s (n = {len(times)})")
-    share = outcome.rows_per_s / outcome.rows_per_s_undisturbed
-    lines.append(f"  rows/s with faults {outcome.rows_per_s:,.0f}, without {outcome.rows_per_s_undisturbed:,.0f}: {share:.2f}")
-    return lines + [f"  BROKEN: {words}" for words in verdict.broken]
+def campaign(title: str, injections: int, keep: bool, **options: Any) -> Record:
+    """In a folder of its own, which stays where something does not hold, or if it is to be kept."""
+    folder, begun = Path(tempfile.mkdtemp(prefix="nelbo-faults-")), time.monotonic()
+
+    def tell(line: str) -> None:
+        print(f"{title} {time.monotonic() - begun:.0f} s: {line}", file=sys.stderr, flush=True)
+
+    try:
+        record = run(title, folder, injections=injections, tell=tell, **options)
+    except BaseException:
+        tell(f"broken off; what there was is in {folder}")
+        raise
+    if record.verdict.holds and not keep:
+        shutil.rmtree(folder)
+    else:
+        tell(f"logs and database are in {folder}: {record.verdict}")
+    return record
 
 
 if __name__ == "__main__":

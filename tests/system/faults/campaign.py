@@ -1,228 +1,281 @@
-"""A campaign: workers under load, faults of all kinds one after the other by a seed, and what came of it."""
+"""A campaign: the service under load, faults of all kinds by a seed, several at once, and what came of it."""
 
 import random
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import text
 
-from nelbo.errors import NelboError, Unavailable
-from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ScoreRequest, new_id
+from nelbo.errors import Unavailable
+from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ScoreRequest
 from nelbo.store import ledger
+from nelbo.store.catalog import VersionEntry
 from tests.deadline import until
 from tests.system.faults import oracle
-from tests.system.faults.arena import Arena, arena
-from tests.system.faults.kinds import KINDS, Harm, Kind, Scene
+from tests.system.faults.arena import CHUNK_ROWS, QUICK, arena
+from tests.system.faults.clients import Answer, Clients, Recipe
+from tests.system.faults.inside.sitecustomize import POISON_ALPHA, POISON_ROW
+from tests.system.faults.kinds import KINDS, Course, Kind, Missed, Over, Running, Scene
 from tests.worker.stage import OWNER, Stage, table
 
 AT_ONCE = 3
-"""Jobs that are always under way."""
+"""Faults that hold at the same time."""
 GIVEN_ROWS = 6_000
 SMALL_ROWS = 200
-PAUSE_S = (0.1, 0.5)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    request: JobRequest
-    rows: int
-    chunk_rows: int
-    file_id: str | None = None
+POISONED_ROWS = 8
+PAUSE_S = (0.4, 1.4)
+STUCK_S = 180.0
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Blow:
-    """A fault that happened, by the clock of this machine, which is the database's too."""
+    """A fault that happened, from when to when by the clock of this machine, which is the database's too."""
 
-    kind: str
+    kind: Kind
     at: float
-    harm: Harm
+    over: float
+    hit: tuple[Running, ...]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    database: str
+class Record:
+    """All that is known at the end of a campaign."""
+
+    title: str
+    seed: int
     blows: tuple[Blow, ...]
     verdict: oracle.Verdict
-    refused: int
-    """Commits that the fence refused."""
-    given_up: int
-    """Chunks that a worker dropped by itself, for its lease was over."""
+    answers: tuple[Answer, ...]
+    cancels: tuple[tuple[str, float], ...]
+    shutdowns_s: tuple[float, ...]
+    hints_lost: int
+    jobs_hinted: int
+    """Jobs that a dispatcher hinted for."""
     claims_per_chunk: float
     recovery_s: tuple[float, ...]
     rows_per_s: float
     rows_per_s_undisturbed: float
     seconds: float
+    worker_log: str
+    api_log: str
 
-    def by_kind(self) -> Counter[str]:
-        return Counter(blow.kind for blow in self.blows)
+
+@dataclass
+class Holding:
+    """A fault that is not over."""
+
+    kind: Kind
+    course: Course
+    over: Over = lambda: True
+    hit: tuple[Running, ...] = ()
+    at: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class Campaign:
-    """`step` is called again and again until it says that all is over."""
+    """`step` is called again and again until it says that all is over. `bag` holds the kinds that are to strike next."""
 
-    arena: Arena
-    chance: random.Random
+    scene: Scene
     kinds: Sequence[Kind]
     injections: int
-    recipes: Sequence[Recipe]
-    references: Sequence[oracle.Reference]
-    small: Sequence[oracle.Reference]
-    version_id: str
+    pause_s: tuple[float, float]
+    at_once: int
+    tell: Tell
     blows: list[Blow] = field(default_factory=list)
-    wanted: dict[str, oracle.Reference] = field(default_factory=dict)
-    _keys: dict[str, str] = field(default_factory=dict)
-    _pending: tuple[str, int] | None = None
-    _bag: list[Kind] = field(default_factory=list)
-    _undos: list[tuple[float, Kind, Harm]] = field(default_factory=list)
+    bag: list[Kind] = field(default_factory=list)
+    holding: list[Holding] = field(default_factory=list)
+    struck: int = 0
     _next_at: float = 0.0
-    _submitted: int = 0
-
-    def __post_init__(self) -> None:
-        self.scene = Scene(self.arena, self.chance, self._keys, self._small_job, self.version_id)
-
-    @property
-    def keys(self) -> dict[str, str]:
-        return self._keys
 
     def step(self) -> bool:
-        try:
-            self._undo()
-            if len(self.blows) < self.injections:
-                self._feed()
-                self._strike()
-            return len(self.blows) >= self.injections and not self._undos and not self._unfinished()
-        except Unavailable:
-            return False
+        for held in list(self.holding):
+            if held.over():
+                self._go_on(held)
+            elif time.monotonic() - held.begun > STUCK_S:
+                raise AssertionError(f"the fault {held.kind.name} is not over after {STUCK_S:.0f} s")
+        if self.struck < self.injections and time.monotonic() >= self._next_at and len(self.holding) < self.at_once:
+            self._strike()
+        return self.struck >= self.injections and not self.holding
 
     def restore(self) -> None:
         """End every fault that still holds, however this ended."""
-        for _, _, harm in self._undos:
-            harm.undo()
-
-    def _undo(self) -> None:
-        for entry in [entry for entry in self._undos if entry[0] <= time.monotonic()]:
-            self._undos.remove(entry)
-            try:
-                entry[2].undo()
-            except NelboError:
-                # A job that ended meanwhile cannot be retried.
-                continue
+        for held in self.holding:
+            held.course.close()
 
     def _strike(self) -> None:
-        if time.monotonic() < self._next_at:
-            return
-        busy = {kind.touches for _, kind, _ in self._undos}
-        if not self._bag:
-            self._bag = list(self.kinds)
-            self.chance.shuffle(self._bag)
-        for kind in self._bag:
-            if kind.touches in busy or (busy & {"database"} and kind.touches not in ("broker", "database")):
-                continue
-            at = time.time()
-            if (harm := kind.strike(self.scene)) is None:
-                continue
-            self._bag.remove(kind)
-            self.blows.append(Blow(kind.name, at, harm))
-            self._undos.append((time.monotonic() + harm.hold_s, kind, harm))
-            self._next_at = time.monotonic() + self.chance.uniform(*PAUSE_S)
-            return
+        if not self.bag:
+            self.bag = [*self.kinds]
+            self.scene.chance.shuffle(self.bag)
+        busy = {held.kind.touches for held in self.holding}
+        for kind in self.bag:
+            if kind.touches not in busy and self._begin(kind):
+                self.bag.remove(kind)
+                self.struck += 1
+                self._next_at = time.monotonic() + self.scene.chance.uniform(*self.pause_s)
+                return
 
-    def _feed(self) -> None:
-        if self._pending is None and self._unfinished() < AT_ONCE:
-            self._pending = new_id(), self._submitted % len(self.recipes)
-            self._submitted += 1
-        if self._pending is not None:
-            # A submission whose answer is lost is sent again, under its key.
-            key, at = self._pending
-            self._keys[key] = job_id = submit(self.arena.stage, self.recipes[at], self.version_id, key)
-            self.wanted[job_id] = self.references[at]
-            self._pending = None
-
-    def _small_job(self, job_id: str, seed: int) -> None:
-        self.wanted[job_id] = self.small[seed]
-
-    def _unfinished(self) -> int:
-        with self.arena.stage.database.read() as connection:
-            return int(connection.execute(text("SELECT COUNT(*) FROM job WHERE finished_at IS NULL")).scalar_one())
-
-
-def run(database: str, folder: Path, *, injections: int, seed: int, kinds: Iterable[Kind] = KINDS) -> Outcome:
-    """A whole campaign on a database of this kind, in an empty folder."""
-    begun, used = time.monotonic(), tuple(kind for kind in kinds if kind.only in (None, database))
-    with arena(database, folder) as made:
-        stage = made.stage
-        version_id = stage.version().id
-        recipes = _recipes(stage.file(table(GIVEN_ROWS)).id)
-        small = [Recipe(GenerateRequest(model="linear", n=SMALL_ROWS, seed=seed), SMALL_ROWS, SMALL_ROWS) for seed in range(3)]
-        undisturbed = [submit(stage, recipe, version_id) for recipe in (*recipes, *small)]
-        stage.work()
-        references = [oracle.reference(stage.database, stage.job(job_id)) for job_id in undisturbed]
-        made.start_hosts()
-        quiet = _quiet_rows_per_s(stage, recipes, version_id)
-        several = len(recipes)
-        campaign = Campaign(
-            made, random.Random(seed), used, injections, recipes, references[:several], references[several:], version_id
-        )
-        first = _moments(stage)[1]
+    def _begin(self, kind: Kind) -> bool:
+        self.scene.hit = ()
+        held = Holding(kind, kind.course(self.scene))
         try:
-            until(campaign.step, "all jobs to end", deadline_s=120.0 + 20.0 * injections)
-        finally:
-            campaign.restore()
-        rows_per_s = _rows_per_s(stage, first)
+            held.over = next(held.course)
+        except StopIteration:
+            held.hit = self.scene.hit
+            self._note(held)
+        except (Missed, Unavailable):
+            return False
+        else:
+            held.hit = self.scene.hit
+            self.holding.append(held)
+        return True
+
+    def _go_on(self, held: Holding) -> None:
+        try:
+            held.over = next(held.course)
+        except (StopIteration, Unavailable):
+            # Unavailable: a look at the database while another fault has it breaks the course off, its harm undone.
+            self.holding.remove(held)
+            self._note(held)
+
+    def _note(self, held: Holding) -> None:
+        self.blows.append(Blow(held.kind, held.at, time.time(), held.hit))
+        self.tell(f"{len(self.blows)}/{self.injections} {held.kind.name}")
+
+
+def run(
+    title: str,
+    folder: Path,
+    *,
+    injections: int,
+    seed: int,
+    kinds: Iterable[Kind] = KINDS,
+    times: dict[str, str] = QUICK,
+    pause_s: tuple[float, float] = PAUSE_S,
+    at_once: int = AT_ONCE,
+    tell: Tell = lambda line: None,
+) -> Record:
+    """A whole campaign in an empty folder, on the database that the title begins with, with these settings of the workers.
+    `pause_s` lies between two faults; `at_once` of them may hold at the same time."""
+    begun, database = time.monotonic(), title.partition(",")[0]
+    with arena(database, folder, times) as made:
+        recipes, poison = _recipes(made.stage)
+        clients = Clients(made.stage, made.url, recipes)
+        scene = Scene(made, clients, random.Random(seed), [recipe for recipe in recipes if not recipe.large], poison)
+        made.start_api()
+        made.start_hosts()
+        until(made.api_answers, "the API to answer")
+        quiet = _quiet_rows_per_s(made.stage, clients)
+        first = _moments(made.stage)[1]
+        campaign = Campaign(scene, weighted(kinds, database), injections, pause_s, at_once, tell)
+        _run(campaign, clients)
+        rows_per_s = _rows_per_s(made.stage, first)
         made.end_hosts()
-        verdict = oracle.judge(stage.database, OWNER, campaign.wanted, campaign.keys)
-        log = (stage.folder / "worker.log").read_text()
-        return Outcome(
-            database=database,
+        return Record(
+            title=title,
+            seed=seed,
             blows=tuple(campaign.blows),
-            verdict=verdict,
-            refused=len(re.findall(r'"event": "commit refused"', log)),
-            given_up=len(re.findall(r'"event": "lease lost"', log)),
-            claims_per_chunk=_claims_per_chunk(stage, first),
-            recovery_s=tuple(_recoveries(stage, campaign.blows)),
+            verdict=_judge(scene),
+            answers=tuple(clients.answers),
+            cancels=tuple(scene.cancels),
+            shutdowns_s=tuple(scene.shutdowns_s),
+            hints_lost=scene.hints_lost,
+            jobs_hinted=_number(made.stage, "SELECT COUNT(*) FROM job WHERE hinted_at IS NOT NULL"),
+            claims_per_chunk=_claims_per_chunk(made.stage, first),
+            recovery_s=_recoveries(made.stage, campaign.blows),
             rows_per_s=rows_per_s,
             rows_per_s_undisturbed=quiet,
             seconds=time.monotonic() - begun,
+            worker_log=(folder / "worker.log").read_text(errors="replace"),
+            api_log=(folder / "api.log").read_text(errors="replace"),
         )
 
 
-def submit(stage: Stage, recipe: Recipe, version_id: str, key: str | None = None) -> str:
+def weighted(kinds: Iterable[Kind], database: str) -> list[Kind]:
+    """Those that this database knows; twice those that the other one does not know."""
+    return [kind for kind in kinds if kind.only in (None, database) for _ in range(2 if kind.only else 1)]
+
+
+def _run(campaign: Campaign, clients: Clients) -> None:
+    clients.start()
+    try:
+        until(campaign.step, "all faults to be over", deadline_s=120.0 + 20.0 * campaign.injections, pause_s=0.02)
+        clients.stop()
+        until(lambda: _all_ended(clients.stage), "all jobs to end", deadline_s=180.0)
+    finally:
+        clients.stop()
+        campaign.restore()
+
+
+def _judge(scene: Scene) -> oracle.Verdict:
+    clients, stage = scene.clients, scene.arena.stage
+    found = list(clients.broken)
+    found += [f"the API answered 500 at {answer.at}" for answer in clients.answers if answer.status == 500]
+    found += [f"job {job_id}: its row that kills is no error" for job_id in scene.poisoned if not _found(stage, job_id)]
+    return oracle.judge(stage.database, OWNER, clients.wanted, clients.keys, found)
+
+
+def _found(stage: Stage, job_id: str) -> bool:
+    where = f"job_id = '{job_id}' AND row = {POISON_ROW} AND code = 'worker-died'"
+    return _number(stage, f"SELECT COUNT(*) FROM row_error WHERE {where}") == 1
+
+
+def _recipes(stage: Stage) -> tuple[list[Recipe], Recipe]:
+    """Large and small ones, and one with a row that kills; what each gives is computed in this process."""
+    version, file_id = stage.version(), stage.file(table(GIVEN_ROWS)).id
+    row = {"id": "r", "length": "1.0", "colour": "red", "width": "-2.0", "weight": "10.0"}
+    large: list[tuple[JobRequest, int]] = [
+        (GenerateRequest(model="linear", n=24_000, seed=11), 24_000),
+        (ScoreRequest(model="linear", explain=True, file=file_id), GIVEN_ROWS),
+        (AugmentRequest(model="linear", per_row=2, seed=5, file=file_id), GIVEN_ROWS),
+        (GenerateRequest(model="linear", n=9_000, seed=12), 9_000),
+    ]
+    small = [GenerateRequest(model="linear", n=SMALL_ROWS, seed=seed) for seed in range(3)]
+    recipes = [_recipe(stage, version, request, rows) for request, rows in large]
+    recipes += [_recipe(stage, version, request, SMALL_ROWS, large=False) for request in small]
+    poison = ScoreRequest(model="linear", alpha=POISON_ALPHA, rows=[row] * POISONED_ROWS)
+    return recipes, _recipe(stage, version, poison, POISONED_ROWS, large=False)
+
+
+def _recipe(stage: Stage, version: VersionEntry, request: JobRequest, rows: int, large: bool = True) -> Recipe:
+    given = {name: getattr(request, name, None) for name in ("file", "rows")}
     job, _ = ledger.submit(
         stage.database,
         OWNER,
-        recipe.request,
-        version_id=version_id,
-        rows=recipe.rows,
-        chunk_rows=recipe.chunk_rows,
-        file_id=recipe.file_id,
-        idempotency_key=key,
-        request_digest=key,
+        request,
+        version_id=version.id,
+        rows=rows,
+        chunk_rows=CHUNK_ROWS,
+        file_id=given["file"],
+        inline=given["rows"],
     )
-    return job.id
+    stage.work()
+    return Recipe(request, oracle.reference(stage.database, stage.job(job.id)), large)
 
 
-def _recipes(file_id: str) -> list[Recipe]:
-    return [
-        Recipe(GenerateRequest(model="linear", n=24_000, seed=11), 24_000, 4_000),
-        Recipe(ScoreRequest(model="linear", explain=True), GIVEN_ROWS, 2_000, file_id),
-        Recipe(AugmentRequest(model="linear", per_row=2, seed=5), GIVEN_ROWS, 1_500, file_id),
-        Recipe(GenerateRequest(model="linear", n=9_000, seed=12), 9_000, 1_000),
-    ]
+def _all_ended(stage: Stage) -> bool:
+    try:
+        return _number(stage, "SELECT COUNT(*) FROM job WHERE finished_at IS NULL") == 0
+    except Unavailable:
+        return False
 
 
-def _quiet_rows_per_s(stage: Stage, recipes: Sequence[Recipe], version_id: str) -> float:
+def _number(stage: Stage, statement: str) -> int:
+    with stage.database.read() as connection:
+        return int(connection.execute(text(statement)).scalar_one())
+
+
+def _quiet_rows_per_s(stage: Stage, clients: Clients) -> float:
     """The pace without faults, of workers that are warm."""
     first = 0.0
     for _ in range(2):
         first = _moments(stage)[1]
-        jobs = [submit(stage, recipe, version_id) for recipe in recipes]
-        until(lambda jobs=jobs: all(stage.job(job).state == "succeeded" for job in jobs), "undisturbed jobs to succeed", 120.0)  # type: ignore[misc]
+        for recipe in clients.recipes:
+            clients.submit(recipe)
+        until(lambda: _all_ended(stage), "undisturbed jobs to end", 120.0)
     return _rows_per_s(stage, first)
 
 
@@ -250,15 +303,21 @@ def _claims_per_chunk(stage: Stage, after: float) -> float:
         return float(connection.execute(statement, {"after": after}).scalar_one())
 
 
-def _recoveries(stage: Stage, blows: Iterable[Blow]) -> Iterator[float]:
-    """Seconds from each fault that hit chunks until the last row of these was done; not of jobs that were cancelled."""
+def _recoveries(stage: Stage, blows: Iterable[Blow]) -> tuple[float, ...]:
+    """Seconds from the end of a process that held chunks until the last row of these was done, or known as an error; for
+    each blow the longest, of jobs that were not cancelled."""
     statement = text(
         "SELECT MAX(seen.at) FROM seen JOIN job ON job.id = seen.job_id WHERE seen.job_id = :job_id AND seen.state = 'done'"
         " AND job.state = 'succeeded' AND seen.at > :at AND (seen.chunk_id = :chunk_id"
         " OR (seen.row_from < :row_to AND seen.row_to > :row_from))"
     )
+    found = []
     with stage.database.read() as connection:
         for blow in blows:
-            ends = [connection.execute(statement, vars(hit) | {"at": blow.at}).scalar() for hit in blow.harm.hit]
-            if known := [end for end in ends if end is not None]:
-                yield max(known) - blow.at
+            ends = [connection.execute(statement, _parameters(hit, blow.at)).scalar() for hit in blow.hit]
+            found += [max(known) - blow.at for known in [[end for end in ends if end is not None]] if known]
+    return tuple(found)
+
+
+def _parameters(hit: Running, at: float) -> dict[str, object]:
+    return {"job_id": hit.job_id, "chunk_id": hit.chunk_id, "row_from": hit.row_from, "row_to": hit.row_to, "at": at}

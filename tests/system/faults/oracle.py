@@ -5,7 +5,7 @@ what the code says about its claims and commits is held against what happened.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +109,15 @@ LAWS = {
             SELECT COUNT(*) FROM row_error WHERE row_error.job_id = chunk.job_id AND row >= row_from AND row < row_to
         )
     """,
+    "all rows of a job are done, and it has neither succeeded nor was cancelled": """
+        SELECT id FROM job WHERE rows_done = rows AND state NOT IN ('succeeded', 'cancelled')
+    """,
+    "a job counts other errors than there are": """
+        SELECT id FROM job WHERE rows_failed <> (SELECT COUNT(*) FROM row_error WHERE row_error.job_id = job.id)
+    """,
+    "an error is of no row of its job": """
+        SELECT job_id FROM row_error JOIN job ON job.id = row_error.job_id WHERE row < 0 OR row >= job.rows
+    """,
     "a row is both a result and an error": """
         SELECT row_error.job_id FROM row_error JOIN score ON score.job_id = row_error.job_id AND score.row = row_error.row
     """,
@@ -151,9 +160,14 @@ def watch(database: Database) -> None:
 
 
 def judge(
-    database: Database, owner: str, references: Mapping[str, Reference] | None = None, keys: Mapping[str, str] | None = None
+    database: Database,
+    owner: str,
+    references: Mapping[str, Reference] | None = None,
+    keys: Mapping[str, str] | None = None,
+    found_before: Sequence[str] = (),
 ) -> Verdict:
-    """`references` by job id: what each must be equal to. `keys`: the job that was promised under each idempotency key."""
+    """`references` by job id: what each must be equal to. `keys`: the job that was promised under each idempotency key.
+    `found_before`: what others saw that does not hold."""
     with database.read() as connection:
         account = connection.execute(text(ACCOUNT)).all()
         clock = "(julianday('now') - 2440587.5) * 86400.0"
@@ -163,7 +177,8 @@ def judge(
             key: connection.execute(text("SELECT id FROM job WHERE idempotency_key = :key"), {"key": key}).scalars().all()
             for key in keys or {}
         }
-    broken = [f"{law}: {len(rows)}, such as {rows[0][0]}" for law, rows in found.items() if rows]
+    broken = list(found_before)
+    broken += [f"{law}: {len(rows)}, such as {rows[0][0]}" for law, rows in found.items() if rows]
     broken += [
         f"key {key} made {promised[key]}, not {job_id}" for key, job_id in (keys or {}).items() if promised[key] != [job_id]
     ]
@@ -178,12 +193,12 @@ def judge(
     kept = [job for job in account if job.state != "cancelled"]
     return Verdict(
         jobs=len(account),
-        accepted=sum(job.accepted for job in kept),
-        stored=sum(job.stored for job in kept),
-        errors=sum(job.errors for job in kept),
-        lost=sum(max(0, job.accepted - job.stored - job.errors) for job in kept),
-        duplicated=sum(max(0, job.stored + job.errors - job.accepted) for job in kept)
-        + sum(job.scores - job.scored for job in account),
+        accepted=sum(int(job.accepted) for job in kept),
+        stored=sum(int(job.stored) for job in kept),
+        errors=sum(int(job.errors) for job in kept),
+        lost=sum(max(0, int(job.accepted - job.stored - job.errors)) for job in kept),
+        duplicated=sum(max(0, int(job.stored + job.errors - job.accepted)) for job in kept)
+        + sum(int(job.scores - job.scored) for job in account),
         broken=tuple(broken),
     )
 

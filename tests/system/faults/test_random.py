@@ -17,6 +17,7 @@ from tests.processes import stopped
 from tests.system.faults import campaign, kinds, oracle
 from tests.worker.stage import OWNER, Stage
 
+ROOT = Path(__file__).parents[3]
 KILLS = 24
 ROWS = 4_000
 
@@ -51,7 +52,9 @@ def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
     quick = {"NELBO_LEASE_S": "1", "NELBO_RENEW_S": "0.3"}
     until(lambda: due(stage), "the chunk to be due again")
     zombie = subprocess.Popen(
-        [sys.executable, "-m", "tests.system.faults.zombie", fence], env=os.environ | env | quick, cwd=Path(__file__).parents[3]
+        [sys.executable, "-m", "tests.system.faults.zombie", "computed", fence],
+        env=os.environ | env | quick,
+        cwd=Path(__file__).parents[3],
     )
     try:
         until(lambda: zombie.poll() is not None or stopped(zombie.pid), "the worker to freeze itself")

@@ -1,6 +1,7 @@
-"""`python -m tests.system.faults.zombie with|without`: a worker that freezes itself just before it commits, and then goes on.
+"""`python -m tests.system.faults.zombie POINT with|without`: a worker that freezes itself at a crash point, and then goes on.
 
-Without the fence it commits as if nobody could have taken its chunk meanwhile: the negative control of the suite.
+It ends after that chunk. Without the fence it commits as if nobody could have taken its chunk meanwhile: the negative
+control of the suite.
 """
 
 import os
@@ -12,14 +13,15 @@ from nelbo import crash
 from nelbo.store import ledger
 from nelbo.store.claims import Claim
 from nelbo.store.tables import Chunk
-from worker import solo
+from worker import shutdown, solo
 
 
 def freeze(name: crash.Point) -> None:
-    """The first time; with the next chunk it goes on."""
-    if name == "computed":
+    """The first time; after this chunk it is over."""
+    if name == sys.argv[1]:
         crash.point = lambda name: None
         os.kill(os.getpid(), signal.SIGSTOP)
+        shutdown.announce()
 
 
 def held_by_anyone(claim: Claim) -> tuple[Any, ...]:
@@ -28,7 +30,7 @@ def held_by_anyone(claim: Claim) -> tuple[Any, ...]:
 
 def main() -> None:
     crash.point = freeze
-    if sys.argv[1] == "without":
+    if sys.argv[2] == "without":
         ledger._held = held_by_anyone
     solo.main()
 
