@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="seconds that the oldest job may have waited for its first claim while more are taken")
     ] = 3_600.0
     min_free_bytes: Annotated[int, Field(ge=0, description="free disk below which nothing more is taken")] = 512 * 2**20
+    keep_results_days: Annotated[
+        float, Field(ge=0, description="days after its end that a job is kept with its results; 0: for ever")
+    ] = 0.0
+    keep_deleted_days: Annotated[
+        float, Field(ge=0, description="days that deleted jobs and files, and rejected ones, are remembered; 0: for ever")
+    ] = 30.0
     read_memory_mib: Annotated[int, Field(gt=0, description="memory limit of the process that reads an upload")] = 2_048
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0

@@ -100,6 +100,15 @@ class Storage:
         with _translated(prefix):
             return sorted(found["path"] for page in obstore.list(self._store, prefix) for found in page)
 
+    def names(self, folder: str) -> list[str]:
+        """What lies directly below a folder, objects and folders, even those without an object in them."""
+        with _translated(folder):
+            if self._folder:
+                place = self._folder / folder
+                return sorted(os.listdir(place)) if place.is_dir() else []
+            found = obstore.list_with_delimiter(self._store, folder)
+            return sorted(key.rpartition("/")[2] for key in (*found["common_prefixes"], *(o["path"] for o in found["objects"])))
+
     def delete(self, prefix: str) -> None:
         """Delete an object, or all below a prefix; what is not there is no error."""
         for key in [*self.keys(prefix), prefix]:
@@ -107,6 +116,9 @@ class Storage:
                 # An upload that broke off leaves its folder, which has no head and cannot be deleted as an object.
                 obstore.head(self._store, key)
                 obstore.delete(self._store, key)
+        if self._folder:
+            # A process that was killed leaves the piece that it was writing, which is no object.
+            shutil.rmtree(self._folder / prefix, ignore_errors=True)
 
 
 def free_bytes(folder: Path) -> int:

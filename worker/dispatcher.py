@@ -24,15 +24,15 @@ from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import Unavailable
 from nelbo.processes import Child, Lifeline, end_all, life, my_name
 from nelbo.settings import Settings, read_settings
-from nelbo.store import files, queue, workers
+from nelbo.store import queue, workers
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
-from worker import cache
+from worker import tidying
 
 SOLO_STOP_S = 15.0
+TIDY_STOP_S = 2.0
 TIDY_S = 60.0
-OLD_S = 24 * 3600.0
-"""Age at which an upload that never ended and a temporary folder that nobody removed are given up."""
+TIDY_STORAGE_S = 3600.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,6 +48,8 @@ class Dispatcher:
     lifeline: Lifeline = field(default_factory=Lifeline)
     solos: list[Child] = field(default_factory=list)
     tidy_at: float = 0.0
+    tidy_storage_at: float = 0.0
+    tidier: threading.Thread | None = None
     reached_at: float = math.inf
     """When the last round that got through began, by the monotonic clock."""
 
@@ -60,19 +62,34 @@ class Dispatcher:
             workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
-                self.tidy()
+                self._tidy_aside()
             self.reached_at = began_at
         except Unavailable as problem:
             log.warning("round not finished", problem=problem.message)
 
-    def tidy(self, old_s: float = OLD_S) -> None:
-        """Give up what processes that died left: uploads without an end, temporary folders of reading."""
-        rejected, removed = files.reject_stale_files(self.database, old_s), cache.tidy(self.settings.home, old_s)
-        if rejected or removed:
-            log.info("left by the dead", files_rejected=rejected, folders_removed=removed)
+    def tidy(self) -> None:
+        """Do away with what is old; now and then in the storage, whose list may be long, too."""
+        try:
+            done = tidying.tidy(self.database, self.settings)
+            if time.monotonic() >= self.tidy_storage_at:
+                self.tidy_storage_at = time.monotonic() + TIDY_STORAGE_S
+                done |= tidying.tidy_storage(self.database, self.settings)
+        except Unavailable as problem:
+            log.warning("not tidied", problem=problem.message)
+            return
+        if done:
+            log.info("tidied", **done)
+
+    def _tidy_aside(self) -> None:
+        """In a thread, so that no dead worker waits for it; it may be cut short anywhere."""
+        if self.tidier is None or not self.tidier.is_alive():
+            self.tidier = threading.Thread(target=self.tidy, name="tidy", daemon=True)
+            self.tidier.start()
 
     def stop(self) -> None:
         end_all(self.solos, SOLO_STOP_S)
+        if self.tidier is not None:
+            self.tidier.join(TIDY_STOP_S)
 
     def _sweep(self, at: float) -> None:
         dead = {worker for worker in queue.holders(self.database) if life(worker) == "dead"}

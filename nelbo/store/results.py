@@ -179,6 +179,20 @@ def delete_results(connection: Connection, job_id: str) -> None:
         connection.execute(delete(table).where(table.job_id == job_id))
 
 
+def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
+    """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the number of chunks."""
+    payload = score_json if connection.dialect.name == "sqlite" else score_arrays
+    first = select(Chunk.id, Chunk.row_from, Chunk.row_to).where(Chunk.job_id == job_id).order_by(Chunk.row_from).limit(limit)
+    chunks = connection.execute(first).all()
+    ids, row_to = [chunk.id for chunk in chunks], max((chunk.row_to for chunk in chunks), default=0)
+    connection.execute(delete(payload).where(payload.c.chunk_id.in_(ids)))
+    connection.execute(delete(TableChunk).where(TableChunk.chunk_id.in_(ids)))
+    for table in (RowError, Anomaly):
+        connection.execute(delete(table).where(table.job_id == job_id, table.row < row_to))
+    connection.execute(delete(Chunk).where(Chunk.id.in_(ids)))
+    return len(ids)
+
+
 def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> FinishOutcome:
     """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the histogram."""
     p_values: Counter[float] = Counter()

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ACTIVE = "state IN ('queued', 'running')"
+DELETED = "deleted_at IS NOT NULL"
 
 
 class Base(DeclarativeBase):
@@ -137,6 +138,7 @@ class Job(Base):
         Index("job_version_idx", "version_id"),
         Index("job_started_idx", "owner", "started_at"),
         Index("job_finished_idx", "finished_at"),
+        Index("job_deleted_idx", "deleted_at", sqlite_where=text(DELETED), postgresql_where=text(DELETED)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -34,8 +34,10 @@ def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]
 
 
 @pytest.fixture
-def dispatcher(stage: Stage) -> Dispatcher:
-    return Dispatcher(stage.settings, stage.database, make_app(stage.settings), "here:1")
+def dispatcher(stage: Stage) -> Iterator[Dispatcher]:
+    made = Dispatcher(stage.settings, stage.database, make_app(stage.settings), "here:1")
+    yield made
+    made.stop()
 
 
 def submit(stage: Stage, chunks: int) -> Job:

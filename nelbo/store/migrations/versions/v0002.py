@@ -13,6 +13,7 @@ STATEMENTS = (
     "CREATE INDEX chunk_claimed_idx ON chunk (job_id, claimed_at)",
     "CREATE INDEX job_started_idx ON job (owner, started_at)",
     "CREATE INDEX job_finished_idx ON job (finished_at)",
+    "CREATE INDEX job_deleted_idx ON job (deleted_at) WHERE deleted_at IS NOT NULL",
 )
 
 

@@ -1,0 +1,73 @@
+"""What is old enough to go: results of jobs that ended long ago, what is left of deleted things, bytes that nobody owns.
+
+Each function does one bounded batch in a transaction of its own and says how much that was, so that nobody waits long for
+a lock. Any process may call any of them at any time: each statement names what may go, and looks again as it deletes.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Delete, Select, and_, delete, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from nelbo.store.claims import WorkKind
+from nelbo.store.results import delete_chunks
+from nelbo.store.session import Database, now
+from nelbo.store.tables import Chunk, File, Job, Version
+from nelbo.store.views import LISTED, UNFINISHED
+
+INTERNAL: tuple[WorkKind, ...] = ("read", "verify")
+"""Kinds of jobs that nobody sees."""
+
+
+def expire_jobs(db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTED, limit: int = 100) -> int:
+    """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with `purge`."""
+    old = (Job.kind.in_(kinds), Job.state.not_in(UNFINISHED), Job.deleted_at.is_(None), Job.finished_at < now() - age_s)
+    oldest = select(Job.id).where(*old).order_by(Job.finished_at).limit(limit)
+    with db.write() as connection:
+        expired = update(Job).where(Job.id.in_(oldest), *old).values(deleted_at=now(), inline=None)
+        return connection.execute(expired).rowcount
+
+
+def purge(db: Database, age_s: float, *, limit: int = 50) -> int:
+    """Remove some chunks of a job that was deleted `age_s` ago, with their results; the number of chunks. The age lets whoever
+    reads them at the time of the deletion come to the end."""
+    with db.write() as connection:
+        waiting = select(Job.id).where(Job.deleted_at < now() - age_s, _has_chunks()).order_by(Job.deleted_at).limit(1)
+        job_id = connection.scalars(waiting.with_for_update(skip_locked=True)).first()
+        return 0 if job_id is None else delete_chunks(connection, job_id, limit)
+
+
+def forget_jobs(db: Database, age_s: float, *, limit: int = 500) -> int:
+    """Forget jobs that were deleted `age_s` ago and of which nothing is left: their ids are unknown then, their keys free."""
+    return _forget(db, Job.id, (Job.deleted_at < now() - age_s, ~_has_chunks()), limit)
+
+
+def forget_files(db: Database, age_s: float, *, limit: int = 500) -> int:
+    """Forget files that were deleted, or uploaded and rejected, `age_s` ago and that no job names."""
+    gone = or_(File.deleted_at < now() - age_s, and_(File.state == "rejected", File.created_at < now() - age_s))
+    return _forget(db, File.id, (gone, ~select(Job.id).where(Job.file_id == File.id).exists()), limit)
+
+
+def unowned_files(db: Database, ids: Sequence[str]) -> set[str]:
+    """Those of which no stored byte is needed any more: nobody knows them, or they were rejected or deleted."""
+    return _unowned(db, ids, select(File.id).where(File.deleted_at.is_(None), File.state != "rejected"), File.id)
+
+
+def unowned_versions(db: Database, ids: Sequence[str]) -> set[str]:
+    """The same of the artifacts of versions."""
+    return _unowned(db, ids, select(Version.id).where(Version.deleted_at.is_(None), Version.state != "rejected"), Version.id)
+
+
+def _has_chunks() -> ColumnElement[bool]:
+    return select(Chunk.id).where(Chunk.job_id == Job.id).exists()
+
+
+def _forget(db: Database, key: InstrumentedAttribute[str], old: tuple[ColumnElement[bool], ...], limit: int) -> int:
+    forget: Delete = delete(key.class_).where(key.in_(select(key).where(*old).limit(limit)), *old)
+    with db.write() as connection:
+        return connection.execute(forget).rowcount
+
+
+def _unowned(db: Database, ids: Sequence[str], owned: Select[str], key: InstrumentedAttribute[str]) -> set[str]:
+    with db.read() as connection:
+        return set(ids) - set(connection.scalars(owned.where(key.in_(ids))))

@@ -1,0 +1,100 @@
+"""Tidying: what nobody owns is removed from database, storage and cache; what anyone may still use stays."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from nelbo.broker import make_app
+from nelbo.errors import Gone
+from nelbo.jobs import GenerateRequest, new_id
+from nelbo.storage import artifact_key, file_prefix, upload_key
+from nelbo.store import files, views
+from nelbo.store.session import connect, now
+from nelbo.store.tables import File, Job
+from tests.deadline import until
+from tests.worker.stage import OWNER, Stage, table
+from worker import tidying
+from worker.dispatcher import Dispatcher
+
+DAY = 86_400.0
+OLD_ID = "0180c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
+"""Of the year 2022."""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, database_url, broker_url) as stage:
+        yield stage
+
+
+def test_results_are_kept_for_ever_unless_a_setting_says_how_long(stage: Stage) -> None:
+    job = stage.submit(GenerateRequest(model="linear", n=10), stage.version(), 10)
+    stage.work()
+    with stage.database.write() as connection:
+        connection.execute(update(Job).values(finished_at=now() - 100 * DAY))
+    assert tidying.tidy(stage.database, stage.settings) == {}
+    assert stage.made(job.id).num_rows == 10
+    short = stage.with_options(keep_results_days=99.0).settings
+    assert tidying.tidy(stage.database, short) == {"jobs_expired": 1}
+    with pytest.raises(Gone):
+        stage.job(job.id)
+    with stage.database.write() as connection:
+        connection.execute(update(Job).values(deleted_at=now() - 2 * tidying.READERS_S))
+    assert tidying.tidy(stage.database, short) == {"chunks_purged": 2}
+    with stage.database.write() as connection:
+        connection.execute(update(Job).values(deleted_at=now() - 31 * DAY))
+    assert tidying.tidy(stage.database, stage.with_options(keep_deleted_days=0.0).settings) == {}
+    assert tidying.tidy(stage.database, short) == {"jobs_forgotten": 1}
+    assert views.list_jobs(stage.database, OWNER).jobs == []
+
+
+def test_an_upload_whose_receiver_died_is_rejected_and_its_bytes_go(stage: Stage) -> None:
+    entry = files.add_file(stage.database, OWNER, "a.csv", "csv", file_id=OLD_ID)
+    stage.storage.put(upload_key(entry.id), b"a\n1\n")
+    torn = stage.settings.home / "storage" / file_prefix(entry.id) / "upload#1"
+    torn.write_bytes(b"what a killed process was writing")
+    assert tidying.tidy_storage(stage.database, stage.settings) == {}
+    with stage.database.write() as connection:
+        connection.execute(update(File).values(created_at=now() - 2 * DAY))
+    assert tidying.tidy(stage.database, stage.settings) == {"files_rejected": 1}
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1}
+    assert not torn.parent.exists()
+    assert tidying.tidy_storage(stage.database, stage.settings) == {}
+
+
+def test_what_nobody_knows_goes_when_it_is_old_and_what_is_not_ours_stays(stage: Stage) -> None:
+    young, version = new_id(), stage.version()
+    kept = [upload_key(young), artifact_key(young), artifact_key(version.id), "files/notes/README", "artifacts/other.zip"]
+    for key in [*kept, upload_key(OLD_ID), artifact_key(OLD_ID)]:
+        stage.storage.put(key, b"x")
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "artifacts_removed": 1}
+    assert sorted(stage.storage.keys("files/") + stage.storage.keys("artifacts/")) == sorted(kept)
+
+
+def test_a_ready_file_and_a_registered_version_keep_their_bytes_however_old(stage: Stage) -> None:
+    file, version = stage.file(table(10)), stage.version()
+    before = stage.storage.keys("files/") + stage.storage.keys("artifacts/")
+    assert tidying.tidy_storage(stage.database, stage.settings, old_s=-60.0) == {}
+    assert stage.storage.keys("files/") + stage.storage.keys("artifacts/") == before
+    files.delete_file(stage.database, OWNER, file.id)
+    assert tidying.tidy_storage(stage.database, stage.settings, old_s=-60.0) == {"uploads_removed": 1}
+    assert stage.storage.keys("artifacts/") == [artifact_key(version.id)]
+
+
+def test_the_dispatcher_tidies_now_and_then_and_in_nobodys_way(stage: Stage) -> None:
+    stage.storage.put(upload_key(OLD_ID), b"x")
+    dispatcher = Dispatcher(stage.settings, stage.database, make_app(stage.settings), "here:1")
+    dispatcher.round()
+    until(lambda: not stage.storage.keys("files/"), "the orphan to be removed")
+    assert dispatcher.tidier is not None
+    first = dispatcher.tidier
+    dispatcher.round()
+    dispatcher.stop()
+    assert dispatcher.tidier is first, "not in each round"
+
+
+def test_a_database_that_does_not_answer_is_tidied_later(stage: Stage) -> None:
+    away = connect("postgresql://nobody@127.0.0.1:1/none")
+    Dispatcher(stage.settings, away, make_app(stage.settings), "here:1").tidy()
