@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults bench bench-recovery lint fmt lock clean
+.PHONY: help demo test test-system faults bench bench-submit bench-recovery lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ faults: .venv/for-development  ## 500 faults of all kinds on real workers: what 
 
 bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine
 	.venv/bin/python -m tests.benchmarks.million
+
+bench-submit: .venv/for-development  ## p50 and p99 of a submission with the broker up, frozen and absent
+	.venv/bin/python -m tests.benchmarks.submission
 
 bench-recovery: .venv/for-development  ## seconds until the rows of a killed worker are done by another one
 	.venv/bin/python -m tests.benchmarks.recovery

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +70,30 @@ def test_a_frozen_broker_costs_a_submission_nothing(tmp_path: Path, sqlite_url: 
             assert slowest_submission_s(stage) < 1.0
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(
+    tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str
+) -> None:
+    speakers: set[str] = set()
+    watching = True
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event == "socket.connect" and str(valkey.socket) in str(arguments):
+            speakers.add(threading.current_thread().name)
+
+    try:
+        with stage_with(broker_url, tmp_path, sqlite_url) as stage, valkey.client() as broker:
+            broker.ping()
+            sys.addaudithook(watch)  # There is no way to take one away.
+            job_id = stage.submit(**GENERATE)
+            stage.post(f"/v1/jobs/{job_id}:cancel")
+            stage.post(f"/v1/jobs/{job_id}:retry")
+            stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n")
+            until(lambda: broker.llen("nelbo:nelbo") == 3, "the hints arrive")
+    finally:
+        watching = False
+    assert speakers == {"hints"}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
