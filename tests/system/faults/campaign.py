@@ -17,7 +17,7 @@ from tests.system.faults import oracle
 from tests.system.faults.arena import CHUNK_ROWS, QUICK, arena
 from tests.system.faults.clients import Answer, Clients, Recipe
 from tests.system.faults.inside.sitecustomize import POISON_ALPHA, POISON_ROW
-from tests.system.faults.kinds import KINDS, Course, Kind, Missed, Over, Running, Scene
+from tests.system.faults.kinds import KINDS, Cancel, Course, Kind, Missed, Over, Running, Scene
 from tests.worker.stage import OWNER, Stage, table
 
 AT_ONCE = 3
@@ -49,7 +49,7 @@ class Record:
     blows: tuple[Blow, ...]
     verdict: oracle.Verdict
     answers: tuple[Answer, ...]
-    cancels: tuple[tuple[str, float], ...]
+    cancels: tuple[Cancel, ...]
     shutdowns_s: tuple[float, ...]
     hints_lost: int
     jobs_hinted: int

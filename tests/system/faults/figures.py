@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.system.faults.campaign import Blow, Record
 from tests.system.faults.clients import Answer
+from tests.system.faults.kinds import Cancel
 
 AFTER_S = 5.0
 """So long after a broker is back may it still slow down an answer."""
@@ -117,10 +118,11 @@ def _any_meets(blows: Iterable[Blow], answer: Answer) -> bool:
     return any(blow.at <= answer.at + answer.seconds and answer.at <= blow.over + AFTER_S for blow in blows)
 
 
-def _cancel_latencies(events: Iterable[dict[str, Any]], cancels: Sequence[tuple[str, float]]) -> list[float]:
+def _cancel_latencies(events: Iterable[dict[str, Any]], cancels: Sequence[Cancel]) -> list[float]:
     """Seconds from the answer to a cancel until the last process stopped that worked on the job."""
     stops: dict[str, list[float]] = {}
     for event in events:
         if event["event"] in STOPPED and "job_id" in event:
             stops.setdefault(event["job_id"], []).append(datetime.fromisoformat(event["timestamp"]).timestamp())
-    return [max(later) - at for job_id, at in cancels if (later := [stop for stop in stops.get(job_id, []) if stop >= at])]
+    found = [[stop - one.at for stop in stops.get(one.job_id, []) if one.at <= stop <= one.until] for one in cancels]
+    return [max(later) for later in found if later]

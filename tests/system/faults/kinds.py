@@ -54,6 +54,15 @@ class Running:
     pid: int
 
 
+@dataclass(frozen=True)
+class Cancel:
+    """A job that was cancelled, when that was answered, and until when nothing of it could begin again."""
+
+    job_id: str
+    at: float
+    until: float
+
+
 @dataclass
 class Scene:
     """Where a fault strikes, what chance decides there, and what is to be noted for the figures."""
@@ -65,8 +74,7 @@ class Scene:
     poison: Recipe
     hit: tuple[Running, ...] = ()
     """The chunks whose processes this fault ended."""
-    cancels: list[tuple[str, float]] = field(default_factory=list)
-    """Jobs that were cancelled for good, and when the answer came."""
+    cancels: list[Cancel] = field(default_factory=list)
     shutdowns_s: list[float] = field(default_factory=list)
     hints_lost: int = 0
     poisoned: list[str] = field(default_factory=list)
@@ -255,12 +263,12 @@ def cancelled(scene: Scene) -> Course:
     job_id, goes_on = scene.chance.choice(jobs), scene.chance.random() < 0.5
     taken: list[bool] = []
     yield errand(lambda: taken.append(scene.clients.cancel(job_id)))
-    at = time.time()
-    if goes_on and taken == [True]:
-        yield scene.seconds(0.0, 1.0)
-        yield errand(lambda: scene.clients.retry(job_id))
-    elif taken == [True]:
-        scene.cancels.append((job_id, at))
+    cancelled_at = time.time()
+    yield scene.seconds(1.0, 2.0)
+    if taken == [True]:
+        scene.cancels.append(Cancel(job_id, cancelled_at, time.time()))
+        if goes_on:
+            yield errand(lambda: scene.clients.retry(job_id))
 
 
 def cancelled_at_commit(scene: Scene) -> Course:
