@@ -57,7 +57,7 @@ class Record:
     claims_per_chunk: float
     recovery_s: tuple[float, ...]
     rows_per_s: float
-    rows_per_s_undisturbed: float
+    rows_per_s_undisturbed: float | None
     seconds: float
     worker_log: str
     api_log: str
@@ -156,10 +156,11 @@ def run(
     times: dict[str, str] = QUICK,
     pause_s: tuple[float, float] = PAUSE_S,
     at_once: int = AT_ONCE,
+    measure_pace: bool = True,
     tell: Tell = lambda line: None,
 ) -> Record:
     """A whole campaign in an empty folder, on the database that the title begins with, with these settings of the workers.
-    `pause_s` lies between two faults; `at_once` of them may hold at the same time."""
+    `pause_s` lies between two faults; `at_once` of them may hold at the same time. `measure_pace`: without faults first."""
     begun, database = time.monotonic(), title.partition(",")[0]
     with arena(database, folder, times) as made:
         recipes, poison = _recipes(made.stage)
@@ -168,7 +169,7 @@ def run(
         made.start_api()
         made.start_hosts()
         until(made.api_answers, "the API to answer")
-        quiet = _quiet_rows_per_s(made.stage, clients)
+        quiet = _quiet_rows_per_s(made.stage, clients) if measure_pace else None
         first = _moments(made.stage)[1]
         campaign = Campaign(scene, weighted(kinds, database), injections, pause_s, at_once, tell)
         _run(campaign, clients)
@@ -219,8 +220,13 @@ def _judge(scene: Scene) -> oracle.Verdict:
 
 
 def _found(stage: Stage, job_id: str) -> bool:
-    where = f"job_id = '{job_id}' AND row = {POISON_ROW} AND code = 'worker-died'"
-    return _number(stage, f"SELECT COUNT(*) FROM row_error WHERE {where}") == 1
+    """Also where the job was cancelled before."""
+    with stage.database.read() as connection:
+        asked = text(
+            "SELECT state = 'cancelled' OR EXISTS (SELECT * FROM row_error WHERE job_id = job.id AND row = :row"
+            " AND code = 'worker-died') FROM job WHERE id = :id"
+        )
+        return bool(connection.execute(asked, {"id": job_id, "row": POISON_ROW}).scalar_one())
 
 
 def _recipes(stage: Stage) -> tuple[list[Recipe], Recipe]:

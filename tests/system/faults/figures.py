@@ -18,7 +18,7 @@ Figures = dict[str, Any]
 
 
 def of(record: Record) -> Figures:
-    events, verdict = _events(record.worker_log), record.verdict
+    events, verdict, quiet = _events(record.worker_log), record.verdict, record.rows_per_s_undisturbed
     counted = Counter(str(event["event"]) for event in events)
     solos = sum(int(event["processes"]) for event in events if str(event["event"]).startswith("broker does not answer"))
     unsent = counted["hint not sent"] + len(re.findall(r'"event": "hint not sent"', record.api_log))
@@ -41,8 +41,8 @@ def of(record: Record) -> Figures:
         "claims a chunk": round(record.claims_per_chunk, 2),
         "time to recover, s": _spread(record.recovery_s),
         "rows/s with faults": round(record.rows_per_s),
-        "rows/s without": round(record.rows_per_s_undisturbed),
-        "with over without": round(record.rows_per_s / record.rows_per_s_undisturbed, 2),
+        "rows/s without": round(quiet) if quiet else None,
+        "with over without": round(record.rows_per_s / quiet, 2) if quiet else None,
         "hints lost with the broker": record.hints_lost,
         "hints that it did not take": unsent,
         "jobs hinted for by a dispatcher": record.jobs_hinted,
