@@ -180,15 +180,11 @@ class MissingExtra(NelboError):
 
 
 def problem_types() -> dict[str, type[NelboError]]:
-    """All errors by their code: what the API documents and what the client turns answers back into.
-
-    A class without a code of its own is told apart inside a program alone.
-    """
+    """All errors by their code: what the API documents and what the client turns answers back into."""
     found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
     todo = list(NelboError.__subclasses__())
     while todo:
         error = todo.pop()
-        if "code" in vars(error):
-            found[error.code] = error
+        found[error.code] = error
         todo += error.__subclasses__()
     return found

@@ -38,7 +38,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{_sqlite_copy(request)}"
     else:
-        with _postgresql_database(request.getfixturevalue("postgresql"), "template") as url:
+        with postgresql_database(request.getfixturevalue("postgresql"), "template") as url:
             yield url
 
 
@@ -48,7 +48,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
-        with _postgresql_database(request.getfixturevalue("postgresql"), "template1") as url:
+        with postgresql_database(request.getfixturevalue("postgresql"), "template1") as url:
             yield url
 
 
@@ -61,7 +61,7 @@ def sqlite_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def postgresql_url(postgresql: Postgres) -> Iterator[str]:
     """A fresh migrated PostgreSQL database, for tests of what SQLite has not."""
-    with _postgresql_database(postgresql, "template") as url:
+    with postgresql_database(postgresql, "template") as url:
         yield url
 
 
@@ -103,7 +103,8 @@ def _sqlite_copy(request: pytest.FixtureRequest) -> Path:
 
 
 @contextmanager
-def _postgresql_database(server: Postgres, template: str) -> Iterator[str]:
+def postgresql_database(server: Postgres, template: str) -> Iterator[str]:
+    """A copy of a database, gone at the end."""
     name = f"t{uuid.uuid4().hex}"
     server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:

@@ -56,10 +56,6 @@ def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)"
 
 
-class DatabaseAway(Unavailable):
-    """The database does not answer: whatever was under way is innocent of it."""
-
-
 class Database:
     """Connections to one database. Each process connects after it started: none survives a fork."""
 
@@ -121,11 +117,11 @@ class Database:
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError) as problem:
-            raise DatabaseAway(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
         except DBAPIError as problem:
             if not problem.connection_invalidated:
                 raise
-            raise DatabaseAway(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
 
     def _make_sqlite_file(self) -> None:
         path = Path(self._engine.url.database or "")

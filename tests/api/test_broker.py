@@ -72,26 +72,23 @@ def test_a_frozen_broker_costs_a_submission_nothing(tmp_path: Path, sqlite_url: 
             os.kill(pid, signal.SIGCONT)
 
 
-def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(
-    tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str
-) -> None:
+def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(tmp_path: Path, sqlite_url: str) -> None:
     speakers: set[str] = set()
     watching = True
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if watching and event == "socket.connect" and str(valkey.socket) in str(arguments):
+        if watching and event == "socket.connect" and str(fresh.socket) in str(arguments):
             speakers.add(threading.current_thread().name)
 
-    try:
-        with stage_with(broker_url, tmp_path, sqlite_url) as stage, valkey.client() as broker:
-            broker.ping()
-            sys.addaudithook(watch)  # There is no way to take one away.
-            job_id = stage.submit(**GENERATE)
-            stage.post(f"/v1/jobs/{job_id}:cancel")
-            stage.post(f"/v1/jobs/{job_id}:retry")
-            stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n")
-            until(lambda: broker.llen("nelbo:nelbo") == 3, "the hints arrive")
-    finally:
+    # One of its own, which nobody in this process is connected to yet.
+    with running_valkey() as fresh, stage_with(fresh.url, tmp_path, sqlite_url) as stage, fresh.client() as broker:
+        broker.ping()
+        sys.addaudithook(watch)  # There is no way to take one away.
+        job_id = stage.submit(**GENERATE)
+        stage.post(f"/v1/jobs/{job_id}:cancel")
+        stage.post(f"/v1/jobs/{job_id}:retry")
+        stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n")
+        until(lambda: broker.llen("nelbo:nelbo") == 3, "the hints arrive")
         watching = False
     assert speakers == {"hints"}
 

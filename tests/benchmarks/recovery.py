@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 
 from nelbo.jobs import GenerateRequest
 from nelbo.processes import HEALTHY_S, Child, Lifeline, end_all, keep_running
+from nelbo.settings import Settings
 from nelbo.store.session import connect
 from nelbo.store.tables import Chunk
 from tests.deadline import until
@@ -30,7 +31,7 @@ from tests.processes import alive, descendants
 from tests.servers import postgresql_commands, running_postgres, running_valkey
 from tests.worker.stage import Stage
 
-CHUNK_ROWS = 20_000
+CHUNK_ROWS = Settings().chunk_rows
 CHUNKS = 10_000
 
 

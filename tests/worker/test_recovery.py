@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,18 @@ from pydantic import SecretStr
 from nelbo.broker import make_app, send_hint
 from nelbo.engine import Engine, generate
 from nelbo.jobs import GenerateRequest, Job, ScoreRequest
-from nelbo.store import workers
+from nelbo.store import ledger, results, workers
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Valkey, running_valkey
 from tests.worker.host import chunks, computing, running_worker, start_worker
-from tests.worker.stage import Stage, table
+from tests.worker.stage import OWNER, Stage, table
+from worker import app
 
 ROWS, CHUNK = 40_000, 20_000
 """Chunks that take seconds, as the small artifact computes 16 rows at a time."""
+LONG = 1_000_000
+"""A chunk that takes half a minute and more."""
 
 
 @pytest.fixture
@@ -157,6 +161,32 @@ def test_sigterm_leaves_nothing_half_done(sqlite_stage: Stage) -> None:
         assert all(chunk.attempt == 0 for chunk in left if chunk.state == "queued"), left
     stage.work()
     assert_undisturbed(stage, job)
+
+
+def test_sigterm_in_the_middle_of_a_long_chunk_ends_the_worker_within_its_grace_time(sqlite_stage: Stage) -> None:
+    stage = sqlite_stage
+    job = submit(stage, rows=LONG, chunk_rows=LONG)
+    with running_worker(stage) as host:
+        until(lambda: computing(stage.database, job.id), "the chunk to be computed")
+        asked_at = time.monotonic()
+        host.process.send_signal(signal.SIGTERM)
+        assert host.process.wait(60) == 0
+        assert time.monotonic() - asked_at < app.STOP_S, "nothing had to be killed"
+    assert [(chunk.state, chunk.attempt) for chunk in chunks(stage.database, job.id)] == [("queued", 0)]
+    assert stage.job(job.id).state == "running"
+
+
+def test_a_cancel_frees_the_worker_in_the_middle_of_a_long_chunk(sqlite_stage: Stage) -> None:
+    stage = sqlite_stage
+    long = submit(stage, rows=LONG, chunk_rows=LONG)
+    with running_worker(stage) as host:
+        until(lambda: computing(stage.database, long.id), "the chunk to be computed")
+        ledger.cancel(stage.database, OWNER, long.id)
+        until(lambda: "lease lost" in host.log.read_text(), "the worker to stop between two batches", deadline_s=15)
+        small = submit(stage, rows=100, chunk_rows=100)
+        until(lambda: finished(stage, small), "another job to be done")
+    assert list(results.tables(stage.database, long.id)) == []
+    assert stage.job(long.id).state == "cancelled"
 
 
 @pytest.mark.parametrize("part", ["pool", "dispatcher"])

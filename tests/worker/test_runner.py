@@ -15,11 +15,12 @@ from sqlalchemy import Connection, text
 
 from nelbo import engine as engines
 from nelbo.engine import Engine
+from nelbo.errors import Unavailable
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
 from nelbo.storage import artifact_key, file_prefix
 from nelbo.store import catalog, files, ledger, results
 from nelbo.store.files import FileEntry
-from nelbo.store.session import Database, DatabaseAway
+from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, as_csv, table
@@ -208,7 +209,7 @@ class Blinking(Database):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        raise DatabaseAway("the database does not answer: it is being restarted")
+        raise Unavailable("the database does not answer: it is being restarted")
         yield
 
 
