@@ -138,7 +138,7 @@ def end_all(children: Sequence[Child], grace_s: float, hurry: threading.Event | 
 
 
 def my_name() -> str:
-    """A name that no other process has, had or will have: host, start of the machine and PID namespace, own start, id."""
+    """A name that no other process has, had or will have: host, where its id means something, own start, id."""
     place, started = _place(), _started_at(os.getpid())
     where = f"{socket.gethostname()}.{place}.{started}" if place and started else socket.gethostname()
     return f"{where}:{os.getpid()}"
@@ -154,9 +154,10 @@ def life(name: str) -> Life:
 
 @functools.cache
 def _place() -> str:
-    """This start of the machine and this PID namespace, in 8 letters: where process ids mean the same. Empty if not told."""
+    """This start of the machine, this PID namespace and this user, in 8 letters: where process ids mean the same and all
+    processes can be seen (/proc may hide those of other users). Empty if not told."""
     try:
-        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid") + str(os.getuid())
     except OSError:
         return ""
     return hashlib.sha256(told.encode()).hexdigest()[:8]

@@ -19,6 +19,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from nelbo.errors import InvalidInput, NotFound, Unavailable
 
 PIECE_BYTES = 2**20
+PUSHES = "pushes"
 
 
 def file_prefix(file_id: str) -> str:
@@ -38,6 +39,11 @@ def part_key(file_id: str, number: int) -> str:
 def artifact_key(version_id: str) -> str:
     """A pushed artifact as a zip (nelbo.artifact.pack)."""
     return f"artifacts/{version_id}.zip"
+
+
+def push_key(version_id: str) -> str:
+    """A pushed artifact until it is registered. Whatever is old here came to nothing."""
+    return f"{PUSHES}/{version_id}.zip"
 
 
 def open_storage(url: str) -> "Storage":
@@ -83,6 +89,13 @@ class Storage:
     def get(self, key: str) -> bytes:
         with _translated(key):
             return bytes(obstore.get(self._store, key).bytes())
+
+    def move(self, key: str, to: str) -> None:
+        """Give an object another key."""
+        with _translated(key):
+            obstore.rename(self._store, key, to)
+            if self._folder:
+                _sync(self._folder / to)
 
     def fetch(self, key: str, path: Path) -> None:
         """Copy an object to a local path."""

@@ -1,22 +1,25 @@
-"""What time does away with, in bounded batches: what the dead left, results that expired, stored bytes that nobody owns."""
+"""What time does away with, in bounded batches: what the dead left, results that expired, stored bytes of no use any more."""
 
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from nelbo.settings import Settings
-from nelbo.storage import Storage, artifact_key, file_prefix, open_storage
+from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, push_key
 from nelbo.store import expiry, files
 from nelbo.store.session import Database
 from worker import cache
 
 OLD_S = 24 * 3600.0
-"""Age at which an upload that never ended, bytes that nobody owns and a temporary folder are given up."""
+"""Age at which an upload that never ended, a push that was never registered and a temporary folder are given up."""
 READERS_S = 3600.0
 """What was deleted by its age is removed so much later: whoever was fetching it comes to the end."""
 BATCHES = 40
 """Of each sort in one tidying; the next one goes on."""
+AT_ONCE = 500
+"""Ids that one query is about."""
 DAY_S = 86_400.0
 
 
@@ -29,19 +32,20 @@ def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[s
         "jobs_expired": _aged(settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)),
         "chunks_purged": sum(_batches(lambda: expiry.purge(database, READERS_S))),
         "jobs_forgotten": _aged(settings.keep_deleted_days, lambda age_s: expiry.forget_jobs(database, age_s)),
-        "files_forgotten": _aged(settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)),
     }
     return {what: number for what, number in done.items() if number}
 
 
 def tidy_storage(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[str, int]:
-    """Remove stored bytes that nobody owns: of uploads whose receiver died, of pushes that were never registered, of what
-    was rejected or deleted. Ids tell when they were made, and nothing young is looked at: it may be about to be registered."""
+    """Remove the bytes of what was rejected or deleted, as an upload whose receiver died, and of pushes that came to nothing;
+    then what is left of such files in the database. Bytes that the database does not know stay: a folder or bucket
+    may be older than its database, or not be its alone."""
     storage = open_storage(settings.storage)
-    uploads, artifacts = (_old(storage.names(folder), old_s) for folder in ("files", "artifacts"))
     done = {
-        "uploads_removed": _remove(storage, uploads, lambda ids: expiry.unowned_files(database, ids), file_prefix),
-        "artifacts_removed": _remove(storage, artifacts, lambda ids: expiry.unowned_versions(database, ids), artifact_key),
+        "uploads_removed": _remove(storage, "files", file_prefix, partial(expiry.dead_files, database)),
+        "artifacts_removed": _remove(storage, "artifacts", artifact_key, partial(expiry.dead_versions, database)),
+        "pushes_removed": _remove(storage, PUSHES, push_key, lambda ids: {name for name in ids if _age_s(name) > old_s}),
+        "files_forgotten": _aged(settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)),
     }
     return {what: number for what, number in done.items() if number}
 
@@ -59,26 +63,20 @@ def _batches(batch: Callable[[], int]) -> Iterator[int]:
             return
 
 
-def _old(names: Sequence[str], old_s: float) -> list[str]:
-    """The ids among names that were made so long ago; what we did not name is not ours to remove."""
-    return [name for name in (PurePosixPath(name).stem for name in names) if _made_at(name) < time.time() - old_s]
-
-
-def _made_at(name: str) -> float:
-    """When an id was made, in seconds since the epoch (UUID version 7 begins with it in milliseconds)."""
+def _age_s(name: str) -> float:
+    """Seconds since an id was made, which is how it begins (UUID version 7); what we did not name has no age."""
     try:
         found = uuid.UUID(name)
     except ValueError:
-        return float("inf")
-    return (found.int >> 80) / 1_000 if found.version == 7 else float("inf")
+        return 0.0
+    return time.time() - (found.int >> 80) / 1_000 if found.version == 7 else 0.0
 
 
-def _remove(
-    storage: Storage, ids: Sequence[str], unowned: Callable[[Sequence[str]], set[str]], place: Callable[[str], str]
-) -> int:
-    removed = 0
-    for start in range(0, len(ids), 500):
-        for name in unowned(ids[start : start + 500]):
-            storage.delete(place(name))
+def _remove(storage: Storage, folder: str, key: Callable[[str], str], dead: Callable[[Sequence[str]], set[str]]) -> int:
+    """Remove those of a folder that are dead, and give their number."""
+    names, removed = [PurePosixPath(name).stem for name in storage.names(folder)], 0
+    for start in range(0, len(names), AT_ONCE):
+        for name in dead(names[start : start + AT_ONCE]):
+            storage.delete(key(name))
             removed += 1
     return removed

@@ -29,7 +29,7 @@ from nelbo.errors import (
     Unavailable,
 )
 from nelbo.jobs import new_id
-from nelbo.storage import artifact_key
+from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger
 
 MAX_MANIFEST_BYTES = 32 * 2**20
@@ -90,23 +90,24 @@ async def push_version(name: Name, request: Request, response: Response, service
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
-    key = artifact_key(version_id)
-    await uploads.receive(request, service.storage, key)
+    await uploads.receive(request, service.storage, push_key(version_id))
     crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id, key)
+    entry = await run_in_threadpool(_register, service, owner, name, version_id)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"
     return entry.view
 
 
-def _register(service: Service, owner: str, name: str, version_id: str, key: str) -> catalog.VersionEntry:
+def _register(service: Service, owner: str, name: str, version_id: str) -> catalog.VersionEntry:
+    key = push_key(version_id)
     try:
         text = _manifest_of(service, key)
         parse_manifest(text)
     except InvalidArtifact:
         service.storage.delete(key)
         raise
+    service.storage.move(key, artifact_key(version_id))
     manifest = Manifest.model_validate_json(text).model_dump(mode="json")
     return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id)
 

@@ -1,4 +1,4 @@
-"""What is old enough to go: results of jobs that ended long ago, what is left of deleted things, bytes that nobody owns.
+"""What is old enough to go: results of jobs that ended long ago, and what is left of deleted things.
 
 Each function does one bounded batch in a transaction of its own and says how much that was, so that nobody waits long for
 a lock. Any process may call any of them at any time: each statement names what may go, and looks again as it deletes.
@@ -48,14 +48,16 @@ def forget_files(db: Database, age_s: float, *, limit: int = 500) -> int:
     return _forget(db, File.id, (gone, ~select(Job.id).where(Job.file_id == File.id).exists()), limit)
 
 
-def unowned_files(db: Database, ids: Sequence[str]) -> set[str]:
-    """Those of which no stored byte is needed any more: nobody knows them, or they were rejected or deleted."""
-    return _unowned(db, ids, select(File.id).where(File.deleted_at.is_(None), File.state != "rejected"), File.id)
+def dead_files(db: Database, ids: Sequence[str]) -> set[str]:
+    """Those of which no stored byte is needed any more: they were rejected or deleted. Files that this database does not know
+    are none of its business: they may be another one's."""
+    return _found(db, select(File.id).where(File.id.in_(ids), or_(File.deleted_at.is_not(None), File.state == "rejected")))
 
 
-def unowned_versions(db: Database, ids: Sequence[str]) -> set[str]:
+def dead_versions(db: Database, ids: Sequence[str]) -> set[str]:
     """The same of the artifacts of versions."""
-    return _unowned(db, ids, select(Version.id).where(Version.deleted_at.is_(None), Version.state != "rejected"), Version.id)
+    dead = or_(Version.deleted_at.is_not(None), Version.state == "rejected")
+    return _found(db, select(Version.id).where(Version.id.in_(ids), dead))
 
 
 def _has_chunks() -> ColumnElement[bool]:
@@ -68,6 +70,6 @@ def _forget(db: Database, key: InstrumentedAttribute[str], old: tuple[ColumnElem
         return connection.execute(forget).rowcount
 
 
-def _unowned(db: Database, ids: Sequence[str], owned: Select[str], key: InstrumentedAttribute[str]) -> set[str]:
+def _found(db: Database, statement: Select[str]) -> set[str]:
     with db.read() as connection:
-        return set(ids) - set(connection.scalars(owned.where(key.in_(ids))))
+        return set(connection.scalars(statement))

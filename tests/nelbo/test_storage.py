@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.errors import InvalidInput, NotFound, Unavailable
-from nelbo.storage import Storage, artifact_key, file_prefix, open_storage, part_key, upload_key
+from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, part_key, push_key, upload_key
 
 
 @pytest.fixture
@@ -52,6 +52,27 @@ def test_an_object_is_fetched_or_read_in_the_places_that_matter(storage: Storage
         stream.seek(-4, io.SEEK_END)
         assert stream.read() == b"PAR1"
         assert stream.tell() == (tmp_path / "copy").stat().st_size
+
+
+def test_a_moved_object_is_under_its_new_key_alone(storage: Storage) -> None:
+    storage.put(push_key("1"), b"x")
+    storage.move(push_key("1"), artifact_key("1"))
+    assert storage.get(artifact_key("1")) == b"x"
+    assert storage.keys(f"{PUSHES}/") == []
+    with pytest.raises(NotFound):
+        storage.move(push_key("1"), artifact_key("1"))
+    assert storage.get(artifact_key("1")) == b"x"
+
+
+def test_names_are_what_lies_directly_below_a_folder(storage: Storage, folder: Path) -> None:
+    assert storage.names("files") == []
+    for key in (upload_key("1"), part_key("1", 0), upload_key("2"), artifact_key("1")):
+        storage.put(key, b"x")
+    (folder / "files" / "3").mkdir()
+    assert storage.names("files") == ["1", "2", "3"]
+    assert storage.names("artifacts") == ["1.zip"]
+    storage.delete(file_prefix("3"))
+    assert storage.names("files") == ["1", "2"]
 
 
 def test_keys_of_a_prefix_are_listed_and_deleted_and_no_others(storage: Storage) -> None:

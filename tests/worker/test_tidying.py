@@ -9,8 +9,8 @@ from sqlalchemy import update
 from nelbo.broker import make_app
 from nelbo.errors import Gone
 from nelbo.jobs import GenerateRequest, new_id
-from nelbo.storage import artifact_key, file_prefix, upload_key
-from nelbo.store import files, views
+from nelbo.storage import artifact_key, file_prefix, push_key, upload_key
+from nelbo.store import catalog, files, views
 from nelbo.store.session import connect, now
 from nelbo.store.tables import File, Job
 from tests.deadline import until
@@ -64,12 +64,20 @@ def test_an_upload_whose_receiver_died_is_rejected_and_its_bytes_go(stage: Stage
     assert tidying.tidy_storage(stage.database, stage.settings) == {}
 
 
-def test_what_nobody_knows_goes_when_it_is_old_and_what_is_not_ours_stays(stage: Stage) -> None:
-    young, version = new_id(), stage.version()
-    kept = [upload_key(young), artifact_key(young), artifact_key(version.id), "files/notes/README", "artifacts/other.zip"]
-    for key in [*kept, upload_key(OLD_ID), artifact_key(OLD_ID)]:
+def test_a_push_that_came_to_nothing_goes_when_it_is_old(stage: Stage) -> None:
+    young = push_key(new_id())
+    for key in (young, push_key(OLD_ID), "pushes/notes.txt"):
         stage.storage.put(key, b"x")
-    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "artifacts_removed": 1}
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"pushes_removed": 1}
+    assert stage.storage.keys("pushes/") == sorted([young, "pushes/notes.txt"])
+
+
+def test_what_the_database_does_not_know_is_none_of_its_business(stage: Stage) -> None:
+    """A storage may be older than its database, or not be its alone."""
+    kept = [upload_key(OLD_ID), artifact_key(OLD_ID), "files/notes/README", "artifacts/other.zip"]
+    for key in kept:
+        stage.storage.put(key, b"x")
+    assert tidying.tidy_storage(stage.database, stage.settings, old_s=-60.0) == {}
     assert sorted(stage.storage.keys("files/") + stage.storage.keys("artifacts/")) == sorted(kept)
 
 
@@ -79,15 +87,28 @@ def test_a_ready_file_and_a_registered_version_keep_their_bytes_however_old(stag
     assert tidying.tidy_storage(stage.database, stage.settings, old_s=-60.0) == {}
     assert stage.storage.keys("files/") + stage.storage.keys("artifacts/") == before
     files.delete_file(stage.database, OWNER, file.id)
-    assert tidying.tidy_storage(stage.database, stage.settings, old_s=-60.0) == {"uploads_removed": 1}
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1}
     assert stage.storage.keys("artifacts/") == [artifact_key(version.id)]
+    catalog.delete_model(stage.database, OWNER, "linear")
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"artifacts_removed": 1}
+    assert stage.storage.keys("artifacts/") == []
+
+
+def test_a_deleted_file_is_forgotten_when_its_bytes_are_gone(stage: Stage) -> None:
+    file_id = files.add_file(stage.database, OWNER, "a.csv", "csv").id
+    stage.storage.put(upload_key(file_id), b"a\n1\n")
+    files.delete_file(stage.database, OWNER, file_id)
+    with stage.database.write() as connection:
+        connection.execute(update(File).values(deleted_at=now() - 31 * DAY))
+    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "files_forgotten": 1}
+    assert stage.storage.keys("files/") == []
 
 
 def test_the_dispatcher_tidies_now_and_then_and_in_nobodys_way(stage: Stage) -> None:
-    stage.storage.put(upload_key(OLD_ID), b"x")
+    stage.storage.put(push_key(OLD_ID), b"x")
     dispatcher = Dispatcher(stage.settings, stage.database, make_app(stage.settings), "here:1")
     dispatcher.round()
-    until(lambda: not stage.storage.keys("files/"), "the orphan to be removed")
+    until(lambda: not stage.storage.keys("pushes/"), "the push to be removed")
     assert dispatcher.tidier is not None
     first = dispatcher.tidier
     dispatcher.round()

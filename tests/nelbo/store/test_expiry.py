@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select, text, update
 
 from nelbo.errors import Gone, NotFound
 from nelbo.jobs import GenerateRequest
-from nelbo.store import expiry, files, ledger, results, views
+from nelbo.store import catalog, expiry, files, ledger, results, views
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, File, Job
 from tests.nelbo.store.kit import (
@@ -205,13 +205,15 @@ def test_a_forgotten_jobs_key_can_be_used_again(database: Database) -> None:
     assert add_job(database, **key).id != first.id
 
 
-def test_bytes_are_owned_by_what_is_there_and_may_be_used(database: Database) -> None:
+def test_only_what_was_rejected_or_deleted_is_known_to_be_of_no_use(database: Database) -> None:
     states = {state: add_file(database, state) for state in ("receiving", "reading", "ready", "rejected")}
     deleted = add_file(database)
     files.delete_file(database, OWNER, deleted)
-    assert expiry.unowned_files(database, [*states.values(), deleted, "unknown"]) == {states["rejected"], deleted, "unknown"}
-    version = add_version(database)
-    assert expiry.unowned_versions(database, [version.id, "unknown"]) == {"unknown"}
+    assert expiry.dead_files(database, [*states.values(), deleted, "unknown"]) == {states["rejected"], deleted}
+    ready, removed = add_version(database), add_version(database, model="other")
+    rejected = catalog.add_version(database, OWNER, "third", {}, "d", state="rejected")
+    catalog.delete_model(database, OWNER, "other")
+    assert expiry.dead_versions(database, [ready.id, removed.id, rejected.id, "unknown"]) == {removed.id, rejected.id}
 
 
 def test_the_sweep_looks_at_what_is_old_alone(database: Database) -> None:
