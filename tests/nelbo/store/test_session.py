@@ -80,7 +80,7 @@ def test_a_database_with_the_right_schema_passes_the_check(database: Database) -
 
 def test_a_database_without_or_with_a_newer_schema_is_named(empty_database_url: str) -> None:
     database = connect(empty_database_url)
-    with pytest.raises(Unavailable, match="has schema none, this program needs 0001: run `nelbo migrate`"):
+    with pytest.raises(Unavailable, match=r"has schema none, this program needs \d{4}: run `nelbo migrate`"):
         database.check()
     database.migrate()
     with database.write() as connection:
