@@ -19,6 +19,7 @@ from tests.system.faults import figures
 from tests.system.faults.campaign import Record, run, weighted
 from tests.system.faults.kinds import KILLS, KINDS
 
+JSON = Path("build/faults.json")
 DATABASES = ("sqlite", "postgresql")
 DEFAULT_TIMES = {variable(name): str(Settings.model_fields[name].default) for name in ("lease_s", "renew_s", "sweep_s")}
 KILLED_APART_S = (3.0, 9.0)
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="decides which faults strike when (default: %(default)s)")
     parser.add_argument("--database", choices=[*DATABASES, "both"], default="both", help="default: %(default)s")
     parser.add_argument("--kind", action="append", help="kinds whose name contains this, and no others")
-    parser.add_argument("--json", type=Path, default=Path("faults.json"), help="file for the figures (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=JSON, help="file for the figures (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="the databases and logs, also where all holds")
     options = parser.parse_args()
     logs.configure("WARNING")
@@ -43,10 +44,12 @@ def main() -> None:
     records: list[Record] = []
     slow: dict[str, Any] = {"kinds": KILLS, "times": DEFAULT_TIMES, "pause_s": KILLED_APART_S, "at_once": 1}
     for database in databases:
-        records.append(campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given))
+        if rounds:
+            records.append(campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given))
         if options.kills:
             records.append(campaign(f"{database}, default", options.kills, **given, **slow))
         found = [(record.title, figures.of(record)) for record in records]
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(figures.document(found))
     print(figures.told(found))
     sys.exit(not all(record.verdict.holds for record in records))
