@@ -1,7 +1,6 @@
 """Whose turn it is: laws of the order in which chunks are claimed, and what looking for the next one costs."""
 
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +18,6 @@ Pick = Callable[[list[Claim]], int]
 ENDS: dict[str, Pick] = {
     "the oldest chunk ends first": lambda held: 0,
     "the newest chunk ends first": lambda held: len(held) - 1,
-    "chance decides": lambda held: random.Random(len(held)).randrange(len(held)),
 }
 
 
@@ -34,7 +32,7 @@ def order_of_claims(db: Database, held: list[Claim], claims: int, ends: Pick) ->
 
 @pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("owner", [OWNER, "other"])
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 4])
 def test_the_small_jobs_last_chunk_is_among_the_next_two_claims_a_worker(
     database: Database, workers: int, owner: str, ends: Pick
 ) -> None:
