@@ -9,10 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -33,7 +29,6 @@ POSTGRESQL_OPTIONS = {
 }
 READ_ONLY = "25006"
 """PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
-MIGRATIONS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x6E656C626F
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
 
@@ -89,6 +84,8 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the database to this program's schema. Safe to run from several processes at once."""
+        from nelbo.store import migration
+
         if self.dialect == "sqlite":
             self._make_sqlite_file()
         with self.write() as connection:
@@ -96,13 +93,15 @@ class Database:
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            command.upgrade(_alembic(connection), "head")
+            migration.upgrade(connection)
 
     def check(self) -> None:
         """Raise Unavailable unless the database answers and has exactly this program's schema."""
+        from nelbo.store import migration
+
         with self.read() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+            found = migration.found(connection)
+        wanted = migration.wanted()
         if found != wanted:
             raise Unavailable(f"the database has schema {found or 'none'}, this program needs {wanted}: run `nelbo migrate`")
 
@@ -196,13 +195,6 @@ def _postgresql(url: URL) -> Engine:
             context.is_disconnect = True
 
     return engine
-
-
-def _alembic(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
 
 
 def _reason(problem: Exception) -> str:

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Table, inspect
 
 from nelbo.errors import Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import session, views
+from nelbo.store import migration, views
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
@@ -70,7 +69,7 @@ def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(e
     if database.dialect == "sqlite":
         database._make_sqlite_file()
     with database.write() as connection:
-        command.upgrade(session._alembic(connection), "0001")
+        migration.upgrade(connection, "0001")
         for statement in OLD.split(";\n"):
             connection.exec_driver_sql(statement)
     with pytest.raises(Unavailable, match="has schema 0001"):
