@@ -48,9 +48,9 @@ def main() -> None:
             records.append(campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given))
         if options.kills:
             records.append(campaign(f"{database}, default", options.kills, **given, **slow))
-        found = [(record.title, figures.of(record)) for record in records]
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(figures.document(found))
+    found = [(record.title, figures.of(record)) for record in records]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(figures.document(found))
     print(figures.told(found))
     sys.exit(not all(record.verdict.holds for record in records))
 

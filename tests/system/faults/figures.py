@@ -24,11 +24,10 @@ def of(record: Record) -> Figures:
     counted = Counter(str(event["event"]) for event in events)
     solos = sum(int(event["processes"]) for event in events if str(event["event"]).startswith("broker does not answer"))
     unsent = counted["hint not sent"] + len(re.findall(r'"event": "hint not sent"', record.api_log))
-    injections = len(record.blows)
     return {
         "seed": record.seed,
         "seconds": round(record.seconds),
-        "injections": injections,
+        "injections": len(record.blows),
         "by kind": dict(sorted(Counter(blow.kind.name for blow in record.blows).items())),
         "jobs": verdict.jobs,
         "rows accepted": verdict.accepted,
@@ -37,7 +36,6 @@ def of(record: Record) -> Figures:
         "rows lost": verdict.lost,
         "rows duplicated": verdict.duplicated,
         "laws broken": list(verdict.broken),
-        "at most, a fault (95 %)": round(3 / injections, 4) if injections else None,
         "stale commits refused": counted["commit refused"],
         "chunks dropped as the lease was over": counted["lease lost"],
         "claims a chunk": round(record.claims_per_chunk, 2),
@@ -74,6 +72,12 @@ def told(found: Sequence[tuple[str, Figures]]) -> str:
             lines += [_line(f"  {key}", [value.get(key, "") for value in inner]) for key in keys]
         elif name != "laws broken":
             lines.append(_line(name, values))
+    n, accepted, lost, doubled = (
+        sum(figures[name] for _, figures in found) for name in ("injections", "rows accepted", "rows lost", "rows duplicated")
+    )
+    lines.append(f"{n:,} faults, {accepted:,} rows accepted: {lost:,} lost, {doubled:,} duplicated.")
+    if n and not lost + doubled:
+        lines.append(f"None in {n:,} means, with 95 % confidence, that a fault does harm at most {3 / n:.2%} of the times.")
     lines += [f"BROKEN ({title}): {words}" for title, figures in found for words in figures["laws broken"]]
     return "\n".join(lines)
 
