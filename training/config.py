@@ -15,17 +15,19 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: Annotated[float, Field(gt=0, description="AdamW's step size at its highest")] = 3e-3
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")] = 0.1
     epochs: Annotated[int, Field(gt=0, description="passes over the training rows, at most")] = 16
-    min_steps: Annotated[int, Field(gt=0, description="gradient steps at least, however few the rows")] = 600
+    min_steps: Annotated[int, Field(gt=0, description="gradient steps at least; small tables take fewer")] = 1_600
     max_steps: Annotated[int, Field(gt=0, description="gradient steps at most, however many the rows")] = 4_000
-    patience: Annotated[int, Field(gt=0, description="checks of the held-out rows without a gain before training stops")] = 5
+    slack: Annotated[float, Field(ge=0, description="nats a column above the best held-out nelbo that stop nothing")] = 0.02
+    patience: Annotated[int, Field(gt=0, description="checks of the held-out rows beyond the slack before training stops")] = 5
     auxiliary: Annotated[float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")] = 0.5
     hidden_rows: Annotated[float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")] = 0.25
-    noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 4
+    noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 2
     held_out: Annotated[
         float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")
     ] = 0.1
+    rare: Annotated[int, Field(ge=1, description="a value or category that fewer rows hold is never generated")] = 5
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
     threads: Annotated[int, Field(gt=0, description="threads of torch; the same number gives the same bytes")] = 2

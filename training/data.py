@@ -112,9 +112,9 @@ def read(
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
-    """`held_out` of the rows to stop on and as many to calibrate; small tables calibrate across folds and keep none back."""
+    """`held_out` of the rows to stop on (up to 2,000) and to calibrate (up to 10,000); small tables calibrate across folds."""
     order = np.random.default_rng([seed, 3]).permutation(n)
-    stop = max(2, round(n * held_out))
+    stop = max(2, min(round(n * held_out), 2_000))
     calibrate = 0 if n < CROSS_BELOW else min(round(n * held_out), 10_000)
     return Split(np.sort(order[stop + calibrate :]), np.sort(order[:stop]), np.sort(order[stop : stop + calibrate]))
 

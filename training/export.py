@@ -79,10 +79,11 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
     x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
     with torch.no_grad():
         logits = vae.decoder(torch.from_numpy(z), x)
-    p = torch.softmax(torch.where(vae.likelihoods.generated[:, None, :], logits, -torch.inf), -1).double()
-    upto, at = p.cumsum(-1), x.T[:, :, None]
-    high = upto.gather(-1, at)[:, :, 0].T.numpy()
-    low = high - p.gather(-1, at)[:, :, 0].T.numpy()
+    high, low = np.empty((manifest.batch, d)), np.empty((manifest.batch, d))
+    for j, (scores, drawn) in enumerate(zip(logits, vae.likelihoods.generated.split(vae.decoder.sizes), strict=True)):
+        upto = torch.softmax(torch.where(drawn, scores, -torch.inf), -1).double().cumsum(-1)
+        between = torch.nn.functional.pad(upto, (1, 0))
+        low[:, j], high[:, j] = (between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1))
     u = u_x[:, :d]
     off = np.maximum(low - u, u - high).max()
     if off > TOLERANCE:

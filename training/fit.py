@@ -12,20 +12,14 @@ from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, Split
 from training.likelihoods import Likelihoods
-from training.model import (
-    Auxiliary,
-    Decoder,
-    Encoder,
-    Size,
-    log_normal,
-    negative_elbo,
-    noise_points,
-    smooth_start,
-)
-from training.prior import MAX_FIT_ROWS, Mixture, StandardNormal, fit_mixture
+from training.model import Auxiliary, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
+from training.prior import Mixture, StandardNormal, condense
 
 AVERAGE_EVERY = 5
 """Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is kept."""
+
+MOST_PASSES = 60
+"""Small tables are passed over so often at most, unless 400 steps take more."""
 
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
@@ -39,10 +33,9 @@ class VAE(nn.Module):
     def __init__(self, likelihoods: Likelihoods, size: Size, points: int, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        d, k, ordinal = len(likelihoods.columns), likelihoods.codes, likelihoods.number_at
         self.likelihoods = likelihoods
-        self.encoder = Encoder(smooth_start(d, k, size.encoder, ordinal), size.latent)
-        self.decoder = Decoder(smooth_start(d, k, size.decoder, ordinal), size.latent)
+        self.encoder = Encoder(likelihoods.sizes, size, likelihoods.number_at)
+        self.decoder = Decoder(likelihoods.sizes, size, likelihoods.number_at, likelihoods.even)
         self.prior: StandardNormal | Mixture = StandardNormal()
         self.register_buffer("eps", noise_points(points, size.latent, seed))
 
@@ -54,15 +47,8 @@ class VAE(nn.Module):
         seen = codes if seen is None else seen
         mu, log_var = self.encoder(seen)
         z = mu + torch.exp(0.5 * log_var) * eps
-        log_p_x = self.log_likelihood(self.decoder(z.flatten(0, 1), seen), codes) + log_density
+        log_p_x = torch.stack([self.likelihoods.log_prob(self.decoder(point, seen), codes) for point in z]) + log_density
         return negative_elbo(log_normal(z, mu, log_var), self.prior.log_prob(z), log_p_x)
-
-    def log_likelihood(self, logits: Tensor, codes: Tensor) -> Tensor:
-        """log p(code) float[S, n, d] from logits [d, S·n, K] for codes int64[n, d]."""
-        points, d = logits.shape[1] // codes.shape[0], logits.shape[0]
-        index = codes.T.repeat(1, points)[:, :, None]
-        chosen = self.likelihoods.log_prob(logits).gather(-1, index)
-        return chosen.reshape(d, points, codes.shape[0]).permute(1, 2, 0)
 
     def score(self, codes: Tensor, log_density: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Terms float64[n, d] and KL float64[n] at the fixed noise points."""
@@ -92,7 +78,7 @@ Progress = Callable[[int, int, float], None]
 
 def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress) -> tuple[VAE, History]:
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
-    likelihoods = Likelihoods.fit(schema, rows.numbers[split.fit], rows.codes[split.fit])
+    likelihoods = Likelihoods.fit(schema, rows.numbers[split.fit], rows.codes[split.fit], config.rare)
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
     return fit(likelihoods, train, stop, config, seed, progress)
 
@@ -104,27 +90,30 @@ def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
 def fit(
     likelihoods: Likelihoods, train: Coded, stop: Coded, config: Config, seed: int, progress: Progress
 ) -> tuple[VAE, History]:
-    """Minimise the mean nelbo of the training rows; keep the weights that score the stop rows best; fit the prior.
+    """Minimise the mean nelbo of the training rows; keep weights that the stop rows agree with; fit the prior.
 
     The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0 to 1. A share of the rows
-    has random cells hidden (shown as `other`) from encoder and context, so that both cope with unknown and missing cells.
+    has random cells hidden from encoder and context, so that q(z | any subset of the cells) exists.
+
+    What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still easy to tell from real
+    ones: the last weights are kept whose held-out nelbo is within `slack` nats a column of the best.
     """
     codes, log_density = train
     n, d = codes.shape
-    size = Size.for_table(d, n)
+    size = Size.for_table(likelihoods.sizes)
     vae = VAE(likelihoods, size, config.noise_points, seed)
-    auxiliary = Auxiliary(d, likelihoods.codes, size.latent, size.decoder)
+    auxiliary = Auxiliary(likelihoods.sizes, size, likelihoods.even)
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_rows(n, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay))
     smooth = cast(VAE, average.module)
     history, best, waited = History(), math.inf, 0
     kept = _state(vae)
     for step, rows in enumerate(_batches(n, plan, generator), start=1):
         batch, density = codes[rows], log_density[rows]
-        seen = _hide(batch, likelihoods.other, config.hidden_rows, generator)
+        seen = _hide(batch, likelihoods.hidden, config.hidden_rows, generator)
         eps = torch.randn(1, len(rows), size.latent, generator=generator)
         terms, kl, factorised = _objective(vae, auxiliary, batch, seen, eps)
         loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
@@ -140,13 +129,13 @@ def fit(
             held_out = mean_nelbo(smooth, stop)
             history.add(step, step * plan.batch / n, float((terms.sum(1) + kl - density.sum(1)).mean().detach()), held_out)
             progress(step, plan.steps, held_out)
-            if held_out < best:
-                best, waited, kept = held_out, 0, _state(smooth)
+            if held_out < best + config.slack * d:
+                best, waited, kept = min(best, held_out), 0, _state(smooth)
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)
     vae.requires_grad_(False)
-    vae.prior = fit_mixture(_posterior_samples(vae, codes, generator), seed)
+    vae.prior = condense(*posteriors(vae, codes), seed)
     return vae, history
 
 
@@ -161,14 +150,20 @@ class Plan:
 
     @staticmethod
     def for_rows(n: int, config: Config) -> "Plan":
-        """Batches of about 1/50 of the rows (32 to 512); steps for `epochs` passes within the configured limits."""
-        batch = min(n, 2 ** int(min(9, max(5, math.log2(n / 50)))))
-        steps = min(config.max_steps, max(config.min_steps, config.epochs * n // batch))
+        """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the configured limits."""
+        batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
+        enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
+        steps = min(config.max_steps, max(enough, config.epochs * n // batch))
         return Plan(batch, steps, warm_up=max(1, steps // 8), every=max(1, steps // 30))
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
         return min(1.0, step / self.warm_up)
+
+    @property
+    def decay(self) -> float:
+        """Of the running mean of the weights, so that it looks back over about a tenth of all steps."""
+        return max(0.0, 1 - 10 * AVERAGE_EVERY / self.steps)
 
     def learning_rate(self, step: int) -> float:
         """Up over the first 50 steps, then down to 0 as a cosine."""
@@ -184,19 +179,32 @@ def nelbos(vae: VAE, rows: Coded) -> Tensor:
     """Nelbo float64[n] of rows, at the fixed noise points."""
     parts = []
     with torch.no_grad():
-        for codes, log_density in zip(rows[0].split(2_048), rows[1].split(2_048), strict=True):
+        for codes, log_density in zip(*(part.split(_rows_at_once(vae)) for part in rows), strict=True):
             terms, kl = vae.score(codes, log_density)
             parts.append(terms.sum(1) + kl)
     return torch.cat(parts)
+
+
+def posteriors(vae: VAE, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """mu, log_var float[n, L] of q(z|x) of rows."""
+    with torch.no_grad():
+        parts = [vae.encoder(part) for part in codes.split(_rows_at_once(vae))]
+    mu, log_var = (torch.cat(values) for values in zip(*parts, strict=True))
+    return mu, log_var
+
+
+def _rows_at_once(vae: VAE) -> int:
+    """Rows whose logits stay near 16 MiB."""
+    return max(16, min(2_048, 2**22 // sum(vae.likelihoods.sizes)))
 
 
 def _objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Terms [n, d], KL [n] and the factorised −log p(x|z) [n], at one noise point; densities inside codes are left out."""
     mu, log_var = vae.encoder(seen)
     z = mu + torch.exp(0.5 * log_var) * eps
-    log_p_x = vae.log_likelihood(vae.decoder(z[0], seen), codes)
+    log_p_x = vae.likelihoods.log_prob(vae.decoder(z[0], seen), codes)[None]
     terms, kl = negative_elbo(log_normal(z, mu, log_var), vae.prior.log_prob(z), log_p_x)
-    return terms, kl, -vae.log_likelihood(auxiliary(z[0]), codes)[0].sum(1)
+    return terms, kl, -vae.likelihoods.log_prob(auxiliary(z[0]), codes).sum(1)
 
 
 def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
@@ -209,20 +217,11 @@ def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]
         order = order[plan.batch :]
 
 
-def _hide(codes: Tensor, other: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Codes with cells replaced by `other`: in a share of the rows, each cell with a probability between 0 and 1/2."""
+def _hide(codes: Tensor, hidden: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Codes with cells replaced by `hidden`: in a share of the rows, each cell with a probability between 0 and 1/2."""
     n, d = codes.shape
     rate = 0.5 * torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < share)
-    return torch.where(torch.rand(n, d, generator=generator) < rate, other, codes)
-
-
-def _posterior_samples(vae: VAE, codes: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw of z from q(z|x) for each of up to MAX_FIT_ROWS training rows: a sample of the aggregate posterior."""
-    rows = torch.randperm(len(codes), generator=generator)[:MAX_FIT_ROWS]
-    with torch.no_grad():
-        parts = [vae.encoder(part) for part in codes[rows].split(4_096)]
-    mu, log_var = (torch.cat(values) for values in zip(*parts, strict=True))
-    return mu + torch.exp(0.5 * log_var) * torch.randn(mu.shape, generator=generator)
+    return torch.where(torch.rand(n, d, generator=generator) < rate, hidden, codes)
 
 
 def _state(vae: nn.Module) -> dict[str, Tensor]:

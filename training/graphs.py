@@ -1,33 +1,43 @@
 """The four ONNX graphs of a fitted VAE: score, posterior, prior and generate. Noise is data: no graph holds a random node.
 
-The score and the posterior are traced from the torch model itself, so that no formula stands twice. Sampling is a Scan over the
-columns, built node by node: torch never samples, and an unrolled export of it takes minutes on wide tables.
+They are built node by node from the torch modules' weights, each part named after the method that it repeats; export compares
+both on real rows. Exporters trace in minutes what is built here in a moment, and pad all columns to the widest.
 """
 
-import contextlib
-import io
-import logging
-import warnings
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from training.fit import VAE
 from training.likelihoods import MASKED, SUBBINS
-from training.nodes import OPSET, Nodes, values
+from training.model import LOG_TWO_PI, Encoder, Residual
+from training.nodes import Nodes, values
 from training.prior import Mixture
 
-BELOW_ONE = np.float32(1 - 2**-24)
+UNROLLED = 100
+"""Up to so many columns, each is a piece of graph of its own with its own number of codes. Wider tables are a Scan over padded
+weights, as thousands of nodes take long to load."""
+NEAR_ONE = np.float32(1 - 2**-18)
+"""Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is still reached."""
+SHARP = np.float32(1e4)
+"""Logits times this are the mode's: a softmax with nearly all mass at the largest."""
+EXACT = 1e-6
+"""Part of a value's last digit that is rounding, not value."""
+
+Arrays = Mapping[str, Sequence[NDArray[np.generic]]]
+Step = Callable[[Nodes, str, Mapping[str, str]], tuple[str, str]]
+"""From the running sum h and a column's weights and cells by name to the next h and the column's result."""
 
 
 def batch_for(vae: VAE) -> int:
     """Rows of the one fixed batch: a power of two from 16 to 256 whose activations stay near 16 MiB."""
-    d, k = len(vae.likelihoods.columns), vae.likelihoods.codes
-    bytes_per_row = 4 * len(vae.eps) * d * (2 * vae.decoder.hidden.shape[-1] + 2 * k)
+    d, codes = len(vae.likelihoods.columns), sum(vae.likelihoods.sizes)
+    bytes_per_row = 4 * len(vae.eps) * (codes + 4 * d * vae.decoder.hidden.shape[-1])
     return int(2 ** np.clip(np.floor(np.log2(2**24 / bytes_per_row)), 4, 8))
 
 
@@ -39,82 +49,57 @@ def draws_for(vae: VAE) -> dict[str, int]:
 
 def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
     """The graphs by name, for batches of exactly `batch` rows."""
-    traced = _trace(vae, batch)
     graphs = {
-        "score": _score(traced),
-        "posterior": _posterior(traced, vae, batch),
+        "score": _score(vae, batch),
+        "posterior": _posterior(vae, batch),
         "prior": _prior(vae, batch),
         "generate": _generate(vae, batch),
     }
     for model in graphs.values():
-        _strip(model)
         onnx.checker.check_model(model)
     return graphs
 
 
-class _Traced(nn.Module):
-    """What is traced: numbers float64[B, …], codes int64[B, …], observed bool[B, d] → nelbo, terms, kl, mu, sigma, x."""
-
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, numbers: Tensor, codes: Tensor, observed: Tensor) -> tuple[Tensor, ...]:
-        x, log_density = self.vae.likelihoods.encode(numbers, codes)
-        seen = torch.where(observed, x, self.vae.likelihoods.other)
-        mu, log_var = self.vae.encoder(seen)
-        terms, kl = self.vae.score(x, log_density, seen)
-        return terms.sum(1) + kl, terms, kl, mu, torch.exp(0.5 * log_var), x
-
-
-def _trace(vae: VAE, batch: int) -> onnx.ModelProto:
-    schema = vae.likelihoods.schema
-    example = (
-        torch.zeros(batch, len(schema.numbers), dtype=torch.float64),
-        torch.zeros(batch, len(schema.categoricals), dtype=torch.int64),
-        torch.ones(batch, len(schema.modelled), dtype=torch.bool),
-    )
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # torch's own exporter warns of its own internals
-        program = torch.onnx.export(
-            _Traced(vae).eval(),
-            example,
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            verbose=False,
-            input_names=["numbers", "codes", "observed"],
-            output_names=["nelbo", "terms", "kl", "mu", "sigma", "x"],
-        )
-    assert program is not None, "torch.onnx.export returns a program when dynamo is on"
-    return program.model_proto
+def _score(vae: VAE, batch: int) -> onnx.ModelProto:
+    """numbers, codes → nelbo float64[B], terms float64[B, d], kl float64[B]: VAE.score."""
+    nodes, points, d = Nodes(), len(vae.eps), len(vae.likelihoods.columns)
+    x, log_density = _encode(nodes, vae)
+    mu, log_var = _encoder(nodes, vae.encoder, x)
+    sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
+    eps = nodes.constant(np.repeat(vae.eps.numpy(), batch, axis=0))
+    many = nodes.constant([points, 1], "int64")
+    z = nodes("Add", nodes("Tile", mu, many), nodes("Mul", nodes("Tile", sigma, many), eps))
+    log_p_x = nodes("Cast", _log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
+    by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
+    terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, _axes(nodes, 0), keepdims=0), log_density))
+    of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
+    log_q = nodes("Sub", of_noise, _half_sum(nodes, log_var))
+    assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
+    log_p_z = nodes("Reshape", _mixture_log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
+    kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, _axes(nodes, 0), keepdims=0))
+    nodes.name(terms, "terms")
+    nodes.name(nodes("Cast", kl, to=TensorProto.DOUBLE), "kl")
+    nodes.name(nodes("Add", nodes("ReduceSum", "terms", _axes(nodes, 1), keepdims=0), "kl"), "nelbo")
+    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d]), "kl": ("float64", [batch])}
+    return nodes.model(_rows(vae, batch), outputs)
 
 
-def _score(traced: onnx.ModelProto) -> onnx.ModelProto:
-    """numbers, codes → nelbo, terms, kl: every cell is observed."""
-    model = onnx.utils.Extractor(traced).extract_model(["numbers", "codes", "observed"], ["nelbo", "terms", "kl"])
-    (observed,) = (value for value in model.graph.input if value.name == "observed")
-    shape = [size.dim_value for size in observed.type.tensor_type.shape.dim]
-    model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, dtype=np.bool_), "observed"))
-    model.graph.input.remove(observed)
-    return model
-
-
-def _posterior(traced: onnx.ModelProto, vae: VAE, batch: int) -> onnx.ModelProto:
+def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells) (its mean if mode), x codes."""
-    model = onnx.utils.Extractor(traced).extract_model(["numbers", "codes", "observed"], ["mu", "sigma", "x"])
-    latent, nodes = vae.eps.shape[1], Nodes("z_")
+    nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
+    x, _ = _encode(nodes, vae)
+    seen = nodes("Where", "observed", x, nodes.constant(vae.likelihoods.hidden.numpy()))
+    mu, log_var = _encoder(nodes, vae.encoder, seen)
+    sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
     noise = nodes("Where", "mode", nodes.constant(0, "float32"), _normals(nodes, "u", latent))
-    scaled = nodes("Add", "mu", nodes("Mul", "sigma", noise))
-    nodes.name(scaled, "z")
-    model.graph.node.extend(nodes.nodes)
-    model.graph.initializer.extend(nodes.constants)
-    model.graph.input.extend(values({"u": ("float64", [batch, draws_for(vae)["z"]]), "mode": ("bool", [1])}))
-    kept = [value for value in model.graph.output if value.name == "x"]
-    del model.graph.output[:]
-    model.graph.output.extend([*values({"z": ("float32", [batch, latent])}), *kept])
-    return model
+    nodes.name(nodes("Add", mu, nodes("Mul", sigma, noise)), "z")
+    nodes.name(x, "x")
+    inputs = _rows(vae, batch) | {
+        "observed": ("bool", [batch, d]),
+        "u": ("float64", [batch, draws_for(vae)["z"]]),
+        "mode": ("bool", [1]),
+    }
+    return nodes.model(inputs, {"z": ("float32", [batch, latent]), "x": ("int64", [batch, d])})
 
 
 def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
@@ -123,103 +108,232 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     latent, nodes = vae.eps.shape[1], Nodes()
     upto = np.cumsum(vae.prior.weight.double().numpy())
     pick = nodes.slice("u", 0, 1)
-    below = nodes("Cast", nodes("GreaterOrEqual", pick, nodes.constant(upto[None, :-1])), to=TensorProto.INT64)
-    component = nodes("ReduceSum", below, nodes.constant([1], "int64"), keepdims=0)
+    below = nodes("Cast", nodes("GreaterOrEqual", pick, nodes.constant(upto[None, :-1])), to=TensorProto.FLOAT)
+    component = nodes("Cast", nodes("ReduceSum", below, _axes(nodes, 1), keepdims=0), to=TensorProto.INT64)
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
-    factor = nodes("Gather", nodes.constant(vae.prior.factor.numpy()), component, axis=0)
-    column = nodes("Unsqueeze", _normals(nodes, "u", latent), nodes.constant([2], "int64"))
-    moved = nodes("Squeeze", nodes("MatMul", factor, column), nodes.constant([2], "int64"))
-    nodes.nodes.append(helper.make_node("Add", [mean, moved], ["z"]))
+    sigma = nodes("Gather", nodes.constant(vae.prior.variance.sqrt().numpy()), component, axis=0)
+    nodes.name(nodes("Add", mean, nodes("Mul", sigma, _normals(nodes, "u", latent))), "z")
     return nodes.model({"u": ("float64", [batch, draws_for(vae)["z"]])}, {"z": ("float32", [batch, latent])})
 
 
 def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     """z, x int64[B, d] codes, keep bool[B, d], u float64[B, draws x], mode → numbers, codes drawn from p(x|z), kept x given."""
-    schema, d, nodes = vae.likelihoods.schema, len(vae.likelihoods.columns), Nodes()
-    uniform = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
-    below_one = nodes("Min", uniform, nodes.constant(BELOW_ONE))
-    columns = [nodes("Transpose", name, perm=[1, 0]) for name in ("x", "keep", below_one)]
-    body, weights = _column_step(vae, batch)
-    _, drawn = nodes(
-        "Scan",
-        _decoder_start(nodes, vae),
-        *(nodes.constant(weight) for weight in weights.values()),
-        *columns,
-        outputs=2,
-        body=body,
-        num_scan_inputs=len(weights) + 3,
-    )
-    outputs: dict[str, tuple[str, list[int]]] = {}
-    for name, dtype, at in (
-        ("numbers", "float64", vae.likelihoods.number_at),
-        ("codes", "int64", vae.likelihoods.category_at),
-    ):
-        chosen = nodes("Gather", drawn, nodes.constant(np.array(at, dtype=np.int64)), axis=0)
-        cells = nodes("Transpose", chosen, perm=[1, 0])
-        made = _values_of_codes(nodes, cells, vae, d) if name == "numbers" and at else cells
-        if name == "numbers" and not at:
-            made = nodes("Cast", cells, to=TensorProto.DOUBLE)
-        nodes.name(made, name)
-        outputs[name] = (dtype, [batch, len(at)])
-    assert len(schema.modelled) == d
-    return nodes.model(
-        {
-            "z": ("float32", [batch, vae.eps.shape[1]]),
-            "x": ("int64", [batch, d]),
-            "keep": ("bool", [batch, d]),
-            "u": ("float64", [batch, draws_for(vae)["x"]]),
-            "mode": ("bool", [1]),
-        },
-        outputs,
-    )
+    likelihoods, nodes = vae.likelihoods, Nodes()
+    d = len(likelihoods.columns)
+    u = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
+    cells = {"x": "x", "keep": "keep", "u": nodes("Mul", u, nodes.constant(NEAR_ONE))}
+    sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
+    def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
+        p = step("Softmax", step("Mul", _logits(step, h, of), sharpness), axis=-1)
+        upto = step("MatMul", p, of["upto"])
+        below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], _axes(step, 1))), to=TensorProto.FLOAT)
+        drawn = step("Cast", step("ReduceSum", below, _axes(step, 1), keepdims=0), to=TensorProto.INT64)
+        code = step("Where", of["keep"], of["x"], drawn)
+        return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
-def _column_step(vae: VAE, batch: int) -> tuple[onnx.GraphProto, dict[str, NDArray[np.generic]]]:
-    """The Scan's body, one column: Decoder.logits, a draw by the inverse distribution function, and the sum h moved on."""
-    decoder, k = vae.decoder, vae.likelihoods.codes
-    width = decoder.hidden.shape[-1]
-    mask = torch.where(vae.likelihoods.generated, 0.0, MASKED)[:, None, :]
-    weights = {
-        "embedding": decoder.embedding.weight.numpy(),
-        "hidden": decoder.hidden.numpy(),
-        "hidden_bias": decoder.hidden_bias.numpy(),
-        "out": decoder.out.numpy(),
-        "out_bias": (decoder.out_bias + mask).numpy(),
+    never = np.where(likelihoods.generated.numpy(), 0, MASKED).astype(np.float32)
+    weights = _decoder_weights(vae, never) | {"upto": [np.triu(np.ones((k, k - 1), np.float32)) for k in _widths(vae)]}
+    drawn = _over_columns(nodes, draw, _decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
+    numbers, codes = (
+        nodes("Gather", drawn, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
+        for at in (likelihoods.number_at, likelihoods.category_at)
+    )
+    none = nodes("Cast", numbers, to=TensorProto.DOUBLE)
+    nodes.name(_values_of_codes(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
+    nodes.name(codes, "codes")
+    inputs = {
+        "z": ("float32", [batch, vae.eps.shape[1]]),
+        "x": ("int64", [batch, d]),
+        "keep": ("bool", [batch, d]),
+        "u": ("float64", [batch, draws_for(vae)["x"]]),
+        "mode": ("bool", [1]),
     }
-    step = Nodes("step_")
-    a = step("Relu", "h")
-    a = step("Add", a, step("Relu", step("Add", step("MatMul", a, "hidden"), "hidden_bias")))
-    p = step("Softmax", step("Add", step("MatMul", a, "out"), "out_bias"), axis=-1)
-    upto = step("CumSum", p, step.constant(1, "int64"))
-    total = step.slice(upto, k - 1, k)
-    reached = step("Mul", total, step("Unsqueeze", "column_u", step.constant([1], "int64")))
-    below = step("Cast", step("LessOrEqual", upto, reached), to=TensorProto.INT64)
-    drawn = step("ReduceSum", below, step.constant([1], "int64"), keepdims=0)
-    made = step("Where", "mode", step("ArgMax", p, axis=1, keepdims=0), drawn)
-    step.nodes.append(helper.make_node("Where", ["column_keep", "column_x", made], ["code"]))
-    step.nodes.append(helper.make_node("Add", ["h", step("Gather", "embedding", "code", axis=0)], ["h_next"]))
-    inputs: dict[str, tuple[str, list[int]]] = {"h": ("float32", [batch, width])}
-    inputs |= {name: ("float32", list(weight.shape[1:])) for name, weight in weights.items()}
-    inputs |= {"column_x": ("int64", [batch]), "column_keep": ("bool", [batch]), "column_u": ("float32", [batch])}
-    outputs = {"h_next": ("float32", [batch, width]), "code": ("int64", [batch])}
-    return helper.make_graph(step.nodes, "column", values(inputs), values(outputs), step.constants), weights
+    return nodes.model(inputs, _rows(vae, batch))
 
 
-def _decoder_start(nodes: Nodes, vae: VAE) -> str:
-    """Decoder.start: h float[B, H] from z."""
-    first, inner, last = vae.decoder.first, vae.decoder.deeper[0], vae.decoder.deeper[2]
-    linear = lambda x, layer: nodes(  # noqa: E731
-        "Add", nodes("MatMul", x, nodes.constant(layer.weight.T.numpy())), nodes.constant(layer.bias.numpy())
+def _rows(vae: VAE, batch: int) -> dict[str, tuple[str, list[int]]]:
+    """Encoded rows, as they come in and go out."""
+    number, category = len(vae.likelihoods.number_at), len(vae.likelihoods.category_at)
+    return {"numbers": ("float64", [batch, number]), "codes": ("int64", [batch, category])}
+
+
+def _encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
+    """Likelihoods.encode: x int64[B, d] codes and log p(x | code) float64[B, d] from numbers and codes."""
+    tables = vae.likelihoods
+    if not tables.number_at:
+        return "codes", nodes.constant(np.zeros((1, len(tables.columns))))
+    integral, one = nodes.constant(tables.integral.numpy()), nodes.constant(tables.integral.double().numpy())
+    x = nodes("Div", "numbers", nodes.constant(tables.step.numpy()))
+    x = nodes("Where", integral, nodes("Floor", x), x)
+    missing = nodes("IsNaN", x)
+    first, last = nodes.constant(tables.first.numpy()), nodes.constant(tables.last.numpy())
+    x = nodes("Where", missing, first, x)
+    cell = _cell(nodes, x, tables.edges.numpy())
+    known = nodes("Gather", nodes.constant(tables.cell_code.reshape(-1).numpy()), cell)
+    codes = nodes("Where", missing, nodes.constant(tables.missing_code.numpy()), known)
+    density = nodes("Gather", nodes.constant(tables.cell_log_density.reshape(-1).numpy()), cell)
+    zero = nodes.constant(0.0)
+    for beyond, rates in zip((nodes("Sub", first, x), nodes("Sub", x, last)), tables.rates.numpy().T, strict=True):
+        outside = nodes("Greater", beyond, zero)
+        distance = nodes("Where", outside, nodes("Sub", beyond, one), zero)
+        density = nodes("Sub", density, nodes("Mul", distance, nodes.constant(rates)))
+    density = nodes("Where", missing, zero, density)
+    if not tables.category_at:
+        return codes, density
+    order = nodes.constant(np.argsort(tables.number_at + tables.category_at))
+    none = nodes("Mul", nodes("Cast", "codes", to=TensorProto.DOUBLE), zero)
+    x = nodes("Gather", nodes("Concat", codes, "codes", axis=1), order, axis=1)
+    return x, nodes("Gather", nodes("Concat", density, none, axis=1), order, axis=1)
+
+
+def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
+    """Place of x float64[B, n] in flat tables of n rows: how many of its column's edges are not above it, by halving."""
+    n, width = edges.shape
+    levels = width.bit_length()
+    padded = np.full((n, 2**levels), np.inf)
+    padded[:, :width] = edges
+    flat = nodes.constant(padded.reshape(-1))
+    own, zero = np.arange(n, dtype=np.int64) * 2**levels, nodes.constant(0, "int64")
+    count = nodes("Mul", nodes("Cast", x, to=TensorProto.INT64), zero)
+    for half in (2**level for level in reversed(range(levels))):
+        edge = nodes("Gather", flat, nodes("Add", count, nodes.constant(own + half - 1)))
+        reached = nodes("LessOrEqual", edge, x)
+        count = nodes("Add", count, nodes("Where", reached, nodes.constant(half, "int64"), zero))
+    made: str = nodes("Add", count, nodes.constant(np.arange(n, dtype=np.int64) * (width + 1)))
+    return made
+
+
+def _encoder(nodes: Nodes, encoder: Encoder, seen: str) -> tuple[str, str]:
+    """Encoder.forward: mu, log_var float32[B, L] from codes int64[B, d]."""
+    embedding = encoder.embedding
+    d = len(embedding.start)
+    place = nodes("Add", seen, nodes.constant(embedding.start.numpy()))
+    h = nodes(
+        "ReduceSum", nodes("Gather", nodes.constant(embedding.weight.numpy()), place, axis=0), _axes(nodes, 1), keepdims=0
     )
-    added: str = nodes("Add", linear("z", first), linear(nodes("Relu", linear("z", inner)), last))
+    h = nodes("Mul", h, nodes.constant(1 / math.sqrt(d), "float32"))
+    for block in encoder.blocks:
+        assert isinstance(block, Residual)
+        norm, first, _, last = block.inner
+        h = nodes("Add", h, _linear(nodes, nodes("Relu", _linear(nodes, _norm(nodes, h, norm), first)), last))
+    both = _linear(nodes, _norm(nodes, h, encoder.norm), encoder.head)
+    latent = encoder.head.out_features // 2
+    bent = nodes("Tanh", nodes("Div", nodes.slice(both, latent, 2 * latent), nodes.constant(12, "float32")))
+    return nodes.slice(both, 0, latent), nodes("Mul", bent, nodes.constant(12, "float32"))
+
+
+def _log_prob(nodes: Nodes, vae: VAE, z: str, x: str, rows: int) -> str:
+    """log p(code | x_<j, z) float32[m, d] for z float32[m, L] and x int64[m, d]: Decoder.forward and Likelihoods.log_prob."""
+    likelihoods = vae.likelihoods
+
+    def step(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
+        log_p = step("LogSoftmax", _logits(step, h, of), axis=-1)
+        chosen = step("GatherElements", log_p, step("Unsqueeze", of["x"], _axes(step, 1)), axis=1)
+        return step("Add", h, step("Gather", of["embedding"], of["x"], axis=0)), step("Squeeze", chosen, _axes(step, 1))
+
+    never = np.zeros(sum(likelihoods.sizes), np.float32)
+    start = _decoder_start(nodes, vae, z)
+    learned = _over_columns(nodes, step, start, _decoder_weights(vae, never), {"x": x}, "float32", rows)
+    place = nodes("Add", x, nodes.constant(likelihoods.start.numpy()))
+    is_learned = nodes("Gather", nodes.constant(likelihoods.learned.numpy()), place)
+    learned = nodes("Where", is_learned, learned, nodes.constant(0, "float32"))
+    made: str = nodes("Add", learned, nodes("Gather", nodes.constant(likelihoods.log_mass.numpy()), place))
+    return made
+
+
+def _logits(step: Nodes, h: str, of: Mapping[str, str]) -> str:
+    """A column's logits float32[m, K] from h float32[m, H], as in Decoder.forward."""
+    a = step("Relu", h)
+    a = step("Add", a, step("Relu", step("Gemm", a, of["hidden"], of["hidden_bias"])))
+    made: str = step("Gemm", a, of["out"], of["out_bias"])
+    return made
+
+
+def _widths(vae: VAE) -> list[int]:
+    """Codes of each column as the graphs hold them: padded to the most where they are a Scan."""
+    sizes = list(vae.likelihoods.sizes)
+    return sizes if len(sizes) <= UNROLLED else [max(sizes)] * len(sizes)
+
+
+def _decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArray[np.generic]]]:
+    """The decoder's weights column by column, with `bias` float32[C] added to the logits."""
+    decoder, sizes = vae.decoder, list(vae.likelihoods.sizes)
+    rows = [size + 1 for size in sizes]
+    return {
+        "embedding": _padded(decoder.embedding.weight.split(rows), [width + 1 for width in _widths(vae)]),
+        "hidden": list(decoder.hidden.numpy()),
+        "hidden_bias": list(decoder.hidden_bias[:, 0].numpy()),
+        "out": [out.T.copy() for out in _padded(decoder.out.split(sizes), _widths(vae))],
+        "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), _widths(vae), MASKED),
+    }
+
+
+def _padded(parts: Sequence[Tensor], rows: Sequence[int], value: float = 0.0) -> list[NDArray[np.generic]]:
+    edges = [((0, size - len(part)), *[(0, 0)] * (part.ndim - 1)) for part, size in zip(parts, rows, strict=True)]
+    return [np.pad(part.numpy(), edge, constant_values=value) for part, edge in zip(parts, edges, strict=True)]
+
+
+def _over_columns(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
+    """`step` over the columns with their weights and cells ([m, d] each): the columns' results, [m, d]."""
+    d = len(weights["out"])
+    by_column = {name: nodes("Transpose", value, perm=[1, 0]) for name, value in cells.items()}
+    if d > UNROLLED:
+        return _scanned(nodes, step, h, weights, by_column, result, rows)
+    results = []
+    for j in range(d):
+        of = {name: nodes.constant(weight[j]) for name, weight in weights.items()}
+        of |= {name: nodes("Gather", value, nodes.constant(j, "int64"), axis=0) for name, value in by_column.items()}
+        h, made = step(nodes, h, of)
+        results.append(nodes("Unsqueeze", made, _axes(nodes, 1)))
+    joined: str = nodes("Concat", *results, axis=1)
+    return joined
+
+
+def _scanned(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
+    body = Nodes("step_")
+    h_next, made = step(body, "step_h", {name: f"step_{name}" for name in (*weights, *cells)})
+    body.name(h_next, "step_h_next")
+    body.name(made, "step_result")
+    stacked = {name: np.stack(weight) for name, weight in weights.items()}
+    width = stacked["hidden"].shape[-1]
+    kinds = {"x": "int64", "keep": "bool", "u": "float32"}
+    inputs: dict[str, tuple[str, list[int]]] = {"step_h": ("float32", [rows, width])}
+    inputs |= {f"step_{name}": ("float32", list(weight.shape[1:])) for name, weight in stacked.items()}
+    inputs |= {f"step_{name}": (kinds[name], [rows]) for name in cells}
+    outputs = {"step_h_next": ("float32", [rows, width]), "step_result": (result, [rows])}
+    graph = helper.make_graph(body.nodes, "column", values(inputs), values(outputs), body.constants)
+    scanned = (*(nodes.constant(weight) for weight in stacked.values()), *cells.values())
+    _, results = nodes("Scan", h, *scanned, outputs=2, body=graph, num_scan_inputs=len(scanned))
+    by_row: str = nodes("Transpose", results, perm=[1, 0])
+    return by_row
+
+
+def _decoder_start(nodes: Nodes, vae: VAE, z: str) -> str:
+    """Decoder.start: h float32[m, H] from z."""
+    inner, _, last = vae.decoder.deeper
+    added: str = nodes(
+        "Add", _linear(nodes, z, vae.decoder.first), _linear(nodes, nodes("Relu", _linear(nodes, z, inner)), last)
+    )
     return added
+
+
+def _mixture_log_prob(nodes: Nodes, prior: Mixture, z: str) -> str:
+    """Mixture.log_prob: float32[m] for z float32[m, L]."""
+    both = nodes("Concat", nodes("Mul", z, z), z, axis=1)
+    joint = nodes("Gemm", both, nodes.constant(prior.quadratic.T.numpy()), nodes.constant(prior.constant.numpy()))
+    top = nodes("ReduceMax", joint, _axes(nodes, 1), keepdims=1)
+    rest = nodes("ReduceSum", nodes("Exp", nodes("Sub", joint, top)), _axes(nodes, 1), keepdims=1)
+    made: str = nodes("Add", top, nodes("Log", rest))
+    return made
 
 
 def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code."""
-    fitted, n, k = vae.likelihoods.fitted_numbers, len(vae.likelihoods.fitted_numbers), vae.likelihoods.codes
+    tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
+    k = max(tables.sizes)
     knots = np.zeros((n, k, SUBBINS + 1))
-    for i, number in enumerate(fitted):
+    for i, number in enumerate(tables.fitted_numbers):
         knots[i, : number.known] = number.knots
     u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
     place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
@@ -230,9 +344,12 @@ def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     low = nodes("Gather", flat, at)
     high = nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
     value = nodes("Add", low, nodes("Mul", nodes("Sub", place, part), nodes("Sub", high, low)))
-    whole = nodes("Where", nodes.constant(vae.likelihoods.integral.numpy()), nodes("Floor", value), value)
-    scaled = nodes("Mul", whole, nodes.constant(vae.likelihoods.step.numpy()))
-    missing = nodes("Equal", cells, nodes.constant(vae.likelihoods.missing_code.numpy()))
+    digits = tables.decimals.numpy()
+    ten = nodes.constant(10.0 ** np.maximum(digits, 0))
+    cut = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
+    whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), cut, value)
+    scaled = nodes("Mul", whole, nodes.constant(tables.step.numpy()))
+    missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     made: str = nodes("Where", missing, nodes.constant(np.nan), scaled)
     return made
 
@@ -250,12 +367,24 @@ def _normals(nodes: Nodes, u: str, latent: int) -> str:
     return made
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what exporters write about where the code stands, and intermediate shapes."""
-    del model.graph.value_info[:], model.metadata_props[:], model.functions[:]
-    model.producer_name, model.producer_version, model.doc_string = "nelbo", "", ""
-    model.graph.name, model.graph.doc_string = "nelbo", ""
-    del model.graph.metadata_props[:]
-    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
-        part.doc_string = ""
-        del part.metadata_props[:]
+def _linear(nodes: Nodes, x: str, layer: nn.Module) -> str:
+    assert isinstance(layer, nn.Linear)
+    made: str = nodes("Gemm", x, nodes.constant(layer.weight.T.numpy()), nodes.constant(layer.bias.numpy()))
+    return made
+
+
+def _norm(nodes: Nodes, x: str, layer: nn.Module) -> str:
+    assert isinstance(layer, nn.LayerNorm)
+    weights = (nodes.constant(part.numpy()) for part in (layer.weight, layer.bias))
+    made: str = nodes("LayerNormalization", x, *weights, axis=-1, epsilon=layer.eps)
+    return made
+
+
+def _half_sum(nodes: Nodes, log_var: str) -> str:
+    half = nodes("ReduceSum", log_var, _axes(nodes, 1), keepdims=0)
+    made: str = nodes("Mul", half, nodes.constant(0.5, "float32"))
+    return made
+
+
+def _axes(nodes: Nodes, axis: int) -> str:
+    return nodes.constant([axis], "int64")

@@ -11,13 +11,14 @@ training rows have none. Codes stand in the order of the values, then `other`, t
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nelbo.schema import Column, Schema
 
@@ -29,6 +30,7 @@ ROWS_PER_ATOM = 20
 """A column with at most this many values, each met often, is made of atoms alone."""
 SUBBINS = 4
 """Equally probable parts of a bin with a uniform density each."""
+MAX_DECIMALS = 6
 MASKED = -1e9
 
 
@@ -47,6 +49,7 @@ class Number:
     """The likelihood of a number column: its cells in order, and for each code the knots of its quantile function.
 
     `step` is 0 for continuous columns; other columns count multiples of it. Values stand in units of the step.
+    A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do; -1: any.
     `tails` are the rates of the exponential tails to the left and to the right, `tail_log_density` their log-densities at
     distance 0 (given `other`), `gap_log_density` the one in the gaps.
     """
@@ -59,6 +62,7 @@ class Number:
     tails: tuple[float, float]
     tail_log_density: tuple[float, float]
     gap_log_density: float
+    decimals: int = -1
 
     @property
     def known(self) -> int:
@@ -95,7 +99,16 @@ def fit_number(values: Floats, column: Column) -> Number:
     else:
         is_atom = counts >= max(2.0, 0.5 * len(seen) / bins)
     codes = list(_codes(distinct, counts, is_atom, bins, integral=step > 0))
-    return _number(step, codes, distinct, missing=len(values) - len(seen))
+    fitted = _number(step, codes, distinct, missing=len(values) - len(seen))
+    return fitted if step else replace(fitted, decimals=_decimals(distinct))
+
+
+def _decimals(distinct: Floats) -> int:
+    """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else -1."""
+    for digits in range(MAX_DECIMALS + 1):
+        if np.array_equal(np.round(distinct, digits), distinct):
+            return digits
+    return -1
 
 
 @dataclass(frozen=True)
@@ -190,43 +203,50 @@ def _tail_scales(distinct: Floats) -> tuple[float, float]:
 
 
 class Likelihoods(nn.Module):
-    """All columns' likelihoods as tables, padded to the largest number of codes K; d columns in the schema's order.
+    """All columns' likelihoods as tables; d columns in the schema's order, C codes of all columns in one row.
 
-    Buffers `learned` bool[d, K] (codes whose probability the network gives), `log_mass` float[d, K] (log of the fixed masses,
-    or of what they leave to the learned ones), `generated` bool[d, K] (codes that may be drawn).
+    Buffers `start` int64[d] (where a column's codes begin among the C), `learned` bool[C] (codes whose probability the network
+    gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `generated` bool[C] (codes
+    that may be drawn), `other` and `hidden` int64[d] (the code of what is unknown; the one that stands for a cell not shown).
     """
 
+    start: Tensor
     learned: Tensor
     generated: Tensor
     log_mass: Tensor
     other: Tensor
+    hidden: Tensor
     edges: Tensor
     cell_code: Tensor
     cell_log_density: Tensor
     step: Tensor
     integral: Tensor
+    decimals: Tensor
     first: Tensor
     last: Tensor
     rates: Tensor
     missing_code: Tensor
 
-    def __init__(self, schema: Schema, numbers: Sequence[Number], categories: Sequence[Category]) -> None:
+    def __init__(self, schema: Schema, numbers: Sequence[Number], categories: Sequence[Category], rare: int) -> None:
         super().__init__()
         self.schema, self.fitted_numbers = schema, tuple(numbers)
         by_name: dict[str, Number | Category] = {}
         by_name.update(zip((c.name for c in schema.numbers), numbers, strict=True))
         by_name.update(zip((c.name for c in schema.categoricals), categories, strict=True))
         self.columns = tuple(by_name[column.name] for column in schema.modelled)
-        self.known = tuple(column.known for column in self.columns)
-        self.codes = max(self.known, default=0) + 2
+        self.sizes = tuple(column.known + 2 for column in self.columns)
+        """Codes of each column: the known ones, `other`, `missing`."""
         self.number_at = [i for i, c in enumerate(schema.modelled) if c in schema.numbers]
         self.category_at = [i for i, c in enumerate(schema.modelled) if c in schema.categoricals]
-        self._fill_masses()
+        self._fill_masses(rare)
         self._fill_cells()
 
     @classmethod
-    def fit(cls, schema: Schema, numbers: Floats, codes: Integers) -> Self:
-        """From encoded training rows: numbers float64[n, …], codes int64[n, …] as nelbo.encoding gives them."""
+    def fit(cls, schema: Schema, numbers: Floats, codes: Integers, rare: int = 1) -> Self:
+        """From encoded training rows: numbers float64[n, …], codes int64[n, …] as nelbo.encoding gives them.
+
+        Codes that fewer than `rare` rows hold are never drawn, unless a column has no others.
+        """
         return cls(
             schema,
             [fit_number(values, column) for values, column in zip(numbers.T, schema.numbers, strict=True)],
@@ -234,30 +254,18 @@ class Likelihoods(nn.Module):
                 _fit_category(values, len(column.categories))
                 for values, column in zip(codes.T, schema.categoricals, strict=True)
             ],
+            rare,
         )
 
-    def _fill_masses(self) -> None:
-        d = len(self.columns)
-        learned, generated = np.zeros((d, self.codes), bool), np.zeros((d, self.codes), bool)
-        log_mass = np.zeros((d, self.codes))
-        for j, column in enumerate(self.columns):
-            known, n = column.known, int(column.counts.sum()) + column.missing + getattr(column, "others", 0)
-            total = n + known + 1
-            other = ((column.counts == 1).sum() + 1 + getattr(column, "others", 0)) / total
-            fixed = {known: other} if column.missing else {known: other, known + 1: 1 / total}
-            if known == 0 and not column.missing:
-                fixed = {known: 1.0 - fixed[known + 1], known + 1: fixed[known + 1]}
-            learned[j, [k for k in range(known + 2) if k not in fixed]] = True
-            log_mass[j, learned[j]] = np.log(max(1 - sum(fixed.values()), 1e-12))
-            for code, mass in fixed.items():
-                log_mass[j, code] = np.log(mass)
-            generated[j] = learned[j]
-            if not learned[j].any():
-                generated[j, known + 1] = True
+    def _fill_masses(self, rare: int) -> None:
+        masses = [_masses(column, rare) for column in self.columns]
+        learned, generated, log_mass = (np.concatenate(parts) for parts in zip(*masses, strict=True))
+        self.register_buffer("start", torch.tensor(np.cumsum([0, *self.sizes[:-1]])))
         self.register_buffer("learned", torch.from_numpy(learned))
         self.register_buffer("generated", torch.from_numpy(generated))
         self.register_buffer("log_mass", torch.from_numpy(log_mass).float())
-        self.register_buffer("other", torch.tensor(self.known))
+        self.register_buffer("other", torch.tensor(self.sizes) - 2)
+        self.register_buffer("hidden", torch.tensor(self.sizes))
 
     def _fill_cells(self) -> None:
         """Flat tables over all number columns: where a cell begins, its code and its log-density."""
@@ -283,6 +291,7 @@ class Likelihoods(nn.Module):
             "first": first,
             "last": last,
             "rates": np.array([number.tails for number in numbers]).reshape(-1, 2),
+            "decimals": np.array([number.decimals for number in numbers], dtype=np.float64),
             "missing_code": np.array([number.known + 1 for number in numbers], dtype=np.int64),
         }
         for name, values in buffers.items():
@@ -298,7 +307,7 @@ class Likelihoods(nn.Module):
         x = torch.where(self.integral, torch.floor(x), x)
         missing = torch.isnan(x)
         x = torch.where(missing, self.first, x)
-        cell = (x[:, :, None] >= self.edges).sum(-1) + torch.arange(count) * self.cell_code.shape[1]
+        cell = torch.searchsorted(self.edges, x.T.contiguous(), right=True).T + torch.arange(count) * self.cell_code.shape[1]
         number_codes = torch.where(missing, self.missing_code, self.cell_code.reshape(-1)[cell])
         beyond_left, beyond_right = torch.relu(self.first - x), torch.relu(x - self.last)
         one = self.integral.to(torch.float64)
@@ -324,10 +333,38 @@ class Likelihoods(nn.Module):
                 parts = [_counted(atoms, "atom"), _counted(fitted.known - atoms, "bin"), "exponential tails"]
                 yield column.name, ", ".join(part for part in parts if part)
 
-    def log_prob(self, logits: Tensor) -> Tensor:
-        """log p(code | h) from logits [d, n, K]: softmax over the learned codes, fixed masses for the rest."""
-        masked = torch.where(self.learned[:, None, :], logits, MASKED)
-        return torch.where(self.learned[:, None, :], torch.log_softmax(masked, -1), 0.0) + self.log_mass[:, None, :]
+    @property
+    def even(self) -> Tensor:
+        """Logits float[C] to start from: equal for the codes to be learned, MASKED for the others; no gradient moves those."""
+        return torch.where(self.learned, 0.0, MASKED)
+
+    def log_prob(self, logits: Sequence[Tensor], codes: Tensor) -> Tensor:
+        """log p(code | h) float[m, d] for codes int64[m, d] from each column's logits float[m, K_j].
+
+        A softmax over the learned codes (the others' logits are MASKED, as in `even`), and fixed masses for the rest.
+        """
+        columns = zip(logits, codes.unbind(1), strict=True)
+        learned = torch.stack([-F.cross_entropy(scores, code, reduction="none") for scores, code in columns], 1)
+        flat = codes + self.start
+        return torch.where(self.learned[flat], learned, 0.0) + self.log_mass[flat]
+
+
+def _masses(column: Number | Category, rare: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Floats]:
+    """Which codes are learned, which may be drawn, and their log-masses, K each."""
+    known = column.known
+    others = column.others if isinstance(column, Category) else 0
+    total = int(column.counts.sum()) + column.missing + others + known + 1
+    other = ((column.counts == 1).sum() + 1 + others) / total
+    fixed = {known: other} if column.missing else {known: other, known + 1: 1 / total}
+    if known == 0 and not column.missing:
+        fixed = {known: 1.0 - fixed[known + 1], known + 1: fixed[known + 1]}
+    learned = np.array([code not in fixed for code in range(known + 2)])
+    log_mass = np.log([fixed.get(code, max(1 - sum(fixed.values()), 1e-12)) for code in range(known + 2)])
+    often = np.array([*(column.counts >= rare), False, column.missing >= rare])
+    generated = learned & often if (learned & often).any() else learned.copy()
+    if not learned.any():
+        generated[known + 1] = True
+    return learned, generated, log_mass
 
 
 def _counted(count: int, what: str) -> str:

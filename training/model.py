@@ -1,10 +1,10 @@
 """The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114): encoder q(z|x), decoder p(x|z), and its ELBO.
 
-Shapes: n rows, d columns, K codes (padded), L latent variables, H hidden units, S noise points.
+Shapes: n rows, d columns, K_j codes of column j, C of all columns, L latent variables, H hidden units, S noise points.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,31 +16,40 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of the networks, by rules from the number of columns and rows."""
+    """Sizes of the networks, by rules from the number of columns and their codes."""
 
     latent: int
     encoder: int
     decoder: int
 
     @staticmethod
-    def for_table(columns: int, rows: int) -> "Size":
-        """Wide tables get thinner networks, so that weights and time grow with the columns only; few rows a thin encoder."""
-        decoder = 128 if columns <= 40 else 64 if columns <= 300 else 32
-        return Size(latent=min(16, 2 * columns), encoder=min(128 if rows < 2_000 else 256, 2 * decoder), decoder=decoder)
+    def for_table(codes: Sequence[int]) -> "Size":
+        """The decoder is about twice as wide as a column has codes on average (a power of two from 32 to 128); wide tables get
+        the thinnest, so that weights and time grow with the columns only.
+        """
+        columns = len(codes)
+        fine = round(math.log2(2 * sum(codes) / columns)) if columns <= 300 else 5
+        return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=2 ** min(7, max(5, fine)))
 
 
 class CodeEmbedding(nn.Module):
-    """One vector of `width` for each code of each column: weight [d, K, width]."""
+    """One vector for each code of each column, and one more that stands for a hidden cell of it: weight [C + d, width]."""
 
-    def __init__(self, start: Tensor) -> None:
+    start: Tensor
+
+    def __init__(self, sizes: Sequence[int], width: int, ordinal: Collection[int]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(start)
+        rows = [size + 1 for size in sizes]
+        self.register_buffer("start", torch.tensor([0, *rows[:-1]]).cumsum(0))
+        self.weight = nn.Parameter(smooth_start(rows, width, ordinal))
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """codes int64[n, d] → float[d, n, width]"""
-        d, k, width = self.weight.shape
-        flat = codes.T + torch.arange(d)[:, None] * k
-        return F.embedding(flat, self.weight.reshape(d * k, width))
+    def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
+        """codes int64[n, d] → d times float[n, width]"""
+        return F.embedding((codes + self.start).T, self.weight).unbind(0)
+
+    def total(self, codes: Tensor) -> Tensor:
+        """Their sum over the columns, float[n, width]."""
+        return F.embedding_bag(codes + self.start, self.weight, mode="sum")
 
 
 class Residual(nn.Module):
@@ -57,18 +66,19 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """q(z|x) = N(mu(x), diag(exp(log_var(x)))): the sum of code embeddings through residual blocks."""
 
-    def __init__(self, start: Tensor, latent: int) -> None:
+    def __init__(self, sizes: Sequence[int], size: Size, ordinal: Collection[int]) -> None:
         super().__init__()
-        width = start.shape[-1]
-        self.embedding = CodeEmbedding(start)
-        self.blocks = nn.Sequential(Residual(width), Residual(width), nn.LayerNorm(width))
-        self.head = nn.Linear(width, 2 * latent)
+        width = size.encoder
+        self.embedding = CodeEmbedding(sizes, width, ordinal)
+        self.blocks = nn.Sequential(Residual(width), Residual(width))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 2 * size.latent)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """codes int64[n, d] → mu, log_var float[n, L]; log_var is kept within ±12 for float32."""
-        h = self.blocks(self.embedding(codes).sum(0) / math.sqrt(codes.shape[1]))
-        mu, log_var = self.head(h).chunk(2, -1)
+        h = self.blocks(self.embedding.total(codes) / math.sqrt(codes.shape[1]))
+        mu, log_var = self.head(self.norm(h)).chunk(2, -1)
         return mu, 12 * torch.tanh(log_var / 12)
 
 
@@ -76,68 +86,71 @@ class Decoder(nn.Module):
     """p(x|z) = Π_j p(x_j | x_<j, z), autoregressive over the columns' order (as NADE, Larochelle & Murray 2011).
 
     A running sum h starts from z and adds an embedding of each column's code; head j reads the sum before its own column.
-    One pass in training and scoring; a scan over columns in sampling.
+    `out` [C, H] and `out_bias` [C] hold the heads of all columns one after another, each as many rows as its column has codes.
     """
 
-    def __init__(self, start: Tensor, latent: int) -> None:
+    def __init__(self, sizes: Sequence[int], size: Size, ordinal: Collection[int], out_bias: Tensor) -> None:
         super().__init__()
-        d, k, width = start.shape
-        self.first = nn.Linear(latent, width)
-        self.deeper = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width))
-        self.embedding = CodeEmbedding(start)
+        d, width = len(sizes), size.decoder
+        self.sizes = list(sizes)
+        self.first = nn.Linear(size.latent, width)
+        self.deeper = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width))
+        self.embedding = CodeEmbedding(sizes, width, ordinal)
         self.hidden = nn.Parameter(torch.randn(d, width, width) / math.sqrt(width))
         self.hidden_bias = nn.Parameter(torch.zeros(d, 1, width))
-        self.out = nn.Parameter(_smooth(d, k, width).transpose(1, 2) / math.sqrt(width))
-        self.out_bias = nn.Parameter(torch.zeros(d, 1, k))
+        self.out = nn.Parameter(smooth_start(sizes, width, range(d)))
+        self.out_bias = nn.Parameter(out_bias.clone())
 
     def start(self, z: Tensor) -> Tensor:
         """z float[m, L] → h float[m, H] before the first column."""
         return self.first(z) + self.deeper(z)  # type: ignore[no-any-return]
 
-    def logits(self, h: Tensor) -> Tensor:
-        """h float[d, m, H] → logits float[d, m, K]"""
-        a = torch.relu(h)
-        a = a + torch.relu(torch.baddbmm(self.hidden_bias, a, self.hidden))
-        return torch.baddbmm(self.out_bias, a, self.out)
+    def forward(self, z: Tensor, codes: Tensor) -> list[Tensor]:
+        """Teacher-forced logits, d times float[m, K_j], for z float[m, L] and codes int64[m, d].
 
-    def forward(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Teacher-forced logits float[d, m, K] for z float[m, L], codes int64[n, d] with m a multiple of n (noise points)."""
-        seen = self.embedding(codes)
-        before = torch.cat([torch.zeros_like(seen[:1]), torch.cumsum(seen[:-1], 0)])
-        points = z.shape[0] // codes.shape[0]
-        return self.logits(self.start(z)[None] + before.repeat(1, points, 1))
+        Column after column, so that a column's arrays stay in the processor's cache.
+        """
+        h, logits = self.start(z), []
+        heads = zip(self.hidden, self.hidden_bias, self.out.split(self.sizes), self.out_bias.split(self.sizes), strict=True)
+        for (hidden, bias, out, out_bias), seen in zip(heads, self.embedding(codes), strict=True):
+            a = torch.relu(h)
+            a = a + torch.relu(torch.addmm(bias, a, hidden))
+            logits.append(F.linear(a, out, out_bias))
+            h = h + seen
+        return logits
 
 
 class Auxiliary(nn.Module):
     """A factorised decoder p(x_j | z), for training only: it keeps z informative beside an autoregressive decoder."""
 
-    def __init__(self, columns: int, codes: int, latent: int, width: int) -> None:
+    def __init__(self, sizes: Sequence[int], size: Size, out_bias: Tensor) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), Residual(width))
-        self.out = nn.Parameter(_smooth(columns, codes, width).transpose(1, 2) / math.sqrt(width))
-        self.out_bias = nn.Parameter(torch.zeros(columns, 1, codes))
+        self.sizes, width = list(sizes), size.encoder
+        self.body = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), Residual(width))
+        self.out = nn.Parameter(smooth_start(sizes, width, range(len(sizes))))
+        self.out_bias = nn.Parameter(out_bias.clone())
 
-    def forward(self, z: Tensor) -> Tensor:
-        h: Tensor = self.body(z)
-        return torch.baddbmm(self.out_bias, h.expand(self.out.shape[0], *h.shape), self.out)
-
-
-def smooth_start(columns: int, codes: int, width: int, ordinal: Sequence[int]) -> Tensor:
-    """First embeddings [d, K, width]: smooth in the rank for the columns in `ordinal`, independent for the others."""
-    start = torch.randn(columns, codes, width)
-    for j in ordinal:
-        start[j] = _smooth(1, codes, width)[0]
-    return start / math.sqrt(width)
+    def forward(self, z: Tensor) -> tuple[Tensor, ...]:
+        """z float[n, L] → logits, d times float[n, K_j]"""
+        return F.linear(self.body(z), self.out, self.out_bias).split(self.sizes, 1)  # type: ignore[no-any-return]
 
 
-def _smooth(columns: int, codes: int, width: int) -> Tensor:
-    """Random functions of a code's rank: cosines (DCT basis) with amplitudes falling as 1/frequency, unit variance."""
+def smooth_start(sizes: Sequence[int], width: int, ordinal: Collection[int]) -> Tensor:
+    """First weights of each code of each column, [ΣK_j, width]: smooth in the rank for the columns in `ordinal`.
+
+    Smooth means random functions of the rank: cosines (DCT basis) with amplitudes that fall as 1/frequency.
+    """
+    parts = [_smooth(size, width) if j in ordinal else torch.randn(size, width) for j, size in enumerate(sizes)]
+    return torch.cat(parts) / math.sqrt(width)
+
+
+def _smooth(codes: int, width: int) -> Tensor:
     frequencies = min(codes, 32)
     rank = (torch.arange(codes) + 0.5) / codes
     basis = torch.cos(math.pi * rank[:, None] * torch.arange(frequencies))
     amplitude = 1.0 / (1.0 + torch.arange(frequencies))
     basis = basis * amplitude / amplitude.square().sum().sqrt()
-    return basis @ torch.randn(columns, frequencies, width)
+    return basis @ torch.randn(frequencies, width)
 
 
 def log_normal(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Priors p(z): the standard normal that training starts from, and a Gaussian mixture fitted to the aggregate posterior.
+"""Priors p(z): the standard normal that training starts from, and the aggregate posterior, condensed to a mixture.
 
 log p(x) ≥ E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) holds for any fixed prior, so the prior may be chosen once q is trained; the
 average of q(z|x) over the training rows makes the bound tightest (Hoffman & Johnson 2016, "ELBO surgery").
@@ -6,14 +6,15 @@ average of q(z|x) over the training rows makes the bound tightest (Hoffman & Joh
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
+from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from training.model import LOG_TWO_PI, log_normal
 
-MAX_FIT_ROWS = 20_000
+MOST_COMPONENTS = 1_024
+ROWS_PER_COMPONENT = 8
+"""At least so many rows share a component on average, so that none stands for a single row."""
 
 
 class StandardNormal(nn.Module):
@@ -26,39 +27,53 @@ class StandardNormal(nn.Module):
 
 
 class Mixture(nn.Module):
-    """A mixture of C Gaussians with full covariances: `weight` [C], `mean` [C, L], `factor` [C, L, L] (lower Cholesky)."""
+    """A mixture of C Gaussians with diagonal covariances: `weight` [C], `mean` [C, L], `variance` [C, L].
+
+    Its log-density is a logsumexp of `quadratic` · (z², z) + `constant`: one matrix product for all components.
+    """
 
     weight: Tensor
     mean: Tensor
-    factor: Tensor
-    whiten: Tensor
-    offset: Tensor
+    variance: Tensor
+    quadratic: Tensor
     constant: Tensor
 
-    def __init__(self, weight: NDArray[np.float64], mean: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
+    def __init__(self, weight: Tensor, mean: Tensor, variance: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.from_numpy(weight).float())
-        self.register_buffer("mean", torch.from_numpy(mean).float())
-        self.register_buffer("factor", torch.from_numpy(factor).float())
-        inverse = np.linalg.inv(factor)
-        constant = np.log(weight) - np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1) - 0.5 * mean.shape[1] * LOG_TWO_PI
-        self.register_buffer("whiten", torch.from_numpy(inverse).float())
-        self.register_buffer("offset", torch.from_numpy(-np.einsum("cij,cj->ci", inverse, mean)).float())
-        self.register_buffer("constant", torch.from_numpy(constant).float())
+        norm = mean.square() / variance + variance.log() + LOG_TWO_PI
+        buffers = {
+            "weight": weight,
+            "mean": mean,
+            "variance": variance,
+            "quadratic": torch.cat([-0.5 / variance, mean / variance], 1),
+            "constant": weight.log() - 0.5 * norm.sum(1),
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values.float())
 
     def log_prob(self, z: Tensor) -> Tensor:
         """z float[…, L] → float[…]"""
-        components, latent = self.mean.shape
-        white = z @ self.whiten.reshape(components * latent, latent).T + self.offset.reshape(-1)
-        distance = white.reshape(*z.shape[:-1], components, latent).square().sum(-1)
-        return torch.logsumexp(self.constant - 0.5 * distance, -1)
+        return torch.logsumexp(torch.cat([z.square(), z], -1) @ self.quadratic.T + self.constant, -1)
 
 
-def fit_mixture(z: Tensor, seed: int) -> Mixture:
-    """A mixture fitted by EM to samples z float[n, L] of the aggregate posterior, about 200 rows a component, 32 at most."""
-    rows = z[:MAX_FIT_ROWS].double().numpy()
-    components = int(np.clip(len(rows) // 200, 1, 32))
-    fitted = GaussianMixture(components, reg_covar=1e-3, max_iter=60, tol=1e-3, init_params="k-means++", random_state=seed)
-    with threadpool_limits(1):  # matrices this small are slower on several threads
-        fitted.fit(rows)
-    return Mixture(fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_))
+def condense(mu: Tensor, log_var: Tensor, seed: int) -> Mixture:
+    """The average of the n posteriors N(mu, diag(exp(log_var))), both float[n, L], with rows that lie together merged.
+
+    Rows are clustered by their means (Sculley 2010); a cluster's Gaussian has the mean and the variances of the mixture of its
+    rows' posteriors, so the first two moments of the whole are exact.
+    """
+    n = len(mu)
+    components = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
+    clustering = MiniBatchKMeans(components, batch_size=4_096, n_init=1, max_iter=30, random_state=seed)
+    with threadpool_limits(1):  # another number of threads would add in another order
+        cluster = torch.from_numpy(clustering.fit(mu.numpy()).labels_).long()
+    rows = torch.bincount(cluster, minlength=components).double()
+    kept = rows > 0
+
+    def mean_of(values: Tensor) -> Tensor:
+        return torch.zeros(components, mu.shape[1]).double().index_add_(0, cluster, values)[kept] / rows[kept, None]
+
+    mu, var = mu.double(), log_var.double().exp()
+    mean = mean_of(mu)
+    variance = (mean_of(var + mu.square()) - mean.square()).clamp_min(1e-6)
+    return Mixture(rows[kept] / n, mean, variance)

@@ -14,6 +14,7 @@ from tests.training.tables import KINDS, QUICK, made
 from training.data import Training
 from training.export import check, export
 from training.fit import VAE, coded, fit_rows
+from training.graphs import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
 
@@ -93,11 +94,11 @@ def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty_in_mode(e
             assert before is None or before == after
 
 
-def test_the_number_of_nodes_does_not_grow_with_the_columns(tmp_path: Path, mixed: Exported) -> None:
+def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None:
     _, _, wide = _export("many columns", tmp_path)
+    assert len(wide.manifest.order) > UNROLLED
     for name in wide.manifest.graphs:
-        few, many = (sum(1 for _ in _nodes(onnx.load(engine.artifact.graph(name)).graph)) for engine in (mixed[2], wide))
-        assert many <= few + 10
+        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 200
 
 
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:

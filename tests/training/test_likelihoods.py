@@ -41,15 +41,21 @@ def log_p(likelihoods: Likelihoods, values: NDArray[np.float64]) -> tuple[NDArra
     """Codes and log p(x) of values under even logits."""
     numbers = torch.from_numpy(np.asarray(values, dtype=np.float64)[:, None])
     codes, density = likelihoods.encode(numbers, torch.zeros(len(values), 0, dtype=torch.int64))
-    log_mass = likelihoods.log_prob(torch.zeros(1, len(values), likelihoods.codes)).gather(-1, codes.T[:, :, None])[0, :, 0]
+    log_mass = likelihoods.log_prob([likelihoods.even.expand(len(values), -1)], codes)[:, 0]
     return codes[:, 0].numpy(), (log_mass + density[:, 0]).numpy()
+
+
+def masses(likelihoods: Likelihoods) -> NDArray[np.float64]:
+    """The probability of each code of the first column under some logits."""
+    (size,) = likelihoods.sizes
+    logits = likelihoods.even + torch.randn(size)
+    return likelihoods.log_prob([logits.expand(size, -1)], torch.arange(size)[:, None]).exp()[:, 0].numpy()
 
 
 @every_column
 def test_the_masses_of_the_codes_sum_to_one(name: str) -> None:
     likelihoods, _ = fitted(name)
-    used = likelihoods.log_prob(torch.randn(1, 5, likelihoods.codes))[0, :, : likelihoods.known[0] + 2]
-    np.testing.assert_allclose(used.exp().sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(masses(likelihoods).sum(), 1, atol=1e-5)
 
 
 @every_column
@@ -139,9 +145,28 @@ def test_other_has_the_good_turing_mass_and_missing_is_never_drawn_if_never_seen
     codes = np.array([0] * 6 + [1] * 3 + [2])[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((10, 0)), codes)
     n, known, singletons = 10, 3, 1
-    masses = likelihoods.log_prob(torch.randn(1, 1, 5)).exp()[0, 0]
-    assert masses[3].item() == pytest.approx((singletons + 1) / (n + known + 1))
-    assert likelihoods.generated[0].tolist() == [True, True, True, False, False]
+    assert masses(likelihoods)[3] == pytest.approx((singletons + 1) / (n + known + 1))
+    assert likelihoods.generated.tolist() == [True, True, True, False, False]
+
+
+def test_what_fewer_rows_hold_than_the_rare_value_policy_wants_is_never_drawn_but_still_scored() -> None:
+    column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
+    codes = np.array([0] * 60 + [1] * 5 + [2] * 4)[:, None]
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((69, 0)), codes, rare=5)
+    assert likelihoods.generated.tolist() == [True, True, False, False, False]
+    assert masses(likelihoods)[2] > 0
+
+
+def test_a_column_of_rare_values_alone_is_drawn_all_the_same() -> None:
+    column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5)
+    assert likelihoods.generated.tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("digits", "found"), [(0, 0), (2, 2), (6, 6), (9, -1)])
+def test_the_digits_after_the_point_are_those_of_the_table(digits: int, found: int) -> None:
+    values = np.round(RNG.normal(size=3_000) * 10, digits)
+    assert fit_number(values, Column(name="x", kind="continuous")).decimals == found
 
 
 def test_a_spike_becomes_an_atom_and_repeated_noise_does_not() -> None:
