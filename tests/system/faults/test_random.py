@@ -89,8 +89,7 @@ def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
         "NELBO_HOME": str(stage.settings.home),
         "NELBO_BROKER_URL": stage.broker_url,
     }
-    # Frozen as it renews its lease, it would keep SQLite's write lock.
-    quick = {"NELBO_LEASE_S": "3", "NELBO_RENEW_S": "1.5"}
+    quick = {"NELBO_LEASE_S": "1", "NELBO_RENEW_S": "0.3"}
     until(lambda: due(stage), "the chunk to be due again")
     zombie = subprocess.Popen(
         [sys.executable, "-m", "tests.system.faults.zombie", "computed", fence],
