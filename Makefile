@@ -11,14 +11,14 @@ help:  ## print the targets
 demo: .venv/for-demo  ## install, start everything, train on a real table, score, generate, augment; then stop it again
 	.venv/bin/nelbo demo
 
+# A test waits for other processes more than it computes, so that two at once take half of the time.
 test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
-	.venv/bin/python -m pytest -m "not system and not faults"
+	.venv/bin/python -m pytest -m "not system" -n 2 --dist worksteal
 
-test-system: .venv/for-development  ## the slow proofs: crash points, killed processes, the demo, containers
+test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, the demo, containers
 	.venv/bin/python -m pytest -m system
 
-faults: .venv/for-development  ## 500 faults of all kinds on real workers: what is lost, doubled or late; many minutes
-	.venv/bin/python -m pytest -m faults
+faults: .venv/for-development  ## 500 faults of all kinds on a running service: what is lost, doubled or late; half an hour
 	.venv/bin/python -m tests.system.faults
 
 bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine
