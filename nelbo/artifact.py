@@ -43,8 +43,9 @@ class Manifest(_Frozen):
     """What manifest.json says.
 
     `order` names the modelled columns in the decoder's order, which is the order of the terms; `latent` is the size of z,
-    `points` the number of noise points per row, `batch` the one number of rows that the graphs take at a time; `draws` are
-    the uniform numbers that one row consumes: `z` for its latent, `x` for its cells.
+    `points` the number of noise points per row, `members` each bound's weight in a row's score, `batch` the one number of
+    rows that the graphs take at a time; `draws` are the uniform numbers that one row consumes: `z` for its latent, `x` for
+    its cells.
     """
 
     format: int = FORMAT
@@ -55,6 +56,7 @@ class Manifest(_Frozen):
     graphs: dict[str, Graph]
     latent: int
     points: int
+    members: dict[Literal["vae", "exemplars"], float] = {"vae": 1.0, "exemplars": 0.0}
     batch: int
     draws: dict[Literal["z", "x"], int]
     calibration: Calibration

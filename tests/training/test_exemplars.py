@@ -1,0 +1,99 @@
+"""Every kernel is a density, the ELBO of one exemplar is a bound on the mixture's log-density, and the nearest is best."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from nelbo.schema import Column, Schema
+from training.exemplars import MOST_CELLS, Exemplars, share_for
+from training.likelihoods import Likelihoods
+
+RNG = np.random.default_rng(0)
+MIXED = Schema(
+    columns=(
+        Column(name="price", kind="continuous"),
+        Column(name="shop", kind="categorical", categories=("a", "b", "c")),
+        Column(name="items", kind="integer"),
+    )
+)
+
+
+def fitted(rows: int = 300) -> tuple[Exemplars, torch.Tensor, torch.Tensor]:
+    numbers = np.column_stack([50 + 9 * RNG.standard_t(3, rows), RNG.integers(0, 40, rows)]).astype(np.float64)
+    numbers[::7, 0] = np.nan
+    codes = RNG.integers(0, 3, (rows, 1))
+    likelihoods = Likelihoods.fit(MIXED, numbers, codes)
+    given = torch.from_numpy(numbers), torch.from_numpy(codes)
+    return Exemplars.fit(likelihoods, *given, seed=0), *given
+
+
+def log_kernels(exemplars: Exemplars, number: float, code: int) -> NDArray[np.float64]:
+    """log p(x|n) of one row under every exemplar, term by term from the definitions: price and shop, items held still."""
+    y, slope = exemplars.warped(torch.tensor([[number, 10.0]], dtype=torch.float64))
+    off = (y - exemplars.y) / exemplars.bandwidth[:, None]
+    parts = -0.5 * off.square() - exemplars.bandwidth.log()[:, None] - 0.5 * math.log(2 * math.pi) + slope
+    parts = parts + torch.log1p(-exemplars.missing.exp())
+    share = exemplars.log_share.exp()[code]
+    mass = torch.where(exemplars.codes[:, 0] == code, 0.7 + 0.3 * share, 0.3 * share)
+    return (parts.sum(1) + mass.log()).numpy()
+
+
+def test_the_elbo_is_a_bound_on_the_log_density_and_of_all_exemplars_the_nearest_gives_the_best() -> None:
+    exemplars, _, _ = fitted()
+    for number, code in ((50.0, 0), (61.3, 2), (-200.0, 1)):
+        terms, kl = exemplars.score(torch.tensor([[number, 10.0]], dtype=torch.float64), torch.tensor([[code]]))
+        nelbo = float(terms.sum() + kl)
+        every = log_kernels(exemplars, number, code)
+        exact = -float(np.logaddexp.reduce(every) - math.log(len(every)))
+        assert nelbo >= exact - 1e-9
+        assert nelbo == pytest.approx(-every.max() + math.log(len(every)), rel=1e-4)
+
+
+def test_a_kernel_integrates_to_one_over_the_column_with_what_missing_leaves() -> None:
+    exemplars, _, _ = fitted()
+    grid = torch.linspace(-4_000, 4_000, 2_000_001, dtype=torch.float64)
+    y, slope = exemplars.warped(torch.stack([grid, torch.zeros_like(grid)], 1))
+    h = exemplars.bandwidth[5]
+    density = torch.exp(-0.5 * ((y[:, 0] - exemplars.y[5, 0]) / h).square() + slope[:, 0]) / (h * math.sqrt(2 * math.pi))
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-3)
+    assert float(exemplars.log_share.exp().sum()) == pytest.approx(1)
+
+
+def test_terms_are_in_the_order_of_the_schema_and_kl_is_the_choice_of_an_exemplar() -> None:
+    exemplars, numbers, codes = fitted()
+    odd = numbers[:1].clone()
+    odd[0, 0] = 1e6
+    usual, kl = exemplars.score(numbers[1:2], codes[1:2])
+    terms, _ = exemplars.score(odd, codes[:1])
+    assert terms.shape == (1, 3)
+    assert int((terms - usual).argmax()) == 0
+    assert float(kl) == pytest.approx(math.log(len(exemplars.y)))
+
+
+def test_a_missing_value_costs_what_it_is_worth_and_no_distance() -> None:
+    exemplars, numbers, codes = fitted()
+    numbers = numbers[:1].clone()
+    numbers[0, 0] = math.nan
+    terms, _ = exemplars.score(numbers, codes[:1])
+    assert float(terms[0, 0]) == pytest.approx(-float(exemplars.missing[0]))
+
+
+def test_few_wide_rows_and_constant_columns_are_scored_finitely() -> None:
+    schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(900)))
+    numbers = np.zeros((500, 900))
+    numbers[:, 0] = RNG.normal(size=500)
+    likelihoods, none = Likelihoods.fit(schema, numbers, np.zeros((500, 0), np.int64)), torch.zeros(500, 0, dtype=torch.int64)
+    exemplars = Exemplars.fit(likelihoods, torch.from_numpy(numbers), none, seed=0)
+    assert exemplars.y.numel() <= MOST_CELLS
+    terms, _ = exemplars.score(torch.from_numpy(numbers), none)
+    assert torch.isfinite(terms).all()
+
+
+def test_numbers_alone_are_scored_by_exemplars_and_categories_by_the_vae() -> None:
+    assert share_for(range(10), []) == 1
+    assert share_for(range(5), range(5)) == 0
+    assert share_for([], range(3)) == 0
+    assert 0 < share_for(range(9), range(1)) < 1

@@ -1,0 +1,149 @@
+"""Exemplars: a VAE whose encoder is frozen and whose latent variable is the number of a training row.
+
+p(x) = Σ_n p(x|n) / M over M exemplars with a kernel p(x|n) around each: the limit of an exemplar prior (Norouzi et al. 2020,
+arXiv:2004.04795) under a frozen encoder, with a bandwidth for each exemplar (Breiman, Meisel & Purcell 1977). With q(n|x) all
+on one exemplar the ELBO is log p(x|n) − log M, a bound on log p(x) for any n, and the better the nearer n is. −log p(x|n) falls
+into one term a column; log M is the KL. Distances find anomalies among numbers that a smooth density overlooks.
+
+Numbers are compared as y = 3 asinh(u / 3) of the standardised u, so that far tails do not rule the distances; densities count
+dy/dx. A value of a column with a step counts as its density times the step. Shapes: n rows, M exemplars, D number columns,
+E categorical columns, K codes of all of those together.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from training.likelihoods import Likelihoods
+from training.model import LOG_TWO_PI
+
+MOST = 10_000
+MOST_CELLS = 400_000
+"""Exemplars of wide tables are fewer, so that an artifact stays small."""
+NEIGHBOURS = 5
+BANDWIDTH = 0.8
+"""Times an exemplar's root mean square distance to its nearest others in one column."""
+NARROWEST = 3e-3
+FLIP = 0.3
+"""Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison & Aitken 1976)."""
+BEND = 3.0
+
+
+def share_for(numbers: Sequence[int], categories: Sequence[int]) -> float:
+    """Weight of the exemplars' bound beside the VAE's: 1 for numbers alone, 0 where half of the columns are categorical.
+
+    The weights of the two bounds sum to 1, so by Jensen's inequality their mean is a bound on the log of the mixture of both.
+    Among categories there are no distances to lean on, and the VAE finds what the exemplars do not see.
+    """
+    return max(0.0, 1.0 - 2.0 * len(categories) / (len(numbers) + len(categories)))
+
+
+class Exemplars(nn.Module):
+    """Training rows as kernels.
+
+    Buffers: `shift`, `scale` float64[D] (in units of `step`, the columns' steps), `y` float64[M, D], `bandwidth` float64[M],
+    `missing` float64[D] (log of its probability), `codes` int64[M, E], `start` int64[E], `log_share` float64[K].
+
+    `weight` float32[M, D + 1 + K] and `offset` float32[M] give what of log p(x|n) depends on n, as one matrix product over the
+    features (y, |y|², one-hot codes); `slot` int64[2, K] says of which column and code each of the last K features is.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    y: Tensor
+    bandwidth: Tensor
+    missing: Tensor
+    codes: Tensor
+    start: Tensor
+    log_share: Tensor
+    slot: Tensor
+    weight: Tensor
+    offset: Tensor
+    step: Tensor
+
+    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor) -> None:
+        super().__init__()
+        sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
+        self.number_at, self.category_at = likelihoods.number_at, likelihoods.category_at
+        self.sizes = sizes
+        x = numbers / likelihoods.step
+        known, n = torch.isnan(x).logical_not(), len(x)
+        shift = torch.nan_to_num(x.nanmean(0))
+        spread = torch.nan_to_num((x - shift).square().nanmean(0).sqrt())
+        self.register_buffer("step", likelihoods.step)
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", torch.where(spread > 0, spread, 1.0))
+        self.register_buffer("missing", torch.log((n - known.sum(0).double() + 1) / (n + 2)))
+        self.register_buffer("start", torch.tensor([0, *sizes[:-1]], dtype=torch.int64).cumsum(0)[: len(sizes)])
+        self.register_buffer("log_share", _log_shares(codes, sizes))
+        self.register_buffer("y", self.warped(numbers)[0])
+        self.register_buffer("codes", codes)
+        self.register_buffer("bandwidth", _bandwidths(self.y))
+        self._as_product()
+
+    @classmethod
+    def fit(cls, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, seed: int) -> Self:
+        """From encoded training rows, numbers float64[n, D] and codes int64[n, E]; a sample where there are more than MOST."""
+        most = min(MOST, MOST_CELLS // len(likelihoods.columns))
+        kept = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:most]
+        return cls(likelihoods, numbers[kept], codes[kept])
+
+    def _as_product(self) -> None:
+        narrow = self.bandwidth[:, None].square()
+        slots = torch.arange(len(self.log_share))
+        column = torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes, dtype=torch.int64))
+        same = self.codes[:, column] == slots - self.start[column]
+        self.register_buffer("slot", torch.stack([column, slots - self.start[column]]))
+        gain = torch.log1p((1 - FLIP) / (FLIP * self.log_share.exp()))
+        weight = torch.cat([self.y / narrow, -0.5 / narrow, torch.where(same, gain, 0.0)], 1)
+        offset = -0.5 * (self.y.square() / narrow).sum(1) - self.y.shape[1] * self.bandwidth.log()
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("offset", offset.float())
+        self.y = self.weight[:, : self.y.shape[1]].double() * narrow
+
+    def warped(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """y float64[n, D] (0 where missing) and log |dy/dx| float64[n, D]."""
+        u = torch.nan_to_num((numbers / self.step - self.shift) / self.scale) / BEND
+        return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
+
+    def nearest(self, y: Tensor, codes: Tensor) -> Tensor:
+        """The exemplar int64[n] whose kernel is highest at y float64[n, D], codes int64[n, E]."""
+        one_hot = codes[:, self.slot[0]] == self.slot[1]
+        features = torch.cat([y, y.square().sum(1, keepdim=True), one_hot.double()], 1).float()
+        return (features @ self.weight.T + self.offset).argmax(1)
+
+    def score(self, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms float64[n, d] in the schema's order of modelled columns and KL float64[n] of encoded rows."""
+        y, log_slope = self.warped(numbers)
+        at = self.nearest(y, codes)
+        h = self.bandwidth[at, None]
+        log_density = -0.5 * ((y - self.y[at]) / h).square() - h.log() - 0.5 * LOG_TWO_PI + log_slope
+        log_density = torch.where(torch.isnan(numbers), self.missing, log_density + torch.log1p(-self.missing.exp()))
+        share = self.log_share[codes + self.start].exp()
+        log_mass = torch.log((1 - FLIP) * (codes == self.codes[at]) + FLIP * share)
+        order = torch.tensor(self.number_at + self.category_at).argsort()
+        return -torch.cat([log_density, log_mass], 1)[:, order], torch.full(
+            (len(y),), math.log(len(self.y)), dtype=torch.float64
+        )
+
+
+def _log_shares(codes: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Log of each code's share of the rows, float64[K], with one row more for every code."""
+    counts = [torch.bincount(column, minlength=size).double() + 1 for column, size in zip(codes.T, sizes, strict=True)]
+    return torch.log(torch.cat([torch.empty(0, dtype=torch.float64), *(count / count.sum() for count in counts)]))
+
+
+def _bandwidths(y: Tensor) -> Tensor:
+    """float64[M] from y float64[M, D]."""
+    wanted = min(NEIGHBOURS, len(y) - 1)
+    if not wanted or not y.shape[1]:
+        return torch.ones(len(y), dtype=torch.float64)
+    with threadpool_limits(1):
+        distances, _ = NearestNeighbors(n_neighbors=wanted, algorithm="brute").fit(y.float().numpy()).kneighbors()
+    rms = torch.from_numpy(distances).double().square().mean(1).sqrt() / math.sqrt(y.shape[1])
+    return (BANDWIDTH * rms).clamp_min(NARROWEST)
