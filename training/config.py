@@ -30,7 +30,7 @@ class Config(BaseModel):
     rare: Annotated[int, Field(ge=1, description="a value or category that fewer rows hold is never generated")] = 5
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
-    threads: Annotated[int, Field(gt=0, description="threads of torch; the same number gives the same bytes")] = 2
+    threads: Annotated[int, Field(gt=0, description="threads of torch; more gain nothing in matrices this small")] = 1
 
     @model_validator(mode="after")
     def _steps_have_room(self) -> Self:
