@@ -109,9 +109,10 @@ def _exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[st
     size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
     y = nodes("Mul", bent, nodes.constant(BEND))
-    at = _nearest(nodes, exemplars, y)
+    weight = nodes.constant(exemplars.weight.numpy())
+    at = _nearest(nodes, exemplars, y, weight)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
-    centre = nodes("Gather", nodes.constant(exemplars.weight[:, : exemplars.y.shape[1]].numpy()), at, axis=0)
+    centre = nodes.slice(nodes("Gather", weight, at, axis=0), 0, exemplars.y.shape[1])
     centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
     off = nodes("Div", nodes("Sub", y, centre), h)
     known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
@@ -129,7 +130,7 @@ def _exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[st
     return terms, nodes.constant(np.full(batch, math.log(len(exemplars.y))))
 
 
-def _nearest(nodes: Nodes, exemplars: Exemplars, y: str) -> str:
+def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
     """Exemplars.nearest: int64[B]."""
     features = [y, nodes("ReduceSum", nodes("Mul", y, y), _axes(nodes, 1), keepdims=1)]
     if exemplars.category_at:
@@ -137,7 +138,7 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, y: str) -> str:
         one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
         features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
     joined = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
-    height = nodes("Gemm", joined, nodes.constant(exemplars.weight.T.numpy()), nodes.constant(exemplars.offset.numpy()))
+    height = nodes("Gemm", joined, weight, nodes.constant(exemplars.offset.numpy()), transB=1)
     nearest: str = nodes("ArgMax", height, axis=1, keepdims=0)
     return nearest
 
