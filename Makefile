@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults bench bench-submit bench-recovery lint fmt lock clean
+.PHONY: help demo test test-system faults bench bench-submit bench-recovery bench-quality lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ bench-submit: .venv/for-development  ## p50 and p99 of a submission with the bro
 
 bench-recovery: .venv/for-development  ## seconds until the rows of a killed worker are done by another one
 	.venv/bin/python -m tests.benchmarks.recovery
+
+bench-quality: .venv/for-development  ## scores and synthetic rows beside peers and floors; DATA=folder with anomaly/ and tables/
+	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
+	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly
+	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
+	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
+	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
 
 lint: .venv/for-development  ## ruff (lint, format), strict types, import contracts
 	.venv/bin/ruff check

@@ -33,7 +33,7 @@ def run(
     name: Annotated[str, typer.Option(help="name of the model")],
     out: Annotated[Path | None, typer.Option(help="folder of the artifact; the name if not given")] = None,
     config: Annotated[Path | None, typer.Option(help="run.toml with keys of training.config.Config")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="a draft in about a fifth of the time")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a draft in less than half of the time")] = False,
     schema: Annotated[Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")] = None,
     seed: Annotated[int, typer.Option(min=0, help="same table, configuration and seed: same artifact")] = 0,
     delimiter: Annotated[str | None, typer.Option(help="of a CSV file, if not the detected one")] = None,

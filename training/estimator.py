@@ -27,15 +27,16 @@ class NelboDetector:
     True
     """
 
-    def __init__(self, random_state: int = 0, config: Config | None = None) -> None:
-        self.random_state, self.config = random_state, config
+    def __init__(self, random_state: int = 0, contaminated: float = 0.0, config: Config | None = None) -> None:
+        """`contaminated` is the share of the rows to fit to that may be anomalies; `config` takes the place of all defaults."""
+        self.random_state, self.contaminated, self.config = random_state, contaminated, config
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # scikit-learn's name
         """Fit to normal rows X float[n, d]; NaN is a missing value, y is not looked at. Raises InvalidInput."""
         rows = _rows(X)
         if len(rows) < MIN_ROWS:
             raise InvalidInput(f"{len(rows)} rows are too few to fit; Nelbo wants {MIN_ROWS} at least")
-        config = self.config or Config.quick()
+        config = self.config or Config.quick(self.contaminated)
         schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(rows.numbers.shape[1])))
         parts = split_rows(len(rows), config.held_out, self.random_state)
         split = Split(np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0])

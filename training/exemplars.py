@@ -28,6 +28,9 @@ MOST_CELLS = 400_000
 NEIGHBOURS = 5
 BANDWIDTH = 0.8
 """Times an exemplar's root mean square distance to its nearest others in one column."""
+CLUMP = 4
+"""Kernels reach over so many times the rows that may be anomalies, so that anomalies which lie together do not vouch for each
+other."""
 NARROWEST = 3e-3
 FLIP = 0.3
 """Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison & Aitken 1976)."""
@@ -66,7 +69,7 @@ class Exemplars(nn.Module):
     offset: Tensor
     step: Tensor
 
-    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor) -> None:
+    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, neighbours: int = NEIGHBOURS) -> None:
         super().__init__()
         sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
         self.number_at, self.category_at = likelihoods.number_at, likelihoods.category_at
@@ -83,15 +86,18 @@ class Exemplars(nn.Module):
         self.register_buffer("log_share", _log_shares(codes, sizes))
         self.register_buffer("y", self.warped(numbers)[0])
         self.register_buffer("codes", codes)
-        self.register_buffer("bandwidth", _bandwidths(self.y))
+        self.register_buffer("bandwidth", _bandwidths(self.y, neighbours))
         self._as_product()
 
     @classmethod
-    def fit(cls, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, seed: int) -> Self:
-        """From encoded training rows, numbers float64[n, D] and codes int64[n, E]; a sample where there are more than MOST."""
+    def fit(cls, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, seed: int, contaminated: float = 0.0) -> Self:
+        """From encoded training rows, numbers float64[n, D] and codes int64[n, E]; a sample where there are more than MOST.
+
+        `contaminated` is the share of the rows that may be anomalies.
+        """
         most = min(MOST, MOST_CELLS // len(likelihoods.columns))
         kept = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:most]
-        return cls(likelihoods, numbers[kept], codes[kept])
+        return cls(likelihoods, numbers[kept], codes[kept], max(NEIGHBOURS, round(CLUMP * contaminated * len(kept))))
 
     def _as_product(self) -> None:
         narrow = self.bandwidth[:, None].square()
@@ -138,9 +144,9 @@ def _log_shares(codes: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.log(torch.cat([torch.empty(0, dtype=torch.float64), *(count / count.sum() for count in counts)]))
 
 
-def _bandwidths(y: Tensor) -> Tensor:
+def _bandwidths(y: Tensor, neighbours: int) -> Tensor:
     """float64[M] from y float64[M, D]."""
-    wanted = min(NEIGHBOURS, len(y) - 1)
+    wanted = min(neighbours, len(y) - 1)
     if not wanted or not y.shape[1]:
         return torch.ones(len(y), dtype=torch.float64)
     with threadpool_limits(1):

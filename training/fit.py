@@ -91,7 +91,8 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
     vae, history = fit(likelihoods, train, stop, config, seed, progress)
     if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
         known = rows.take(np.concatenate([split.fit, split.stop]))
-        vae.exemplars = Exemplars.fit(likelihoods, torch.from_numpy(known.numbers), torch.from_numpy(known.codes), seed)
+        given = torch.from_numpy(known.numbers), torch.from_numpy(known.codes)
+        vae.exemplars = Exemplars.fit(likelihoods, *given, seed, config.contaminated)
     return vae, history
 
 

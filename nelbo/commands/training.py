@@ -30,7 +30,7 @@ def train(
     name: Annotated[str, typer.Option(metavar="NAME", help="name of the model", show_default=False)],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the artifact (./NAME)", file_okay=False)] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="run.toml: how to train, where not as usual")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="a draft in about a fifth of the time")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a draft in less than half of the time")] = False,
     schema: Annotated[
         Path | None, typer.Option(metavar="FILE", help="schema as `nelbo schema` prints it, in place of the inferred one")
     ] = None,

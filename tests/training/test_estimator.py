@@ -46,3 +46,12 @@ def test_it_is_at_hand_in_the_package() -> None:
     assert training.NelboDetector is NelboDetector
     with pytest.raises(AttributeError, match="nothing"):
         _ = training.nothing
+
+
+def test_told_of_anomalies_in_the_training_rows_it_is_not_taken_in_by_a_clump_of_them() -> None:
+    clump = np.full((15, 4), 6.0) + 0.01 * RNG.normal(size=(15, 4))
+    train, test = np.vstack([NORMAL[:300], clump[:10]]), np.vstack([NORMAL[300:], clump[10:]])
+    configs = (QUICK, QUICK.model_copy(update={"contaminated": 0.05}))
+    naive, told = (NelboDetector(config=config).fit(train).score_samples(test) for config in configs)
+    is_normal = np.repeat([1, 0], [100, 5])
+    assert roc_auc_score(is_normal, told) > roc_auc_score(is_normal, naive)
