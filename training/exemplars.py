@@ -35,6 +35,8 @@ NARROWEST = 3e-3
 FLIP = 0.3
 """Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison & Aitken 1976)."""
 BEND = 3.0
+FAR = 1e100
+"""No value lies farther: its square would be infinite."""
 
 
 def share_for(numbers: Sequence[int], categories: Sequence[int]) -> float:
@@ -76,8 +78,10 @@ class Exemplars(nn.Module):
         self.sizes = sizes
         x = numbers / likelihoods.step
         known, n = torch.isnan(x).logical_not(), len(x)
-        shift = torch.nan_to_num(x.nanmean(0))
-        spread = torch.nan_to_num((x - shift).square().nanmean(0).sqrt())
+        largest = torch.nan_to_num(x).abs().amax(0).clamp_min(torch.finfo(x.dtype).tiny)
+        part = x / largest  # whose squares do not overflow
+        shift = largest * torch.nan_to_num(part.nanmean(0))
+        spread = largest * torch.nan_to_num((part - shift / largest).square().nanmean(0).sqrt())
         self.register_buffer("step", likelihoods.step)
         self.register_buffer("shift", shift)
         self.register_buffer("scale", torch.where(spread > 0, spread, 1.0))
@@ -114,7 +118,7 @@ class Exemplars(nn.Module):
 
     def warped(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """y float64[n, D] (0 where missing) and log |dy/dx| float64[n, D]."""
-        u = torch.nan_to_num((numbers / self.step - self.shift) / self.scale) / BEND
+        u = torch.nan_to_num((numbers / self.step / self.scale - self.shift / self.scale) / BEND).clamp(-FAR, FAR)
         return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
 
     def nearest(self, y: Tensor, codes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from training.exemplars import BEND, FLIP, Exemplars
+from training.exemplars import BEND, FAR, FLIP, Exemplars
 from training.fit import VAE
 from training.likelihoods import MASKED, SUBBINS
 from training.model import LOG_TWO_PI, Encoder, Residual
@@ -100,11 +100,10 @@ def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
 def _exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str, str]:
     """Exemplars.score: terms float64[B, d] and kl float64[B]."""
     missing = nodes("IsNaN", "numbers")
-    shifted = nodes(
-        "Sub", nodes("Div", "numbers", nodes.constant(exemplars.step.numpy())), nodes.constant(exemplars.shift.numpy())
-    )
-    u = nodes("Div", shifted, nodes.constant(BEND * exemplars.scale.numpy()))
-    u = nodes("Where", missing, nodes.constant(0.0), u)
+    x = nodes("Div", nodes("Div", "numbers", nodes.constant(exemplars.step.numpy())), nodes.constant(exemplars.scale.numpy()))
+    away = nodes("Sub", x, nodes.constant((exemplars.shift / exemplars.scale).numpy()))
+    u = nodes("Where", missing, nodes.constant(0.0), nodes("Div", away, nodes.constant(BEND)))
+    u = nodes("Clip", u, nodes.constant(-FAR), nodes.constant(FAR))
     square = nodes("Add", nodes("Mul", u, u), nodes.constant(1.0))
     size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))

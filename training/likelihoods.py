@@ -105,9 +105,10 @@ def fit_number(values: Floats, column: Column) -> Number:
 
 def _decimals(distinct: Floats) -> int:
     """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else -1."""
-    for digits in range(MAX_DECIMALS + 1):
-        if np.array_equal(np.round(distinct, digits), distinct):
-            return digits
+    with np.errstate(over="ignore"):  # numbers near the largest float have no digits after the point
+        for digits in range(MAX_DECIMALS + 1):
+            if np.array_equal(np.round(distinct, digits), distinct):
+                return digits
     return -1
 
 
