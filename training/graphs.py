@@ -1,39 +1,26 @@
 """The four ONNX graphs of a fitted VAE: score, posterior, prior and generate. Noise is data: no graph holds a random node.
 
-They are built node by node from the torch modules' weights, each part named after the method that it repeats; export compares
-both on real rows. Exporters trace in minutes what is built here in a moment, and pad all columns to the widest.
+They are built node by node, and export compares them with torch on real rows. Exporters trace in minutes what is built here
+in a moment, and pad all columns to the widest.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from torch import Tensor, nn
+from onnx import TensorProto
 
-from training.exemplars import BEND, FAR, FLIP, Exemplars
+from training import parts
 from training.fit import VAE
-from training.likelihoods import MASKED, SUBBINS
-from training.model import LOG_TWO_PI, Encoder, Residual
-from training.nodes import Nodes, values
+from training.likelihoods import MASKED
+from training.model import LOG_TWO_PI
+from training.nodes import Nodes
 from training.prior import Mixture
 
-UNROLLED = 100
-"""Up to so many columns, each is a piece of graph of its own with its own number of codes. Wider tables are a Scan over padded
-weights, as thousands of nodes take long to load."""
 NEAR_ONE = np.float32(1 - 2**-18)
 """Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is still reached."""
 SHARP = np.float32(1e4)
 """Logits times this are the mode's: a softmax with nearly all mass at the largest."""
-EXACT = 1e-6
-"""Part of a value's last digit that is rounding, not value."""
-
-Arrays = Mapping[str, Sequence[NDArray[np.generic]]]
-Step = Callable[[Nodes, str, Mapping[str, str]], tuple[str, str]]
-"""From the running sum h and a column's weights and cells by name to the next h and the column's result."""
 
 
 def batch_for(vae: VAE) -> int:
@@ -65,14 +52,14 @@ def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
 def _score(vae: VAE, batch: int) -> onnx.ModelProto:
     """numbers, codes → nelbo float64[B], terms float64[B, d], kl float64[B]: fit.score."""
     nodes, d = Nodes(), len(vae.likelihoods.columns)
-    parts = []
+    members = []
     if vae.share < 1:
-        parts.append((1 - vae.share, _vae_score(nodes, vae, batch)))
+        members.append((1 - vae.share, _vae_score(nodes, vae, batch)))
     if vae.exemplars is not None:
-        parts.append((vae.share, _exemplars_score(nodes, vae.exemplars, batch)))
+        members.append((vae.share, parts.exemplars_score(nodes, vae.exemplars, batch)))
     for i, name in enumerate(("terms", "kl")):
-        nodes.name(nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in parts)), name)
-    nodes.name(nodes("Add", nodes("ReduceSum", "terms", _axes(nodes, 1), keepdims=0), "kl"), "nelbo")
+        nodes.name(nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)), name)
+    nodes.name(nodes("Add", nodes("ReduceSum", "terms", nodes.axes(1), keepdims=0), "kl"), "nelbo")
     outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d]), "kl": ("float64", [batch])}
     return nodes.model(_rows(vae, batch), outputs)
 
@@ -80,76 +67,31 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
 def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
     """VAE.score: terms float64[B, d] and kl float64[B]."""
     points, d = len(vae.eps), len(vae.likelihoods.columns)
-    x, log_density = _encode(nodes, vae)
-    mu, log_var = _encoder(nodes, vae.encoder, x)
+    x, log_density = parts.encode(nodes, vae)
+    mu, log_var = parts.encoder(nodes, vae.encoder, x)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
     eps = nodes.constant(np.repeat(vae.eps.numpy(), batch, axis=0))
     many = nodes.constant([points, 1], "int64")
     z = nodes("Add", nodes("Tile", mu, many), nodes("Mul", nodes("Tile", sigma, many), eps))
-    log_p_x = nodes("Cast", _log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
+    log_p_x = nodes("Cast", parts.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
     by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
-    terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, _axes(nodes, 0), keepdims=0), log_density))
+    terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density))
     of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
-    log_q = nodes("Sub", of_noise, _half_sum(nodes, log_var))
+    log_q = nodes("Sub", of_noise, parts.half_sum(nodes, log_var))
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
-    log_p_z = nodes("Reshape", _mixture_log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
-    kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, _axes(nodes, 0), keepdims=0))
+    log_p_z = nodes("Reshape", parts.mixture_log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
+    kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, nodes.axes(0), keepdims=0))
     return terms, nodes("Cast", kl, to=TensorProto.DOUBLE)
-
-
-def _exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str, str]:
-    """Exemplars.score: terms float64[B, d] and kl float64[B]."""
-    missing = nodes("IsNaN", "numbers")
-    x = nodes("Div", nodes("Div", "numbers", nodes.constant(exemplars.step.numpy())), nodes.constant(exemplars.scale.numpy()))
-    away = nodes("Sub", x, nodes.constant((exemplars.shift / exemplars.scale).numpy()))
-    u = nodes("Where", missing, nodes.constant(0.0), nodes("Div", away, nodes.constant(BEND)))
-    u = nodes("Clip", u, nodes.constant(-FAR), nodes.constant(FAR))
-    square = nodes("Add", nodes("Mul", u, u), nodes.constant(1.0))
-    size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
-    bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
-    y = nodes("Mul", bent, nodes.constant(BEND))
-    weight = nodes.constant(exemplars.weight.numpy())
-    at = _nearest(nodes, exemplars, y, weight)
-    h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
-    centre = nodes.slice(nodes("Gather", weight, at, axis=0), 0, exemplars.y.shape[1])
-    centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
-    off = nodes("Div", nodes("Sub", y, centre), h)
-    known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
-    spread = nodes("Add", nodes("Mul", nodes("Log", square), nodes.constant(0.5)), nodes.constant(known.numpy()))
-    cost = nodes("Add", nodes("Mul", nodes("Mul", off, off), nodes.constant(0.5)), nodes("Add", nodes("Log", h), spread))
-    terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
-    if exemplars.category_at:
-        own = nodes("Gather", nodes.constant(exemplars.codes.numpy()), at, axis=0)
-        same = nodes("Cast", nodes("Equal", own, "codes"), to=TensorProto.DOUBLE)
-        place = nodes("Add", "codes", nodes.constant(exemplars.start.numpy()))
-        drawn = nodes("Gather", nodes.constant(FLIP * exemplars.log_share.exp().numpy()), place)
-        mass = nodes("Add", nodes("Mul", same, nodes.constant(1 - FLIP)), drawn)
-        order = nodes.constant(np.argsort(exemplars.number_at + exemplars.category_at))
-        terms = nodes("Gather", nodes("Concat", terms, nodes("Neg", nodes("Log", mass)), axis=1), order, axis=1)
-    return terms, nodes.constant(np.full(batch, math.log(len(exemplars.y))))
-
-
-def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
-    """Exemplars.nearest: int64[B]."""
-    features = [y, nodes("ReduceSum", nodes("Mul", y, y), _axes(nodes, 1), keepdims=1)]
-    if exemplars.category_at:
-        column, code = exemplars.slot.numpy()
-        one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
-        features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
-    joined = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
-    height = nodes("Gemm", joined, weight, nodes.constant(exemplars.offset.numpy()), transB=1)
-    nearest: str = nodes("ArgMax", height, axis=1, keepdims=0)
-    return nearest
 
 
 def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells) (its mean if mode), x codes."""
     nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
-    x, _ = _encode(nodes, vae)
+    x, _ = parts.encode(nodes, vae)
     seen = nodes("Where", "observed", x, nodes.constant(vae.likelihoods.hidden.numpy()))
-    mu, log_var = _encoder(nodes, vae.encoder, seen)
+    mu, log_var = parts.encoder(nodes, vae.encoder, seen)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
-    noise = nodes("Where", "mode", nodes.constant(0, "float32"), _normals(nodes, "u", latent))
+    noise = nodes("Where", "mode", nodes.constant(0, "float32"), parts.normals(nodes, "u", latent))
     nodes.name(nodes("Add", mu, nodes("Mul", sigma, noise)), "z")
     nodes.name(x, "x")
     inputs = _rows(vae, batch) | {
@@ -167,10 +109,10 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     upto = np.cumsum(vae.prior.weight.double().numpy())
     pick = nodes.slice("u", 0, 1)
     below = nodes("Cast", nodes("GreaterOrEqual", pick, nodes.constant(upto[None, :-1])), to=TensorProto.FLOAT)
-    component = nodes("Cast", nodes("ReduceSum", below, _axes(nodes, 1), keepdims=0), to=TensorProto.INT64)
+    component = nodes("Cast", nodes("ReduceSum", below, nodes.axes(1), keepdims=0), to=TensorProto.INT64)
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
     sigma = nodes("Gather", nodes.constant(vae.prior.variance.sqrt().numpy()), component, axis=0)
-    nodes.name(nodes("Add", mean, nodes("Mul", sigma, _normals(nodes, "u", latent))), "z")
+    nodes.name(nodes("Add", mean, nodes("Mul", sigma, parts.normals(nodes, "u", latent))), "z")
     return nodes.model({"u": ("float64", [batch, draws_for(vae)["z"]])}, {"z": ("float32", [batch, latent])})
 
 
@@ -183,22 +125,24 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
     def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
-        p = step("Softmax", step("Mul", _logits(step, h, of), sharpness), axis=-1)
+        p = step("Softmax", step("Mul", parts.logits(step, h, of), sharpness), axis=-1)
         upto = step("MatMul", p, of["upto"])
-        below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], _axes(step, 1))), to=TensorProto.FLOAT)
-        drawn = step("Cast", step("ReduceSum", below, _axes(step, 1), keepdims=0), to=TensorProto.INT64)
+        below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
+        drawn = step("Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64)
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
     never = np.where(likelihoods.generated.numpy(), 0, MASKED).astype(np.float32)
-    weights = _decoder_weights(vae, never) | {"upto": [np.triu(np.ones((k, k - 1), np.float32)) for k in _widths(vae)]}
-    drawn = _over_columns(nodes, draw, _decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
+    weights = parts.decoder_weights(vae, never) | {
+        "upto": [np.triu(np.ones((k, k - 1), np.float32)) for k in parts.widths(vae)]
+    }
+    drawn = parts.over_columns(nodes, draw, parts.decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
     numbers, codes = (
         nodes("Gather", drawn, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
         for at in (likelihoods.number_at, likelihoods.category_at)
     )
     none = nodes("Cast", numbers, to=TensorProto.DOUBLE)
-    nodes.name(_values_of_codes(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
+    nodes.name(parts.values_of_codes(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
     nodes.name(codes, "codes")
     inputs = {
         "z": ("float32", [batch, vae.eps.shape[1]]),
@@ -214,238 +158,3 @@ def _rows(vae: VAE, batch: int) -> dict[str, tuple[str, list[int]]]:
     """Encoded rows, as they come in and go out."""
     number, category = len(vae.likelihoods.number_at), len(vae.likelihoods.category_at)
     return {"numbers": ("float64", [batch, number]), "codes": ("int64", [batch, category])}
-
-
-def _encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
-    """Likelihoods.encode: x int64[B, d] codes and log p(x | code) float64[B, d] from numbers and codes."""
-    tables = vae.likelihoods
-    if not tables.number_at:
-        return "codes", nodes.constant(np.zeros((1, len(tables.columns))))
-    integral, one = nodes.constant(tables.integral.numpy()), nodes.constant(tables.integral.double().numpy())
-    x = nodes("Div", "numbers", nodes.constant(tables.step.numpy()))
-    x = nodes("Where", integral, nodes("Floor", x), x)
-    missing = nodes("IsNaN", x)
-    first, last = nodes.constant(tables.first.numpy()), nodes.constant(tables.last.numpy())
-    x = nodes("Where", missing, first, x)
-    cell = _cell(nodes, x, tables.edges.numpy())
-    known = nodes("Gather", nodes.constant(tables.cell_code.reshape(-1).numpy()), cell)
-    codes = nodes("Where", missing, nodes.constant(tables.missing_code.numpy()), known)
-    density = nodes("Gather", nodes.constant(tables.cell_log_density.reshape(-1).numpy()), cell)
-    zero = nodes.constant(0.0)
-    for beyond, rates in zip((nodes("Sub", first, x), nodes("Sub", x, last)), tables.rates.numpy().T, strict=True):
-        outside = nodes("Greater", beyond, zero)
-        distance = nodes("Where", outside, nodes("Sub", beyond, one), zero)
-        density = nodes("Sub", density, nodes("Mul", distance, nodes.constant(rates)))
-    density = nodes("Where", missing, zero, density)
-    if not tables.category_at:
-        return codes, density
-    order = nodes.constant(np.argsort(tables.number_at + tables.category_at))
-    none = nodes("Mul", nodes("Cast", "codes", to=TensorProto.DOUBLE), zero)
-    x = nodes("Gather", nodes("Concat", codes, "codes", axis=1), order, axis=1)
-    return x, nodes("Gather", nodes("Concat", density, none, axis=1), order, axis=1)
-
-
-def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
-    """Place of x float64[B, n] in flat tables of n rows: how many of its column's edges are not above it, by halving."""
-    n, width = edges.shape
-    levels = width.bit_length()
-    padded = np.full((n, 2**levels), np.inf)
-    padded[:, :width] = edges
-    flat = nodes.constant(padded.reshape(-1))
-    own, zero = np.arange(n, dtype=np.int64) * 2**levels, nodes.constant(0, "int64")
-    count = nodes("Mul", nodes("Cast", x, to=TensorProto.INT64), zero)
-    for half in (2**level for level in reversed(range(levels))):
-        edge = nodes("Gather", flat, nodes("Add", count, nodes.constant(own + half - 1)))
-        reached = nodes("LessOrEqual", edge, x)
-        count = nodes("Add", count, nodes("Where", reached, nodes.constant(half, "int64"), zero))
-    made: str = nodes("Add", count, nodes.constant(np.arange(n, dtype=np.int64) * (width + 1)))
-    return made
-
-
-def _encoder(nodes: Nodes, encoder: Encoder, seen: str) -> tuple[str, str]:
-    """Encoder.forward: mu, log_var float32[B, L] from codes int64[B, d]."""
-    embedding = encoder.embedding
-    d = len(embedding.start)
-    place = nodes("Add", seen, nodes.constant(embedding.start.numpy()))
-    h = nodes(
-        "ReduceSum", nodes("Gather", nodes.constant(embedding.weight.numpy()), place, axis=0), _axes(nodes, 1), keepdims=0
-    )
-    h = nodes("Mul", h, nodes.constant(1 / math.sqrt(d), "float32"))
-    for block in encoder.blocks:
-        assert isinstance(block, Residual)
-        norm, first, _, last = block.inner
-        h = nodes("Add", h, _linear(nodes, nodes("Relu", _linear(nodes, _norm(nodes, h, norm), first)), last))
-    both = _linear(nodes, _norm(nodes, h, encoder.norm), encoder.head)
-    latent = encoder.head.out_features // 2
-    bent = nodes("Tanh", nodes("Div", nodes.slice(both, latent, 2 * latent), nodes.constant(12, "float32")))
-    return nodes.slice(both, 0, latent), nodes("Mul", bent, nodes.constant(12, "float32"))
-
-
-def _log_prob(nodes: Nodes, vae: VAE, z: str, x: str, rows: int) -> str:
-    """log p(code | x_<j, z) float32[m, d] for z float32[m, L] and x int64[m, d]: Decoder.forward and Likelihoods.log_prob."""
-    likelihoods = vae.likelihoods
-
-    def step(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
-        log_p = step("LogSoftmax", _logits(step, h, of), axis=-1)
-        chosen = step("GatherElements", log_p, step("Unsqueeze", of["x"], _axes(step, 1)), axis=1)
-        return step("Add", h, step("Gather", of["embedding"], of["x"], axis=0)), step("Squeeze", chosen, _axes(step, 1))
-
-    never = np.zeros(sum(likelihoods.sizes), np.float32)
-    start = _decoder_start(nodes, vae, z)
-    learned = _over_columns(nodes, step, start, _decoder_weights(vae, never), {"x": x}, "float32", rows)
-    place = nodes("Add", x, nodes.constant(likelihoods.start.numpy()))
-    is_learned = nodes("Gather", nodes.constant(likelihoods.learned.numpy()), place)
-    learned = nodes("Where", is_learned, learned, nodes.constant(0, "float32"))
-    made: str = nodes("Add", learned, nodes("Gather", nodes.constant(likelihoods.log_mass.numpy()), place))
-    return made
-
-
-def _logits(step: Nodes, h: str, of: Mapping[str, str]) -> str:
-    """A column's logits float32[m, K] from h float32[m, H], as in Decoder.forward."""
-    a = step("Relu", h)
-    a = step("Add", a, step("Relu", step("Gemm", a, of["hidden"], of["hidden_bias"])))
-    made: str = step("Gemm", a, of["out"], of["out_bias"])
-    return made
-
-
-def _widths(vae: VAE) -> list[int]:
-    """Codes of each column as the graphs hold them: padded to the most where they are a Scan."""
-    sizes = list(vae.likelihoods.sizes)
-    return sizes if len(sizes) <= UNROLLED else [max(sizes)] * len(sizes)
-
-
-def _decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArray[np.generic]]]:
-    """The decoder's weights column by column, with `bias` float32[C] added to the logits."""
-    decoder, sizes = vae.decoder, list(vae.likelihoods.sizes)
-    rows = [size + 1 for size in sizes]
-    return {
-        "embedding": _padded(decoder.embedding.weight.split(rows), [width + 1 for width in _widths(vae)]),
-        "hidden": list(decoder.hidden.numpy()),
-        "hidden_bias": list(decoder.hidden_bias[:, 0].numpy()),
-        "out": [out.T.copy() for out in _padded(decoder.out.split(sizes), _widths(vae))],
-        "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), _widths(vae), MASKED),
-    }
-
-
-def _padded(parts: Sequence[Tensor], rows: Sequence[int], value: float = 0.0) -> list[NDArray[np.generic]]:
-    edges = [((0, size - len(part)), *[(0, 0)] * (part.ndim - 1)) for part, size in zip(parts, rows, strict=True)]
-    return [np.pad(part.numpy(), edge, constant_values=value) for part, edge in zip(parts, edges, strict=True)]
-
-
-def _over_columns(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
-    """`step` over the columns with their weights and cells ([m, d] each): the columns' results, [m, d]."""
-    d = len(weights["out"])
-    by_column = {name: nodes("Transpose", value, perm=[1, 0]) for name, value in cells.items()}
-    if d > UNROLLED:
-        return _scanned(nodes, step, h, weights, by_column, result, rows)
-    results = []
-    for j in range(d):
-        of = {name: nodes.constant(weight[j]) for name, weight in weights.items()}
-        of |= {name: nodes("Gather", value, nodes.constant(j, "int64"), axis=0) for name, value in by_column.items()}
-        h, made = step(nodes, h, of)
-        results.append(nodes("Unsqueeze", made, _axes(nodes, 1)))
-    joined: str = nodes("Concat", *results, axis=1)
-    return joined
-
-
-def _scanned(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
-    body = Nodes("step_")
-    h_next, made = step(body, "step_h", {name: f"step_{name}" for name in (*weights, *cells)})
-    body.name(h_next, "step_h_next")
-    body.name(made, "step_result")
-    stacked = {name: np.stack(weight) for name, weight in weights.items()}
-    width = stacked["hidden"].shape[-1]
-    kinds = {"x": "int64", "keep": "bool", "u": "float32"}
-    inputs: dict[str, tuple[str, list[int]]] = {"step_h": ("float32", [rows, width])}
-    inputs |= {f"step_{name}": ("float32", list(weight.shape[1:])) for name, weight in stacked.items()}
-    inputs |= {f"step_{name}": (kinds[name], [rows]) for name in cells}
-    outputs = {"step_h_next": ("float32", [rows, width]), "step_result": (result, [rows])}
-    graph = helper.make_graph(body.nodes, "column", values(inputs), values(outputs), body.constants)
-    scanned = (*(nodes.constant(weight) for weight in stacked.values()), *cells.values())
-    _, results = nodes("Scan", h, *scanned, outputs=2, body=graph, num_scan_inputs=len(scanned))
-    by_row: str = nodes("Transpose", results, perm=[1, 0])
-    return by_row
-
-
-def _decoder_start(nodes: Nodes, vae: VAE, z: str) -> str:
-    """Decoder.start: h float32[m, H] from z."""
-    inner, _, last = vae.decoder.deeper
-    added: str = nodes(
-        "Add", _linear(nodes, z, vae.decoder.first), _linear(nodes, nodes("Relu", _linear(nodes, z, inner)), last)
-    )
-    return added
-
-
-def _mixture_log_prob(nodes: Nodes, prior: Mixture, z: str) -> str:
-    """Mixture.log_prob: float32[m] for z float32[m, L]."""
-    both = nodes("Concat", nodes("Mul", z, z), z, axis=1)
-    joint = nodes("Gemm", both, nodes.constant(prior.quadratic.T.numpy()), nodes.constant(prior.constant.numpy()))
-    top = nodes("ReduceMax", joint, _axes(nodes, 1), keepdims=1)
-    rest = nodes("ReduceSum", nodes("Exp", nodes("Sub", joint, top)), _axes(nodes, 1), keepdims=1)
-    made: str = nodes("Add", top, nodes("Log", rest))
-    return made
-
-
-def _values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
-    """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code."""
-    tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
-    k = max(tables.sizes)
-    knots, last = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
-    for i, number in enumerate(tables.fitted_numbers):
-        first, end = number.knots[:, 0], number.knots[:, -1]
-        knots[i, : number.known] = number.knots
-        last[i, : number.known] = np.where(first == end, first, np.nextafter(end, -np.inf))
-    u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
-    place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
-    part = nodes("Floor", place)
-    row = nodes("Add", cells, nodes.constant(np.arange(n, dtype=np.int64) * k))
-    at = nodes("Add", nodes("Mul", row, nodes.constant(SUBBINS + 1, "int64")), nodes("Cast", part, to=TensorProto.INT64))
-    flat = nodes.constant(knots.reshape(-1))
-    low = nodes("Gather", flat, at)
-    high = nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
-    value = nodes("Add", low, nodes("Mul", nodes("Sub", place, part), nodes("Sub", high, low)))
-    value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
-    digits = tables.decimals.numpy()
-    ten = nodes.constant(10.0 ** np.maximum(digits, 0))
-    cut = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
-    whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), cut, value)
-    scaled = nodes("Mul", whole, nodes.constant(tables.step.numpy()))
-    missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
-    made: str = nodes("Where", missing, nodes.constant(np.nan), scaled)
-    return made
-
-
-def _normals(nodes: Nodes, u: str, latent: int) -> str:
-    """Normal numbers float32[B, L] from the uniform numbers after the first (Box & Muller 1958)."""
-    pairs = (latent + 1) // 2
-    radius_u = nodes.slice(u, 1, 1 + pairs)
-    angle_u = nodes.slice(u, 1 + pairs, 1 + 2 * pairs)
-    log = nodes("Log", nodes("Sub", nodes.constant(1.0), radius_u))
-    radius = nodes("Sqrt", nodes("Mul", log, nodes.constant(-2.0)))
-    angle = nodes("Mul", angle_u, nodes.constant(2 * np.pi))
-    both = nodes("Concat", *(nodes("Mul", radius, nodes(wave, angle)) for wave in ("Cos", "Sin")), axis=1)
-    made: str = nodes("Cast", nodes.slice(both, 0, latent), to=TensorProto.FLOAT)
-    return made
-
-
-def _linear(nodes: Nodes, x: str, layer: nn.Module) -> str:
-    assert isinstance(layer, nn.Linear)
-    made: str = nodes("Gemm", x, nodes.constant(layer.weight.T.numpy()), nodes.constant(layer.bias.numpy()))
-    return made
-
-
-def _norm(nodes: Nodes, x: str, layer: nn.Module) -> str:
-    assert isinstance(layer, nn.LayerNorm)
-    weights = (nodes.constant(part.numpy()) for part in (layer.weight, layer.bias))
-    made: str = nodes("LayerNormalization", x, *weights, axis=-1, epsilon=layer.eps)
-    return made
-
-
-def _half_sum(nodes: Nodes, log_var: str) -> str:
-    half = nodes("ReduceSum", log_var, _axes(nodes, 1), keepdims=0)
-    made: str = nodes("Mul", half, nodes.constant(0.5, "float32"))
-    return made
-
-
-def _axes(nodes: Nodes, axis: int) -> str:
-    return nodes.constant([axis], "int64")

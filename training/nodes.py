@@ -39,6 +39,10 @@ class Nodes:
         graph = helper.make_graph(self.nodes, "nelbo", values(inputs), values(outputs), self.constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
+    def axes(self, axis: int) -> str:
+        """One axis, as reductions and their kin take it."""
+        return self.constant([axis], "int64")
+
     def slice(self, value: str, start: int, end: int) -> str:
         """Columns start … end - 1 of a matrix."""
         made: str = self("Slice", value, *(self.constant([at], "int64") for at in (start, end, 1)))

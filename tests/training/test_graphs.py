@@ -14,7 +14,7 @@ from tests.training.tables import KINDS, QUICK, made
 from training.data import Rows, Training
 from training.export import check, export, export_model
 from training.fit import VAE, fit_rows, score
-from training.graphs import UNROLLED
+from training.parts import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
 

@@ -103,7 +103,7 @@ def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
             words.nats(kl),
             "nats",
             f"the columns: {words.nats(nelbo - kl)}",
-            "the part of the nelbo that pays for z: how much z says of a row; near 0, it says nothing",
+            "the part of the nelbo that pays for z: how much z says of a row, or for the choice of an exemplar",
         ),
         KeyFigure(
             "Shape error",
