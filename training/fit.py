@@ -65,12 +65,16 @@ class VAE(nn.Module):
 
 @dataclass
 class History:
-    """What happened in training, a row each time the held-out rows were scored; times are not in here."""
+    """What happened in training, a row each time the held-out rows were scored; times are not in here.
+
+    `kept` is the place of the row whose weights were kept.
+    """
 
     step: list[int] = field(default_factory=list)
     epoch: list[float] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
+    kept: int = 0
 
     def add(self, step: int, epoch: float, train: float, held_out: float) -> None:
         self.step.append(step)
@@ -143,7 +147,7 @@ def fit(
             history.add(step, step * plan.batch / n, float((terms.sum(1) + kl - density.sum(1)).mean().detach()), held_out)
             progress(step, plan.steps, held_out)
             if held_out < best + config.slack * d:
-                best, waited, kept = min(best, held_out), 0, _state(smooth)
+                best, waited, kept, history.kept = min(best, held_out), 0, _state(smooth), len(history.step) - 1
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)

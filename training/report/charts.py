@@ -43,12 +43,12 @@ _CONFIG: dict[str, Any] = {
 
 
 def learning_curves(history: History, width: int) -> Markup:
-    """Train and held-out nelbo over epochs, with the best held-out point marked."""
+    """Train and held-out nelbo over epochs, with the point whose weights were kept marked."""
     epoch, train, held_out = (np.array(values) for values in (history.epoch, history.train, history.held_out))
     x = alt.X("x:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=True))
     y = alt.Y("y:Q", title="nelbo, nats", axis=alt.Axis(tickCount=5, domain=False, ticks=False), scale=alt.Scale(zero=False))
-    best = int(np.argmin(held_out))
-    marked = [{"x": epoch[best], "y": held_out[best], "text": nats(held_out[best])}]
+    kept = history.kept
+    marked = [{"x": epoch[kept], "y": held_out[kept], "text": nats(held_out[kept])}]
     return _svg(
         alt.layer(
             alt.Chart(_points(x=epoch, y=train)).mark_line(stroke=QUIET, strokeWidth=1.2).encode(x, y),

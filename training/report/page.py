@@ -138,13 +138,12 @@ _WIDTHS = (("wide", WIDE), ("narrow", NARROW))
 
 
 def _learning(history: History) -> dict[str, Any]:
-    best = int(np.argmin(history.held_out))
+    kept = history.kept
     return {
         "chart": _both_widths(lambda width: charts.learning_curves(history, width)),
-        "best": history.held_out[best],
-        "epoch": history.epoch[best],
-        "step": history.step[best],
-        "is_last": best + 1 == len(history.step),
+        "held_out": history.held_out[kept],
+        "best": min(history.held_out),
+        "epoch": history.epoch[kept],
     }
 
 
