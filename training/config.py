@@ -23,6 +23,10 @@ class Config(BaseModel):
     patience: Annotated[int, Field(gt=0, description="checks of the held-out rows beyond the slack before training stops")] = 5
     auxiliary: Annotated[float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")] = 0.5
     hidden_rows: Annotated[float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")] = 0.25
+    exemplars: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="weight of the exemplars in a score; by the columns' kinds if not given"),
+    ] = None
     contaminated: Annotated[float, Field(ge=0, lt=0.2, description="share of the rows that may be anomalies themselves")] = 0.0
     noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 2
     held_out: Annotated[

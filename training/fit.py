@@ -43,7 +43,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(likelihoods.sizes, size, likelihoods.number_at, likelihoods.even)
         self.prior: StandardNormal | Mixture = StandardNormal()
         self.exemplars: Exemplars | None = None
-        self.share = share_for(likelihoods.number_at, likelihoods.category_at)
+        self.share = 0.0
         self.register_buffer("eps", noise_points(points, size.latent, seed))
 
     def terms(self, codes: Tensor, log_density: Tensor, eps: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -93,6 +93,8 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
     vae, history = fit(likelihoods, train, stop, config, seed, progress)
+    by_kinds = share_for(likelihoods.number_at, likelihoods.category_at)
+    vae.share = by_kinds if config.exemplars is None else config.exemplars
     if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
         known = rows.take(np.concatenate([split.fit, split.stop]))
         given = torch.from_numpy(known.numbers), torch.from_numpy(known.codes)

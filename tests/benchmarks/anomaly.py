@@ -1,6 +1,7 @@
 """Anomaly scores on labelled tables beside the figures of other methods.
 
     python -m tests.benchmarks.anomaly --data FOLDER [--seeds 0 1 2] [--only NAME ...] [--polluted 0.05 [--contaminated 0.05]]
+        [--exemplars 0]
 
 FOLDER holds ADBench's classical data sets (Han et al. 2022, arXiv:2206.09426) as NAME.npz with X float64[n, d] and y in {0, 1},
 1 = anomaly, and peers.csv with the columns method, dataset, auroc, ap.
@@ -9,7 +10,7 @@ At most 50,000 rows of a table are taken; its normal rows are shuffled by the se
 rows at most), the test is the other half with all anomalies (20,000 at most, stratified). Columns are standardised on the
 training rows. With --polluted a share of the training rows is replaced by anomalies, and those are taken out of the test; three
 methods of scikit-learn are fitted to the same rows beside it, as peers.csv holds figures of clean rows alone. --contaminated is
-what the detector is told of them.
+what the detector is told of them. --exemplars is their weight in the score, in place of 1 for tables of numbers: 0 is the VAE.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from training.config import Config
 from training.estimator import NelboDetector
 
 Floats = NDArray[np.float64]
@@ -48,9 +50,9 @@ class Judged:
     columns: int
 
 
-def judge(path: Path, seed: int, polluted: float = 0.0, contaminated: float = 0.0) -> Judged:
+def judge(path: Path, seed: int, polluted: float, config: Config) -> Judged:
     train, test, anomalous = split(path, seed, polluted)
-    detector, began = NelboDetector(random_state=seed, contaminated=contaminated), time.process_time()
+    detector, began = NelboDetector(random_state=seed, config=config), time.process_time()
     detector.fit(train)
     fitted, clock = time.process_time(), time.perf_counter()
     scores = -detector.score_samples(test)
@@ -129,14 +131,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--polluted", type=float, default=0.0)
     parser.add_argument("--contaminated", type=float, default=0.0)
+    parser.add_argument("--exemplars", type=float)
     given = parser.parse_args()
+    config = Config.quick().model_copy(update={"contaminated": given.contaminated, "exemplars": given.exemplars})
     torch.set_num_threads(1)
     paths = sorted(given.data.glob("*.npz"), key=lambda path: int(path.stem.split("_")[0]))
     rows: list[Judged] = []
     peers: list[dict[str, object]] = []
     for seed in given.seeds:
         for path in (path for path in paths if not given.only or path.stem in given.only):
-            rows.append(judge(path, seed, given.polluted, given.contaminated))
+            rows.append(judge(path, seed, given.polluted, config))
             peers.extend(beside(path, seed, given.polluted) if given.polluted else ())
             last = rows[-1]
             print(
