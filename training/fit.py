@@ -22,6 +22,8 @@ AVERAGE_EVERY = 5
 
 MOST_PASSES = 60
 """Small tables are passed over so often at most, unless 400 steps take more."""
+MOST_CELLS = 20_000_000
+"""Wide tables take so many cells through training at most, two or three minutes' work, unless 200 steps take more."""
 
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
@@ -123,7 +125,7 @@ def fit(
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, size, likelihoods.even)
     generator = torch.Generator().manual_seed(seed)
-    plan = Plan.for_rows(n, config)
+    plan = Plan.for_table(n, d, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay))
@@ -168,11 +170,12 @@ class Plan:
     every: int
 
     @staticmethod
-    def for_rows(n: int, config: Config) -> "Plan":
+    def for_table(n: int, columns: int, config: Config) -> "Plan":
         """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the configured limits."""
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
-        steps = min(config.max_steps, max(enough, config.epochs * n // batch))
+        affordable = max(200, MOST_CELLS // (columns * max(batch, 256)))
+        steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
         return Plan(batch, steps, warm_up=max(1, steps // 8), every=max(1, steps // 30))
 
     def beta(self, step: int) -> float:

@@ -71,9 +71,10 @@ def test_an_outlier_costs_more_than_any_row_of_the_table() -> None:
 
 def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     config = Config()
-    small, large, huge = (Plan.for_rows(n, config) for n in (50, 30_000, 10_000_000))
+    small, large, huge = (Plan.for_table(n, 10, config) for n in (50, 30_000, 10_000_000))
     assert small.batch <= 50
     assert small.steps == 400 < config.min_steps
     assert large.steps * large.batch // 30_000 <= config.epochs
     assert huge.steps == config.max_steps
+    assert Plan.for_table(30_000, 1_500, config).steps == 200
     assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [1 / large.warm_up, 1.0, 1.0]
