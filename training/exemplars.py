@@ -1,9 +1,9 @@
 """Exemplars: a VAE whose encoder is frozen and whose latent variable is the number of a training row.
 
 p(x) = Σ_n p(x|n) / M over M exemplars with a kernel p(x|n) around each: the limit of an exemplar prior (Norouzi et al. 2020,
-arXiv:2004.04795) under a frozen encoder, with a bandwidth for each exemplar (Breiman, Meisel & Purcell 1977). With q(n|x) all
-on one exemplar the ELBO is log p(x|n) − log M, a bound on log p(x) for any n, and the better the nearer n is. −log p(x|n) falls
-into one term a column; log M is the KL. Distances find anomalies among numbers that a smooth density overlooks.
+arXiv:2004.04795) under a frozen encoder, with a bandwidth for each exemplar (Breiman, Meisel & Purcell 1977). q(n|x) is on the
+nearest few, so that the ELBO is E_q[log p(x|n)] − KL(q ‖ 1/M), a bound on log p(x) for any q, and the better the nearer they
+are. −E_q[log p(x|n)] falls into one term a column. Distances find anomalies among numbers that a smooth density overlooks.
 
 Numbers are compared as y = 3 asinh(u / 3) of the standardised u, so that far tails do not rule the distances; densities count
 dy/dx. A value of a column with a step counts as its density times the step. Shapes: n rows, M exemplars, D number columns,
@@ -26,11 +26,13 @@ MOST = 10_000
 MOST_CELLS = 400_000
 """Exemplars of wide tables are fewer, so that an artifact stays small."""
 NEIGHBOURS = 5
-BANDWIDTH = 0.8
+NEAREST = 0.5
+"""Of q's mass, over the even share in the other half that each of the nearest exemplars has."""
+BANDWIDTH = 0.7
 """Times an exemplar's root mean square distance to its nearest others in one column."""
-CLUMP = 4
-"""Kernels reach over so many times the rows that may be anomalies, so that anomalies which lie together do not vouch for each
-other."""
+CLUMP, CLUMP_BANDWIDTH = 4, 1.2
+"""Where rows may be anomalies kernels are wider, and reach over so many times their number, so that anomalies which lie together
+do not vouch for each other."""
 NARROWEST = 3e-3
 FLIP = 0.3
 """Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison & Aitken 1976)."""
@@ -54,6 +56,7 @@ class Exemplars(nn.Module):
     Buffers: `shift`, `scale` float64[D] (in units of `step`, the columns' steps), `y` float64[M, D], `bandwidth` float64[M],
     `missing` float64[D] (log of its probability), `codes` int64[M, E], `start` int64[E], `log_share` float64[K].
 
+    `q` float64[k] is q(n|x) of the k exemplars with the highest kernels at x, the highest first.
     `weight` float32[M, D + 1 + K] and `offset` float32[M] give what of log p(x|n) depends on n, as one matrix product over the
     features (y, |y|², one-hot codes); `slot` int64[2, K] says of which column and code each of the last K features is.
     """
@@ -63,6 +66,7 @@ class Exemplars(nn.Module):
     y: Tensor
     bandwidth: Tensor
     missing: Tensor
+    q: Tensor
     codes: Tensor
     start: Tensor
     log_share: Tensor
@@ -71,7 +75,7 @@ class Exemplars(nn.Module):
     offset: Tensor
     step: Tensor
 
-    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, neighbours: int = NEIGHBOURS) -> None:
+    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, contaminated: float = 0.0) -> None:
         super().__init__()
         sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
         self.number_at, self.category_at = likelihoods.number_at, likelihoods.category_at
@@ -89,8 +93,9 @@ class Exemplars(nn.Module):
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]], dtype=torch.int64).cumsum(0)[: len(sizes)])
         self.register_buffer("log_share", _log_shares(codes, sizes))
         self.register_buffer("y", self.warped(numbers)[0])
+        self.register_buffer("q", _nearest_first(min(NEIGHBOURS, n)))
         self.register_buffer("codes", codes)
-        self.register_buffer("bandwidth", _bandwidths(self.y, neighbours))
+        self.register_buffer("bandwidth", _bandwidths(self.y, contaminated))
         self._as_product()
 
     @classmethod
@@ -101,7 +106,7 @@ class Exemplars(nn.Module):
         """
         most = min(MOST, MOST_CELLS // len(likelihoods.columns))
         kept = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:most]
-        return cls(likelihoods, numbers[kept], codes[kept], max(NEIGHBOURS, round(CLUMP * contaminated * len(kept))))
+        return cls(likelihoods, numbers[kept], codes[kept], contaminated)
 
     def _as_product(self) -> None:
         narrow = self.bandwidth[:, None].square()
@@ -122,24 +127,38 @@ class Exemplars(nn.Module):
         return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
 
     def nearest(self, y: Tensor, codes: Tensor) -> Tensor:
-        """The exemplar int64[n] whose kernel is highest at y float64[n, D], codes int64[n, E]."""
+        """The k exemplars int64[n, k] whose kernels are highest at y float64[n, D], codes int64[n, E]; the highest first."""
         one_hot = codes[:, self.slot[0]] == self.slot[1]
         features = torch.cat([y, y.square().sum(1, keepdim=True), one_hot.double()], 1).float()
-        return (features @ self.weight.T + self.offset).argmax(1)
+        return (features @ self.weight.T + self.offset).topk(len(self.q), 1).indices
 
     def score(self, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Terms float64[n, d] in the schema's order of modelled columns and KL float64[n] of encoded rows."""
         y, log_slope = self.warped(numbers)
         at = self.nearest(y, codes)
         h = self.bandwidth[at, None]
-        log_density = -0.5 * ((y - self.y[at]) / h).square() - h.log() - 0.5 * LOG_TWO_PI + log_slope
-        log_density = torch.where(torch.isnan(numbers), self.missing, log_density + torch.log1p(-self.missing.exp()))
-        share = self.log_share[codes + self.start].exp()
-        log_mass = torch.log((1 - FLIP) * (codes == self.codes[at]) + FLIP * share)
+        log_kernel = -0.5 * ((y[:, None] - self.y[at]) / h).square() - h.log() - 0.5 * LOG_TWO_PI
+        log_density = self._mean(log_kernel) + log_slope + torch.log1p(-self.missing.exp())
+        share = self.log_share[codes + self.start].exp()[:, None]
+        log_mass = self._mean(torch.log((1 - FLIP) * (codes[:, None] == self.codes[at]) + FLIP * share))
         order = torch.tensor(self.number_at + self.category_at).argsort()
-        return -torch.cat([log_density, log_mass], 1)[:, order], torch.full(
-            (len(y),), math.log(len(self.y)), dtype=torch.float64
-        )
+        terms = -torch.cat([torch.where(torch.isnan(numbers), self.missing, log_density), log_mass], 1)[:, order]
+        return terms, torch.full((len(y),), self.kl, dtype=torch.float64)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """E_q of values float64[n, k, …]."""
+        return torch.einsum("k,nk...->n...", self.q, values)
+
+    @property
+    def kl(self) -> float:
+        """KL(q ‖ 1/M), the same for every row."""
+        return math.log(len(self.y)) + float(torch.xlogy(self.q, self.q).sum())
+
+
+def _nearest_first(k: int) -> Tensor:
+    q = torch.full((k,), (1 - NEAREST) / k, dtype=torch.float64)
+    q[0] += NEAREST
+    return q
 
 
 def _log_shares(codes: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -148,12 +167,12 @@ def _log_shares(codes: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.log(torch.cat([torch.empty(0, dtype=torch.float64), *(count / count.sum() for count in counts)]))
 
 
-def _bandwidths(y: Tensor, neighbours: int) -> Tensor:
+def _bandwidths(y: Tensor, contaminated: float) -> Tensor:
     """float64[M] from y float64[M, D]."""
-    wanted = min(neighbours, len(y) - 1)
+    wanted = min(len(y) - 1, max(NEIGHBOURS, round(CLUMP * contaminated * len(y))))
     if not wanted or not y.shape[1]:
         return torch.ones(len(y), dtype=torch.float64)
     with threadpool_limits(1):
         distances, _ = NearestNeighbors(n_neighbors=wanted, algorithm="brute").fit(y.float().numpy()).kneighbors()
     rms = torch.from_numpy(distances).double().square().mean(1).sqrt() / math.sqrt(y.shape[1])
-    return (BANDWIDTH * rms).clamp_min(NARROWEST)
+    return ((CLUMP_BANDWIDTH if contaminated else BANDWIDTH) * rms).clamp_min(NARROWEST)

@@ -41,26 +41,37 @@ def exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str
     weight = nodes.constant(exemplars.weight.numpy())
     at = _nearest(nodes, exemplars, y, weight)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
-    centre = nodes.slice(nodes("Gather", weight, at, axis=0), 0, exemplars.y.shape[1])
+    centre = nodes("Gather", nodes.slice(weight, 0, exemplars.y.shape[1]), at, axis=0)
     centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
-    off = nodes("Div", nodes("Sub", y, centre), h)
+    away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), centre)
+    off = nodes("Mul", away, nodes("Div", nodes.constant((exemplars.q[:, None] / 2).sqrt().numpy()), h))
     known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
     spread = nodes("Add", nodes("Mul", nodes("Log", square), nodes.constant(0.5)), nodes.constant(known.numpy()))
-    cost = nodes("Add", nodes("Mul", nodes("Mul", off, off), nodes.constant(0.5)), nodes("Add", nodes("Log", h), spread))
+    spread = nodes("Add", _mean(nodes, exemplars, nodes("Log", h)), spread)
+    cost = nodes("Add", nodes("ReduceSumSquare", off, nodes.axes(1), keepdims=0), spread)
     terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
     if exemplars.category_at:
         own = nodes("Gather", nodes.constant(exemplars.codes.numpy()), at, axis=0)
-        same = nodes("Cast", nodes("Equal", own, "codes"), to=TensorProto.DOUBLE)
-        place = nodes("Add", "codes", nodes.constant(exemplars.start.numpy()))
+        codes = nodes("Unsqueeze", "codes", nodes.axes(1))
+        same = nodes("Cast", nodes("Equal", own, codes), to=TensorProto.DOUBLE)
+        place = nodes("Add", codes, nodes.constant(exemplars.start.numpy()))
         drawn = nodes("Gather", nodes.constant(FLIP * exemplars.log_share.exp().numpy()), place)
         mass = nodes("Add", nodes("Mul", same, nodes.constant(1 - FLIP)), drawn)
         order = nodes.constant(np.argsort(exemplars.number_at + exemplars.category_at))
-        terms = nodes("Gather", nodes("Concat", terms, nodes("Neg", nodes("Log", mass)), axis=1), order, axis=1)
-    return terms, nodes.constant(np.full(batch, math.log(len(exemplars.y))))
+        of_codes = _mean(nodes, exemplars, nodes("Neg", nodes("Log", mass)))
+        terms = nodes("Gather", nodes("Concat", terms, of_codes, axis=1), order, axis=1)
+    return terms, nodes.constant(np.full(batch, exemplars.kl))
+
+
+def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
+    """E_q of values float64[B, k, …]."""
+    weighted = nodes("Mul", values, nodes.constant(exemplars.q[:, None].numpy()))
+    made: str = nodes("ReduceSum", weighted, nodes.axes(1), keepdims=0)
+    return made
 
 
 def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
-    """Exemplars.nearest: int64[B]."""
+    """Exemplars.nearest: int64[B, k]."""
     features = [y, nodes("ReduceSum", nodes("Mul", y, y), nodes.axes(1), keepdims=1)]
     if exemplars.category_at:
         column, code = exemplars.slot.numpy()
@@ -68,8 +79,8 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
         features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
     joined = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
     height = nodes("Gemm", joined, weight, nodes.constant(exemplars.offset.numpy()), transB=1)
-    nearest: str = nodes("ArgMax", height, axis=1, keepdims=0)
-    return nearest
+    _, nearest = nodes("TopK", height, nodes.constant([len(exemplars.q)], "int64"), outputs=2, axis=1)
+    return str(nearest)
 
 
 def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:

@@ -99,7 +99,7 @@ def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None
     _, _, wide = _export("many columns", tmp_path)
     assert len(wide.manifest.order) > UNROLLED
     for name in wide.manifest.graphs:
-        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 200
+        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 250
 
 
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:
