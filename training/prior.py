@@ -51,6 +51,20 @@ class Mixture(nn.Module):
         for name, values in buffers.items():
             self.register_buffer(name, values.float())
 
+    def between(self, mu: Tensor, log_var: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+        """From q(z|x) = N(mu, diag(σ² = exp(log_var))), both [n, L], at spread s = 0 to this mixture at 1: log-weights [n, C]
+        of its components, up to a constant of each row, and their means and variances [n, C, L].
+
+        Component c has the weight w_c Z_c and the density q^a N_c^s / Z_c with a = 1 − s, N_c = N(m, v), Z_c = ∫ q^a N_c^s dz.
+        With t = a v + s σ² in each dimension that is N(mu + s σ²/t (m − mu), σ² v/t), and
+        log Z_c = −½ Σ (log t − a log v − s log σ² + a s (mu − m)²/t).
+        """
+        a, s = 1 - spread, spread
+        mu, var, m, v = mu[:, None], log_var.exp()[:, None], self.mean, self.variance
+        t = a * v + s * var
+        cost = t.log() - a * v.log() + a * s * (mu - m).square() / t
+        return self.weight.log() - 0.5 * cost.sum(-1), mu + s * var / t * (m - mu), var * v / t
+
     def log_prob(self, z: Tensor) -> Tensor:
         """z float[…, L] → float[…]"""
         return torch.logsumexp(torch.cat([z.square(), z], -1) @ self.quadratic.T + self.constant, -1)
