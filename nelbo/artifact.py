@@ -3,14 +3,14 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nelbo.errors import InvalidArtifact, NotFound
+from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.schema import Schema
 
 FORMAT = 1
@@ -141,6 +141,15 @@ def parse_manifest(text: bytes) -> Manifest:
     if missing:
         raise InvalidArtifact(f"{MANIFEST} lacks the graph {missing[0]!r}; train or push the model again")
     return manifest
+
+
+def check_spread(graphs: Collection[str], spread: float) -> None:
+    """Raise InvalidInput where a spread is asked of an artifact whose graphs, by name, know none."""
+    if spread and "spread" not in graphs:
+        raise InvalidInput(
+            f"the model was trained before there was a spread, and this asks for one of {spread:g}: train it again, or leave"
+            " the spread at 0"
+        )
 
 
 def digest_of(manifest: bytes) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nelbo.artifact import Artifact, read_artifact
+from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, RowError, decode, encode
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
@@ -122,8 +122,20 @@ def generate(engine: Engine, seed: int, first_row: int, rows: int, check: Check 
     return decode(*_from_prior(engine, draws, check), engine.schema)
 
 
-def augment(engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int, seed: int, check: Check | None = None) -> Made:
-    """`per_row` copies of each row: z from q(z|x), x from p(x|z). Copy k of row i depends on the seed, row i and k only."""
+def augment(
+    engine: Engine,
+    batch: pa.RecordBatch,
+    first_row: int,
+    per_row: int,
+    seed: int,
+    spread: float = 0.0,
+    check: Check | None = None,
+) -> Made:
+    """`per_row` copies of each row: z from q(z|x) at spread 0, from p(z) at 1, from between them otherwise; x from p(x|z).
+
+    Copy k of row i depends on the spread, the seed, row i and k only. Raises InvalidInput where the artifact has no spread.
+    """
+    check_spread(engine.manifest.graphs, spread)
     given = encode(batch, engine.schema, first_row)
     draws = np.stack([_uniforms(engine, seed, COPIES + k, given.rows) for k in range(per_row)], axis=1)
     repeated = Encoded(
@@ -131,7 +143,7 @@ def augment(engine: Engine, batch: pa.RecordBatch, first_row: int, per_row: int,
     )
     draws = draws.reshape(len(repeated.rows), draws.shape[-1])
     every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
-    made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check), engine.schema)
+    made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check, spread), engine.schema)
     copies = np.tile(np.arange(per_row), len(given.rows))
     columns = _with_identifiers(engine, made, batch.take(repeated.rows - first_row))
     return Made(_with_row_numbers({"row": repeated.rows, "copy": copies}, columns), given.errors)
@@ -196,13 +208,24 @@ def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:
 
 
 def _from_posterior(
-    engine: Engine, given: Encoded, draws: Floats, seen: Booleans, keep: Booleans, mode: bool, check: Check | None
+    engine: Engine,
+    given: Encoded,
+    draws: Floats,
+    seen: Booleans,
+    keep: Booleans,
+    mode: bool,
+    check: Check | None,
+    spread: float = 0.0,
 ) -> Cells:
-    """Cells of rows like given ones: z from q(z | seen cells), then from p(x|z) every cell that is not kept. All bool[n, d]."""
+    """Cells of rows like given ones: z from q(z | seen cells), or so far on the way to p(z) as `spread` says, then from p(x|z)
+    every cell that is not kept. Cells are bool[n, d].
+    """
     split, how = engine.manifest.draws["z"], MODE if mode else DRAWN
     parts = []
     for size, numbers, codes, u, now_seen, now_keep in _fixed(engine, check, given.numbers, given.codes, draws, seen, keep):
-        z, x = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how)
+        z, x, *q = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how)
+        if spread:
+            (z,) = engine.run("spread", *q, u[:, :split], np.array([spread], dtype=np.float64))
         made_numbers, made_codes = engine.run("generate", z, x, now_keep, u[:, split:], how)
         kept_numbers, kept_codes = (now_keep[:, at] for at in engine.places)
         cells = np.where(kept_numbers, numbers, made_numbers), np.where(kept_codes, codes, made_codes)

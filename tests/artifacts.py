@@ -41,7 +41,13 @@ _LOG_TWO_PI = np.log(2 * np.pi)
 def linear_artifact(folder: Path, name: str = "linear", calibration: int = 99) -> Path:
     """Write the artifact into `folder` and return it; its calibration scores are those of rows drawn from the model."""
     folder.mkdir(parents=True, exist_ok=True)
-    graphs = {"score": _score(), "posterior": _posterior(), "prior": _prior(), "generate": _generate()}
+    graphs = {
+        "score": _score(),
+        "posterior": _posterior(),
+        "spread": _spread(),
+        "prior": _prior(),
+        "generate": _generate(),
+    }
     numbers, codes = sample(calibration, seed=1)
     manifest = Manifest(
         name=name,
@@ -94,7 +100,7 @@ def _write(path: Path, model: onnx.ModelProto) -> Graph:
     )
 
 
-NUMBERS, CODES = ("float64", [BATCH, 3]), ("int64", [BATCH, 1])
+NUMBERS, CODES, LATENT = ("float64", [BATCH, 3]), ("int64", [BATCH, 1]), ("float32", [BATCH, 2])
 
 
 def _mu(nodes: Nodes) -> tuple[str, str]:
@@ -139,15 +145,32 @@ def _posterior() -> onnx.ModelProto:
     nodes.name(nodes("Cast", nodes("Add", mu, noise), to=TensorProto.FLOAT), "z")
     zero = nodes("Mul", "codes", nodes.constant(0, "int64"))
     nodes.name(nodes("Concat", zero, "codes", zero, zero, axis=1), "x")
+    nodes.name(nodes("Cast", mu, to=TensorProto.FLOAT), "mu")
+    nodes.name(nodes.constant(np.tile(2 * np.log(_SIGMA), (BATCH, 1)), "float32"), "log_var")
     inputs = {"numbers": NUMBERS, "codes": CODES, "observed": ("bool", [BATCH, 4]), "u": ("float64", [BATCH, 4])}
-    outputs = {"z": ("float32", [BATCH, 2]), "x": ("int64", [BATCH, 4])}
+    outputs = {"z": LATENT, "x": ("int64", [BATCH, 4]), "mu": LATENT, "log_var": LATENT}
     return nodes.model(inputs | {"mode": ("bool", [1])}, outputs)
+
+
+def _spread() -> onnx.ModelProto:
+    """N(mu, σ²)^(1 - s) N(0, 1)^s is N((1 - s) mu / t, σ² / t) with t = 1 - s + s σ²."""
+    nodes = Nodes()
+    a = nodes("Sub", nodes.constant(1.0), "spread")
+    mu, log_var = (nodes("Cast", name, to=TensorProto.DOUBLE) for name in ("mu", "log_var"))
+    var = nodes("Exp", log_var)
+    t = nodes("Add", a, nodes("Mul", "spread", var))
+    mean = nodes("Div", nodes("Mul", a, mu), t)
+    sigma = nodes("Sqrt", nodes("Div", var, t))
+    z = nodes("Add", mean, nodes("Mul", sigma, _normals(nodes, "u", 0)))
+    nodes.name(nodes("Cast", z, to=TensorProto.FLOAT), "z")
+    inputs = {"mu": LATENT, "log_var": LATENT, "u": ("float64", [BATCH, 4]), "spread": ("float64", [1])}
+    return nodes.model(inputs, {"z": LATENT})
 
 
 def _prior() -> onnx.ModelProto:
     nodes = Nodes()
     nodes.name(nodes("Cast", _normals(nodes, "u", 0), to=TensorProto.FLOAT), "z")
-    return nodes.model({"u": ("float64", [BATCH, 4])}, {"z": ("float32", [BATCH, 2])})
+    return nodes.model({"u": ("float64", [BATCH, 4])}, {"z": LATENT})
 
 
 def _generate() -> onnx.ModelProto:
@@ -163,7 +186,7 @@ def _generate() -> onnx.ModelProto:
     drawn = nodes("ReduceSum", below, nodes.constant([1], "int64"), keepdims=1)
     colour = nodes("Where", "mode", nodes.constant(0, "int64"), drawn)
     nodes.name(nodes("Where", nodes.slice("keep", 1, 2), nodes.slice("x", 1, 2), colour), "codes")
-    inputs = {"z": ("float32", [BATCH, 2]), "x": ("int64", [BATCH, 4]), "keep": ("bool", [BATCH, 4])}
+    inputs = {"z": LATENT, "x": ("int64", [BATCH, 4]), "keep": ("bool", [BATCH, 4])}
     return nodes.model(inputs | {"u": ("float64", [BATCH, 7]), "mode": ("bool", [1])}, {"numbers": NUMBERS, "codes": CODES})
 
 

@@ -18,8 +18,9 @@ from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, Training
-from training.fit import VAE, score
+from training.fit import VAE, coded, posteriors, score
 from training.graphs import batch_for, build, draws_for
+from training.prior import Mixture
 
 LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "torch")
 TOLERANCE = 1e-4
@@ -73,7 +74,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> Artifact:
 
 
 def check(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Compare the engine with torch: terms and KL of rows, and that sampled codes are what the decoder's probabilities say."""
+    """Compare the engine with torch: terms and KL of rows, z between q(z|x) and p(z), and that sampled codes are what the
+    decoder's probabilities say.
+    """
     few = rows.take(np.arange(min(len(rows), 256)))
     terms, kl = score(vae, few)
     nelbo, engine_terms, engine_kl = score_encoded(engine, few.numbers, few.codes)
@@ -81,7 +84,24 @@ def check(engine: Engine, vae: VAE, rows: Rows) -> None:
     _compare("terms", engine_terms, terms.numpy(), ties)
     _compare("nelbo", nelbo, (terms.sum(1) + kl).numpy(), ties)
     _compare("kl", engine_kl, kl.numpy())
+    _check_spread(engine, vae, rows)
     _check_sampling(engine, vae)
+
+
+def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
+    """Half-way from q(z|x) to p(z), a row's z is what torch makes of it where all normal numbers are 1."""
+    assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
+    batch, draws = engine.manifest.batch, engine.manifest.draws["z"]
+    few = rows.take(np.resize(np.arange(len(rows)), batch))
+    u = np.random.default_rng(0).random((batch, draws))
+    u[:, 1 : (1 + draws) // 2], u[:, (1 + draws) // 2 :] = 1 - np.exp(-1), 1 / 8
+    every = np.ones((batch, len(vae.likelihoods.columns)), dtype=np.bool_)
+    _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, DRAWN)
+    (z,) = engine.run("spread", *q, u, np.array([0.5]))
+    log_weight, mean, var = vae.prior.between(*posteriors(vae, coded(vae.likelihoods, few)[0]), 0.5)
+    upto = log_weight.double().softmax(1).cumsum(1)[:, :-1]
+    picked = torch.arange(batch), (torch.from_numpy(u[:, :1]) >= upto).sum(1)
+    _compare("z", z, (mean + var.sqrt())[picked].numpy(), TIES)
 
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:

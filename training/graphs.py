@@ -1,4 +1,4 @@
-"""The four ONNX graphs of a fitted VAE: score, posterior, prior and generate. Noise is data: no graph holds a random node.
+"""The ONNX graphs of a fitted VAE: score, posterior, spread, prior and generate. Noise is data: no graph holds a random node.
 
 They are built node by node, and export compares them with torch on real rows. Exporters trace in minutes what is built here
 in a moment, and pad all columns to the widest.
@@ -41,6 +41,7 @@ def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
     graphs = {
         "score": _score(vae, batch),
         "posterior": _posterior(vae, batch),
+        "spread": _spread(vae, batch),
         "prior": _prior(vae, batch),
         "generate": _generate(vae, batch),
     }
@@ -85,7 +86,9 @@ def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
 
 
 def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
-    """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells) (its mean if mode), x codes."""
+    """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells) (its mean if mode), x codes,
+    mu and log_var of q.
+    """
     nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
     x, _ = parts.encode(nodes, vae)
     seen = nodes("Where", "observed", x, nodes.constant(vae.likelihoods.hidden.numpy()))
@@ -94,12 +97,26 @@ def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     noise = nodes("Where", "mode", nodes.constant(0, "float32"), parts.normals(nodes, "u", latent))
     nodes.name(nodes("Add", mu, nodes("Mul", sigma, noise)), "z")
     nodes.name(x, "x")
+    nodes.name(mu, "mu")
+    nodes.name(log_var, "log_var")
     inputs = _rows(vae, batch) | {
         "observed": ("bool", [batch, d]),
         "u": ("float64", [batch, draws_for(vae)["z"]]),
         "mode": ("bool", [1]),
     }
-    return nodes.model(inputs, {"z": ("float32", [batch, latent]), "x": ("int64", [batch, d])})
+    of_latent = ("float32", [batch, latent])
+    return nodes.model(inputs, {"z": of_latent, "x": ("int64", [batch, d]), "mu": of_latent, "log_var": of_latent})
+
+
+def _spread(vae: VAE, batch: int) -> onnx.ModelProto:
+    """mu, log_var of q(z|x), u float64[B, draws z], spread float64[1] → z from Mixture.between: as _prior draws from p(z)."""
+    assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
+    latent, nodes = vae.eps.shape[1], Nodes()
+    mean, sigma = parts.between(nodes, vae.prior, batch)
+    nodes.name(nodes("Add", mean, nodes("Mul", sigma, parts.normals(nodes, "u", latent))), "z")
+    of_latent = ("float32", [batch, latent])
+    inputs = {"mu": of_latent, "log_var": of_latent, "u": ("float64", [batch, draws_for(vae)["z"]])}
+    return nodes.model(inputs | {"spread": ("float64", [1])}, {"z": of_latent})
 
 
 def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
@@ -107,9 +124,7 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
     upto = np.cumsum(vae.prior.weight.double().numpy())
-    pick = nodes.slice("u", 0, 1)
-    below = nodes("Cast", nodes("GreaterOrEqual", pick, nodes.constant(upto[None, :-1])), to=TensorProto.FLOAT)
-    component = nodes("Cast", nodes("ReduceSum", below, nodes.axes(1), keepdims=0), to=TensorProto.INT64)
+    component = parts.picked(nodes, nodes.slice("u", 0, 1), nodes.constant(upto[None, :-1]))
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
     sigma = nodes("Gather", nodes.constant(vae.prior.variance.sqrt().numpy()), component, axis=0)
     nodes.name(nodes("Add", mean, nodes("Mul", sigma, parts.normals(nodes, "u", latent))), "z")

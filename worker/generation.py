@@ -17,7 +17,9 @@ def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
 
 
 def augment(engine: Engine, given: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
-    made = engines.augment(engine, given, claim.row_from, claim.params["per_row"], claim.params["seed"], check)
+    params = claim.params
+    spread = params.get("spread", 0.0)
+    made = engines.augment(engine, given, claim.row_from, params["per_row"], params["seed"], spread, check)
     return _outcome(made.batch, made.errors)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nelbo.artifact import FORMAT
 from nelbo.engine import Engine, Floats, Integers, augment, generate, reconstruct, score
-from nelbo.errors import InvalidArtifact, NotFound
+from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from tests.artifacts import BATCH, SCHEMA, exact_nelbo, linear_artifact, sample
 
 ROWS = 3 * BATCH + 5
@@ -36,6 +36,10 @@ def _batch(numbers: Floats, codes: Integers) -> pa.RecordBatch:
             "weight": numbers[:, 2],
         }
     )
+
+
+def _numbers(batch: pa.RecordBatch) -> Floats:
+    return np.column_stack([batch.column(name) for name in ("length", "width", "weight")])
 
 
 def test_nelbo_of_a_linear_model_is_the_exact_negative_log_likelihood(engine: Engine, rows: pa.RecordBatch) -> None:
@@ -71,7 +75,7 @@ def test_a_longer_generation_begins_with_the_shorter_one(engine: Engine) -> None
 
 def test_generated_rows_have_the_moments_of_the_model(engine: Engine) -> None:
     made = generate(engine, 1, 0, 20_000)
-    numbers = np.column_stack([made.column(name) for name in ("length", "width", "weight")])
+    numbers = _numbers(made)
     wanted, _ = sample(200_000, seed=2)
     np.testing.assert_allclose(numbers.mean(0), wanted.mean(0), atol=0.05)
     np.testing.assert_allclose(np.cov(numbers.T), np.cov(wanted.T), atol=0.08)
@@ -79,9 +83,10 @@ def test_generated_rows_have_the_moments_of_the_model(engine: Engine) -> None:
     assert shares == pytest.approx({"red": 0.5263, "green": 0.3158, "blue": 0.1579}, abs=0.02)
 
 
-def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, rows: pa.RecordBatch) -> None:
-    three = augment(engine, rows, 0, 3, seed=9).batch
-    later = augment(engine, rows.slice(40), 40, 1, seed=9).batch
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
+def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, rows: pa.RecordBatch, spread: float) -> None:
+    three = augment(engine, rows, 0, 3, seed=9, spread=spread).batch
+    later = augment(engine, rows.slice(40), 40, 1, seed=9, spread=spread).batch
     assert three.take(list(range(3 * 40, 3 * ROWS, 3))).equals(later)
     assert three["row"].to_pylist()[:4] == [0, 0, 0, 1]
     assert three["id"].to_pylist()[:4] == ["row 0", "row 0", "row 0", "row 1"]
@@ -90,6 +95,24 @@ def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, 
 def test_copies_of_a_row_differ_from_each_other(engine: Engine, rows: pa.RecordBatch) -> None:
     made = augment(engine, rows.slice(0, 1), 0, 50, seed=0).batch
     assert len(set(made.column("length").to_pylist())) == 50
+
+
+def test_copies_resemble_their_row_the_less_the_farther_they_spread(engine: Engine) -> None:
+    given = _batch(*sample(4_000, seed=3))
+    source, alike = _numbers(given)[:, 0], []
+    for spread in (0.0, 0.25, 0.5, 0.75, 1.0):
+        made = augment(engine, given, 0, 1, seed=4, spread=spread).batch
+        alike.append(float(np.corrcoef(source, _numbers(made)[:, 0])[0, 1]))
+    assert alike == sorted(alike, reverse=True)
+    assert alike[0] > 0.6
+    assert abs(alike[-1]) < 0.05
+
+
+def test_copies_at_spread_one_are_distributed_as_the_model_whatever_their_row(engine: Engine, rows: pa.RecordBatch) -> None:
+    made = _numbers(augment(engine, rows.slice(0, 1), 0, 20_000, seed=1, spread=1.0).batch)
+    wanted, _ = sample(200_000, seed=2)
+    np.testing.assert_allclose(made.mean(0), wanted.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(made.T), np.cov(wanted.T), atol=0.08)
 
 
 def test_reconstruction_fills_missing_cells_and_leaves_the_others(engine: Engine, rows: pa.RecordBatch) -> None:
@@ -182,3 +205,12 @@ def test_artifacts_of_every_older_format_are_read_and_score_as_they_did(number: 
     numbers, codes = sample(ROWS, seed=7)
     np.testing.assert_allclose(score(kept, _batch(numbers, codes)).nelbo, exact_nelbo(numbers, codes), rtol=1e-12)
     assert generate(kept, 1, 0, 3).num_rows == 3
+
+
+def test_a_model_from_before_there_was_a_spread_gives_the_same_copies_and_asks_to_be_trained_again_for_others(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    kept = Engine.load(KEPT / "artifact-format-1")
+    assert augment(kept, rows, 0, 2, seed=9).batch.equals(augment(engine, rows, 0, 2, seed=9).batch)
+    with pytest.raises(InvalidInput, match="train it again"):
+        augment(kept, rows, 0, 2, seed=9, spread=0.3)

@@ -7,11 +7,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from sklearn.neighbors import NearestNeighbors
 
-from nelbo.engine import Engine, generate, reconstruct, score_encoded
+from nelbo.encoding import decode
+from nelbo.engine import Engine, augment, generate, reconstruct, score_encoded
 from nelbo.errors import InvalidArtifact
+from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
-from training.data import Rows, Training
+from training.config import Config
+from training.data import Rows, Training, split_rows
 from training.export import check, export, export_model
 from training.fit import VAE, fit_rows, score
 from training.parts import UNROLLED
@@ -84,6 +88,38 @@ def test_generated_cells_are_of_the_kinds_that_the_schema_names(exported: Export
         values = np.array([v for v in batch[column.name].to_pylist() if v is not None and column.kind != "datetime"], float)
         assert ((values >= number.cells[0].low) & (values <= number.cells[-1].high)).all()
         assert column.kind != "integer" or (values == np.round(values)).all()
+
+
+def test_at_its_ends_the_spread_gives_the_posterior_s_z_and_the_prior_s(exported: Exported) -> None:
+    training, _, engine = exported
+    batch, draws = engine.manifest.batch, engine.manifest.draws["z"]
+    rows, u = training.rows.take(np.arange(batch)), np.random.default_rng(0).random((batch, draws))
+    every, drawn = np.ones((batch, len(engine.manifest.order)), dtype=np.bool_), np.array([False])
+    near, _, *q = engine.run("posterior", rows.numbers, rows.codes, every, u, drawn)
+    (far,) = engine.run("prior", u)
+    for spread, wanted in ((0.0, near), (1e-9, near), (1 - 1e-9, far), (1.0, far)):
+        (z,) = engine.run("spread", *q, u, np.array([spread]))
+        np.testing.assert_allclose(z, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_copies_find_back_to_their_rows_the_less_the_farther_they_spread(tmp_path: Path) -> None:
+    """600 rows of two hidden causes, trained so that z tells of them: `auxiliary` weighs what z alone must explain."""
+    n, rng = 600, np.random.default_rng(0)
+    numbers = np.round(rng.uniform(-1, 1, (n, 2)) @ rng.normal(size=(2, 12)) + 0.02 * rng.normal(size=(n, 12)), 4)
+    rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
+    schema = Schema(columns=tuple(Column(name=f"column {i}", kind="continuous") for i in range(12)))
+    config = Config(min_steps=400, max_steps=400, auxiliary=2, exemplars=0)
+    vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), config, 0, silent)
+    export_model(tmp_path, vae, "causes", schema, config, 0, rows)
+    engine, given = Engine.load(tmp_path), decode(rows.numbers, rows.codes, schema)
+    known, found = NearestNeighbors(n_neighbors=1).fit(numbers), dict[float, float]()
+    for spread in (0.0, 0.5, 0.9, 1.0):
+        copies = augment(engine, given, 0, 5, seed=0, spread=spread).batch
+        away, nearest = known.kneighbors(np.column_stack([copies[name] for name in schema.names]))
+        found[spread] = n * (nearest[:, 0] == copies["row"].to_numpy()).mean()  # a multiple of chance
+        assert (away == 0).mean() <= 0.01
+    assert found[0.0] >= 20
+    assert found[0.0] > found[0.5] > found[0.9] > 5 > found[1.0]
 
 
 def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty_in_mode(exported: Exported) -> None:
