@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nelbo.artifact import check_spread
 from nelbo.encoding import check_columns
 from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, NotReady, TooLarge
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
@@ -40,6 +41,8 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     version = catalog.resolve(database, owner, _known(request.model, "model"))
     if isinstance(request, GenerateRequest):
         return Plan(version.id, request.n, chunk_rows(request, request.n, settings))
+    if isinstance(request, AugmentRequest):
+        check_spread(version.manifest["graphs"], request.spread)
     _need_one_source(request)
     schema = Schema.model_validate(version.manifest["table_schema"])
     if request.file is not None:

@@ -237,9 +237,9 @@ class Jobs:
         """Make n new rows."""
         return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
 
-    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0) -> "Job":
-        """Make per_row rows like each given one."""
-        request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed)
+    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0) -> "Job":
+        """Make per_row rows like each given one: near to it at spread 0, anywhere in the table at 1."""
+        request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
         return self.submit(request.model_copy(update=self._given(data)))
 
     def reconstruct(self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0) -> "Job":

@@ -29,6 +29,16 @@ CHUNK_TRANSITIONS: dict[ChunkState, frozenset[ChunkState]] = {
 }
 
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row")]
+Spread = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="0: near to the given row, 1: anywhere in the table, as generate; left out of a job's params where it is 0",
+        # A request without a spread reads, and has the digest that its idempotency key goes with, as before there was one.
+        exclude_if=lambda spread: spread == 0,
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -62,11 +72,12 @@ class GenerateRequest(_Request):
 
 
 class AugmentRequest(_OfRows):
-    """Make rows like given ones: z from q(z|x) of each row, x from p(x|z)."""
+    """Make rows like given ones: z from q(z|x) of each row, or so far on the way to p(z) as `spread` says, x from p(x|z)."""
 
     kind: Literal["augment"] = "augment"
     per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row")] = 1
     seed: Seed = 0
+    spread: Spread = 0.0
 
 
 class ReconstructRequest(_OfRows):

@@ -19,7 +19,8 @@ def trial(engine: Engine) -> None:
     if len(scored.rows) != 1 or scored.terms.shape != (1, len(engine.manifest.order)):
         raise InvalidArtifact("the score graph does not give a finite nelbo and a term per column for a row without values")
     engines.generate(engine, seed=0, first_row=0, rows=1)
-    engines.augment(engine, row, first_row=0, per_row=1, seed=0)
+    spread = 0.5 if "spread" in engine.manifest.graphs else 0.0
+    engines.augment(engine, row, first_row=0, per_row=1, seed=0, spread=spread)
     engines.reconstruct(engine, row, first_row=0, seed=0)
 
 

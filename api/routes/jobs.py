@@ -47,6 +47,15 @@ EXAMPLES: dict[str, Any] = {
     },
     "generate": {"value": {"kind": "generate", "model": "adult@champion", "n": 10_000, "seed": 7}},
     "augment": {"value": {"kind": "augment", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90", "per_row": 3}},
+    "augment farther off": {
+        "value": {
+            "kind": "augment",
+            "model": "adult",
+            "rows": [{"age": 39, "workclass": "State-gov"}],
+            "per_row": 3,
+            "spread": 0.3,
+        }
+    },
     "reconstruct": {"value": {"kind": "reconstruct", "model": "adult", "rows": [{"age": None, "workclass": "Private"}]}},
 }
 

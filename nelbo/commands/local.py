@@ -91,7 +91,7 @@ def augment(engine: "Engine", table: Table, request: AugmentRequest, faults: Fau
     from nelbo import engine as engines
 
     for first_row, batch in _given(table, tell, max(1, 8_192 // request.per_row)):
-        made = engines.augment(engine, batch, first_row, request.per_row, request.seed)
+        made = engines.augment(engine, batch, first_row, request.per_row, request.seed, request.spread)
         faults.add(made.errors)
         yield made.batch
 

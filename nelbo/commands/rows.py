@@ -115,6 +115,9 @@ def augment(
     file: options.File,
     output: options.Output,
     per_row: Annotated[int, typer.Option(metavar="K", help="rows to make of each given one")] = 1,
+    spread: Annotated[
+        float, typer.Option(metavar="S", help="from 0, near to the given row, to 1, anywhere in the table")
+    ] = 0.0,
     seed: options.Seed = 0,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -126,14 +129,15 @@ def augment(
 ) -> None:
     """Make rows like given ones: each is a draw near its row.
 
+    With a --spread it is drawn farther off, and with --spread 1 it has no more to do with its row than a generated one.
     OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of the table.
 
     \b
     Examples:
       nelbo augment adult few.csv --per-row 5 -o more.csv
-      nelbo augment adult few.csv --per-row 5 --seed 1 -o more.parquet
+      nelbo augment adult few.csv --per-row 5 --spread 0.3 --seed 1 -o more.parquet
     """
-    asked = options.request(AugmentRequest, model=model, per_row=per_row, seed=seed)
+    asked = options.request(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
     given, console = Given(file, input_format, delimiter, encoding, decimal), Console(as_json)
 
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:

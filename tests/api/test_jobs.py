@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nelbo.store import ledger
-from tests.api.stage import ROWS, Stage, working
+from nelbo.store import catalog, ledger
+from tests.api.stage import ROWS, Stage, manifest, working
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 25_000, "seed": 7}
 
@@ -69,6 +69,28 @@ def test_a_key_belongs_to_one_request(stage: Stage) -> None:
     other = stage.post("/v1/jobs", json=GENERATE | {"seed": 8}, headers=key)
     assert other.status_code == 422
     assert other.json()["type"] == "/problems/idempotency-mismatch"
+
+
+def test_a_spread_of_zero_is_the_same_request_as_none(stage: Stage) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "augment", "model": "adult", "rows": ROWS}
+    key = {"Idempotency-Key": "k"}
+    job_id = stage.submit(headers=key, **request)
+    assert stage.submit(headers=key, **request, spread=0) == job_id
+    assert stage.post("/v1/jobs", json=request | {"spread": 0.3}, headers=key).status_code == 422
+    assert stage.get(f"/v1/jobs/{job_id}").json()["params"] == {"per_row": 1, "seed": 0}
+
+
+def test_a_spread_stands_in_the_job_and_needs_a_model_that_knows_it(stage: Stage) -> None:
+    stage.model()
+    older = manifest("older").model_dump(mode="json")
+    del older["graphs"]["spread"]
+    catalog.add_version(stage.service.database, "local", "older", older, "e" * 64, state="ready")
+    request: dict[str, Any] = {"kind": "augment", "rows": ROWS, "spread": 0.3}
+    assert stage.get(f"/v1/jobs/{stage.submit(model='adult', **request)}").json()["params"]["spread"] == 0.3
+    refused = stage.post("/v1/jobs", json=request | {"model": "older"})
+    assert (refused.status_code, "train it again" in refused.json()["detail"]) == (422, True)
+    stage.submit(**request | {"model": "older", "spread": 0})
 
 
 @pytest.mark.parametrize("preference", ["wait=20", "respond-async, wait=20", 'wait="20"', "handling=lenient; x, Wait = 20"])
@@ -148,6 +170,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"kind": "generate", "model": "adult", "n": 10**30}, 413, "max_job_rows"),
     ({"kind": "generate", "model": "adult", "n": 1, "seed": -1}, 422, "/body/generate/seed"),
     ({"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001}, 422, "/body/augment/per_row"),
+    ({"kind": "augment", "model": "adult", "rows": ROWS, "spread": 1.5}, 422, "/body/augment/spread"),
+    ({"kind": "augment", "model": "adult", "rows": ROWS, "spread": -0.1}, 422, "/body/augment/spread"),
 ]
 
 

@@ -62,6 +62,13 @@ def test_no_rows_and_too_many_rows_are_refused() -> None:
         inline_rows([{"age": 1, "job": "x"}] * 4, SCHEMA, SETTINGS)
 
 
+def test_a_request_without_a_spread_is_the_one_of_before_there_was_a_spread() -> None:
+    request = AugmentRequest(model="m", per_row=2, rows=[{"age": 1, "job": "x"}])
+    assert digest(request) == "70d09816b769ea12ba4e0a903817944e306bb724bcb8cf2b210a8e8593907187"
+    assert digest(request) == digest(request.model_copy(update={"spread": 0.0}))
+    assert digest(request) != digest(request.model_copy(update={"spread": 0.3}))
+
+
 def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:
     generate = GenerateRequest(model="m", n=1)
     with pytest.raises(TooLarge, match="max_job_rows"):

@@ -31,6 +31,7 @@ KINDS: list[JobRequest] = [
     ScoreRequest(model="linear"),
     GenerateRequest(model="linear", n=ROWS, seed=5),
     AugmentRequest(model="linear", per_row=3, seed=5),
+    AugmentRequest(model="linear", per_row=3, seed=5, spread=0.5),
     ReconstructRequest(model="linear", seed=5),
 ]
 
@@ -71,8 +72,9 @@ def test_a_job_of_every_kind_gives_what_the_engine_gives(stage: Stage, request_:
             np.testing.assert_array_equal(stage.scores(job.id)["p_value"].to_numpy(), wanted.p_value)
         case GenerateRequest():
             assert stage.made(job.id).equals(pa.Table.from_batches([engines.generate(engine, 5, 0, ROWS)]))
-        case AugmentRequest():
-            assert stage.made(job.id).equals(pa.Table.from_batches([engines.augment(engine, whole, 0, 3, 5).batch]))
+        case AugmentRequest(spread=spread):
+            wanted_rows = engines.augment(engine, whole, 0, 3, 5, spread).batch
+            assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
         case ReconstructRequest():
             assert stage.made(job.id).equals(pa.Table.from_batches([engines.reconstruct(engine, whole, 0, 5).batch]))
 

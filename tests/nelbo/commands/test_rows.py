@@ -17,6 +17,7 @@ VERBS: dict[str, list[str]] = {
     "score with a bound on false discoveries": ["FILE", "--fdr", "0.5"],
     "generate": ["--rows", "150", "--seed", "3"],
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
+    "augment farther off": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
 }
