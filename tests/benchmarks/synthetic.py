@@ -10,6 +10,8 @@ sample of TEST, drawn with replacement.
     c2st_train, c2st_test   AUC of gradient boosting that tells synthetic from real rows; 0.5 = cannot
     tstr            AUC on TEST after training on synthetic rows (numeric target: of "above the median")
     dcr_share, copies       share of synthetic rows nearer to TRAIN than to as many TEST rows; share that copies a TRAIN row
+    found_S, same_S         of copies that `augment` makes of TRAIN rows at spread S: share whose nearest TRAIN row, numbers
+                            standardised, is their own source, as a multiple of chance; share that copies a TRAIN row
 """
 
 import argparse
@@ -30,9 +32,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OrdinalEncoder
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Codes = NDArray[np.int64]
 Figures = dict[str, float]
 COPY, TIE = 1e-3, 1e-4
+SOURCES, PER_ROW, SPREADS = 5_000, 4, (0.0, 0.5, 1.0)
 
 
 def judge(train: pd.DataFrame, test: pd.DataFrame, synthetic: pd.DataFrame, target: str) -> Figures:
@@ -136,17 +140,37 @@ def nearest_records(train: pd.DataFrame, test: pd.DataFrame, synthetic: pd.DataF
     ]
     both = pd.concat(frames[:2])
     low, span = both[numeric].min(), both[numeric].max() - both[numeric].min() + 1e-12
-    columns = [[((frame[numeric].fillna(low) - low) / span).to_numpy(np.float32)] for frame in frames]
-    for name in (name for name in train if name not in numeric):
-        values = np.array(sorted(both[name].unique()), dtype=object)
-        for part, frame in zip(columns, frames, strict=True):
-            part.append((frame[name].to_numpy()[:, None] == values).astype(np.float32) / np.sqrt(2))
-    a, b, made = (np.hstack(part) for part in columns)
+    a, b, made = points(frames, both, low, span)
     to_train, to_test = (NearestNeighbors(n_neighbors=1).fit(rows).kneighbors(made)[0].ravel() for rows in (a, b))
     tie = np.abs(to_train - to_test) < TIE
     return {
         "dcr_share": float(((to_train < to_test) & ~tie).mean() + tie.mean() / 2),
         "copies": float((to_train < COPY).mean()),
+    }
+
+
+def points(
+    frames: list[pd.DataFrame], known: pd.DataFrame, centre: "pd.Series[float]", scale: "pd.Series[float]"
+) -> list[Singles]:
+    """Frames in one space: numbers from `centre` in units of `scale`, categories of `known` as one of many, 1 from another."""
+    columns = [[((frame[centre.index].fillna(centre) - centre) / scale).to_numpy(np.float32)] for frame in frames]
+    for name in (name for name in known if name not in centre.index):
+        values = np.array(sorted(known[name].unique()), dtype=object)
+        for part, frame in zip(columns, frames, strict=True):
+            part.append((frame[name].to_numpy()[:, None] == values).astype(np.float32) / np.sqrt(2))
+    return [np.hstack(part) for part in columns]
+
+
+def nearest_sources(train: pd.DataFrame, copies: pd.DataFrame, source: Codes, spread: float) -> Figures:
+    """How often the nearest row of `train` to a copy is the one at `source`, and how often it is the copy itself."""
+    numeric = [str(name) for name in train.select_dtypes("number")]
+    train, copies = (tidy(frame[train.columns], numeric) for frame in (train, copies))
+    known, made = points([train, copies], train, train[numeric].mean(), train[numeric].std() + 1e-12)
+    nearest = NearestNeighbors(n_neighbors=1).fit(known).kneighbors(made, return_distance=False).ravel()
+    away, own = (np.linalg.norm(made - known[at], axis=1) for at in (nearest, source))
+    return {
+        f"found_{spread:g}": float((own < away + TIE).mean() * len(train)),
+        f"same_{spread:g}": float((away < COPY).mean()),
     }
 
 
@@ -162,7 +186,21 @@ def made_by_nelbo(train: Path, rows: int, seeds: list[int], quick: bool) -> Iter
             nelbo = str(Path(sys.executable).with_name("nelbo"))
             _run(nelbo, "generate", str(model), f"--rows={rows}", f"--seed={seed}", f"--output={out}")
             size = sum(file.stat().st_size for file in model.glob("*.onnx")) / 2**20
-            yield f"seed {seed}", read(out), {"fit CPU s": cpu, "graphs MiB": size}
+            cost = {"fit CPU s": cpu, "graphs MiB": size}
+            yield f"seed {seed}", read(out), cost | augmented(nelbo, model, read(train), seed)
+
+
+def augmented(nelbo: str, model: Path, train: pd.DataFrame, seed: int) -> Figures:
+    """Where copies of training rows lie, at each spread."""
+    source = np.random.default_rng(seed).permutation(len(train))[:SOURCES]
+    given, out, figures = model / "given.parquet", model / "copies.parquet", Figures()
+    train.iloc[source].to_parquet(given, index=False)
+    told = [f"--per-row={PER_ROW}", f"--seed={seed}", f"--output={out}"]
+    for spread in SPREADS:
+        _run(nelbo, "augment", str(model), str(given), f"--spread={spread}", *told)
+        copies = read(out)
+        figures |= nearest_sources(train, copies, source[copies["row"]], spread)
+    return figures
 
 
 def _run(*command: str) -> None:
