@@ -176,7 +176,7 @@ class Plan:
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
         affordable = max(200, MOST_CELLS // (columns * max(batch, 256)))
         steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
-        return Plan(batch, steps, warm_up=max(1, steps // 8), every=max(1, steps // 30))
+        return Plan(batch, steps, warm_up=max(1, steps // 8), every=min(steps, max(20, steps // 30)))
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
