@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveFloat, ValidationError
 
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.schema import Schema
@@ -17,6 +17,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MAX_UNPACKED_BYTES = 512 * 2**20
 GRAPHS = ("score", "posterior", "prior", "generate")
+REACH = 128
+"""How many times smaller than 1 / (n + 1) a tail makes p-values: further down too many rows would be flagged."""
 
 
 class _Frozen(BaseModel):
@@ -32,11 +34,36 @@ class Graph(_Frozen):
     outputs: tuple[str, ...]
 
 
+class Tail(_Frozen):
+    """Peaks over a threshold: generalised Pareto distributions of the calibration scores' excesses over `threshold`.
+
+    `components` are (weight, shape, scale) of each, the weights adding up to one: how likely the excesses make it. `fit` is the
+    p-value of the check that such distributions fit the excesses; only where they do is the tail used.
+    """
+
+    threshold: FiniteFloat
+    excesses: int
+    components: tuple[tuple[FiniteFloat, FiniteFloat, PositiveFloat], ...]
+    fit: FiniteFloat
+    used: bool
+
+
 class Calibration(_Frozen):
-    """Nelbos, ascending, of rows that touched nothing else in training; p-values count them."""
+    """Nelbos, ascending, of rows that touched nothing else in training; p-values count them. A tail, where training was asked
+    for one and there were excesses enough, goes on above the highest."""
 
     method: Literal["split", "cross-conformal"]
     scores: tuple[float, ...]
+    tail: Tail | None = None
+
+    @property
+    def used_tail(self) -> Tail | None:
+        return self.tail if self.tail is not None and self.tail.used else None
+
+    @property
+    def smallest(self) -> float:
+        """The smallest p-value that a row can have."""
+        return 1.0 / (len(self.scores) + 1.0) / (REACH if self.used_tail else 1.0)
 
 
 class Manifest(_Frozen):

@@ -19,6 +19,7 @@ from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, RowError, decode, encode
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
+from nelbo.scores import p_values
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -85,10 +86,8 @@ class Engine:
         return outputs
 
     def p_value(self, nelbo: Floats) -> Floats:
-        """Conformal p-values (1 + #{calibration scores >= nelbo}) / (n + 1), valid for exchangeable rows (Vovk et al. 2005)."""
-        n = len(self._calibration)
-        at_least = n - np.searchsorted(self._calibration, nelbo, side="left")
-        return np.asarray((1.0 + at_least) / (n + 1.0), dtype=np.float64)
+        """scores.p_values: by the counts of the calibration scores, and by their tail where the artifact has one."""
+        return p_values(nelbo, self._calibration, self.manifest.calibration.used_tail)
 
 
 def score(engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Check | None = None) -> Scored:
