@@ -32,6 +32,10 @@ class Config(BaseModel):
     held_out: Annotated[
         float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")
     ] = 0.1
+    peaks_over_threshold: Annotated[
+        bool,
+        Field(description="p-values below 1 / (n + 1), by a generalised Pareto tail of the n calibration scores if it fits"),
+    ] = False
     rare: Annotated[int, Field(ge=1, description="a value or category that fewer rows hold is never generated")] = 5
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000

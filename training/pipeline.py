@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from training.evaluate import evaluate
 from training.export import export, write_manifest
 from training.fit import fit_rows
 from training.report import model_card, write_report
+from training.tail import notices, with_tail
 
 Stage = Callable[[str, int, int, str], None]
 """Told (stage, done, of how many or 0, a few words): what a progress bar shows."""
@@ -53,6 +54,9 @@ def train(source: Source, name: str, out: Path, config: Config, seed: int, schem
         clock.stage("export", "ONNX")
         manifest = export(folder, vae, name, training, config, seed)
         calibration = _calibrate(Engine.load(folder), training, config, seed, clock)
+        if config.peaks_over_threshold:
+            calibration = with_tail(calibration, seed)
+            training = replace(training, notices=(*training.notices, *notices(calibration)))
         manifest = manifest.model_copy(update={"calibration": calibration})
         write_manifest(folder, manifest)
         clock.stage("evaluate", "synthetic beside real rows")

@@ -89,6 +89,17 @@ def test_a_small_table_calibrates_across_folds_and_says_so(tmp_path: Path) -> No
     assert "cross-conformal" in (tmp_path / "artifact" / "MODEL_CARD.md").read_text()
 
 
+def test_a_tail_that_too_few_rows_can_show_is_not_used_and_the_card_and_the_notices_say_so(large: Path, tmp_path: Path) -> None:
+    asked = QUICK.model_copy(update={"peaks_over_threshold": True})
+    done = train(Source(large / "table.csv"), "sales", tmp_path / "artifact", asked, 0, None, lambda *_: None)
+    assert done.artifact.manifest.calibration == read_artifact(large / "artifact").manifest.calibration
+    said = "fewer than 50 of 120 calibration scores lie over their 95th percentile; p-values are counts alone"
+    assert done.notices[-1] == f"peaks_over_threshold: {said}"
+    for page in ("MODEL_CARD.md", "report.html"):
+        assert said in (tmp_path / "artifact" / page).read_text()
+        assert said not in (large / "artifact" / page).read_text()
+
+
 def test_a_refused_table_leaves_no_artifact_behind(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="too few"):
         run(write(tmp_path / "few.csv", 19), tmp_path / "artifact")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo.artifact import Manifest
+from nelbo.artifact import Calibration, Manifest, Tail
 from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from training.calibrate import split_calibration
@@ -322,6 +322,60 @@ def test_the_card_says_how_scores_are_calibrated(strange: Reported) -> None:
     assert "each scored by a model that was fitted without it" in model_card(
         strange.manifest.model_copy(update={"calibration": small})
     )
+
+
+def tailed(n: int, used: bool) -> Calibration:
+    """n calibration scores with a tail that the check takes or refuses."""
+    tail = Tail(threshold=9.5, excesses=n // 20, components=((1.0, 0.2, 3.0),), fit=0.4 if used else 0.01, used=used)
+    return Calibration(method="split", scores=tuple(np.linspace(0, 10, n).tolist()), tail=tail)
+
+
+def with_calibration(reported: Reported, calibration: Calibration, asked: bool = True) -> Manifest:
+    config = reported.manifest.config | {"peaks_over_threshold": asked}
+    return reported.manifest.model_copy(update={"calibration": calibration, "config": config})
+
+
+@pytest.mark.parametrize(("n", "can"), [(18, "nnn"), (19, "ynn"), (98, "ynn"), (99, "yyn"), (998, "yyn"), (999, "yyy")])
+def test_card_and_report_say_which_alpha_so_many_calibration_rows_can_reach(
+    strange: Reported, tmp_path: Path, n: int, can: str
+) -> None:
+    manifest = with_calibration(strange, tailed(n, False), asked=False)
+    rows = [line.strip() for line in model_card(manifest).splitlines() if line.startswith("  | 0.")]
+    words = {"y": "yes", "n": "**no**"}
+    assert rows == [
+        f"| {alpha} | {needed} | {words[yes]} |"
+        for alpha, needed, yes in zip((0.05, 0.01, 0.001), (19, 99, 999), can, strict=True)
+    ]
+    text = shown(strange, manifest, tmp_path)
+    for alpha, needed, yes in zip((0.05, 0.01, 0.001), (19, 99, 999), can, strict=True):
+        assert (f"Alpha {alpha} wants {needed} rows: here it can flag no row" in text) == (yes == "n")
+
+
+def shown(reported: Reported, manifest: Manifest, folder: Path) -> str:
+    """What the report's section on scores says of another manifest."""
+    engine, *rest = reported.parts
+    write_report(folder / "report.html", Engine(replace(engine.artifact, manifest=manifest)), *rest)
+    return " ".join(Page((folder / "report.html").read_text()).text.split())
+
+
+def test_card_and_report_mark_a_tail_as_an_assumption_with_its_check(strange: Reported, tmp_path: Path) -> None:
+    manifest = with_calibration(strange, tailed(500, True))
+    card, page = model_card(manifest), shown(strange, manifest, tmp_path)
+    assert "| 0.001 | 999 | by the tail |" in card
+    assert "**Assumption: the tail.** P-values below 1/(n + 1), down to 1.6e-05, are" in card
+    assert "p = 0.4: such distributions are not refuted" in card
+    assert "Alpha 0.001 wants 999 rows, or the tail." in page
+    assert "Assumption: above the highest of them a generalised Pareto distribution, fitted to the 25 excesses" in page
+    assert "Anderson-Darling, p = 0.4, not refuted" in page
+
+
+def test_a_tail_that_failed_its_check_is_told_and_counts_alone_stand(strange: Reported, tmp_path: Path) -> None:
+    manifest = with_calibration(strange, tailed(500, False))
+    card, page = model_card(manifest), shown(strange, manifest, tmp_path)
+    assert "- **No tail is used:** peaks_over_threshold: no generalised Pareto distribution fits the 25 calibration" in card
+    assert "(Anderson-Darling, p = 0.01); p-values are counts alone." in card
+    assert "| 0.001 | 999 | **no** |" in card
+    assert "Assumption" not in card + page
 
 
 def test_the_card_names_every_column_and_every_measure(strange: Reported) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nelbo.artifact import Manifest
+from nelbo.artifact import REACH, Manifest
 from training.report import words
+from training.report.figures import reach
+from training.tail import notices
 
 _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 
@@ -19,12 +21,18 @@ def model_card(manifest: Manifest) -> str:
     )
     environment.filters |= {name: getattr(words, name) for name in ("count", "nats", "percent", "small")}
     environment.filters["plain"] = _plain
+    tail = manifest.calibration.used_tail
     return environment.get_template("MODEL_CARD.md.j2").render(
         manifest=manifest,
         schema=manifest.table_schema,
         metrics=manifest.metrics,
         n=len(manifest.calibration.scores),
+        tail=tail,
+        shape=sum(weight * shape for weight, shape, _ in tail.components) if tail else 0.0,
+        not_used=list(notices(manifest.calibration)) if manifest.config.get("peaks_over_threshold") else [],
         of=words.of,
+        reach=list(reach(manifest.calibration)),
+        trust=REACH,
     )
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nelbo.artifact import Calibration
 from nelbo.cells import texts
 from nelbo.engine import Engine, score_encoded
 from nelbo.schema import Column, Schema
+from nelbo.scores import rows_for
 from training.data import Rows, Training
 from training.evaluate import Evaluation, shape_error
 from training.report.words import shown
@@ -29,7 +32,7 @@ WORST = 20
 COSTLY = 3
 VALUES = 24
 """Values of a row that are shown beside its costly ones."""
-ALPHAS = (0.05, 0.01)
+ALPHAS = (0.05, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,22 @@ def threshold(scores: Floats, alpha: float) -> float | None:
     """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for such a p-value."""
     more = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
     return None if more < 0 else float(np.sort(scores)[::-1][more])
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whether a row can have a p-value of alpha or less, and the calibration rows without which no count is so small."""
+
+    alpha: float
+    needed: int
+    by: Literal["counts", "tail"] | None
+
+
+def reach(calibration: Calibration) -> Iterator[Reach]:
+    n = len(calibration.scores)
+    for alpha in ALPHAS:
+        needed = rows_for(alpha)
+        yield Reach(alpha, needed, "counts" if n >= needed else "tail" if calibration.smallest <= alpha else None)
 
 
 @dataclass(frozen=True)

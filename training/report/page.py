@@ -184,7 +184,9 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
         "smallest": 1 / (len(found) + 1),
         "method": manifest.calibration.method,
         "marks": marks,
-        "too_small": [alpha for alpha, nelbo in thresholds if nelbo is None],
+        "no_count": [row for row in figures.reach(manifest.calibration) if row.by != "counts"],
+        "tail": manifest.calibration.used_tail,
+        "floor": manifest.calibration.smallest,
         "chart": _both_widths(lambda width: charts.scores(found, marks, width)) if len(found) else None,
     }
 
