@@ -123,6 +123,17 @@ class VersionDetails(Version):
 
     table_schema: Schema
     metrics: dict[str, float]
+    smallest_p_value: float
+    """No row can be an anomaly at a smaller alpha."""
+
+
+def details(version: Version, manifest: Manifest) -> VersionDetails:
+    return VersionDetails(
+        **version.model_dump(),
+        table_schema=manifest.table_schema,
+        metrics=manifest.metrics,
+        smallest_p_value=manifest.calibration.smallest,
+    )
 
 
 class Model(BaseModel):

@@ -15,7 +15,17 @@ from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
-from nelbo.artifact import MANIFEST, MAX_UNPACKED_BYTES, Manifest, Model, Version, VersionDetails, digest_of, parse_manifest
+from nelbo.artifact import (
+    MANIFEST,
+    MAX_UNPACKED_BYTES,
+    Manifest,
+    Model,
+    Version,
+    VersionDetails,
+    details,
+    digest_of,
+    parse_manifest,
+)
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -178,7 +188,7 @@ def get_version(name: Name, version: Which, service: Parts, owner: Owner, respon
     if entry.state == "pending":
         response.headers["Retry-After"] = "1"
     manifest = Manifest.model_validate(entry.manifest)
-    return VersionDetails(**entry.view.model_dump(), table_schema=manifest.table_schema, metrics=manifest.metrics)
+    return details(entry.view, manifest)
 
 
 def _number(service: Service, owner: str, name: str, which: str) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from nelbo.artifact import Model, Version, VersionDetails
+from nelbo.artifact import Model, Version, VersionDetails, details
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, when
@@ -163,8 +163,7 @@ class _Local:
 
     def version(self, name: str, version: int | str) -> VersionDetails:
         entry = store.resolve(self._database, catalog.OWNER, f"{name}@{version}")
-        manifest = catalog.manifest_of(entry)
-        return VersionDetails(**entry.view.model_dump(), table_schema=manifest.table_schema, metrics=manifest.metrics)
+        return details(entry.view, catalog.manifest_of(entry))
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
         store.set_alias(self._database, catalog.OWNER, name, alias, version)

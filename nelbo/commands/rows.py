@@ -17,6 +17,7 @@ from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.scores import out_of_reach
 from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
@@ -204,11 +205,17 @@ def _of_rows(
         engine = local.load(folder, asked.kind)
         with given.open(settings) as table:
             console.notices([*table.notices, *check_columns(table.names, engine.schema)])
+            console.notices(_out_of_reach(asked, engine.manifest.calibration.smallest))
             rows, counted = [0], f"{service.DOING[asked.kind]} {given.name}"
             with console.progress(counted) as tell:
                 written = _write(work(engine, table, faults, _both(tell, rows)), target)
     found = {} if tally is None else {"anomalies": tally.anomalies, "threshold": tally.threshold, "top": tally.top[:SHOWN_ROWS]}
     return Done(asked.model, rows[0], written, faults, **found)  # type: ignore[arg-type]  # the fields of a scoring
+
+
+def _out_of_reach(asked: Request, smallest: float) -> Iterator[str]:
+    if isinstance(asked, ScoreRequest):
+        yield from out_of_reach(asked.alpha, asked.fdr, smallest)
 
 
 def _both(tell: Tell, rows: list[int]) -> Tell:
@@ -237,7 +244,10 @@ def _on_service(
     console: Console,
 ) -> Done:
     file = service.upload(client, given, console)
-    service.check_table(client, asked.model, file, console)
+    name, _, which = asked.model.partition("@")
+    version = client.models.version(name, which or "champion")
+    service.check_table(version, file, console)
+    console.notices(_out_of_reach(asked, version.smallest_p_value))
     request: Request = asked.model_copy(update={"file": file.id})
     with service.finished(client, request, console) as job:
         service.download(job, target, console)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nelbo.artifact import VersionDetails
 from nelbo.client import Client, Job, Request
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.tables import Given, Out
@@ -30,11 +31,9 @@ def upload(client: Client, given: Given, console: Console) -> File:
     return file
 
 
-def check_table(client: Client, model: str, file: File, console: Console) -> None:
+def check_table(version: VersionDetails, file: File, console: Console) -> None:
     """Say which columns are ignored; refuse a table that does not serve the model before a job is made."""
-    name, _, which = model.partition("@")
-    schema = client.models.version(name, which or "champion").table_schema
-    console.notices(check_columns([column.name for column in file.columns or ()], schema))
+    console.notices(check_columns([column.name for column in file.columns or ()], version.table_schema))
 
 
 @contextmanager

@@ -119,6 +119,18 @@ def test_an_anomaly_is_a_row_whose_p_value_is_at_most_alpha(artifact: Path, rows
     assert ran["anomalies"] == pc.sum(found["anomaly"]).as_py() > 0
 
 
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_an_alpha_below_the_smallest_p_value_is_told_with_what_to_do(
+    where: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
+) -> None:
+    model = artifact if where == "folder" else "linear"
+    ran = done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.001")
+    assert ran.err.count("note: no row can be an anomaly at alpha 0.001: the smallest p-value of this model is 0.01.") == 1
+    assert "999 of them to calibrate with), or peaks_over_threshold in run.toml" in ran.err
+    assert "no row can" not in done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.01").err
+    assert "no row can be an anomaly at fdr 0.005" in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
+
+
 def test_a_table_of_errors_alone_gives_a_table_without_rows(artifact: Path, tmp_path: Path) -> None:
     bad = written(table(3).set_column(1, "length", pa.array(["a", "b", "c"])), tmp_path / "bad.csv")
     for more in ([], ["--explain"], ["--fdr", "0.1"]):
