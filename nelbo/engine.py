@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, RowError, decode, encode
-from nelbo.errors import InvalidArtifact
-from nelbo.schema import Schema
+from nelbo.errors import InvalidArtifact, InvalidInput
+from nelbo.schema import Column, Schema
 from nelbo.scores import p_values
 
 Floats = NDArray[np.float64]
@@ -32,6 +32,10 @@ Cells = tuple[Floats, Integers]
 
 PRIOR, FILLED, COPIES = 0, 1, 2
 """Streams of random numbers: generated rows, filled rows, and from COPIES on copy 0, 1, 2 … of a row."""
+HIDDEN = 2**63
+"""From here on draw 0, 1, 2 … of a row's hidden cell: no row has so many copies."""
+DRAWS = 99
+"""Draws of a hidden cell: the 5th lowest and the 5th highest of 99 hold one more with probability 0.9."""
 DRAWN, MODE = np.array([False]), np.array([True])
 
 
@@ -136,11 +140,7 @@ def augment(
     """
     check_spread(engine.manifest.graphs, spread)
     given = encode(batch, engine.schema, first_row)
-    draws = np.stack([_uniforms(engine, seed, COPIES + k, given.rows) for k in range(per_row)], axis=1)
-    repeated = Encoded(
-        np.repeat(given.numbers, per_row, axis=0), np.repeat(given.codes, per_row, axis=0), np.repeat(given.rows, per_row), []
-    )
-    draws = draws.reshape(len(repeated.rows), draws.shape[-1])
+    repeated, draws = _repeated(engine, given, per_row, seed, COPIES)
     every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
     made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check, spread), engine.schema)
     copies = np.tile(np.arange(per_row), len(given.rows))
@@ -171,6 +171,72 @@ def reconstruct(
     if not denoise:
         made = _with_unknown_categories(engine, given, made, source)
     return Made(_with_row_numbers({"row": given.rows}, _with_identifiers(engine, made, source)), given.errors)
+
+
+def expected(
+    engine: Engine, batch: pa.RecordBatch, column: str, first_row: int = 0, seed: int = 0, check: Check | None = None
+) -> Made:
+    """What a column should be in each row by all its other cells: DRAWS draws of p(x_j | z, the columns before it), each with
+    its own z from q(z | x without x_j). A row's own value of the column has no part in it.
+
+    Columns: `row`, `expected`, `low`, `high`, `share`, `missing`. Of numbers and datetimes `expected` is the median of the
+    draws that have a value, and 90 % of those lie from `low` to `high`; of categories it is the most frequent draw, which may
+    be a missing one, and `share` how frequent. `missing` is the share of draws without a value.
+    """
+    given = encode(batch, engine.schema, first_row)
+    kept = np.array([name != column for name in engine.manifest.order])
+    if kept.all():
+        raise InvalidInput(f"the model has no column {column!r} to hide; it models {', '.join(engine.manifest.order)}")
+    repeated, draws = _repeated(engine, _without(engine, given, column), DRAWS, seed, HIDDEN)
+    others = np.tile(kept, (len(repeated.rows), 1))
+    numbers, codes = _from_posterior(engine, repeated, draws, others, others, False, check)
+    found: dict[str, Any] = {"row": given.rows}
+    for i, one in enumerate(engine.schema.numbers):
+        if one.name == column:
+            found |= _interval(one, numbers[:, i].reshape(-1, DRAWS))
+    for i, one in enumerate(engine.schema.categoricals):
+        if one.name == column:
+            found |= _most_frequent(one, codes[:, i].reshape(-1, DRAWS))
+    return Made(pa.RecordBatch.from_pydict(found), given.errors)
+
+
+def _without(engine: Engine, given: Encoded, column: str) -> Encoded:
+    """The rows with a column missing: what is not there cannot be looked at."""
+    numbers, codes = given.numbers.copy(), given.codes.copy()
+    numbers[:, [one.name == column for one in engine.schema.numbers]] = np.nan
+    for i, one in enumerate(engine.schema.categoricals):
+        if one.name == column:
+            codes[:, i] = len(one.categories) + 1
+    return Encoded(numbers, codes, given.rows, [])
+
+
+def _interval(column: Column, drawn: Floats) -> dict[str, Any]:
+    """Of draws float64[n, DRAWS]: each figure is one of them, hence a value that the column can have."""
+    present = (~np.isnan(drawn)).sum(1)
+    at = np.maximum(-(present[:, None] * np.array([-50, -5, -95]) // 100) - 1, 0)
+    figures = np.take_along_axis(np.sort(drawn, axis=1), at, axis=1)
+    none = np.empty((len(drawn), 0), dtype=np.int64)
+    low_to_high = [decode(figures[:, i : i + 1], none, Schema(columns=(column,))).column(0) for i in range(3)]
+    rest = {"share": pa.nulls(len(drawn), pa.float64()), "missing": 1 - present / DRAWS}
+    return dict(zip(("expected", "low", "high"), low_to_high, strict=True)) | rest
+
+
+def _most_frequent(column: Column, drawn: Integers) -> dict[str, Any]:
+    """Of draws int64[n, DRAWS]."""
+    times = np.zeros((len(drawn), len(column.categories) + 2), dtype=np.int64)
+    np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
+    value = decode(np.empty((len(drawn), 0)), times.argmax(1)[:, None], Schema(columns=(column,))).column(0)
+    nothing = pa.nulls(len(drawn), value.type)
+    shares = {"share": times.max(1, initial=0) / DRAWS, "missing": times[:, -1] / DRAWS}
+    return {"expected": value, "low": nothing, "high": nothing} | shares
+
+
+def _repeated(engine: Engine, given: Encoded, times: int, seed: int, stream: int) -> tuple[Encoded, Floats]:
+    """Each row so many times, one after the other, with uniform numbers of its own from the streams that begin at `stream`."""
+    draws = np.stack([_uniforms(engine, seed, stream + k, given.rows) for k in range(times)], axis=1)
+    at = np.repeat(np.arange(len(given.rows)), times)
+    repeated = Encoded(given.numbers[at], given.codes[at], given.rows[at], [])
+    return repeated, draws.reshape(len(at), draws.shape[-1])
 
 
 def _with_identifiers(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:

@@ -3,15 +3,30 @@
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from nelbo.artifact import FORMAT
-from nelbo.engine import Engine, Floats, Integers, augment, generate, reconstruct, score
+from nelbo.engine import (
+    COPIES,
+    DRAWS,
+    FILLED,
+    HIDDEN,
+    PRIOR,
+    Engine,
+    Floats,
+    Integers,
+    augment,
+    expected,
+    generate,
+    reconstruct,
+    score,
+)
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
-from tests.artifacts import BATCH, SCHEMA, exact_nelbo, linear_artifact, sample
+from tests.artifacts import BATCH, LOADINGS, MEAN, NOISE, SCHEMA, exact_nelbo, linear_artifact, sample
 
 ROWS = 3 * BATCH + 5
 
@@ -136,6 +151,71 @@ def test_the_mode_fills_with_the_conditional_mean(engine: Engine, rows: pa.Recor
 def test_denoising_replaces_observed_cells_too(engine: Engine, rows: pa.RecordBatch) -> None:
     made = reconstruct(engine, rows, 0, seed=1, denoise=True).batch
     assert not set(made["length"].to_pylist()) & set(rows["length"].to_pylist())
+
+
+COLUMNS = ("length", "colour", "width", "weight")
+OTHERS: dict[str, list[Any]] = {
+    "length": [1e6, None],
+    "colour": ["blue", "purple", None],
+    "width": [-1e6, None],
+    "weight": [0.0, None],
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_what_a_cell_should_be_does_not_depend_on_what_it_is(engine: Engine, rows: pa.RecordBatch, column: str) -> None:
+    made, at = expected(engine, rows, column).batch, rows.schema.get_field_index(column)
+    for value in OTHERS[column]:
+        others = pa.array([value] * ROWS, rows.schema.field(column).type)
+        assert expected(engine, rows.set_column(at, column, others), column).batch.equals(made)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_what_a_cell_should_be_depends_on_its_row_its_number_and_the_seed_only(
+    engine: Engine, rows: pa.RecordBatch, column: str
+) -> None:
+    made = expected(engine, rows, column).batch
+    alone = [expected(engine, rows.slice(row, 1), column, row).batch for row in range(ROWS)]
+    assert made.equals(pa.Table.from_batches(alone).combine_chunks().to_batches()[0])
+    assert not made.equals(expected(engine, rows, column, seed=1).batch)
+
+
+def test_what_a_number_should_be_is_that_of_the_model(engine: Engine, rows: pa.RecordBatch) -> None:
+    """The hand-made encoder sets a missing number to its mean, so that z and the draws have a distribution in closed form."""
+    made = expected(engine, rows, "length").batch
+    numbers = np.column_stack([rows[name] for name in ("length", "width", "weight")]) - MEAN
+    precision = LOADINGS.T @ LOADINGS + NOISE**2 * np.eye(2)
+    mean = MEAN[0] + LOADINGS[0] @ np.linalg.solve(precision, LOADINGS.T @ (numbers * [0, 1, 1]).T)
+    sigma = np.sqrt(NOISE**2 + LOADINGS[0] ** 2 @ (NOISE**2 / np.diag(precision)))
+    low, middle, high = ((np.array(made[name]) - mean) / sigma for name in ("low", "expected", "high"))
+    error = 1.25 / np.sqrt(DRAWS)  # of a median; the interval's ends are less sure
+    assert (np.abs(middle) < 5 * error).all()
+    assert np.mean(middle) == pytest.approx(0, abs=4 * error / np.sqrt(ROWS))
+    assert (np.mean(low), np.mean(high)) == pytest.approx((-1.645, 1.645), abs=0.15)
+
+
+def test_a_category_has_its_most_frequent_draw_and_no_interval(engine: Engine, rows: pa.RecordBatch) -> None:
+    made = expected(engine, rows, "colour").batch
+    assert set(made["expected"].to_pylist()) == {"red"}
+    assert np.mean(np.array(made["share"])) == pytest.approx(0.5263, abs=0.03)
+    assert made["low"].null_count == made["high"].null_count == ROWS
+    assert set(made["missing"].to_pylist()) == {0.0}
+
+
+def test_no_copy_of_a_row_has_the_random_numbers_of_a_hidden_cell() -> None:
+    assert max(PRIOR, FILLED, COPIES + 2**62) < HIDDEN < HIDDEN + DRAWS < 2**64
+
+
+def test_what_cannot_be_hidden_is_refused_and_what_cannot_be_read_is_an_error(engine: Engine, rows: pa.RecordBatch) -> None:
+    for column in ("id", "height"):
+        with pytest.raises(InvalidInput, match=f"no column '{column}' to hide; it models length, colour"):
+            expected(engine, rows, column)
+    text = rows.set_column(1, "length", pa.array(["a lot" if i == 3 else "1.5" for i in range(ROWS)]))
+    made = expected(engine, text, "width", 100)
+    assert [error.row for error in made.errors] == [103]
+    assert made.batch["row"].to_pylist() == [row for row in range(100, 100 + ROWS) if row != 103]
+    assert expected(engine, rows.slice(0, 0), "length").batch.num_rows == 0
+    assert expected(engine, rows.slice(0, 0), "colour").batch.num_rows == 0
 
 
 def test_an_unknown_category_is_scored_and_kept(engine: Engine, rows: pa.RecordBatch) -> None:
