@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import nelbo
-from nelbo.commands import doctor, jobs, models, rows, system, training
+from nelbo.commands import doctor, explain, jobs, models, rows, system, training
 from nelbo.errors import NelboError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command in (
     rows.generate,
     rows.augment,
     rows.reconstruct,
+    explain.explain,
     jobs.results,
     training.push,
     training.schema,

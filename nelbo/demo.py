@@ -8,22 +8,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import nelbo
 from nelbo.client import Client, Job, find_url
+from nelbo.commands import explain, local
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.service import DOING
 from nelbo.commands.training import run as train
 from nelbo.errors import NotFound, Unavailable
-from nelbo.jobs import Anomaly
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings
 
+if TYPE_CHECKING:
+    from nelbo.engine import Engine
+
 MODEL, SEED = "adult", 1
-GENERATED, AUGMENTED, PER_ROW, ANOMALIES, TERMS = 10_000, 200, 5, 10, 3
+GENERATED, AUGMENTED, PER_ROW, ANOMALIES, TERMS = 10_000, 200, 5, 5, 3
 START_S, STOP_S = 90.0, 40.0
 MEASURES = {
     "shape_error": "columns off by, mean, %",
@@ -47,7 +51,7 @@ def show(settings: Settings, port: int, console: Console) -> None:
         version = client.models.push(home / MODEL, name=MODEL)
         console.say(f"   registered as {MODEL}@{version.version}\n3. three jobs over HTTP")
         jobs = _jobs(client, held_out, home, console)
-        _show_anomalies(jobs["scores"], pq.read_table(held_out), console)
+        _show_anomalies(jobs["scores"], pq.read_table(held_out), local.load(home / MODEL, "demo"), console)
         _show_quality(client, console)
         _show_places(settings, jobs, console)
     console.say(f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`, and `nelbo --help`")
@@ -117,23 +121,13 @@ def _finished(submit: Callable[[], Job], results: Path, console: Console) -> Job
     return job
 
 
-def _show_anomalies(job: Job, given: pa.Table, console: Console) -> None:
+def _show_anomalies(job: Job, given: pa.Table, engine: "Engine", console: Console) -> None:
     summary = job.view.summary or {}
     print(
-        f"\nThe ten least likely of {given.num_rows:,} held-out rows ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
+        f"\nThe five least likely of {given.num_rows:,} held-out rows ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
     )
-    rows = job.anomalies(ANOMALIES)
-    console.table(
-        ["row", "nelbo", "p-value", "because of (each column's share in nats)"],
-        [[str(row.row), f"{row.nelbo:.1f}", f"{row.p_value:.5f}", _because(row, given)] for row in rows],
-    )
-
-
-def _because(row: Anomaly, given: pa.Table) -> str:
-    """The columns with the highest terms, with the values that they hold."""
-    highest = sorted(row.terms.items(), key=lambda term: -term[1])[:TERMS]
-    values = given.slice(row.row, 1)
-    return ", ".join(f"{name} = {values[name][0].as_py()} ({term:.1f})" for name, term in highest)
+    found = [(row, given.slice(row.row, 1).combine_chunks().to_batches()[0]) for row in job.anomalies(ANOMALIES)]
+    explain.show(console, engine, local.explained(engine, found, TERMS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:

@@ -142,6 +142,10 @@ class Anomaly(BaseModel):
     kl: float
     terms: dict[str, float]
 
+    def highest(self, most: int) -> list[tuple[str, float]]:
+        """The columns that cost the most, with their terms."""
+        return sorted(self.terms.items(), key=lambda term: -term[1])[:most]
+
 
 def new_id() -> str:
     """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made."""

@@ -65,16 +65,24 @@ def check_name(name: str) -> None:
 
 def folder_of(settings: Settings, model: str) -> Path | None:
     """The folder of MODEL's artifact for work in this process; None where a service does the work."""
-    folder = Path(model)
-    if is_artifact(folder):
-        return folder
-    if "/" in model:
-        read_artifact(folder)  # says what is missing
-    if find_url(settings):
-        return None
+    return folder_here(settings, model) if _is_folder(model) or not find_url(settings) else None
+
+
+def folder_here(settings: Settings, model: str) -> Path:
+    """The folder of MODEL's artifact for work that no service does: what one on the same data folder has is here too."""
+    if _is_folder(model):
+        return Path(model)
+    if settings.url:
+        raise InvalidInput(f"no service does this, so {model!r} at {settings.url} does not serve; name an artifact's folder")
     with opened(settings) as here:
         version = catalog.resolve(here.database, OWNER, model)
         return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
+
+
+def _is_folder(model: str) -> bool:
+    if not is_artifact(Path(model)) and "/" in model:
+        read_artifact(Path(model))  # says what is missing
+    return is_artifact(Path(model))
 
 
 def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:

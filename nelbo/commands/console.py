@@ -68,7 +68,8 @@ class Console:
         shown = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[_cell(cell) for cell in row] for row in rows]
         for at, name in enumerate(head):
-            numeric = bool(cells) and all(row[at].replace(",", "").replace(".", "", 1).isdigit() for row in cells)
+            told = [row[at] for row in cells if row[at]]
+            numeric = bool(told) and all(text.replace(",", "").replace(".", "", 1).isdigit() for text in told)
             shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
             shown.add_row(*row)

@@ -2,19 +2,20 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from nelbo import scores
+from nelbo.cells import texts
 from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
-from nelbo.errors import MissingExtra, TooLarge
+from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Table
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.settings import Settings
@@ -57,7 +58,7 @@ def score(
             found = engines.score(engine, batch, first_row)
             faults.add(found.errors)
             tally.rows += len(found.rows)
-            tally.top = _least_likely(tally.top, found, engine.manifest.order)
+            tally.top = _least_likely(tally.top, found, engine.manifest.order, TOP)
             yield found
 
     columns = engine.manifest.order if request.explain else None
@@ -73,6 +74,54 @@ def score(
     if not tally.rows:
         yield pa.RecordBatch.from_pylist([], schema=scores.score_schema(columns))
     tally.top = [row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top]
+
+
+def chosen(
+    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell
+) -> list[tuple[Anomaly, pa.RecordBatch]]:
+    """The rows of these numbers, or else the least likely `most`, with their cells; the least likely first."""
+    from nelbo import engine as engines
+
+    wanted, seen = sorted(set(rows)), 0
+    top: list[Anomaly] = []
+    cells: dict[int, pa.RecordBatch] = {}
+    for first_row, batch in _given(table, tell):
+        seen = first_row + batch.num_rows
+        named = [(row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen]
+        for first, part in named if wanted else [(first_row, batch)]:
+            found = engines.score(engine, part, first)
+            faults.add(found.errors)
+            top = _least_likely(top, found, engine.manifest.order, len(wanted) or most)
+            cells = {row.row: cells[row.row] if row.row in cells else part.take([row.row - first]) for row in top}
+    if wanted and wanted[-1] >= seen:
+        raise NotFound(f"{table.name} has no row {wanted[-1]}; it has {seen:,}, and the first is row 0")
+    return [(row, cells[row.row]) for row in top]
+
+
+EXPLAINED = pa.schema(
+    [
+        *((name, pa.int64() if name == "row" else pa.float64()) for name in ("row", "nelbo", "p_value")),
+        *((name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
+        *((name, pa.float64()) for name in ("share", "missing", "term")),
+    ]
+)
+
+
+def explained(engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int) -> pa.Table:
+    """The costliest columns of each row, with the value, what it should be (engine.expected) and the term. Cells are texts."""
+    from nelbo import engine as engines
+
+    missing = engine.schema.missing
+    rows: list[dict[str, Any]] = []
+    for row, cells in found:
+        for column, term in row.highest(columns):
+            made = engines.expected(engine, cells, column, row.row, seed).batch
+            told = {name: texts(made[name], ())[0].as_py() for name in ("expected", "low", "high")}
+            shares = {name: made[name][0].as_py() for name in ("share", "missing")}
+            value = texts(cells.column(column), missing)[0].as_py()
+            head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
+            rows.append(head | {"column": column, "value": value, "term": term} | told | shares)
+    return pa.Table.from_pylist(rows, schema=EXPLAINED)
 
 
 def generate(engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell) -> Iterator[pa.RecordBatch]:
@@ -158,9 +207,9 @@ def _flagged(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index("anomaly"), batch.schema.field("anomaly"), flags)
 
 
-def _least_likely(top: list[Anomaly], found: "Scored", columns: tuple[str, ...]) -> list[Anomaly]:
-    """The first TOP of those so far and of the new ones, by nelbo, then by row: the order of a job's anomalies."""
-    best = np.lexsort((found.rows, -found.nelbo))[:TOP]
+def _least_likely(top: list[Anomaly], found: "Scored", columns: tuple[str, ...], most: int) -> list[Anomaly]:
+    """The first of those so far and of the new ones, by nelbo, then by row: the order of a job's anomalies."""
+    best = np.lexsort((found.rows, -found.nelbo))[:most]
     new = [
         Anomaly(
             row=int(found.rows[i]),
@@ -172,4 +221,4 @@ def _least_likely(top: list[Anomaly], found: "Scored", columns: tuple[str, ...])
         )
         for i in best
     ]
-    return sorted([*top, *new], key=lambda row: (-row.nelbo, row.row))[:TOP]
+    return sorted([*top, *new], key=lambda row: (-row.nelbo, row.row))[:most]

@@ -17,6 +17,10 @@ File = Annotated[
 Output = Annotated[
     str, typer.Option("--output", "-o", metavar="OUT", help="CSV, Parquet, Arrow or JSON Lines by its suffix; - is a pipe")
 ]
+OutputOrScreen = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="OUT", help="CSV, Parquet, Arrow or JSON Lines, instead of a table to look at"),
+]
 OutputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for OUT")]
 InputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")]
 Delimiter = Annotated[str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected)")]

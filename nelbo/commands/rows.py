@@ -282,8 +282,7 @@ def _words(done: Done, output: str) -> list[str]:
 
 def least_likely(row: Anomaly, terms: int = SHOWN_TERMS) -> str:
     """A row in words: its nelbo, its p-value, and the columns that cost the most."""
-    highest = sorted(row.terms.items(), key=lambda term: -term[1])[:terms]
-    shown = ", ".join(f"{name} {value:.1f}" for name, value in highest)
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in row.highest(terms))
     return f"row {row.row}: nelbo {row.nelbo:.1f}, p-value {row.p_value:.2g}; {shown}"
 
 

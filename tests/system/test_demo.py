@@ -80,7 +80,7 @@ def test_the_demo_shows_everything_and_works_a_second_time(tmp_path: Path) -> No
         shown = said(tmp_path)
         assert f"registered as adult@{version}" in shown
         for part in (
-            "The ten least likely of 16,281 held-out rows",
+            "The five least likely of 16,281 held-out rows",
             "columns off by",
             "FROM score WHERE job_id",
             "stopped what was started",

@@ -353,8 +353,8 @@ def test_card_and_report_say_which_alpha_so_many_calibration_rows_can_reach(
 
 def shown(reported: Reported, manifest: Manifest, folder: Path) -> str:
     """What the report's section on scores says of another manifest."""
-    engine, *rest = reported.parts
-    write_report(folder / "report.html", Engine(replace(engine.artifact, manifest=manifest)), *rest)
+    engine = Engine(replace(reported.parts[0].artifact, manifest=manifest))
+    write_report(folder / "report.html", engine, *reported.parts[1:])
     return " ".join(Page((folder / "report.html").read_text()).text.split())
 
 

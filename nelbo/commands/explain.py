@@ -1,0 +1,117 @@
+"""explain: why rows are unlikely: the columns that cost the most, and what they should be by all other cells of the row."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from nelbo.commands import local, options
+from nelbo.commands.catalog import folder_here
+from nelbo.commands.console import Console
+from nelbo.commands.faults import Faults
+from nelbo.commands.rows import SHOWN_TERMS
+from nelbo.commands.tables import Given, out
+from nelbo.encoding import check_columns
+from nelbo.files import open_writer
+from nelbo.settings import read_settings
+
+if TYPE_CHECKING:
+    from nelbo.engine import Engine
+
+HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval, or share", "nats"]
+SHOWN_CHARACTERS = 30
+
+
+def explain(
+    model: options.Model,
+    file: options.File,
+    row: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", min=0, help="this row, the first is 0; can be given more than once", show_default=False),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="so many rows, the least likely, if none is named")] = 10,
+    columns: Annotated[int, typer.Option(metavar="N", min=1, help="columns of each row, the costliest")] = SHOWN_TERMS,
+    output: options.OutputOrScreen = None,
+    seed: options.Seed = 0,
+    errors: options.Errors = None,
+    input_format: options.InputFormat = None,
+    output_format: options.OutputFormat = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    decimal: options.Decimal = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show why rows are unlikely, and what their costliest cells should be.
+
+    What a cell should be is drawn by all other cells of its row: it is hidden, so that an odd value cannot speak for itself.
+    Numbers and dates get a median and the interval that 90 % of the draws lie in, categories the most frequent with its
+    share. The nats are the column's term of the nelbo. This runs here, on an artifact or the data folder's catalog.
+
+    \b
+    Examples:
+      nelbo explain adult new.csv
+      nelbo explain ./adult new.csv --row 17 --row 4711 --columns 5
+      nelbo explain adult new.csv --top 1000 -o why.parquet
+    """
+    settings, console = read_settings(), Console(as_json)
+    given = Given(file, input_format, delimiter, encoding, decimal)
+    target = None if output is None else out(output, output_format, as_json)
+    engine = local.load(folder_here(settings, model), "explain")
+    with Faults(errors) as faults, given.open(settings) as table:
+        console.notices([*table.notices, *check_columns(table.names, engine.schema)])
+        with console.progress(f"scoring {given.name}") as tell:
+            chosen = local.chosen(engine, table, row or (), top, faults, tell)
+    with console.waiting("drawing what the cells should be"):
+        found = local.explained(engine, chosen, columns, seed)
+    for line in faults.words():
+        console.say(line)
+    if target:
+        with open_writer(target.path, target.format, found.schema) as writer:
+            for batch in found.to_batches():
+                writer.write(batch)
+        console.say(f"{found.num_rows:,} cells of {len(chosen):,} rows in {output}")
+    elif not as_json:
+        show(console, engine, found)
+    console.result(
+        {"model": model, "output": output, "rows_failed": faults.count} | ({} if target else {"cells": found.to_pylist()})
+    )
+
+
+def show(console: Console, engine: "Engine", found: pa.Table) -> None:
+    """The explained cells as a table, with what its words mean below it."""
+    continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
+    console.table(HEAD, _lines(_short(cell) if cell["column"] in continuous else cell for cell in found.to_pylist()))
+    given = {"vae": "the columns before it and z", "exemplars": "the nearest training row"}
+    by = ", or ".join(words for name, words in given.items() if engine.manifest.members.get(name))  # type: ignore[call-overload]
+    console.say(f"nats: the column's term of the nelbo, the mean of -log p(value) given {by}")
+    console.say("expected: drawn with the cell hidden, given all the others; a value outside the interval is an odd one out")
+
+
+def _short(cell: dict[str, Any]) -> dict[str, Any]:
+    """Continuous numbers with as many digits as people want."""
+    numbers = {name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None}
+    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items()}
+
+
+def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
+    """A row's own figures stand beside its first cell only."""
+    before = None
+    for cell in cells:
+        first, before = cell["row"] != before, cell["row"]
+        own = [str(cell["row"]), f"{cell['nelbo']:.1f}", f"{cell['p_value']:.2g}"] if first else [""] * 3
+        shown = [_cut(cell[name]) for name in ("value", "expected")]
+        yield [*own, _cut(cell["column"]), *shown, _room(cell), f"{cell['term']:.1f}"]
+
+
+def _room(cell: dict[str, Any]) -> str:
+    """The interval, or the share of the most frequent category; and the share of missing ones, where that is not it."""
+    missing = f"{100 * cell['missing']:.0f} % missing" if cell["missing"] and cell["expected"] is not None else ""
+    room = f"{100 * cell['share']:.0f} %" if cell["share"] is not None else f"{_cut(cell['low'])} to {_cut(cell['high'])}"
+    return f"{room}, {missing}" if missing else room
+
+
+def _cut(text: str | None) -> str:
+    if text is None:
+        return "missing"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
