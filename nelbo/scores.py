@@ -54,7 +54,7 @@ def pareto_beyond(excess: Floats, shape: Floats, scale: Floats) -> Floats:
     """P(X > excess) of the generalised Pareto distribution, (1 + shape excess / scale) ** (-1 / shape); one with a negative
     shape ends at -scale / shape."""
     shape = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(np.exp(-np.log1p(np.maximum(shape * excess / scale, -1.0)) / shape))
 
 

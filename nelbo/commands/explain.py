@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nelbo.engine import Engine
 
 HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval, or share", "nats"]
+GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training row"}
+"""What a term of each member of the score is given."""
 SHOWN_CHARACTERS = 30
 
 
@@ -52,7 +54,7 @@ def explain(
     Examples:
       nelbo explain adult new.csv
       nelbo explain ./adult new.csv --row 17 --row 4711 --columns 5
-      nelbo explain adult new.csv --top 1000 -o why.parquet
+      nelbo explain adult new.csv --top 100 -o why.parquet
     """
     settings, console = read_settings(), Console(as_json)
     given = Given(file, input_format, delimiter, encoding, decimal)
@@ -82,10 +84,11 @@ def show(console: Console, engine: "Engine", found: pa.Table) -> None:
     """The explained cells as a table, with what its words mean below it."""
     continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
     console.table(HEAD, _lines(_short(cell) if cell["column"] in continuous else cell for cell in found.to_pylist()))
-    given = {"vae": "the columns before it and z", "exemplars": "the nearest training row"}
-    by = ", or ".join(words for name, words in given.items() if engine.manifest.members.get(name))  # type: ignore[call-overload]
-    console.say(f"nats: the column's term of the nelbo, the mean of -log p(value) given {by}")
-    console.say("expected: drawn with the cell hidden, given all the others; a value outside the interval is an odd one out")
+    given = ", or ".join(GIVEN[member] for member, weight in engine.manifest.members.items() if weight)
+    console.say(f"nats: the column's term of the nelbo, the mean of -log p(value) given {given}")
+    console.say(
+        "expected: drawn with the cell hidden, given all the others; one in ten ordinary values lies outside its interval"
+    )
 
 
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
@@ -106,9 +109,14 @@ def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
 
 def _room(cell: dict[str, Any]) -> str:
     """The interval, or the share of the most frequent category; and the share of missing ones, where that is not it."""
-    missing = f"{100 * cell['missing']:.0f} % missing" if cell["missing"] and cell["expected"] is not None else ""
-    room = f"{100 * cell['share']:.0f} %" if cell["share"] is not None else f"{_cut(cell['low'])} to {_cut(cell['high'])}"
-    return f"{room}, {missing}" if missing else room
+    parts = []
+    if cell["share"] is not None:
+        parts.append(f"{100 * cell['share']:.0f} %")
+    elif cell["low"] is not None:
+        parts.append(f"{_cut(cell['low'])} to {_cut(cell['high'])}")
+    if cell["missing"] and (cell["share"] is None or cell["expected"] is not None):
+        parts.append(f"{100 * cell['missing']:.0f} % missing")
+    return ", ".join(parts)
 
 
 def _cut(text: str | None) -> str:
