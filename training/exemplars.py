@@ -31,8 +31,8 @@ NEAREST = 0.5
 BANDWIDTH = 0.7
 """Times an exemplar's root mean square distance to its nearest others in one column."""
 CLUMP, CLUMP_BANDWIDTH = 4, 1.2
-"""Where rows may be anomalies kernels are wider, and reach over so many times their number, so that anomalies which lie together
-do not vouch for each other."""
+"""Where rows may be anomalies kernels are wider, and reach over so many times their number, so that anomalies which lie
+together do not vouch for each other."""
 NARROWEST = 3e-3
 FLIP = 0.3
 """Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison & Aitken 1976)."""
