@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nelbo.engine import Engine
 
 HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval, or share", "nats"]
-GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training row"}
+GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
 """What a term of each member of the score is given."""
 SHOWN_CHARACTERS = 30
 

@@ -68,7 +68,8 @@ def show(name: Name, as_json: options.Json = False) -> None:
     )
     if champion:
         print(f"\nchampion is {name}@{champion.version}:")
-        console.table(["metric", "value"], sorted(champion.metrics.items()))
+        smallest = ("smallest_p_value", champion.smallest_p_value)
+        console.table(["metric", "value"], [*sorted(champion.metrics.items()), smallest])
         print()
         columns = champion.table_schema.columns
         console.table(["column", "kind", "categories"], [[c.name, c.kind, len(c.categories) or None] for c in columns])
