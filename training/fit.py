@@ -41,8 +41,8 @@ class VAE(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.likelihoods = likelihoods
-        self.encoder = Encoder(likelihoods.sizes, size, likelihoods.number_at)
-        self.decoder = Decoder(likelihoods.sizes, size, likelihoods.number_at, likelihoods.even)
+        self.encoder = Encoder(likelihoods.sizes, likelihoods.bins, size)
+        self.decoder = Decoder(likelihoods.sizes, likelihoods.bins, size, likelihoods.even)
         self.prior: StandardNormal | Mixture = StandardNormal()
         self.exemplars: Exemplars | None = None
         self.share = 0.0
@@ -123,7 +123,7 @@ def fit(
     n, d = codes.shape
     size = Size.for_table(likelihoods.sizes)
     vae = VAE(likelihoods, size, config.noise_points, seed)
-    auxiliary = Auxiliary(likelihoods.sizes, size, likelihoods.even)
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even)
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_table(n, d, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]

@@ -68,6 +68,11 @@ class Number:
     def known(self) -> int:
         return len(self.knots)
 
+    @property
+    def bins(self) -> list[int]:
+        """The codes that are intervals, not atoms."""
+        return [int(code) for code in np.flatnonzero(self.knots[:, 0] < self.knots[:, -1])]
+
 
 @dataclass(frozen=True)
 class Category:
@@ -237,6 +242,8 @@ class Likelihoods(nn.Module):
         self.columns = tuple(by_name[column.name] for column in schema.modelled)
         self.sizes = tuple(column.known + 2 for column in self.columns)
         """Codes of each column: the known ones, `other`, `missing`."""
+        self.bins = [column.bins if isinstance(column, Number) else [] for column in self.columns]
+        """Which codes of each column are bins, in the order of their values."""
         self.number_at = [i for i, c in enumerate(schema.modelled) if c in schema.numbers]
         self.category_at = [i for i, c in enumerate(schema.modelled) if c in schema.categoricals]
         self._fill_masses(rare)
@@ -330,8 +337,8 @@ class Likelihoods(nn.Module):
             if isinstance(fitted, Category):
                 yield column.name, f"categorical over {fitted.known} categories"
             else:
-                atoms = int((fitted.knots[:, 0] == fitted.knots[:, -1]).sum())
-                parts = [_counted(atoms, "atom"), _counted(fitted.known - atoms, "bin"), "exponential tails"]
+                bins = len(fitted.bins)
+                parts = [_counted(fitted.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
                 yield column.name, ", ".join(part for part in parts if part)
 
     @property

@@ -4,14 +4,17 @@ Shapes: n rows, d columns, K_j codes of column j, C of all columns, L latent var
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOG_TWO_PI = math.log(2 * math.pi)
+FALL = 0.75
+"""Amplitudes of a bin's cosines fall as (1 + frequency) ** -FALL."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,43 @@ class Size:
         return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=2 ** min(7, max(5, fine)))
 
 
-class CodeEmbedding(nn.Module):
+class CodeTable(nn.Module):
+    """A vector for each code of each column, `weight` [ΣK_j, width].
+
+    The vectors of a column's bins are cosines of their rank (DCT basis) times `coefficients`. High frequencies have small
+    amplitudes, so that neighbours learn together, and what few rows of one bin say does not stand alone. Codes with a value of
+    their own (categories, atoms, missing …) learn by themselves.
+    """
+
+    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], width: int) -> None:
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.randn(sum(sizes), width) / math.sqrt(width))
+        self.counts = sorted({len(codes) for codes in bins if codes})
+        for count in self.counts:
+            columns = zip(bins, accumulate(sizes, initial=0), strict=False)
+            at = [first + code for codes, first in columns if len(codes) == count for code in codes]
+            self.register_buffer(f"at_{count}", torch.tensor(at))
+            self.register_buffer(f"basis_{count}", cosines(count))
+
+    @property
+    def weight(self) -> Tensor:
+        weight: Tensor = self.coefficients
+        for count in self.counts:
+            at, basis = self.get_buffer(f"at_{count}"), self.get_buffer(f"basis_{count}")
+            smooth = basis @ weight[at].unflatten(0, (-1, count))
+            weight = weight.index_copy(0, at, smooth.flatten(0, 1))
+        return weight
+
+
+class CodeEmbedding(CodeTable):
     """One vector for each code of each column, and one more that stands for a hidden cell of it: weight [C + d, width]."""
 
     start: Tensor
 
-    def __init__(self, sizes: Sequence[int], width: int, ordinal: Collection[int]) -> None:
-        super().__init__()
+    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], width: int) -> None:
         rows = [size + 1 for size in sizes]
+        super().__init__(rows, bins, width)
         self.register_buffer("start", torch.tensor([0, *rows[:-1]]).cumsum(0))
-        self.weight = nn.Parameter(smooth_start(rows, width, ordinal))
 
     def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
         """codes int64[n, d] → d times float[n, width]"""
@@ -66,10 +96,10 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """q(z|x) = N(mu(x), diag(exp(log_var(x)))): the sum of code embeddings through residual blocks."""
 
-    def __init__(self, sizes: Sequence[int], size: Size, ordinal: Collection[int]) -> None:
+    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size) -> None:
         super().__init__()
         width = size.encoder
-        self.embedding = CodeEmbedding(sizes, width, ordinal)
+        self.embedding = CodeEmbedding(sizes, bins, width)
         self.blocks = nn.Sequential(Residual(width), Residual(width))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * size.latent)
@@ -89,16 +119,16 @@ class Decoder(nn.Module):
     `out` [C, H] and `out_bias` [C] hold the heads of all columns one after another, each as many rows as its column has codes.
     """
 
-    def __init__(self, sizes: Sequence[int], size: Size, ordinal: Collection[int], out_bias: Tensor) -> None:
+    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
         super().__init__()
         d, width = len(sizes), size.decoder
         self.sizes = list(sizes)
         self.first = nn.Linear(size.latent, width)
         self.deeper = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width))
-        self.embedding = CodeEmbedding(sizes, width, ordinal)
+        self.embedding = CodeEmbedding(sizes, bins, width)
         self.hidden = nn.Parameter(torch.randn(d, width, width) / math.sqrt(width))
         self.hidden_bias = nn.Parameter(torch.zeros(d, 1, width))
-        self.out = nn.Parameter(smooth_start(sizes, width, range(d)))
+        self.out = CodeTable(sizes, bins, width)
         self.out_bias = nn.Parameter(out_bias.clone())
 
     def start(self, z: Tensor) -> Tensor:
@@ -111,11 +141,12 @@ class Decoder(nn.Module):
         Column after column, so that a column's arrays stay in the processor's cache.
         """
         h, logits = self.start(z), []
-        heads = zip(self.hidden, self.hidden_bias, self.out.split(self.sizes), self.out_bias.split(self.sizes), strict=True)
-        for (hidden, bias, out, out_bias), seen in zip(heads, self.embedding(codes), strict=True):
+        out, out_bias = (part.split(self.sizes) for part in (self.out.weight, self.out_bias))
+        heads = zip(self.hidden, self.hidden_bias, out, out_bias, strict=True)
+        for (hidden, hidden_bias, head, head_bias), seen in zip(heads, self.embedding(codes), strict=True):
             a = torch.relu(h)
-            a = a + torch.relu(torch.addmm(bias, a, hidden))
-            logits.append(F.linear(a, out, out_bias))
+            a = a + torch.relu(torch.addmm(hidden_bias, a, hidden))
+            logits.append(F.linear(a, head, head_bias))
             h = h + seen
         return logits
 
@@ -123,34 +154,23 @@ class Decoder(nn.Module):
 class Auxiliary(nn.Module):
     """A factorised decoder p(x_j | z), for training only: it keeps z informative beside an autoregressive decoder."""
 
-    def __init__(self, sizes: Sequence[int], size: Size, out_bias: Tensor) -> None:
+    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
         super().__init__()
         self.sizes, width = list(sizes), size.encoder
         self.body = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), Residual(width))
-        self.out = nn.Parameter(smooth_start(sizes, width, range(len(sizes))))
+        self.out = CodeTable(sizes, bins, width)
         self.out_bias = nn.Parameter(out_bias.clone())
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:
         """z float[n, L] → logits, d times float[n, K_j]"""
-        return F.linear(self.body(z), self.out, self.out_bias).split(self.sizes, 1)  # type: ignore[no-any-return]
+        return F.linear(self.body(z), self.out.weight, self.out_bias).split(self.sizes, 1)  # type: ignore[no-any-return]
 
 
-def smooth_start(sizes: Sequence[int], width: int, ordinal: Collection[int]) -> Tensor:
-    """First weights of each code of each column, [ΣK_j, width]: smooth in the rank for the columns in `ordinal`.
-
-    Smooth means random functions of the rank: cosines (DCT basis) with amplitudes that fall as 1/frequency.
-    """
-    parts = [_smooth(size, width) if j in ordinal else torch.randn(size, width) for j, size in enumerate(sizes)]
-    return torch.cat(parts) / math.sqrt(width)
-
-
-def _smooth(codes: int, width: int) -> Tensor:
-    frequencies = min(codes, 32)
-    rank = (torch.arange(codes) + 0.5) / codes
-    basis = torch.cos(math.pi * rank[:, None] * torch.arange(frequencies))
-    amplitude = 1.0 / (1.0 + torch.arange(frequencies))
-    basis = basis * amplitude / amplitude.square().sum().sqrt()
-    return basis @ torch.randn(frequencies, width)
+def cosines(codes: int) -> Tensor:
+    """A cosine of the rank for each frequency, [codes, frequencies]; the squares of their amplitudes add up to 1."""
+    rank, frequency = (torch.arange(codes) + 0.5) / codes, torch.arange(codes)
+    amplitude = (1.0 + frequency) ** -FALL
+    return torch.cos(math.pi * rank[:, None] * frequency) * amplitude / amplitude.square().sum().sqrt()
 
 
 def log_normal(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArr
         "embedding": _padded(decoder.embedding.weight.split(rows), [width + 1 for width in widths(vae)]),
         "hidden": list(decoder.hidden.numpy()),
         "hidden_bias": list(decoder.hidden_bias[:, 0].numpy()),
-        "out": [out.T.copy() for out in _padded(decoder.out.split(sizes), widths(vae))],
+        "out": [out.T.copy() for out in _padded(decoder.out.weight.split(sizes), widths(vae))],
         "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), widths(vae), MASKED),
     }
 

@@ -30,7 +30,8 @@ def test_a_fitted_model_beats_independent_columns() -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     training = made("mixed")
     weights = [
-        fit_rows(training.schema, training.rows, training.split, QUICK, seed, silent)[0].decoder.out for seed in (1, 1, 2)
+        fit_rows(training.schema, training.rows, training.split, QUICK, seed, silent)[0].decoder.out.weight
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -73,7 +73,10 @@ def test_no_graph_holds_a_random_node_or_a_custom_one(exported: Exported) -> Non
 
 def test_no_graph_says_where_it_was_made(exported: Exported) -> None:
     for name in exported[2].manifest.graphs:
-        content = exported[2].artifact.graph(name).read_bytes()
+        model = onnx.load(exported[2].artifact.graph(name))
+        for constant in model.graph.initializer:
+            constant.raw_data = b""  # among so many bytes any three stand together somewhere
+        content = model.SerializeToString()
         assert b".py" not in content
         assert b"/" + Path.cwd().parts[1].encode() + b"/" not in content
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.model import LOG_TWO_PI, Decoder, Size, log_normal, negative_elbo, noise_points
+from training.model import LOG_TWO_PI, CodeTable, Decoder, Size, log_normal, negative_elbo, noise_points
 
 SIGMA = 0.4
 LOADINGS = torch.tensor([[1.0, 0.5], [1.0, -0.5], [0.3, 0.0], [0.0, 0.7]], dtype=torch.float64)
@@ -80,7 +80,8 @@ def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
     torch.manual_seed(0)
     sizes = (4, 3, 5, 4, 2)
     d = len(sizes)
-    decoder = Decoder(sizes, Size(latent=3, encoder=8, decoder=8), [0, 1], torch.zeros(sum(sizes)))
+    bins = [[0, 1], [], [1, 2, 3], [], []]
+    decoder = Decoder(sizes, bins, Size(latent=3, encoder=8, decoder=8), torch.zeros(sum(sizes)))
     z, codes = torch.randn(6, 3), torch.stack([torch.randint(0, k, (6,)) for k in sizes], 1)
     for j in range(d):
         changed = codes.clone()
@@ -88,3 +89,20 @@ def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
         before, after = decoder(z, codes), decoder(z, changed)
         assert all(torch.equal(x, y) for x, y in zip(before[: j + 1], after[: j + 1], strict=True))
         assert not any(torch.allclose(x, y) for x, y in zip(before[j + 1 :], after[j + 1 :], strict=True))
+
+
+def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -> None:
+    torch.manual_seed(0)
+    sizes, bins = (34, 5), [list(range(1, 33)), []]
+    table = CodeTable(sizes, bins, 16)
+    before = table.weight.detach().clone()
+    table.weight[10].sum().backward()
+    assert table.coefficients.grad is not None
+    with torch.no_grad():
+        table.coefficients -= 0.1 * table.coefficients.grad
+    moved = (table.weight.detach() - before).abs().sum(1)
+    assert moved[10] == moved.max()
+    assert all(moved[9] > moved[far] > 0 for far in (4, 16, 32))
+    assert float(moved[[0, 33, *range(34, 39)]].max()) == 0
+    smooth, rough = ((vectors[1:] - vectors[:-1]).square().mean() for vectors in (before[1:33], before[34:]))
+    assert smooth < rough / 2
