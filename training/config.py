@@ -22,6 +22,7 @@ class Config(BaseModel):
     slack: Annotated[float, Field(ge=0, description="nats a column above the best held-out nelbo that stop nothing")] = 0.02
     patience: Annotated[int, Field(gt=0, description="checks of the held-out rows beyond the slack before training stops")] = 5
     auxiliary: Annotated[float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")] = 0.5
+    widest: Annotated[int, Field(ge=32, description="hidden units of the decoder at most; few codes take fewer")] = 256
     hidden_rows: Annotated[float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")] = 0.25
     exemplars: Annotated[
         float | None,
@@ -50,7 +51,7 @@ class Config(BaseModel):
     @classmethod
     def quick(cls, contaminated: float = 0.0) -> Self:
         """A draft in less than half of the time."""
-        return cls(epochs=4, min_steps=150, max_steps=600, contaminated=contaminated)
+        return cls(epochs=4, min_steps=150, max_steps=600, widest=64, contaminated=contaminated)
 
     @classmethod
     def read(cls, path: Path) -> Self:

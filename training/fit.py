@@ -14,7 +14,7 @@ from training.config import Config
 from training.data import Rows, Split
 from training.exemplars import Exemplars, share_for
 from training.likelihoods import Likelihoods
-from training.model import Auxiliary, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
+from training.model import Auxiliary, CodeTable, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
 from training.prior import Mixture, StandardNormal, condense
 
 AVERAGE_EVERY = 5
@@ -22,8 +22,8 @@ AVERAGE_EVERY = 5
 
 MOST_PASSES = 60
 """Small tables are passed over so often at most, unless 400 steps take more."""
-MOST_CELLS = 20_000_000
-"""Wide tables take so many cells through training at most, two or three minutes' work, unless 200 steps take more."""
+MOST_CELLS = 25_000_000
+"""So many cells go through training at most, two minutes' work or so, unless 200 steps take more; wide decoders take fewer."""
 
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
@@ -121,11 +121,11 @@ def fit(
     """
     codes, log_density = train
     n, d = codes.shape
-    size = Size.for_table(likelihoods.sizes)
+    size = Size.for_table(likelihoods.sizes, config.widest)
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even)
     generator = torch.Generator().manual_seed(seed)
-    plan = Plan.for_table(n, d, config)
+    plan = Plan.for_table(n, d, size, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay))
@@ -155,7 +155,7 @@ def fit(
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)
-    vae.requires_grad_(False)
+    _settle(vae)
     vae.prior = condense(*posteriors(vae, codes), seed)
     return vae, history
 
@@ -170,11 +170,11 @@ class Plan:
     every: int
 
     @staticmethod
-    def for_table(n: int, columns: int, config: Config) -> "Plan":
+    def for_table(n: int, columns: int, size: Size, config: Config) -> "Plan":
         """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the configured limits."""
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
-        affordable = max(200, MOST_CELLS // (columns * max(batch, 256)))
+        affordable = max(200, MOST_CELLS * 128 // (columns * max(batch, 256) * (128 + size.decoder)))
         steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
         return Plan(batch, steps, warm_up=max(1, steps // 8), every=min(steps, max(20, steps // 30)))
 
@@ -261,6 +261,16 @@ def _hide(codes: Tensor, hidden: Tensor, share: float, generator: torch.Generato
     n, d = codes.shape
     rate = 0.5 * torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < share)
     return torch.where(torch.rand(n, d, generator=generator) < rate, hidden, codes)
+
+
+def _settle(vae: VAE) -> None:
+    """End training: weights are rounded to 16 bits, which is how graphs store them."""
+    vae.requires_grad_(False)
+    for module in vae.modules():
+        if isinstance(module, CodeTable):
+            module.settle()
+    for weight in vae.parameters():
+        weight.copy_(weight.half())
 
 
 def _state(vae: nn.Module) -> dict[str, Tensor]:

@@ -26,13 +26,14 @@ class Size:
     decoder: int
 
     @staticmethod
-    def for_table(codes: Sequence[int]) -> "Size":
-        """The decoder is about twice as wide as a column has codes on average (a power of two from 32 to 128); wide tables get
-        the thinnest, so that weights and time grow with the columns only.
+    def for_table(codes: Sequence[int], widest: int) -> "Size":
+        """Columns with twice as many codes take a decoder four times as wide: a sixteenth of the square of the mean, as a power
+        of two from 32 to `widest`. Wide tables get thinner ones, so that weights and time grow with the columns only.
         """
         columns = len(codes)
-        fine = round(math.log2(2 * sum(codes) / columns)) if columns <= 300 else 5
-        return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=2 ** min(7, max(5, fine)))
+        wanted = (sum(codes) / columns) ** 2 / 16
+        decoder = 2 ** round(math.log2(max(32.0, min(wanted, widest, 8_192 / columns))))
+        return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=decoder)
 
 
 class CodeTable(nn.Module):
@@ -61,6 +62,10 @@ class CodeTable(nn.Module):
             smooth = basis @ weight[at].unflatten(0, (-1, count))
             weight = weight.index_copy(0, at, smooth.flatten(0, 1))
         return weight
+
+    def settle(self) -> None:
+        """Let every vector be its own coefficients from now on."""
+        self.coefficients.data, self.counts = self.weight.detach(), []
 
 
 class CodeEmbedding(CodeTable):

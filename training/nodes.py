@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
 IR_VERSION = 10
+LARGE = 1_000
 TYPES = {
     "float64": TensorProto.DOUBLE,
     "float32": TensorProto.FLOAT,
@@ -30,9 +31,14 @@ class Nodes:
         return names[0] if outputs == 1 else names
 
     def constant(self, value: Any, dtype: str | None = None) -> str:
-        name = f"{self.prefix}constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
-        return name
+        """Large ones are stored with 16 bits where those hold them exactly; engines widen them once, as they load."""
+        name, array = f"{self.prefix}constant_{len(self.constants)}", np.array(value, dtype=dtype)
+        with np.errstate(over="ignore"):
+            short = array.astype(np.float16)
+        halved = array.dtype == np.float32 and array.size > LARGE and np.array_equal(short, array)
+        self.constants.append(numpy_helper.from_array(short if halved else array, name))
+        widened: str = self("Cast", name, to=TensorProto.FLOAT) if halved else name
+        return widened
 
     def model(self, inputs: dict[str, tuple[str, list[int]]], outputs: dict[str, tuple[str, list[int]]]) -> onnx.ModelProto:
         """Inputs and outputs as name → (dtype, shape)."""

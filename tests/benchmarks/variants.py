@@ -67,8 +67,8 @@ VARIANTS: dict[str, Variant] = {
     "no weight decay": Variant({"weight_decay": 0.0}),
     "half as many steps": Variant({"min_steps": 800, "max_steps": 2_000, "epochs": 8}),
     "twice as many steps": Variant({"min_steps": 3_200, "max_steps": 8_000, "epochs": 32}),
-    "narrow decoder": Variant(size={"decoder": 32}),
-    "wide decoder": Variant(size={"decoder": 256}),
+    "decoder of 32": Variant(size={"decoder": 32}),
+    "decoder of 128": Variant(size={"decoder": 128}),
     "wide encoder": Variant(size={"encoder": 256}),
     "small latent": Variant(size={"latent": 4}),
     "large latent": Variant(size={"latent": 32}),
@@ -82,8 +82,8 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     config, began = Config().model_copy(update=variant.config), time.process_time()
     training = data.read(data.Source(train), config, seed)
 
-    def size(codes: list[int]) -> model.Size:
-        return replace(model.Size.for_table(codes), **variant.size)
+    def size(codes: list[int], widest: int) -> model.Size:
+        return replace(model.Size.for_table(codes, widest), **variant.size)
 
     with mock.patch.object(fit, "Size", mock.Mock(for_table=size)), mock.patch.object(fit, "condense", variant.prior):
         vae, history = fit.fit_rows(training.schema, training.rows, training.split, config, seed, lambda *_: None)

@@ -6,6 +6,7 @@ import torch
 from tests.training.tables import QUICK, made
 from training.config import Config
 from training.fit import Plan, coded, fit_rows, mean_nelbo, nelbos
+from training.model import Size
 from training.prior import Mixture
 
 
@@ -72,10 +73,12 @@ def test_an_outlier_costs_more_than_any_row_of_the_table() -> None:
 
 def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     config = Config()
-    small, large, huge = (Plan.for_table(n, 10, config) for n in (50, 30_000, 10_000_000))
+    narrow, wide = (Size(16, 128, decoder) for decoder in (64, 256))
+    small, large, huge = (Plan.for_table(n, 10, narrow, config) for n in (50, 30_000, 10_000_000))
     assert small.batch <= 50
     assert small.steps == 400 < config.min_steps
     assert large.steps * large.batch // 30_000 <= config.epochs
     assert huge.steps == config.max_steps
-    assert Plan.for_table(30_000, 1_500, config).steps == 200
+    assert Plan.for_table(30_000, 1_500, narrow, config).steps == 200
+    assert Plan.for_table(30_000, 40, wide, config).steps < Plan.for_table(30_000, 40, narrow, config).steps
     assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [1 / large.warm_up, 1.0, 1.0]
