@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
 import nelbo
 from api import errors
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (files, models, jobs, results, health):
         app.include_router(module.router)
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)
     return app
 

@@ -275,6 +275,11 @@ def test_probes_and_descriptions_need_no_key(guarded: Stage, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
+def test_a_browser_that_asks_for_the_service_is_shown_its_description(guarded: Stage) -> None:
+    answer = guarded.get("/", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage whose database cannot be reached."""

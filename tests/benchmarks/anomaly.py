@@ -8,7 +8,7 @@ FOLDER holds ADBench's classical data sets (Han et al. 2022, arXiv:2206.09426) a
 
 At most 50,000 rows of a table are taken; its normal rows are shuffled by the seed and halved. Training sees one half (10,000
 rows at most), the test is the other half with all anomalies (20,000 at most, stratified). Columns are standardised on the
-training rows. With --polluted a share of the training rows is replaced by anomalies, and those are taken out of the test; three
+training rows. With --polluted a share of the training rows is replaced by anomalies, and those are taken out of the test; four
 methods of scikit-learn are fitted to the same rows beside it, as peers.csv holds figures of clean rows alone. --contaminated is
 what the detector is told of them. --exemplars is their weight in the score, in place of 1 for tables of numbers: 0 is the VAE.
 """
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.covariance import MinCovDet
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
@@ -76,6 +77,7 @@ def beside(path: Path, seed: int, polluted: float) -> Iterator[dict[str, object]
     near = NearestNeighbors(n_neighbors=5).fit(train)
     scores = {
         "IForest": -IsolationForest(random_state=seed).fit(train).score_samples(test),
+        "MCD": MinCovDet(random_state=seed).fit(train).mahalanobis(test),
         "GMM-5": -mixture.fit(train).score_samples(test),
         "kNNmean5": np.square(near.kneighbors(test)[0]).mean(1),
     }

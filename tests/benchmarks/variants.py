@@ -3,8 +3,9 @@
     python -m tests.benchmarks.variants [NAME ...] --train TRAIN --test TEST --target COLUMN [--seeds 0] [--out FILE.csv]
 
 Without a NAME all are run. A variant changes one thing: the configuration, the sizes of the networks, or the prior that is
-fitted last. The figures are those of tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE alone and the
-CPU seconds of the fit. What single settings of a score are worth says tests.benchmarks.anomaly.
+fitted last. The figures are those of tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE alone, the nats
+of log p(x|z) that shuffling z between its rows costs (whether the decoder uses z), and the CPU seconds of the fit. What single
+settings of a score are worth says tests.benchmarks.anomaly.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from nelbo.encoding import encode
+from nelbo.encoding import Encoded, encode
 from nelbo.engine import Engine, generate, score_encoded
 from tests.benchmarks.synthetic import Figures, judge, read
 from training import data, fit, model
@@ -97,8 +98,17 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
         vae.share, vae.exemplars = 0.0, None
         export(Path(folder), vae, "variant", training, config, seed)
         nelbo, _, kl = score_encoded(Engine.load(Path(folder)), rows.numbers, rows.codes)
-    costs = {"nelbo": float(nelbo.mean()), "kl": float(kl.mean()), "fit CPU s": seconds}
+    costs = {"nelbo": float(nelbo.mean()), "kl": float(kl.mean()), "z": worth_of_z(vae, rows), "fit CPU s": seconds}
     return {**judge(given, wanted, made, target), **costs, "steps": float(history.step[history.kept])}
+
+
+def worth_of_z(vae: fit.VAE, rows: Encoded) -> float:
+    """Mean nats of log p(x|z) at the means of q(z|x) that are lost where each row has the z of another."""
+    x, _ = vae.likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+    z, _ = fit.posteriors(vae, x)
+    with torch.no_grad():
+        own, other = (vae.likelihoods.log_prob(vae.decoder(given, x), x).sum(1) for given in (z, z.roll(1, 0)))
+    return float((own - other).mean())
 
 
 def main() -> None:
