@@ -76,7 +76,10 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
 
 
 def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema) -> pa.RecordBatch:
-    """The modelled columns in schema order, typed: float64, int64, bool, string, timestamp(us). Other becomes null."""
+    """The modelled columns in schema order, typed: float64, int64, bool, string, timestamp(us). Other becomes null.
+
+    Codes after those that encode gives name a column's rarer categories.
+    """
     number_at = {column.name: at for at, column in enumerate(schema.numbers)}
     code_at = {column.name: at for at, column in enumerate(schema.categoricals)}
     arrays: list[cells.Array] = []
@@ -172,6 +175,6 @@ def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
 
 
 def _named(codes: NDArray[np.int64], column: Column) -> cells.Array:
-    known = (codes >= 0) & (codes < len(column.categories))
-    names = pa.array(column.categories, pa.string()).take(pa.array(codes, pa.int64(), mask=~known))
+    every = pa.array([*column.categories, None, None, *(name for name, _ in column.rarer)], pa.string())
+    names = every.take(pa.array(codes, pa.int64()))
     return cells.pc.equal(names, "true") if column.kind == "boolean" else names

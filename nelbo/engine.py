@@ -340,12 +340,12 @@ def _runs(rows: Integers) -> Iterator[tuple[int, int]]:
 
 
 def _observed(engine: Engine, given: Encoded) -> Booleans:
-    """bool[n, d] in the manifest's order: cells that are neither missing nor an unknown category."""
+    """bool[n, d] in the manifest's order: cells that are neither missing nor, where training knew none, an unknown category."""
     columns: dict[str, Booleans] = {}
     for i, column in enumerate(engine.schema.numbers):
         columns[column.name] = ~np.isnan(given.numbers[:, i])
     for i, column in enumerate(engine.schema.categoricals):
-        columns[column.name] = given.codes[:, i] < len(column.categories)
+        columns[column.name] = given.codes[:, i] < len(column.categories) + bool(column.rarer)
     n = len(given.rows)
     return np.stack([columns[name] for name in engine.manifest.order], axis=1).reshape(n, -1)
 

@@ -22,6 +22,8 @@ class Column(BaseModel):
     kind: Kind
     categories: tuple[str, ...] = ()
     """Known values of a categorical column, chosen from the training rows; ("false", "true") for a boolean."""
+    rarer: tuple[tuple[str, int], ...] = ()
+    """Categorical only: further values with the training rows of each, the most frequent first; all of them are `other`."""
     zone: Literal["utc"] | None = None
     """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay naive."""
     step: int = 1

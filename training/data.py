@@ -1,7 +1,7 @@
 """The training table: read for its schema, then for its rows, which a seed splits into rows to fit, to stop, to calibrate."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from nelbo.schema import Schema
 from training.config import Config
 
 MIN_ROWS = 20
+MOST_RARER = 10_000
+"""Categories of a column that an artifact names beside the known ones."""
+NOTED = 0.01
+"""Share of a column's values from which on it is told that they are never generated."""
 CROSS_BELOW = 500
 """Rows under which calibration is cross-conformal: a held-out part would be too small."""
 
@@ -104,7 +108,9 @@ def read(
             f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's kind and were left out"
         )
     split = split_rows(len(usable), config.held_out, seed)
-    schema = _with_categories(schema, usable.take(split.fit), config.max_categories)
+    counted = _counted_categories(schema, usable.take(split.fit))
+    schema = _with_categories(schema, counted, config)
+    notices += [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config)]
     encoded = encode(_one_batch(usable), schema)
     rows = Rows(encoded.numbers, encoded.codes)
     digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
@@ -156,23 +162,48 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _with_categories(schema: Schema, fit: pa.Table, most: int) -> Schema:
-    """The schema with the most frequent categories of the fit rows, in the order of their texts."""
-    known: Mapping[str, tuple[str, ...]] = {
-        column.name: column.categories or _frequent(fit.column(column.name), schema, most) for column in schema.categoricals
-    }
-    return schema.model_copy(
-        update={
-            "columns": tuple(
-                column.model_copy(update={"categories": known.get(column.name, column.categories)}) for column in schema.columns
-            )
+Counts = list[tuple[str, int]]
+"""Categories with their rows, the most frequent first."""
+
+
+def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
+    """Of the columns that come without known categories."""
+    wanted = [column.name for column in schema.categoricals if not column.categories]
+    return {name: _counts(fit.column(name), schema) for name in wanted}
+
+
+def _counts(column: "pa.ChunkedArray[Any]", schema: Schema) -> Counts:
+    found = pc.value_counts(texts(column.combine_chunks(), schema.missing).drop_null())
+    counts = [(name.as_py(), rows.as_py()) for name, rows in zip(found.field("values"), found.field("counts"), strict=True)]
+    return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+
+
+def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config) -> Schema:
+    """The schema with each column's most frequent categories, in the order of their texts, and rarer ones to generate."""
+    most = config.max_categories
+    found = {
+        name: {
+            "categories": tuple(sorted(category for category, _ in counts[:most])),
+            "rarer": tuple(pair for pair in counts[most : most + MOST_RARER] if pair[1] >= config.rare),
         }
-    )
+        for name, counts in counted.items()
+    }
+    columns = tuple(column.model_copy(update=found.get(column.name, {})) for column in schema.columns)
+    return schema.model_copy(update={"columns": columns})
 
 
-def _frequent(column: "pa.ChunkedArray[Any]", schema: Schema, most: int) -> tuple[str, ...]:
-    counts = pc.value_counts(texts(column.combine_chunks(), schema.missing).drop_null())
-    by_count = sorted(
-        ((-count.as_py(), value.as_py()) for value, count in zip(counts.field("values"), counts.field("counts"), strict=True))
-    )
-    return tuple(sorted(value for _, value in by_count[:most]))
+def _of_many_categories(name: str, counts: Counts, config: Config) -> Iterator[str]:
+    """What a user should know of a column whose categories are not all modelled alike."""
+    most, rare = config.max_categories, config.rare
+    if len(counts) > most:
+        yield (
+            f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are modelled one by one, all others as"
+            " one, from which generated rows draw by frequency (max_categories)"
+        )
+    never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= most + MOST_RARER]
+    share = sum(never) / max(1, sum(rows for _, rows in counts))
+    if share >= NOTED:
+        yield (
+            f"column {name!r}: {len(never):,} categories that fewer than {rare} rows hold, in {share:.0%} of the rows, are"
+            f" never generated (rare){'; generated rows leave the column empty' if len(never) == len(counts) else ''}"
+        )

@@ -112,12 +112,14 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
     (z,) = engine.run("prior", u_z)
     blank = np.zeros((manifest.batch, d), dtype=np.int64)
     numbers, codes = engine.run("generate", z, blank, blank.astype(np.bool_), u_x, DRAWN)
-    x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
+    other = vae.likelihoods.other[vae.likelihoods.category_at].numpy()
+    known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
+    x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))
     with torch.no_grad():
         logits = vae.decoder(torch.from_numpy(z), x)
     high, low = np.empty((manifest.batch, d)), np.empty((manifest.batch, d))
-    for j, (scores, drawn) in enumerate(zip(logits, vae.likelihoods.generated.split(vae.decoder.sizes), strict=True)):
-        upto = torch.softmax(torch.where(drawn, scores, -torch.inf), -1).double().cumsum(-1)
+    for j, (scores, drawn) in enumerate(zip(logits, vae.likelihoods.drawn.split(vae.decoder.sizes), strict=True)):
+        upto = torch.softmax(scores + drawn, -1).double().cumsum(-1)
         between = torch.nn.functional.pad(upto, (1, 0))
         low[:, j], high[:, j] = (between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1))
     u = u_x[:, :d]

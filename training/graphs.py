@@ -33,7 +33,9 @@ def batch_for(vae: VAE) -> int:
 def draws_for(vae: VAE) -> dict[str, int]:
     """Uniform numbers of a row: z takes one for the mixture's component and two for each pair of normals."""
     latent = vae.eps.shape[1]
-    return {"z": 1 + 2 * ((latent + 1) // 2), "x": len(vae.likelihoods.columns) + len(vae.likelihoods.number_at)}
+    likelihoods = vae.likelihoods
+    named = len(likelihoods.category_at) if likelihoods.has_rarer else 0
+    return {"z": 1 + 2 * ((latent + 1) // 2), "x": len(likelihoods.columns) + len(likelihoods.number_at) + named}
 
 
 def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
@@ -140,6 +142,8 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
     def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
+        if likelihoods.has_rarer:
+            of = {**of, "out_bias": step("Where", "mode", of["mode_bias"], of["out_bias"])}
         p = step("Softmax", step("Mul", parts.logits(step, h, of), sharpness), axis=-1)
         upto = step("MatMul", p, of["upto"])
         below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
@@ -147,15 +151,22 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
-    never = np.where(likelihoods.generated.numpy(), 0, MASKED).astype(np.float32)
-    weights = parts.decoder_weights(vae, never) | {
+    drawn = likelihoods.drawn.numpy()
+    weights = parts.decoder_weights(vae, drawn) | {
         "upto": [np.triu(np.ones((k, k - 1), np.float32)) for k in parts.widths(vae)]
     }
-    drawn = parts.over_columns(nodes, draw, parts.decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
+    if likelihoods.has_rarer:  # many rarer categories together are never the most probable value
+        drawn = drawn.copy()
+        drawn[(likelihoods.start + likelihoods.other).numpy()] = MASKED
+        weights["mode_bias"] = parts.decoder_weights(vae, drawn)["out_bias"]
+    made = parts.over_columns(nodes, draw, parts.decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
     numbers, codes = (
-        nodes("Gather", drawn, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
+        nodes("Gather", made, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
         for at in (likelihoods.number_at, likelihoods.category_at)
     )
+    if likelihoods.has_rarer:
+        first = d + len(likelihoods.number_at)
+        codes = parts.with_rarer(nodes, codes, vae, nodes.slice("u", first, first + len(likelihoods.category_at)))
     none = nodes("Cast", numbers, to=TensorProto.DOUBLE)
     nodes.name(parts.values_of_codes(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
     nodes.name(codes, "codes")

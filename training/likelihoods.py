@@ -6,8 +6,9 @@ density is fixed: 1 for a category or an atom, piecewise uniform between quantil
 the gaps between known values or in exponential tails beyond the seen range. Integers and datetimes count multiples of their
 step, so theirs is a mass. Nothing is scaled outside: rescaling a continuous column by c moves -log p by log c.
 
-`other` has the Good-Turing mass (singletons + 1) / (n + K + 1) whatever h says (Good 1953), `missing` the same if the
-training rows have none. Codes stand in the order of the values, then `other`, then `missing`.
+`other` has the Good-Turing mass (singletons + 1) / (n + K + 1) whatever h says (Good 1953), unless training rows hold it, as
+they do where a column has more categories than are known; which of the rarer ones it stands for is then drawn by their shares.
+`missing` has 1 / (n + K + 1) unless training rows hold it. Codes stand in the order of the values, `other` and `missing` last.
 """
 
 from collections.abc import Iterator, Sequence
@@ -76,11 +77,15 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """The likelihood of a categorical column: how often each known category, `other` and `missing` stand in the table."""
+    """The likelihood of a categorical column: how often each known category, `other` and `missing` stand in the table.
+
+    `rarer` are the rows of each category that is drawn in the place of `other`.
+    """
 
     counts: Integers
     others: int
     missing: int
+    rarer: Integers
 
     @property
     def known(self) -> int:
@@ -212,13 +217,14 @@ class Likelihoods(nn.Module):
     """All columns' likelihoods as tables; d columns in the schema's order, C codes of all columns in one row.
 
     Buffers `start` int64[d] (where a column's codes begin among the C), `learned` bool[C] (codes whose probability the network
-    gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `generated` bool[C] (codes
-    that may be drawn), `other` and `hidden` int64[d] (the code of what is unknown; the one that stands for a cell not shown).
+    gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `drawn` float[C] (added to
+    the logits to draw: 0, MASKED for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
+    int64[d] (the code of what is unknown; the one that stands for a cell not shown).
     """
 
     start: Tensor
     learned: Tensor
-    generated: Tensor
+    drawn: Tensor
     log_mass: Tensor
     other: Tensor
     hidden: Tensor
@@ -246,6 +252,8 @@ class Likelihoods(nn.Module):
         """Which codes of each column are bins, in the order of their values."""
         self.number_at = [i for i, c in enumerate(schema.modelled) if c in schema.numbers]
         self.category_at = [i for i, c in enumerate(schema.modelled) if c in schema.categoricals]
+        self.has_rarer = any(len(column.rarer) for column in categories)
+        """Whether the category that `other` stands for is drawn in any column."""
         self._fill_masses(rare)
         self._fill_cells()
 
@@ -253,24 +261,22 @@ class Likelihoods(nn.Module):
     def fit(cls, schema: Schema, numbers: Floats, codes: Integers, rare: int = 1) -> Self:
         """From encoded training rows: numbers float64[n, …], codes int64[n, …] as nelbo.encoding gives them.
 
-        Codes that fewer than `rare` rows hold are never drawn, unless a column has no others.
+        Codes that fewer than `rare` rows hold are never drawn. Where a column has no others, it is drawn as missing; ranges of
+        numbers are drawn all the same.
         """
         return cls(
             schema,
             [fit_number(values, column) for values, column in zip(numbers.T, schema.numbers, strict=True)],
-            [
-                _fit_category(values, len(column.categories))
-                for values, column in zip(codes.T, schema.categoricals, strict=True)
-            ],
+            [_fit_category(values, column) for values, column in zip(codes.T, schema.categoricals, strict=True)],
             rare,
         )
 
     def _fill_masses(self, rare: int) -> None:
         masses = [_masses(column, rare) for column in self.columns]
-        learned, generated, log_mass = (np.concatenate(parts) for parts in zip(*masses, strict=True))
+        learned, drawn, log_mass = (np.concatenate(parts) for parts in zip(*masses, strict=True))
         self.register_buffer("start", torch.tensor(np.cumsum([0, *self.sizes[:-1]])))
         self.register_buffer("learned", torch.from_numpy(learned))
-        self.register_buffer("generated", torch.from_numpy(generated))
+        self.register_buffer("drawn", torch.from_numpy(drawn).float())
         self.register_buffer("log_mass", torch.from_numpy(log_mass).float())
         self.register_buffer("other", torch.tensor(self.sizes) - 2)
         self.register_buffer("hidden", torch.tensor(self.sizes))
@@ -335,7 +341,8 @@ class Likelihoods(nn.Module):
         """Each modelled column's name and its likelihood in words, for the manifest."""
         for column, fitted in zip(self.schema.modelled, self.columns, strict=True):
             if isinstance(fitted, Category):
-                yield column.name, f"categorical over {fitted.known} categories"
+                rarer = f" and {len(fitted.rarer)} rarer ones as one" if len(fitted.rarer) else ""
+                yield column.name, f"categorical over {fitted.known} categories{rarer}"
             else:
                 bins = len(fitted.bins)
                 parts = [_counted(fitted.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
@@ -357,28 +364,41 @@ class Likelihoods(nn.Module):
         return torch.where(self.learned[flat], learned, 0.0) + self.log_mass[flat]
 
 
-def _masses(column: Number | Category, rare: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Floats]:
-    """Which codes are learned, which may be drawn, and their log-masses, K each."""
+def _masses(column: Number | Category, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Which codes are learned, what is added to their logits to draw, and their log-masses, K each."""
     known = column.known
     others = column.others if isinstance(column, Category) else 0
     total = int(column.counts.sum()) + column.missing + others + known + 1
-    other = ((column.counts == 1).sum() + 1 + others) / total
-    fixed = {known: other} if column.missing else {known: other, known + 1: 1 / total}
+    fixed = {} if others else {known: ((column.counts == 1).sum() + 1) / total}
+    if not column.missing:
+        fixed[known + 1] = 1 / total
     if known == 0 and not column.missing:
-        fixed = {known: 1.0 - fixed[known + 1], known + 1: fixed[known + 1]}
+        fixed[known] = 1.0 - fixed[known + 1]
     learned = np.array([code not in fixed for code in range(known + 2)])
     log_mass = np.log([fixed.get(code, max(1 - sum(fixed.values()), 1e-12)) for code in range(known + 2)])
+    return learned, _drawn(column, learned, rare), log_mass
+
+
+def _drawn(column: Number | Category, learned: NDArray[np.bool_], rare: int) -> Floats:
+    """Float64[K]: see Likelihoods."""
     often = np.array([*(column.counts >= rare), False, column.missing >= rare])
-    generated = learned & often if (learned & often).any() else learned.copy()
-    if not learned.any():
-        generated[known + 1] = True
-    return learned, generated, log_mass
+    drawn = np.where(learned & often, 0.0, MASKED)
+    if isinstance(column, Category) and len(column.rarer):
+        drawn[-2] = np.log(column.rarer.sum() / column.others)
+    if (drawn == MASKED).all():
+        if isinstance(column, Number) and learned.any():
+            return np.where(learned, 0.0, MASKED)
+        drawn[-1] = 0.0 if learned[-1] else -MASKED
+    return drawn
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count > 1)}" if count else ""
 
 
-def _fit_category(codes: Integers, known: int) -> Category:
-    counts = np.bincount(codes, minlength=known + 2)
-    return Category(counts[:known].astype(np.int64), int(counts[known]), int(counts[known + 1]))
+def _fit_category(codes: Integers, column: Column) -> Category:
+    known = len(column.categories)
+    counts = np.bincount(codes, minlength=known + 2).astype(np.int64)
+    return Category(
+        counts[:known], int(counts[known]), int(counts[known + 1]), np.array([n for _, n in column.rarer], np.int64)
+    )

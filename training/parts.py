@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.exemplars import BEND, FAR, FLIP, Exemplars
 from training.fit import VAE
-from training.likelihoods import MASKED, SUBBINS
+from training.likelihoods import MASKED, SUBBINS, Category
 from training.model import LOG_TWO_PI, Encoder, Residual
 from training.nodes import Nodes, values
 from training.prior import Mixture
@@ -113,20 +113,26 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
 
 
 def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
-    """Place of x float64[B, n] in flat tables of n rows: how many of its column's edges are not above it, by halving."""
+    """Place of x float64[B, n] in flat tables of n rows."""
+    n, width = edges.shape
+    made: str = nodes("Add", _reached(nodes, x, edges), nodes.constant(np.arange(n, dtype=np.int64) * (width + 1)))
+    return made
+
+
+def _reached(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
+    """How many edges [n, …] of its column are not above x float64[B, n], by halving: int64[B, n]."""
     n, width = edges.shape
     levels = width.bit_length()
     padded = np.full((n, 2**levels), np.inf)
     padded[:, :width] = edges
     flat = nodes.constant(padded.reshape(-1))
     own, zero = np.arange(n, dtype=np.int64) * 2**levels, nodes.constant(0, "int64")
-    count = nodes("Mul", nodes("Cast", x, to=TensorProto.INT64), zero)
+    count: str = nodes("Mul", nodes("Cast", x, to=TensorProto.INT64), zero)
     for half in (2**level for level in reversed(range(levels))):
         edge = nodes("Gather", flat, nodes("Add", count, nodes.constant(own + half - 1)))
         reached = nodes("LessOrEqual", edge, x)
         count = nodes("Add", count, nodes("Where", reached, nodes.constant(half, "int64"), zero))
-    made: str = nodes("Add", count, nodes.constant(np.arange(n, dtype=np.int64) * (width + 1)))
-    return made
+    return count
 
 
 def encoder(nodes: Nodes, encoder: Encoder, seen: str) -> tuple[str, str]:
@@ -333,6 +339,19 @@ def values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     scaled = nodes("Mul", whole, nodes.constant(tables.step.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     made: str = nodes("Where", missing, nodes.constant(np.nan), scaled)
+    return made
+
+
+def with_rarer(nodes: Nodes, codes: str, vae: VAE, u: str) -> str:
+    """Codes int64[B, …] of categories with a rarer one, by its share, in the place of each `other`; u float64[B, …]."""
+    columns = [column for column in vae.likelihoods.columns if isinstance(column, Category)]
+    edges = np.full((len(columns), max(len(column.rarer) for column in columns)), np.inf)
+    for i, column in enumerate(columns):
+        edges[i, : len(column.rarer)] = np.cumsum(column.rarer) / max(1, column.rarer.sum())
+        edges[i, max(0, len(column.rarer) - 1) :] = np.inf
+    other = vae.likelihoods.other[vae.likelihoods.category_at].numpy()
+    rarer = nodes("Add", _reached(nodes, u, edges), nodes.constant(other + 2))
+    made: str = nodes("Where", nodes("Equal", codes, nodes.constant(other)), rarer, codes)
     return made
 
 

@@ -52,6 +52,22 @@ def test_rare_categories_become_other_and_ties_are_broken_by_name(tmp_path: Path
     assert (training.rows.codes == 3).any()
 
 
+def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_the_rest_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "x,y\n" + "".join(f"{i % 7}.5,c{min(i % 20, 10)}\n" for i in range(200)) + "1.5,once\n2.5,twice\n2.5,twice\n"
+    )
+    training = read(Source(path), Config(max_categories=3), seed=0)
+    (column,) = training.schema.categoricals
+    names, rows = zip(*column.rarer, strict=True)
+    assert set(names) | set(column.categories) == {f"c{i}" for i in range(11)}
+    assert list(rows) == sorted(rows, reverse=True)
+    assert rows[-1] >= 5
+    many, never = training.notices
+    assert "the 3 most frequent are modelled one by one" in many
+    assert "2 categories that fewer than 5 rows hold, in 2% of the rows, are never generated" in never
+
+
 def test_more_rows_than_memory_allows_are_sampled_by_seed(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("x\n" + "".join(f"{i}.25\n" for i in range(1_000)))

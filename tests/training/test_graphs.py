@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -165,6 +166,31 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
     export_model(tmp_path, vae, "prices", training.schema, QUICK, 0, rows)
     drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["continuous 0"].drop_null())
     np.testing.assert_array_equal(drawn, np.round(drawn, 2))
+
+
+def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their_names(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 2_000
+    rarer = (("c", 400), ("d", 200), ("e", 200))
+    pair = Column(name="pair", kind="categorical", categories=("p", "q"))
+    name = Column(name="name", kind="categorical", categories=("a", "b"), rarer=rarer)
+    first = rng.integers(0, 2, n)
+    codes = np.column_stack([first, np.where(first == 1, 2, rng.integers(0, 2, n))])
+    rows, schema = Rows(np.empty((n, 0)), codes), Schema(columns=(pair, name))
+    config = Config(min_steps=300, max_steps=300)
+    vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), config, 0, silent)
+    export_model(tmp_path, vae, "names", schema, config, 0, rows)
+    engine = Engine.load(tmp_path)
+    made = generate(engine, 0, 0, 4_000).to_pandas()
+    shares = made[made.pair == "q"].name.value_counts(normalize=True)
+    assert shares[["c", "d", "e"]].tolist() == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
+    assert not made.isna().any().any()
+    given = pa.record_batch({"pair": [None, "q", "p"] * 50, "name": ["d", None, None] * 50})
+    filled = reconstruct(engine, given, 0, seed=1).batch.to_pandas()
+    assert (filled.name[::3] == "d").all()
+    assert (filled.pair[::3] == "q").mean() > 0.9
+    assert set(filled.name[1::3]) <= {"a", "b", "c", "d", "e"}
+    mode = reconstruct(engine, given, 0, seed=1, mode=True).batch.to_pandas()
+    assert set(mode.name[1::3]) <= {"a", "b"}
 
 
 def test_values_one_float_apart_are_drawn_inside_their_own_code(tmp_path: Path) -> None:

@@ -146,21 +146,35 @@ def test_other_has_the_good_turing_mass_and_missing_is_never_drawn_if_never_seen
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((10, 0)), codes)
     n, known, singletons = 10, 3, 1
     assert masses(likelihoods)[3] == pytest.approx((singletons + 1) / (n + known + 1))
-    assert likelihoods.generated.tolist() == [True, True, True, False, False]
+    assert (likelihoods.drawn == 0).tolist() == [True, True, True, False, False]
 
 
 def test_what_fewer_rows_hold_than_the_rare_value_policy_wants_is_never_drawn_but_still_scored() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
     codes = np.array([0] * 60 + [1] * 5 + [2] * 4)[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((69, 0)), codes, rare=5)
-    assert likelihoods.generated.tolist() == [True, True, False, False, False]
+    assert (likelihoods.drawn == 0).tolist() == [True, True, False, False, False]
     assert masses(likelihoods)[2] > 0
 
 
-def test_a_column_of_rare_values_alone_is_drawn_all_the_same() -> None:
+def test_a_column_of_rare_categories_alone_is_drawn_as_missing() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5)
-    assert likelihoods.generated.tolist() == [True, True, True, False, False]
+    assert torch.softmax(likelihoods.even + likelihoods.drawn, 0).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
+    column = Column(name="x", kind="continuous")
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), RNG.normal(size=(4, 1)), np.zeros((4, 0), np.int64), rare=5)
+    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+
+
+def test_other_is_learned_where_rows_hold_it_and_drawn_as_often_as_its_rarer_categories_stand_there() -> None:
+    column = Column(name="x", kind="categorical", categories=("a", "b"), rarer=(("c", 12), ("d", 8)))
+    codes = np.array([0] * 60 + [1] * 50 + [2] * 40)[:, None]
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((150, 0)), codes, rare=5)
+    assert likelihoods.learned.tolist() == [True, True, True, False]
+    assert likelihoods.drawn[:3].tolist() == pytest.approx([0, 0, np.log(20 / 40)])
 
 
 @pytest.mark.parametrize(("digits", "found"), [(0, 0), (2, 2), (6, 6), (9, -1)])

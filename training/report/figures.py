@@ -143,7 +143,7 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
     top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
     rest = [1 - float(found[top].sum()) if len(codes) else 0.0 for found, codes in zip(shares, (real, synthetic), strict=True)]
     names = tuple(column.categories[at] for at in top)
-    return Bars(names, shares[0][top], shares[1][top], known - len(top), (rest[0], rest[1]))
+    return Bars(names, shares[0][top], shares[1][top], known + len(column.rarer) - len(top), (rest[0], rest[1]))
 
 
 @dataclass(frozen=True)
