@@ -223,11 +223,12 @@ def _interval(column: Column, drawn: Floats) -> dict[str, Any]:
 
 def _most_frequent(column: Column, drawn: Integers) -> dict[str, Any]:
     """Of draws int64[n, DRAWS]."""
-    times = np.zeros((len(drawn), len(column.categories) + 2), dtype=np.int64)
+    missing = len(column.categories) + 1
+    times = np.zeros((len(drawn), missing + 1 + len(column.rarer)), dtype=np.int64)
     np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
     value = decode(np.empty((len(drawn), 0)), times.argmax(1)[:, None], Schema(columns=(column,))).column(0)
     nothing = pa.nulls(len(drawn), value.type)
-    shares = {"share": times.max(1, initial=0) / DRAWS, "missing": times[:, -1] / DRAWS}
+    shares = {"share": times.max(1, initial=0) / DRAWS, "missing": times[:, missing] / DRAWS}
     return {"expected": value, "low": nothing, "high": nothing} | shares
 
 

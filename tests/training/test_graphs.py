@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from nelbo.encoding import decode
-from nelbo.engine import Engine, augment, generate, reconstruct, score_encoded
+from nelbo.engine import Engine, augment, expected, generate, reconstruct, score_encoded
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
@@ -191,6 +191,9 @@ def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their
     assert set(filled.name[1::3]) <= {"a", "b", "c", "d", "e"}
     mode = reconstruct(engine, given, 0, seed=1, mode=True).batch.to_pandas()
     assert set(mode.name[1::3]) <= {"a", "b"}
+    should = expected(engine, given, "name").batch.to_pandas()
+    assert set(should.expected[1::3]) <= {"c", "d"}
+    assert set(should.expected[2::3]) <= {"a", "b"}
 
 
 def test_values_one_float_apart_are_drawn_inside_their_own_code(tmp_path: Path) -> None:
