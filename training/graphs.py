@@ -145,16 +145,14 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         if likelihoods.has_rarer:
             of = {**of, "out_bias": step("Where", "mode", of["mode_bias"], of["out_bias"])}
         p = step("Softmax", step("Mul", parts.logits(step, h, of), sharpness), axis=-1)
-        upto = step("MatMul", p, of["upto"])
+        upto = step.slice(step("CumSum", p, step.constant(1, "int64")), 0, -1)
         below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
         drawn = step("Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64)
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
     drawn = likelihoods.drawn.numpy()
-    weights = parts.decoder_weights(vae, drawn) | {
-        "upto": [np.triu(np.ones((k, k - 1), np.float32)) for k in parts.widths(vae)]
-    }
+    weights = parts.decoder_weights(vae, drawn)
     if likelihoods.has_rarer:  # many rarer categories together are never the most probable value
         drawn = drawn.copy()
         drawn[(likelihoods.start + likelihoods.other).numpy()] = MASKED

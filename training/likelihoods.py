@@ -11,7 +11,7 @@ they do where a column has more categories than are known; which of the rarer on
 `missing` has 1 / (n + K + 1) unless training rows hold it. Codes stand in the order of the values, `other` and `missing` last.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -31,6 +31,10 @@ ROWS_PER_ATOM = 20
 """A column with at most this many values, each met often, is made of atoms alone."""
 SUBBINS = 4
 """Equally probable parts of a bin with a uniform density each."""
+THINNEST = 2.0**-20
+"""Of a bin's width, the least that a part takes."""
+TAIL_ROWS, HEAVY = 8, 0.9
+"""Bins of heavy tails have so many rows at least; a tail is heavy if the outermost part takes more of its bin's width."""
 MAX_DECIMALS = 6
 MASKED = -1e9
 
@@ -50,7 +54,8 @@ class Number:
     """The likelihood of a number column: its cells in order, and for each code the knots of its quantile function.
 
     `step` is 0 for continuous columns; other columns count multiples of it. Values stand in units of the step.
-    A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do; -1: any.
+    A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do (-1: any), and
+    any other value is as many multiples of `grid` steps from the smallest as those of the table are.
     `tails` are the rates of the exponential tails to the left and to the right, `tail_log_density` their log-densities at
     distance 0 (given `other`), `gap_log_density` the one in the gaps.
     """
@@ -64,6 +69,7 @@ class Number:
     tail_log_density: tuple[float, float]
     gap_log_density: float
     decimals: int = -1
+    grid: int = 1
 
     @property
     def known(self) -> int:
@@ -110,7 +116,7 @@ def fit_number(values: Floats, column: Column) -> Number:
         is_atom = counts >= max(2.0, 0.5 * len(seen) / bins)
     codes = list(_codes(distinct, counts, is_atom, bins, integral=step > 0))
     fitted = _number(step, codes, distinct, missing=len(values) - len(seen))
-    return fitted if step else replace(fitted, decimals=_decimals(distinct))
+    return replace(fitted, grid=_grid(distinct)) if step else replace(fitted, decimals=_decimals(distinct))
 
 
 def _decimals(distinct: Floats) -> int:
@@ -120,6 +126,11 @@ def _decimals(distinct: Floats) -> int:
             if np.array_equal(np.round(distinct, digits), distinct):
                 return digits
     return -1
+
+
+def _grid(distinct: Floats) -> int:
+    """The largest whole number by multiples of which all values differ."""
+    return max(1, int(np.gcd.reduce((distinct - distinct[:1]).astype(np.int64))))
 
 
 @dataclass(frozen=True)
@@ -146,9 +157,13 @@ def _codes(distinct: Floats, counts: Integers, is_atom: NDArray[np.bool_], bins:
 
 
 def _bins(distinct: Floats, counts: Integers, bins: int, integral: bool) -> Iterator[_Code]:
-    """Bins with about equally many rows over sorted values, each with SUBBINS parts."""
-    upto = np.cumsum(counts)
-    ends = np.unique(np.searchsorted(upto, upto[-1] * np.arange(1, bins + 1) / bins).clip(max=len(distinct) - 1))
+    """Bins with about equally many rows over sorted values, fewer in heavy tails, each with SUBBINS parts."""
+    upto, last = np.cumsum(counts), len(distinct) - 1
+    total, each = int(upto[-1]), int(upto[-1]) / bins
+    left = _tail_cuts(lambda rows: float(distinct[min(last, int(np.searchsorted(upto, rows, "right")))]), each)
+    right = _tail_cuts(lambda rows: float(distinct[int(np.searchsorted(upto, total - rows))]), each)
+    cuts = [*each * np.arange(1, bins + 1), *left, *(total - rows for rows in right)]
+    ends = np.unique(np.searchsorted(upto, cuts).clip(max=last))
     start = 0
     for i, end in enumerate(ends.tolist()):
         low = distinct[start]
@@ -167,9 +182,20 @@ def _bins(distinct: Floats, counts: Integers, bins: int, integral: bool) -> Iter
 
 
 def _usable(knots: Floats) -> bool:
-    """Whether the parts are wide enough for a density: none empty, none thinner than a 64th of the even width."""
+    """Whether the parts are wide enough for a density: none empty, none of a width that rounding gives."""
     widths = np.diff(knots)
-    return bool((widths > (knots[-1] - knots[0]) / (64 * SUBBINS)).all())
+    return bool((widths > (knots[-1] - knots[0]) * THINNEST).all())
+
+
+def _tail_cuts(at: Callable[[float], float], rows: float) -> Iterator[float]:
+    """Rows outside each further cut in an end bin of so many rows; `at` gives the value that so many rows lie outside of.
+
+    Where the outermost part takes nearly all of the width, a uniform density there would lie far from most of its rows: the bin
+    is halved, and its outer half again.
+    """
+    while rows >= 2 * TAIL_ROWS and abs(at(0) - at(rows / SUBBINS)) > HEAVY * abs(at(0) - at(rows)):
+        rows /= 2
+        yield rows
 
 
 def _after(value: float, integral: bool) -> float:
@@ -234,6 +260,7 @@ class Likelihoods(nn.Module):
     step: Tensor
     integral: Tensor
     decimals: Tensor
+    grid: Tensor
     first: Tensor
     last: Tensor
     rates: Tensor
@@ -306,6 +333,7 @@ class Likelihoods(nn.Module):
             "last": last,
             "rates": np.array([number.tails for number in numbers]).reshape(-1, 2),
             "decimals": np.array([number.decimals for number in numbers], dtype=np.float64),
+            "grid": np.array([number.grid for number in numbers], dtype=np.float64),
             "missing_code": np.array([number.known + 1 for number in numbers], dtype=np.int64),
         }
         for name, values in buffers.items():

@@ -335,6 +335,10 @@ def values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
     cut = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
+    if (tables.grid > 1).any():
+        above = nodes("Sub", cut, nodes.constant(tables.first.numpy()))
+        on_grid = nodes("Sub", cut, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
+        cut = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, cut)
     whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), cut, value)
     scaled = nodes("Mul", whole, nodes.constant(tables.step.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))

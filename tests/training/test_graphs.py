@@ -168,6 +168,16 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
     np.testing.assert_array_equal(drawn, np.round(drawn, 2))
 
 
+def test_drawn_integers_are_as_round_as_the_table_s(tmp_path: Path) -> None:
+    training = made("numbers only")
+    rows = Rows(np.round(training.rows.numbers * 10) * 250 + 7, training.rows.codes)
+    vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
+    export_model(tmp_path, vae, "round", training.schema, QUICK, 0, rows)
+    drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["integer 1"].drop_null())
+    assert len(np.unique(drawn)) > 50
+    assert set(drawn % 250) == {7}
+
+
 def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their_names(tmp_path: Path) -> None:
     rng, n = np.random.default_rng(0), 2_000
     rarer = (("c", 400), ("d", 200), ("e", 200))
