@@ -10,11 +10,11 @@ from training.calibrate import cross_calibration
 from training.data import CROSS_BELOW, Rows
 from training.fit import VAE, fit_rows, score
 
-SEEDS, FRESH = 4, 2_000
+SEEDS, FRESH = 2, 2_000
 
 
 @pytest.mark.parametrize("rows", [120, 1_000])
-@pytest.mark.parametrize("name", ["mixed", "numbers only", "categories only", "one category"])
+@pytest.mark.parametrize("name", ["mixed", "numbers only", "categories only"])
 def test_p_values_of_fresh_rows_are_about_uniform(name: str, rows: int) -> None:
     found, calibrated = [], 0
     for seed in range(SEEDS):

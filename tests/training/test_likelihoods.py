@@ -25,8 +25,8 @@ COLUMNS: dict[str, tuple[str, NDArray[np.float64]]] = {
     "days": ("datetime", RNG.integers(18_000, 20_000, N).astype(np.float64) * 86_400_000_000),
     "with missing": ("continuous", np.where(RNG.random(N) < 0.3, np.nan, RNG.normal(size=N))),
     "heavier tails": ("continuous", 1 + RNG.pareto(0.8, N)),
-    "whole heavy tails": ("integer", -RNG.lognormal(0, 3, N).astype(np.int64).astype(np.float64)),
-    "round numbers": ("integer", RNG.integers(1, 400, N) * 500.0 + 3),
+    "whole heavy tails": ("integer", -np.floor(RNG.lognormal(0, 3, N))),
+    "round numbers": ("integer", RNG.integers(1, 400, N).astype(np.float64) * 500 + 3),
     "all missing": ("continuous", np.full(N, np.nan)),
 }
 STEP = {"continuous": 1, "integer": 1, "datetime": 86_400_000_000}
