@@ -99,8 +99,8 @@ class Category:
 
 
 def bins_for(rows: int) -> int:
-    """Bins of a number column: about 32 rows each, 8 at least, 64 at most."""
-    return int(np.clip(rows // 32, 8, 64))
+    """Bins of a number column: about 32 rows each, 64 at most, 8 at least where that leaves 10 rows to each."""
+    return int(np.clip(rows // 32, np.clip(rows // 10, 1, 8), 64))
 
 
 def fit_number(values: Floats, column: Column) -> Number:

@@ -166,6 +166,14 @@ def test_a_column_of_rare_categories_alone_is_drawn_as_missing() -> None:
     assert torch.softmax(likelihoods.even + likelihoods.drawn, 0).tolist() == [0, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("seen", [16, 25, 36, 45, 78, 81, 400])
+def test_however_few_rows_hold_a_number_every_range_holds_enough_of_them_to_be_drawn(seen: int) -> None:
+    column, values = Column(name="x", kind="continuous"), np.full((1_000, 1), np.nan)
+    values[:seen, 0] = RNG.normal(size=seen)
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), values, np.zeros((1_000, 0), np.int64), rare=5)
+    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+
+
 def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
     column = Column(name="x", kind="continuous")
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), RNG.normal(size=(4, 1)), np.zeros((4, 0), np.int64), rare=5)
