@@ -24,9 +24,13 @@ SHARP = np.float32(1e4)
 
 
 def batch_for(vae: VAE) -> int:
-    """Rows of the one fixed batch: a power of two from 16 to 256 whose activations stay near 16 MiB."""
+    """Rows of the one fixed batch: a power of two from 16 to 256 whose activations stay near 16 MiB.
+
+    Those are all columns' logits and hidden units or, where a Scan has those of one column at a time, the encoder's embeddings.
+    """
     d, codes = len(vae.likelihoods.columns), sum(vae.likelihoods.sizes)
-    bytes_per_row = 4 * len(vae.eps) * (codes + 4 * d * vae.decoder.hidden.shape[-1])
+    of_decoder = len(vae.eps) * (codes + 4 * d * vae.decoder.hidden.shape[-1])
+    bytes_per_row = 4 * (of_decoder if d <= parts.UNROLLED else d * vae.encoder.embedding.weight.shape[1])
     return int(2 ** np.clip(np.floor(np.log2(2**24 / bytes_per_row)), 4, 8))
 
 

@@ -138,6 +138,7 @@ def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty_in_mode(e
 def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None:
     _, _, wide = _export("many columns", tmp_path)
     assert len(wide.manifest.order) > UNROLLED
+    assert wide.manifest.batch == 256
     for name in wide.manifest.graphs:
         assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 250
 
