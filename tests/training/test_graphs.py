@@ -198,7 +198,7 @@ def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their
     given = pa.record_batch({"pair": [None, "q", "p"] * 50, "name": ["d", None, None] * 50})
     filled = reconstruct(engine, given, 0, seed=1).batch.to_pandas()
     assert (filled.name[::3] == "d").all()
-    assert (filled.pair[::3] == "q").mean() > 0.9
+    assert (filled.pair[::3] == "q").mean() > 0.8
     assert set(filled.name[1::3]) <= {"a", "b", "c", "d", "e"}
     mode = reconstruct(engine, given, 0, seed=1, mode=True).batch.to_pandas()
     assert set(mode.name[1::3]) <= {"a", "b"}
