@@ -37,6 +37,8 @@ HIDDEN = 2**63
 DRAWS = 99
 """Draws of a hidden cell: the 5th lowest and the 5th highest of 99 hold one more with probability 0.9."""
 DRAWN, MODE = np.array([False]), np.array([True])
+ANY, FILL = DRAWN, MODE
+"""Whether a cell may be drawn as missing."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Engine:
             list(names.outputs), dict(zip(names.inputs, inputs, strict=True))
         )
         return outputs
+
+    def draw(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """One fixed batch through the generator: z, x, keep, u, how, fill. Older artifacts have no `fill`, the last."""
+        return self.run("generate", *inputs[: len(self.manifest.graphs["generate"].inputs)])
 
     def p_value(self, nelbo: Floats) -> Floats:
         """scores.p_values: by the counts of the calibration scores, and by their tail where the artifact has one."""
@@ -166,7 +172,7 @@ def reconstruct(
     observed = _observed(engine, given)
     keep = np.zeros_like(observed) if denoise else observed
     draws = _uniforms(engine, seed, FILLED, given.rows)
-    made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check), engine.schema)
+    made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check, fill=True), engine.schema)
     source = batch.take(given.rows - first_row)
     if not denoise:
         made = _with_unknown_categories(engine, given, made, source)
@@ -268,7 +274,7 @@ def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:
     for size, u in _fixed(engine, check, draws):
         (z,) = engine.run("prior", u[:, :split])
         x = np.zeros((len(u), d), dtype=np.int64)
-        made = engine.run("generate", z, x, np.zeros(x.shape, dtype=np.bool_), u[:, split:], DRAWN)
+        made = engine.draw(z, x, np.zeros(x.shape, dtype=np.bool_), u[:, split:], DRAWN, ANY)
         parts.append([cells[:size] for cells in made])
     return _joined(engine, parts)
 
@@ -282,9 +288,10 @@ def _from_posterior(
     mode: bool,
     check: Check | None,
     spread: float = 0.0,
+    fill: bool = False,
 ) -> Cells:
     """Cells of rows like given ones: z from q(z | seen cells), or so far on the way to p(z) as `spread` says, then from p(x|z)
-    every cell that is not kept. Cells are bool[n, d].
+    every cell that is not kept, with `fill` none of them missing. Cells are bool[n, d].
     """
     split, how = engine.manifest.draws["z"], MODE if mode else DRAWN
     parts = []
@@ -292,7 +299,7 @@ def _from_posterior(
         z, x, *q = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how)
         if spread:
             (z,) = engine.run("spread", *q, u[:, :split], np.array([spread], dtype=np.float64))
-        made_numbers, made_codes = engine.run("generate", z, x, now_keep, u[:, split:], how)
+        made_numbers, made_codes = engine.draw(z, x, now_keep, u[:, split:], how, FILL if fill else ANY)
         kept_numbers, kept_codes = (now_keep[:, at] for at in engine.places)
         cells = np.where(kept_numbers, numbers, made_numbers), np.where(kept_codes, codes, made_codes)
         parts.append([part[:size] for part in cells])

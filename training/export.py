@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from nelbo.artifact import MANIFEST, Artifact, Calibration, Graph, Manifest, read_artifact
-from nelbo.engine import DRAWN, Engine, Floats, score_encoded
+from nelbo.engine import ANY, DRAWN, Engine, Floats, score_encoded
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
 from training.config import Config
@@ -111,7 +111,7 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
     u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
     (z,) = engine.run("prior", u_z)
     blank = np.zeros((manifest.batch, d), dtype=np.int64)
-    numbers, codes = engine.run("generate", z, blank, blank.astype(np.bool_), u_x, DRAWN)
+    numbers, codes = engine.draw(z, blank, blank.astype(np.bool_), u_x, DRAWN, ANY)
     other = vae.likelihoods.other[vae.likelihoods.category_at].numpy()
     known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
     x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto
 
 from training import parts
 from training.fit import VAE
-from training.likelihoods import MASKED
 from training.model import LOG_TWO_PI
 from training.nodes import Nodes
 from training.prior import Mixture
@@ -138,7 +138,10 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
 
 
 def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
-    """z, x int64[B, d] codes, keep bool[B, d], u float64[B, draws x], mode → numbers, codes drawn from p(x|z), kept x given."""
+    """z, x int64[B, d] codes, keep bool[B, d], u float64[B, draws x], mode, fill → numbers, codes from p(x|z), kept x given.
+
+    With `fill`, a cell that may be drawn as missing is drawn from what else it may be.
+    """
     likelihoods, nodes = vae.likelihoods, Nodes()
     d = len(likelihoods.columns)
     u = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
@@ -146,21 +149,23 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
     def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
-        if likelihoods.has_rarer:
-            of = {**of, "out_bias": step("Where", "mode", of["mode_bias"], of["out_bias"])}
-        p = step("Softmax", step("Mul", parts.logits(step, h, of), sharpness), axis=-1)
+        bias = of["out_bias"]
+        for never, switch in switches.items():
+            bias = step("Add", bias, step("Mul", of[never], switch))
+        p = step("Softmax", step("Mul", parts.logits(step, h, {**of, "out_bias": bias}), sharpness), axis=-1)
         upto = step.slice(step("CumSum", p, step.constant(1, "int64")), 0, -1)
         below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
         drawn = step("Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64)
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
-    drawn = likelihoods.drawn.numpy()
-    weights = parts.decoder_weights(vae, drawn)
+    weights, switches = parts.decoder_weights(vae, likelihoods.drawn.numpy()), dict[str, str]()
     if likelihoods.has_rarer:  # many rarer categories together are never the most probable value
-        drawn = drawn.copy()
-        drawn[(likelihoods.start + likelihoods.other).numpy()] = MASKED
-        weights["mode_bias"] = parts.decoder_weights(vae, drawn)["out_bias"]
+        weights["no_other"] = parts.masked(vae, likelihoods.other)
+        switches["no_other"] = nodes("Cast", "mode", to=TensorProto.FLOAT)
+    if likelihoods.draws_missing.any():
+        weights["no_missing"] = parts.masked(vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1))
+        switches["no_missing"] = nodes("Cast", "fill", to=TensorProto.FLOAT)
     made = parts.over_columns(nodes, draw, parts.decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
     numbers, codes = (
         nodes("Gather", made, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
@@ -178,6 +183,7 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         "keep": ("bool", [batch, d]),
         "u": ("float64", [batch, draws_for(vae)["x"]]),
         "mode": ("bool", [1]),
+        "fill": ("bool", [1]),
     }
     return nodes.model(inputs, _rows(vae, batch))
 

@@ -386,6 +386,12 @@ class Likelihoods(nn.Module):
         """Logits float[C] to start from: equal for the codes to be learned, MASKED for the others; no gradient moves those."""
         return torch.where(self.learned, 0.0, MASKED)
 
+    @property
+    def draws_missing(self) -> Tensor:
+        """Bool[d]: columns that are drawn as missing now and then, not always."""
+        by_column = [column > MASKED / 2 for column in self.drawn.split(self.sizes)]
+        return torch.stack([column[-1] & column[:-1].any() for column in by_column])
+
     def log_prob(self, logits: Sequence[Tensor], codes: Tensor) -> Tensor:
         """log p(code | h) float[m, d] for codes int64[m, d] from each column's logits float[m, K_j].
 

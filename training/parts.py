@@ -198,6 +198,14 @@ def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArr
     }
 
 
+def masked(vae: VAE, code: Tensor) -> list[NDArray[np.generic]]:
+    """For each column MASKED at its code int64[d] (nowhere where that is negative) and 0 elsewhere, as wide as its logits."""
+    return [
+        np.where(np.arange(width) == one, np.float32(MASKED), np.float32(0))
+        for width, one in zip(widths(vae), code.tolist(), strict=True)
+    ]
+
+
 def _padded(parts: Sequence[Tensor], rows: Sequence[int], value: float = 0.0) -> list[NDArray[np.generic]]:
     edges = [((0, size - len(part)), *[(0, 0)] * (part.ndim - 1)) for part, size in zip(parts, rows, strict=True)]
     return [np.pad(part.numpy(), edge, constant_values=value) for part, edge in zip(parts, edges, strict=True)]

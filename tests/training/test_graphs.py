@@ -126,12 +126,15 @@ def test_copies_find_back_to_their_rows_the_less_the_farther_they_spread(tmp_pat
     assert found[0.0] > found[0.5] > found[0.9] > 5 > found[1.0]
 
 
-def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty_in_mode(exported: Exported) -> None:
+@pytest.mark.parametrize("mode", [False, True])
+def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty(exported: Exported, mode: bool) -> None:
     _, _, engine = exported
     given = generate(engine, 4, 0, 100)
-    made_rows = reconstruct(engine, given, 0, seed=1).batch
+    assert any(given[name].null_count for name in given.schema.names), "missing is something that a cell can be"
+    made_rows = reconstruct(engine, given, 0, seed=1, mode=mode).batch
     for name in given.schema.names:
         for before, after in zip(given[name].to_pylist(), made_rows[name].to_pylist(), strict=True):
+            assert after is not None
             assert before is None or before == after
 
 
