@@ -15,6 +15,7 @@ what the detector is told of them. --exemplars is their weight in the score, in 
 
 import argparse
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,13 +78,20 @@ def beside(path: Path, seed: int, polluted: float) -> Iterator[dict[str, object]
     near = NearestNeighbors(n_neighbors=5).fit(train)
     scores = {
         "IForest": -IsolationForest(random_state=seed).fit(train).score_samples(test),
-        "MCD": MinCovDet(random_state=seed).fit(train).mahalanobis(test),
+        "MCD": _robust_distances(train, test, seed),
         "GMM-5": -mixture.fit(train).score_samples(test),
         "kNNmean5": np.square(near.kneighbors(test)[0]).mean(1),
     }
     for method, score in scores.items():
         auroc, ap = (100 * float(measure(anomalous, score)) for measure in (roc_auc_score, average_precision_score))
         yield {"method": method, "dataset": path.stem, "seed": seed, "auroc": auroc, "ap": ap}
+
+
+def _robust_distances(train: Floats, test: Floats, seed: int) -> Floats:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it tells of each step where columns depend on each other
+        distances: Floats = MinCovDet(random_state=seed).fit(train).mahalanobis(test)
+    return distances
 
 
 def split(path: Path, seed: int, polluted: float = 0.0) -> tuple[Floats, Floats, NDArray[np.bool_]]:
