@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.variants [NAME ...] --train TRAIN --test TEST --target COLUMN [--seeds 0] [--out FILE.csv]
 
-Without a NAME all are run. A variant changes one thing: the configuration, the sizes of the networks, or the prior that is
-fitted last. The figures are those of tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE alone, the nats
-of log p(x|z) that shuffling z between its rows costs (whether the decoder uses z), and the CPU seconds of the fit. What single
-settings of a score are worth says tests.benchmarks.anomaly.
+Without a NAME all are run. A variant changes one thing: the configuration, the sizes of the networks, how bins learn, or the
+prior that is fitted last. The figures are those of tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE
+alone, the nats of log p(x|z) that shuffling z between rows costs (whether the decoder uses z), and the CPU seconds of the fit.
+What single settings of a score are worth says tests.benchmarks.anomaly.
 """
 
 import argparse
@@ -52,11 +52,12 @@ def few_gaussians(mu: Tensor, log_var: Tensor, seed: int) -> Mixture:
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the default: settings of Config, fields of Size, constants of training's modules, the prior."""
+    """What differs from the default: settings of Config, fields of Size, the prior, the functions of rank that bins share."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     size: Mapping[str, int] = field(default_factory=dict)
     prior: Prior = condense
+    basis: Callable[[int], Tensor] = model.cosines
 
 
 VARIANTS: dict[str, Variant] = {
@@ -73,6 +74,7 @@ VARIANTS: dict[str, Variant] = {
     "wide encoder": Variant(size={"encoder": 256}),
     "small latent": Variant(size={"latent": 4}),
     "large latent": Variant(size={"latent": 32}),
+    "bins that learn alone": Variant(basis=torch.eye),
     "prior N(0, I)": Variant(prior=standard_normal),
     "prior of 32 Gaussians": Variant(prior=few_gaussians),
     "prior of all posteriors": Variant(prior=all_posteriors),
@@ -86,7 +88,11 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     def size(codes: list[int], widest: int) -> model.Size:
         return replace(model.Size.for_table(codes, widest), **variant.size)
 
-    with mock.patch.object(fit, "Size", mock.Mock(for_table=size)), mock.patch.object(fit, "condense", variant.prior):
+    with (
+        mock.patch.object(fit, "Size", mock.Mock(for_table=size)),
+        mock.patch.object(fit, "condense", variant.prior),
+        mock.patch.object(model, "cosines", variant.basis),
+    ):
         vae, history = fit.fit_rows(training.schema, training.rows, training.split, config, seed, lambda *_: None)
     seconds = time.process_time() - began
     given, wanted = (read(path) for path in (train, test))
