@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from training.exemplars import BEND, FAR, FLIP, Exemplars
 from training.fit import VAE
-from training.likelihoods import MASKED, SUBBINS, Category
+from training.likelihoods import MASKED, Category
 from training.model import LOG_TWO_PI, Encoder, Residual
 from training.nodes import Nodes, values
+from training.numbers import SUBBINS
 from training.prior import Mixture
 
 UNROLLED = 100
