@@ -27,11 +27,12 @@ class Size:
 
     @staticmethod
     def for_table(codes: Sequence[int], widest: int) -> "Size":
-        """Columns with twice as many codes take a decoder four times as wide: a sixteenth of the square of the mean, as a power
-        of two from 32 to `widest`. Wide tables get thinner ones, so that weights and time grow with the columns only.
+        """Columns of fine numbers want a wide decoder, columns of few categories sample fast with a thin one: the cube of the
+        mean number of codes over 1,024, as a power of two from 32 to `widest`. Wide tables get thinner ones, so that weights and
+        time grow with the columns only.
         """
         columns = len(codes)
-        wanted = (sum(codes) / columns) ** 2 / 16
+        wanted = (sum(codes) / columns) ** 3 / 1_024
         decoder = 2 ** round(math.log2(max(32.0, min(wanted, widest, 8_192 / columns))))
         return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=decoder)
 

@@ -105,3 +105,9 @@ def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -
     assert float(moved[[0, 33, *range(34, 39)]].max()) == 0
     smooth, rough = ((vectors[1:] - vectors[:-1]).square().mean() for vectors in (before[1:33], before[34:]))
     assert smooth < rough / 2
+
+
+def test_fine_columns_get_wide_decoders_and_coarse_columns_or_many_thin_ones() -> None:
+    widths = [Size.for_table([codes] * columns, 256).decoder for codes, columns in ((66, 10), (40, 15), (5, 15), (66, 1_500))]
+    assert widths == [256, 64, 32, 32]
+    assert Size.for_table([66] * 10, 64).decoder == 64
