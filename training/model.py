@@ -28,8 +28,8 @@ class Size:
     @staticmethod
     def for_table(codes: Sequence[int], widest: int) -> "Size":
         """Columns of fine numbers want a wide decoder, columns of few categories sample fast with a thin one: the cube of the
-        mean number of codes over 1,024, as a power of two from 32 to `widest`. Wide tables get thinner ones, so that weights and
-        time grow with the columns only.
+        mean number of codes over 1,024, as a power of two from 32 to `widest`. Wide tables get thinner ones, so that weights
+        and time grow with the columns only.
         """
         columns = len(codes)
         wanted = (sum(codes) / columns) ** 3 / 1_024
