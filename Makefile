@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults bench bench-submit bench-recovery bench-quality lint fmt lock clean
+.PHONY: help demo test test-system faults bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ bench-quality: .venv/for-development  ## scores and synthetic rows beside peers 
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
+
+bench-variants: .venv/for-development  ## what each part of the model is worth, on Magic; DATA=folder with tables/
+	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
+	.venv/bin/python -m tests.benchmarks.variants --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls --out build/variants.csv
 
 lint: .venv/for-development  ## ruff (lint, format), strict types, import contracts
 	.venv/bin/ruff check

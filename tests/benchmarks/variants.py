@@ -136,6 +136,7 @@ def main() -> None:
             row = pd.DataFrame([{"variant": name, "table": asked.train.stem, "seed": seed, **figures}]).round(4)
             print(row.to_string(index=False), flush=True)
             if asked.out:
+                asked.out.parent.mkdir(parents=True, exist_ok=True)
                 row.to_csv(asked.out, mode="a", header=not asked.out.exists(), index=False)
 
 
