@@ -27,7 +27,7 @@ MOST_CELLS = 400_000
 """Exemplars of wide tables are fewer, so that an artifact stays small."""
 NEIGHBOURS = 5
 NEAREST = 0.5
-"""Of q's mass, over the even share in the other half that each of the nearest exemplars has."""
+"""So much of q's mass is the nearest exemplar's alone; all of the nearest have an even share in the rest."""
 BANDWIDTH = 0.7
 """Times an exemplar's root mean square distance to its nearest others in one column."""
 CLUMP, CLUMP_BANDWIDTH = 4, 1.2
