@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (files, models, jobs, results, health):
         app.include_router(module.router)
-    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)
     return app
 

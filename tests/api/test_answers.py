@@ -275,8 +275,9 @@ def test_probes_and_descriptions_need_no_key(guarded: Stage, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
-def test_a_browser_that_asks_for_the_service_is_shown_its_description(guarded: Stage) -> None:
-    answer = guarded.get("/", follow_redirects=False)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_whoever_asks_for_the_service_itself_is_led_to_its_description(guarded: Stage, method: str) -> None:
+    answer = guarded.client.request(method, "/", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
