@@ -69,7 +69,8 @@ class Calibration(_Frozen):
 class Manifest(_Frozen):
     """What manifest.json says.
 
-    `order` names the modelled columns in the decoder's order, which is the order of the terms; `latent` is the size of z,
+    `order` names the modelled columns in the decoder's order, which is the order of the terms; `codes` says how many codes the
+    decoder draws for a row, where those are more, as a datetime may have several; `latent` is the size of z,
     `points` the number of noise points per row, `members` each bound's weight in a row's score, `batch` the one number of
     rows that the graphs take at a time; `draws` are the uniform numbers that one row consumes: `z` for its latent, `x` for
     its cells.
@@ -79,6 +80,7 @@ class Manifest(_Frozen):
     name: str
     table_schema: Schema
     order: tuple[str, ...]
+    codes: int | None = None
     likelihoods: dict[str, str]
     graphs: dict[str, Graph]
     latent: int

@@ -270,11 +270,12 @@ def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatc
 def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:
     """Cells of new rows: z from the prior, then every column from p(x|z)."""
     d, split = len(engine.manifest.order), engine.manifest.draws["z"]
+    codes = engine.manifest.codes or d
     parts = []
     for size, u in _fixed(engine, check, draws):
         (z,) = engine.run("prior", u[:, :split])
-        x = np.zeros((len(u), d), dtype=np.int64)
-        made = engine.draw(z, x, np.zeros(x.shape, dtype=np.bool_), u[:, split:], DRAWN, ANY)
+        x, keep = np.zeros((len(u), codes), dtype=np.int64), np.zeros((len(u), d), dtype=np.bool_)
+        made = engine.draw(z, x, keep, u[:, split:], DRAWN, ANY)
         parts.append([cells[:size] for cells in made])
     return _joined(engine, parts)
 

@@ -19,6 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from training.fields import unit_of
 from training.likelihoods import Likelihoods
 from training.model import LOG_TWO_PI
 
@@ -41,13 +42,13 @@ FAR = 1e100
 """No value lies farther: its square would be infinite."""
 
 
-def share_for(numbers: Sequence[int], categories: Sequence[int]) -> float:
+def share_for(numbers: int, categories: int) -> float:
     """Weight of the exemplars' bound beside the VAE's: 1 for numbers alone, 0 where half of the columns are categorical.
 
     The weights of the two bounds sum to 1, so by Jensen's inequality their mean is a bound on the log of the mixture of both.
     Among categories there are no distances to lean on, and the VAE finds what the exemplars do not see.
     """
-    return max(0.0, 1.0 - 2.0 * len(categories) / (len(numbers) + len(categories)))
+    return max(0.0, 1.0 - 2.0 * categories / (numbers + categories))
 
 
 class Exemplars(nn.Module):
@@ -78,15 +79,17 @@ class Exemplars(nn.Module):
     def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, contaminated: float = 0.0) -> None:
         super().__init__()
         sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
-        self.number_at, self.category_at = likelihoods.number_at, likelihoods.category_at
+        schema = likelihoods.schema
+        self.order = [schema.modelled.index(column) for column in (*schema.numbers, *schema.categoricals)]
+        """Where the number columns, then the categorical columns stand among all of them."""
         self.sizes = sizes
-        x = numbers / likelihoods.step
+        self.register_buffer("step", torch.tensor([unit_of(column) or 1.0 for column in schema.numbers], dtype=torch.float64))
+        x = numbers / self.step
         known, n = torch.isnan(x).logical_not(), len(x)
         largest = torch.nan_to_num(x).abs().amax(0).clamp_min(torch.finfo(x.dtype).tiny)
         part = x / largest  # whose squares do not overflow
         shift = largest * torch.nan_to_num(part.nanmean(0))
         spread = largest * torch.nan_to_num((part - shift / largest).square().nanmean(0).sqrt())
-        self.register_buffer("step", likelihoods.step)
         self.register_buffer("shift", shift)
         self.register_buffer("scale", torch.where(spread > 0, spread, 1.0))
         self.register_buffer("missing", torch.log((n - known.sum(0).double() + 1) / (n + 2)))
@@ -104,7 +107,7 @@ class Exemplars(nn.Module):
 
         `contaminated` is the share of the rows that may be anomalies.
         """
-        most = min(MOST, MOST_CELLS // len(likelihoods.columns))
+        most = min(MOST, MOST_CELLS // len(likelihoods.schema.modelled))
         kept = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:most]
         return cls(likelihoods, numbers[kept], codes[kept], contaminated)
 
@@ -141,7 +144,7 @@ class Exemplars(nn.Module):
         log_density = self._mean(log_kernel) + log_slope + torch.log1p(-self.missing.exp())
         share = self.log_share[codes + self.start].exp()[:, None]
         log_mass = self._mean(torch.log((1 - FLIP) * (codes[:, None] == self.codes[at]) + FLIP * share))
-        order = torch.tensor(self.number_at + self.category_at).argsort()
+        order = torch.tensor(self.order).argsort()
         terms = -torch.cat([torch.where(torch.isnan(numbers), self.missing, log_density), log_mass], 1)[:, order]
         return terms, torch.full((len(y),), self.kl, dtype=torch.float64)
 

@@ -49,6 +49,7 @@ def export_model(
         name=name,
         table_schema=schema,
         order=tuple(column.name for column in schema.modelled),
+        codes=len(likelihoods.columns),
         likelihoods=dict(likelihoods.described()),
         graphs={graph: _write(folder, graph, model) for graph, model in build(vae, batch).items()},
         latent=vae.eps.shape[1],
@@ -95,7 +96,7 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
     few = rows.take(np.resize(np.arange(len(rows)), batch))
     u = np.random.default_rng(0).random((batch, draws))
     u[:, 1 : (1 + draws) // 2], u[:, (1 + draws) // 2 :] = 1 - np.exp(-1), 1 / 8
-    every = np.ones((batch, len(vae.likelihoods.columns)), dtype=np.bool_)
+    every = np.ones((batch, len(engine.manifest.order)), dtype=np.bool_)
     _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, DRAWN)
     (z,) = engine.run("spread", *q, u, np.array([0.5]))
     log_weight, mean, var = vae.prior.between(*posteriors(vae, coded(vae.likelihoods, few)[0]), 0.5)
@@ -106,24 +107,26 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:
     """Each code's interval of the distribution function, by torch from the codes before it, holds its uniform number."""
-    manifest, d = engine.manifest, len(vae.likelihoods.columns)
+    manifest, likelihoods = engine.manifest, vae.likelihoods
+    d = len(likelihoods.columns)
     uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
     u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
     (z,) = engine.run("prior", u_z)
-    blank = np.zeros((manifest.batch, d), dtype=np.int64)
-    numbers, codes = engine.draw(z, blank, blank.astype(np.bool_), u_x, DRAWN, ANY)
-    other = vae.likelihoods.other[vae.likelihoods.category_at].numpy()
+    blank, keep = np.zeros((manifest.batch, d), dtype=np.int64), np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_)
+    numbers, codes = engine.draw(z, blank, keep, u_x, DRAWN, ANY)
+    other = likelihoods.other[likelihoods.category_at].numpy()
     known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
-    x, _ = vae.likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))
+    x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))
     with torch.no_grad():
         logits = vae.decoder(torch.from_numpy(z), x)
     high, low = np.empty((manifest.batch, d)), np.empty((manifest.batch, d))
-    for j, (scores, drawn) in enumerate(zip(logits, vae.likelihoods.drawn.split(vae.decoder.sizes), strict=True)):
+    for j, (scores, drawn) in enumerate(zip(logits, likelihoods.drawn.split(likelihoods.sizes), strict=True)):
         upto = torch.softmax(scores + drawn, -1).double().cumsum(-1)
         between = torch.nn.functional.pad(upto, (1, 0))
         low[:, j], high[:, j] = (between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1))
     u = u_x[:, :d]
-    off = np.maximum(low - u, u - high).max()
+    certain = np.array(likelihoods.follows) & (x == likelihoods.hidden - 1).numpy()  # missing as the first field is
+    off = np.where(certain, 0.0, np.maximum(low - u, u - high)).max()
     if off > TOLERANCE:
         raise InvalidArtifact(
             f"sampling in ONNX Runtime is off torch's probabilities by {off:.1e}; please report this table's schema"

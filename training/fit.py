@@ -95,7 +95,7 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
     vae, history = fit(likelihoods, train, stop, config, seed, progress)
-    by_kinds = share_for(likelihoods.number_at, likelihoods.category_at)
+    by_kinds = share_for(len(schema.numbers), len(schema.categoricals))
     vae.share = by_kinds if config.exemplars is None else config.exemplars
     if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
         known = rows.take(np.concatenate([split.fit, split.stop]))
@@ -134,7 +134,7 @@ def fit(
     kept = _state(vae)
     for step, rows in enumerate(_batches(n, plan, generator), start=1):
         batch, density = codes[rows], log_density[rows]
-        seen = _hide(batch, likelihoods.hidden, config.hidden_rows, generator)
+        seen = _hide(batch, likelihoods, config.hidden_rows, generator)
         eps = torch.randn(1, len(rows), size.latent, generator=generator)
         terms, kl, factorised = _objective(vae, auxiliary, batch, seen, eps)
         loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
@@ -203,6 +203,7 @@ def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
 
 def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     terms, kl = vae.score(*vae.likelihoods.encode(numbers, codes))
+    terms = vae.likelihoods.by_column(terms)
     if vae.exemplars is None:
         return terms, kl
     other_terms, other_kl = vae.exemplars.score(numbers, codes)
@@ -256,11 +257,12 @@ def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]
         order = order[plan.batch :]
 
 
-def _hide(codes: Tensor, hidden: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Codes with cells replaced by `hidden`: in a share of the rows, each cell with a probability between 0 and 1/2."""
-    n, d = codes.shape
+def _hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator) -> Tensor:
+    """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a probability between 0 and 1/2."""
+    n, cells = len(codes), len(likelihoods.fitted)
     rate = 0.5 * torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < share)
-    return torch.where(torch.rand(n, d, generator=generator) < rate, hidden, codes)
+    hidden = torch.rand(n, cells, generator=generator)[:, likelihoods.column_of] < rate
+    return torch.where(hidden, likelihoods.hidden, codes)
 
 
 def _settle(vae: VAE) -> None:

@@ -57,8 +57,8 @@ def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
 
 
 def _score(vae: VAE, batch: int) -> onnx.ModelProto:
-    """numbers, codes → nelbo float64[B], terms float64[B, d], kl float64[B]: fit.score."""
-    nodes, d = Nodes(), len(vae.likelihoods.columns)
+    """numbers, codes → nelbo float64[B], terms float64[B, d_t], kl float64[B]: fit.score."""
+    nodes = Nodes()
     members = []
     if vae.share < 1:
         members.append((1 - vae.share, _vae_score(nodes, vae, batch)))
@@ -67,12 +67,13 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
     for i, name in enumerate(("terms", "kl")):
         nodes.name(nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)), name)
     nodes.name(nodes("Add", nodes("ReduceSum", "terms", nodes.axes(1), keepdims=0), "kl"), "nelbo")
-    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d]), "kl": ("float64", [batch])}
+    d_t = len(vae.likelihoods.fitted)
+    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d_t]), "kl": ("float64", [batch])}
     return nodes.model(_rows(vae, batch), outputs)
 
 
 def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
-    """VAE.score: terms float64[B, d] and kl float64[B]."""
+    """VAE.score by the table's columns: terms float64[B, d_t] and kl float64[B]."""
     points, d = len(vae.eps), len(vae.likelihoods.columns)
     x, log_density = parts.encode(nodes, vae)
     mu, log_var = parts.encoder(nodes, vae.encoder, x)
@@ -83,6 +84,7 @@ def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
     log_p_x = nodes("Cast", parts.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
     by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
     terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density))
+    terms = parts.by_column(nodes, vae.likelihoods, terms)
     of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
     log_q = nodes("Sub", of_noise, parts.half_sum(nodes, log_var))
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
@@ -97,7 +99,7 @@ def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     """
     nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
     x, _ = parts.encode(nodes, vae)
-    seen = nodes("Where", "observed", x, nodes.constant(vae.likelihoods.hidden.numpy()))
+    seen = nodes("Where", _of_fields(nodes, vae, "observed"), x, nodes.constant(vae.likelihoods.hidden.numpy()))
     mu, log_var = parts.encoder(nodes, vae.encoder, seen)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
     noise = nodes("Where", "mode", nodes.constant(0, "float32"), parts.normals(nodes, "u", latent))
@@ -106,7 +108,7 @@ def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     nodes.name(mu, "mu")
     nodes.name(log_var, "log_var")
     inputs = _rows(vae, batch) | {
-        "observed": ("bool", [batch, d]),
+        "observed": ("bool", [batch, len(vae.likelihoods.fitted)]),
         "u": ("float64", [batch, draws_for(vae)["z"]]),
         "mode": ("bool", [1]),
     }
@@ -138,14 +140,14 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
 
 
 def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
-    """z, x int64[B, d] codes, keep bool[B, d], u float64[B, draws x], mode, fill → numbers, codes from p(x|z), kept x given.
+    """z, x int64[B, d] codes, keep bool[B, d_t], u float64[B, draws x], mode, fill → numbers, codes from p(x|z), kept x given.
 
     With `fill`, a cell that may be drawn as missing is drawn from what else it may be.
     """
     likelihoods, nodes = vae.likelihoods, Nodes()
     d = len(likelihoods.columns)
     u = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
-    cells = {"x": "x", "keep": "keep", "u": nodes("Mul", u, nodes.constant(NEAR_ONE))}
+    cells = {"x": "x", "keep": _of_fields(nodes, vae, "keep"), "u": nodes("Mul", u, nodes.constant(NEAR_ONE))}
     sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
     def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
@@ -166,7 +168,8 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     if likelihoods.draws_missing.any():
         weights["no_missing"] = parts.masked(vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1))
         switches["no_missing"] = nodes("Cast", "fill", to=TensorProto.FLOAT)
-    made = parts.over_columns(nodes, draw, parts.decoder_start(nodes, vae, "z"), weights, cells, "int64", batch)
+    h, weights = parts.missing_together(nodes, vae, parts.decoder_start(nodes, vae, "z"), weights, batch)
+    made = parts.over_columns(nodes, draw, h, weights, cells, "int64", batch)
     numbers, codes = (
         nodes("Gather", made, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
         for at in (likelihoods.number_at, likelihoods.category_at)
@@ -180,7 +183,7 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     inputs = {
         "z": ("float32", [batch, vae.eps.shape[1]]),
         "x": ("int64", [batch, d]),
-        "keep": ("bool", [batch, d]),
+        "keep": ("bool", [batch, len(likelihoods.fitted)]),
         "u": ("float64", [batch, draws_for(vae)["x"]]),
         "mode": ("bool", [1]),
         "fill": ("bool", [1]),
@@ -188,7 +191,16 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     return nodes.model(inputs, _rows(vae, batch))
 
 
+def _of_fields(nodes: Nodes, vae: VAE, cells: str) -> str:
+    """bool[B, d] from bool[B, d_t]: what is so of a cell is so of all its fields."""
+    if not any(vae.likelihoods.follows):
+        return cells
+    made: str = nodes("Gather", cells, nodes.constant(vae.likelihoods.column_of.numpy()), axis=1)
+    return made
+
+
 def _rows(vae: VAE, batch: int) -> dict[str, tuple[str, list[int]]]:
     """Encoded rows, as they come in and go out."""
-    number, category = len(vae.likelihoods.number_at), len(vae.likelihoods.category_at)
+    schema = vae.likelihoods.schema
+    number, category = len(schema.numbers), len(schema.categoricals)
     return {"numbers": ("float64", [batch, number]), "codes": ("int64", [batch, category])}

@@ -9,6 +9,8 @@ step, so theirs is a mass. Nothing is scaled outside: rescaling a continuous col
 `other` has the Good-Turing mass (singletons + 1) / (n + K + 1) whatever h says (Good 1953), unless training rows hold it, as
 they do where a column has more categories than are known; which of the rarer ones it stands for is then drawn by their shares.
 `missing` has 1 / (n + K + 1) unless training rows hold it. Codes stand in the order of the values, `other` and `missing` last.
+
+A number column that is cut into fields has a code for each. It is missing in all of them or in none, as the first one says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nelbo.schema import CATEGORICALS, NUMBERS, Column, Schema
+from nelbo.schema import Column, Schema
+from training.fields import fields
 from training.numbers import Number, fit_number
 
 Floats = NDArray[np.float64]
@@ -50,10 +53,13 @@ class Category:
 class Likelihoods(nn.Module):
     """All columns' likelihoods as tables; d columns in the schema's order, C codes of all columns in one row.
 
+    A field of a column that is cut counts as a column here and wherever codes are; d_t are the table's own.
+
     Buffers `start` int64[d] (where a column's codes begin among the C), `learned` bool[C] (codes whose probability the network
     gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `drawn` float[C] (added to
     the logits to draw: 0, MASKED for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
-    int64[d] (the code of what is unknown; the one that stands for a cell not shown).
+    int64[d] (the code of what is unknown; the one that stands for a cell not shown), `column_of` int64[d] (which of the d_t
+    columns each is of).
     """
 
     start: Tensor
@@ -65,7 +71,11 @@ class Likelihoods(nn.Module):
     edges: Tensor
     cell_code: Tensor
     cell_log_density: Tensor
-    step: Tensor
+    source: Tensor
+    origin: Tensor
+    unit: Tensor
+    period: Tensor
+    column_of: Tensor
     integral: Tensor
     decimals: Tensor
     grid: Tensor
@@ -74,19 +84,23 @@ class Likelihoods(nn.Module):
     rates: Tensor
     missing_code: Tensor
 
-    def __init__(self, schema: Schema, numbers: Sequence[Number], categories: Sequence[Category], rare: int) -> None:
+    def __init__(self, schema: Schema, numbers: Sequence[Sequence[Number]], categories: Sequence[Category], rare: int) -> None:
         super().__init__()
-        self.schema, self.fitted_numbers = schema, tuple(numbers)
-        by_name: dict[str, Number | Category] = {}
+        self.schema = schema
+        self.fitted_numbers = tuple(number for of_column in numbers for number in of_column)
+        by_name: dict[str, Sequence[Number] | Sequence[Category]] = {}
         by_name.update(zip((c.name for c in schema.numbers), numbers, strict=True))
-        by_name.update(zip((c.name for c in schema.categoricals), categories, strict=True))
-        self.columns = tuple(by_name[column.name] for column in schema.modelled)
+        by_name.update(zip((c.name for c in schema.categoricals), ([category] for category in categories), strict=True))
+        self.fitted = [by_name[column.name] for column in schema.modelled]
+        self.columns = tuple(column for fields in self.fitted for column in fields)
+        self.follows = [i > 0 for fields in self.fitted for i in range(len(fields))]
+        """Whether each is a later field of the column before it."""
         self.sizes = tuple(column.known + 2 for column in self.columns)
         """Codes of each column: the known ones, `other`, `missing`."""
         self.bins = [column.bins if isinstance(column, Number) else [] for column in self.columns]
         """Which codes of each column are bins, in the order of their values."""
-        self.number_at = [i for i, column in enumerate(schema.modelled) if column.kind in NUMBERS]
-        self.category_at = [i for i, column in enumerate(schema.modelled) if column.kind in CATEGORICALS]
+        self.number_at = [i for i, column in enumerate(self.columns) if isinstance(column, Number)]
+        self.category_at = [i for i, column in enumerate(self.columns) if isinstance(column, Category)]
         self.has_rarer = any(len(column.rarer) for column in categories)
         """Whether the category that `other` stands for is drawn in any column."""
         self._fill_masses(rare)
@@ -101,7 +115,10 @@ class Likelihoods(nn.Module):
         """
         return cls(
             schema,
-            [fit_number(values, column) for values, column in zip(numbers.T, schema.numbers, strict=True)],
+            [
+                [fit_number(values, field) for field in fields(column, values)]
+                for values, column in zip(numbers.T, schema.numbers, strict=True)
+            ],
             [_fit_category(values, column) for values, column in zip(codes.T, schema.categoricals, strict=True)],
             rare,
         )
@@ -111,7 +128,7 @@ class Likelihoods(nn.Module):
         return self
 
     def _fill_masses(self, rare: int) -> None:
-        masses = [_masses(column, rare) for column in self.columns]
+        masses = [_masses(column, rare, follows) for column, follows in zip(self.columns, self.follows, strict=True)]
         learned, drawn, log_mass = (np.concatenate(parts) for parts in zip(*masses, strict=True))
         self.register_buffer("start", torch.tensor(np.cumsum([0, *self.sizes[:-1]])))
         self.register_buffer("learned", torch.from_numpy(learned))
@@ -119,6 +136,7 @@ class Likelihoods(nn.Module):
         self.register_buffer("log_mass", torch.from_numpy(log_mass).float())
         self.register_buffer("other", torch.tensor(self.sizes) - 2)
         self.register_buffer("hidden", torch.tensor(self.sizes))
+        self.register_buffer("column_of", torch.tensor(self.follows).logical_not().cumsum(0) - 1)
 
     def _fill_cells(self) -> None:
         """Flat tables over all number columns: where a cell begins, its code and its log-density."""
@@ -133,14 +151,17 @@ class Likelihoods(nn.Module):
             code[i, : size + 2] = [other, *(cell.code for cell in number.cells), other]
             inside = [number.gap_log_density if cell.code == other else cell.log_density for cell in number.cells]
             log_density[i, : size + 2] = [number.tail_log_density[0], *inside, number.tail_log_density[1]]
-        last = np.array([number.cells[-1].high - (1 if number.step else 0) for number in numbers])
+        last = np.array([number.cells[-1].high - (1 if number.field.unit else 0) for number in numbers])
         first = np.array([number.cells[0].low for number in numbers])
         buffers = {
             "edges": edges,
             "cell_code": code,
             "cell_log_density": log_density,
-            "step": np.array([number.step or 1.0 for number in numbers]),
-            "integral": np.array([number.step > 0 for number in numbers], dtype=bool),
+            "source": np.cumsum([not self.follows[at] for at in self.number_at], dtype=np.int64) - 1,
+            "origin": np.array([number.field.origin for number in numbers]),
+            "unit": np.array([number.field.unit or 1.0 for number in numbers]),
+            "period": np.array([number.field.period for number in numbers]),
+            "integral": np.array([number.field.unit > 0 for number in numbers], dtype=bool),
             "first": first,
             "last": last,
             "rates": np.array([number.tails for number in numbers]).reshape(-1, 2),
@@ -152,13 +173,14 @@ class Likelihoods(nn.Module):
             self.register_buffer(name, torch.from_numpy(values))
 
     def encode(self, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes int64[n, d] and log p(x | code) float64[n, d] of rows, both in the schema's order of modelled columns."""
+        """Codes int64[n, d] and log p(x | code) float64[n, d] of encoded rows."""
         n = codes.shape[0]
         if not self.number_at:
             return codes, torch.zeros_like(codes, dtype=torch.float64)
         count = len(self.number_at)
-        x = numbers / self.step
+        x = (numbers[:, self.source] - self.origin) / self.unit
         x = torch.where(self.integral, torch.floor(x), x)
+        x = x - torch.floor(x / self.period) * self.period.nan_to_num(posinf=0.0)
         missing = torch.isnan(x)
         x = torch.where(missing, self.first, x)
         cell = torch.searchsorted(self.edges, x.T.contiguous(), right=True).T + torch.arange(count) * self.cell_code.shape[1]
@@ -177,16 +199,14 @@ class Likelihoods(nn.Module):
             torch.cat([log_density, torch.zeros((n, len(self.category_at)), dtype=torch.float64)], 1)[:, order],
         )
 
+    def by_column(self, terms: Tensor) -> Tensor:
+        """Terms [n, d] as those of the table's own columns, [n, d_t]: a column's is the sum of its fields'."""
+        return terms.new_zeros(len(terms), len(self.fitted)).index_add(1, self.column_of, terms)
+
     def described(self) -> Iterator[tuple[str, str]]:
         """Each modelled column's name and its likelihood in words, for the manifest."""
-        for column, fitted in zip(self.schema.modelled, self.columns, strict=True):
-            if isinstance(fitted, Category):
-                rarer = f" and {len(fitted.rarer)} rarer ones as one" if len(fitted.rarer) else ""
-                yield column.name, f"categorical over {fitted.known} categories{rarer}"
-            else:
-                bins = len(fitted.bins)
-                parts = [_counted(fitted.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
-                yield column.name, ", ".join(part for part in parts if part)
+        for column, fitted in zip(self.schema.modelled, self.fitted, strict=True):
+            yield column.name, "; ".join(_in_words(one) for one in fitted)
 
     @property
     def even(self) -> Tensor:
@@ -210,18 +230,34 @@ class Likelihoods(nn.Module):
         return torch.where(self.learned[flat], learned, 0.0) + self.log_mass[flat]
 
 
-def _masses(column: Number | Category, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """Which codes are learned, what is added to their logits to draw, and their log-masses, K each."""
+def _in_words(fitted: Number | Category) -> str:
+    if isinstance(fitted, Category):
+        rarer = f" and {len(fitted.rarer)} rarer ones as one" if len(fitted.rarer) else ""
+        return f"categorical over {fitted.known} categories{rarer}"
+    bins = len(fitted.bins)
+    parts = [_counted(fitted.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
+    name = f"{fitted.field.name}: " if fitted.field.name else ""
+    return name + ", ".join(part for part in parts if part)
+
+
+def _masses(column: Number | Category, rare: int, follows: bool) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Which codes are learned, what is added to their logits to draw, and their log-masses, K each.
+
+    A column that `follows` is missing for certain where the one before it is, and never else.
+    """
     known = column.known
     others = column.others if isinstance(column, Category) else 0
     total = int(column.counts.sum()) + column.missing + others + known + 1
     fixed = {} if others else {known: ((column.counts == 1).sum() + 1) / total}
-    if not column.missing:
+    if not column.missing and not follows:
         fixed[known + 1] = 1 / total
     if known == 0 and not column.missing:
         fixed[known] = 1.0 - fixed[known + 1]
+    of_learned = max(1 - sum(fixed.values()), 1e-12)
+    if follows:
+        fixed[known + 1] = 1.0
     learned = np.array([code not in fixed for code in range(known + 2)])
-    log_mass = np.log([fixed.get(code, max(1 - sum(fixed.values()), 1e-12)) for code in range(known + 2)])
+    log_mass = np.log([fixed.get(code, of_learned) for code in range(known + 2)])
     return learned, _drawn(column, learned, rare), log_mass
 
 

@@ -1,4 +1,4 @@
-"""Codes of a number column: its frequent values are atoms, the others fall into bins with about equally many rows.
+"""Codes of a number column's field: its frequent values are atoms, the others fall into bins with about equally many rows.
 
 The density inside a code is fixed: a mass for an atom, piecewise uniform between quantiles in a bin, exponential in the tails.
 """
@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nelbo.schema import Column
+from training.fields import Field, few_values
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MAX_ATOMS = 200
-ROWS_PER_ATOM = 20
-"""A column with at most this many values, each met often, is made of atoms alone."""
 SUBBINS = 4
 """Equally probable parts of a bin with a uniform density each."""
 THINNEST = 2.0**-20
@@ -38,16 +35,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Number:
-    """The likelihood of a number column: its cells in order, and for each code the knots of its quantile function.
+    """The likelihood of a field of a number column: its cells in order, and for each code the knots of its quantile function.
 
-    `step` is 0 for continuous columns; other columns count multiples of it. Values stand in units of the step.
     A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do (-1: any), and
     any other value is as many multiples of `grid` steps from the smallest as those of the table are.
     `tails` are the rates of the exponential tails to the left and to the right, `tail_log_density` their log-densities at
     distance 0 (given `other`), `gap_log_density` the one in the gaps.
     """
 
-    step: float
+    field: Field
     cells: tuple[Cell, ...]
     knots: Floats
     counts: Integers
@@ -73,20 +69,15 @@ def bins_for(rows: int) -> int:
     return int(np.clip(rows // 32, np.clip(rows // 10, 1, 8), 64))
 
 
-def fit_number(values: Floats, column: Column) -> Number:
-    """The likelihood of a number column from its training values, float64[n] with NaN for missing."""
-    step = {"continuous": 0.0, "integer": 1.0, "datetime": float(column.step)}[column.kind]
-    seen = values[~np.isnan(values)]
-    seen = np.floor(seen / step) if step else seen
+def fit_number(values: Floats, field: Field) -> Number:
+    """The likelihood of a field from a number column's training values, float64[n] with NaN for missing."""
+    seen = field.of(values[~np.isnan(values)])
     distinct, counts = np.unique(seen, return_counts=True)
     bins = bins_for(len(seen))
-    if len(distinct) <= min(MAX_ATOMS, len(seen) / ROWS_PER_ATOM):
-        is_atom = np.ones(len(distinct), dtype=bool)
-    else:
-        is_atom = counts >= max(2.0, 0.5 * len(seen) / bins)
-    codes = list(_codes(distinct, counts, is_atom, bins, integral=step > 0))
-    fitted = _number(step, codes, distinct, missing=len(values) - len(seen))
-    return replace(fitted, grid=_grid(distinct)) if step else replace(fitted, decimals=_decimals(distinct))
+    is_atom = counts >= (1 if few_values(seen) else max(2.0, 0.5 * len(seen) / bins))
+    codes = list(_codes(distinct, counts, is_atom, bins, integral=field.unit > 0))
+    fitted = _number(field, codes, distinct, missing=len(values) - len(seen))
+    return replace(fitted, grid=_grid(distinct)) if field.unit else replace(fitted, decimals=_decimals(distinct))
 
 
 def _decimals(distinct: Floats) -> int:
@@ -173,8 +164,8 @@ def _after(value: float, integral: bool) -> float:
     return float(value + 1 if integral else np.nextafter(value, np.inf))
 
 
-def _number(step: float, codes: list[_Code], distinct: Floats, missing: int) -> Number:
-    integral = step > 0
+def _number(field: Field, codes: list[_Code], distinct: Floats, missing: int) -> Number:
+    integral = field.unit > 0
     other = len(codes)
     low, high = (codes[0].edges[0], codes[-1].edges[-1]) if codes else (0.0, 0.0)
     cells: list[Cell] = []
@@ -190,7 +181,7 @@ def _number(step: float, codes: list[_Code], distinct: Floats, missing: int) -> 
     scales = _tail_scales(distinct)
     at_zero = [-np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if integral else 1.0 / scale) for scale in scales]
     return Number(
-        step=step,
+        field=field,
         cells=tuple(cells) or (Cell(low, high, other, 0.0),),
         knots=np.array([code.knots for code in codes]).reshape(-1, SUBBINS + 1),
         counts=np.array([code.rows for code in codes], dtype=np.int64),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.exemplars import BEND, FAR, FLIP, Exemplars
 from training.fit import VAE
-from training.likelihoods import MASKED, Category
+from training.likelihoods import MASKED, Category, Likelihoods
 from training.model import LOG_TWO_PI, Encoder, Residual
 from training.nodes import Nodes, values
 from training.numbers import SUBBINS
@@ -20,10 +20,13 @@ from training.prior import Mixture
 UNROLLED = 100
 """Up to so many columns, each is a piece of graph of its own with its own number of codes. Wider tables are a Scan over padded
 weights, as thousands of nodes take long to load."""
+OUTWEIGHS = 2.0**15
+"""A weight that 16 bits hold, whose square is larger than −MASKED."""
 EXACT = 1e-6
 """Part of a value's last digit that is rounding, not value."""
 
-Arrays = Mapping[str, Sequence[NDArray[np.generic]]]
+Weights = dict[str, list[NDArray[np.generic]]]
+"""By name, for each column."""
 Step = Callable[[Nodes, str, Mapping[str, str]], tuple[str, str]]
 """From the running sum h and a column's weights and cells by name to the next h and the column's result."""
 
@@ -51,14 +54,14 @@ def exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str
     spread = nodes("Add", _mean(nodes, exemplars, nodes("Log", h)), spread)
     cost = nodes("Add", nodes("ReduceSumSquare", off, nodes.axes(1), keepdims=0), spread)
     terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
-    if exemplars.category_at:
+    if exemplars.sizes:
         own = nodes("Gather", nodes.constant(exemplars.codes.numpy()), at, axis=0)
         codes = nodes("Unsqueeze", "codes", nodes.axes(1))
         same = nodes("Cast", nodes("Equal", own, codes), to=TensorProto.DOUBLE)
         place = nodes("Add", codes, nodes.constant(exemplars.start.numpy()))
         drawn = nodes("Gather", nodes.constant(FLIP * exemplars.log_share.exp().numpy()), place)
         mass = nodes("Add", nodes("Mul", same, nodes.constant(1 - FLIP)), drawn)
-        order = nodes.constant(np.argsort(exemplars.number_at + exemplars.category_at))
+        order = nodes.constant(np.argsort(exemplars.order))
         of_codes = _mean(nodes, exemplars, nodes("Neg", nodes("Log", mass)))
         terms = nodes("Gather", nodes("Concat", terms, of_codes, axis=1), order, axis=1)
     return terms, nodes.constant(np.full(batch, exemplars.kl))
@@ -74,7 +77,7 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
 def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
     """Exemplars.nearest: int64[B, k]."""
     features = [y, nodes("ReduceSum", nodes("Mul", y, y), nodes.axes(1), keepdims=1)]
-    if exemplars.category_at:
+    if exemplars.sizes:
         column, code = exemplars.slot.numpy()
         one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
         features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
@@ -90,8 +93,11 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
     if not tables.number_at:
         return "codes", nodes.constant(np.zeros((1, len(tables.columns))))
     integral, one = nodes.constant(tables.integral.numpy()), nodes.constant(tables.integral.double().numpy())
-    x = nodes("Div", "numbers", nodes.constant(tables.step.numpy()))
+    x = nodes("Div", _cut(nodes, tables), nodes.constant(tables.unit.numpy()))
     x = nodes("Where", integral, nodes("Floor", x), x)
+    if any(tables.follows):
+        times = nodes("Floor", nodes("Div", x, nodes.constant(tables.period.numpy())))
+        x = nodes("Sub", x, nodes("Mul", times, nodes.constant(tables.period.nan_to_num(posinf=0.0).numpy())))
     missing = nodes("IsNaN", x)
     first, last = nodes.constant(tables.first.numpy()), nodes.constant(tables.last.numpy())
     x = nodes("Where", missing, first, x)
@@ -111,6 +117,15 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
     none = nodes("Mul", nodes("Cast", "codes", to=TensorProto.DOUBLE), zero)
     x = nodes("Gather", nodes("Concat", codes, "codes", axis=1), order, axis=1)
     return x, nodes("Gather", nodes("Concat", density, none, axis=1), order, axis=1)
+
+
+def _cut(nodes: Nodes, tables: Likelihoods) -> str:
+    """Each field's number from its origin on, float64[B, …]."""
+    if not any(tables.follows):
+        return "numbers"
+    of_fields = nodes("Gather", "numbers", nodes.constant(tables.source.numpy()), axis=1)
+    made: str = nodes("Sub", of_fields, nodes.constant(tables.origin.numpy()))
+    return made
 
 
 def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
@@ -153,6 +168,15 @@ def encoder(nodes: Nodes, encoder: Encoder, seen: str) -> tuple[str, str]:
     return nodes.slice(both, 0, latent), nodes("Mul", bent, nodes.constant(12, "float32"))
 
 
+def by_column(nodes: Nodes, tables: Likelihoods, terms: str) -> str:
+    """Likelihoods.by_column."""
+    if not any(tables.follows):
+        return terms
+    own = np.equal.outer(tables.column_of.numpy(), np.arange(len(tables.fitted)))
+    made: str = nodes("MatMul", terms, nodes.constant(own.astype(np.float64)))
+    return made
+
+
 def log_prob(nodes: Nodes, vae: VAE, z: str, x: str, rows: int) -> str:
     """log p(code | x_<j, z) float32[m, d] for z float32[m, L] and x int64[m, d]: Decoder.forward and Likelihoods.log_prob."""
     likelihoods = vae.likelihoods
@@ -186,7 +210,7 @@ def widths(vae: VAE) -> list[int]:
     return sizes if len(sizes) <= UNROLLED else [max(sizes)] * len(sizes)
 
 
-def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArray[np.generic]]]:
+def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> Weights:
     """The decoder's weights column by column, with `bias` float32[C] added to the logits."""
     decoder, sizes = vae.decoder, list(vae.likelihoods.sizes)
     rows = [size + 1 for size in sizes]
@@ -197,6 +221,27 @@ def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> dict[str, list[NDArr
         "out": [out.T.copy() for out in _padded(decoder.out.weight.split(sizes), widths(vae))],
         "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), widths(vae), MASKED),
     }
+
+
+def missing_together(nodes: Nodes, vae: VAE, h: str, weights: Weights, batch: int) -> tuple[str, Weights]:
+    """h and weights with one hidden unit more for each column that is cut: it stays 0 unless the column's first field is drawn
+    as missing, and then outweighs all other codes of the fields that follow.
+    """
+    tables = vae.likelihoods
+    cut = [column for column, fields in enumerate(tables.fitted) if len(fields) > 1]
+    if not cut:
+        return h, weights
+    more = (0, len(cut))
+    edges = {"embedding": [(0, 0), more], "hidden": [more, more], "hidden_bias": [more], "out": [more, (0, 0)]}
+    wider = {name: [np.pad(part, edges.get(name, 0)) for part in parts] for name, parts in weights.items()}
+    for j, (column, follows) in enumerate(zip(tables.column_of.tolist(), tables.follows, strict=True)):
+        if column in cut:
+            unit, missing = wider["hidden"][j].shape[0] - len(cut) + cut.index(column), tables.sizes[j] - 1
+            if follows:
+                wider["out"][j][unit, missing], wider["out_bias"][j][missing] = OUTWEIGHS, MASKED
+            else:
+                wider["embedding"][j][missing, unit] = OUTWEIGHS
+    return nodes("Concat", h, nodes.constant(np.zeros((batch, len(cut)), np.float32)), axis=1), wider
 
 
 def masked(vae: VAE, code: Tensor) -> list[NDArray[np.generic]]:
@@ -212,7 +257,7 @@ def _padded(parts: Sequence[Tensor], rows: Sequence[int], value: float = 0.0) ->
     return [np.pad(part.numpy(), edge, constant_values=value) for part, edge in zip(parts, edges, strict=True)]
 
 
-def over_columns(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
+def over_columns(nodes: Nodes, step: Step, h: str, weights: Weights, cells: Mapping[str, str], result: str, rows: int) -> str:
     """`step` over the columns with their weights and cells ([m, d] each): the columns' results, [m, d]."""
     d = len(weights["out"])
     by_column = {name: nodes("Transpose", value, perm=[1, 0]) for name, value in cells.items()}
@@ -228,7 +273,7 @@ def over_columns(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mappi
     return joined
 
 
-def _scanned(nodes: Nodes, step: Step, h: str, weights: Arrays, cells: Mapping[str, str], result: str, rows: int) -> str:
+def _scanned(nodes: Nodes, step: Step, h: str, weights: Weights, cells: Mapping[str, str], result: str, rows: int) -> str:
     body = Nodes("step_")
     h_next, made = step(body, "step_h", {name: f"step_{name}" for name in (*weights, *cells)})
     body.name(h_next, "step_h_next")
@@ -323,7 +368,10 @@ def _weights(nodes: Nodes, prior: Mixture, a: str, s: str, s_var: str, batch: in
 
 
 def values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
-    """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code."""
+    """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code.
+
+    A datetime's fields are added up.
+    """
     tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
     k = max(tables.sizes)
     knots, last = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
@@ -349,10 +397,21 @@ def values_of_codes(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
         on_grid = nodes("Sub", cut, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
         cut = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, cut)
     whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), cut, value)
-    scaled = nodes("Mul", whole, nodes.constant(tables.step.numpy()))
+    scaled = nodes("Mul", whole, nodes.constant(tables.unit.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
+    if any(tables.follows):
+        scaled, missing = _together(nodes, tables, scaled, missing)
     made: str = nodes("Where", missing, nodes.constant(np.nan), scaled)
     return made
+
+
+def _together(nodes: Nodes, tables: Likelihoods, scaled: str, missing: str) -> tuple[str, str]:
+    """Number columns, and which of them are missing, from their fields: what a cut took apart is added up."""
+    own = np.equal.outer(tables.source.numpy(), np.arange(len(tables.schema.numbers)))
+    first = own.argmax(0)
+    total = nodes("MatMul", scaled, nodes.constant(own.astype(np.float64)))
+    origin = nodes.constant(tables.origin.numpy()[first])
+    return nodes("Add", total, origin), nodes("Gather", missing, nodes.constant(first), axis=1)
 
 
 def with_rarer(nodes: Nodes, codes: str, vae: VAE, u: str) -> str:

@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "categories only": ("categorical", "boolean", "categorical"),
     "one column": ("continuous",),
     "one category": ("categorical",),
-    "many columns": ("continuous", "categorical", "integer") * 40,
+    "many columns": ("datetime", *("continuous", "categorical", "integer") * 40, "datetime"),
 }
 
 
