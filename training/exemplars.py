@@ -6,8 +6,8 @@ nearest few, so that the ELBO is E_q[log p(x|n)] − KL(q ‖ 1/M), a bound on l
 are. −E_q[log p(x|n)] falls into one term a column. Distances find anomalies among numbers that a smooth density overlooks.
 
 Numbers are compared as y = 3 asinh(u / 3) of the standardised u, so that far tails do not rule the distances; densities count
-dy/dx. A value of a column with a step counts as its density times the step. Shapes: n rows, M exemplars, D number columns,
-E categorical columns, K codes of all of those together.
+dy/dx. A whole number counts as its density times 1. Shapes: n rows, M exemplars, D number columns (fields, where one is cut), E
+categorical columns, K codes of all of those together.
 """
 
 import math
@@ -19,7 +19,6 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from training.fields import unit_of
 from training.likelihoods import Likelihoods
 from training.model import LOG_TWO_PI
 
@@ -54,7 +53,7 @@ def share_for(numbers: int, categories: int) -> float:
 class Exemplars(nn.Module):
     """Training rows as kernels.
 
-    Buffers: `shift`, `scale` float64[D] (in units of `step`, the columns' steps), `y` float64[M, D], `bandwidth` float64[M],
+    Buffers: `shift`, `scale` float64[D], `y` float64[M, D], `bandwidth` float64[M],
     `missing` float64[D] (log of its probability), `codes` int64[M, E], `start` int64[E], `log_share` float64[K].
 
     `q` float64[k] is q(n|x) of the k exemplars with the highest kernels at x, the highest first.
@@ -74,17 +73,12 @@ class Exemplars(nn.Module):
     slot: Tensor
     weight: Tensor
     offset: Tensor
-    step: Tensor
 
-    def __init__(self, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, contaminated: float = 0.0) -> None:
+    def __init__(self, likelihoods: Likelihoods, x: Tensor, codes: Tensor, contaminated: float = 0.0) -> None:
         super().__init__()
         sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
-        schema = likelihoods.schema
-        self.order = [schema.modelled.index(column) for column in (*schema.numbers, *schema.categoricals)]
-        """Where the number columns, then the categorical columns stand among all of them."""
+        self.number_at, self.category_at = likelihoods.number_at, likelihoods.category_at
         self.sizes = sizes
-        self.register_buffer("step", torch.tensor([unit_of(column) or 1.0 for column in schema.numbers], dtype=torch.float64))
-        x = numbers / self.step
         known, n = torch.isnan(x).logical_not(), len(x)
         largest = torch.nan_to_num(x).abs().amax(0).clamp_min(torch.finfo(x.dtype).tiny)
         part = x / largest  # whose squares do not overflow
@@ -95,21 +89,21 @@ class Exemplars(nn.Module):
         self.register_buffer("missing", torch.log((n - known.sum(0).double() + 1) / (n + 2)))
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]], dtype=torch.int64).cumsum(0)[: len(sizes)])
         self.register_buffer("log_share", _log_shares(codes, sizes))
-        self.register_buffer("y", self.warped(numbers)[0])
+        self.register_buffer("y", self.warped(x)[0])
         self.register_buffer("q", _nearest_first(min(NEIGHBOURS, n)))
         self.register_buffer("codes", codes)
         self.register_buffer("bandwidth", _bandwidths(self.y, contaminated))
         self._as_product()
 
     @classmethod
-    def fit(cls, likelihoods: Likelihoods, numbers: Tensor, codes: Tensor, seed: int, contaminated: float = 0.0) -> Self:
-        """From encoded training rows, numbers float64[n, D] and codes int64[n, E]; a sample where there are more than MOST.
+    def fit(cls, likelihoods: Likelihoods, x: Tensor, codes: Tensor, seed: int, contaminated: float = 0.0) -> Self:
+        """From training rows, x float64[n, D] as Likelihoods.cut gives it and codes int64[n, E]; a sample of more than MOST.
 
         `contaminated` is the share of the rows that may be anomalies.
         """
-        most = min(MOST, MOST_CELLS // len(likelihoods.schema.modelled))
-        kept = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))[:most]
-        return cls(likelihoods, numbers[kept], codes[kept], contaminated)
+        most = min(MOST, MOST_CELLS // len(likelihoods.columns))
+        kept = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]
+        return cls(likelihoods, x[kept], codes[kept], contaminated)
 
     def _as_product(self) -> None:
         narrow = self.bandwidth[:, None].square()
@@ -124,9 +118,9 @@ class Exemplars(nn.Module):
         self.register_buffer("offset", offset.float())
         self.y = self.weight[:, : self.y.shape[1]].double() * narrow
 
-    def warped(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def warped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y float64[n, D] (0 where missing) and log |dy/dx| float64[n, D]."""
-        u = torch.nan_to_num((numbers / self.step / self.scale - self.shift / self.scale) / BEND).clamp(-FAR, FAR)
+        u = torch.nan_to_num((x / self.scale - self.shift / self.scale) / BEND).clamp(-FAR, FAR)
         return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
 
     def nearest(self, y: Tensor, codes: Tensor) -> Tensor:
@@ -135,17 +129,17 @@ class Exemplars(nn.Module):
         features = torch.cat([y, y.square().sum(1, keepdim=True), one_hot.double()], 1).float()
         return (features @ self.weight.T + self.offset).topk(len(self.q), 1).indices
 
-    def score(self, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms float64[n, d] in the schema's order of modelled columns and KL float64[n] of encoded rows."""
-        y, log_slope = self.warped(numbers)
+    def score(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms float64[n, d] in the likelihoods' order of columns and KL float64[n] of rows."""
+        y, log_slope = self.warped(x)
         at = self.nearest(y, codes)
         h = self.bandwidth[at, None]
         log_kernel = -0.5 * ((y[:, None] - self.y[at]) / h).square() - h.log() - 0.5 * LOG_TWO_PI
         log_density = self._mean(log_kernel) + log_slope + torch.log1p(-self.missing.exp())
         share = self.log_share[codes + self.start].exp()[:, None]
         log_mass = self._mean(torch.log((1 - FLIP) * (codes[:, None] == self.codes[at]) + FLIP * share))
-        order = torch.tensor(self.order).argsort()
-        terms = -torch.cat([torch.where(torch.isnan(numbers), self.missing, log_density), log_mass], 1)[:, order]
+        order = torch.tensor(self.number_at + self.category_at).argsort()
+        terms = -torch.cat([torch.where(torch.isnan(x), self.missing, log_density), log_mass], 1)[:, order]
         return terms, torch.full((len(y),), self.kl, dtype=torch.float64)
 
     def _mean(self, values: Tensor) -> Tensor:

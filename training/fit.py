@@ -99,7 +99,7 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
     vae.share = by_kinds if config.exemplars is None else config.exemplars
     if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
         known = rows.take(np.concatenate([split.fit, split.stop]))
-        given = torch.from_numpy(known.numbers), torch.from_numpy(known.codes)
+        given = likelihoods.cut(torch.from_numpy(known.numbers)), torch.from_numpy(known.codes)
         vae.exemplars = Exemplars.fit(likelihoods, *given, seed, config.contaminated)
     return vae, history
 
@@ -193,7 +193,7 @@ class Plan:
 
 
 def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Terms float64[n, d] and KL float64[n] as the artifact gives them: the weighted mean of the members' bounds."""
+    """Terms float64[n, d_t] and KL float64[n] as the artifact gives them: the weighted mean of the members' bounds."""
     parts = [part.split(_rows_at_once(vae)) for part in (torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))]
     with torch.no_grad():
         scored = [_blend(vae, numbers, codes) for numbers, codes in zip(*parts, strict=True)]
@@ -202,12 +202,12 @@ def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    terms, kl = vae.score(*vae.likelihoods.encode(numbers, codes))
-    terms = vae.likelihoods.by_column(terms)
-    if vae.exemplars is None:
-        return terms, kl
-    other_terms, other_kl = vae.exemplars.score(numbers, codes)
-    return torch.lerp(terms, other_terms, vae.share), torch.lerp(kl, other_kl, vae.share)
+    likelihoods = vae.likelihoods
+    terms, kl = vae.score(*likelihoods.encode(numbers, codes))
+    if vae.exemplars is not None:
+        other_terms, other_kl = vae.exemplars.score(likelihoods.cut(numbers), codes)
+        terms, kl = torch.lerp(terms, other_terms, vae.share), torch.lerp(kl, other_kl, vae.share)
+    return likelihoods.by_column(terms), kl
 
 
 def mean_nelbo(vae: VAE, rows: Coded) -> float:

@@ -63,9 +63,10 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
     if vae.share < 1:
         members.append((1 - vae.share, _vae_score(nodes, vae, batch)))
     if vae.exemplars is not None:
-        members.append((vae.share, parts.exemplars_score(nodes, vae.exemplars, batch)))
-    for i, name in enumerate(("terms", "kl")):
-        nodes.name(nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)), name)
+        members.append((vae.share, parts.exemplars_score(nodes, vae, vae.exemplars, batch)))
+    terms, kl = (nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)) for i in range(2))
+    nodes.name(parts.by_column(nodes, vae.likelihoods, terms), "terms")
+    nodes.name(kl, "kl")
     nodes.name(nodes("Add", nodes("ReduceSum", "terms", nodes.axes(1), keepdims=0), "kl"), "nelbo")
     d_t = len(vae.likelihoods.fitted)
     outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d_t]), "kl": ("float64", [batch])}
@@ -73,7 +74,7 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
 
 
 def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
-    """VAE.score by the table's columns: terms float64[B, d_t] and kl float64[B]."""
+    """VAE.score: terms float64[B, d] and kl float64[B]."""
     points, d = len(vae.eps), len(vae.likelihoods.columns)
     x, log_density = parts.encode(nodes, vae)
     mu, log_var = parts.encoder(nodes, vae.encoder, x)
@@ -84,7 +85,6 @@ def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
     log_p_x = nodes("Cast", parts.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
     by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
     terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density))
-    terms = parts.by_column(nodes, vae.likelihoods, terms)
     of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
     log_q = nodes("Sub", of_noise, parts.half_sum(nodes, log_var))
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"

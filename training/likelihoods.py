@@ -172,15 +172,19 @@ class Likelihoods(nn.Module):
         for name, values in buffers.items():
             self.register_buffer(name, torch.from_numpy(values))
 
+    def cut(self, numbers: Tensor) -> Tensor:
+        """The fields of numbers float64[n, …], one after the other, float64[n, fields of all number columns]."""
+        x = (numbers[:, self.source] - self.origin) / self.unit
+        x = torch.where(self.integral, torch.floor(x), x)
+        return x - torch.floor(x / self.period) * self.period.nan_to_num(posinf=0.0)
+
     def encode(self, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes int64[n, d] and log p(x | code) float64[n, d] of encoded rows."""
         n = codes.shape[0]
         if not self.number_at:
             return codes, torch.zeros_like(codes, dtype=torch.float64)
         count = len(self.number_at)
-        x = (numbers[:, self.source] - self.origin) / self.unit
-        x = torch.where(self.integral, torch.floor(x), x)
-        x = x - torch.floor(x / self.period) * self.period.nan_to_num(posinf=0.0)
+        x = self.cut(numbers)
         missing = torch.isnan(x)
         x = torch.where(missing, self.first, x)
         cell = torch.searchsorted(self.edges, x.T.contiguous(), right=True).T + torch.arange(count) * self.cell_code.shape[1]

@@ -31,11 +31,12 @@ Step = Callable[[Nodes, str, Mapping[str, str]], tuple[str, str]]
 """From the running sum h and a column's weights and cells by name to the next h and the column's result."""
 
 
-def exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str, str]:
+def exemplars_score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str, str]:
     """Exemplars.score: terms float64[B, d] and kl float64[B]."""
-    missing = nodes("IsNaN", "numbers")
-    x = nodes("Div", nodes("Div", "numbers", nodes.constant(exemplars.step.numpy())), nodes.constant(exemplars.scale.numpy()))
-    away = nodes("Sub", x, nodes.constant((exemplars.shift / exemplars.scale).numpy()))
+    x = cut(nodes, vae.likelihoods)
+    missing = nodes("IsNaN", x)
+    scaled = nodes("Div", x, nodes.constant(exemplars.scale.numpy()))
+    away = nodes("Sub", scaled, nodes.constant((exemplars.shift / exemplars.scale).numpy()))
     u = nodes("Where", missing, nodes.constant(0.0), nodes("Div", away, nodes.constant(BEND)))
     u = nodes("Clip", u, nodes.constant(-FAR), nodes.constant(FAR))
     square = nodes("Add", nodes("Mul", u, u), nodes.constant(1.0))
@@ -54,14 +55,14 @@ def exemplars_score(nodes: Nodes, exemplars: Exemplars, batch: int) -> tuple[str
     spread = nodes("Add", _mean(nodes, exemplars, nodes("Log", h)), spread)
     cost = nodes("Add", nodes("ReduceSumSquare", off, nodes.axes(1), keepdims=0), spread)
     terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
-    if exemplars.sizes:
+    if exemplars.category_at:
         own = nodes("Gather", nodes.constant(exemplars.codes.numpy()), at, axis=0)
         codes = nodes("Unsqueeze", "codes", nodes.axes(1))
         same = nodes("Cast", nodes("Equal", own, codes), to=TensorProto.DOUBLE)
         place = nodes("Add", codes, nodes.constant(exemplars.start.numpy()))
         drawn = nodes("Gather", nodes.constant(FLIP * exemplars.log_share.exp().numpy()), place)
         mass = nodes("Add", nodes("Mul", same, nodes.constant(1 - FLIP)), drawn)
-        order = nodes.constant(np.argsort(exemplars.order))
+        order = nodes.constant(np.argsort(exemplars.number_at + exemplars.category_at))
         of_codes = _mean(nodes, exemplars, nodes("Neg", nodes("Log", mass)))
         terms = nodes("Gather", nodes("Concat", terms, of_codes, axis=1), order, axis=1)
     return terms, nodes.constant(np.full(batch, exemplars.kl))
@@ -77,7 +78,7 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
 def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
     """Exemplars.nearest: int64[B, k]."""
     features = [y, nodes("ReduceSum", nodes("Mul", y, y), nodes.axes(1), keepdims=1)]
-    if exemplars.sizes:
+    if exemplars.category_at:
         column, code = exemplars.slot.numpy()
         one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
         features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
@@ -92,12 +93,7 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
     tables = vae.likelihoods
     if not tables.number_at:
         return "codes", nodes.constant(np.zeros((1, len(tables.columns))))
-    integral, one = nodes.constant(tables.integral.numpy()), nodes.constant(tables.integral.double().numpy())
-    x = nodes("Div", _cut(nodes, tables), nodes.constant(tables.unit.numpy()))
-    x = nodes("Where", integral, nodes("Floor", x), x)
-    if any(tables.follows):
-        times = nodes("Floor", nodes("Div", x, nodes.constant(tables.period.numpy())))
-        x = nodes("Sub", x, nodes("Mul", times, nodes.constant(tables.period.nan_to_num(posinf=0.0).numpy())))
+    x, one = cut(nodes, tables), nodes.constant(tables.integral.double().numpy())
     missing = nodes("IsNaN", x)
     first, last = nodes.constant(tables.first.numpy()), nodes.constant(tables.last.numpy())
     x = nodes("Where", missing, first, x)
@@ -119,13 +115,19 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
     return x, nodes("Gather", nodes("Concat", density, none, axis=1), order, axis=1)
 
 
-def _cut(nodes: Nodes, tables: Likelihoods) -> str:
-    """Each field's number from its origin on, float64[B, …]."""
-    if not any(tables.follows):
-        return "numbers"
-    of_fields = nodes("Gather", "numbers", nodes.constant(tables.source.numpy()), axis=1)
-    made: str = nodes("Sub", of_fields, nodes.constant(tables.origin.numpy()))
-    return made
+def cut(nodes: Nodes, tables: Likelihoods) -> str:
+    """Likelihoods.cut: float64[B, …]."""
+    x = "numbers"
+    if any(tables.follows):
+        of_fields = nodes("Gather", x, nodes.constant(tables.source.numpy()), axis=1)
+        x = nodes("Sub", of_fields, nodes.constant(tables.origin.numpy()))
+    if tables.integral.any():
+        x = nodes("Div", x, nodes.constant(tables.unit.numpy()))
+        x = nodes("Where", nodes.constant(tables.integral.numpy()), nodes("Floor", x), x)
+    if any(tables.follows):
+        times = nodes("Floor", nodes("Div", x, nodes.constant(tables.period.numpy())))
+        x = nodes("Sub", x, nodes("Mul", times, nodes.constant(tables.period.nan_to_num(posinf=0.0).numpy())))
+    return x
 
 
 def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:

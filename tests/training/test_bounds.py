@@ -42,9 +42,9 @@ def by_importance_sampling(vae: VAE, numbers: Tensor, codes: Tensor) -> Tensor:
     return -(torch.logsumexp(torch.stack(weights).double(), 0) - math.log(SAMPLES) + log_density.sum(1))
 
 
-def by_all_exemplars(exemplars: Exemplars, numbers: Tensor, codes: Tensor) -> Tensor:
+def by_all_exemplars(exemplars: Exemplars, x: Tensor, codes: Tensor) -> Tensor:
     """−log p(x) float64[n] of the exemplars, kernel by kernel from the definitions."""
-    y, slope = exemplars.warped(numbers)
+    y, slope = exemplars.warped(x)
     h = exemplars.bandwidth[:, None]
     log_kernel = (-0.5 * ((y[:, None] - exemplars.y) / h).square() - h.log() - 0.5 * LOG_TWO_PI).sum(-1)
     share = exemplars.log_share[codes + exemplars.start].exp()[:, None]
@@ -68,8 +68,9 @@ def test_the_vaes_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) 
 
 
 def test_the_exemplars_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) -> None:
-    vae, *rows = fitted
+    vae, numbers, codes = fitted
     assert vae.exemplars is not None
+    rows = vae.likelihoods.cut(numbers), codes
     gap = sum_of(*vae.exemplars.score(*rows)) - by_all_exemplars(vae.exemplars, *rows)
     assert float(gap.min()) > 0
     assert float(gap.mean()) < 3
@@ -78,7 +79,8 @@ def test_the_exemplars_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tens
 def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(fitted: tuple[VAE, Tensor, Tensor]) -> None:
     vae, *rows = fitted
     assert vae.exemplars is not None
-    members = torch.stack([by_importance_sampling(vae, *rows), by_all_exemplars(vae.exemplars, *rows)])
+    of_exemplars = by_all_exemplars(vae.exemplars, vae.likelihoods.cut(rows[0]), rows[1])
+    members = torch.stack([by_importance_sampling(vae, *rows), of_exemplars])
     shares = torch.tensor([[1 - vae.share], [vae.share]], dtype=torch.float64)
     mixture = -torch.logsumexp(shares.log() - members, 0)
     terms, kl = score(vae, Rows(*(part.numpy() for part in rows)))
