@@ -116,14 +116,18 @@ def fit(
     The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0 to 1. A share of the rows
     has random cells hidden from encoder and context, so that q(z | any subset of the cells) exists.
 
+    Steps are taken on CUDA where there is one; random numbers are the processor's all the same, so that a seed means as much.
+
     What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still easy to tell from real
     ones: the last weights are kept whose held-out nelbo is within `slack` nats a column of the best.
     """
     codes, log_density = train
     n, d = codes.shape
     size = Size.for_table(likelihoods.sizes, config.widest)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vae = VAE(likelihoods, size, config.noise_points, seed)
-    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even)
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even).to(device)
+    vae.to(device)
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_table(n, d, size, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
@@ -133,10 +137,10 @@ def fit(
     history, best, waited = History(), math.inf, 0
     kept = _state(vae)
     for step, rows in enumerate(_batches(n, plan, generator), start=1):
-        batch, density = codes[rows], log_density[rows]
-        seen = _hide(batch, likelihoods, config.hidden_rows, generator)
-        eps = torch.randn(1, len(rows), size.latent, generator=generator)
-        terms, kl, factorised = _objective(vae, auxiliary, batch, seen, eps)
+        batch, density = codes[rows].to(device), log_density[rows].to(device)
+        seen = hide(batch, likelihoods, config.hidden_rows, generator)
+        eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
+        terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
         loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * plan.learning_rate(step)
@@ -155,6 +159,7 @@ def fit(
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)
+    vae.cpu()
     _settle(vae)
     vae.prior = condense(*posteriors(vae, codes), seed)
     return vae, history
@@ -220,8 +225,8 @@ def nelbos(vae: VAE, rows: Coded) -> Tensor:
     parts = []
     with torch.no_grad():
         for codes, log_density in zip(*(part.split(_rows_at_once(vae)) for part in rows), strict=True):
-            terms, kl = vae.score(codes, log_density)
-            parts.append(terms.sum(1) + kl)
+            terms, kl = vae.score(codes.to(vae.eps.device), log_density.to(vae.eps.device))
+            parts.append((terms.sum(1) + kl).cpu())
     return torch.cat(parts)
 
 
@@ -238,7 +243,7 @@ def _rows_at_once(vae: VAE) -> int:
     return max(16, min(512, 2**22 // sum(vae.likelihoods.sizes)))
 
 
-def _objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Terms [n, d], KL [n] and the factorised −log p(x|z) [n], at one noise point; densities inside codes are left out."""
     mu, log_var = vae.encoder(seen)
     z = mu + torch.exp(0.5 * log_var) * eps
@@ -257,12 +262,12 @@ def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]
         order = order[plan.batch :]
 
 
-def _hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator) -> Tensor:
+def hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator) -> Tensor:
     """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a probability between 0 and 1/2."""
     n, cells = len(codes), len(likelihoods.fitted)
     rate = 0.5 * torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < share)
-    hidden = torch.rand(n, cells, generator=generator)[:, likelihoods.column_of] < rate
-    return torch.where(hidden, likelihoods.hidden, codes)
+    hidden = (torch.rand(n, cells, generator=generator) < rate).to(codes.device)
+    return torch.where(hidden[:, likelihoods.column_of], likelihoods.hidden, codes)
 
 
 def _settle(vae: VAE) -> None:

@@ -1,6 +1,7 @@
 """A training run from a table to an artifact: read, fit, export, calibrate, evaluate, report."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -46,6 +47,7 @@ def train(source: Source, name: str, out: Path, config: Config, seed: int, schem
     _check_target(out)
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which CUDA refuses to be deterministic
     clock = _Clock(stage)
     training = read(source, config, seed, schema, clock.stage("read", "rows"))
     with _whole_or_nothing(out) as folder:

@@ -1,12 +1,14 @@
 """Fitting learns what the columns say of each other, keeps the best weights, and is the same for the same seed."""
 
 import numpy as np
+import pytest
 import torch
 
 from tests.training.tables import QUICK, made
 from training.config import Config
-from training.fit import Plan, coded, fit_rows, mean_nelbo, nelbos
-from training.model import Size
+from training.fit import VAE, Plan, coded, fit_rows, hide, mean_nelbo, nelbos, objective
+from training.likelihoods import Likelihoods
+from training.model import Auxiliary, Size
 from training.prior import Mixture
 
 
@@ -82,3 +84,30 @@ def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     assert Plan.for_table(30_000, 1_500, narrow, config).steps == 200
     assert Plan.for_table(30_000, 40, wide, config).steps < Plan.for_table(30_000, 40, narrow, config).steps
     assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [1 / large.warm_up, 1.0, 1.0]
+
+
+def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
+    """On `meta`, whose tensors have shapes but no values: one that was made on the processor would not go with them."""
+    training = made("mixed")
+    likelihoods = Likelihoods.fit(training.schema, training.rows.numbers, training.rows.codes)
+    codes, log_density = (part.to("meta") for part in coded(likelihoods, training.rows))
+    size, generator = Size.for_table(likelihoods.sizes, widest=64), torch.Generator()
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even).to("meta")
+    vae = VAE(likelihoods, size, 2, seed=0).to("meta")
+    eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
+    terms, kl, factorised = objective(vae, auxiliary, codes, hide(codes, likelihoods, 0.5, generator), eps)
+    (terms.sum(1) + kl + factorised).mean().backward()
+    assert all(weight.grad is not None for weight in vae.decoder.parameters())
+    assert vae.score(codes, log_density)[0].shape == codes.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_fits_as_well_as_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = made("mixed", rows=2_000)
+    config = Config(min_steps=250, max_steps=250)
+    found = []
+    for there_is_one in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=there_is_one: found)
+        vae, _ = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
+        found.append(mean_nelbo(vae, coded(vae.likelihoods, training.rows.take(training.split.calibrate))))
+    assert found[0] == pytest.approx(found[1], abs=0.2)
