@@ -226,11 +226,12 @@ def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> Weights:
 
 
 def missing_together(nodes: Nodes, vae: VAE, h: str, weights: Weights, batch: int) -> tuple[str, Weights]:
-    """h and weights with one hidden unit more for each column that is cut: it stays 0 unless the column's first field is drawn
-    as missing, and then outweighs all other codes of the fields that follow.
+    """h and weights with one hidden unit more for each column that is cut and may be missing: it stays 0 unless the first field
+    is drawn as missing, and then outweighs all other codes of the fields that follow.
     """
     tables = vae.likelihoods
-    cut = [column for column, fields in enumerate(tables.fitted) if len(fields) > 1]
+    may_miss = tables.column_of[tables.draws_missing].tolist()
+    cut = [column for column, fields in enumerate(tables.fitted) if len(fields) > 1 and column in may_miss]
     if not cut:
         return h, weights
     more = (0, len(cut))
