@@ -15,7 +15,7 @@ from nelbo.engine import Engine, score_encoded
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, folds, split_rows
-from training.fit import Progress, fit_rows, score
+from training.fit import Progress, fit_rows, score, share_of_exemplars
 
 FOLDS = 5
 
@@ -31,6 +31,8 @@ def cross_calibration(schema: Schema, rows: Rows, config: Config, seed: int, pro
 
 
 def _fold_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Iterator[NDArray[np.float64]]:
+    if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
+        config = config.model_copy(update={"min_steps": 1, "max_steps": 1})
     for fold, (outside, inside) in enumerate(folds(len(rows), FOLDS, seed)):
         seen = _without_unseen(schema, rows, outside)
         inner = split_rows(len(outside), config.held_out, seed)

@@ -95,13 +95,17 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
     train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
     vae, history = fit(likelihoods, train, stop, config, seed, progress)
-    by_kinds = share_for(len(schema.numbers), len(schema.categoricals))
-    vae.share = by_kinds if config.exemplars is None else config.exemplars
+    vae.share = share_of_exemplars(schema, config)
     if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
         known = rows.take(np.concatenate([split.fit, split.stop]))
         given = likelihoods.cut(torch.from_numpy(known.numbers)), torch.from_numpy(known.codes)
         vae.exemplars = Exemplars.fit(likelihoods, *given, seed, config.contaminated)
     return vae, history
+
+
+def share_of_exemplars(schema: Schema, config: Config) -> float:
+    """Weight of the exemplars' bound in a row's score: as configured, else by the columns' kinds."""
+    return share_for(len(schema.numbers), len(schema.categoricals)) if config.exemplars is None else config.exemplars
 
 
 def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
