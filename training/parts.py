@@ -20,6 +20,7 @@ from training.prior import Mixture
 UNROLLED = 100
 """Up to so many columns, each is a piece of graph of its own with its own number of codes. Wider tables are a Scan over padded
 weights, as thousands of nodes take long to load."""
+MANY, STRIPES = 1_500, 8
 OUTWEIGHS = 2.0**15
 """A weight that 16 bits hold, whose square is larger than −MASKED."""
 EXACT = 1e-6
@@ -43,8 +44,11 @@ def exemplars_score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) ->
     size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
     y = nodes("Mul", bent, nodes.constant(BEND))
-    weight = nodes.constant(exemplars.weight.numpy())
-    at = _nearest(nodes, exemplars, y, weight)
+    more = -len(exemplars.weight) % STRIPES if len(exemplars.weight) >= MANY else 0
+    weight = nodes.constant(np.pad(exemplars.weight.numpy(), ((0, more), (0, 0))))
+    offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
+    height = nodes("Gemm", _features(nodes, exemplars, y), weight, offset, transB=1)
+    at = _largest(nodes, height, len(exemplars.q), batch, len(exemplars.weight) + more)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
     centre = nodes("Gather", nodes.slice(weight, 0, exemplars.y.shape[1]), at, axis=0)
     centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
@@ -75,17 +79,33 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
     return made
 
 
-def _nearest(nodes: Nodes, exemplars: Exemplars, y: str, weight: str) -> str:
-    """Exemplars.nearest: int64[B, k]."""
+def _features(nodes: Nodes, exemplars: Exemplars, y: str) -> str:
+    """What the weights of all exemplars are multiplied with, float32[B, …]; see Exemplars.nearest."""
     features = [y, nodes("ReduceSum", nodes("Mul", y, y), nodes.axes(1), keepdims=1)]
     if exemplars.category_at:
         column, code = exemplars.slot.numpy()
         one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
         features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
-    joined = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
-    height = nodes("Gemm", joined, weight, nodes.constant(exemplars.offset.numpy()), transB=1)
-    _, nearest = nodes("TopK", height, nodes.constant([len(exemplars.q)], "int64"), outputs=2, axis=1)
-    return str(nearest)
+    joined: str = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
+    return joined
+
+
+def _largest(nodes: Nodes, height: str, k: int, batch: int, size: int) -> str:
+    """Places int64[B, k] of the k largest of height [B, size] in each row, the largest first.
+
+    Many are cut into stripes of equal length and laid over each other: only where the highest layer is among its k largest can
+    one of the k largest lie. That takes a quarter less time.
+    """
+    wanted = nodes.constant([k], "int64")
+    if size < MANY:
+        return str(nodes("TopK", height, wanted, outputs=2, axis=1)[1])
+    stripes = nodes("Reshape", height, nodes.constant([batch, STRIPES, size // STRIPES], "int64"))
+    _, column = nodes("TopK", nodes("ReduceMax", stripes, nodes.axes(1), keepdims=0), wanted, outputs=2, axis=1)
+    start = nodes.constant(np.arange(STRIPES)[:, None] * (size // STRIPES))
+    under = nodes("Add", nodes("Unsqueeze", column, nodes.axes(1)), start)
+    places = nodes("Reshape", under, nodes.constant([batch, STRIPES * k], "int64"))
+    _, chosen = nodes("TopK", nodes("GatherElements", height, places, axis=1), wanted, outputs=2, axis=1)
+    return str(nodes("GatherElements", places, chosen, axis=1))
 
 
 def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from training.config import Config
 from training.data import Rows, Training, split_rows
 from training.export import check, export, export_model
 from training.fit import VAE, fit_rows, score
-from training.parts import UNROLLED
+from training.parts import MANY, STRIPES, UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
 
@@ -38,8 +38,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return _export("mixed", tmp_path_factory.mktemp("mixed"))
 
 
-def _export(name: str, folder: Path) -> Exported:
-    training = made(name)
+def _export(name: str, folder: Path, rows: int = 600) -> Exported:
+    training = made(name, rows)
     vae, _ = fit_rows(training.schema, training.rows, training.split, QUICK, 0, silent)
     export(folder, vae, name, training, QUICK, 0)
     return training, vae, Engine.load(folder)
@@ -62,6 +62,16 @@ def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(engine_kl, kl.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(nelbo, engine_terms.sum(1) + engine_kl, rtol=1e-12)
+
+
+def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:
+    training, vae, engine = _export("numbers only", tmp_path, rows=2_503)
+    assert vae.exemplars is not None
+    assert len(vae.exemplars.weight) > MANY
+    assert len(vae.exemplars.weight) % STRIPES
+    nelbo, _, _ = score_encoded(engine, training.rows.numbers, training.rows.codes)
+    terms, kl = score(vae, training.rows)
+    assert np.isclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-4, atol=1e-4).mean() > 0.97
 
 
 def test_no_graph_holds_a_random_node_or_a_custom_one(exported: Exported) -> None:
