@@ -41,7 +41,8 @@ class RowError:
 class Encoded:
     """The usable rows of a batch.
 
-    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the epoch.
+    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the epoch, or since the column that
+    theirs is counted from (missing where that is).
     codes: int64[n, len(schema.categoricals)], an index into column.categories; len(categories) = other, + 1 = missing.
     rows: int64[n], the row number of each; rows with an error are left out of all three.
     """
@@ -72,7 +73,31 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
         kept = np.ones(batch.num_rows, bool)
         kept[[error.row - first_row for error in errors]] = False
         numbers, codes, rows = numbers[kept], codes[kept], rows[kept]
-    return Encoded(numbers, codes, rows, errors)
+    return Encoded(relative(numbers, schema), codes, rows, errors)
+
+
+def relative(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
+    """Numbers whose datetimes are all counted since the epoch, as encode gives them."""
+    return _moved(numbers, schema, -1)
+
+
+def absolute(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
+    """Numbers as encode gives them, with all datetimes counted since the epoch."""
+    return _moved(numbers, schema, 1)
+
+
+def _moved(numbers: NDArray[np.float64], schema: Schema, times: int) -> NDArray[np.float64]:
+    """With so many times the reference added to each datetime that has one, cut to the resolution of the datetime itself."""
+    place, moved = {column.name: at for at, column in enumerate(schema.numbers)}, numbers.copy()
+    for at, column in enumerate(schema.numbers):
+        if column.since:
+            moved[:, at] += times * cut(numbers[:, place[column.since]], column.step)
+    return moved
+
+
+def cut(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Times in microseconds cut to multiples of a step."""
+    return step * np.floor(times / step)
 
 
 def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema) -> pa.RecordBatch:
@@ -80,6 +105,7 @@ def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schem
 
     Codes after those that encode gives name a column's rarer categories.
     """
+    numbers = absolute(numbers, schema)
     number_at = {column.name: at for at, column in enumerate(schema.numbers)}
     code_at = {column.name: at for at, column in enumerate(schema.categoricals)}
     arrays: list[cells.Array] = []

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, check_spread, read_artifact
-from nelbo.encoding import Encoded, RowError, decode, encode
+from nelbo.encoding import Encoded, RowError, absolute, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.schema import Column, Schema
 from nelbo.scores import p_values
@@ -175,7 +175,7 @@ def reconstruct(
     made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check, fill=True), engine.schema)
     source = batch.take(given.rows - first_row)
     if not denoise:
-        made = _with_unknown_categories(engine, given, made, source)
+        made = _with_own_dates(engine, _with_unknown_categories(engine, given, made, source), source)
     return Made(_with_row_numbers({"row": given.rows}, _with_identifiers(engine, made, source)), given.errors)
 
 
@@ -196,6 +196,7 @@ def expected(
     repeated, draws = _repeated(engine, _without(engine, given, column), DRAWS, seed, HIDDEN)
     others = np.tile(kept, (len(repeated.rows), 1))
     numbers, codes = _from_posterior(engine, repeated, draws, others, others, False, check)
+    numbers = absolute(numbers, engine.schema)
     found: dict[str, Any] = {"row": given.rows}
     for i, one in enumerate(engine.schema.numbers):
         if one.name == column:
@@ -222,7 +223,8 @@ def _interval(column: Column, drawn: Floats) -> dict[str, Any]:
     at = np.maximum(-(present[:, None] * np.array([-50, -5, -95]) // 100) - 1, 0)
     figures = np.take_along_axis(np.sort(drawn, axis=1), at, axis=1)
     none = np.empty((len(drawn), 0), dtype=np.int64)
-    low_to_high = [decode(figures[:, i : i + 1], none, Schema(columns=(column,))).column(0) for i in range(3)]
+    alone = Schema(columns=(column.model_copy(update={"since": None}),))
+    low_to_high = [decode(figures[:, i : i + 1], none, alone).column(0) for i in range(3)]
     rest = {"share": pa.nulls(len(drawn), pa.float64()), "missing": 1 - present / DRAWS}
     return dict(zip(("expected", "low", "high"), low_to_high, strict=True)) | rest
 
@@ -264,6 +266,21 @@ def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatc
             text = source.column(column.name).cast(pa.string())
             found = pc.if_else(pa.array(unknown), text, made.column(column.name))
             made = made.set_column(made.schema.get_field_index(column.name), column.name, found)
+    return made
+
+
+def _with_own_dates(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
+    """A datetime whose reference is missing cannot be encoded, but is observed all the same: it gets its own value back."""
+    schema = engine.schema
+    counted = [column.name for column in schema.numbers if column.since]
+    if counted:
+        columns = tuple(column.model_copy(update={"since": None}) for column in schema.columns)
+        plain = schema.model_copy(update={"columns": columns})
+        given = encode(source, plain)
+        own = decode(given.numbers, given.codes, plain)
+        for name in counted:
+            found = pc.coalesce(own.column(name), made.column(name))
+            made = made.set_column(made.schema.get_field_index(name), name, found)
     return made
 
 

@@ -30,6 +30,8 @@ class Column(BaseModel):
     """Datetime only: resolution in microseconds, of which all values are multiples."""
     format: str | None = None
     """Datetime only: a strptime format, where the text is not ISO 8601."""
+    since: str | None = None
+    """Datetime only: the datetime column that it stays close to in the training rows; modelled is the time from there."""
 
 
 class Schema(BaseModel):
@@ -46,6 +48,16 @@ class Schema(BaseModel):
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"column names must be unique; these stand twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _since_is_a_datetime(self) -> Self:
+        counted = {column.name: column.since for column in self.columns if column.kind == "datetime"}
+        for name, since in ((column.name, column.since) for column in self.columns if column.since):
+            if name not in counted or counted.get(since, since) is not None:
+                raise ValueError(
+                    f"column {name!r} cannot be counted since {since!r}; both must be datetimes, one without since"
+                )
         return self
 
     @property

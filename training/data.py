@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.cells import texts
-from nelbo.encoding import check_columns, encode
+from nelbo.encoding import check_columns, cut, encode, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import Limits, Table, open_table
 from nelbo.inference import Inspector
@@ -24,6 +24,8 @@ MOST_RARER = 10_000
 """Categories of a column that an artifact names beside the known ones."""
 NOTED = 0.01
 """Share of a column's values from which on it is told that they are never generated."""
+CLOSE = 0.1
+"""A datetime is counted since another if that takes so much of its width, or less."""
 CROSS_BELOW = 500
 """Rows under which calibration is cross-conformal: a held-out part would be too small."""
 
@@ -112,6 +114,9 @@ def read(
     schema = _with_categories(schema, counted, config)
     notices += [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config)]
     encoded = encode(_one_batch(usable), schema)
+    if not any(column.since for column in schema.columns):
+        schema = _with_since(schema, encoded.numbers[split.fit])
+        encoded = replace(encoded, numbers=relative(encoded.numbers, schema))
     rows = Rows(encoded.numbers, encoded.codes)
     digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
     return Training(schema, usable, rows, split, total, refused, digest, tuple(notices))
@@ -190,6 +195,26 @@ def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config)
     }
     columns = tuple(column.model_copy(update=found.get(column.name, {})) for column in schema.columns)
     return schema.model_copy(update={"columns": columns})
+
+
+def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
+    """The schema with each datetime counted since the earlier column that it stays closest to, if that one is never missing."""
+    found: dict[str, str] = {}
+    whole = [i for i, column in enumerate(schema.numbers) if column.kind == "datetime" and not np.isnan(numbers[:, i]).any()]
+    for j, column in enumerate(schema.numbers):
+        nearest = CLOSE * _width(numbers[:, j])
+        for i in (i for i in whole if i < j and column.kind == "datetime"):
+            earlier, width = schema.numbers[i], _width(numbers[:, j] - cut(numbers[:, i], column.step))
+            if earlier.zone == column.zone and earlier.name not in found and width < nearest:
+                found[column.name], nearest = earlier.name, width
+    columns = tuple(column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns)
+    return schema.model_copy(update={"columns": columns})
+
+
+def _width(values: NDArray[np.float64]) -> float:
+    """Of the middle nine tenths; 0 where all are missing."""
+    seen = values[~np.isnan(values)]
+    return float(np.subtract(*np.quantile(seen, (0.95, 0.05)))) if len(seen) else 0.0
 
 
 def _of_many_categories(name: str, counts: Counts, config: Config) -> Iterator[str]:

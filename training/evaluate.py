@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from nelbo.encoding import encode
+from nelbo.encoding import absolute, encode
 from nelbo.engine import Engine, generate, score_encoded
 from training.data import Rows, Training
 
@@ -44,8 +44,10 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     fresh = held_out.take(_some(len(held_out), few))
     fit = training.rows.take(split.fit).take(_some(len(split.fit), few))
     made = encode(generate(engine, seed, 0, len(fresh)), engine.schema)
-    synthetic = Rows(made.numbers, made.codes)
     nelbo, _, kl = score_encoded(engine, fresh.numbers, fresh.codes)
+    fit, fresh, synthetic = (
+        Rows(absolute(rows.numbers, engine.schema), rows.codes) for rows in (fit, fresh, Rows(made.numbers, made.codes))
+    )
     metrics = {
         "nelbo": float(nelbo.mean()),
         "z_kl": float(kl.mean()),

@@ -2,12 +2,13 @@
 
 Nearly every column has one field, the value itself. A datetime whose values seldom come back is cut into the week, the day of
 the week and the time of day, as ranges of a single number are too long for rhythms. Weeks begin on Mondays. The cut is a
-bijection, t = 7 · DAY · week + DAY · weekday + time + MONDAY, so that the masses of the fields multiply to the datetime's.
+bijection, t = 7 · DAY · week + DAY · weekday + time + MONDAY, so that the masses of the fields multiply to the datetime's. The
+time since another column is one field.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +45,13 @@ class Field:
 
 def fields(column: Column, values: Floats) -> Sequence[Field]:
     """The fields of a number column, the first of which says whether it is missing, by its training values, float64[n]."""
-    value = Field(unit_of(column))
+    value = Field({"continuous": 0.0, "integer": 1.0, "datetime": float(column.step)}[column.kind])
+    if column.since:
+        return [replace(value, name=f"since {column.since}")]
     if column.kind != "datetime" or DAY % value.unit or few_values(value.of(values)):
         return [value]
     of_day = [Field(value.unit, MONDAY, DAY / value.unit, "time of day")] if value.unit < DAY else []
     return [Field(7 * DAY, MONDAY, name="week"), Field(DAY, MONDAY, 7, "weekday"), *of_day]
-
-
-def unit_of(column: Column) -> float:
-    """What a number column counts multiples of; 0 for continuous ones."""
-    return {"continuous": 0.0, "integer": 1.0, "datetime": float(column.step)}[column.kind]
 
 
 def few_values(values: Floats) -> bool:

@@ -73,6 +73,34 @@ def test_every_kind_round_trips_with_missing_values(table: tuple[Schema, pa.Reco
     assert decode(encoded.numbers, encoded.codes, schema).equals(batch)
 
 
+CLOSE = st.none() | st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1))
+
+
+@law
+@given(st.lists(st.tuples(CLOSE, CLOSE), min_size=1))
+def test_a_datetime_counted_since_another_round_trips_where_that_is_known(pairs: list[tuple[Any, Any]]) -> None:
+    schema = Schema(columns=(Column(name="to", kind="datetime", since="from"), Column(name="from", kind="datetime")))
+    batch = pa.record_batch(dict(zip(("from", "to"), map(list, zip(*pairs, strict=True)), strict=True)))
+    encoded = encode(batch, schema)
+    gap = [None if None in pair else (pair[1] - pair[0]) // dt.timedelta(microseconds=1) for pair in pairs]
+    assert [None if np.isnan(x) else x for x in encoded.numbers[:, 0]] == gap
+    known = [(start, None if start is None else end) for start, end in pairs]
+    again = decode(encoded.numbers, encoded.codes, schema)
+    assert list(zip(again["from"].to_pylist(), again["to"].to_pylist(), strict=True)) == known
+
+
+def test_a_day_is_counted_since_the_day_of_a_time() -> None:
+    day = Column(name="due", kind="datetime", step=86_400_000_000, since="made")
+    schema = Schema(columns=(Column(name="made", kind="datetime"), day))
+    batch = pa.record_batch(
+        {"made": ["2024-05-01T15:30:00.000001", "1969-12-31T23:00:00"], "due": ["2024-05-03", "1970-01-02"]}
+    )
+    encoded = encode(batch, schema)
+    assert (encoded.numbers[:, 1] / day.step).tolist() == [2, 2]
+    due = decode(encoded.numbers, encoded.codes, schema)["due"]
+    assert due.to_pylist() == [dt.datetime(2024, 5, 3), dt.datetime(1970, 1, 2)]
+
+
 @law
 @given(tables())
 def test_the_same_values_encode_equally_from_every_format(table: tuple[Schema, pa.RecordBatch]) -> None:

@@ -39,6 +39,14 @@ def test_a_schema_with_a_name_twice_is_refused_and_says_which() -> None:
         Schema(columns=(column, column))
 
 
+@pytest.mark.parametrize("since", ["nowhere", "age", "seen", "left"])
+def test_only_a_datetime_is_counted_since_another_that_is_not(since: str) -> None:
+    seen = Column(name="seen", kind="datetime", since=since)
+    left = Column(name="left", kind="datetime", since="came")
+    with pytest.raises(ValidationError, match=f"'seen' cannot be counted since '{since}'"):
+        Schema(columns=(Column(name="came", kind="datetime"), left, seen, Column(name="age", kind="integer")))
+
+
 def test_a_schema_file_that_is_not_there_or_no_schema_says_so(tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
     with pytest.raises(NotFound, match=r"schema\.json"):

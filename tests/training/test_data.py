@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nelbo.errors import InvalidInput, NotFound
 from training.config import Config
 from training.data import CROSS_BELOW, Source, folds, read, split_rows
+
+LATER = {"paid": 300_000, "packed": 9_000}
 
 
 @pytest.mark.parametrize("n", [20, CROSS_BELOW - 1, CROSS_BELOW, 40_000])
@@ -66,6 +70,22 @@ def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_th
     many, never = training.notices
     assert "the 3 most frequent are modelled one by one" in many
     assert "2 categories that fewer than 5 rows hold, in 2% of the rows, are never generated" in never
+
+
+def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(tmp_path: Path) -> None:
+    """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day; `asked` has gaps, `born` is far."""
+    rng, rows = np.random.default_rng(0), 300
+    ordered = np.datetime64("2020-01-01T00:00:00") + rng.integers(0, 10**8, rows).astype("timedelta64[s]")
+    later = {name: ordered + rng.integers(0, most, rows).astype("timedelta64[s]") for name, most in LATER.items()}
+    asked = np.where(rng.random(rows) < 0.1, np.datetime64("NaT"), ordered)
+    table = {"asked": asked, "born": ordered - np.timedelta64(10**9, "s") * rng.random(rows), "ordered": ordered, **later}
+    table["due"] = later["paid"].astype("datetime64[D]")
+    pq.write_table(pa.table({name: pa.array(column) for name, column in table.items()}), tmp_path / "orders.parquet")
+    training = read(Source(tmp_path / "orders.parquet"), Config(), seed=0)
+    found = {column.name: column.since for column in training.schema.columns}
+    assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys((*later, "due"), "ordered")
+    days = training.rows.numbers[:, -1] / 86_400e6
+    assert set(days) == {0, 1, 2, 3, 4}
 
 
 def test_more_rows_than_memory_allows_are_sampled_by_seed(tmp_path: Path) -> None:
