@@ -17,7 +17,7 @@ from nelbo.schema import Column
 
 Floats = NDArray[np.float64]
 
-DAY = 86_400e6
+DAY, HOUR = 86_400e6, 3_600e6
 """Microseconds."""
 MONDAY = -3 * DAY
 """The last Monday before the epoch, which began on a Thursday."""
@@ -43,6 +43,9 @@ class Field:
         return whole if math.isinf(self.period) else whole - self.period * np.floor(whole / self.period)
 
 
+WEEKDAY = Field(DAY, MONDAY, 7, "weekday")
+
+
 def fields(column: Column, values: Floats) -> Sequence[Field]:
     """The fields of a number column, the first of which says whether it is missing, by its training values, float64[n]."""
     value = Field({"continuous": 0.0, "integer": 1.0, "datetime": float(column.step)}[column.kind])
@@ -51,7 +54,7 @@ def fields(column: Column, values: Floats) -> Sequence[Field]:
     if column.kind != "datetime" or DAY % value.unit or few_values(value.of(values)):
         return [value]
     of_day = [Field(value.unit, MONDAY, DAY / value.unit, "time of day")] if value.unit < DAY else []
-    return [Field(7 * DAY, MONDAY, name="week"), Field(DAY, MONDAY, 7, "weekday"), *of_day]
+    return [Field(7 * DAY, MONDAY, name="week"), WEEKDAY, *of_day]
 
 
 def few_values(values: Floats) -> bool:

@@ -20,6 +20,7 @@ from training.config import Config
 from training.data import Rows, Source, Training, read
 from training.evaluate import Evaluation, evaluate
 from training.export import export, write_manifest
+from training.fields import DAY, HOUR, MONDAY
 from training.fit import History, fit_rows
 from training.report import charts, figures, model_card, words, write_report
 
@@ -279,6 +280,23 @@ def test_bars_hold_every_present_cell_once() -> None:
     assert found.shape.more == 30 - figures.TOP
     assert found.shape.real.sum() + found.shape.rest[0] == pytest.approx(1)
     assert found.missing[0] == pytest.approx(float((codes == 31).mean()))
+
+
+def test_dates_show_their_weekdays_and_hours_or_the_time_since_another() -> None:
+    """Mondays and Tuesdays at 9 and at 10 o'clock, left three hours later; a day that is always the same has no rhythm."""
+    columns = (Column(name="came", kind="datetime"), Column(name="left", kind="datetime", since="came"))
+    schema = Schema(columns=(*columns, Column(name="day", kind="datetime", step=DAY)))
+    came = np.array([MONDAY + 9 * HOUR, MONDAY + 10 * HOUR, MONDAY + DAY + 9 * HOUR, np.nan])
+    numbers = np.column_stack([came, came + 3 * HOUR + [0, 1, 2, 3], np.full(4, 5.0 * DAY)])
+    rows = Rows(numbers, np.empty((4, 0), dtype=np.int64))
+    found = {one.column.name: one for one in figures.rhythms(schema, Evaluation({}, rows, rows, rows))}
+    assert list(found) == ["came: weekday", "came: hour", "left: hours since came"]
+    weekday = found["came: weekday"].shape
+    assert isinstance(weekday, figures.Histogram)
+    assert weekday.edges.tolist() == [0.5, 1.5, 2.5]
+    np.testing.assert_allclose(weekday.real, [2 / 3, 1 / 3])
+    assert found["came: hour"].missing == (0.25, 0.25)
+    assert charts.marginal(found["left: hours since came"].column, weekday)
 
 
 @pytest.mark.parametrize("n", [1, 19, 20, 99, 100, 250])

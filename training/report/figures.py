@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import Calibration
 from nelbo.cells import texts
+from nelbo.encoding import relative
 from nelbo.engine import Engine, score_encoded
-from nelbo.schema import Column, Schema
+from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
 from training.data import Rows, Training
 from training.evaluate import Evaluation, shape_error
+from training.fields import DAY, HOUR, MONDAY, WEEKDAY, Field
 from training.report.words import shown
 
 Floats = NDArray[np.float64]
@@ -84,6 +86,33 @@ def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Margina
         )
         found.append(_marginal(column, real, fresh, synthetic))
     return found if len(found) <= most else sorted(found, key=lambda marginal: -marginal.off)[:most]
+
+
+def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
+    """What a chart over years does not show of datetimes: their weekdays and hours, or the time since another column."""
+    tables = (evaluation.fit, evaluation.fresh, evaluation.synthetic)
+    real, fresh, synthetic = (
+        {name: Rows(values[:, None], rows.codes[:, :0]) for name, values in _views(schema, rows.numbers)} for rows in tables
+    )
+    found = []
+    for name, rows in real.items():
+        seen = np.unique(rows.numbers[~np.isnan(rows.numbers)])
+        kind: Kind = "integer" if (seen == np.round(seen)).all() else "continuous"
+        if len(seen) > 1:
+            found.append(_marginal(Column(name=name, kind=kind), rows, fresh[name], synthetic[name]))
+    return found
+
+
+def _views(schema: Schema, numbers: Floats) -> Iterator[tuple[str, Floats]]:
+    counted = relative(numbers, schema)
+    for column, absolute, since in zip(schema.numbers, numbers.T, counted.T, strict=True):
+        if column.since:
+            unit, name = (DAY, "days") if column.step >= DAY else (HOUR, "hours")
+            yield f"{column.name}: {name} since {column.since}", since / unit
+        elif column.kind == "datetime":
+            yield f"{column.name}: weekday", WEEKDAY.of(absolute) + 1
+            if column.step < DAY:
+                yield f"{column.name}: hour", Field(HOUR, MONDAY, 24).of(absolute)
 
 
 def _marginal(column: Column, real: Rows, fresh: Rows, synthetic: Rows) -> Marginal:

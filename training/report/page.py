@@ -63,6 +63,7 @@ def _content(engine: Engine, training: Training, history: History, evaluation: E
         "key_figures": _key_figures(manifest, len(evaluation.fresh)),
         "learning": _learning(history),
         "marginals": [_with_chart(found) for found in figures.marginals(training.schema, evaluation, MOST_MARGINALS)],
+        "rhythms": [_with_chart(found) for found in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]],
         "sizes": {"real": len(evaluation.fit), "synthetic": len(evaluation.synthetic)},
         "scores": _scores(manifest),
         "terms": _terms(manifest, scored),
