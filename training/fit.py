@@ -41,8 +41,8 @@ class VAE(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.likelihoods = likelihoods
-        self.encoder = Encoder(likelihoods.sizes, likelihoods.bins, size)
-        self.decoder = Decoder(likelihoods.sizes, likelihoods.bins, size, likelihoods.even)
+        self.encoder = Encoder(likelihoods.sizes, likelihoods.ordered, size)
+        self.decoder = Decoder(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even)
         self.prior: StandardNormal | Mixture = StandardNormal()
         self.exemplars: Exemplars | None = None
         self.share = 0.0
@@ -130,7 +130,7 @@ def fit(
     size = Size.for_table(likelihoods.sizes, config.widest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vae = VAE(likelihoods, size, config.noise_points, seed)
-    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even).to(device)
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
     vae.to(device)
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_table(n, d, size, config)

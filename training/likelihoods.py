@@ -97,8 +97,8 @@ class Likelihoods(nn.Module):
         """Whether each is a later field of the column before it."""
         self.sizes = tuple(column.known + 2 for column in self.columns)
         """Codes of each column: the known ones, `other`, `missing`."""
-        self.bins = [column.bins if isinstance(column, Number) else [] for column in self.columns]
-        """Which codes of each column are bins, in the order of their values."""
+        self.ordered = [column.ordered if isinstance(column, Number) else [] for column in self.columns]
+        """Codes of each column whose neighbours are alike, in the order of their values."""
         self.number_at = [i for i, column in enumerate(self.columns) if isinstance(column, Number)]
         self.category_at = [i for i, column in enumerate(self.columns) if isinstance(column, Category)]
         self.has_rarer = any(len(column.rarer) for column in categories)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 LOG_TWO_PI = math.log(2 * math.pi)
 FALL = 0.75
-"""Amplitudes of a bin's cosines fall as (1 + frequency) ** -FALL."""
+"""Amplitudes of the cosines fall as (1 + frequency) ** -FALL."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Size:
 class CodeTable(nn.Module):
     """A vector for each code of each column, `weight` [ΣK_j, width].
 
-    The vectors of a column's bins are cosines of their rank (DCT basis) times `coefficients`. High frequencies have small
-    amplitudes, so that neighbours learn together, and what few rows of one bin say does not stand alone. Codes with a value of
-    their own (categories, atoms, missing …) learn by themselves.
+    The vectors of a column's `ordered` codes are cosines of their rank (DCT basis) times `coefficients`. High frequencies have
+    small amplitudes, so that neighbours learn together, and what few rows of one code say does not stand alone. The others
+    (categories, missing …) learn by themselves.
     """
 
-    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], width: int) -> None:
+    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], width: int) -> None:
         super().__init__()
         self.coefficients = nn.Parameter(torch.randn(sum(sizes), width) / math.sqrt(width))
-        self.counts = sorted({len(codes) for codes in bins if codes})
+        self.counts = sorted({len(codes) for codes in ordered if codes})
         for count in self.counts:
-            columns = zip(bins, accumulate(sizes, initial=0), strict=False)
+            columns = zip(ordered, accumulate(sizes, initial=0), strict=False)
             at = [first + code for codes, first in columns if len(codes) == count for code in codes]
             self.register_buffer(f"at_{count}", torch.tensor(at))
             self.register_buffer(f"basis_{count}", cosines(count))
@@ -74,9 +74,9 @@ class CodeEmbedding(CodeTable):
 
     start: Tensor
 
-    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], width: int) -> None:
+    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], width: int) -> None:
         rows = [size + 1 for size in sizes]
-        super().__init__(rows, bins, width)
+        super().__init__(rows, ordered, width)
         self.register_buffer("start", torch.tensor([0, *rows[:-1]]).cumsum(0))
 
     def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
@@ -102,10 +102,10 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """q(z|x) = N(mu(x), diag(exp(log_var(x)))): the sum of code embeddings through residual blocks."""
 
-    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size) -> None:
+    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size) -> None:
         super().__init__()
         width = size.encoder
-        self.embedding = CodeEmbedding(sizes, bins, width)
+        self.embedding = CodeEmbedding(sizes, ordered, width)
         self.blocks = nn.Sequential(Residual(width), Residual(width))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * size.latent)
@@ -125,16 +125,16 @@ class Decoder(nn.Module):
     `out` [C, H] and `out_bias` [C] hold the heads of all columns one after another, each as many rows as its column has codes.
     """
 
-    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
+    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
         super().__init__()
         d, width = len(sizes), size.decoder
         self.sizes = list(sizes)
         self.first = nn.Linear(size.latent, width)
         self.deeper = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width))
-        self.embedding = CodeEmbedding(sizes, bins, width)
+        self.embedding = CodeEmbedding(sizes, ordered, width)
         self.hidden = nn.Parameter(torch.randn(d, width, width) / math.sqrt(width))
         self.hidden_bias = nn.Parameter(torch.zeros(d, 1, width))
-        self.out = CodeTable(sizes, bins, width)
+        self.out = CodeTable(sizes, ordered, width)
         self.out_bias = nn.Parameter(out_bias.clone())
 
     def start(self, z: Tensor) -> Tensor:
@@ -160,11 +160,11 @@ class Decoder(nn.Module):
 class Auxiliary(nn.Module):
     """A factorised decoder p(x_j | z), for training only: it keeps z informative beside an autoregressive decoder."""
 
-    def __init__(self, sizes: Sequence[int], bins: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
+    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
         super().__init__()
         self.sizes, width = list(sizes), size.encoder
         self.body = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), Residual(width))
-        self.out = CodeTable(sizes, bins, width)
+        self.out = CodeTable(sizes, ordered, width)
         self.out_bias = nn.Parameter(out_bias.clone())
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:

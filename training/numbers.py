@@ -21,6 +21,7 @@ THINNEST = 2.0**-20
 TAIL_ROWS, HEAVY = 8, 0.9
 """Bins of heavy tails have so many rows at least; a tail is heavy if the outermost part takes more of its bin's width."""
 MAX_DECIMALS = 6
+MANY_ATOMS = 24
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,16 @@ class Number:
     def bins(self) -> list[int]:
         """The codes that are intervals, not atoms."""
         return [int(code) for code in np.flatnonzero(self.knots[:, 0] < self.knots[:, -1])]
+
+    @property
+    def ordered(self) -> list[int]:
+        """The codes whose neighbours are alike: the bins or, where there are none, many atoms that fill most of their grid, as
+        ages do. Atoms far apart, such as fees, may each mean something of their own.
+        """
+        if self.bins or self.known < MANY_ATOMS or (not self.field.unit and self.decimals < 0):
+            return self.bins
+        places = (self.knots[-1, 0] - self.knots[0, 0]) * 10.0 ** max(0, self.decimals) / self.grid
+        return list(range(self.known)) if places < 2 * self.known else []
 
 
 def bins_for(rows: int) -> int:

@@ -92,7 +92,7 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     likelihoods = Likelihoods.fit(training.schema, training.rows.numbers, training.rows.codes)
     codes, log_density = (part.to("meta") for part in coded(likelihoods, training.rows))
     size, generator = Size.for_table(likelihoods.sizes, widest=64), torch.Generator()
-    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.bins, size, likelihoods.even).to("meta")
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to("meta")
     vae = VAE(likelihoods, size, 2, seed=0).to("meta")
     eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
     terms, kl, factorised = objective(vae, auxiliary, codes, hide(codes, likelihoods, 0.5, generator), eps)

@@ -80,8 +80,8 @@ def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
     torch.manual_seed(0)
     sizes = (4, 3, 5, 4, 2)
     d = len(sizes)
-    bins = [[0, 1], [], [1, 2, 3], [], []]
-    decoder = Decoder(sizes, bins, Size(latent=3, encoder=8, decoder=8), torch.zeros(sum(sizes)))
+    ordered = [[0, 1], [], [1, 2, 3], [], []]
+    decoder = Decoder(sizes, ordered, Size(latent=3, encoder=8, decoder=8), torch.zeros(sum(sizes)))
     z, codes = torch.randn(6, 3), torch.stack([torch.randint(0, k, (6,)) for k in sizes], 1)
     for j in range(d):
         changed = codes.clone()
@@ -93,8 +93,8 @@ def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
 
 def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -> None:
     torch.manual_seed(0)
-    sizes, bins = (34, 5), [list(range(1, 33)), []]
-    table = CodeTable(sizes, bins, 16)
+    sizes, ordered = (34, 5), [list(range(1, 33)), []]
+    table = CodeTable(sizes, ordered, 16)
     before = table.weight.detach().clone()
     table.weight[10].sum().backward()
     assert table.coefficients.grad is not None

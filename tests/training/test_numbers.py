@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.fields import Field
-from training.numbers import fit_number
+from training.numbers import Floats, fit_number
 
 RNG = np.random.default_rng(0)
 
@@ -47,3 +47,17 @@ def test_a_spike_becomes_an_atom_and_repeated_noise_does_not() -> None:
     number = fit_number(values, Field(0))
     atoms = number.knots[number.knots[:, 0] == number.knots[:, -1]][:, 0]
     assert atoms.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("values", "field", "ordered"), [
+    (np.arange(17, 90), Field(1), True),
+    (np.arange(30) * 500 + 3, Field(1), True),
+    (np.arange(100) / 10, Field(0), True),
+    (np.arange(30) ** 2, Field(1), False),
+    (np.arange(7), Field(1), False),
+    (np.sqrt(np.arange(30)), Field(0), False),
+])  # fmt: skip
+def test_many_atoms_that_fill_their_grid_learn_as_neighbours(values: Floats, field: Field, ordered: bool) -> None:
+    number = fit_number(np.repeat(values.astype(np.float64), 40), field)
+    assert number.bins == []
+    assert number.ordered == (list(range(len(values))) if ordered else [])
