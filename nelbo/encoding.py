@@ -87,16 +87,16 @@ def absolute(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64
 
 
 def _moved(numbers: NDArray[np.float64], schema: Schema, times: int) -> NDArray[np.float64]:
-    """With so many times the reference added to each datetime that has one, cut to the resolution of the datetime itself."""
+    """With so many times the reference added to each datetime that has one, down to the resolution of the datetime itself."""
     place, moved = {column.name: at for at, column in enumerate(schema.numbers)}, numbers.copy()
     for at, column in enumerate(schema.numbers):
         if column.since:
-            moved[:, at] += times * cut(numbers[:, place[column.since]], column.step)
+            moved[:, at] += times * floored(numbers[:, place[column.since]], column.step)
     return moved
 
 
-def cut(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Times in microseconds cut to multiples of a step."""
+def floored(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Times in microseconds, down to multiples of a step."""
     return step * np.floor(times / step)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.cells import texts
-from nelbo.encoding import check_columns, cut, encode, relative
+from nelbo.encoding import check_columns, encode, floored, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import Limits, Table, open_table
 from nelbo.inference import Inspector
@@ -204,7 +204,7 @@ def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
     for j, column in enumerate(schema.numbers):
         nearest = CLOSE * _width(numbers[:, j])
         for i in (i for i in whole if i < j and column.kind == "datetime"):
-            earlier, width = schema.numbers[i], _width(numbers[:, j] - cut(numbers[:, i], column.step))
+            earlier, width = schema.numbers[i], _width(numbers[:, j] - floored(numbers[:, i], column.step))
             if earlier.zone == column.zone and earlier.name not in found and width < nearest:
                 found[column.name], nearest = earlier.name, width
     columns = tuple(column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns)
