@@ -50,8 +50,8 @@ class Config(BaseModel):
 
     @classmethod
     def quick(cls, contaminated: float = 0.0) -> Self:
-        """A draft in less than half of the time."""
-        return cls(epochs=4, min_steps=150, max_steps=600, widest=64, contaminated=contaminated)
+        """A draft in less than half of the time: fewer steps, but longer ones."""
+        return cls(epochs=4, min_steps=150, max_steps=600, learning_rate=6e-3, widest=64, contaminated=contaminated)
 
     @classmethod
     def read(cls, path: Path) -> Self:
