@@ -11,10 +11,10 @@ import onnx
 import torch
 from onnx import TensorProto
 
-from training import parts
 from training.fit import VAE
 from training.model import LOG_TWO_PI
 from training.nodes import Nodes
+from training.parts import codes, exemplars, networks, priors
 from training.prior import Mixture
 
 NEAR_ONE = np.float32(1 - 2**-18)
@@ -28,9 +28,9 @@ def batch_for(vae: VAE) -> int:
 
     Those are all columns' logits and hidden units or, where a Scan has those of one column at a time, the encoder's embeddings.
     """
-    d, codes = len(vae.likelihoods.columns), sum(vae.likelihoods.sizes)
-    of_decoder = len(vae.eps) * (codes + 4 * d * vae.decoder.hidden.shape[-1])
-    bytes_per_row = 4 * (of_decoder if d <= parts.UNROLLED else d * vae.encoder.embedding.weight.shape[1])
+    d, logits = len(vae.likelihoods.columns), sum(vae.likelihoods.sizes)
+    of_decoder = len(vae.eps) * (logits + 4 * d * vae.decoder.hidden.shape[-1])
+    bytes_per_row = 4 * (of_decoder if d <= networks.UNROLLED else d * vae.encoder.embedding.weight.shape[1])
     return int(2 ** np.clip(np.floor(np.log2(2**24 / bytes_per_row)), 4, 8))
 
 
@@ -63,9 +63,9 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
     if vae.share < 1:
         members.append((1 - vae.share, _vae_score(nodes, vae, batch)))
     if vae.exemplars is not None:
-        members.append((vae.share, parts.exemplars_score(nodes, vae, vae.exemplars, batch)))
+        members.append((vae.share, exemplars.score(nodes, vae, vae.exemplars, batch)))
     terms, kl = (nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)) for i in range(2))
-    nodes.name(parts.by_column(nodes, vae.likelihoods, terms), "terms")
+    nodes.name(codes.by_column(nodes, vae.likelihoods, terms), "terms")
     nodes.name(kl, "kl")
     nodes.name(nodes("Add", nodes("ReduceSum", "terms", nodes.axes(1), keepdims=0), "kl"), "nelbo")
     d_t = len(vae.likelihoods.fitted)
@@ -76,19 +76,19 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
 def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
     """VAE.score: terms float64[B, d] and kl float64[B]."""
     points, d = len(vae.eps), len(vae.likelihoods.columns)
-    x, log_density = parts.encode(nodes, vae)
-    mu, log_var = parts.encoder(nodes, vae.encoder, x)
+    x, log_density = codes.encode(nodes, vae)
+    mu, log_var = networks.encoder(nodes, vae.encoder, x)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
     eps = nodes.constant(np.repeat(vae.eps.numpy(), batch, axis=0))
     many = nodes.constant([points, 1], "int64")
     z = nodes("Add", nodes("Tile", mu, many), nodes("Mul", nodes("Tile", sigma, many), eps))
-    log_p_x = nodes("Cast", parts.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
+    log_p_x = nodes("Cast", networks.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
     by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
     terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density))
     of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
-    log_q = nodes("Sub", of_noise, parts.half_sum(nodes, log_var))
+    log_q = nodes("Sub", of_noise, networks.half_sum(nodes, log_var))
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
-    log_p_z = nodes("Reshape", parts.mixture_log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
+    log_p_z = nodes("Reshape", priors.log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
     kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, nodes.axes(0), keepdims=0))
     return terms, nodes("Cast", kl, to=TensorProto.DOUBLE)
 
@@ -98,11 +98,11 @@ def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
     mu and log_var of q.
     """
     nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
-    x, _ = parts.encode(nodes, vae)
+    x, _ = codes.encode(nodes, vae)
     seen = nodes("Where", _of_fields(nodes, vae, "observed"), x, nodes.constant(vae.likelihoods.hidden.numpy()))
-    mu, log_var = parts.encoder(nodes, vae.encoder, seen)
+    mu, log_var = networks.encoder(nodes, vae.encoder, seen)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
-    noise = nodes("Where", "mode", nodes.constant(0, "float32"), parts.normals(nodes, "u", latent))
+    noise = nodes("Where", "mode", nodes.constant(0, "float32"), priors.normals(nodes, "u", latent))
     nodes.name(nodes("Add", mu, nodes("Mul", sigma, noise)), "z")
     nodes.name(x, "x")
     nodes.name(mu, "mu")
@@ -120,8 +120,8 @@ def _spread(vae: VAE, batch: int) -> onnx.ModelProto:
     """mu, log_var of q(z|x), u float64[B, draws z], spread float64[1] → z from Mixture.between: as _prior draws from p(z)."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
-    mean, sigma = parts.between(nodes, vae.prior, batch)
-    nodes.name(nodes("Add", mean, nodes("Mul", sigma, parts.normals(nodes, "u", latent))), "z")
+    mean, sigma = priors.between(nodes, vae.prior, batch)
+    nodes.name(nodes("Add", mean, nodes("Mul", sigma, priors.normals(nodes, "u", latent))), "z")
     of_latent = ("float32", [batch, latent])
     inputs = {"mu": of_latent, "log_var": of_latent, "u": ("float64", [batch, draws_for(vae)["z"]])}
     return nodes.model(inputs | {"spread": ("float64", [1])}, {"z": of_latent})
@@ -132,10 +132,10 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
     upto = np.cumsum(vae.prior.weight.double().numpy())
-    component = parts.picked(nodes, nodes.slice("u", 0, 1), nodes.constant(upto[None, :-1]))
+    component = priors.picked(nodes, nodes.slice("u", 0, 1), nodes.constant(upto[None, :-1]))
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
     sigma = nodes("Gather", nodes.constant(vae.prior.variance.sqrt().numpy()), component, axis=0)
-    nodes.name(nodes("Add", mean, nodes("Mul", sigma, parts.normals(nodes, "u", latent))), "z")
+    nodes.name(nodes("Add", mean, nodes("Mul", sigma, priors.normals(nodes, "u", latent))), "z")
     return nodes.model({"u": ("float64", [batch, draws_for(vae)["z"]])}, {"z": ("float32", [batch, latent])})
 
 
@@ -154,32 +154,32 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         bias = of["out_bias"]
         for never, switch in switches.items():
             bias = step("Add", bias, step("Mul", of[never], switch))
-        p = step("Softmax", step("Mul", parts.logits(step, h, {**of, "out_bias": bias}), sharpness), axis=-1)
+        p = step("Softmax", step("Mul", networks.logits(step, h, {**of, "out_bias": bias}), sharpness), axis=-1)
         upto = step.slice(step("CumSum", p, step.constant(1, "int64")), 0, -1)
         below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
         drawn = step("Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64)
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
-    weights, switches = parts.decoder_weights(vae, likelihoods.drawn.numpy()), dict[str, str]()
+    weights, switches = networks.decoder_weights(vae, likelihoods.drawn.numpy()), dict[str, str]()
     if likelihoods.has_rarer:  # many rarer categories together are never the most probable value
-        weights["no_other"] = parts.masked(vae, likelihoods.other)
+        weights["no_other"] = networks.masked(vae, likelihoods.other)
         switches["no_other"] = nodes("Cast", "mode", to=TensorProto.FLOAT)
     if likelihoods.draws_missing.any():
-        weights["no_missing"] = parts.masked(vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1))
+        weights["no_missing"] = networks.masked(vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1))
         switches["no_missing"] = nodes("Cast", "fill", to=TensorProto.FLOAT)
-    h, weights = parts.missing_together(nodes, vae, parts.decoder_start(nodes, vae, "z"), weights, batch)
-    made = parts.over_columns(nodes, draw, h, weights, cells, "int64", batch)
-    numbers, codes = (
+    h, weights = networks.missing_together(nodes, vae, networks.decoder_start(nodes, vae, "z"), weights, batch)
+    made = networks.over_columns(nodes, draw, h, weights, cells, "int64", batch)
+    numbers, categories = (
         nodes("Gather", made, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
         for at in (likelihoods.number_at, likelihoods.category_at)
     )
     if likelihoods.has_rarer:
         first = d + len(likelihoods.number_at)
-        codes = parts.with_rarer(nodes, codes, vae, nodes.slice("u", first, first + len(likelihoods.category_at)))
+        categories = codes.with_rarer(nodes, categories, vae, nodes.slice("u", first, first + len(likelihoods.category_at)))
     none = nodes("Cast", numbers, to=TensorProto.DOUBLE)
-    nodes.name(parts.values_of_codes(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
-    nodes.name(codes, "codes")
+    nodes.name(codes.values(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
+    nodes.name(categories, "codes")
     inputs = {
         "z": ("float32", [batch, vae.eps.shape[1]]),
         "x": ("int64", [batch, d]),

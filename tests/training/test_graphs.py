@@ -19,7 +19,8 @@ from training.config import Config
 from training.data import Rows, Training, split_rows
 from training.export import check, export, export_model
 from training.fit import VAE, fit_rows, score
-from training.parts import MANY, STRIPES, UNROLLED
+from training.parts.exemplars import MANY, STRIPES
+from training.parts.networks import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
 
