@@ -205,7 +205,7 @@ def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
         nearest = CLOSE * _width(numbers[:, j])
         for i in (i for i in whole if i < j and column.kind == "datetime"):
             earlier, width = schema.numbers[i], _width(numbers[:, j] - floored(numbers[:, i], column.step))
-            if earlier.zone == column.zone and earlier.name not in found and width < nearest:
+            if earlier.name not in found and width < nearest:
                 found[column.name], nearest = earlier.name, width
     columns = tuple(column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns)
     return schema.model_copy(update={"columns": columns})

@@ -73,18 +73,20 @@ def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_th
 
 
 def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(tmp_path: Path) -> None:
-    """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day; `asked` has gaps, `born` is far."""
+    """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day, `sent` is in UTC; `asked` has gaps."""
     rng, rows = np.random.default_rng(0), 300
     ordered = np.datetime64("2020-01-01T00:00:00") + rng.integers(0, 10**8, rows).astype("timedelta64[s]")
     later = {name: ordered + rng.integers(0, most, rows).astype("timedelta64[s]") for name, most in LATER.items()}
     asked = np.where(rng.random(rows) < 0.1, np.datetime64("NaT"), ordered)
     table = {"asked": asked, "born": ordered - np.timedelta64(10**9, "s") * rng.random(rows), "ordered": ordered, **later}
     table["due"] = later["paid"].astype("datetime64[D]")
-    pq.write_table(pa.table({name: pa.array(column) for name, column in table.items()}), tmp_path / "orders.parquet")
+    arrays = {name: pa.array(column) for name, column in table.items()}
+    arrays["sent"] = pa.array(later["packed"].astype(np.int64), pa.timestamp("s", "UTC"))
+    pq.write_table(pa.table(arrays), tmp_path / "orders.parquet")
     training = read(Source(tmp_path / "orders.parquet"), Config(), seed=0)
     found = {column.name: column.since for column in training.schema.columns}
-    assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys((*later, "due"), "ordered")
-    days = training.rows.numbers[:, -1] / 86_400e6
+    assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys((*later, "due", "sent"), "ordered")
+    days = training.rows.numbers[:, -2] / 86_400e6
     assert set(days) == {0, 1, 2, 3, 4}
 
 
