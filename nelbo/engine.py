@@ -271,16 +271,13 @@ def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatc
 
 def _with_own_dates(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
     """A datetime whose reference is missing cannot be encoded, but is observed all the same: it gets its own value back."""
-    schema = engine.schema
-    counted = [column.name for column in schema.numbers if column.since]
-    if counted:
-        columns = tuple(column.model_copy(update={"since": None}) for column in schema.columns)
-        plain = schema.model_copy(update={"columns": columns})
-        given = encode(source, plain)
-        own = decode(given.numbers, given.codes, plain)
-        for name in counted:
-            found = pc.coalesce(own.column(name), made.column(name))
-            made = made.set_column(made.schema.get_field_index(name), name, found)
+    counted = tuple(column.model_copy(update={"since": None}) for column in engine.schema.numbers if column.since)
+    alone = Schema(columns=counted, missing=engine.schema.missing)
+    given = encode(source, alone)
+    own = decode(given.numbers, given.codes, alone)
+    for name in alone.names:
+        found = pc.coalesce(own.column(name), made.column(name))
+        made = made.set_column(made.schema.get_field_index(name), name, found)
     return made
 
 

@@ -73,8 +73,8 @@ def reached(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
     count: str = nodes("Mul", nodes("Cast", x, to=TensorProto.INT64), zero)
     for half in (2**level for level in reversed(range(levels))):
         edge = nodes("Gather", flat, nodes("Add", count, nodes.constant(own + half - 1)))
-        reached = nodes("LessOrEqual", edge, x)
-        count = nodes("Add", count, nodes("Where", reached, nodes.constant(half, "int64"), zero))
+        not_above = nodes("LessOrEqual", edge, x)
+        count = nodes("Add", count, nodes("Where", not_above, nodes.constant(half, "int64"), zero))
     return count
 
 
@@ -111,12 +111,12 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
-    cut = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
+    rounded = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
     if (tables.grid > 1).any():
-        above = nodes("Sub", cut, nodes.constant(tables.first.numpy()))
-        on_grid = nodes("Sub", cut, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
-        cut = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, cut)
-    whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), cut, value)
+        above = nodes("Sub", rounded, nodes.constant(tables.first.numpy()))
+        on_grid = nodes("Sub", rounded, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
+        rounded = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, rounded)
+    whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), rounded, value)
     scaled = nodes("Mul", whole, nodes.constant(tables.unit.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     if any(tables.follows):
