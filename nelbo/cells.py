@@ -4,7 +4,8 @@ All functions work on whole columns. Text is read without the white space around
 same from CSV, JSON Lines, Parquet and Arrow. A type that is not of the wanted kind is read through its text.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -13,6 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
+
+from nelbo.spelling import dates
+from nelbo.spelling import numbers as written_numbers
+from nelbo.spelling.columns import Spelling
+from nelbo.spelling.numbers import NumberFormat
 
 pc: Any = pyarrow.compute  # its type stubs know fewer argument types than it takes
 Array: TypeAlias = "pa.Array[Any]"
@@ -25,7 +31,7 @@ _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$|^(?i:[+-]?(?:inf|infinit
 _ZEROS_BEHIND = r"\.0+$|(\.\d*?[1-9])0+$"
 _ISO_8601 = (
     r"^(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?:[Tt ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)"
-    r"(?:[.,](?P<fraction>\d+))?)?)?(?P<zone> ?(?:[Zz]|[+-]\d\d(?::?\d\d)?))?)?$"
+    rf"(?:[.,](?P<fraction>\d+))?)?)?(?P<zone> ?(?:{dates.ZONES}))?)?$"
 )
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """First and last microsecond of the years 1 to 9999, since the epoch."""
@@ -68,28 +74,71 @@ def spelled(array: Array) -> Array:
     return array.cast(pa.string())
 
 
-def numbers(array: Array, missing: Sequence[str]) -> Cells:
-    """Finite numbers. Faults: not-a-number, not-finite."""
+def written(array: Array, field: "pa.Field[Any]") -> Array:
+    """The cells as text in the form that a field asks for (spelling.columns), without one as Nelbo writes them."""
+    array, spelling = plain(array), Spelling.of(field)
+    if spelling.format and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
+        return dates.write(array, spelling.format)
+    if spelling.words and pa.types.is_boolean(array.type):
+        false, true = spelling.words
+        return _where(array.is_valid(), pc.if_else(array, true, false))
+    text = spelled(array)
+    return written_numbers.write(text, spelling.number) if spelling.number and not pa.types.is_string(array.type) else text
+
+
+def numbers(
+    array: Array, missing: Sequence[str], format: NumberFormat | None = None, plain_first: bool = False, flags: bool = False
+) -> Cells:
+    """Finite numbers. Faults: not-a-number, not-finite.
+
+    format: how text is written; without one as programs write it. plain_first: see spelling.numbers.read. flags: true is 1 and
+    false is 0.
+    """
     array = plain(array)
+    if flags:
+        array = _flags_as_numbers(array)
     if pa.types.is_integer(array.type) or pa.types.is_float64(array.type):
         values = _float64(array.cast(pa.float64(), safe=False))
+        values[np.isin(values, _as_numbers(missing))] = np.nan
         return Cells(values, _only({"not-finite": np.isinf(values)}))
     # Decimals and narrow floats go through their text too: that is how the same value stands in a CSV file.
     text = spelled(array)
+    format = format if pa.types.is_string(array.type) else None
     known = _known(text, missing)
+    if format is not None and not format.is_plain:
+        known = written_numbers.read(known, format, plain_first)
     try:
         values, strange = _float64(known.cast(pa.float64())), _none(array)
     except pa.ArrowInvalid:
-        known = texts(text, missing)
+        known = texts(known, missing)
+        if format is not None and format.is_plain:
+            known = written_numbers.read(known, format)
         proper = pc.match_substring_regex(known, _NUMBER)
         values = _float64(_where(proper, known).cast(pa.float64()))
         strange = _mask(pc.invert(proper))
+    values[np.isin(values, _as_numbers(missing))] = np.nan
     return Cells(values, _only({"not-a-number": strange, "not-finite": np.isinf(values)}))
 
 
-def integers(array: Array, missing: Sequence[str]) -> Cells:
-    """Whole numbers below 2^53 in size. Faults: those of numbers, not-an-integer, out-of-range."""
-    cells = numbers(array, missing)
+def _flags_as_numbers(array: Array) -> Array:
+    """Arrow booleans, and text that says true or false, as 1 and 0."""
+    if pa.types.is_boolean(array.type):
+        return array.cast(pa.int64())
+    if not pa.types.is_string(array.type):
+        return array
+    lower = pc.utf8_lower(pc.utf8_trim_whitespace(array))
+    made: Array = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", array))
+    return made
+
+
+def _as_numbers(missing: Sequence[str]) -> list[float]:
+    """The numbers among the texts that mean missing, such as -9999."""
+    return [float(text) for text in missing if re.fullmatch(r"[+-]?\d+(?:\.\d*)?", text)]
+
+
+def integers(array: Array, missing: Sequence[str], format: NumberFormat | None = None, plain_first: bool = False) -> Cells:
+    """Whole numbers below 2^53 in size; true and false are 1 and 0. Faults: those of numbers, not-an-integer, out-of-range."""
+    cells = numbers(array, missing, format, plain_first, flags=True)
     size = np.abs(cells.values)
     broken = (size < EXACT) & (cells.values != np.rint(cells.values))
     large = (size >= EXACT) & np.isfinite(size)
@@ -149,12 +198,22 @@ def datetimes(array: Array, missing: Sequence[str], zone: str | None, format: st
 
 
 def times(array: Array, missing: Sequence[str], format: str | None = None) -> Times:
-    """Dates of an Arrow type, ISO 8601 text, or text in a strptime format."""
+    """Dates of an Arrow type, ISO 8601 text, or text in a format of spelling.dates."""
     array = plain(array)
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         return _typed_times(array)
     text = texts(array, missing)
-    return _iso_times(text) if format is None else _formatted_times(text, format)
+    if format is None or dates.is_iso(format):
+        return _iso_times(text)
+    pattern = dates.pattern(format)
+    first = _formatted_times(text, format) if pattern is None else _matched_times(text, _mask(text.is_valid()), pattern)
+    if first.dated.all() or not (first.present & ~first.dated).any():
+        return first
+    second = _iso_times(_where(pa.array(~first.dated), text))
+    micros, zoned = (
+        np.where(first.dated, one, two) for one, two in ((first.micros, second.micros), (first.zoned, second.zoned))
+    )
+    return Times(micros, first.present, first.dated | second.dated, zoned)
 
 
 def _typed_times(array: Array) -> Times:
@@ -179,27 +238,50 @@ def _iso_times(text: Array) -> Times:
             return Times(np.asarray(micros.fill_null(0)), present, present, np.full(len(text), tz is not None))
         except pa.ArrowInvalid:
             continue
-    return _mixed_iso_times(text, present)
+    return _matched_times(text, present, _ISO_8601)
 
 
-def _mixed_iso_times(text: Array, present: NDArray[np.bool_]) -> Times:
-    """The cells one by one, where Arrow refuses at least one of them."""
-    parts = pc.extract_regex(text, _ISO_8601)
+def _matched_times(text: Array, present: NDArray[np.bool_], pattern: str) -> Times:
+    """The cells one by one, by a regular expression with a group for each part of a date."""
+    parts = pc.extract_regex(text, pattern)
     dated = _mask(parts.is_valid())
     if not dated.any():
         return Times(np.zeros(len(text), np.int64), present, dated, dated)
-    clock = {name: _whole(parts.field(name)) for name in ("year", "month", "day", "hour", "minute", "second")}
-    months = (clock["year"] - 1970) * 12 + clock["month"] - 1
+    named = {parts.type.field(at).name: parts.field(at) for at in range(parts.type.num_fields)}
+    none = np.zeros(len(text), np.int64)
+    clock = {name: _whole(named[name]) if name in named else none for name in ("day", "hour", "minute", "second")}
+    months = (_year(named) - 1970) * 12 + _month(named) - 1
     days = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) + clock["day"] - 1
     same_month = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) == months
-    valid = same_month & (clock["month"] >= 1) & (clock["month"] <= 12) & (clock["day"] >= 1)
+    valid = same_month & (_month(named) >= 1) & (_month(named) <= 12) & (clock["day"] >= 1)
     valid &= (clock["hour"] < 24) & (clock["minute"] < 60) & (clock["second"] < 60)
-    seconds = ((days * 24 + clock["hour"]) * 60 + clock["minute"]) * 60 + clock["second"]
-    micros = seconds * 1_000_000 + _whole(pc.utf8_slice_codeunits(_padded(parts.field("fraction")), 0, 6))
-    zone = pc.utf8_trim_whitespace(parts.field("zone"))
+    hour = clock["hour"]
+    if "half" in named:
+        valid &= (hour >= 1) & (hour <= 12)
+        hour = hour % 12 + 12 * _mask(pc.equal(pc.utf8_lower(named["half"]), "p"))
+    seconds = ((days * 24 + hour) * 60 + clock["minute"]) * 60 + clock["second"]
+    fraction = _whole(pc.utf8_slice_codeunits(_padded(named["fraction"]), 0, 6)) if "fraction" in named else none
+    zone = pc.utf8_trim_whitespace(named["zone"]) if "zone" in named else pa.array([""] * len(text))
     zoned = dated & valid & _mask(pc.greater(pc.utf8_length(zone), 0))
     dated = dated & valid
-    return Times(np.where(dated, micros - _offset(zone), 0), present, dated, zoned)
+    return Times(np.where(dated, seconds * 1_000_000 + fraction - _offset(zone), 0), present, dated, zoned)
+
+
+def _year(named: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Two digits are of the years 1969 to 2068, as POSIX has it."""
+    if "year" in named:
+        return _whole(named["year"])
+    short = _whole(named["short_year"])
+    return short + np.where(short < 69, 2000, 1900)
+
+
+def _month(named: Mapping[str, Array]) -> NDArray[np.int64]:
+    if "month" in named:
+        return _whole(named["month"])
+    names = list(dates.MONTHS)
+    at = pc.index_in(pc.utf8_lower(named["month_name"]), value_set=pa.array(names)).fill_null(-1)
+    found: NDArray[np.int64] = np.array([*dates.MONTHS.values(), 0], np.int64)[np.asarray(at)]
+    return found
 
 
 def _padded(fraction: Array) -> Array:

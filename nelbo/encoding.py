@@ -5,6 +5,7 @@ All other maths (scaling, bins, densities) is inside the graphs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from nelbo import cells
 from nelbo.cells import Cells
 from nelbo.errors import InvalidInput
 from nelbo.schema import Column, Schema
+from nelbo.spelling.columns import Spelling
+from nelbo.spelling.types import as_type, type_of
 
 SHOWN = 40
 """Characters of a value that a message repeats."""
@@ -54,19 +57,22 @@ class Encoded:
 
 
 def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
-    """Encode a batch that passed check_columns and whose first row has the number first_row."""
+    """Encode a batch that passed check_columns and whose first row has the number first_row.
+
+    Text is read as its file writes it where a field of the batch says so (spelling.columns), else as the schema's table did.
+    """
     numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
     codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
     faults: dict[str, Cells] = {}
     for at, column in enumerate(schema.numbers):
-        faults[column.name] = found = _numbers(batch.column(column.name), column, schema.missing)
+        faults[column.name] = found = _numbers(batch, column, schema)
         numbers[:, at] = found.values
     for at, column in enumerate(schema.categoricals):
         if column.kind == "boolean":
-            faults[column.name] = found = cells.booleans(batch.column(column.name), schema.missing)
+            faults[column.name] = found = cells.booleans(batch.column(column.name), missing_in(column, schema))
             codes[:, at] = np.where(np.isnan(found.values), 3, found.values)
         else:
-            codes[:, at] = cells.codes(batch.column(column.name), schema.missing, column.categories)
+            codes[:, at] = cells.codes(batch.column(column.name), missing_in(column, schema), column.categories)
     errors = _errors(batch, schema, faults, first_row)
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
     if errors:
@@ -101,7 +107,7 @@ def floored(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
 
 
 def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema) -> pa.RecordBatch:
-    """The modelled columns in schema order, typed: float64, int64, bool, string, timestamp(us). Other becomes null.
+    """The modelled columns in schema order, in the types of arrow_schema. Other becomes null.
 
     Codes after those that encode gives name a column's rarer categories.
     """
@@ -118,8 +124,32 @@ def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schem
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
-    """The Arrow types that decode gives."""
-    return pa.schema([(column.name, _arrow_type(column)) for column in schema.modelled])
+    """The Arrow types that decode gives, those of the table that was trained on; fields say how text files have them."""
+    return pa.schema([spelled_field(column) for column in schema.modelled])
+
+
+def spelled_field(column: Column) -> "pa.Field[Any]":
+    """The field of a made column."""
+    spelling = Spelling(number=column.number, format=column.format, words=column.words)
+    field = pa.field(column.name, _arrow_type(column))
+    return field if spelling == Spelling() else spelling.on(field)
+
+
+def written_as(column: Column, field: "pa.Field[Any]") -> Column:
+    """The column as a given table has it: in its type, or its text in its form."""
+    given = Spelling.of(field)
+    typed = None if pa.types.is_string(field.type) else str(field.type)
+    update = {
+        "type": given.type or typed,
+        "number": given.number_for(column.number),
+        "format": given.format_for(column.format),
+    }
+    return column.model_copy(update=update)
+
+
+def missing_in(column: Column, schema: Schema) -> tuple[str, ...]:
+    """The texts that mean in a column that a value is missing."""
+    return (*schema.missing, *column.missing)
 
 
 def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
@@ -137,12 +167,13 @@ def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
     return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"] if extra else []
 
 
-def _numbers(array: cells.Array, column: Column, missing: Sequence[str]) -> Cells:
+def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
+    array, missing = batch.column(column.name), missing_in(column, schema)
+    spelling = Spelling.of(batch.schema.field(column.name))
     if column.kind == "datetime":
-        return cells.datetimes(array, missing, column.zone, column.format)
-    if column.kind == "integer":
-        return cells.integers(array, missing)
-    return cells.numbers(array, missing)
+        return cells.datetimes(array, missing, column.zone, spelling.format_for(column.format))
+    read = cells.integers if column.kind == "integer" else cells.numbers
+    return read(array, missing, spelling.number_for(column.number), spelling.plain_first)
 
 
 def _errors(batch: pa.RecordBatch, schema: Schema, faults: dict[str, Cells], first_row: int) -> list[RowError]:
@@ -185,6 +216,9 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _arrow_type(column: Column) -> pa.DataType:
+    own = type_of(column)
+    if own is not None:
+        return own
     if column.kind == "datetime":
         return pa.timestamp("us", "UTC" if column.zone else None)
     types: dict[str, pa.DataType] = {"continuous": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
@@ -193,14 +227,21 @@ def _arrow_type(column: Column) -> pa.DataType:
 
 def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
     missing = np.isnan(values)
+    made: Any
     if column.kind == "continuous":
-        return pa.array(values, pa.float64(), mask=missing)
-    low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
-    whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
-    return pa.array(whole, pa.int64(), mask=missing).cast(_arrow_type(column))
+        made = pa.array(values, pa.float64(), mask=missing)
+    else:
+        low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
+        whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
+        made = pa.array(whole, pa.int64(), mask=missing)
+    if column.kind == "datetime":
+        made = made.cast(pa.timestamp("us", "UTC" if column.zone else None))
+    typed: cells.Array = as_type(made, _arrow_type(column))
+    return typed
 
 
 def _named(codes: NDArray[np.int64], column: Column) -> cells.Array:
     every = pa.array([*column.categories, None, None, *(name for name, _ in column.rarer)], pa.string())
     names = every.take(pa.array(codes, pa.int64()))
-    return cells.pc.equal(names, "true") if column.kind == "boolean" else names
+    typed: cells.Array = as_type(cells.pc.equal(names, "true") if column.kind == "boolean" else names, _arrow_type(column))
+    return typed

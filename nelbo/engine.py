@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, check_spread, read_artifact
-from nelbo.encoding import Encoded, RowError, absolute, decode, encode
+from nelbo.encoding import Encoded, RowError, absolute, decode, encode, spelled_field, written_as
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.schema import Column, Schema
 from nelbo.scores import p_values
+from nelbo.spelling.types import as_type
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -249,13 +250,19 @@ def _repeated(engine: Engine, given: Encoded, times: int, seed: int, stream: int
 
 
 def _with_identifiers(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
-    """All columns of the schema in its order: identifiers, where given, from the source rows, the others made."""
-    columns = {
-        column.name: (source if column.kind == "identifier" else made).column(column.name)
-        for column in engine.schema.columns
-        if column.kind != "identifier" or column.name in source.schema.names
-    }
-    return pa.RecordBatch.from_pydict(columns)
+    """All columns of the schema in its order: identifiers, where given, from the source rows, the others made, in the form that
+    the given table has them in.
+    """
+    columns, fields = [], []
+    for column in engine.schema.columns:
+        if column.kind != "identifier":
+            field = spelled_field(written_as(column, source.schema.field(column.name)))
+            columns.append(as_type(made.column(column.name), field.type))
+            fields.append(field)
+        elif column.name in source.schema.names:
+            columns.append(source.column(column.name))
+            fields.append(pa.field(column.name, source.schema.field(column.name).type))
+    return pa.record_batch(columns, schema=pa.schema(fields))
 
 
 def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
@@ -264,7 +271,7 @@ def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatc
         unknown = given.codes[:, i] == len(column.categories)
         if unknown.any():
             text = source.column(column.name).cast(pa.string())
-            found = pc.if_else(pa.array(unknown), text, made.column(column.name))
+            found = pc.if_else(pa.array(unknown), text, made.column(column.name).cast(pa.string()))
             made = made.set_column(made.schema.get_field_index(column.name), column.name, found)
     return made
 
@@ -376,9 +383,9 @@ def _observed(engine: Engine, given: Encoded) -> Booleans:
 def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:
     """Columns of row numbers before a table's own; where a table has a column of that name already, ours steps aside."""
     names = {name: name if name not in rest.schema.names else f"nelbo_{name}" for name in first}
-    return pa.RecordBatch.from_arrays(
+    return pa.record_batch(
         [*(pa.array(values, pa.int64()) for values in first.values()), *rest.columns],
-        names=[*names.values(), *rest.schema.names],
+        schema=pa.schema([*(pa.field(name, pa.int64()) for name in names.values()), *rest.schema]),
     )
 
 

@@ -1,8 +1,10 @@
 """The schema of a table that comes without one: each column's kind, from what its cells hold."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,10 @@ from numpy.typing import NDArray
 from nelbo import cells
 from nelbo.cells import pc
 from nelbo.errors import InvalidInput
-from nelbo.schema import MISSING, Column, Kind, Schema
+from nelbo.schema import MISSING, NUMBERS, Column, Kind, Schema
+from nelbo.spelling import numbers
+from nelbo.spelling.columns import MAYBE_MISSING, Spelling
+from nelbo.spelling.numbers import NumberFormat
 
 TOLERATED = 0.05
 """Share of the values that may break the kind of their column; each of them makes its row an error."""
@@ -19,10 +24,27 @@ ENOUGH_VALUES = 20
 """Values from which on it says something that all of them differ."""
 DISTINCT_BYTES = 64 * 2**20
 """Memory, over all columns, for the search of values that stand twice."""
+KEPT = 1_000
+"""Distinct values of a column that are kept to look at again: words for true and false, texts that are no numbers."""
+EXAMPLES = 3
 STEPS = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
 """Resolutions of a datetime in microseconds: day, hour, minute, second, millisecond, microsecond."""
+WRITTEN_BY_DEFAULT = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ")
 
 _NAMED_LIKE_A_KEY = re.compile(r"(?:^|[_\W])(?i:ids?|key|uuid|guid|index|row_?(?:id|number))$|[a-z](?:Id|ID|Key)$")
+_ROW_INDEX = re.compile(r"unnamed_1|Unnamed: ?0(?:\.\d+)?|__index_level_\d+__|level_0")
+"""Names of the row index that pandas writes beside a table's own columns."""
+_CATEGORIES = frozenset({"x", "X", "*", "#", "/", ".", "..", "unknown", "Unknown", "UNKNOWN"})
+"""Words that are ordinary categories in a column of text."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a column has its kind: the rule that decided, and some of its values."""
+
+    column: Column
+    rule: str
+    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,7 @@ class Inspected:
     schema: Schema
     rows: int
     notices: tuple[str, ...]
+    decisions: tuple[Decision, ...]
 
 
 def infer(batches: Iterable[pa.RecordBatch], overrides: Mapping[str, Kind] | None = None) -> Schema:
@@ -40,13 +63,16 @@ def infer(batches: Iterable[pa.RecordBatch], overrides: Mapping[str, Kind] | Non
     1. An override.
     2. No value at all: categorical.
     3. Only true, false, yes, no, t, f, y, n in any case, or an Arrow bool: boolean. 0 and 1 stay integers.
-    4. A number with a leading zero ("007") anywhere: text, see 7.
-    5. ISO 8601 dates, or an Arrow date or timestamp: datetime; in UTC if they have zones, else naive.
-    6. Numbers: continuous if one has a fraction. Whole numbers are identifiers where one is 2^53 or more, where at
+    4. A number with a leading zero ("007") anywhere: text, see 8.
+    5. Dates as the file writes them (ISO 8601 if it does not say), or an Arrow date or timestamp: datetime; in UTC if they
+       have zones, else naive.
+    6. Whole numbers under the name that pandas gives a row index: identifier.
+    7. Numbers: continuous if one has a fraction. Whole numbers are identifiers where one is 2^53 or more, where at
        least 20 all differ and leave no gap, or where all differ under a name like id; else integers.
-    7. Text: identifier if there are at least 20 values and all differ, else categorical.
+    8. Text: identifier if there are at least 20 values and all differ, else categorical.
 
-    Up to 5 % of the values may break rules 5 and 6; their rows become errors. Categories are left to training.
+    Up to 5 % of the values may break rules 5 to 7; their rows become errors. Words such as ? or None mean a missing value
+    under rules 3 to 7 and a category under 8. Categories are left to training.
     """
     inspector = Inspector(overrides)
     for batch in batches:
@@ -65,10 +91,10 @@ class Inspector:
 
     def update(self, batch: pa.RecordBatch) -> None:
         self._rows += batch.num_rows
-        for name, array in zip(batch.schema.names, batch.columns, strict=True):
-            if name not in self._columns:
-                self._columns[name] = _Seen(DISTINCT_BYTES // batch.num_columns)
-            self._columns[name].update(*_counted(array, self._missing))
+        for field, array in zip(batch.schema, batch.columns, strict=True):
+            if field.name not in self._columns:
+                self._columns[field.name] = _Seen(field.name, Spelling.of(field), DISTINCT_BYTES // batch.num_columns)
+            self._columns[field.name].update(*_counted(array, self._missing))
 
     def finish(self) -> Inspected:
         unknown = sorted(set(self._overrides) - set(self._columns))
@@ -77,18 +103,18 @@ class Inspector:
                 f"a kind is given for the column {unknown[0]!r}, which the table lacks; it has "
                 + ", ".join(map(repr, self._columns))
             )
-        kinds = {name: self._overrides.get(name) or seen.kind(name) for name, seen in self._columns.items()}
-        columns = tuple(_column(name, kind, self._columns[name]) for name, kind in kinds.items())
-        notices = (seen.notice(name, kinds[name], name in self._overrides) for name, seen in self._columns.items())
-        return Inspected(Schema(columns=columns, missing=self._missing), self._rows, tuple(filter(None, notices)))
-
-
-def _column(name: str, kind: Kind, seen: "_Seen") -> Column:
-    if kind == "boolean":
-        return Column(name=name, kind=kind, categories=("false", "true"))
-    if kind == "datetime":
-        return Column(name=name, kind=kind, zone="utc" if seen.zoned > seen.naive else None, step=seen.step or 1)
-    return Column(name=name, kind=kind)
+        decisions: list[Decision] = []
+        notices: list[str] = []
+        for name, seen in self._columns.items():
+            seen.look_again()
+            given = self._overrides.get(name)
+            kind, rule = (given, "given") if given else seen.kind()
+            column = seen.column(kind)
+            decisions.append(Decision(column, rule, seen.examples))
+            notices += seen.notices(column, overridden=given is not None)
+        columns = tuple(decision.column for decision in decisions)
+        notices = [*_spelling_notices(columns, {name: seen.spelling for name, seen in self._columns.items()}), *notices]
+        return Inspected(Schema(columns=columns, missing=self._missing), self._rows, tuple(notices), tuple(decisions))
 
 
 def _counted(array: cells.Array, missing: Sequence[str]) -> tuple[cells.Array, NDArray[np.int64]]:
@@ -104,61 +130,136 @@ def _counted(array: cells.Array, missing: Sequence[str]) -> tuple[cells.Array, N
 
 
 class _Seen:
-    """What the values of one column have been so far: counts of values that are a number, a date, …"""
+    """What the values of one column have been so far: counts of values that are a number, a date, …
 
-    def __init__(self, distinct_bytes: int) -> None:
+    `values` leaves out the texts that may mean a missing value, which are counted in `maybe_missing`.
+    """
+
+    def __init__(self, name: str, spelling: Spelling, distinct_bytes: int) -> None:
+        self.name, self.spelling = name, spelling
         self.values = self.booleans = self.numbers = self.finite = self.whole = self.naive = self.zoned = self.step = 0
         self.zeros = self.huge = self.repeats = False
         self.low, self.high = np.inf, -np.inf
+        self.examples: tuple[str, ...] = ()
         self.first_unfit, self.first_undated = "", ""
+        self.maybe_missing: Counter[str] = Counter()
+        self.words: Counter[str] = Counter()
+        self.odd: Counter[str] = Counter()
         self._distinct: cells.Array | None = None
         self._distinct_bytes = distinct_bytes
 
     def update(self, distinct: cells.Array, counts: NDArray[np.int64]) -> None:
+        if pa.types.is_string(distinct.type):
+            maybe = np.asarray(pc.is_in(distinct, value_set=pa.array(MAYBE_MISSING)), dtype=bool)
+            if maybe.any():
+                self.maybe_missing.update(_counter(distinct.filter(pa.array(maybe)), counts[maybe]))
+                distinct, counts = distinct.filter(pa.array(~maybe)), counts[~maybe]
         self.values += int(counts.sum())
+        self._keep_examples(distinct)
         self._look_for_repeats(distinct, counts)
         if pa.types.is_boolean(distinct.type):
             self.booleans += int(counts.sum())
         elif pa.types.is_timestamp(distinct.type) or pa.types.is_date(distinct.type):
             self._see_times(distinct, counts)
+        elif pa.types.is_string(distinct.type):
+            self._see_text(distinct, counts)
         else:
             self._see_numbers(distinct, counts)
-        if pa.types.is_string(distinct.type):
-            self._see_text(distinct, counts)
 
-    def kind(self, name: str) -> Kind:
-        """By the rules of infer, from its second on."""
-        if self.booleans == self.values:
-            return "boolean" if self.values else "categorical"
-        if not self.zeros and self._mostly(max(self.naive, self.zoned)):
-            return "datetime"
-        if not self.zeros and self._mostly(self.numbers):
-            return self._kind_of_number(name)
-        return "categorical" if self.repeats or self.values < ENOUGH_VALUES else "identifier"
+    def look_again(self) -> None:
+        """At texts that were no numbers as the sample has them written: a decimal sign may appear late in a file."""
+        if not self.odd or self.spelling.certain or not self.numbers or self.numbers == self.values:
+            return
+        late = numbers.find([*self.examples, *self.odd])
+        if late is not None and late.format != self.spelling.number:
+            odd, self.odd = self.odd, Counter()
+            self.spelling = self.spelling.model_copy(
+                update={"number": late.format, "certain": True, "example": next(iter(odd))}
+            )
+            self.first_unfit = ""
+            self._see_numbers(pa.array(odd, pa.string()), np.array(list(odd.values())))
 
-    def notice(self, name: str, kind: Kind, overridden: bool) -> str | None:
-        """What a user should know about the choice; None if nothing."""
+    def kind(self) -> tuple[Kind, str]:
+        """By the rules of infer, from its second on; and the rule in words."""
         if not self.values:
-            return f"column {name!r} has no values"
-        if kind == "identifier" and not overridden:
-            return f"column {name!r} looks like an identifier: carried through, not modelled, unless you give its kind"
-        dates = max(self.naive, self.zoned)
-        if kind == "datetime" and dates < self.values:
-            return _warned(name, self.values - dates, self.values, "dates of one sort", self.first_undated)
-        if kind in ("integer", "continuous") and self.finite < self.values:
-            return _warned(name, self.values - self.finite, self.values, "finite numbers", self.first_unfit)
-        return None
+            return "categorical", "no value"
+        if self.booleans == self.values:
+            return "boolean", "only true and false, yes and no"
+        if not self.zeros and self._mostly(max(self.naive, self.zoned)):
+            return "datetime", f"dates written {self.spelling.format}" if self.spelling.format else "dates"
+        if not self.zeros and self._mostly(self.numbers):
+            return self._kind_of_number()
+        if self._texts_repeat or self.values < ENOUGH_VALUES:
+            return "categorical", "numbers with leading zeros" if self.zeros else "text that repeats"
+        return "identifier", "text, all different"
+
+    def column(self, kind: Kind) -> Column:
+        """What is kept of a column of this kind beside its name."""
+        own: dict[str, object] = {}
+        if kind not in ("categorical", "identifier") and self.maybe_missing:
+            own["missing"] = tuple(sorted(self.maybe_missing))
+        if kind == "boolean":
+            own |= {"categories": ("false", "true"), "words": self._words()}
+        elif kind == "datetime":
+            shown = None if self.spelling.format in WRITTEN_BY_DEFAULT else self.spelling.format
+            own |= {"zone": "utc" if self.zoned > self.naive else None, "step": self.step or 1, "format": shown}
+        elif kind in NUMBERS:
+            own["number"] = None if self.spelling.number == NumberFormat() else self.spelling.number
+        return Column(name=self.name, kind=kind, type=self.spelling.type, **own)
+
+    def notices(self, column: Column, overridden: bool) -> Iterator[str]:
+        """What a user should know about the choice."""
+        name, dates = repr(self.name), max(self.naive, self.zoned)
+        if not self.values and not self.maybe_missing:
+            yield f"column {name} has no values"
+        elif column.kind == "identifier" and not overridden:
+            yield f"column {name} looks like an identifier: carried through, not modelled, unless you give its kind"
+        elif column.kind == "datetime" and dates < self.values:
+            yield _warned(self.name, self.values - dates, self.values, "dates of one sort", self.first_undated)
+        elif column.kind in ("integer", "continuous") and self.finite < self.values:
+            yield _warned(self.name, self.values - self.finite, self.values, "finite numbers", self.first_unfit)
+        if self.maybe_missing:
+            words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
+            cells_ = f"the cells with {words} ({self.maybe_missing.total():,})"
+            if column.missing:
+                yield f"column {name}: {cells_} are taken as missing; `missing` of the column in a schema file changes that"
+            elif column.kind == "categorical" and self.values and not _CATEGORIES.issuperset(self.maybe_missing):
+                yield f"column {name}: {cells_} are a category; if that means missing, add it to `missing` in a schema file"
+
+    @property
+    def _texts_repeat(self) -> bool:
+        return self.repeats or any(count > 1 for count in self.maybe_missing.values())
 
     def _mostly(self, count: int) -> bool:
         return count >= (1 - TOLERATED) * self.values
 
-    def _kind_of_number(self, name: str) -> Kind:
+    def _kind_of_number(self) -> tuple[Kind, str]:
         if self.whole < self.finite or not self.finite:
-            return "continuous"
+            return "continuous", "numbers with fractions"
+        if _ROW_INDEX.fullmatch(self.name):
+            return "identifier", "the row index of a data frame"
         gapless = self.values >= ENOUGH_VALUES and self.high - self.low == self.values - 1
-        if self.huge or (not self.repeats and (gapless or _NAMED_LIKE_A_KEY.search(name))):
-            return "identifier"
-        return "integer"
+        if self.huge:
+            return "identifier", "whole numbers of 2^53 or more"
+        if not self.repeats and gapless:
+            return "identifier", "whole numbers that follow one another"
+        if not self.repeats and _NAMED_LIKE_A_KEY.search(self.name):
+            return "identifier", "whole numbers, all different, named like a key"
+        return "integer", "whole numbers"
+
+    def _words(self) -> tuple[str, str] | None:
+        """How the text has false and true, None where a column of text has not shown both."""
+        by_value = [
+            max((word for word in self.words if word.lower() in words), key=lambda word: self.words[word], default=None)
+            for words in (cells.FALSE, cells.TRUE)
+        ]
+        false, true = (word or _opposite(other) for word, other in zip(by_value, reversed(by_value), strict=True))
+        return None if false is None or true is None or (false, true) == ("false", "true") else (false, true)
+
+    def _keep_examples(self, distinct: cells.Array) -> None:
+        if len(self.examples) < EXAMPLES and len(distinct):
+            new = (str(text)[:40] for text in cells.spelled(distinct.slice(0, EXAMPLES)).to_pylist())
+            self.examples = tuple(dict.fromkeys([*self.examples, *new]))[:EXAMPLES]
 
     def _look_for_repeats(self, distinct: cells.Array, counts: NDArray[np.int64]) -> None:
         """Exact until the memory is used up; from then on new values are compared with those kept."""
@@ -174,7 +275,7 @@ class _Seen:
             self._distinct = distinct if known is None else pa.concat_arrays([known, distinct])
 
     def _see_numbers(self, array: cells.Array, counts: NDArray[np.int64]) -> None:
-        found = cells.numbers(array, ())
+        found = cells.numbers(array, (), self.spelling.number_for(None), self.spelling.plain_first)
         strange = found.faults.get("not-a-number", np.zeros(len(array), bool))
         finite = np.isfinite(found.values)
         whole = finite & (found.values == np.rint(found.values))
@@ -189,16 +290,21 @@ class _Seen:
         self.low = min(self.low, found.values.min(initial=np.inf, where=whole))
         self.high = max(self.high, found.values.max(initial=-np.inf, where=whole))
         self.first_unfit = self.first_unfit or _first(array, ~finite)
+        if strange.any() and len(self.odd) < KEPT:
+            self.odd.update(_counter(array.filter(pa.array(strange)), counts[strange]))
 
     def _see_text(self, text: cells.Array, counts: NDArray[np.int64]) -> None:
         words = np.asarray(pc.is_in(pc.utf8_lower(text), pa.array((*cells.TRUE, *cells.FALSE))))
         self.booleans += int(counts[words].sum())
-        self.zeros |= bool(cells.have_leading_zeros(text).any())
-        if self.numbers < self.values:
+        if words.any():
+            self.words.update(_counter(text.filter(pa.array(words)), counts[words]))
+        self.zeros |= not self.spelling.format and bool(cells.have_leading_zeros(text).any())
+        self._see_numbers(text, counts)
+        if self.numbers < self.values or self.spelling.format:
             self._see_times(text, counts)
 
     def _see_times(self, array: cells.Array, counts: NDArray[np.int64]) -> None:
-        found = cells.times(array, ())
+        found = cells.times(array, (), self.spelling.format)
         self.naive += int(counts[found.dated & ~found.zoned].sum())
         self.zoned += int(counts[found.dated & found.zoned].sum())
         micros = found.micros[found.dated]
@@ -206,6 +312,56 @@ class _Seen:
         if len(micros):
             self.step = next(step for step in STEPS[coarser:] if not (micros % step).any())
         self.first_undated = self.first_undated or _first(array, found.present & ~found.dated)
+
+
+def _spelling_notices(columns: Sequence[Column], spellings: Mapping[str, Spelling]) -> Iterator[str]:
+    """How numbers and dates were read, where programs do not write them so; columns that are written alike share a notice."""
+    alike: dict[tuple[object, ...], list[Column]] = {}
+    for column in columns:
+        spelling = spellings[column.name]
+        if column.kind == "datetime" and spelling.format and not spelling.format.startswith("%Y-%m-%d"):
+            alike.setdefault((spelling.format, spelling.other), []).append(column)
+        elif column.kind in ("continuous", "integer") and spelling.number and (spelling.other or not spelling.number.is_plain):
+            alike.setdefault((spelling.number.decimal, spelling.other is None), []).append(column)
+    for of_them in alike.values():
+        names = [repr(column.name) for column in of_them]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        spelling = spellings[of_them[0].name]
+        told = _reading_of_numbers(spelling) if spelling.number else _reading_of_dates(spelling)
+        yield f"{'column' if len(names) == 1 else 'columns'} {shown}: {told}"
+
+
+def _reading_of_dates(spelling: Spelling) -> str:
+    told = f"{spelling.example!r} is read as the date {_day(spelling.example, spelling.format)} ({spelling.format})"
+    if isinstance(spelling.other, str):
+        told += f"; if it is {_day(spelling.example, spelling.other)}, give the format {spelling.other} in a schema file"
+    return told
+
+
+def _reading_of_numbers(spelling: Spelling) -> str:
+    number = spelling.number or NumberFormat()
+    value = cells.numbers(pa.array([spelling.example]), (), number).values[0]
+    sign, name = (",", "point") if number.decimal == "." else (".", "comma")
+    return (
+        f"numbers are read with a decimal {name}, {spelling.example!r} as {value:.15g}; give --decimal {sign} if that is wrong"
+    )
+
+
+def _day(text: str, format: str | None) -> str:
+    return str(np.datetime64(int(cells.times(pa.array([text]), (), format).micros[0]), "us").astype("datetime64[D]"))
+
+
+def _opposite(word: str | None) -> str | None:
+    """The other word of a pair, in the same case: "No" for "Yes"."""
+    if word is None:
+        return None
+    pairs = dict(zip((*cells.TRUE, *cells.FALSE), (*cells.FALSE, *cells.TRUE), strict=True))
+    other = pairs[word.lower()]
+    return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+
+def _counter(array: cells.Array, counts: NDArray[np.int64]) -> Counter[str]:
+    return Counter({str(text): count for text, count in zip(array.to_pylist()[:KEPT], counts.tolist(), strict=False)})
 
 
 def _first(array: cells.Array, mask: NDArray[np.bool_]) -> str:

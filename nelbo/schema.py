@@ -6,11 +6,12 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.spelling.columns import MISSING as MISSING
+from nelbo.spelling.numbers import NumberFormat
 
 Kind = Literal["continuous", "integer", "boolean", "categorical", "datetime", "identifier"]
 NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
 CATEGORICALS: tuple[Kind, ...] = ("boolean", "categorical")
-MISSING = ("", "NaN", "nan", "NA", "N/A", "null", "NULL")
 
 
 class Column(BaseModel):
@@ -29,7 +30,15 @@ class Column(BaseModel):
     step: int = 1
     """Datetime only: resolution in microseconds, of which all values are multiples."""
     format: str | None = None
-    """Datetime only: a strptime format, where the text is not ISO 8601."""
+    """Datetime only: how dates are written in text (strptime's directives); ISO 8601 is read too, and written by default."""
+    number: NumberFormat | None = None
+    """Numbers only: how they are written in text; None for 1234.5."""
+    words: tuple[str, str] | None = None
+    """Boolean only: the words for false and true in text."""
+    missing: tuple[str, ...] = ()
+    """Further texts that mean in this column that a value is missing, such as -9999 or ?."""
+    type: str | None = None
+    """The Arrow type of the column, where it was typed: made columns have it too."""
     since: str | None = None
     """Datetime only: the datetime column that it stays close to in the training rows; modelled is the time from there."""
 

@@ -1,7 +1,7 @@
 """The training table: read for its schema, then for its rows, which a seed splits into rows to fit, to stop, to calibrate."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nelbo.cells import texts
-from nelbo.encoding import check_columns, encode, floored, relative
+from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import Limits, Table, open_table
 from nelbo.inference import Inspector
@@ -173,12 +173,12 @@ Counts = list[tuple[str, int]]
 
 def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
     """Of the columns that come without known categories."""
-    wanted = [column.name for column in schema.categoricals if not column.categories]
-    return {name: _counts(fit.column(name), schema) for name in wanted}
+    wanted = [column for column in schema.categoricals if not column.categories]
+    return {column.name: _counts(fit.column(column.name), missing_in(column, schema)) for column in wanted}
 
 
-def _counts(column: "pa.ChunkedArray[Any]", schema: Schema) -> Counts:
-    found = pc.value_counts(texts(column.combine_chunks(), schema.missing).drop_null())
+def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
+    found = pc.value_counts(texts(column.combine_chunks(), missing).drop_null())
     counts = [(name.as_py(), rows.as_py()) for name, rows in zip(found.field("values"), found.field("counts"), strict=True)]
     return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 

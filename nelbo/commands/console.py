@@ -63,8 +63,8 @@ class Console:
         elif words is not None:
             print(words)
 
-    def table(self, head: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-        """A table on standard output; numbers to the right."""
+    def table(self, head: Sequence[str], rows: Iterable[Iterable[object]], beside: bool = False) -> None:
+        """A table on standard output, or beside it on standard error; numbers to the right."""
         shown = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[_cell(cell) for cell in row] for row in rows]
         for at, name in enumerate(head):
@@ -73,8 +73,10 @@ class Console:
             shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
             shown.add_row(*row)
-        out = Rich(highlight=False, markup=False)
-        out.print(shown) if out.is_terminal else Rich(highlight=False, markup=False, width=_width(head, cells)).print(shown)
+        out = Rich(highlight=False, markup=False, stderr=beside)
+        if not out.is_terminal:
+            out = Rich(highlight=False, markup=False, stderr=beside, width=_width(head, cells))
+        out.print(shown)
 
     @contextmanager
     def progress(self, doing: str, unit: str = "rows") -> Iterator[Tell]:

@@ -1,5 +1,6 @@
 """explain: why rows are unlikely: the columns that cost the most, and what they should be by all other cells of the row."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval
 GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
 """What a term of each member of the score is given."""
 SHOWN_CHARACTERS = 30
+_PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def explain(
@@ -94,7 +96,7 @@ def show(console: Console, engine: "Engine", found: pa.Table) -> None:
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
     """Continuous numbers with as many digits as people want."""
     numbers = {name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None}
-    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items()}
+    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items() if _PLAIN.fullmatch(text)}
 
 
 def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:

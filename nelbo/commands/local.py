@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from nelbo import scores
-from nelbo.cells import texts
+from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
+from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Table
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.settings import Settings
+from nelbo.spelling.types import as_type
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine, Scored
@@ -111,14 +113,15 @@ def explained(engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]],
     """The costliest columns of each row, with the value, what it should be (engine.expected) and the term. Cells are texts."""
     from nelbo import engine as engines
 
-    missing = engine.schema.missing
+    known = {column.name: column for column in engine.schema.columns}
     rows: list[dict[str, Any]] = []
     for row, cells in found:
         for column, term in row.highest(columns):
             made = engines.expected(engine, cells, column, row.row, seed).batch
-            told = {name: texts(made[name], ())[0].as_py() for name in ("expected", "low", "high")}
+            field = spelled_field(written_as(known[column], cells.schema.field(column)))
+            told = {name: written(as_type(made[name], field.type), field)[0].as_py() for name in ("expected", "low", "high")}
             shares = {name: made[name][0].as_py() for name in ("share", "missing")}
-            value = texts(cells.column(column), missing)[0].as_py()
+            value = texts(cells.column(column), missing_in(known[column], engine.schema))[0].as_py()
             head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
             rows.append(head | {"column": column, "value": value, "term": term} | told | shares)
     return pa.Table.from_pylist(rows, schema=EXPLAINED)

@@ -102,7 +102,8 @@ def schema(
 ) -> None:
     """Infer the schema of a table and print it as JSON.
 
-    To look at, to change and to train with.
+    Beside it, on standard error: each column's kind, the rule that decided, and examples. Change a kind here, or anything else
+    in the file, and train with it.
 
     \b
     Examples:
@@ -122,11 +123,29 @@ def schema(
                 tell(rows, table.rows)
         found = inspector.finish()
     console.notices([*table.notices, *found.notices])
-    text = found.schema.model_dump_json(indent=None if as_json else 2)
-    if output is None:
-        print(text)
+    if not as_json:
+        lines = [(one.column.name, one.column.kind, one.rule, ", ".join(one.examples)) for one in found.decisions]
+        console.table(("column", "kind", "because", "such as"), lines, beside=True)
+    if output is not None:
+        _save(output, _lines(found.schema))
+    elif as_json:
+        console.result(_shown(found.schema))
+    elif not sys.stdout.isatty():
+        print(_lines(found.schema))
     else:
-        _save(output, text)
+        console.say(f"nelbo schema {file} -o schema.json writes it as a file to edit and to train with")
+
+
+def _shown(schema: Schema) -> dict[str, Any]:
+    """A schema without what is as usual."""
+    return {"missing": list(schema.missing), **schema.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _lines(schema: Schema) -> str:
+    """A schema as JSON, a line a column."""
+    shown = _shown(schema)
+    columns = ",\n".join(f"    {json.dumps(column, ensure_ascii=False)}" for column in shown["columns"])
+    return f'{{\n  "columns": [\n{columns}\n  ],\n  "missing": {json.dumps(shown["missing"], ensure_ascii=False)}\n}}'
 
 
 def _save(path: Path, text: str) -> None:

@@ -12,26 +12,22 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from nelbo import cells
 from nelbo.errors import InvalidInput
 from nelbo.files.source import Source
 from nelbo.files.text import LINE_BYTES, encoding_of, known_encoding, sample_text, utf_8
 
 DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 200
-"""Records that the detection of delimiter and decimal sign looks at."""
-_DECIMAL_COMMA = r"^(\s*[+-]?\d*),(\d+(?:[eE][+-]?\d+)?\s*)$"
+"""Records that the detection of the delimiter looks at."""
 _AS_TEXT: Any = {"default_column_type": pa.string(), "strings_can_be_null": False, "check_utf8": False}
-_DECIMAL_POINT = re.compile(r"^\s*[+-]?\d*\.\d+\s*$")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written: one-character delimiter, encoding by Python's name, decimal "." or ","."""
+    """How a CSV file is written: one-character delimiter, encoding by Python's name."""
 
     delimiter: str
     encoding: str
-    decimal: str
 
 
 def detect(source: Source, delimiter: str | None, encoding: str | None, decimal: str | None) -> Dialect:
@@ -43,7 +39,7 @@ def detect(source: Source, delimiter: str | None, encoding: str | None, decimal:
     encoding = known_encoding(encoding) if encoding else encoding_of(source)
     text = sample_text(source, encoding)
     delimiter = delimiter or _delimiter(text)
-    return Dialect(delimiter, encoding, decimal or _decimal(text, delimiter))
+    return Dialect(delimiter, encoding)
 
 
 def notices_of(dialect: Dialect) -> list[str]:
@@ -51,8 +47,6 @@ def notices_of(dialect: Dialect) -> list[str]:
     notices = []
     if dialect.encoding == "cp1252":
         notices.append("the text is not UTF-8 and is read as Windows-1252; give the encoding if that is wrong")
-    if dialect.decimal == ",":
-        notices.append("numbers are read with a decimal comma; give the decimal sign if that is wrong")
     return notices
 
 
@@ -79,9 +73,6 @@ def _batches(reader: arrow_csv.CSVStreamingReader, source: Source, dialect: Dial
             break
         except pa.ArrowInvalid as problem:
             raise _explained(problem, source.name, dialect) from None
-        if dialect.decimal == ",":
-            points = [cells.pc.replace_substring_regex(column, _DECIMAL_COMMA, r"\1.\2") for column in block.columns]
-            block = pa.record_batch(points, schema=block.schema)
         for start in range(0, block.num_rows, rows):
             last = block.slice(start, rows)
             yield last
@@ -127,14 +118,6 @@ def _fit(text: str, delimiter: str) -> tuple[bool, float, int]:
         return False, 0.0, 0
     width = len(records[0])
     return width > 1, sum(len(record) == width for record in records) / len(records), width
-
-
-def _decimal(text: str, delimiter: str) -> str:
-    if delimiter == ",":
-        return "."
-    values = [value for record in _records(text, delimiter)[1:] for value in record]
-    comma = any(re.match(_DECIMAL_COMMA, value) for value in values)
-    return "," if comma and not any(_DECIMAL_POINT.match(value) for value in values) else "."
 
 
 def _records(text: str, delimiter: str) -> list[list[str]]:

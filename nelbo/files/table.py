@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 
@@ -13,8 +13,10 @@ from nelbo.files import columnar, delimited, json_lines
 from nelbo.files.formats import FORMATS, Format, Limits, check_content, format_of, format_of_content
 from nelbo.files.source import Source, open_source
 from nelbo.files.text import encoding_of, known_encoding
+from nelbo.spelling.columns import Spelling, find
 
 BATCH_ROWS = 8_192
+SAMPLE_ROWS = 1_000
 _NAME_LENGTH = 1_000
 
 
@@ -102,7 +104,9 @@ def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: s
         return delimited.read(source, dialect, rows)[1]
 
     notices += delimited.notices_of(dialect)
-    return Table(source.name, "csv", _text_schema(names), tuple(notices), None, source, read, limits)
+    likely = "." if dialect.delimiter == "," else ","
+    schema = _text_schema(names, next(read(SAMPLE_ROWS)), decimal=decimal, likely=likely)
+    return Table(source.name, "csv", schema, tuple(notices), None, source, read, limits)
 
 
 def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
@@ -115,7 +119,8 @@ def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding:
     def read(rows: int) -> Iterator[pa.RecordBatch]:
         return json_lines.read(source, encoding, keys, rows)
 
-    return Table(source.name, "jsonl", _text_schema(names), tuple(notices), count, source, read, limits)
+    schema = _text_schema(names, next(read(SAMPLE_ROWS)), plain_first=True)
+    return Table(source.name, "jsonl", schema, tuple(notices), count, source, read, limits)
 
 
 def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
@@ -152,11 +157,14 @@ _OPEN: dict[Format, Callable[[Source, Limits, str | None, str | None, str | None
 def _typed_schema(schema: pa.Schema, name: str, limits: Limits) -> tuple[pa.Schema, list[str]]:
     names, notices = _checked_names(schema.names, name, limits)
     types = columnar.plain_schema(schema, name).types
-    return pa.schema(list(zip(names, types, strict=True))), notices
+    fields = zip(names, types, schema.types, strict=True)
+    return pa.schema([Spelling(type=str(own)).on(pa.field(name, kind)) for name, kind, own in fields]), notices
 
 
-def _text_schema(names: Sequence[str]) -> pa.Schema:
-    return pa.schema([(name, pa.string()) for name in names])
+def _text_schema(names: Sequence[str], sample: pa.RecordBatch, **known: Any) -> pa.Schema:
+    """Columns of text; each field says how its column is written, as far as a sample tells."""
+    spellings = find(pa.RecordBatch.from_arrays(sample.columns, names=list(names)), **known)
+    return pa.schema([spelling.on(pa.field(name, pa.string())) for name, spelling in spellings.items()])
 
 
 def _checked_names(raw: Sequence[str], table: str, limits: Limits) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ from nelbo import cells
 from nelbo.cells import pc
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files.formats import FORMATS, Format, format_of
+from nelbo.spelling.columns import Spelling
 
 
 class _Sink(Protocol):
@@ -137,7 +138,7 @@ class _Csv:
         self._write([pa.array([name]) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._write([cells.spelled(column) for column in batch.columns])
+        self._write([cells.written(column, field) for column, field in zip(batch.columns, batch.schema, strict=True)])
 
     def close(self) -> None:
         self._stream.flush()
@@ -158,7 +159,8 @@ class _JsonLines:
         ]
 
     def write(self, batch: pa.RecordBatch) -> None:
-        values = [pc.fill_null(_json(cells.plain(column)), "null") for column in batch.columns]
+        columns = zip(batch.columns, batch.schema, strict=True)
+        values = [pc.fill_null(_json(cells.plain(column), field), "null") for column, field in columns]
         pieces = [piece for pair in zip(self._keys, values, strict=True) for piece in pair]
         _write_lines(self._stream, pc.binary_join_element_wise(*pieces, "}", ""))
 
@@ -177,12 +179,14 @@ def _quoted(text: cells.Array, alone: bool) -> cells.Array:
     return filled
 
 
-def _json(array: cells.Array) -> cells.Array:
-    """JSON values as text; null where there is none."""
+def _json(array: cells.Array, field: "pa.Field[Any]") -> cells.Array:
+    """JSON values as text, null where there is none. Numbers stay numbers, however text files have them."""
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
-    text = cells.spelled(array)
-    if pa.types.is_boolean(array.type) or pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        return cells.spelled(array)
+    text = cells.written(array, field)
+    if pa.types.is_boolean(array.type) and not Spelling.of(field).words:
         return text
     if pc.any(pc.match_substring_regex(text, r'["\\\x00-\x1f]')).as_py():
         encoded = text.dictionary_encode()

@@ -157,7 +157,7 @@ def test_one_moment_with_a_zone_is_one_number_in_utc(text: str, beside: str) -> 
 def test_dates_are_read_alike_one_by_one_and_all_at_once(values: list[dt.datetime]) -> None:
     text = pa.array([value.isoformat() for value in values])
     at_once = cells.times(text, ())
-    one_by_one = cells._mixed_iso_times(text, np.ones(len(values), bool))
+    one_by_one = cells._matched_times(text, np.ones(len(values), bool), cells._ISO_8601)
     np.testing.assert_array_equal(one_by_one.micros, at_once.micros)
     assert one_by_one.dated.all()
 
@@ -169,12 +169,14 @@ def test_typed_times_of_every_unit_are_microseconds(unit: Literal["s", "ms", "us
     assert encode(pa.record_batch({"t": array}), schema).numbers.tolist() == [[-1_000_000.0]]
 
 
-def test_a_format_reads_dates_that_are_not_iso_8601() -> None:
-    schema = Schema(columns=(Column(name="t", kind="datetime", format="%d/%m/%Y"),))
-    encoded = encode(pa.record_batch({"t": ["31/12/2023", "", "2023-12-31"]}), schema)
-    assert encoded.numbers[0, 0] == dt.datetime(2023, 12, 31, tzinfo=dt.UTC).timestamp() * 1e6
+@pytest.mark.parametrize("format", ["%d/%m/%Y", "%j/%Y"])
+def test_dates_are_read_in_the_format_of_the_column_and_in_iso_8601(format: str) -> None:
+    schema = Schema(columns=(Column(name="t", kind="datetime", format=format),))
+    day = dt.datetime(2023, 12, 31, tzinfo=dt.UTC)
+    encoded = encode(pa.record_batch({"t": [day.strftime(format), "", "2023-12-31", "12/31/2023"]}), schema)
+    assert encoded.numbers[[0, 2], 0].tolist() == [day.timestamp() * 1e6] * 2
     assert np.isnan(encoded.numbers[1, 0])
-    assert "a date in the format %d/%m/%Y" in encoded.errors[0].message
+    assert f"a date in the format {format}" in encoded.errors[0].message
 
 
 def test_categories_have_a_code_others_have_one_and_missing_has_one() -> None:

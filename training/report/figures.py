@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import Calibration
 from nelbo.cells import texts
-from nelbo.encoding import relative
+from nelbo.encoding import missing_in, relative
 from nelbo.engine import Engine, score_encoded
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
@@ -309,5 +309,5 @@ def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
         if column.name in absent:
             yield ColumnSummary(column, engine.manifest.likelihoods[column.name], absent[column.name])
         elif column.name in training.table.column_names:
-            empty = texts(training.table.column(column.name).combine_chunks(), schema.missing).null_count
+            empty = texts(training.table.column(column.name).combine_chunks(), missing_in(column, schema)).null_count
             yield ColumnSummary(column, None, empty / len(training.table))

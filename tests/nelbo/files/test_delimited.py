@@ -26,9 +26,8 @@ def test_delimiter_encoding_and_line_ends_are_detected(delimiter: str, newline: 
 
 def test_what_is_given_is_not_detected() -> None:
     content = "a;b,c\n1;2,5\n".encode("utf-16-le")
-    assert rows_of(opened(content, encoding="utf-16-le", delimiter=";")) == [{"a": "1", "b,c": "2.5"}]
+    assert rows_of(opened(content, encoding="utf-16-le", delimiter=";")) == [{"a": "1", "b,c": "2,5"}]
     assert rows_of(opened(content, encoding="utf-16-le", delimiter=",")) == [{"a;b": "1;2", "c": "5"}]
-    assert rows_of(opened(content, encoding="utf-16-le", delimiter=";", decimal=".")) == [{"a": "1", "b,c": "2,5"}]
     assert rows_of(opened(b"a\n\xe9\n", encoding="cp850")) == [{"a": "Ú"}]
 
 
@@ -46,24 +45,10 @@ def test_an_option_without_a_meaning_is_refused(option: str, value: str, words: 
         opened(b"a,b\n1,2\n", **{option: value})
 
 
-@pytest.mark.parametrize(
-    ("content", "wanted"),
-    [
-        ("a;b\n3,14;x\n-,5;y\n1,5e-3;1,2,3\n", ["3.14", "-.5", "1.5e-3"]),
-        ("a;b\n3,14;2.5\n", ["3,14"]),
-        ("a;b\n3;x\n", ["3"]),
-        ('a,b\n"3,14",x\n', ["3,14"]),
-    ],
-)
-def test_a_decimal_comma_is_read_where_no_number_has_a_point(content: str, wanted: list[str]) -> None:
-    assert [row["a"] for row in rows_of(opened(content.encode()))] == wanted
-
-
-def test_what_was_detected_and_is_unusual_is_a_notice() -> None:
+def test_an_encoding_that_is_not_utf_8_is_a_notice() -> None:
     with opened("a;b\n3,14;é\n".encode("cp1252")) as table:
-        assert len(table.notices) == 2
+        assert len(table.notices) == 1
         assert "Windows-1252" in table.notices[0]
-        assert "decimal comma" in table.notices[1]
     with opened(b"a;b\n3.14;e\n") as table:
         assert table.notices == ()
 

@@ -1,0 +1,62 @@
+"""Arrow types by their names, and values in a type."""
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from nelbo.spelling.types import as_type, named
+
+TYPES: list[tuple[pa.DataType, Any, list[Any]]] = [
+    (pa.int8(), [1, 300, None], [1, 127, None]),
+    (pa.uint16(), [-1, 5, None], [0, 5, None]),
+    (pa.uint64(), [1, None], [1, None]),
+    (pa.float16(), [1.5, None], [1.5, None]),
+    (pa.float32(), [1.5, None], [1.5, None]),
+    (pa.decimal128(5, 2), [1.234, None], [Decimal("1.23"), None]),
+    (pa.decimal256(50, 0), [7, None], [Decimal(7), None]),
+    (pa.duration("ms"), [5, None], [dt.timedelta(milliseconds=5), None]),
+    (pa.time32("s"), ["12:30:00", None], [dt.time(12, 30), None]),
+    (pa.time64("us"), ["12:30:00.5", None], [dt.time(12, 30, 0, 500_000), None]),
+    (pa.large_string(), ["a", None], ["a", None]),
+    (pa.string_view(), ["a", None], ["a", None]),
+    (pa.dictionary(pa.int8(), pa.string()), ["a", None, "a"], ["a", None, "a"]),
+    (pa.dictionary(pa.int32(), pa.int64(), ordered=True), [5, None], [5, None]),
+]
+MOMENTS: list[tuple[pa.DataType, list[Any]]] = [
+    (pa.date32(), [dt.date(2023, 3, 7), None]),
+    (pa.date64(), [dt.date(2023, 3, 7), None]),
+    (pa.timestamp("s"), [dt.datetime(2023, 3, 7), None]),
+    (pa.timestamp("ns"), [dt.datetime(2023, 3, 7), None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values", "made"), TYPES, ids=lambda value: str(value) if isinstance(value, pa.DataType) else ""
+)
+def test_a_type_is_known_by_its_name_and_values_are_cast_to_it(wanted: pa.DataType, values: list[Any], made: list[Any]) -> None:
+    assert named(str(wanted)) == wanted
+    found = as_type(pa.array(values), wanted)
+    assert found.type == wanted
+    assert found.to_pylist() == made
+
+
+@pytest.mark.parametrize(("wanted", "made"), MOMENTS, ids=str)
+def test_moments_are_cast_to_dates_and_times(wanted: pa.DataType, made: list[Any]) -> None:
+    found = as_type(pa.array([dt.datetime(2023, 3, 7), None], pa.timestamp("us")), wanted)
+    assert found.type == named(str(wanted)) == wanted
+    assert [
+        value if value is None else type(made[0])(value.year, value.month, value.day) for value in found.to_pylist()
+    ] == made
+
+
+def test_a_moment_out_of_the_range_of_nanoseconds_is_the_nearest_in_it() -> None:
+    found = as_type(pa.array([dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)], pa.timestamp("us")), pa.timestamp("ns"))
+    assert [value.year for value in found.cast(pa.timestamp("us"), safe=False).to_pylist()] == [1677, 2262]
+
+
+@pytest.mark.parametrize("name", ["list<item: int8>", "struct<a: int8>", "no type", "", "timestamp[xs]", "decimal128(99, 2)"])
+def test_a_name_that_is_no_type_of_a_column_is_none(name: str) -> None:
+    assert named(name) is None
