@@ -27,6 +27,13 @@ DISTINCT_BYTES = 64 * 2**20
 KEPT = 1_000
 """Distinct values of a column that are kept to look at again: words for true and false, texts that are no numbers."""
 EXAMPLES = 3
+SENTINELS = frozenset(
+    sign * number for sign in (1, -1) for number in (99, 999, 9_999, 99_999, 999_999, 9_999_999, 999.9, 99.99)
+)
+"""Numbers that people write where a value is missing."""
+OPEN_ENDS = frozenset(int(np.datetime64(day, "us").astype(np.int64)) for day in ("9999-12-31", "2999-12-31", "1900-01-01"))
+OFTEN = 3
+"""Rows that hold a number or a date from which on it may mean that a value is missing."""
 STEPS = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
 """Resolutions of a datetime in microseconds: day, hour, minute, second, millisecond, microsecond."""
 WRITTEN_BY_DEFAULT = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ")
@@ -145,6 +152,8 @@ class _Seen:
         self.maybe_missing: Counter[str] = Counter()
         self.words: Counter[str] = Counter()
         self.odd: Counter[str] = Counter()
+        self.sentinels: Counter[float] = Counter()
+        self.range_without = [np.inf, -np.inf]
         self._distinct: cells.Array | None = None
         self._distinct_bytes = distinct_bytes
 
@@ -218,6 +227,7 @@ class _Seen:
             yield _warned(self.name, self.values - dates, self.values, "dates of one sort", self.first_undated)
         elif column.kind in ("integer", "continuous") and self.finite < self.values:
             yield _warned(self.name, self.values - self.finite, self.values, "finite numbers", self.first_unfit)
+        yield from self._about_sentinels(column)
         if self.maybe_missing:
             words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
             cells_ = f"the cells with {words} ({self.maybe_missing.total():,})"
@@ -225,6 +235,30 @@ class _Seen:
                 yield f"column {name}: {cells_} are taken as missing; `missing` of the column in a schema file changes that"
             elif column.kind == "categorical" and self.values and not _CATEGORIES.issuperset(self.maybe_missing):
                 yield f"column {name}: {cells_} are a category; if that means missing, add it to `missing` in a schema file"
+
+    def _about_sentinels(self, column: Column) -> Iterator[str]:
+        """Numbers and dates that stand far from all others, and often, as those do that mean a missing value."""
+        if column.kind not in NUMBERS:
+            return
+        low, high = self.range_without
+        for value, count in self.sentinels.items():
+            if count >= OFTEN and max(low - value, value - high) > high - low:
+                shown = (
+                    f"{value:g}" if column.kind != "datetime" else str(np.datetime64(int(value), "us").astype("datetime64[D]"))
+                )
+                yield (
+                    f"column {self.name!r}: {shown} stands in {count:,} cells, far from all other values; if it means that a"
+                    " value is missing, add it to `missing` of the column in a schema file"
+                )
+
+    def _look_for_sentinels(self, values: NDArray[np.float64], counts: NDArray[np.int64], known: frozenset[float]) -> None:
+        at = np.isin(values, list(known))
+        self.sentinels.update(dict(zip(values[at].tolist(), counts[at].tolist(), strict=True)))
+        others = values[~at]
+        self.range_without = [
+            min(self.range_without[0], others.min(initial=np.inf)),
+            max(self.range_without[1], others.max(initial=-np.inf)),
+        ]
 
     @property
     def _texts_repeat(self) -> bool:
@@ -289,6 +323,7 @@ class _Seen:
         self.whole += int(counts[whole].sum())
         self.low = min(self.low, found.values.min(initial=np.inf, where=whole))
         self.high = max(self.high, found.values.max(initial=-np.inf, where=whole))
+        self._look_for_sentinels(found.values[finite], counts[finite], SENTINELS)
         self.first_unfit = self.first_unfit or _first(array, ~finite)
         if strange.any() and len(self.odd) < KEPT:
             self.odd.update(_counter(array.filter(pa.array(strange)), counts[strange]))
@@ -308,6 +343,7 @@ class _Seen:
         self.naive += int(counts[found.dated & ~found.zoned].sum())
         self.zoned += int(counts[found.dated & found.zoned].sum())
         micros = found.micros[found.dated]
+        self._look_for_sentinels(micros.astype(np.float64), counts[found.dated], frozenset(OPEN_ENDS))
         coarser = STEPS.index(self.step) if self.step else 0
         if len(micros):
             self.step = next(step for step in STEPS[coarser:] if not (micros % step).any())

@@ -1,14 +1,19 @@
 """Each rule of inference, and that it holds however the rows are cut and whatever type holds the values."""
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from nelbo.encoding import encode
 from nelbo.errors import InvalidInput
-from nelbo.inference import Inspector, infer
-from nelbo.schema import Column, Kind
+from nelbo.files import open_table
+from nelbo.inference import Inspected, Inspector, infer
+from nelbo.schema import Column, Kind, Schema
+from nelbo.spelling.numbers import NumberFormat
 
 N = 40
 
@@ -148,3 +153,81 @@ def test_the_search_for_repeated_values_is_bounded_in_memory(monkeypatch: pytest
     assert kept is not None
     assert kept.nbytes < 3_000
     assert inspector.finish().schema.columns[0].kind == "identifier"
+
+
+def inspected(content: str, format: str = "csv") -> Inspected:
+    inspector = Inspector()
+    with open_table(io.BytesIO(content.encode()), format) as table:
+        for batch in table.batches():
+            inspector.update(batch)
+    return inspector.finish()
+
+
+@pytest.mark.parametrize("word", ["None", "none", "?", "-", "--", "n.a.", "unknown", "."])
+@pytest.mark.parametrize("values", [["1.5", "2"], ["7", "8"], ["2024-01-31", "2024-02-01"], ["Yes", "No"], ["1,5", "2,25"]])
+def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(word: str, values: list[str]) -> None:
+    found = inspected("\n".join(["a;b", *(f"{value};x" for value in [*values * 5, word, word])]))
+    (column, _) = found.schema.columns
+    assert column.kind != "categorical"
+    assert column.missing == (word,)
+    assert any(word in notice and "taken as missing" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize("word", ["#N/A", "NAN", "n/a", "\\N", "NaT", "<NA>", "#DIV/0!"])
+@pytest.mark.parametrize("values", [["1.5", "2"], ["red", "blue"]])
+def test_a_word_that_programs_write_for_missing_does_so_everywhere(word: str, values: list[str]) -> None:
+    found = inspected("\n".join(["a", *values * 5, word, word]))
+    assert encode(pa.record_batch({"a": [word, values[0]]}), found.schema).errors == []
+    assert found.notices == ()
+    assert word in found.schema.missing
+
+
+def test_a_word_that_may_mean_missing_is_a_category_beside_text_and_this_is_said() -> None:
+    found = inspected("\n".join(["a", *["red", "blue", "None"] * 5]))
+    assert found.schema.columns[0].missing == ()
+    assert any("'None'" in notice and "are a category" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_the_row_index_of_a_data_frame_is_an_identifier_also_of_a_sample(name: str) -> None:
+    found = inspected("\n".join([f"{name},b", *(f"{n * n % 101},{n % 3}.5" for n in range(40))]))
+    assert [column.kind for column in found.schema.columns] == ["identifier", "continuous"]
+
+
+@pytest.mark.parametrize("number", ["-9999", "999", "-99", "99999"])
+def test_a_number_far_from_all_others_that_comes_often_is_told(number: str) -> None:
+    rows = [*(str(n % 20 / 2) for n in range(60)), *[number] * 6]
+    (notice,) = inspected("\n".join(["a", *rows])).notices
+    assert f"{number} stands in 6 cells" in notice
+    assert inspected("\n".join(["a", *(str(n * 7) for n in range(60)), "399"])).notices == ()
+
+
+def test_a_declared_sentinel_is_missing_as_text_and_as_a_number() -> None:
+    schema = Schema(columns=(Column(name="a", kind="continuous", missing=("-9999", "?")),))
+    for values in (["-9999", "?", "-9999.0", "1"], pa.array([-9999.0, None, -9999.0, 1.0]), pa.array([-9999, None, -9999, 1])):
+        found = encode(pa.record_batch({"a": values}), schema)
+        assert np.isnan(found.numbers[:3, 0]).all()
+        assert found.numbers[3, 0] == 1.0
+
+
+def test_a_decimal_sign_that_the_sample_has_not_shown_is_found_in_the_whole_table() -> None:
+    rows = [*["0"] * 30_000, *["3,4", "2,25"], *["0"] * 30_000]
+    found = inspected("\n".join(["a;b", *(f"{row};x" for row in rows)]))
+    assert found.schema.columns[0].kind == "continuous"
+    assert found.schema.columns[0].number == NumberFormat(decimal=",")
+
+
+def test_ordinary_tables_are_read_without_a_word() -> None:
+    rows = [f"{n % 7},{n / 4},{['a', 'b'][n % 2]},2024-01-{n % 28 + 1:02},{['yes', 'no'][n % 2]}," for n in range(50)]
+    content = "\n".join(["i,f,c,d,b,i2", *(row + str(n % 3) for n, row in enumerate(rows))])
+    assert inspected(content).notices == ()
+
+
+def test_each_decision_has_its_rule_and_examples() -> None:
+    found = inspected("\n".join(["a,b,c", *(f"{n % 7},{n % 28 + 1:02}/12/2023,w{n % 2}" for n in range(50))]))
+    assert [(one.column.kind, one.rule) for one in found.decisions] == [
+        ("integer", "whole numbers"),
+        ("datetime", "dates written %d/%m/%Y"),
+        ("categorical", "text that repeats"),
+    ]
+    assert found.decisions[1].examples == ("01/12/2023", "02/12/2023", "03/12/2023")
