@@ -104,7 +104,7 @@ def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: s
         return delimited.read(source, dialect, rows)[1]
 
     notices += delimited.notices_of(dialect)
-    likely = "." if dialect.delimiter == "," else ","
+    likely = "," if dialect.delimiter == ";" else "."
     schema = _text_schema(names, next(read(SAMPLE_ROWS)), decimal=decimal, likely=likely)
     return Table(source.name, "csv", schema, tuple(notices), None, source, read, limits)
 

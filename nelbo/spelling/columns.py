@@ -14,8 +14,10 @@ from nelbo.spelling.numbers import NumberFormat
 pc: Any = pyarrow.compute
 
 KEY = b"nelbo"
-MOST_VALUES = 1_000
-"""Number of distinct values of a column that are looked at."""
+MOST_CELLS = 200_000
+"""Number of distinct values, over all columns, that are looked at."""
+MOST_VALUES, LEAST_VALUES = 1_000, 50
+"""The same of a column."""
 MISSING = (
     "", "NaN", "nan", "NAN", "Nan", "-NaN", "-nan", "NA", "<NA>", "#NA", "N/A", "n/a", "#N/A", "#N/A N/A", "null", "NULL",
     "Null", "NaT", "\\N", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!",
@@ -81,7 +83,8 @@ def find(
 
     decimal: the decimal sign of all columns, if known; likely: where no column tells.
     """
-    texts = {name: _texts(array) for name, array in zip(sample.schema.names, sample.columns, strict=True)}
+    most = min(MOST_VALUES, max(LEAST_VALUES, MOST_CELLS // max(1, sample.num_columns)))
+    texts = {name: _texts(array, most) for name, array in zip(sample.schema.names, sample.columns, strict=True)}
     found = {name: _spelling(values, decimal, likely) for name, values in texts.items()}
     signs = {one.number.decimal for one in found.values() if one.number and one.certain}
     formats = tuple(one.format for one in found.values() if one.format and one.certain)
@@ -94,11 +97,11 @@ def find(
     }
 
 
-def _texts(array: Any) -> list[str]:
+def _texts(array: Any, most: int) -> list[str]:
     """Distinct values that are surely not missing."""
     trimmed = pc.utf8_trim_whitespace(array)
     kept = trimmed.filter(pc.invert(pc.is_in(trimmed, value_set=pa.array((*MISSING, *MAYBE_MISSING)))))
-    return [str(value) for value in pc.unique(kept.drop_null()).to_pylist()[:MOST_VALUES]]
+    return [str(value) for value in pc.unique(kept.drop_null()).to_pylist()[:most]]
 
 
 def _spelling(texts: Sequence[str], decimal: str | None, likely: str, formats: Sequence[str] = ()) -> Spelling:

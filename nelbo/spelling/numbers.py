@@ -18,6 +18,8 @@ Group = Literal["", ",", ".", " ", "\u00a0", "\u202f", "'", "’"]
 
 TOLERATED = 0.05
 """Share of a column's values that may be written in another way."""
+LONGEST = 60
+"""Characters of a number with all that stands around it."""
 MOST_DIGITS = 6
 """More behind the decimal sign are the digits of a computed number."""
 MINUS = r"\-−"
@@ -119,6 +121,8 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
 
     decimal: the only decimal sign to consider. likely: the sign where one value alone, such as 1,234, does not tell.
     """
+    if sum(map(_has_digit, texts)) < (1 - TOLERATED) * len(texts):
+        return None
     parts = [_WRITTEN.fullmatch(text) for text in texts]
     kept = [part for part in parts if part and _is_currency(part["prefix"]) and bool(part["open"]) == part[0].endswith(")")]
     prefix, suffix = (_common(part[affix].rstrip() if affix == "suffix" else part[affix] for part in kept) for affix in AFFIXES)
@@ -130,6 +134,9 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
     enough = (1 - TOLERATED) * len(texts)
     if not bodies or len(bodies) < enough or not _held_by_most(kept, prefix, suffix):
         return None
+    if all(body.isdigit() for body in bodies):
+        sign: Decimal = "," if "," in (decimal, likely) else "."
+        return Reading(NumberFormat(decimal=sign, prefix=prefix, suffix=suffix), certain=False)
     fitting = {signs: len(_of_form(bodies, *signs)) for signs in _READINGS if decimal in (None, signs[0])}
     most = max(fitting.values(), default=0)
     if most < enough:
@@ -139,8 +146,11 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
         NumberFormat(decimal=sign, group=group, prefix=prefix, suffix=suffix, digits=_least_digits(bodies, sign, group))
         for sign, group in (chosen, other or chosen)
     ]
-    separated = any(not body.isdigit() for body in bodies)
-    return Reading(formats[0], certain=separated and other is None, other=formats[1] if other else None)
+    return Reading(formats[0], certain=other is None, other=formats[1] if other else None)
+
+
+def _has_digit(text: str) -> bool:
+    return any(sign.isdigit() for sign in text[:LONGEST]) and len(text) <= LONGEST
 
 
 def _pattern(format: NumberFormat) -> str:
@@ -198,7 +208,7 @@ def _likeliest(best: Sequence[_Signs], bodies: Sequence[str], likely: str | None
     point, comma = (next((signs for signs in best if signs[0] == sign), None) for sign in (".", ","))
     if point is None or comma is None:
         return best[0], None
-    if not any(sign in body for body in bodies for sign in ".,"):
+    if not any(sign in body for body in bodies for sign in ".,"):  # 1 234
         return (comma if likely == "," else point), None
     grouped, plain = (point, comma) if point[1] else (comma, point)
     whole = [body for body in bodies if body.isdigit()]
