@@ -5,6 +5,7 @@ All other maths (scaling, bins, densities) is inside the graphs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from nelbo import cells
 from nelbo.cells import Cells
 from nelbo.errors import InvalidInput
 from nelbo.schema import Column, Schema
+from nelbo.spelling import dates
 from nelbo.spelling.columns import Spelling
 from nelbo.spelling.types import as_type, type_of
 
@@ -197,8 +199,9 @@ def _message(column: Column, code: str, value: str) -> str:
         wanted = "a time with a zone, such as …Z or …+02:00" if column.zone else "a time without a zone"
     elif code == "out-of-range":
         wanted = "a date in the years 1 to 9999" if column.kind == "datetime" else "a whole number below 2^53 in size"
-    elif code == "not-a-date" and column.format:
-        wanted = f"a date in the format {column.format}"
+    elif code == "not-a-date" and column.format and not dates.is_iso(column.format):
+        example = dates.write(pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us")), column.format)[0]
+        wanted = f"a date such as {example} ({column.format}) or 2024-01-31"
     return f"column {_cut(column.name)!r} holds {_cut(value)!r}; the model wants {wanted}"
 
 
