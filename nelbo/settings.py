@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nelbo.errors import InvalidInput
+from nelbo.utf8 import read_text
 
 PREFIX = "NELBO_"
 
@@ -116,6 +117,6 @@ class _ValueFiles(PydanticBaseSettingsSource):
         if variable(field_name) in os.environ:
             raise InvalidInput(f"{variable(field_name)} and {variable(field_name)}_FILE are both set; keep one of them")
         try:
-            return Path(path).read_text().strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(Path(path)).strip(), field_name, False
+        except (OSError, InvalidInput) as error:
             raise InvalidInput(f"{variable(field_name)}_FILE names {path}, which cannot be read: {error}") from error
