@@ -136,13 +136,15 @@ class Files:
             with open_table(path) as table, open_writer(copy, schema=table.schema) as writer:
                 for batch in table.batches():
                     writer.write(batch)
-            return self.upload(copy, progress=progress)
+            sent = self.upload(copy, progress=progress)
+            return sent.model_copy(update={"notices": list(table.notices)})
 
     def wait(self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None) -> File:
         """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects it."""
 
         def settled() -> File | None:
             found = self.get(file.id)
+            found.notices[:0] = [notice for notice in file.notices if notice not in found.notices]
             if progress:
                 progress(found)
             if found.state == "rejected":
@@ -288,7 +290,12 @@ class Jobs:
     def _uploaded(self, table: pa.Table) -> File:
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             path = Path(folder) / "table.parquet"
-            pa.parquet.write_table(table, path)
+            try:
+                pa.parquet.write_table(table, path)
+            except pa.ArrowNotImplementedError:  # types that Parquet does not have
+                path = path.with_suffix(".arrows")
+                with pa.ipc.new_stream(str(path), table.schema) as writer:
+                    writer.write_table(table)
             return self._files.wait(self._files.upload(path))
 
 

@@ -1,5 +1,7 @@
 """The formats of tables: by the suffix of a name, by the first bytes of the content."""
 
+import codecs
+import re
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal, get_args
@@ -18,8 +20,10 @@ SUFFIXES: dict[str, Format] = {
     ".arrows": "arrow",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
 }
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+_OBJECT = re.compile(rb"\s*(\[\s*)?\{")
 _STRANGERS = {
     b"PK\x03\x04": "a zip archive or an Excel sheet; save the table as CSV or Parquet",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
@@ -55,7 +59,7 @@ def format_of_content(sample: bytes) -> Format:
         return "parquet"
     if sample.startswith((ARROW_FILE, ARROW_STREAM)):
         return "arrow"
-    return "jsonl" if sample.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
+    return "jsonl" if _OBJECT.match(sample.removeprefix(codecs.BOM_UTF8)) else "csv"
 
 
 def check_content(sample: bytes, format: Format, name: str) -> None:

@@ -133,6 +133,21 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         busy.client.jobs.reconstruct("adult", {1, 2})
 
 
+def test_columns_that_an_upload_leaves_out_here_are_told_with_what_the_service_says(busy: Scene) -> None:
+    table = pa.Table.from_pylist(ROWS).append_column("tags", pa.array([[1]] * len(ROWS)))
+    with pa.ipc.new_stream(str(busy.home / "people.arrows"), table.schema) as writer:
+        writer.write_table(table)
+    file = busy.client.files.wait(busy.client.files.upload(busy.home / "people.arrows"))
+    assert [column.name for column in file.columns or ()] == ["id", "age", "job"]
+    assert sum("the column 'tags' holds lists" in notice for notice in file.notices) == 1
+
+
+def test_a_table_in_memory_with_types_that_parquet_lacks_is_sent_without_them(busy: Scene) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    unknown_to_parquet = pa.array([(1, 2, 3)] * len(ROWS), pa.month_day_nano_interval())
+    busy.client.jobs.score("adult", table.append_column("span", unknown_to_parquet)).wait()
+
+
 def test_cells_of_python_numpy_and_pandas_become_json(scene: Scene) -> None:
     cells = [np.int64(2**60), np.float32(0.5), np.nan, pd.NaT, float("inf"), date(2026, 1, 2), None, np.bool_(True)]
     cells += [pd.Timestamp("2026-01-02T03:04:05Z"), datetime(2026, 1, 2)]
