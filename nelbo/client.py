@@ -25,6 +25,8 @@ from pydantic import BaseModel, ValidationError
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, NotFound, Unavailable, problem_types
 from nelbo.files import File, format_of, open_table, open_writer
+from nelbo.files.compression import compress
+from nelbo.files.formats import compression_of
 from nelbo.jobs import (
     FINAL,
     Anomaly,
@@ -393,13 +395,19 @@ class Results:
             yield from reader
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole."""
+        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole.
+
+        A suffix .gz or .zst compresses it.
+        """
         path = Path(path)
         format = self._format or format_of(path)
         growing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with growing.open("wb") as copy:
                 self._http.download(self._address, copy, params={"format": format})
+            compression = compression_of(path)
+            if compression:
+                compress(growing, compression)
             growing.replace(path)
         except OSError as problem:
             raise NotFound(f"{path} cannot be written: {problem.strerror}") from None

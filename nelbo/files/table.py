@@ -66,11 +66,13 @@ def open_table(
 ) -> Table:
     """Open a table: a path, "-" for standard input, or a binary file, which is read from its start and then closed.
 
+    A file that is compressed with gzip or zstd, by its first bytes, is unpacked into a temporary file.
+
     format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the first bytes.
     name: what messages call the table. delimiter, encoding, decimal: of CSV, detected unless given.
     Raises NotFound, InvalidInput for a table that cannot be used at all, TooLarge. Reading may raise them later.
     """
-    opened = open_source(source, name)
+    opened = open_source(source, name, limits)
     try:
         chosen = _format(format, source, name, opened)
         if not opened.sample.strip():

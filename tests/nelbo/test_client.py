@@ -96,7 +96,7 @@ def walk(busy: Scene) -> None:
     assert list(busy.client.files.list()) == []
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl", ".csv.gz", ".jsonl.zst"])
 def test_results_are_saved_in_the_format_of_the_suffix(busy: Scene, suffix: str) -> None:
     job = busy.client.jobs.generate("adult", 100).wait()
     saved = job.results().save(busy.home / f"made{suffix}")

@@ -148,7 +148,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "NUL in a key": ("jsonl", b'{"a\\u0000": 1}\n', "column name"),
     "a name of a novel's length": ("csv", b"a" * 2_000 + b",b\n1,2\n", "column name of 2,000 characters"),
     "Excel": ("csv", b"PK\x03\x04...", "Excel sheet; save the table as CSV"),
-    "gzip": ("csv", b"\x1f\x8b...", "compressed with gzip; unpack"),
+    "damaged gzip": ("csv", b"\x1f\x8b...", "cannot be unpacked with gzip: it is damaged or cut off"),
     "Parquet called CSV": ("csv", PARQUET, "is read as csv, but holds parquet"),
     "Arrow called JSON": ("jsonl", STREAM, "is read as jsonl, but holds arrow"),
     "CSV called Parquet": ("parquet", b"a,b\n1,2\n", "cannot be read as Parquet"),
