@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 from nelbo.errors import InvalidInput, NotAuthenticated, Unavailable
+from nelbo.utf8 import read_text
 
 LOCAL = "local"
 _KEY = re.compile(r"nb_([0-9a-f]{16})_[0-9A-Za-z_-]{43}")
@@ -73,9 +74,11 @@ class Keys:
             version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             with self._lock:
                 if version != self._seen:
-                    self._entries = _parse(self._path.read_text("utf-8"), self._path)
+                    self._entries = _parse(read_text(self._path), self._path)
                     self._seen = version
                 return self._entries
+        except InvalidInput as problem:
+            raise Unavailable(f"the keys file {problem.message}") from None
         except OSError as problem:
             raise Unavailable(f"the keys file {self._path} cannot be read: {problem.strerror}") from None
 

@@ -25,6 +25,8 @@ from pydantic import BaseModel, ValidationError
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, NotFound, Unavailable, problem_types
 from nelbo.files import File, format_of, open_table, open_writer
+from nelbo.files.compression import compress
+from nelbo.files.formats import compression_of
 from nelbo.jobs import (
     FINAL,
     Anomaly,
@@ -136,13 +138,15 @@ class Files:
             with open_table(path) as table, open_writer(copy, schema=table.schema) as writer:
                 for batch in table.batches():
                     writer.write(batch)
-            return self.upload(copy, progress=progress)
+            sent = self.upload(copy, progress=progress)
+            return sent.model_copy(update={"notices": list(table.notices)})
 
     def wait(self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None) -> File:
         """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects it."""
 
         def settled() -> File | None:
             found = self.get(file.id)
+            found.notices[:0] = [notice for notice in file.notices if notice not in found.notices]
             if progress:
                 progress(found)
             if found.state == "rejected":
@@ -288,7 +292,12 @@ class Jobs:
     def _uploaded(self, table: pa.Table) -> File:
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             path = Path(folder) / "table.parquet"
-            pa.parquet.write_table(table, path)
+            try:
+                pa.parquet.write_table(table, path)
+            except pa.ArrowNotImplementedError:  # types that Parquet does not have
+                path = path.with_suffix(".arrows")
+                with pa.ipc.new_stream(str(path), table.schema) as writer:
+                    writer.write_table(table)
             return self._files.wait(self._files.upload(path))
 
 
@@ -386,13 +395,19 @@ class Results:
             yield from reader
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole."""
+        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole.
+
+        A suffix .gz or .zst compresses it.
+        """
         path = Path(path)
         format = self._format or format_of(path)
         growing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with growing.open("wb") as copy:
                 self._http.download(self._address, copy, params={"format": format})
+            compression = compression_of(path)
+            if compression:
+                compress(growing, compression)
             growing.replace(path)
         except OSError as problem:
             raise NotFound(f"{path} cannot be written: {problem.strerror}") from None

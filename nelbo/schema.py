@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.spelling.columns import MISSING as MISSING
 from nelbo.spelling.numbers import NumberFormat
+from nelbo.utf8 import read_text
 
 Kind = Literal["continuous", "integer", "boolean", "categorical", "datetime", "identifier"]
 NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
@@ -95,8 +96,14 @@ class Schema(BaseModel):
     def read(cls, path: Path) -> Self:
         """A schema from a JSON file, as `nelbo schema FILE` writes it."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_text(path))
         except FileNotFoundError:
             raise NotFound(f"no schema file at {path}") from None
-        except ValueError as problem:
-            raise InvalidInput(f"{path} is not a schema: {problem}") from None
+        except OSError as problem:
+            raise InvalidInput(f"{path} cannot be read: {problem.strerror}") from None
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+            raise InvalidInput(
+                f"{path} is not a schema: {key or 'the file'}: {first['msg']}; `nelbo schema FILE` writes one to start from"
+            ) from None

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nelbo.errors import InvalidInput
+from nelbo.utf8 import read_text
 
 PREFIX = "NELBO_"
 
@@ -31,7 +32,9 @@ class Settings(BaseSettings):
     storage_url: Annotated[str, Field(description="folder or s3:// URL; empty means a folder in the data folder")] = ""
 
     max_columns: Annotated[int, Field(gt=0, description="widest table that is accepted")] = 2_000
-    max_upload_bytes: Annotated[int, Field(gt=0, description="largest upload")] = 10 * 2**30
+    max_upload_bytes: Annotated[
+        int, Field(gt=0, description="largest upload, and the most that a compressed table may unpack to")
+    ] = 10 * 2**30
     max_inline_rows: Annotated[int, Field(gt=0, description="rows that a request may carry in its body")] = 1_000
     max_job_rows: Annotated[int, Field(gt=0, description="most rows that one job may score or make")] = 100_000_000
     chunk_rows: Annotated[int, Field(gt=0, description="rows of a chunk, the unit of work, lease and commit")] = 10_000
@@ -116,6 +119,6 @@ class _ValueFiles(PydanticBaseSettingsSource):
         if variable(field_name) in os.environ:
             raise InvalidInput(f"{variable(field_name)} and {variable(field_name)}_FILE are both set; keep one of them")
         try:
-            return Path(path).read_text().strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(Path(path)).strip(), field_name, False
+        except (OSError, InvalidInput) as error:
             raise InvalidInput(f"{variable(field_name)}_FILE names {path}, which cannot be read: {error}") from error

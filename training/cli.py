@@ -42,7 +42,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
-    source = Source(file, delimiter, encoding, decimal, Limits(columns=read_settings().max_columns))
+    settings = read_settings()
+    limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
+    source = Source(file, delimiter, encoding, decimal, limits)
     with _progress() as stage:
         done = train(
             source,

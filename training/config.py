@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.utf8 import read_text
 
 
 class Config(BaseModel):
@@ -57,9 +58,11 @@ class Config(BaseModel):
     def read(cls, path: Path) -> Self:
         """From a TOML file; raises NotFound, or InvalidInput that names the wrong key."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
+            return cls.model_validate(tomllib.loads(read_text(path)))
         except FileNotFoundError:
             raise NotFound(f"no configuration at {path}") from None
+        except OSError as problem:
+            raise InvalidInput(f"{path} cannot be read: {problem.strerror}") from None
         except tomllib.TOMLDecodeError as problem:
             raise InvalidInput(f"{path} is not TOML: {problem}") from None
         except ValidationError as problem:

@@ -39,7 +39,7 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
         folder,
         name=entry.name,
         format=entry.format,
-        limits=Limits(settings.max_columns, settings.max_job_rows),
+        limits=Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes, settings.min_free_bytes),
         memory_mib=settings.read_memory_mib,
         **entry.options,
     )

@@ -70,7 +70,10 @@ async def upload_file(
     encoding: Annotated[str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")] = None,
     decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
 ) -> File:
-    """CSV, Parquet or JSON Lines by the name's suffix. A job can name the file as soon as its state is `ready`."""
+    """CSV, Parquet or JSON Lines by the name's suffix, also compressed (`.csv.gz`, `.jsonl.zst`).
+
+    A job can name the file as soon as its state is `ready`.
+    """
     format = _format(name)
     options = _options(delimiter=delimiter, encoding=encoding, decimal=decimal)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")

@@ -13,6 +13,7 @@ import typer
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import FORMATS, Format, Limits, Table, format_of, open_table
+from nelbo.files.compression import first_bytes
 from nelbo.files.formats import format_of_content
 from nelbo.settings import Settings
 
@@ -38,7 +39,7 @@ class Given:
         return {"delimiter": self.delimiter, "encoding": self.encoding, "decimal": self.decimal}
 
     def open(self, settings: Settings) -> Table:
-        limits = Limits(columns=settings.max_columns, rows=settings.max_job_rows)
+        limits = Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes)
         return open_table(self.file, self.format, limits=limits, **self.dialect)
 
     @contextmanager
@@ -67,7 +68,7 @@ class Given:
                 raise NotFound(f"no file at {self.file}") from None
         stem = "stdin" if self.file == "-" else Path(self.file).stem
         with raw.open("rb") as opened:
-            format = self.format or format_of_content(opened.read(_SAMPLE_BYTES))
+            format = self.format or format_of_content(first_bytes(opened, _SAMPLE_BYTES))
         return raw.rename(folder / f"{stem}.{format}")
 
 

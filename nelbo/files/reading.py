@@ -1,13 +1,14 @@
 """Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from nelbo.errors import NelboError, TooLarge
+from nelbo.errors import NelboError, TooLarge, Unavailable
 from nelbo.files.confinement import confine
 from nelbo.files.formats import Limits
 from nelbo.files.parts import write_parts
@@ -72,6 +73,8 @@ def read_arguments(
         "memory-mib": memory_mib,
         "max-columns": limits.columns,
         "max-rows": limits.rows,
+        "max-unpacked-bytes": limits.unpacked_bytes,
+        "free-bytes": limits.free_bytes,
         "delimiter": delimiter,
         "encoding": encoding,
         "decimal": decimal,
@@ -85,15 +88,18 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     confine(given.memory_mib)
     pa.set_cpu_count(1)
+    tempfile.tempdir = str(given.folder)  # whoever started this process removes the folder, however it ends
     print(_read(given).model_dump_json(exclude_defaults=True), flush=True)
 
 
 def _read(given: argparse.Namespace) -> Reading:
     dialect = {"delimiter": given.delimiter, "encoding": given.encoding, "decimal": given.decimal}
-    limits = Limits(given.max_columns, given.max_rows)
+    limits = Limits(given.max_columns, given.max_rows, given.max_unpacked_bytes, given.free_bytes)
     try:
         with open_table(given.upload, given.format, name=given.name, limits=limits, **dialect) as table:
             return read_into_parts(table, given.folder)
+    except Unavailable:  # the disk is full: no fault of the upload
+        raise
     except NelboError as problem:
         return Reading(problem=problem.message)
     except MemoryError:  # Arrow's out-of-memory error is one too
@@ -114,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("folder", type=Path)
     for option in ("--name", "--format"):
         read.add_argument(option, required=True)
-    for option in ("--memory-mib", "--max-columns", "--max-rows"):
+    for option in ("--memory-mib", "--max-columns", "--max-rows", "--max-unpacked-bytes", "--free-bytes"):
         read.add_argument(option, type=int, required=True)
     for option in ("--delimiter", "--encoding", "--decimal"):
         read.add_argument(option)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.files.compression import unpacked
+from nelbo.files.formats import Limits, compression_of_content
 
 SAMPLE_BYTES = 2**20
 
@@ -57,8 +59,11 @@ class _Reading(io.RawIOBase):
         return self._position
 
 
-def open_source(source: str | Path | BinaryIO, name: str | None = None) -> Source:
-    """Open a path, "-" for standard input, or a binary file. What cannot seek is first copied to a temporary file."""
+def open_source(source: str | Path | BinaryIO, name: str | None = None, limits: Limits = Limits()) -> Source:  # noqa: B008  # frozen
+    """Open a path, "-" for standard input, or a binary file.
+
+    What cannot seek is first copied to a temporary file; what is compressed, by its first bytes, is unpacked into one.
+    """
     if isinstance(source, str | Path) and str(source) != "-":
         stream = _opened(Path(source))
     else:
@@ -66,6 +71,11 @@ def open_source(source: str | Path | BinaryIO, name: str | None = None) -> Sourc
     stream = stream if stream.seekable() else _spooled(stream)
     stream.seek(0)
     sample = stream.read(SAMPLE_BYTES)
+    compression = compression_of_content(sample)
+    if compression:
+        stream = unpacked(stream, compression, name or _name(source), limits)
+        stream.seek(0)
+        sample = stream.read(SAMPLE_BYTES)
     return Source(name or _name(source), stream, sample, whole=not stream.read(1))
 
 

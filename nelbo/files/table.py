@@ -1,6 +1,6 @@
 """A table in a file: its names and its rows, whatever format it has."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,11 +68,13 @@ def open_table(
 ) -> Table:
     """Open a table: a path, "-" for standard input, or a binary file, which is read from its start and then closed.
 
+    A file that is compressed with gzip or zstd, by its first bytes, is unpacked into a temporary file.
+
     format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the first bytes.
     name: what messages call the table. delimiter, encoding, decimal: of CSV, detected unless given.
     Raises NotFound, InvalidInput for a table that cannot be used at all, TooLarge. Reading may raise them later.
     """
-    opened = open_source(source, name)
+    opened = open_source(source, name, limits)
     try:
         chosen = _format(format, source, name, opened)
         if not opened.sample.strip():
@@ -111,38 +113,43 @@ def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: s
 
 def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
     encoding = known_encoding(encoding) if encoding else encoding_of(source)
-    keys, count = json_lines.names_in(source, encoding, limits)
-    names, notices = _checked_names(keys, source.name, limits)
+    keys = json_lines.keys_of(source, encoding, limits)
+    names, notices = _checked_names(keys.names, source.name, limits)
     if not names:
         raise InvalidInput(f"{source.name} has no columns: all of its objects are empty")
+    notices += _of_left_out(keys.left_out, names, source.name)
+    kept = {key: name for key, name in zip(keys.names, names, strict=True) if key not in keys.left_out}
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return json_lines.read(source, encoding, keys, rows)
+        return json_lines.read(source, encoding, list(kept), rows)
 
-    schema = _text_schema(names, next(read(SAMPLE_ROWS)), plain_first=True)
-    return Table(source.name, "jsonl", schema, tuple(notices), count, source, read, limits)
+    schema = _text_schema(list(kept.values()), next(read(SAMPLE_ROWS)), plain_first=True)
+    return Table(source.name, "jsonl", schema, tuple(notices), keys.rows, source, read, limits)
 
 
 def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
     file = columnar.open_parquet(source, limits)
-    schema, notices = _typed_schema(file.schema_arrow, source.name, limits)
+    schema, columns, notices = _typed_schema(columnar.parquet_schema(file, source.name), source.name, limits)
     if not file.metadata.num_rows:
         raise _no_rows(source.name)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return columnar.read_parquet(file, source.name, rows)
+        return columnar.read_parquet(file, source.name, columns, rows)
 
+    schema = _spelled(schema, next(read(SAMPLE_ROWS)))
     return Table(source.name, "parquet", schema, tuple(notices), file.metadata.num_rows, source, read, limits)
 
 
 def _open_arrow(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
-    schema, notices = _typed_schema(columnar.open_arrow(source)[0], source.name, limits)
-    if next(columnar.read_arrow(source, BATCH_ROWS), None) is None:
-        raise _no_rows(source.name)
+    schema, columns, notices = _typed_schema(columnar.arrow_schema(source), source.name, limits)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return columnar.read_arrow(source, rows)
+        return columnar.read_arrow(source, columns, rows)
 
+    sample = next(read(SAMPLE_ROWS), None)
+    if sample is None:
+        raise _no_rows(source.name)
+    schema = _spelled(schema, sample)
     return Table(source.name, "arrow", schema, tuple(notices), None, source, read, limits)
 
 
@@ -154,17 +161,32 @@ _OPEN: dict[Format, Callable[[Source, Limits, str | None, str | None, str | None
 }
 
 
-def _typed_schema(schema: pa.Schema, name: str, limits: Limits) -> tuple[pa.Schema, list[str]]:
+def _typed_schema(schema: pa.Schema, name: str, limits: Limits) -> tuple[pa.Schema, columnar.Columns, list[str]]:
     names, notices = _checked_names(schema.names, name, limits)
-    types = columnar.plain_schema(schema, name).types
-    fields = zip(names, types, schema.types, strict=True)
-    return pa.schema([Spelling(type=str(own)).on(pa.field(name, kind)) for name, kind, own in fields]), notices
+    if not names:
+        raise InvalidInput(f"{name} has no columns")
+    columns = columnar.columns_of(schema)
+    notices += _of_left_out(columns.left_out, names, name)
+    notices += [f"the column {column!r} holds durations: they are read as numbers of {unit}" for column, unit in columns.units]
+    fields = [
+        Spelling(type=str(schema.field(place).type)).on(pa.field(names[place], kind))
+        for place, kind in zip(columns.places, columns.types, strict=True)
+    ]
+    return pa.schema(fields), columns, notices
 
 
 def _text_schema(names: Sequence[str], sample: pa.RecordBatch, **known: Any) -> pa.Schema:
-    """Columns of text; each field says how its column is written, as far as a sample tells."""
-    spellings = find(pa.RecordBatch.from_arrays(sample.columns, names=list(names)), **known)
-    return pa.schema([spelling.on(pa.field(name, pa.string())) for name, spelling in spellings.items()])
+    return _spelled(pa.schema([(name, pa.string()) for name in names]), sample, **known)
+
+
+def _spelled(schema: pa.Schema, sample: pa.RecordBatch, **known: Any) -> pa.Schema:
+    """The schema; each field of text says how its column is written, as far as a sample tells."""
+    texts = {at: field.name for at, field in enumerate(schema) if pa.types.is_string(field.type)}
+    found = find(pa.RecordBatch.from_arrays([sample.column(at) for at in texts], names=list(texts.values())), **known)
+    for at, name in texts.items():
+        own = Spelling.of(schema.field(at)).type
+        schema = schema.set(at, found[name].model_copy(update={"type": own}).on(schema.field(at)))
+    return schema
 
 
 def _checked_names(raw: Sequence[str], table: str, limits: Limits) -> tuple[list[str], list[str]]:
@@ -184,6 +206,25 @@ def _checked_names(raw: Sequence[str], table: str, limits: Limits) -> tuple[list
         raise InvalidInput(f"{table} has duplicate column names: {', '.join(map(repr, twice[:10]))}; rename one of each")
     unnamed = [name for name, given in zip(names, raw, strict=True) if not given.strip()]
     return names, [f"columns without a name are called {', '.join(unnamed[:10])}"] if unnamed else []
+
+
+def _of_left_out(left_out: Mapping[str, str], names: Sequence[str], table: str) -> list[str]:
+    """A notice for each kind of content that has no meaning as a column. Refuses a table that has nothing else."""
+    notices = []
+    for what in dict.fromkeys(left_out.values()):
+        columns = [name for name, content in left_out.items() if content == what]
+        subject = f"the column {columns[0]!r} holds" if len(columns) == 1 else f"the columns {_listed(columns)} hold"
+        left = "it is left out" if len(columns) == 1 else "they are left out"
+        notices.append(f"{subject} {what}, which have no meaning as a column here: {left}; give each part a column of its own")
+    if len(left_out) == len(names):
+        raise InvalidInput(f"{table} has no column that can be read: {notices[0]}")
+    return notices
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first ten names."""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more
 
 
 def _no_rows(name: str) -> InvalidInput:

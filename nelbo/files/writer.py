@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from nelbo import cells
 from nelbo.cells import pc
 from nelbo.errors import InvalidInput, NotFound
-from nelbo.files.formats import FORMATS, Format, format_of
+from nelbo.files.compression import compressing
+from nelbo.files.formats import FORMATS, Format, compression_of, format_of
 from nelbo.spelling.columns import Spelling
 
 
@@ -56,7 +57,8 @@ def open_writer(
 ) -> Iterator[TableWriter]:
     """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary file.
 
-    A path appears, whole, when the block ends without an error; what stood there before stays until then.
+    A path appears, whole, when the block ends without an error; what stood there before stays until then. Its suffix
+    .gz or .zst compresses the table.
     schema: of a table that may get no batch at all, so that its columns are written all the same.
     """
     if not isinstance(target, str | Path):
@@ -68,7 +70,11 @@ def open_writer(
         sys.stdout.buffer.flush()
     else:
         path = Path(target)
-        with _replacing(path) as stream, _finished(TableWriter(stream, _chosen(format, path), schema)) as writer:
+        with (
+            _replacing(path) as file,
+            compressing(file, compression_of(path)) as stream,
+            _finished(TableWriter(stream, _chosen(format, path), schema)) as writer,
+        ):
             yield writer
 
 

@@ -69,6 +69,16 @@ def test_a_keys_file_that_is_missing_or_broken_stops_the_start(tmp_path: Path) -
         Keys(keys_file(tmp_path, "ada nb_secret"))
 
 
+def test_a_byte_order_mark_in_the_keys_file_is_skipped_and_other_encodings_are_named(tmp_path: Path) -> None:
+    key, line = make_key("ada")
+    path = tmp_path / "keys"
+    path.write_text(f"{line}\n", encoding="utf-8-sig")
+    assert Keys(path).owner(f"Bearer {key}") == "ada"
+    path.write_text(f"{line}\n", encoding="utf-16")
+    with pytest.raises(Unavailable, match=r"the keys file .*keys is UTF-16 text; save it as UTF-8"):
+        Keys(path)
+
+
 def test_an_owner_needs_a_plain_name() -> None:
     with pytest.raises(InvalidInput, match="'ada lovelace' is not an owner"):
         make_key("ada lovelace")

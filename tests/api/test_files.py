@@ -40,11 +40,18 @@ def test_dialect_options_reach_whoever_reads(stage: Stage) -> None:
     assert files.get_file(stage.service.database, "local", sent.json()["id"]).options == options
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_table_is_stored_as_it_came_under_the_format_of_its_name(stage: Stage, suffix: str) -> None:
+    sent = stage.post("/v1/files", params={"name": f"a.jsonl{suffix}"}, content=b"packed")
+    assert (sent.status_code, sent.json()["format"], sent.json()["bytes"]) == (201, "jsonl", 6)
+
+
 @pytest.mark.parametrize(
     ("params", "content", "words"),
     [
         ({"name": "people.xlsx"}, CSV, "wrong suffix"),
         ({"name": "people.arrow"}, CSV, "send Parquet"),
+        ({"name": "people.arrow.gz"}, CSV, "send Parquet"),
         ({"name": "people.csv"}, b"", "is empty"),
         ({"name": "people.csv", "encoding": "klingon"}, CSV, "not an encoding"),
         ({"name": "people.csv", "decimal": ";"}, CSV, "/query/decimal"),

@@ -96,7 +96,7 @@ def walk(busy: Scene) -> None:
     assert list(busy.client.files.list()) == []
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl", ".csv.gz", ".jsonl.zst"])
 def test_results_are_saved_in_the_format_of_the_suffix(busy: Scene, suffix: str) -> None:
     job = busy.client.jobs.generate("adult", 100).wait()
     saved = job.results().save(busy.home / f"made{suffix}")
@@ -131,6 +131,21 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         assert job.results().to_arrow().column_names == ["row", "copy", "age", "job"]
     with pytest.raises(InvalidInput, match="set is not a table"):
         busy.client.jobs.reconstruct("adult", {1, 2})
+
+
+def test_columns_that_an_upload_leaves_out_here_are_told_with_what_the_service_says(busy: Scene) -> None:
+    table = pa.Table.from_pylist(ROWS).append_column("tags", pa.array([[1]] * len(ROWS)))
+    with pa.ipc.new_stream(str(busy.home / "people.arrows"), table.schema) as writer:
+        writer.write_table(table)
+    file = busy.client.files.wait(busy.client.files.upload(busy.home / "people.arrows"))
+    assert [column.name for column in file.columns or ()] == ["id", "age", "job"]
+    assert sum("the column 'tags' holds lists" in notice for notice in file.notices) == 1
+
+
+def test_a_table_in_memory_with_types_that_parquet_lacks_is_sent_without_them(busy: Scene) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    unknown_to_parquet = pa.array([(1, 2, 3)] * len(ROWS), pa.month_day_nano_interval())
+    busy.client.jobs.score("adult", table.append_column("span", unknown_to_parquet)).wait()
 
 
 def test_cells_of_python_numpy_and_pandas_become_json(scene: Scene) -> None:

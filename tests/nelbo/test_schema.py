@@ -52,5 +52,35 @@ def test_a_schema_file_that_is_not_there_or_no_schema_says_so(tmp_path: Path) ->
     with pytest.raises(NotFound, match=r"schema\.json"):
         Schema.read(path)
     path.write_text('{"columns": [{"name": "age", "kind": "number"}]}')
-    with pytest.raises(InvalidInput, match="continuous"):
+    with pytest.raises(InvalidInput, match=r"schema\.json is not a schema: columns\[0\]\.kind: .*'continuous'"):
         Schema.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"columns", "the file: Invalid JSON"),
+        (b"{}", "columns: Field required"),
+        (b'{"columns": [{"name": "age"}, {"kind": "integer"}]}', r"columns\[0\]\.kind: Field required"),
+        (b'{"columns": [{"name": "age", "kind": "integer", "hue": 1}]}', r"columns\[0\]\.hue: Extra inputs"),
+        (b'{"columns": [{"name": "a", "kind": "integer"}, {"name": "a", "kind": "integer"}]}', "the file: .* must be unique"),
+        ('{"columns": []}'.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ('{"columns": ["größe"]}'.encode("cp1252"), r"not UTF-8 text \(line 1\); save it as UTF-8"),
+    ],
+)
+def test_a_wrong_schema_file_is_told_in_one_sentence_that_names_the_first_wrong_key(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "schema.json").write_bytes(content)
+    with pytest.raises(InvalidInput, match=rf"schema\.json is .*{words}") as caught:
+        Schema.read(tmp_path / "schema.json")
+    assert "\n" not in caught.value.message
+    assert "http" not in caught.value.message
+
+
+def test_a_byte_order_mark_in_a_schema_file_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(SCHEMA.model_dump_json(), encoding="utf-8-sig")
+    assert Schema.read(path) == SCHEMA
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+        Schema.read(tmp_path)

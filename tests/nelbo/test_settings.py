@@ -49,6 +49,18 @@ def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: p
         read_settings()
 
 
+def test_a_byte_order_mark_in_a_secret_file_is_skipped_and_other_encodings_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "url"
+    monkeypatch.setenv("NELBO_BROKER_URL_FILE", str(path))
+    path.write_text("redis://broker\n", encoding="utf-8-sig")
+    assert read_settings().broker == "redis://broker"
+    path.write_text("redis://broker\n", encoding="utf-16")
+    with pytest.raises(InvalidInput, match=r"NELBO_BROKER_URL_FILE names .*url is UTF-16 text; save it as UTF-8"):
+        read_settings()
+
+
 def test_an_empty_variable_for_a_file_means_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NELBO_BROKER_URL_FILE", "")
     assert read_settings().broker == ""

@@ -1,6 +1,7 @@
 """Reading a table for training: three parts that share no row, and nothing learned from the rows that calibrate."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.files import open_writer
 from training.config import Config
 from training.data import CROSS_BELOW, Source, folds, read, split_rows
 
@@ -26,6 +28,22 @@ def test_another_seed_splits_otherwise_and_the_same_seed_alike() -> None:
     first, again, other = (split_rows(1_000, 0.1, seed).calibrate for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["table.csv.gz", "table.jsonl.zst", "table.parquet"])
+def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(name: str, tmp_path: Path) -> None:
+    rows: dict[str, Any] = {"x": [float(i % 7) + 0.5 for i in range(60)], "word": [f"w{i % 3}" for i in range(60)]}
+    plain, other = pa.table(rows), tmp_path / name
+    with open_writer(tmp_path / "table.csv") as writer:
+        writer.write(plain.to_batches()[0])
+    if name.endswith(".parquet"):
+        pq.write_table(plain.add_column(1, "tags", pa.array([[i] for i in range(60)])), other)
+    else:
+        with open_writer(other) as writer:
+            writer.write(plain.to_batches()[0])
+    wanted, found = (read(Source(path), Config(), seed=0) for path in (tmp_path / "table.csv", other))
+    assert (found.digest, found.schema) == (wanted.digest, wanted.schema)
+    assert any("'tags' holds lists" in notice for notice in found.notices) == name.endswith(".parquet")
 
 
 def test_every_row_is_inside_exactly_one_fold() -> None:

@@ -62,7 +62,7 @@ def test_the_catalog_of_the_data_folder_serves_what_was_pushed(name: str, artifa
     assert read(tmp_path / "folder.parquet").equals(read(tmp_path / "catalog.parquet"))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow", "jsonl"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow", "jsonl", "csv.gz"])
 def test_a_table_scores_the_same_in_each_format_here_and_as_a_job(
     suffix: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
 ) -> None:

@@ -10,16 +10,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.files import FORMATS, Limits, Reading, open_writer, part_name, read_arguments, read_parts
+from nelbo.files.formats import COMPRESSIONS
 from tests.nelbo.files.tables import saved
 
 COLUMNS: dict[str, Any] = {"age": ["39", "50", "", "38"] * 10, "work": ["State-gov", None, "Private", "Private"] * 10}
 BATCH = pa.record_batch(COLUMNS)
 
 
-def read(upload: Path, folder: Path, format: str, memory_mib: int = 2_048, **options: str) -> Reading:
+def read(
+    upload: Path,
+    folder: Path,
+    format: str,
+    memory_mib: int = 2_048,
+    limits: Limits = Limits(100, 10_000_000),  # noqa: B008  # frozen
+    **options: str,
+) -> Reading:
     folder.mkdir(exist_ok=True)
     arguments = read_arguments(
-        upload, folder, name=f"adult.{format}", format=format, limits=Limits(100, 10_000_000), memory_mib=memory_mib, **options
+        upload, folder, name=f"adult.{format}", format=format, limits=limits, memory_mib=memory_mib, **options
     )
     command = [sys.executable, "-P", "-m", "nelbo.files", *arguments]
     ran = subprocess.run(command, capture_output=True, check=True)
@@ -44,6 +52,43 @@ def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
     found = read(upload, tmp_path / "parts", "csv", delimiter="-", encoding="cp1252", decimal=".")
     assert [column.name for column in found.columns] == ["größe", "1,5"]
     assert any("Windows-1252" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_parts(suffix: str, tmp_path: Path) -> None:
+    upload, folder = tmp_path / f"upload.csv{suffix}", tmp_path / "parts"
+    with open_writer(upload) as writer:
+        writer.write(BATCH)
+    found = read(upload, folder, "csv")
+    assert (found.problem, found.rows, found.parts) == (None, 40, 1)
+    assert [path.name for path in folder.iterdir()] == [part_name(0)]
+    found = read(upload, folder, "csv", limits=Limits(unpacked_bytes=100))
+    assert found.problem == (
+        "adult.csv unpacks to more than 100 bytes, the most that is read (NELBO_MAX_UPLOAD_BYTES); split the table"
+    )
+
+
+def test_a_full_disk_is_no_answer_about_the_upload(tmp_path: Path) -> None:
+    """So that whoever started the process tries again."""
+    upload = tmp_path / "upload.csv.gz"
+    with open_writer(upload) as writer:
+        writer.write(BATCH)
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        read(upload, tmp_path / "parts", "csv", limits=Limits(free_bytes=2**60))
+    assert ended.value.stdout == b""
+    assert f"cannot be unpacked into {tmp_path / 'parts'}: No space left on device" in ended.value.stderr.decode()
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(format: str, tmp_path: Path) -> None:
+    upload = tmp_path / f"upload.{format}"
+    if format == "parquet":
+        pq.write_table(pa.table({"age": [39, 50], "tags": [["a"], []]}), upload)
+    else:
+        saved(upload, b'{"age": 39, "tags": ["a"]}\n{"age": 50}\n')
+    found = read(upload, tmp_path / "parts", format)
+    assert ([column.name for column in found.columns], found.rows) == (["age"], 2)
+    assert any("the column 'tags' holds lists" in notice for notice in found.notices)
 
 
 def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_suffix_tells_the_format_in_any_case(suffix: str) -> None:
     assert format_of(f"some.table{suffix.upper()}") == SUFFIXES[suffix]
 
 
-@pytest.mark.parametrize("name", ["adult.xlsx", "adult", "adult.csv.gz", "adult.json"])
+@pytest.mark.parametrize("name", ["adult.xlsx", "adult", "adult.gz", "adult.csv.bz2", "adult.xlsx.gz"])
 def test_a_wrong_suffix_is_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"wrong suffix.*\.csv.*\.parquet"):
         format_of(name)
@@ -72,6 +72,18 @@ def test_a_wrong_suffix_is_refused_with_those_that_are_known(name: str) -> None:
 def _parquet(table: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     pq.write_table(pa.table(table), file)
+    return file.getvalue()
+
+
+def _broken_text() -> bytes:
+    offsets, content = pa.py_buffer(b"\0\0\0\0\x01\0\0\0"), pa.py_buffer(b"\xff")
+    return _parquet({"a": pa.StringArray.from_buffers(1, offsets, content)})
+
+
+def _stream(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
     return file.getvalue()
 
 
@@ -88,6 +100,9 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "Parquet without rows": ("parquet", _parquet({"a": pa.array([], pa.int64())}), "no rows"),
     "Arrow without rows": ("arrow", written(pa.record_batch({"a": pa.array([], pa.int64())}), "arrow"), "no rows"),
     "empty objects": ("jsonl", b"{}\n{}\n", "no columns"),
+    "Arrow without columns": ("arrow", _stream(pa.table({})), "no columns"),
+    "Parquet without columns": ("parquet", _parquet({}), "no columns"),
+    "a name in another encoding": ("arrow", _stream(pa.table({"marker": [1]})).replace(b"marker", b"mark\xffr"), "not UTF-8"),
     "duplicate names": ("csv", b"a,b, a\n1,2,3\n", "duplicate column names: 'a'"),
     "duplicate names in Parquet": (
         "parquet",
@@ -99,7 +114,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "broken encoding at the end": ("csv", b"a,b\n1,\xc3\xbc\n2,\xc3", "line 3 .* broken encoding: its end"),
     "broken encoding in JSON": ("jsonl", b'{"a": "\xc3\xbc"}\n{"a": "\xff"}\n', "line 2 .* broken encoding"),
     "half a UTF-16 character": ("csv", "a,b\n1,2\n".encode("utf-16")[:-1], "broken encoding"),
-    "broken encoding in Parquet": ("parquet", _parquet({"a": [b"\xff"]}), "UTF8"),
+    "broken encoding in Parquet": ("parquet", _broken_text(), "column 'a' .* broken encoding: its text is not UTF-8"),
     "NUL bytes": ("csv", b"a,b\n1,\x00\n", "line 2 .* NUL bytes"),
     "UTF-16 without a mark": ("csv", "a,b\n1,2\n".encode("utf-16-le"), "NUL bytes.*utf-16-le"),
     "truncated Parquet": ("parquet", PARQUET[:-50], "cannot be read as Parquet: it is damaged or cut off"),
@@ -117,19 +132,23 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "too many columns": ("csv", (",".join(WIDE) + "\n" + ",".join("1" * 2_001) + "\n").encode(), "more than 2,000 columns"),
     "too many keys": ("jsonl", json.dumps(dict.fromkeys(WIDE, 1)).encode(), "more than 2,000 columns"),
     "too many columns in Parquet": ("parquet", _parquet({name: [1] for name in WIDE}), "NELBO_MAX_COLUMNS"),
-    "nested Parquet": ("parquet", _parquet({"a": [[1, 2]]}), "column 'a' .* nested"),
-    "struct in Parquet": ("parquet", _parquet({"a": [{"b": 1}]}), "column 'a' .* nested"),
-    "nested JSON": ("jsonl", b'{"a": 1}\n{"a": [1]}\n', "line 2 .* the value of 'a' is nested"),
-    "object in JSON": ("jsonl", b'{"a": {"b": 1}}\n', "line 1 .* the value of 'a' is nested"),
-    "JSON of a thousand levels": ("jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "line 1 .* nested"),
+    "only lists in Parquet": ("parquet", _parquet({"a": [[1, 2]]}), "no column that can be read: the column 'a' holds lists"),
+    "only structs in Parquet": ("parquet", _parquet({"a": [{"b": 1}]}), "no column .*: the column 'a' holds structs"),
+    "only lists in JSON": ("jsonl", b'{"a": 1}\n{"a": [1]}\n', "no column that can be read: the column 'a' holds lists"),
+    "only objects in JSON": ("jsonl", b'{"a": {"b": 1}}\n', "no column that can be read: the column 'a' holds objects"),
+    "JSON of a thousand levels": ("jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "line 1 .* nested too deep"),
+    "a JSON array of a thousand levels": ("json", b'[{"a": ' + b"[" * 100_000 + b"\n", "object 1 .* nested too deep"),
     "JSON cut off": ("jsonl", b'{"a": 1}\n{"a": ', "line 2 .* is not JSON"),
-    "a JSON array": ("jsonl", b"[1, 2]\n", "line 1 .* not a JSON object"),
-    "a JSON document": ("jsonl", b'[\n  {"a": 1}\n]\n', "line 1 .* is not JSON"),
+    "a JSON array of numbers": ("json", b"[1, 2]\n", "object 1 .* not a JSON object"),
+    "a JSON array cut off": ("json", b'[\n  {"a": 1}, {"a":', "object 2 .* is not JSON or is cut off"),
+    "a JSON array without an end": ("json", b'[\n  {"a": 1}\n', "object 2 .* is not JSON or is cut off"),
+    "a JSON document": ("json", b'{\n  "a": 1\n}\n', "line 1 .* is not JSON.* one array of objects"),
+    "a long object in a JSON array": ("json", b'[{"a": "' + b"x" * 3_000_000 + b'"}]', "object 1 .* more than 2 MiB"),
     "half a surrogate": ("jsonl", b'{"a": "\\ud800"}\n', "line 1 .* is not JSON"),
     "NUL in a key": ("jsonl", b'{"a\\u0000": 1}\n', "column name"),
     "a name of a novel's length": ("csv", b"a" * 2_000 + b",b\n1,2\n", "column name of 2,000 characters"),
     "Excel": ("csv", b"PK\x03\x04...", "Excel sheet; save the table as CSV"),
-    "gzip": ("csv", b"\x1f\x8b...", "compressed with gzip; unpack"),
+    "damaged gzip": ("csv", b"\x1f\x8b...", "cannot be unpacked with gzip: it is damaged or cut off"),
     "Parquet called CSV": ("csv", PARQUET, "is read as csv, but holds parquet"),
     "Arrow called JSON": ("jsonl", STREAM, "is read as jsonl, but holds arrow"),
     "CSV called Parquet": ("parquet", b"a,b\n1,2\n", "cannot be read as Parquet"),
