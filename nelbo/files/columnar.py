@@ -227,6 +227,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType | str:
 def _explained(name: str, wanted: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
     except UnicodeDecodeError:
         raise InvalidInput(f"{name} has a broken encoding: a column name or text is not UTF-8") from None
     except pa.ArrowNotImplementedError as problem:

@@ -63,6 +63,12 @@ def test_what_does_not_fit_its_checksum_is_damaged() -> None:
         opened(content[:-8] + b"\0\xff\0\xff" + content[-4:])
 
 
+def test_a_window_that_would_take_gigabytes_is_refused_with_what_to_do() -> None:
+    """The header of `zstd --long=31`, then an empty block."""
+    with pytest.raises(InvalidInput, match="window of more than 128 MiB; compress it again without --long"):
+        opened(b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00")
+
+
 def test_what_is_compressed_twice_says_so() -> None:
     with pytest.raises(InvalidInput, match="is compressed twice"):
         opened(packed(packed(CSV, ".zst"), ".gz"))
