@@ -1,6 +1,8 @@
 """NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to ONNX Runtime."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
@@ -99,11 +101,11 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         parts = split_rows(len(table), config.held_out, seed)
         split = Split(np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0])
         self._schema, rows = _schema_and_rows(table, split, config)
-        vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
-        with tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
+        with _torch(config.threads), tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
+            vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
             export_model(Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop))
             self._scorer = Scorer.read(Path(made))
-        self.training_scores_ = _training_scores(vae, self._schema, rows, config, seed)
+            self.training_scores_ = _training_scores(vae, self._schema, rows, config, seed)
         self.offset_ = float(np.quantile(self.training_scores_, contamination))
         return self
 
@@ -240,6 +242,18 @@ def _seed(random_state: object) -> int:
     """An int is the seed itself, as for `nelbo train`; None and a RandomState draw one."""
     generator = check_random_state(random_state)
     return int(random_state) if isinstance(random_state, Integral) else int(generator.randint(2**31))
+
+
+@contextmanager
+def _torch(threads: int) -> Iterator[None]:
+    """Work in this many threads of torch, and leave the caller's number of threads and random state as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed: int) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -191,6 +192,13 @@ def test_other_processes_score_and_fit() -> None:
     np.testing.assert_array_equal(np.concatenate(there), here)
     search = GridSearchCV(clone(detector), {"contamination": [0.05, 0.2]}, scoring="roc_auc", cv=StratifiedKFold(2), n_jobs=2)
     assert search.fit(BOTH, 1 - IS_ODD).best_score_ > 0.5
+
+
+def test_a_fit_leaves_the_threads_and_random_numbers_of_torch_to_the_caller() -> None:
+    before = torch.get_num_threads(), torch.random.get_rng_state()
+    NelboDetector(config=SHORTEST.model_copy(update={"threads": before[0] + 1})).fit(NORMAL)
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
 
 
 def test_it_is_a_step_of_a_pipeline_and_of_a_cross_validation() -> None:
