@@ -5,8 +5,6 @@ models, each fitted without one fifth of the rows, score that fifth (cross-confo
 those of the final model, which was fitted to all rows. That is an approximation, and the model card says so.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,19 +24,21 @@ def split_calibration(engine: Engine, rows: Rows) -> Calibration:
 
 
 def cross_calibration(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Calibration:
-    """The score of every row by a model that was fitted without it."""
-    return _calibration("cross-conformal", np.concatenate(list(_fold_scores(schema, rows, config, seed, progress))))
+    return _calibration("cross-conformal", cross_scores(schema, rows, config, seed, progress))
 
 
-def _fold_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Iterator[NDArray[np.float64]]:
+def cross_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> NDArray[np.float64]:
+    """Nelbo float64[n] of every row by a model that was fitted without it."""
     if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
         config = config.model_copy(update={"min_steps": 1, "max_steps": 1})
+    scores = np.empty(len(rows))
     for fold, (outside, inside) in enumerate(folds(len(rows), FOLDS, seed)):
         seen = _without_unseen(schema, rows, outside)
         inner = split_rows(len(outside), config.held_out, seed)
         vae, _ = fit_rows(schema, seen.take(outside), inner, config, seed, _part(progress, fold))
         terms, kl = score(vae, seen.take(inside))
-        yield (terms.sum(1) + kl).numpy()
+        scores[inside] = (terms.sum(1) + kl).numpy()
+    return scores
 
 
 def _part(progress: Progress, fold: int) -> Progress:

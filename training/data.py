@@ -110,16 +110,25 @@ def read(
             f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's kind and were left out"
         )
     split = split_rows(len(usable), config.held_out, seed)
-    counted = _counted_categories(schema, usable.take(split.fit))
-    schema = _with_categories(schema, counted, config)
-    notices += [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config)]
-    encoded = encode(_one_batch(usable), schema)
-    if not any(column.since for column in schema.columns):
-        schema = _with_since(schema, encoded.numbers[split.fit])
-        encoded = replace(encoded, numbers=relative(encoded.numbers, schema))
-    rows = Rows(encoded.numbers, encoded.codes)
+    schema, rows, more = complete(schema, usable, split.fit, config)
+    notices += more
     digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
     return Training(schema, usable, rows, split, total, refused, digest, tuple(notices))
+
+
+def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: Config) -> tuple[Schema, Rows, list[str]]:
+    """The schema with what only its `fit` rows tell (categories, datetimes counted since another), the encoded rows, notices.
+
+    Every row of `usable` must be one that encode takes.
+    """
+    counted = _counted_categories(schema, usable.take(fit))
+    schema = _with_categories(schema, counted, config)
+    notices = [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config)]
+    encoded = encode(_one_batch(usable), schema)
+    if not any(column.since for column in schema.columns):
+        schema = _with_since(schema, encoded.numbers[fit])
+        encoded = replace(encoded, numbers=relative(encoded.numbers, schema))
+    return schema, Rows(encoded.numbers, encoded.codes), notices
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
