@@ -9,6 +9,7 @@ with nelbo.Client() as client:
 import json
 import math
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
-from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, NotFound, Unavailable, problem_types
-from nelbo.files import File, format_of, open_table, open_writer
+from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
+from nelbo.files import File, format_of, open_table, open_target, open_writer
 from nelbo.jobs import (
     FINAL,
     Anomaly,
@@ -386,19 +387,20 @@ class Results:
             yield from reader
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole."""
-        path = Path(path)
-        format = self._format or format_of(path)
-        growing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with growing.open("wb") as copy:
-                self._http.download(self._address, copy, params={"format": format})
-            growing.replace(path)
-        except OSError as problem:
-            raise NotFound(f"{path} cannot be written: {problem.strerror}") from None
-        finally:
-            growing.unlink(missing_ok=True)
-        return path
+        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole.
+
+        Links, pipes, devices and "-" are as `nelbo.files.open_target` says.
+        """
+        params = {"format": self._format or format_of(path)}
+        with open_target(path) as target:
+            if str(path) != "-" and target.seekable():
+                self._http.download(self._address, target, params=params)
+            else:
+                with tempfile.TemporaryFile(prefix="nelbo-") as copy:
+                    self._http.download(self._address, copy, params=params)
+                    copy.seek(0)
+                    shutil.copyfileobj(copy, target)
+        return Path(path)
 
 
 def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:
