@@ -64,6 +64,7 @@ def explain(
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         with console.progress(f"scoring {given.name}") as tell:
             chosen = local.chosen(engine, table, row or (), top, faults, tell)
+    faults.check(len(chosen))
     with console.waiting("drawing what the cells should be"):
         found = local.explained(engine, chosen, columns, seed)
     for line in faults.words():

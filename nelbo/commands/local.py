@@ -71,8 +71,6 @@ def score(
         with _spooled(_watched(scored(), p_values), columns) as kept:
             tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
             yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
-    if not tally.rows:
-        yield pa.RecordBatch.from_pylist([], schema=scores.score_schema(columns))
     tally.top = [row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top]
 
 

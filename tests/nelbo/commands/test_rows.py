@@ -131,15 +131,6 @@ def test_an_alpha_below_the_smallest_p_value_is_told_with_what_to_do(
     assert "no row can be an anomaly at fdr 0.005" in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
 
 
-def test_a_table_of_errors_alone_gives_a_table_without_rows(artifact: Path, tmp_path: Path) -> None:
-    bad = written(table(3).set_column(1, "length", pa.array(["a", "b", "c"])), tmp_path / "bad.csv")
-    for more in ([], ["--explain"], ["--fdr", "0.1"]):
-        ran = done("score", artifact, bad, "-o", tmp_path / "out.csv", *more)
-        assert "3 rows could not be done" in ran.err
-        assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith("row,nelbo,p_value,anomaly")
-        assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
-
-
 def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Path) -> None:
     short, long = (done("generate", artifact, "--rows", n, "--seed", 5, "-o", "-").out for n in (7, 40))
     assert long.startswith(short)
