@@ -72,7 +72,7 @@ def check_folder(folder: Path, room: int) -> None:
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if largest != resource.RLIM_INFINITY and largest < room:
         raise Unavailable(
-            f"files may have {largest / 2**20:.1f} MiB here (ulimit -f) and {room / 2**20:.0f} MiB are needed; raise the limit"
+            f"files may be at most {largest / 2**20:.1f} MiB (ulimit -f) and {room / 2**20:.0f} MiB are needed; raise the limit"
         )
 
 
