@@ -16,7 +16,7 @@ from nelbo.cells import texts
 from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
 from nelbo.errors import MissingExtra, NotFound, TooLarge
-from nelbo.files import Table
+from nelbo.files import Digest, Table
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.settings import Settings
 
@@ -39,12 +39,13 @@ def load(folder: Path, command: str) -> "Engine":
 
 @dataclass
 class Tally:
-    """What a scoring came to; `top` are the least likely rows, the least likely first."""
+    """What a scoring came to; `top` are the least likely rows, the least likely first; `digest` is that of the table."""
 
     rows: int = 0
     anomalies: int = 0
     threshold: float = 0.0
     top: list[Anomaly] = field(default_factory=list)
+    digest: Digest = field(default_factory=Digest)
 
 
 def score(
@@ -55,6 +56,7 @@ def score(
 
     def scored() -> Iterator["Scored"]:
         for first_row, batch in _given(table, tell):
+            tally.digest.update(batch)
             found = engines.score(engine, batch, first_row)
             faults.add(found.errors)
             tally.rows += len(found.rows)
@@ -75,7 +77,7 @@ def score(
 
 
 def chosen(
-    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell
+    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell, digest: Digest
 ) -> list[tuple[Anomaly, pa.RecordBatch]]:
     """The rows of these numbers, or else the least likely `most`, with their cells; the least likely first."""
     from nelbo import engine as engines
@@ -84,6 +86,7 @@ def chosen(
     top: list[Anomaly] = []
     cells: dict[int, pa.RecordBatch] = {}
     for first_row, batch in _given(table, tell):
+        digest.update(batch)
         seen = first_row + batch.num_rows
         named = [(row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen]
         for first, part in named if wanted else [(first_row, batch)]:

@@ -18,7 +18,7 @@ from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.scores import out_of_reach
+from nelbo.scores import already_known, out_of_reach
 from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
@@ -226,6 +226,8 @@ def _here(
         rows, counted = [0], f"{service.DOING[asked.kind]} {given.name}"
         with console.progress(counted) as tell:
             written = _write(work(engine, table, faults, _both(tell, rows)), target)
+    if tally is not None:
+        console.notices(already_known(tally.digest.hexdigest(), engine.manifest.table_digest))
     found = {} if tally is None else {"anomalies": tally.anomalies, "threshold": tally.threshold, "top": tally.top[:SHOWN_ROWS]}
     return Done(asked.model, rows[0], written, faults, **found)  # type: ignore[arg-type]  # the fields of a scoring
 
@@ -270,6 +272,8 @@ def _on_service(
     version = client.models.version(name, which or "champion")
     service.check_table(version, file, console)
     console.notices(_out_of_reach(asked, version.smallest_p_value))
+    if isinstance(asked, ScoreRequest):
+        console.notices(already_known(file.digest, version.table_digest))
     request: Request = asked.model_copy(update={"file": file.id})
     with service.finished(client, request, console) as job:
         if job.view.progress.rows_failed:

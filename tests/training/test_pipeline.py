@@ -16,6 +16,7 @@ from pyarrow import csv
 from nelbo.artifact import read_artifact
 from nelbo.engine import Engine, score
 from nelbo.errors import Conflict, InvalidInput, NelboError
+from nelbo.files import Digest
 from nelbo.schema import Column, Schema
 from tests.artifacts import linear_artifact
 from tests.training.tables import QUICK
@@ -74,6 +75,11 @@ def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
     assert [column.kind for column in manifest.table_schema.identifiers] == ["identifier"]
     assert manifest.table_schema.columns[3].categories == ("blue", "green", "red")
     assert manifest.data["rows"] == 1_200
+    digest = Digest()
+    with Source(large / "table.csv").open() as opened:
+        for batch in opened.batches(7):
+            digest.update(batch)
+    assert manifest.table_digest == digest.hexdigest()
     assert len(manifest.calibration.scores) == 120
     assert all(np.isfinite(value) for value in manifest.metrics.values())
 
