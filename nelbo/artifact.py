@@ -95,6 +95,12 @@ class Manifest(_Frozen):
     config: dict[str, Any]
     metrics: dict[str, float]
 
+    @property
+    def table_digest(self) -> str | None:
+        """nelbo.files.Digest of the table that was trained on; None where an older Nelbo trained."""
+        found = self.data.get("table_sha256")
+        return found if isinstance(found, str) else None
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -127,6 +133,8 @@ class VersionDetails(Version):
     metrics: dict[str, float]
     smallest_p_value: float
     """No row can be an anomaly at a smaller alpha."""
+    table_digest: str | None = None
+    """That of the table that was trained on, as an uploaded file has one."""
 
 
 def details(version: Version, manifest: Manifest) -> VersionDetails:
@@ -135,6 +143,7 @@ def details(version: Version, manifest: Manifest) -> VersionDetails:
         table_schema=manifest.table_schema,
         metrics=manifest.metrics,
         smallest_p_value=manifest.calibration.smallest,
+        table_digest=manifest.table_digest,
     )
 
 

@@ -1,15 +1,22 @@
 """`nelbo`: the commands in one app, and how an error becomes one sentence and an exit code."""
 
 import os
+import signal
 import sys
-import traceback
+
+if os.path.basename(sys.argv[0]) in ("nelbo", "cli.py"):
+    # ^C and SIGTERM end the program without a trace while the modules below are loaded; `program.prepare` takes over.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
+
 from typing import Annotated
 
 import typer
 
 import nelbo
+from nelbo import program
 from nelbo.commands import doctor, explain, jobs, models, rows, system, training
-from nelbo.errors import NelboError
 
 app = typer.Typer(
     help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has examples.",
@@ -18,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (
+for function in (
     system.up,
     training.train,
     rows.score,
@@ -33,7 +40,7 @@ for command in (
     system.migrate,
     system.demo,
 ):
-    app.command()(command)
+    app.command()(function)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 
@@ -54,33 +61,17 @@ def options(
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C."""
-    try:
-        app(prog_name="nelbo")
-    except NelboError as problem:
-        _fail(problem.message, problem.exit_code)
-    except BrokenPipeError:
-        _fail(None, 1)
-    except KeyboardInterrupt:
-        _fail(None, 130)
-    except OSError as problem:
-        where = f"{problem.filename}: " if problem.filename else ""
-        _fail(f"{where}{problem.strerror or problem}", 1)
-    except Exception as problem:
-        if os.environ.get("NELBO_LOG_LEVEL", "").upper() == "DEBUG":
-            traceback.print_exc()
-        _fail(f"a fault of Nelbo itself: {type(problem).__name__}: {problem} (NELBO_LOG_LEVEL=DEBUG shows where)", 1)
+    """Run a command as a process of its own.
+
+    Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C, 143 SIGTERM.
+    """
+    program.prepare()
+    command()
 
 
-def _fail(sentence: str | None, code: int) -> None:
-    """End with one sentence on standard error; what standard output still holds is nobody's any more."""
-    if sentence is not None:
-        print(f"nelbo: {sentence}", file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+def command() -> None:
+    """Run a command and end with its exit code; an error is one sentence on standard error."""
+    program.run(lambda: app(prog_name="nelbo"), lambda sentence: print(f"nelbo: {sentence}", file=sys.stderr))
 
 
 if __name__ == "__main__":

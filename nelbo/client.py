@@ -9,6 +9,7 @@ with nelbo.Client() as client:
 import json
 import math
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,9 @@ import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
-from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, NotFound, Unavailable, problem_types
-from nelbo.files import File, format_of, open_table, open_writer
-from nelbo.files.compression import compress
+from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
+from nelbo.files import File, format_of, open_table, open_target, open_writer
+from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
 from nelbo.jobs import (
     FINAL,
@@ -397,23 +398,19 @@ class Results:
     def save(self, path: str | Path) -> Path:
         """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole.
 
-        A suffix .gz or .zst compresses it.
+        A suffix .gz or .zst compresses it. Links, pipes, devices and "-" are as `nelbo.files.open_target` says.
         """
-        path = Path(path)
-        format = self._format or format_of(path)
-        growing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with growing.open("wb") as copy:
-                self._http.download(self._address, copy, params={"format": format})
-            compression = compression_of(path)
-            if compression:
-                compress(growing, compression)
-            growing.replace(path)
-        except OSError as problem:
-            raise NotFound(f"{path} cannot be written: {problem.strerror}") from None
-        finally:
-            growing.unlink(missing_ok=True)
-        return path
+        params, compression = {"format": self._format or format_of(path)}, compression_of(path)
+        with open_target(path) as target:
+            if str(path) != "-" and target.seekable() and compression is None:
+                self._http.download(self._address, target, params=params)
+            else:
+                with tempfile.TemporaryFile(prefix="nelbo-") as copy:
+                    self._http.download(self._address, copy, params=params)
+                    copy.seek(0)
+                    with compressing(target, compression) as stream:
+                        shutil.copyfileobj(copy, stream)
+        return Path(path)
 
 
 def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:

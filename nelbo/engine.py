@@ -376,8 +376,7 @@ def _observed(engine: Engine, given: Encoded) -> Booleans:
         columns[column.name] = ~np.isnan(given.numbers[:, i])
     for i, column in enumerate(engine.schema.categoricals):
         columns[column.name] = given.codes[:, i] < len(column.categories) + bool(column.rarer)
-    n = len(given.rows)
-    return np.stack([columns[name] for name in engine.manifest.order], axis=1).reshape(n, -1)
+    return np.stack([columns[name] for name in engine.manifest.order], axis=1)
 
 
 def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:

@@ -74,6 +74,16 @@ def out_of_reach(alpha: float, fdr: float | None, smallest: float) -> Iterator[s
         )
 
 
+def already_known(digest: str | None, trained_on: str | None) -> Iterator[str]:
+    """A notice where the rows to score are the very table that the model was trained on, by their digests."""
+    if digest is not None and digest == trained_on:
+        yield (
+            "these are the rows that the model was trained on. It knows them: their p-values are larger than those of new rows,"
+            " and fewer than alpha of them are anomalies. To find anomalies among them, train on one part of the table and"
+            " score the other part, then the other way round"
+        )
+
+
 def score_schema(columns: Iterable[str] | None) -> pa.Schema:
     """The schema of scores; with the columns in the order of their terms, that of explained scores."""
     if columns is None:

@@ -142,11 +142,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(table: Path, folder: Path) -> Ran:
     """What `nelbo train` runs as its child, in this process: to load torch each time would take minutes."""
-    from training.cli import main
+    from training.cli import command
 
     config = folder / "run.toml"
     config.write_text(QUICK)
-    return run("--name", MODEL, "--out", folder / MODEL, "--config", config, "--json", "--", table, main=main)
+    return run("--name", MODEL, "--out", folder / MODEL, "--config", config, "--json", "--", table, main=command)
 
 
 def as_file(given: str, folder: Path) -> Path:

@@ -1,9 +1,15 @@
 """`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
 
-import json
 import os
 import signal
-import sys
+
+if __name__ == "__main__":
+    # ^C and SIGTERM end the program without a trace while torch is loaded; `program.prepare` takes over.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
+
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 # Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from nelbo.errors import NelboError
+from nelbo import program
 from nelbo.files import Limits
 from nelbo.schema import Schema
 from nelbo.settings import read_settings
@@ -61,12 +67,13 @@ def run(
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # how `nelbo train` ends it: what was begun is cleaned up
-    try:
-        app()
-    except NelboError as error:
-        errors.print("[red]error:[/]", escape(error.message), soft_wrap=True)
-        sys.exit(error.exit_code)
+    program.prepare()
+    command()
+
+
+def command() -> None:
+    """Train and end with an exit code; an error is one sentence on standard error."""
+    program.run(app, lambda sentence: errors.print("[red]error:[/]", escape(sentence), soft_wrap=True))
 
 
 def _summary(run: Run) -> dict[str, object]:

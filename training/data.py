@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nelbo.cells import texts
 from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
-from nelbo.files import Limits, Table, open_table
+from nelbo.files import Digest, Limits, Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Schema
 from training.config import Config
@@ -70,6 +70,7 @@ class Training:
     refused: int
     digest: str
     notices: tuple[str, ...]
+    table_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,11 @@ def read(
     source: Source, config: Config, seed: int, schema: Schema | None = None, heard: Callable[[int], None] | None = None
 ) -> Training:
     """Read a table for training. Raises InvalidInput where it cannot be trained on. `heard` is told the rows read so far."""
-    inspector, total = Inspector(), 0
+    inspector, as_read, total = Inspector(), Digest(), 0
     with source.open() as table:
         for batch in table.batches():
             inspector.update(batch)
+            as_read.update(batch)
             total += batch.num_rows
             if heard is not None:
                 heard(total)
@@ -113,7 +115,7 @@ def read(
     schema, rows, more = complete(schema, usable, split.fit, config)
     notices += more
     digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
-    return Training(schema, usable, rows, split, total, refused, digest, tuple(notices))
+    return Training(schema, usable, rows, split, total, refused, digest, tuple(notices), as_read.hexdigest())
 
 
 def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: Config) -> tuple[Schema, Rows, list[str]]:

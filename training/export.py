@@ -32,6 +32,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def export(folder: Path, vae: VAE, name: str, training: Training, config: Config, seed: int) -> Manifest:
     """The artifact of a training run, without calibration and metrics; see export_model."""
     data = {"rows": training.total, "trained_on": len(training.rows), "refused": training.refused, "sha256": training.digest}
+    data["table_sha256"] = training.table_digest
     stop = training.rows.take(training.split.stop)
     return export_model(folder, vae, name, training.schema, config, seed, stop, data)
 

@@ -1,20 +1,21 @@
 """A training run from a table to an artifact: read, fit, export, calibrate, evaluate, report."""
 
+import fcntl
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from nelbo.artifact import Artifact, Calibration, is_artifact
+from nelbo.artifact import MANIFEST, Artifact, Calibration, files_of, is_artifact, parse_manifest
 from nelbo.engine import Engine
-from nelbo.errors import Conflict
+from nelbo.errors import Conflict, InvalidArtifact
+from nelbo.files import SCRATCH, check_folder
 from nelbo.schema import Schema
 from training.calibrate import cross_calibration, split_calibration
 from training.config import Config
@@ -24,6 +25,11 @@ from training.export import export, write_manifest
 from training.fit import fit_rows
 from training.report import model_card, write_report
 from training.tail import notices, with_tail
+
+ARTIFACT_FILES = ("MODEL_CARD.md", "report.html", "history.json", "run.json")
+"""Files that a training writes beside those that the manifest names."""
+ROOM = 16 * 2**20
+"""Free disk, in bytes, that a training wants before it begins; most artifacts are smaller."""
 
 Stage = Callable[[str, int, int, str], None]
 """Told (stage, done, of how many or 0, a few words): what a progress bar shows."""
@@ -101,18 +107,77 @@ class _Clock:
 
 
 def _check_target(out: Path) -> None:
-    if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
+    """Refuse a folder that cannot take an artifact before there is one, and a folder of something else."""
+    if os.path.isfile(out):
+        raise Conflict(f"{out} is a file; name a folder with --out")
+    check_folder(out, ROOM)
+    if not out.exists():
+        return
+    folders = [name for name in ARTIFACT_FILES if (out / name).is_dir()]
+    if folders:
+        raise Conflict(f"{out / folders[0]} is a folder, and the artifact has a file of that name; name another with --out")
+    if is_artifact(out):
+        _files_of(out)
+    elif any(not path.name.startswith(SCRATCH) for path in out.iterdir()):
         raise Conflict(f"{out} exists and holds no artifact; name another folder with --out")
 
 
 @contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all went well; an older artifact stays until then."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-        made = Path(beside) / "new"
+    """A folder whose files take the place of the artifact in `out` when all went well; what else is in `out` stays.
+
+    It is made in `out`, or in the nearest folder above that exists: files are renamed, never copied.
+    """
+    out = Path(os.path.realpath(out))
+    there = next(place for place in (out, *out.parents) if place.is_dir())
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=there) as scratch:
+        made, old = Path(scratch, "new"), Path(scratch, "old")
         made.mkdir()
+        old.mkdir()
         yield made
-        if out.exists():
-            out.rename(Path(beside) / "old")
-        shutil.move(made, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with _locked(out):
+            leaving = [(out / name, old / name) for name in _files_of(out) if (out / name).is_file()]
+            _rename_all([*leaving, *((path, out / path.name) for path in _manifest_last(made))])
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    """Names of Nelbo's files in a folder, the manifest first: without it the others are no artifact."""
+    if not is_artifact(folder):
+        return ()
+    try:
+        known = files_of(parse_manifest((folder / MANIFEST).read_bytes()))
+    except InvalidArtifact as problem:
+        raise Conflict(
+            f"{folder} holds a {MANIFEST} that is no artifact's ({problem.message}); remove it, or name another"
+            " folder with --out"
+        ) from None
+    return tuple(name for name in (*known, *ARTIFACT_FILES) if Path(name).name == name)
+
+
+def _manifest_last(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST)
+
+
+def _rename_all(moves: list[tuple[Path, Path]]) -> None:
+    """Rename all files, or none where one cannot be renamed or a signal comes between."""
+    try:
+        for path, target in moves:
+            path.rename(target)
+    except BaseException:
+        for path, target in reversed(moves):
+            if not path.exists():
+                target.rename(path)
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for another training that gives this folder its files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,7 @@ from nelbo import copies
 from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.files import check_folder
 from nelbo.jobs import new_id
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage
@@ -17,6 +18,8 @@ from nelbo.store import catalog
 from nelbo.store.session import Database, connect
 
 OWNER = "local"
+ROOM = 16 * 2**20
+"""Free disk, in bytes, that must be there to register a version; most artifacts are smaller."""
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
@@ -52,6 +55,19 @@ def exists(settings: Settings) -> bool:
     """Whether there is a catalog to look into: a server's may be there, a file's is where the file is."""
     path = settings.database.removeprefix("sqlite:///")
     return path == settings.database or Path(path).exists()
+
+
+def check_registering(settings: Settings) -> None:
+    """Refuse a data folder, a database or a storage that cannot take a version, before there is one."""
+    if not exists(settings):
+        check_folder(settings.home, ROOM)
+        return
+    with opened(settings, make=True) as here:
+        if here.storage.folder is not None:
+            check_folder(here.storage.folder, ROOM)
+        trial = artifact_key(new_id())
+        here.storage.put(trial, b"")
+        here.storage.delete(trial)
 
 
 def check_name(name: str) -> None:

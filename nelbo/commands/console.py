@@ -1,6 +1,8 @@
 """What commands print: results on standard output, everything else (progress, notices) on standard error."""
 
 import json
+import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,15 @@ class Tell(Protocol):
     """Told how many are done, and of how many where that is known."""
 
     def __call__(self, done: int, of: int | None = None, /) -> None: ...
+
+
+def print_json(text: str) -> None:
+    """JSON on standard output, with letters that its encoding lacks escaped as JSON does it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], text)
+    print(text)
 
 
 def of_job(tell: Tell) -> Callable[[JobView], None]:
@@ -59,7 +70,7 @@ class Console:
     def result(self, found: Mapping[str, Any], words: str | None = None) -> None:
         """The result: as JSON on standard output, else in words (or not at all)."""
         if self.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print_json(json.dumps(found, ensure_ascii=False))
         elif words is not None:
             print(words)
 
@@ -105,7 +116,7 @@ class Console:
     def waiting(self, doing: str) -> Iterator[None]:
         """A sign of life while something takes a moment that cannot be measured."""
         if self.errors.is_terminal:
-            with self.errors.status(doing):
+            with self.errors.status(doing, spinner=_spinner(self.errors)):
                 yield
         else:
             yield
@@ -114,7 +125,7 @@ class Console:
 def _bar(console: Rich, unit: str) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
-        SpinnerColumn(),
+        SpinnerColumn(_spinner(console)),
         BarColumn(),
         *((DownloadColumn(),) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))),
         TimeElapsedColumn(),
@@ -122,6 +133,10 @@ def _bar(console: Rich, unit: str) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console)
+
+
+def _spinner(console: Rich) -> str:
+    return "dots" if console.encoding.startswith("utf") else "line"
 
 
 def _cell(cell: object) -> str:

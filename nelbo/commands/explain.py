@@ -14,7 +14,8 @@ from nelbo.commands.faults import Faults
 from nelbo.commands.rows import SHOWN_TERMS
 from nelbo.commands.tables import Given, out
 from nelbo.encoding import check_columns
-from nelbo.files import open_writer
+from nelbo.files import Digest, open_writer
+from nelbo.scores import already_known
 from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
@@ -61,11 +62,13 @@ def explain(
     settings, console = read_settings(), Console(as_json)
     given = Given(file, input_format, delimiter, encoding, decimal)
     target = None if output is None else out(output, output_format, as_json)
-    engine = local.load(folder_here(settings, model), "explain")
+    engine, digest = local.load(folder_here(settings, model), "explain"), Digest()
     with Faults(errors) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         with console.progress(f"scoring {given.name}") as tell:
-            chosen = local.chosen(engine, table, row or (), top, faults, tell)
+            chosen = local.chosen(engine, table, row or (), top, faults, tell, digest)
+    faults.check(len(chosen))
+    console.notices(already_known(digest.hexdigest(), engine.manifest.table_digest))
     with console.waiting("drawing what the cells should be"):
         found = local.explained(engine, chosen, columns, seed)
     for line in faults.words():

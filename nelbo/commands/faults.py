@@ -1,13 +1,16 @@
 """Rows that could not be done: counted, the first of them shown, all of them written where someone asked for it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import BinaryIO, Protocol, Self
 
 from nelbo.errors import InvalidInput
+from nelbo.files import open_target
 
 SHOWN = 3
 
@@ -32,16 +35,22 @@ class Faults:
     file: Path | None = None
     count: int = 0
     first: list[Fault] = field(default_factory=list)
-    _open: TextIO | None = None
+    _reasons: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+    _messages: dict[tuple[str | None, str], str] = field(default_factory=dict)
+    _closing: ExitStack = field(default_factory=ExitStack)
+    _open: BinaryIO | None = None
 
     def add(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
             self.count += 1
             if len(self.first) < SHOWN:
                 self.first.append(fault)
+            reason = (fault.column, fault.code)
+            self._reasons[reason] += 1
+            self._messages.setdefault(reason, fault.message)
             if self._open is not None:
-                found = {"row": fault.row, "column": fault.column, "code": fault.code, "message": fault.message}
-                self._open.write(json.dumps(found, ensure_ascii=False) + "\n")
+                line = {"row": fault.row, "column": fault.column, "code": fault.code, "message": fault.message}
+                self._open.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
     def words(self) -> list[str]:
         """Lines that tell a user; none where there are no faults."""
@@ -53,14 +62,23 @@ class Faults:
             lines.append(f"  and {self.count - SHOWN:,} more" + ("" if self.file else "; --errors FILE writes them all"))
         return lines
 
+    def check(self, done: int) -> None:
+        """Raise InvalidInput, with the most frequent reason, where there were rows and none of them could be done."""
+        if done or not self.count:
+            return
+        reason, rows = self._reasons.most_common(1)[0]
+        if self.count == 1:
+            raise InvalidInput(f"the only row could not be done, so there is no output: {self._messages[reason]}")
+        more = "" if self.file else "; --errors FILE writes the reason of each row"
+        raise InvalidInput(
+            f"none of the {self.count:,} rows could be done, so there is no output. Most frequent reason ({rows:,} rows):"
+            f" {self._messages[reason]}{more}"
+        )
+
     def __enter__(self) -> Self:
         if self.file is not None:
-            try:
-                self._open = self.file.open("w", encoding="utf-8")
-            except OSError as problem:
-                raise InvalidInput(f"{self.file} cannot be written: {problem.strerror}") from None
+            self._open = self._closing.enter_context(open_target(self.file))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._open is not None:
-            self._open.close()
+        self._closing.__exit__(kind, error, trace)

@@ -136,12 +136,14 @@ def results(
         if not found.finished:
             with console.progress(f"job {found.id}") as tell:
                 found.wait(progress=of_job(tell))
-        if target is not None:
-            service.download(found, target, console)
-        else:
-            console.say(f"{_exported(found, to or '', table, console):,} rows in the table {table}")
         if found.view.progress.rows_failed:
             faults.add(found.errors())
+        rows = found.view.progress.rows - found.view.progress.rows_failed
+        if rows and target is not None:
+            service.download(found, target, console)
+        elif rows:
+            console.say(f"{_exported(found, to or '', table, console):,} rows in the table {table}")
+    faults.check(rows)
     for line in faults.words():
         console.say(line)
     where = {"table": table} if to else {"output": output}

@@ -17,7 +17,7 @@ from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
 from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
-from nelbo.files import Table
+from nelbo.files import Digest, Table
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
@@ -41,12 +41,13 @@ def load(folder: Path, command: str) -> "Engine":
 
 @dataclass
 class Tally:
-    """What a scoring came to; `top` are the least likely rows, the least likely first."""
+    """What a scoring came to; `top` are the least likely rows, the least likely first; `digest` is that of the table."""
 
     rows: int = 0
     anomalies: int = 0
     threshold: float = 0.0
     top: list[Anomaly] = field(default_factory=list)
+    digest: Digest = field(default_factory=Digest)
 
 
 def score(
@@ -57,6 +58,7 @@ def score(
 
     def scored() -> Iterator["Scored"]:
         for first_row, batch in _given(table, tell):
+            tally.digest.update(batch)
             found = engines.score(engine, batch, first_row)
             faults.add(found.errors)
             tally.rows += len(found.rows)
@@ -73,13 +75,11 @@ def score(
         with _spooled(_watched(scored(), p_values), columns) as kept:
             tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
             yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
-    if not tally.rows:
-        yield pa.RecordBatch.from_pylist([], schema=scores.score_schema(columns))
     tally.top = [row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top]
 
 
 def chosen(
-    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell
+    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell, digest: Digest
 ) -> list[tuple[Anomaly, pa.RecordBatch]]:
     """The rows of these numbers, or else the least likely `most`, with their cells; the least likely first."""
     from nelbo import engine as engines
@@ -88,6 +88,7 @@ def chosen(
     top: list[Anomaly] = []
     cells: dict[int, pa.RecordBatch] = {}
     for first_row, batch in _given(table, tell):
+        digest.update(batch)
         seen = first_row + batch.num_rows
         named = [(row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen]
         for first, part in named if wanted else [(first_row, batch)]:

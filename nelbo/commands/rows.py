@@ -1,5 +1,6 @@
 """score, generate, augment, reconstruct: in this process on an artifact, or as a job on a service. The same rows either way."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.scores import out_of_reach
+from nelbo.scores import already_known, out_of_reach
 from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
@@ -201,14 +202,32 @@ def _of_rows(
     with Faults(errors) as faults:
         if folder is None:
             with Client(settings=settings) as client:
-                return _on_service(client, asked, given, target, faults, console)
-        engine = local.load(folder, asked.kind)
-        with given.open(settings) as table:
-            console.notices([*table.notices, *check_columns(table.names, engine.schema)])
-            console.notices(_out_of_reach(asked, engine.manifest.calibration.smallest))
-            rows, counted = [0], f"{service.DOING[asked.kind]} {given.name}"
-            with console.progress(counted) as tell:
-                written = _write(work(engine, table, faults, _both(tell, rows)), target)
+                done = _on_service(client, asked, given, target, faults, console)
+        else:
+            done = _here(folder, asked, given, target, faults, console, work, tally)
+    faults.check(done.written)
+    return done
+
+
+def _here(
+    folder: Path,
+    asked: ScoreRequest | AugmentRequest | ReconstructRequest,
+    given: Given,
+    target: Out,
+    faults: Faults,
+    console: Console,
+    work: Work,
+    tally: local.Tally | None,
+) -> Done:
+    engine = local.load(folder, asked.kind)
+    with given.open(read_settings()) as table:
+        console.notices([*table.notices, *check_columns(table.names, engine.schema)])
+        console.notices(_out_of_reach(asked, engine.manifest.calibration.smallest))
+        rows, counted = [0], f"{service.DOING[asked.kind]} {given.name}"
+        with console.progress(counted) as tell:
+            written = _write(work(engine, table, faults, _both(tell, rows)), target)
+    if tally is not None:
+        console.notices(already_known(tally.digest.hexdigest(), engine.manifest.table_digest))
     found = {} if tally is None else {"anomalies": tally.anomalies, "threshold": tally.threshold, "top": tally.top[:SHOWN_ROWS]}
     return Done(asked.model, rows[0], written, faults, **found)  # type: ignore[arg-type]  # the fields of a scoring
 
@@ -227,9 +246,14 @@ def _both(tell: Tell, rows: list[int]) -> Tell:
 
 
 def _write(batches: Iterator[pa.RecordBatch], target: Out) -> int:
+    """Write all rows; where there are none, OUT is left as it is."""
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return 0
     written = 0
     with open_writer(target.path, target.format) as writer:
-        for batch in batches:
+        for batch in itertools.chain([first], filled):
             writer.write(batch)
             written += batch.num_rows
     return written
@@ -248,11 +272,14 @@ def _on_service(
     version = client.models.version(name, which or "champion")
     service.check_table(version, file, console)
     console.notices(_out_of_reach(asked, version.smallest_p_value))
+    if isinstance(asked, ScoreRequest):
+        console.notices(already_known(file.digest, version.table_digest))
     request: Request = asked.model_copy(update={"file": file.id})
     with service.finished(client, request, console) as job:
-        service.download(job, target, console)
         if job.view.progress.rows_failed:
             faults.add(job.errors())
+        if job.view.progress.rows_failed < job.view.progress.rows:
+            service.download(job, target, console)
         return _of_job(job, faults)
 
 

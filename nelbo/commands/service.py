@@ -1,8 +1,5 @@
 """Work on a service: upload, submit, wait with a bar, download."""
 
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,11 +55,4 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
 def download(job: Job, out: Out, console: Console) -> None:
     """The job's results into OUT."""
     with console.waiting("fetching the results"):
-        if out.path != "-":
-            job.results(out.format).save(out.path)
-            return
-        with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
-            copy = job.results(out.format).save(Path(folder) / "results")
-            with copy.open("rb") as opened:
-                shutil.copyfileobj(opened, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+        job.results(out.format).save(out.path)

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from nelbo.errors import InvalidInput, NotFound
-from nelbo.files import FORMATS, Format, Limits, Table, format_of, open_table
+from nelbo.files import FORMATS, Format, Limits, Table, check_target, format_of, is_stream, open_table
 from nelbo.files.compression import first_bytes
 from nelbo.files.formats import format_of_content
 from nelbo.settings import Settings
@@ -84,11 +84,12 @@ def out(path: str, format: str | None, as_json: bool) -> Out:
     """OUT, checked before any work is done for it."""
     if path == "-" and as_json:
         raise typer.BadParameter("a table and --json cannot both go to standard output; name a file", param_hint="--output")
-    if path != "-" and not Path(path).absolute().parent.is_dir():
-        raise NotFound(f"no folder {Path(path).parent} to write {Path(path).name} into; make it first")
-    if format is None:
-        return Out(path, "csv" if path == "-" else format_of(path))
-    return Out(path, _checked(format))
+    check_target(path)
+    if format is not None:
+        return Out(path, _checked(format))
+    if path == "-" or (is_stream(Path(path)) and _known_format(path) is None):
+        return Out(path, "csv")
+    return Out(path, format_of(path))
 
 
 def _checked(format: str) -> Format:

@@ -1,9 +1,12 @@
 """train, push, schema: from a table to a registered version."""
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -11,12 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
+from nelbo import program
 from nelbo.artifact import Version, read_artifact
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
-from nelbo.commands.console import Console
+from nelbo.commands.console import Console, print_json
 from nelbo.commands.tables import Given
-from nelbo.errors import InvalidInput, MissingExtra
+from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
+from nelbo.files import check_target, open_target
 from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
 from nelbo.settings import Settings, read_settings
@@ -56,11 +61,13 @@ def train(
     if quick and config:
         raise InvalidInput("--quick is a configuration of its own; give either --quick or --config")
     settings, console, folder = read_settings(), Console(as_json), out or Path(name)
+    _check_registering(settings)
     given = Given(file, input_format, delimiter, encoding, decimal)
     more = {"config": config, "schema": schema, **given.dialect}
     with given.on_disk() as path:
         made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None}, quick)
-    version = _register(folder, name, settings, console)
+    with _kept(folder, name):
+        version = _register(folder, name, settings, console)
     console.say(f"{folder} is {version.model}@{version.version}; what it is worth: {folder / 'report.html'}")
     console.result(made | {"model": version.model, "version": version.version})
 
@@ -82,6 +89,7 @@ def push(
     settings, console = read_settings(), Console(as_json)
     name = read_artifact(folder).manifest.name if name is None else name
     catalog.check_name(name)
+    _check_registering(settings)
     version = _register(folder, name, settings, console)
     console.say(f"{folder} is {version.model}@{version.version}")
     console.result(version.model_dump())
@@ -112,6 +120,8 @@ def schema(
       nelbo train adult.csv --name adult --schema schema.json
     """
     console = Console(as_json)
+    if output is not None:
+        check_target(output)
     overrides = dict(_kind(given) for given in kind or ())
     with Given(file, input_format, delimiter, encoding, decimal).open(read_settings()) as table:
         inspector = Inspector(overrides)
@@ -131,7 +141,7 @@ def schema(
     elif as_json:
         console.result(_shown(found.schema))
     elif not sys.stdout.isatty():
-        print(_lines(found.schema))
+        print_json(_lines(found.schema))
     else:
         console.say(f"nelbo schema {file} -o schema.json writes it as a file to edit and to train with")
 
@@ -149,11 +159,8 @@ def _lines(schema: Schema) -> str:
 
 
 def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text + "\n", "utf-8")
-    except OSError as problem:
-        raise InvalidInput(f"{path} cannot be written: {problem.strerror}") from None
-    Schema.read(path)
+    with open_target(path) as target:
+        target.write(text.encode() + b"\n")
 
 
 def _kind(given: str) -> tuple[str, Kind]:
@@ -181,16 +188,49 @@ def run(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as child:
         try:
             answer, _ = child.communicate()
-        except KeyboardInterrupt:
+        except BaseException:
             child.terminate()
             child.wait()
             raise
     if child.returncode:
-        raise typer.Exit(
-            130 if child.returncode in (-2, -15, 130) else child.returncode if child.returncode in (1, 2, 3) else 1
-        )
+        raise _ended(child.returncode)
     found: dict[str, Any] = json.loads(answer)
     return found
+
+
+def _ended(status: int) -> Exception:
+    """What ends this command after a training that failed: one that could has said why."""
+    if status in (-signal.SIGINT, -signal.SIGTERM):
+        return typer.Exit(program.STOPPED - status)
+    if status < 0:
+        message = f"{signal.Signals(-status).name} ended the training"
+        if status == -signal.SIGKILL:
+            message += "; there may be too little memory: make some free, or train on fewer rows (max_train_rows)"
+        return NelboError(message)
+    return typer.Exit(status)
+
+
+def _check_registering(settings: Settings) -> None:
+    """Refuse before the work what would keep an artifact from being registered."""
+    if find_url(settings):
+        with Client(settings=settings) as client:
+            next(client.models.list(), None)
+    else:
+        catalog.check_registering(settings)
+
+
+@contextmanager
+def _kept(folder: Path, name: str) -> Iterator[None]:
+    """Where registering fails, say where the artifact is and how to register it."""
+    command = shlex.join(["nelbo", "push", str(folder), "--name", name])
+    where = f"the artifact is in {folder}; `{command}` registers it"
+    try:
+        yield
+    except NelboError as problem:
+        problem.message = f"{problem.message}. The model is trained: {where}"
+        raise
+    except OSError as problem:
+        raise Unavailable(f"{problem.strerror or problem}. The model is trained: {where}") from None
 
 
 def _register(folder: Path, name: str, settings: Settings, console: Console) -> Version:

@@ -4,6 +4,7 @@ from nelbo.files.formats import FORMATS, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts
 from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts
 from nelbo.files.table import BATCH_ROWS, Table, open_table
+from nelbo.files.target import SCRATCH, check_folder, check_target, is_stream, open_target
 from nelbo.files.view import File
 from nelbo.files.writer import TableWriter, open_writer
 
@@ -11,6 +12,7 @@ __all__ = [
     "BATCH_ROWS",
     "FORMATS",
     "PART_ROWS",
+    "SCRATCH",
     "Content",
     "Digest",
     "File",
@@ -19,8 +21,12 @@ __all__ = [
     "Reading",
     "Table",
     "TableWriter",
+    "check_folder",
+    "check_target",
     "format_of",
+    "is_stream",
     "open_table",
+    "open_target",
     "open_writer",
     "part_name",
     "read_arguments",

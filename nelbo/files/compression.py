@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -58,14 +57,6 @@ def compressing(stream: BinaryIO, kind: Compression | None) -> Iterator[BinaryIO
         target: Any = twin
         with pa.CompressedOutputStream(pa.PythonFile(target, mode="w"), kind) as packed:
             yield cast(BinaryIO, packed)
-
-
-def compress(path: Path, kind: Compression) -> None:
-    """Compress a file in its place."""
-    packed = path.with_name(f"{path.name}.{kind}")
-    with path.open("rb") as plain, packed.open("wb") as file, compressing(file, kind) as target:
-        shutil.copyfileobj(plain, target, _PIECE_BYTES)
-    packed.replace(path)
 
 
 def _pieces(stream: BinaryIO, kind: Compression, name: str) -> Generator[bytes]:

@@ -8,7 +8,7 @@ from nelbo.schema import Column
 
 
 class File(BaseModel):
-    """An uploaded table. `rows`, `columns` and `notices` are known when it is ready, `reason` when it is rejected."""
+    """An uploaded table. `rows`, `digest`, `columns` and `notices` are known when it is ready, `reason` when it is rejected."""
 
     id: str
     name: str
@@ -16,6 +16,8 @@ class File(BaseModel):
     state: Literal["receiving", "reading", "ready", "rejected"]
     bytes: int | None
     rows: int | None
+    digest: str | None
+    """Of names, types and values (nelbo.files.Digest), whatever file they came in."""
     columns: list[Column] | None
     notices: list[str]
     reason: str | None

@@ -3,9 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -15,9 +12,10 @@ import pyarrow.parquet as pq
 
 from nelbo import cells
 from nelbo.cells import pc
-from nelbo.errors import InvalidInput, NotFound
+from nelbo.errors import InvalidInput
 from nelbo.files.compression import compressing
 from nelbo.files.formats import FORMATS, Format, compression_of, format_of
+from nelbo.files.target import open_target
 from nelbo.spelling.columns import Spelling
 
 
@@ -57,23 +55,19 @@ def open_writer(
 ) -> Iterator[TableWriter]:
     """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary file.
 
-    A path appears, whole, when the block ends without an error; what stood there before stays until then. Its suffix
-    .gz or .zst compresses the table.
+    A path appears, whole, when the block ends without an error; what stood there before stays until then (open_target). Its
+    suffix .gz or .zst compresses the table.
     schema: of a table that may get no batch at all, so that its columns are written all the same.
     """
     if not isinstance(target, str | Path):
         with _finished(TableWriter(target, _chosen(format, "table.csv"), schema)) as writer:
             yield writer
-    elif str(target) == "-":
-        with _finished(TableWriter(sys.stdout.buffer, _chosen(format, "table.csv"), schema)) as writer:
-            yield writer
-        sys.stdout.buffer.flush()
     else:
-        path = Path(target)
+        name = "table.csv" if str(target) == "-" else target
         with (
-            _replacing(path) as file,
-            compressing(file, compression_of(path)) as stream,
-            _finished(TableWriter(stream, _chosen(format, path), schema)) as writer,
+            open_target(target) as file,
+            compressing(file, compression_of(name)) as stream,
+            _finished(TableWriter(stream, _chosen(format, name), schema)) as writer,
         ):
             yield writer
 
@@ -90,35 +84,6 @@ def _chosen(format: str | None, name: str | Path) -> Format:
 def _finished(writer: TableWriter) -> Iterator[TableWriter]:
     yield writer
     writer.close()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a folder; name a file to write")
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except FileNotFoundError:
-        raise NotFound(f"no folder {path.parent} to write {path.name} into; make it first") from None
-    except OSError as problem:
-        raise NotFound(f"{path} cannot be written: {problem.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _parquet(stream: BinaryIO, schema: pa.Schema) -> Any:

@@ -134,15 +134,18 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
         assert command.wait(60) == 1
 
 
-def test_control_c_ends_the_command_quietly_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_control_c_and_sigterm_end_the_command_quietly_and_leave_no_half_of_a_file(
+    stop: signal.Signals, code: int, tmp_path: Path
+) -> None:
     target = tmp_path / "out" / "made.csv"
     target.parent.mkdir()
     with generating(tmp_path, target) as command:
         until(lambda: list(target.parent.iterdir()) or command.poll() is not None, "rows are being written")
-        command.send_signal(signal.SIGINT)
+        command.send_signal(stop)
         _, err = command.communicate(timeout=60)
     assert err.decode().splitlines() == ["generating ..."]
-    assert command.returncode == 130
+    assert command.returncode == code
     assert not list(target.parent.iterdir())
 
 

@@ -113,7 +113,7 @@ def test_a_format_can_be_asked_for_whatever_the_suffix(busy: Scene) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(busy: Scene) -> None:
     job = busy.client.jobs.generate("adult", 3).wait()
-    with pytest.raises(NotFound, match=r"missing/made\.csv cannot be written"):
+    with pytest.raises(NotFound, match=r"no folder .*/missing to write made\.csv into"):
         job.results().save(busy.home / "missing" / "made.csv")
     with pytest.raises(InvalidInput, match="wrong suffix"):
         job.results().save(busy.home / "made.xlsx")

@@ -1,6 +1,9 @@
 """Laws of the engine, on an artifact whose exact answers are known in closed form."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +43,23 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture(scope="module")
 def rows() -> pa.RecordBatch:
     return _batch(*sample(ROWS, seed=7))
+
+
+def test_onnx_runtime_leaves_nothing_in_the_folder_for_temporary_files(tmp_path: Path) -> None:
+    """With its telemetry it writes a file there when it is loaded, and sends events when a session is made."""
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    artifact = linear_artifact(tmp_path / "artifact")
+    script = f"from pathlib import Path; from nelbo.engine import Engine; Engine.load(Path({str(artifact)!r}))"
+    (tmp_path / "temporary").mkdir()
+    subprocess.run([sys.executable, "-c", script], env=env | {"TMPDIR": str(tmp_path / "temporary")}, check=True)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_rows_that_cannot_be_encoded_at_all_are_errors_and_no_row_is_made(engine: Engine, rows: pa.RecordBatch) -> None:
+    bad = rows.set_column(1, "length", pa.array(["far"] * len(rows)))
+    for made in (reconstruct(engine, bad, 0, 1), augment(engine, bad, 0, 2, 1), score(engine, bad)):
+        assert len(made.errors) == len(rows)
+    assert reconstruct(engine, bad, 0, 1).batch.num_rows == 0
 
 
 def _batch(numbers: Floats, codes: Integers) -> pa.RecordBatch:

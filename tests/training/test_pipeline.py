@@ -1,8 +1,11 @@
 """A whole run: the same input gives the same bytes, a failed run leaves nothing, and p-values of fresh rows are honest."""
 
+import errno
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,12 @@ from pyarrow import csv
 
 from nelbo.artifact import read_artifact
 from nelbo.engine import Engine, score
-from nelbo.errors import Conflict, InvalidInput
+from nelbo.errors import Conflict, InvalidInput, NelboError
+from nelbo.files import Digest
 from nelbo.schema import Column, Schema
+from tests.artifacts import linear_artifact
 from tests.training.tables import QUICK
+from training import pipeline
 from training.data import Source
 from training.pipeline import Run, train
 
@@ -69,6 +75,11 @@ def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
     assert [column.kind for column in manifest.table_schema.identifiers] == ["identifier"]
     assert manifest.table_schema.columns[3].categories == ("blue", "green", "red")
     assert manifest.data["rows"] == 1_200
+    digest = Digest()
+    with Source(large / "table.csv").open() as opened:
+        for batch in opened.batches(7):
+            digest.update(batch)
+    assert manifest.table_digest == digest.hexdigest()
     assert len(manifest.calibration.scores) == 120
     assert all(np.isfinite(value) for value in manifest.metrics.values())
 
@@ -112,6 +123,133 @@ def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> No
     with pytest.raises(Conflict, match="holds no artifact"):
         run(write(tmp_path / "table.csv", 30), tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.fixture
+def trained(large: Path, tmp_path: Path) -> Path:
+    """A copy of the artifact, with a file and a folder of the user's own, and a graph that only the older artifact has."""
+    folder = shutil.copytree(large / "artifact", tmp_path / "artifact")
+    (folder / "notes.md").write_text("mine")
+    (folder / "data").mkdir()
+    (folder / "data" / "raw.txt").write_text("mine too")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["graphs"]["older"] = manifest["graphs"]["prior"] | {"file": "older.onnx"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copy(folder / "prior.onnx", folder / "older.onnx")
+    return folder
+
+
+OWN = {"notes.md": "mine", "data/raw.txt": "mine too"}
+
+
+def _own(folder: Path) -> dict[str, str]:
+    return {name: (folder / name).read_text() for name in OWN}
+
+
+def test_training_again_replaces_the_artifact_and_leaves_all_other_files(trained: Path, large: Path) -> None:
+    before = set(trained.iterdir())
+    path = write(trained.parent / "table.csv", 30)
+    done = run(path, trained)
+    assert _own(trained) == OWN
+    assert set(trained.iterdir()) == before - {trained / "older.onnx"}
+    assert read_artifact(trained).digest == done.artifact.digest != read_artifact(large / "artifact").digest
+
+
+def test_an_artifact_goes_through_a_link_to_a_folder(trained: Path) -> None:
+    link = trained.parent / "link"
+    link.symlink_to("artifact")
+    with pipeline._whole_or_nothing(link) as made:
+        linear_artifact(made)
+    assert link.is_symlink()
+    assert _own(trained) == OWN
+    assert read_artifact(trained).manifest.name == "linear"
+    assert not (trained / "older.onnx").exists()
+    assert not (trained / "report.html").exists()  # it is the older model's
+
+
+def _break_off(out: Path, error: BaseException) -> None:
+    with pipeline._whole_or_nothing(out) as made:
+        linear_artifact(made)
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_training_that_breaks_off_leaves_the_older_artifact_whole(error: BaseException, trained: Path) -> None:
+    before = dict(_contents(trained.parent))
+    with pytest.raises(type(error)):
+        _break_off(trained, error)
+    with pytest.raises(type(error)):
+        _break_off(trained.parent / "new" / "artifact", error)
+    assert dict(_contents(trained.parent)) == before
+    assert [path.name for path in trained.parent.iterdir()] == ["artifact"]
+
+
+@pytest.mark.parametrize("moves", range(1, 14))
+def test_a_signal_while_files_are_exchanged_leaves_the_older_artifact_whole(
+    moves: int, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "old").mkdir()
+    names = [path.name for path in trained.iterdir() if path.suffix in (".onnx", ".json")]
+    for name in names:
+        (tmp_path / "made" / name).write_text("new")
+    before, rename, count = dict(_contents(trained)), Path.rename, itertools.count(1)
+
+    def interrupted(path: Path, target: Path) -> Path:
+        renamed = rename(path, target)
+        if next(count) == moves:
+            raise KeyboardInterrupt
+        return renamed
+
+    leaving = [(trained / name, tmp_path / "old" / name) for name in names]
+    coming = [(tmp_path / "made" / name, trained / name) for name in names]
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline._rename_all([*leaving, *coming])
+    assert dict(_contents(trained)) == before
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield str(path.relative_to(folder)), path.read_bytes()
+
+
+def _web_page(out: Path) -> None:
+    out.mkdir()
+    (out / "manifest.json").write_text('{"name": "My page", "icons": []}')
+
+
+def _report_folder(out: Path) -> None:
+    linear_artifact(out)
+    (out / "report.html").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"),
+    [
+        (lambda out: out.write_text("my file"), "is a file"),
+        (_web_page, "is no artifact's"),
+        (_report_folder, "is a folder"),
+    ],
+)
+def test_what_cannot_become_an_artifacts_folder_is_refused_before_the_table_is_read(
+    fill: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fill(out)
+    before = dict(_contents(tmp_path))
+    with pytest.raises(Conflict, match=words):
+        run(tmp_path / "absent.csv", out)
+    assert dict(_contents(tmp_path)) == before
+
+
+@pytest.mark.parametrize(("out", "words"), [("file/out", "Not a directory"), ("x" * 300, "too long")])
+def test_a_folder_that_cannot_be_made_is_found_before_the_table_is_read(out: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NelboError, match=words):
+        run(tmp_path / "absent.csv", tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_rows_that_break_their_columns_kind_are_left_out_and_counted(tmp_path: Path) -> None:

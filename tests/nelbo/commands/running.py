@@ -1,4 +1,4 @@
-"""Commands as a user runs them: `nelbo.cli.main` in this process, or `nelbo` as a process of its own."""
+"""Commands as a user runs them: `nelbo.cli.command` in this process, or `nelbo` as a process of its own."""
 
 import io
 import json
@@ -39,10 +39,10 @@ class Ran:
         return json.loads(self.out)
 
 
-def run(*arguments: object, given: bytes = b"", main: Callable[[], None] = cli.main) -> Ran:
-    """`nelbo ARGUMENTS`, with `given` on standard input; or another program's `main`."""
+def run(*arguments: object, given: bytes = b"", encoding: str = "utf-8", main: Callable[[], None] = cli.command) -> Ran:
+    """`nelbo ARGUMENTS`, with `given` on standard input, on a terminal of this encoding; or another program's `main`."""
     buffers = [io.BytesIO(content) for content in (given, b"", b"")]
-    streams = [io.TextIOWrapper(buffer, "utf-8", write_through=True) for buffer in buffers]
+    streams = [io.TextIOWrapper(buffer, encoding, "backslashreplace", write_through=True) for buffer in buffers]
     with (
         patch.object(sys, "argv", ["nelbo", *map(str, arguments)]),
         patch.object(sys, "stdin", streams[0]),
@@ -58,9 +58,9 @@ def run(*arguments: object, given: bytes = b"", main: Callable[[], None] = cli.m
     return Ran(code, out, err.decode())
 
 
-def done(*arguments: object, given: bytes = b"") -> Ran:
+def done(*arguments: object, given: bytes = b"", encoding: str = "utf-8") -> Ran:
     """The same for a command that must not fail."""
-    ran = run(*arguments, given=given)
+    ran = run(*arguments, given=given, encoding=encoding)
     assert ran.code == 0, ran.err
     return ran
 

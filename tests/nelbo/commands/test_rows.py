@@ -1,6 +1,7 @@
 """score, generate, augment, reconstruct: on a folder, from the catalog of the data folder, as jobs of a service."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from nelbo.files import Digest, open_table
 from tests.nelbo.commands.conftest import ROWS, Service
 from tests.nelbo.commands.running import Ran, done, read, run, table, written
 
@@ -131,13 +133,36 @@ def test_an_alpha_below_the_smallest_p_value_is_told_with_what_to_do(
     assert "no row can be an anomaly at fdr 0.005" in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
 
 
-def test_a_table_of_errors_alone_gives_a_table_without_rows(artifact: Path, tmp_path: Path) -> None:
-    bad = written(table(3).set_column(1, "length", pa.array(["a", "b", "c"])), tmp_path / "bad.csv")
-    for more in ([], ["--explain"], ["--fdr", "0.1"]):
-        ran = done("score", artifact, bad, "-o", tmp_path / "out.csv", *more)
-        assert "3 rows could not be done" in ran.err
-        assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith("row,nelbo,p_value,anomaly")
-        assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
+@pytest.fixture
+def trained_on_rows(artifact: Path, rows: Path, tmp_path: Path) -> Path:
+    """The artifact as if it had been trained on `rows`."""
+    folder = shutil.copytree(artifact, tmp_path / "trained")
+    digest = Digest()
+    with open_table(rows) as opened:
+        for batch in opened.batches(100):
+            digest.update(batch)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["data"]["table_sha256"] = digest.hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_scoring_the_training_table_says_that_the_model_knows_its_rows(
+    where: str, trained_on_rows: Path, rows: Path, service: Service, tmp_path: Path
+) -> None:
+    model: object = trained_on_rows
+    if where == "service":
+        done("push", trained_on_rows, "--name", "known")
+        model = "known"
+    said = "these are the rows that the model was trained on"
+    commands = [["score", model, rows, "-o", "-"]]
+    commands += [["score", model, rows, "-o", "-", "--fdr", "0.1"]] if where == "service" else [["explain", model, rows]]
+    for command in commands:
+        assert done(*command).err.count(said) == 1
+    other = written(table(ROWS, seed=8), tmp_path / "other.csv")
+    assert said not in done("score", model, other, "-o", "-").err
+    assert said not in done("reconstruct", model, rows, "-o", "-").err
 
 
 def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Path) -> None:
