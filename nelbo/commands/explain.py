@@ -13,7 +13,7 @@ from nelbo.commands.faults import Faults
 from nelbo.commands.rows import SHOWN_TERMS
 from nelbo.commands.tables import Given, out
 from nelbo.encoding import check_columns
-from nelbo.files import open_writer
+from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.settings import read_settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest trainin
 SHOWN_CHARACTERS = 30
 
 
+@options.csv
 def explain(
     model: options.Model,
     file: options.File,
@@ -39,9 +40,7 @@ def explain(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Show why rows are unlikely, and what their costliest cells should be.
@@ -57,13 +56,14 @@ def explain(
       nelbo explain adult new.csv --top 100 -o why.parquet
     """
     settings, console = read_settings(), Console(as_json)
-    given = Given(file, input_format, delimiter, encoding, decimal)
+    given = Given(file, input_format, csv)
     target = None if output is None else out(output, output_format, as_json)
     engine = local.load(folder_here(settings, model), "explain")
     with Faults(errors) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         with console.progress(f"scoring {given.name}") as tell:
             chosen = local.chosen(engine, table, row or (), top, faults, tell)
+        console.notices(table.late_notices)
     with console.waiting("drawing what the cells should be"):
         found = local.explained(engine, chosen, columns, seed)
     for line in faults.words():

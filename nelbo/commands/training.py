@@ -17,6 +17,7 @@ from nelbo.commands import catalog, options
 from nelbo.commands.console import Console
 from nelbo.commands.tables import Given
 from nelbo.errors import InvalidInput, MissingExtra
+from nelbo.files import DETECTED, CsvOptions
 from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
 from nelbo.settings import Settings, read_settings
@@ -25,6 +26,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal
 
 
+@options.csv
 def train(
     file: options.File,
     name: Annotated[str, typer.Option(metavar="NAME", help="name of the model", show_default=False)],
@@ -36,9 +38,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact")] = 0,
     input_format: options.InputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Train a model on a table and register its next version.
@@ -56,8 +56,8 @@ def train(
     if quick and config:
         raise InvalidInput("--quick is a configuration of its own; give either --quick or --config")
     settings, console, folder = read_settings(), Console(as_json), out or Path(name)
-    given = Given(file, input_format, delimiter, encoding, decimal)
-    more = {"config": config, "schema": schema, **given.dialect}
+    given = Given(file, input_format, csv)
+    more = {"config": config, "schema": schema, "csv": json.dumps(csv.given())}
     with given.on_disk() as path:
         made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None}, quick)
     version = _register(folder, name, settings, console)
@@ -87,6 +87,7 @@ def push(
     console.result(version.model_dump())
 
 
+@options.csv
 def schema(
     file: options.File,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="instead of standard output")] = None,
@@ -95,9 +96,7 @@ def schema(
         typer.Option(metavar="COLUMN=KIND", help=f"give a column's kind: {', '.join(KINDS)}", show_default=False),
     ] = None,
     input_format: options.InputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Infer the schema of a table and print it as JSON.
@@ -112,7 +111,7 @@ def schema(
     """
     console = Console(as_json)
     overrides = dict(_kind(given) for given in kind or ())
-    with Given(file, input_format, delimiter, encoding, decimal).open(read_settings()) as table:
+    with Given(file, input_format, csv).open(read_settings()) as table:
         inspector = Inspector(overrides)
         with console.progress(f"reading {table.name}") as tell:
             rows = 0
@@ -121,7 +120,7 @@ def schema(
                 rows += batch.num_rows
                 tell(rows, table.rows)
         found = inspector.finish()
-    console.notices([*table.notices, *found.notices])
+    console.notices([*table.notices, *table.late_notices, *found.notices])
     text = found.schema.model_dump_json(indent=None if as_json else 2)
     if output is None:
         print(text)

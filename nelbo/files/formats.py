@@ -1,8 +1,8 @@
 """The formats of tables: by the suffix of a name, by the first bytes of the content."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from nelbo.errors import InvalidInput
 
@@ -37,6 +37,28 @@ class Limits:
 
     columns: int = 2_000
     rows: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How a CSV file is written; what is None is detected.
+
+    delimiter: one character; a blank stands for any number of blanks and tabs. encoding: by Python's name, of JSON Lines too.
+    decimal: "." or ",". header: whether the first record holds the column names. skip: number of lines above that record.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    header: bool | None = None
+    skip: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not detected."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+DETECTED = CsvOptions()
 
 
 def format_of(name: str | PurePath) -> Format:

@@ -1,6 +1,7 @@
 """Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nelbo.errors import NelboError, TooLarge
 from nelbo.files.confinement import confine
-from nelbo.files.formats import Limits
+from nelbo.files.formats import DETECTED, CsvOptions, Limits
 from nelbo.files.parts import write_parts
 from nelbo.files.table import Table, open_table
 from nelbo.inference import Inspector
@@ -45,7 +46,7 @@ def read_into_parts(table: Table, folder: Path) -> Reading:
         parts=content.parts,
         digest=content.digest,
         columns=found.schema.columns,
-        notices=(*table.notices, *found.notices),
+        notices=(*table.notices, *table.late_notices, *found.notices),
     )
 
 
@@ -61,9 +62,7 @@ def read_arguments(
     format: str,
     limits: Limits,
     memory_mib: int,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    decimal: str | None = None,
+    csv: CsvOptions = DETECTED,
 ) -> list[str]:
     """The arguments of `python -P -m nelbo.files`, which prints a Reading as one line of JSON."""
     options = {
@@ -72,11 +71,9 @@ def read_arguments(
         "memory-mib": memory_mib,
         "max-columns": limits.columns,
         "max-rows": limits.rows,
-        "delimiter": delimiter,
-        "encoding": encoding,
-        "decimal": decimal,
+        "csv": json.dumps(csv.given()),
     }
-    given = [f"--{option}={value}" for option, value in options.items() if value is not None]
+    given = [f"--{option}={value}" for option, value in options.items()]
     return ["read", *given, "--", str(upload), str(folder)]
 
 
@@ -89,10 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _read(given: argparse.Namespace) -> Reading:
-    dialect = {"delimiter": given.delimiter, "encoding": given.encoding, "decimal": given.decimal}
+    csv = CsvOptions(**json.loads(given.csv))
     limits = Limits(given.max_columns, given.max_rows)
     try:
-        with open_table(given.upload, given.format, name=given.name, limits=limits, **dialect) as table:
+        with open_table(given.upload, given.format, name=given.name, csv=csv, limits=limits) as table:
             return read_into_parts(table, given.folder)
     except NelboError as problem:
         return Reading(problem=problem.message)
@@ -112,10 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     read = parser.add_subparsers(required=True).add_parser("read")
     read.add_argument("upload", type=Path)
     read.add_argument("folder", type=Path)
-    for option in ("--name", "--format"):
+    for option in ("--name", "--format", "--csv"):
         read.add_argument(option, required=True)
     for option in ("--memory-mib", "--max-columns", "--max-rows"):
         read.add_argument(option, type=int, required=True)
-    for option in ("--delimiter", "--encoding", "--decimal"):
-        read.add_argument(option)
     return parser

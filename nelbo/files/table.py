@@ -1,7 +1,7 @@
 """A table in a file: its names and its rows, whatever format it has."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files import columnar, delimited, json_lines
-from nelbo.files.formats import FORMATS, Format, Limits, check_content, format_of, format_of_content
+from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, check_content, format_of, format_of_content
 from nelbo.files.source import Source, open_source
 from nelbo.files.text import encoding_of, known_encoding
 
@@ -20,7 +20,10 @@ _NAME_LENGTH = 1_000
 
 @dataclass(frozen=True)
 class Table:
-    """An open table. `schema` has its Arrow types (all strings for CSV and JSON Lines), `rows` is None if unknown."""
+    """An open table. `schema` has its Arrow types (all strings for CSV and JSON Lines), `rows` is None if unknown.
+
+    notices: what was found out when it was opened. late_notices: what was found out when all batches had been read.
+    """
 
     name: str
     format: Format
@@ -30,6 +33,8 @@ class Table:
     _source: Source
     _read: Callable[[int], Iterator[pa.RecordBatch]]
     _limits: Limits
+    _sample: Callable[[], list[list[str]]] | None = None
+    late_notices: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,6 +48,14 @@ class Table:
             if seen > self._limits.rows:
                 raise TooLarge(f"{self.name} has more than {self._limits.rows:,} rows, the most that are read")
             yield pa.record_batch(batch.columns, schema=self.schema)
+
+    def sample(self) -> pa.RecordBatch | None:
+        """Up to 1,000 rows of a CSV file as text, spread over the file; None for other formats."""
+        if self._sample is None:
+            return None
+        rows = self._sample()
+        columns = zip(*rows, strict=True) if rows else [()] * len(self.names)
+        return pa.record_batch([pa.array(column, pa.string()) for column in columns], names=list(self.names))
 
     def close(self) -> None:
         self._source.stream.close()
@@ -59,15 +72,13 @@ def open_table(
     format: str | None = None,
     *,
     name: str | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    decimal: str | None = None,
+    csv: CsvOptions = DETECTED,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Table:
     """Open a table: a path, "-" for standard input, or a binary file, which is read from its start and then closed.
 
     format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the first bytes.
-    name: what messages call the table. delimiter, encoding, decimal: of CSV, detected unless given.
+    name: what messages call the table. csv: how a CSV file is written, detected unless given.
     Raises NotFound, InvalidInput for a table that cannot be used at all, TooLarge. Reading may raise them later.
     """
     opened = open_source(source, name)
@@ -76,7 +87,7 @@ def open_table(
         if not opened.sample.strip():
             raise InvalidInput(f"{opened.name} is empty; a table needs a header and rows")
         check_content(opened.sample, chosen, opened.name)
-        return _OPEN[chosen](opened, limits, delimiter, encoding, decimal)
+        return _OPEN[chosen](opened, limits, csv)
     except BaseException:
         opened.stream.close()
         raise
@@ -91,22 +102,25 @@ def _format(format: str | None, source: str | Path | BinaryIO, name: str | None,
     return format_of_content(opened.sample) if path is None else format_of(path)
 
 
-def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
-    dialect = delimited.detect(source, delimiter, encoding, decimal)
-    header, batches = delimited.read(source, dialect, BATCH_ROWS)
-    names, notices = _checked_names(header, source.name, limits)
-    if next(batches, None) is None:
+def _open_csv(source: Source, limits: Limits, csv: CsvOptions) -> Table:
+    dialect = delimited.detect(source, csv)
+    names, notices = _checked_names(dialect.names, source.name, limits)
+    late: list[str] = []
+    if next(delimited.read(source, dialect, BATCH_ROWS, late), None) is None:
         raise _no_rows(source.name)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return delimited.read(source, dialect, rows)[1]
+        return delimited.read(source, dialect, rows, late)
 
-    notices += delimited.notices_of(dialect)
-    return Table(source.name, "csv", _text_schema(names), tuple(notices), None, source, read, limits)
+    def sample() -> list[list[str]]:
+        return delimited.sample(source, dialect)
+
+    notices += dialect.notices
+    return Table(source.name, "csv", _text_schema(names), tuple(notices), None, source, read, limits, sample, late)
 
 
-def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
-    encoding = known_encoding(encoding) if encoding else encoding_of(source)
+def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
+    encoding = known_encoding(csv.encoding) if csv.encoding else encoding_of(source)
     keys, count = json_lines.names_in(source, encoding, limits)
     names, notices = _checked_names(keys, source.name, limits)
     if not names:
@@ -118,7 +132,7 @@ def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding:
     return Table(source.name, "jsonl", _text_schema(names), tuple(notices), count, source, read, limits)
 
 
-def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
+def _open_parquet(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     file = columnar.open_parquet(source, limits)
     schema, notices = _typed_schema(file.schema_arrow, source.name, limits)
     if not file.metadata.num_rows:
@@ -130,7 +144,7 @@ def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encodin
     return Table(source.name, "parquet", schema, tuple(notices), file.metadata.num_rows, source, read, limits)
 
 
-def _open_arrow(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
+def _open_arrow(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     schema, notices = _typed_schema(columnar.open_arrow(source)[0], source.name, limits)
     if next(columnar.read_arrow(source, BATCH_ROWS), None) is None:
         raise _no_rows(source.name)
@@ -141,7 +155,7 @@ def _open_arrow(source: Source, limits: Limits, delimiter: str | None, encoding:
     return Table(source.name, "arrow", schema, tuple(notices), None, source, read, limits)
 
 
-_OPEN: dict[Format, Callable[[Source, Limits, str | None, str | None, str | None], Table]] = {
+_OPEN: dict[Format, Callable[[Source, Limits, CsvOptions], Table]] = {
     "csv": _open_csv,
     "parquet": _open_parquet,
     "arrow": _open_arrow,

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo.files import FORMATS, Limits, Reading, open_writer, part_name, read_arguments, read_parts
+from nelbo.files import DETECTED, FORMATS, CsvOptions, Limits, Reading, open_writer, part_name, read_arguments, read_parts
 from tests.nelbo.files.tables import saved
 
 COLUMNS: dict[str, Any] = {"age": ["39", "50", "", "38"] * 10, "work": ["State-gov", None, "Private", "Private"] * 10}
 BATCH = pa.record_batch(COLUMNS)
 
 
-def read(upload: Path, folder: Path, format: str, memory_mib: int = 2_048, **options: str) -> Reading:
+def read(upload: Path, folder: Path, format: str, csv: CsvOptions = DETECTED, memory_mib: int = 2_048) -> Reading:
     folder.mkdir(exist_ok=True)
     arguments = read_arguments(
-        upload, folder, name=f"adult.{format}", format=format, limits=Limits(100, 10_000_000), memory_mib=memory_mib, **options
+        upload, folder, name=f"adult.{format}", format=format, limits=Limits(100, 10_000_000), memory_mib=memory_mib, csv=csv
     )
     command = [sys.executable, "-P", "-m", "nelbo.files", *arguments]
     ran = subprocess.run(command, capture_output=True, check=True)
@@ -41,7 +41,7 @@ def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> No
 
 def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
     upload = saved(tmp_path / "-upload", "größe-1,5\n2-3\n".encode("cp1252"))
-    found = read(upload, tmp_path / "parts", "csv", delimiter="-", encoding="cp1252", decimal=".")
+    found = read(upload, tmp_path / "parts", "csv", CsvOptions(delimiter="-", encoding="cp1252"))
     assert [column.name for column in found.columns] == ["größe", "1,5"]
     assert any("Windows-1252" in notice for notice in found.notices)
 

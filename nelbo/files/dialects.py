@@ -1,0 +1,350 @@
+"""How a CSV file is written, found out from pieces of it that are spread over the file."""
+
+import contextlib
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nelbo.errors import InvalidInput
+from nelbo.files import headers
+from nelbo.files.formats import CsvOptions
+from nelbo.files.source import Source
+from nelbo.files.text import encoding_of, known_encoding, notices_of, spread_texts
+
+DELIMITERS = (",", ";", "\t", "|")
+BLANKS = " "
+"""The delimiter that stands for any number of blanks and tabs."""
+NONE = "\x1f"
+"""The delimiter of a table of one column: a character that text does not hold."""
+SAMPLE_RECORDS = 1_000
+
+_HEAD_RECORDS, _PLACE_RECORDS = 200, 30
+_EVEN, _MOST = 0.9, 0.5
+"""Share of the records that have one width where a delimiter is believed, and where it is worth a notice."""
+_ABOVE = 100
+"""Number of records above the header that are looked through."""
+_ENOUGH = 10
+"""Number of rows from which on it is doubtful that nothing tells the header from them."""
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
+_DECIMAL_POINT = re.compile(r"\s*[+-]?\d*\.\d+\s*")
+_SEPARATOR = re.compile(r'"?sep=(.|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
+_QUOTED_OR_BLANKS = re.compile(r'("[^"]*")|[ \t]+')
+_NAMES = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", BLANKS: "blanks"}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written, and what stands above its rows.
+
+    delimiter: one character, or BLANKS. encoding: by Python's name. decimal: "." or ",". names: the column names as
+    written, one for each cell of a row. lines: number of lines above the first row. start: their bytes as UTF-8.
+    trailing: each line ends with the delimiter, so that it has one cell more than there are names, which is empty.
+    """
+
+    delimiter: str
+    encoding: str
+    decimal: str
+    names: tuple[str, ...]
+    lines: int
+    start: int
+    trailing: bool
+    notices: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of cells of a line."""
+        return len(self.names) + self.trailing
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A record near the top: its cells, its first line, and the number of lines up to its end."""
+
+    cells: list[str]
+    line: int
+    lines: int
+
+    @property
+    def width(self) -> int:
+        return len(self.cells)
+
+    @property
+    def filled(self) -> int:
+        return sum(1 for cell in self.cells if cell.strip())
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a delimiter makes of a file.
+
+    first: index of the record that is the header or the first row. width: number of cells of a record. share: share of the
+    records, from the first on, that have this width. body: those of them below the first. lead: the record above the first
+    one holds the names and lacks one. most: the most frequent width above 1, and the share of all records that have it.
+    """
+
+    delimiter: str
+    records: list[_Record]
+    first: int
+    width: int
+    share: float
+    body: list[list[str]]
+    lead: bool
+    most: tuple[int, float]
+
+    @property
+    def top(self) -> _Record:
+        return self.records[self.first]
+
+    @property
+    def cells(self) -> list[str]:
+        return [cell for record in self.body[:_HEAD_RECORDS] for cell in record]
+
+    @property
+    def clean(self) -> float:
+        """Share of the cells that hold no other delimiter, except as a sign of numbers."""
+        clean = sum(headers.is_number(cell) or not any(sign in cell for sign in DELIMITERS) for cell in self.cells)
+        return clean / max(1, len(self.cells))
+
+    @property
+    def typed(self) -> float:
+        """Share of the cells that are numbers."""
+        return sum(map(headers.is_number, self.cells)) / max(1, len(self.cells))
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The names, the line in which the table begins, and the number of lines above its first row."""
+
+    names: list[str]
+    begin: int
+    lines: int
+    notices: list[str]
+
+
+def detect(source: Source, options: CsvOptions) -> Dialect:
+    """The dialect of a file; what the options give is not detected."""
+    _check(options)
+    encoding = known_encoding(options.encoding) if options.encoding else encoding_of(source)
+    notices = [] if options.encoding else notices_of(encoding)
+    texts = spread_texts(source, encoding)
+
+    search = options.skip is None
+    separator = _SEPARATOR.fullmatch(next(_lines(texts[0]), "")) if search else None
+    skipped = 1 if separator else options.skip or 0
+    comments = _comments(texts[0], skipped) if search else []
+    delimiter = options.delimiter or (separator[1].replace("\\t", "\t") if separator else None)
+    candidates = (delimiter,) if delimiter else (*DELIMITERS, BLANKS)
+    layouts = [_layout(texts, candidate, skipped + len(comments), search) for candidate in candidates]
+    if not layouts[0].records:
+        raise InvalidInput(f"{source.name} has no table below its first {skipped + len(comments)} lines")
+    layout, more = (layouts[0], []) if delimiter else _chosen(layouts, texts, skipped + len(comments))
+    header = _header(layout, options.header, comments, skipped + len(comments))
+    notices += [*more, *header.notices]
+    if search and header.begin > skipped + 1 and (comments or layout.first > layout.lead):
+        notices.append(
+            f"the table is read from line {header.begin} on: the {_counted(header.begin - 1, 'line')} above it"
+            f" {'is' if header.begin == 2 else 'are'} left out (--skip-lines 0 reads from line 1)"
+        )
+    names, trailing = _without_trailing(header.names, layout)
+    if trailing:
+        notices.append("each line ends with the delimiter: the empty column behind it is left out")
+    decimal = options.decimal or _decimal(layout)
+    if decimal == "," and options.decimal is None:
+        notices.append("numbers are read with a decimal comma; --decimal . reads them otherwise")
+    start = sum(len(line.encode()) for line in itertools.islice(_lines(texts[0]), header.lines))
+    return Dialect(layout.delimiter, encoding, decimal, tuple(names), header.lines, start, trailing, tuple(notices))
+
+
+def sample(source: Source, dialect: Dialect) -> list[list[str]]:
+    """Up to 1,000 rows as text, spread over the file, without those that have more or fewer cells than the header."""
+    head, *places = spread_texts(source, dialect.encoding)
+    found = [record.cells for record in _records(head, dialect.delimiter, dialect.lines, None if not places else _HEAD_RECORDS)]
+    found += itertools.chain.from_iterable(_cells(place, dialect.delimiter) for place in places)
+    even = [cells[: len(dialect.names)] for cells in found if len(cells) == dialect.width]
+    count = min(len(even), SAMPLE_RECORDS)
+    return [even[at * (len(even) - 1) // max(1, count - 1)] for at in range(count)]
+
+
+def normal(text: str) -> str:
+    """Text in which each delimiter of blanks is one blank."""
+    return _QUOTED_OR_BLANKS.sub(lambda match: match[1] or " ", text).strip(" ")
+
+
+def _check(options: CsvOptions) -> None:
+    delimiter = options.delimiter
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii()):
+        raise InvalidInput(f"the delimiter {delimiter!r} is not one character, such as ',' or ';' or a tab")
+    if options.decimal not in (None, ".", ","):
+        raise InvalidInput(f"the decimal sign {options.decimal!r} is neither '.' nor ','")
+    if options.skip is not None and options.skip < 0:
+        raise InvalidInput(f"the number of lines above the header is {options.skip}; give 0 or more")
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, which are those that csv.reader counts."""
+    return iter(io.StringIO(text, newline=""))
+
+
+def _comments(text: str, skipped: int) -> list[str]:
+    """The lines of comments at the top, in a file of which most lines are none."""
+    lines = list(itertools.islice(_lines(text), skipped, skipped + _HEAD_RECORDS))
+    top = list(itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines))
+    while top and not top[-1].strip():
+        top.pop()
+    return top if len(top) < len(lines) / 2 or len(top) == 1 else []
+
+
+def _records(text: str, delimiter: str, skip: int, most: int | None) -> Iterator[_Record]:
+    """The records below the first lines, without blank lines."""
+    lines: Iterator[str] = itertools.islice(_lines(text), skip, None)
+    reader = csv.reader(map(normal, lines) if delimiter == BLANKS else lines, delimiter=delimiter)
+    before = 0
+    with contextlib.suppress(csv.Error):  # a cell longer than Python's limit: what came before it has to do
+        for cells in itertools.islice(reader, most):
+            if cells and (len(cells) > 1 or cells[0].strip() or delimiter == NONE):
+                yield _Record(cells, skip + before + 1, skip + reader.line_num)
+            before = reader.line_num
+
+
+def _cells(place: str, delimiter: str) -> list[list[str]]:
+    return [record.cells for record in _records(place, delimiter, 0, _PLACE_RECORDS)]
+
+
+def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
+    head, *places = texts
+    records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else None))
+    spread = [cells for place in places for cells in _cells(place, delimiter)]
+    if not records:
+        return _Layout(delimiter, [], 0, 0, 0.0, [], False, (1, 0.0))
+    counts = Counter([record.width for record in records] + [len(cells) for cells in spread])
+    most = max((count, width) for width, count in counts.items() if width > 1 or len(counts) == 1)
+    first_width = records[0].width
+    # Where trailing empty cells were left out, most lines may be shorter than the header.
+    width = first_width if first_width == max(counts) and counts[first_width] > 1 else most[1]
+
+    def at(first: int, width: int, lead: bool = False) -> _Layout:
+        below = [record.cells for record in records[first:]] + spread
+        shorter = range(2, width) if first == 0 else range(0)
+        share = sum(len(cells) == width or len(cells) in shorter for cells in below) / len(below)
+        body = [cells for cells in below[1:] if len(cells) == width]
+        return _Layout(delimiter, records, first, width, share, body, lead, (most[1], most[0] / counts.total()))
+
+    fitting = (at for at, record in enumerate(records[:_ABOVE]) if record.width == width > 1)
+    first = next(fitting, None) if search else None
+    if first is None:
+        return at(0, first_width)
+    first += _titles(records[first:])
+    layout = at(first, width)
+    votes = headers.votes(layout.top.cells, layout.body)
+    if first == 0 or votes.names or _is_apart(records, first):
+        return layout
+    lacking = records[first - 1].width == width - 1 and records[first - 1].filled == width - 1
+    if lacking and width > 2 and layout.share == 1 and len(layout.body) > 1 and votes.values:
+        return at(first, width, lead=True)
+    return at(0, first_width)
+
+
+def _titles(records: Sequence[_Record]) -> int:
+    """The number of lines at the top that a spreadsheet filled up with delimiters: only their first cell holds text."""
+    top = list(itertools.takewhile(lambda record: not any(map(str.strip, record.cells[1:])), records[:_ABOVE]))
+    rest = records[len(top) :]
+    usual = sorted(record.filled for record in rest)[len(rest) // 2] if rest else 0
+    return len(top) if records[0].width > 2 and usual > 2 else 0
+
+
+def _is_apart(records: Sequence[_Record], first: int) -> bool:
+    """Whether a blank line, or one of nothing but a title, parts a record from those above it."""
+    above = records[first - 1]
+    return records[first].line > above.lines + 1 or (above.width > 2 and above.filled < 2)
+
+
+def _chosen(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> tuple[_Layout, list[str]]:
+    """The layout that is even and has the cleanest cells, else that of the first line's delimiter, else one column."""
+    even = [layout for layout in layouts if layout.width > 1 and layout.share >= _EVEN]
+    even = [layout for layout in even if layout.delimiter != BLANKS or (layout.share >= 0.98 and layout.typed >= 0.5)]
+    if even:
+        best = max(even, key=lambda layout: (layout.first == 0, round(layout.clean, 1), layout.width))
+        blanks = ["cells are read as delimited by blanks; --delimiter CHAR reads them otherwise"]
+        return best, blanks if best.delimiter == BLANKS else []
+    broken = [layout for layout in layouts if layout.width > 1 and layout.delimiter != BLANKS]
+    if broken:
+        return max(broken, key=lambda layout: (layout.share, layout.width)), []
+    split = max((layout for layout in layouts if layout.delimiter != BLANKS), key=lambda layout: layout.most[1])
+    width, share = split.most
+    notices = []
+    if width > 1 and share >= _MOST:
+        name = _NAMES[split.delimiter]
+        notices.append(
+            f"each line is read as one value, although {share:.0%} of the lines have {width} cells if {name} delimit them"
+            f" (--delimiter {split.delimiter!r} reads them so)"
+        )
+    return _layout(texts, NONE, above, search=False), notices
+
+
+def _header(layout: _Layout, header: bool | None, comments: Sequence[str], above: int) -> _Header:
+    """Where the names are: in the first record, in the line above it, or nowhere."""
+    top, notices = layout.top, []
+    votes = headers.votes(top.cells, layout.body)
+    if layout.lead and header is not False:
+        names, record = layout.records[layout.first - 1].cells, layout.records[layout.first - 1]
+        if all(not cells[-1].strip() for cells in (top.cells, *layout.body)):
+            return _Header([*names, ""], record.line, record.lines, [])
+        said = f"line {record.line} has one name less than the rows have cells: the first column has no name"
+        return _Header(["", *names], record.line, record.lines, [said])
+    if comments and header is None and votes.names <= votes.values:
+        commented = _names_of_comment(comments[-1], layout)
+        if commented:
+            return _Header(commented, above, above, [])
+    shown = ", ".join(repr(cell.strip()) for cell in top.cells[:3])
+    if header is None and votes.values > votes.names:
+        header = False
+        notices.append(
+            f"line {top.line} ({shown}) looks like a row, so the table has no header and its columns are called column_1,"
+            f" column_2 …; --header reads the line as column names"
+        )
+    elif header is None and _is_doubtful(top, votes, layout):
+        notices.append(f"line {top.line} ({shown}) is read as the header, although it may be a row; --no-header reads it so")
+    if header is False:
+        return _Header([f"column_{at}" for at in range(1, top.width + 1)], top.line, top.line - 1, notices)
+    return _Header(top.cells, top.line, top.lines, notices)
+
+
+def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
+    """Whether the header might be a row: names are numbers, or nothing tells the two apart in a table of some length."""
+    numbers = sum(map(headers.is_number, top.cells))
+    if votes.names == votes.values == 0:
+        return bool(numbers) or (top.width > 1 and len(layout.body) >= _ENOUGH)
+    return 2 * max(numbers, votes.values) >= top.width
+
+
+def _names_of_comment(line: str, layout: _Layout) -> list[str] | None:
+    """The names in a comment above the rows, such as `#id,size` or, between blanks, `# id size`."""
+    for text in (line, line.lstrip("#")):
+        record = next(_records(text, layout.delimiter, 0, 1), None)
+        if record and record.width == layout.width > 1:
+            return record.cells
+    return None
+
+
+def _without_trailing(names: Sequence[str], layout: _Layout) -> tuple[list[str], bool]:
+    """The names without that of a column behind the last delimiter of each line, and whether there is one."""
+    last = [names[-1]] if names[-1] != f"column_{len(names)}" else []
+    last += [cells[-1] for cells in layout.body]
+    trailing = len(names) > 1 and bool(layout.body) and not any(map(str.strip, last))
+    return list(names[:-1] if trailing else names), trailing
+
+
+def _decimal(layout: _Layout) -> str:
+    if layout.delimiter == ",":
+        return "."
+    values = [value for cells in layout.body for value in cells]
+    comma = any(map(_DECIMAL_COMMA.fullmatch, values))
+    return "," if comma and not any(map(_DECIMAL_POINT.fullmatch, values)) else "."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
