@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +67,7 @@ def _below(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
 
 def _parsed(block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven) -> pa.RecordBatch:
     if dialect.delimiter == BLANKS:
-        block = re.sub(rb"(?m)^ +| +$", b"", normal(block.decode()).encode())
+        block = normal(block.decode()).encode()
     try:
         batch = _by_arrow(block, dialect)
     except pa.ArrowInvalid as problem:
@@ -164,6 +163,8 @@ def _footer(records: list[list[str]], starts: list[int], numeric: list[bool], wi
 
 def _ragged(record: list[str], line: int, dialect: Dialect, name: str, more: str) -> InvalidInput:
     width = len(dialect.names)
+    if any('\\"' in cell or ("\\" in cell and '"' in cell) for cell in record):
+        more += "a quote within quotes is written twice, not with a backslash; "
     return InvalidInput(
         f"line {line} of {name} has {len(record)} cells, the header has {width} (delimiter {dialect.delimiter!r}); {more}"
         "put cells that hold the delimiter in quotes, or give another --delimiter, or --skip-lines if the header is below"

@@ -23,6 +23,8 @@ NONE = "\x1f"
 SAMPLE_RECORDS = 1_000
 
 _HEAD_RECORDS, _PLACE_RECORDS = 200, 30
+_NEAR = 2**15
+"""Characters of the beginning in a sample of a longer file."""
 _EVEN, _MOST = 0.9, 0.5
 """Share of the records that have one width where a delimiter is believed, and where it is worth a notice."""
 _ABOVE = 100
@@ -33,6 +35,8 @@ _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
 _DECIMAL_POINT = re.compile(r"\s*[+-]?\d*\.\d+\s*")
 _SEPARATOR = re.compile(r'"?sep=(.|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
 _QUOTED_OR_BLANKS = re.compile(r'("[^"]*")|[ \t]+')
+_EDGES = re.compile(r"^ | (?=\r?$)", re.MULTILINE)
+_TOTAL = re.compile(r"(?:grand |sub-?)?total\b.*|sum|summe|gesamt", re.IGNORECASE)
 _NAMES = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", BLANKS: "blanks"}
 
 
@@ -145,13 +149,14 @@ def detect(source: Source, options: CsvOptions) -> Dialect:
     header = _header(layout, options.header, comments, skipped + len(comments))
     notices += [*more, *header.notices]
     if search and header.begin > skipped + 1 and (comments or layout.first > layout.lead):
-        notices.append(
-            f"the table is read from line {header.begin} on: the {_counted(header.begin - 1, 'line')} above it"
-            f" {'is' if header.begin == 2 else 'are'} left out (--skip-lines 0 reads from line 1)"
-        )
+        left_out = "line 1 is" if header.begin == 2 else f"lines 1 to {header.begin - 1} are"
+        notices.append(f"the table is read from line {header.begin} on: {left_out} left out; --skip-lines 0 reads from line 1")
     names, trailing = _without_trailing(header.names, layout)
     if trailing:
         notices.append("each line ends with the delimiter: the empty column behind it is left out")
+    notices += _total(layout)
+    if any('\\"' in cell for cell in layout.cells):
+        notices.append('cells hold \\" for a quote and are read as they stand: in CSV a quote within quotes is written twice')
     decimal = options.decimal or _decimal(layout)
     if decimal == "," and options.decimal is None:
         notices.append("numbers are read with a decimal comma; --decimal . reads them otherwise")
@@ -162,16 +167,21 @@ def detect(source: Source, options: CsvOptions) -> Dialect:
 def sample(source: Source, dialect: Dialect) -> list[list[str]]:
     """Up to 1,000 rows as text, spread over the file, without those that have more or fewer cells than the header."""
     head, *places = spread_texts(source, dialect.encoding)
-    found = [record.cells for record in _records(head, dialect.delimiter, dialect.lines, None if not places else _HEAD_RECORDS)]
-    found += itertools.chain.from_iterable(_cells(place, dialect.delimiter) for place in places)
-    even = [cells[: len(dialect.names)] for cells in found if len(cells) == dialect.width]
+    near = head[:_NEAR] if places else head
+    found = [record.cells for record in _records(near, dialect.delimiter, dialect.lines, _HEAD_RECORDS if places else None)]
+    found += _spread(places, dialect.delimiter)
+    width = dialect.width
+    even = [cells for cells in found if len(cells) == width]
+    if len(even) < len(found) / 2:  # most lines lack their trailing empty cells
+        even = [cells + [""] * (width - len(cells)) for cells in found if 1 < len(cells) <= width]
+    even = [cells[: len(dialect.names)] for cells in even]
     count = min(len(even), SAMPLE_RECORDS)
     return [even[at * (len(even) - 1) // max(1, count - 1)] for at in range(count)]
 
 
 def normal(text: str) -> str:
-    """Text in which each delimiter of blanks is one blank."""
-    return _QUOTED_OR_BLANKS.sub(lambda match: match[1] or " ", text).strip(" ")
+    """Lines in which each delimiter of blanks is one blank."""
+    return _EDGES.sub("", _QUOTED_OR_BLANKS.sub(lambda match: match[1] or " ", text))
 
 
 def _check(options: CsvOptions) -> None:
@@ -210,14 +220,20 @@ def _records(text: str, delimiter: str, skip: int, most: int | None) -> Iterator
             before = reader.line_num
 
 
-def _cells(place: str, delimiter: str) -> list[list[str]]:
-    return [record.cells for record in _records(place, delimiter, 0, _PLACE_RECORDS)]
+def _spread(places: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The first records of each place, and the last ones of the last."""
+    found: list[_Record] = []
+    for place in places[:-1]:
+        found += _records(place, delimiter, 0, _PLACE_RECORDS)
+    if places:
+        found += list(_records(places[-1], delimiter, 0, None))[-_PLACE_RECORDS:]
+    return [record.cells for record in found]
 
 
 def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
     head, *places = texts
     records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else None))
-    spread = [cells for place in places for cells in _cells(place, delimiter)]
+    spread = _spread(places, delimiter)
     if not records:
         return _Layout(delimiter, [], 0, 0, 0.0, [], False, (1, 0.0))
     counts = Counter([record.width for record in records] + [len(cells) for cells in spread])
@@ -240,11 +256,10 @@ def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _
     first += _titles(records[first:])
     layout = at(first, width)
     votes = headers.votes(layout.top.cells, layout.body)
+    if first and layout.share == 1 and votes.values > votes.names and _lacks_one(records[first - 1], layout):
+        return at(first, width, lead=True)
     if first == 0 or votes.names or _is_apart(records, first):
         return layout
-    lacking = records[first - 1].width == width - 1 and records[first - 1].filled == width - 1
-    if lacking and width > 2 and layout.share == 1 and len(layout.body) > 1 and votes.values:
-        return at(first, width, lead=True)
     return at(0, first_width)
 
 
@@ -254,6 +269,22 @@ def _titles(records: Sequence[_Record]) -> int:
     rest = records[len(top) :]
     usual = sorted(record.filled for record in rest)[len(rest) // 2] if rest else 0
     return len(top) if records[0].width > 2 and usual > 2 else 0
+
+
+def _lacks_one(above: _Record, layout: _Layout) -> bool:
+    """Whether a record holds all names but that of row names, as R writes it, or of an empty column at the end."""
+    rows = [layout.top.cells, *layout.body]
+    if (
+        layout.top.line > above.lines + 1
+        or above.width != layout.width - 1
+        or above.filled < max(2, above.width)
+        or len(rows) < 3
+    ):
+        return False
+    first = {cells[0] for cells in rows}
+    named = len(first) == len(rows) and not any(re.search(r"\d[.,]\d", cell) for cell in first)
+    broken = any('"' in cell for cells in rows for cell in cells)
+    return not broken and (named or not any(cells[-1].strip() for cells in rows))
 
 
 def _is_apart(records: Sequence[_Record], first: int) -> bool:
@@ -273,7 +304,8 @@ def _chosen(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> tup
     broken = [layout for layout in layouts if layout.width > 1 and layout.delimiter != BLANKS]
     if broken:
         return max(broken, key=lambda layout: (layout.share, layout.width)), []
-    split = max((layout for layout in layouts if layout.delimiter != BLANKS), key=lambda layout: layout.most[1])
+    wide = [layout for layout in layouts if layout.delimiter != BLANKS and layout.most[0] > 1]
+    split = max(wide, key=lambda layout: layout.most[1], default=layouts[0])
     width, share = split.most
     notices = []
     if width > 1 and share >= _MOST:
@@ -346,5 +378,10 @@ def _decimal(layout: _Layout) -> str:
     return "," if comma and not any(map(_DECIMAL_POINT.fullmatch, values)) else "."
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def _total(layout: _Layout) -> list[str]:
+    """A notice about a last row that looks like the total of those above it."""
+    *rows, last = layout.body or [[""]]
+    at, word = next(((at, cell.strip()) for at, cell in enumerate(last) if cell.strip()), (0, ""))
+    if not _TOTAL.fullmatch(word) or any(row[at].strip() == word for row in rows):
+        return []
+    return [f"the last line ({word!r}) looks like a total and is read as a row; delete it from the file if it is none"]

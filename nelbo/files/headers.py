@@ -71,11 +71,14 @@ def _vote(first: str, values: list[str]) -> str | None:
 
 
 def _out_of_range(first: str, values: list[str]) -> bool:
-    """Whether a whole number is below or above all of many values, as a year is that heads a column."""
+    """Whether a whole number is far from all of many values, as a year is that heads a column."""
     if not first.isdigit() or len(values) < _ENOUGH:
         return False
     found = [float(value.replace(",", ".")) for value in values if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)]
-    return len(found) >= TYPED * len(values) and not min(found) <= float(first) <= max(found)
+    if len(found) < TYPED * len(values):
+        return False
+    low, high = min(found), max(found)
+    return not low - (high - low) <= float(first) <= high + (high - low)
 
 
 def _counted_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:

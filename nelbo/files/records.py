@@ -20,15 +20,17 @@ def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> 
 
     delimiters: the bytes of which each ends a cell. line: number of the first line that the pieces hold.
     """
-    rest = b""
+    block = rest = b""
     for piece in pieces:
         rest += piece
         end = _last_end(rest, delimiters)
         if end:
-            yield rest[:end], line, False
-            line += count_lines(rest[:end])
-            rest = rest[end:]
+            if block:
+                yield block, line, False
+                line += count_lines(block)
+            block, rest = rest[:end], rest[end:]
         elif len(rest) >= LINE_BYTES:
+            line += count_lines(block)
             raise InvalidInput(
                 f"line {line} of {name} has more than {LINE_BYTES >> 20} MiB; is there a quote that is never closed?"
             )
@@ -36,10 +38,9 @@ def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> 
     if len(quotes) % 2:
         start = int(quotes[-1])
         cell = rest[start : start + 40].decode(errors="replace")
-        raise InvalidInput(
-            f"line {line + count_lines(rest[:start])} of {name} has a quote that is never closed: {cell!r}; close it"
-        )
-    yield rest, line, True
+        line += count_lines(block) + count_lines(rest[:start])
+        raise InvalidInput(f"line {line} of {name} has a quote that is never closed: {cell!r}; close it")
+    yield block + rest, line, True
 
 
 def count_lines(content: bytes) -> int:

@@ -16,7 +16,7 @@ BATCH_BYTES = 16 * 2**20
 
 _PLACES = 32
 _PLACE_BYTES = 2**16
-"""Places behind the first MiB that detection looks at, and the size of each."""
+"""Number and size of the places that detection looks at behind the beginning of a file."""
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 _BEYOND_ASCII_IN_UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
@@ -76,17 +76,19 @@ def sample_text(source: Source, encoding: str) -> str:
 
 
 def spread_texts(source: Source, encoding: str) -> list[str]:
-    """Whole lines from all over the file: the first MiB, and 64 KiB from each of 32 places behind it, the end among them."""
+    """Whole lines from all over the file: the first MiB, and 64 KiB from each of 32 places behind the first of them.
+
+    A file of one MiB has no such places. The last place is the end of the file.
+    """
     texts = [sample_text(source, encoding)]
     if source.whole:
         return texts
     encoding = _of_the_middle(encoding, source.sample)
     stream = source.reading()
     size = stream.seek(0, io.SEEK_END)
-    head = len(source.sample)
-    step = max(_PLACE_BYTES, (size - head) // _PLACES)
-    for end in range(size, head, -step):
-        start = max(head, end - _PLACE_BYTES) // 4 * 4  # where a character of UTF-16 and UTF-32 begins
+    step = (size - _PLACE_BYTES) // _PLACES
+    for end in range(size, 2 * _PLACE_BYTES, -step):
+        start = (end - _PLACE_BYTES) // 4 * 4  # where a character of UTF-16 and UTF-32 begins
         stream.seek(start)
         text = _decoded(stream.read(end - start), encoding, final=False)
         begin = _first_line_end(text)

@@ -43,14 +43,20 @@ def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
     upload = saved(tmp_path / "-upload", "größe-1,5\n2-3\n".encode("cp1252"))
     found = read(upload, tmp_path / "parts", "csv", CsvOptions(delimiter="-", encoding="cp1252"))
     assert [column.name for column in found.columns] == ["größe", "1,5"]
-    assert any("Windows-1252" in notice for notice in found.notices)
+
+
+def test_what_is_found_out_while_reading_is_told_too(tmp_path: Path) -> None:
+    upload = saved(tmp_path / "upload", b"size,colour\n" + b"1,red\n" * 30 + b"2\n" + b"1,red\n")
+    found = read(upload, tmp_path / "parts", "csv")
+    assert found.rows == 32
+    assert any("line 32" in notice for notice in found.notices)
 
 
 def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:
     found = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
     assert found.problem == (
-        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); "
-        "put cells that hold the delimiter in quotes, or give the delimiter"
+        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); put cells that hold the delimiter in quotes, "
+        "or give another --delimiter, or --skip-lines if the header is below"
     )
 
 
