@@ -29,7 +29,7 @@ OutputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, p
 InputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")]
 _CSV = {
     "delimiter": Annotated[
-        str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected); ' ' stands for any number of blanks")
+        str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected); tab, ' ' for any number of blanks")
     ],
     "encoding": Annotated[
         str | None, typer.Option(metavar="NAME", help="of a text file, such as utf-8 or windows-1252 (detected)")

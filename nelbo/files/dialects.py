@@ -7,7 +7,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nelbo.errors import InvalidInput
 from nelbo.files import headers
@@ -37,7 +37,7 @@ _SEPARATOR = re.compile(r'"?sep=(.|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
 _QUOTED_OR_BLANKS = re.compile(r'("[^"]*")|[ \t]+')
 _EDGES = re.compile(r"^ | (?=\r?$)", re.MULTILINE)
 _TOTAL = re.compile(r"(?:grand |sub-?)?total\b.*|sum|summe|gesamt", re.IGNORECASE)
-_NAMES = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", BLANKS: "blanks"}
+_NAMES = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 
 
 @dataclass(frozen=True)
@@ -120,46 +120,54 @@ class _Layout:
 
 
 @dataclass(frozen=True)
+class _Above:
+    """What is above the table: lines to skip, comments below them, and the delimiter that a line such as sep=; names."""
+
+    skipped: int = 0
+    comments: Sequence[str] = ()
+    delimiter: str | None = None
+
+    @property
+    def lines(self) -> int:
+        return self.skipped + len(self.comments)
+
+
+@dataclass(frozen=True)
 class _Header:
     """The names, the line in which the table begins, and the number of lines above its first row."""
 
     names: list[str]
     begin: int
     lines: int
-    notices: list[str]
+    notices: list[str] = field(default_factory=list)
 
 
 def detect(source: Source, options: CsvOptions) -> Dialect:
     """The dialect of a file; what the options give is not detected."""
-    _check(options)
+    given = _delimiter(options)
     encoding = known_encoding(options.encoding) if options.encoding else encoding_of(source)
-    notices = [] if options.encoding else notices_of(encoding)
     texts = spread_texts(source, encoding)
 
     search = options.skip is None
-    separator = _SEPARATOR.fullmatch(next(_lines(texts[0]), "")) if search else None
-    skipped = 1 if separator else options.skip or 0
-    comments = _comments(texts[0], skipped) if search else []
-    delimiter = options.delimiter or (separator[1].replace("\\t", "\t") if separator else None)
+    above = _Above(options.skip or 0) if options.skip is not None else _above(texts[0])
+    delimiter = given or above.delimiter
     candidates = (delimiter,) if delimiter else (*DELIMITERS, BLANKS)
-    layouts = [_layout(texts, candidate, skipped + len(comments), search) for candidate in candidates]
+    layouts = [_layout(texts, candidate, above.lines, search) for candidate in candidates]
     if not layouts[0].records:
-        raise InvalidInput(f"{source.name} has no table below its first {skipped + len(comments)} lines")
-    layout, more = (layouts[0], []) if delimiter else _chosen(layouts, texts, skipped + len(comments))
-    header = _header(layout, options.header, comments, skipped + len(comments))
-    notices += [*more, *header.notices]
-    if search and header.begin > skipped + 1 and (comments or layout.first > layout.lead):
-        left_out = "line 1 is" if header.begin == 2 else f"lines 1 to {header.begin - 1} are"
-        notices.append(f"the table is read from line {header.begin} on: {left_out} left out; --skip-lines 0 reads from line 1")
+        raise InvalidInput(f"{source.name} has no table below line {above.lines}; a table needs a header and rows")
+    layout = layouts[0] if delimiter else _chosen(layouts, texts, above.lines)
+    header = _header(layout, options.header, above)
     names, trailing = _without_trailing(header.names, layout)
+    decimal = options.decimal or _decimal(layout)
+
+    notices = [] if options.encoding else notices_of(encoding)
+    notices += [] if delimiter else _delimiter_notices(layout, layouts)
+    notices += [*header.notices, *_above_notices(above, header, layout)]
     if trailing:
         notices.append("each line ends with the delimiter: the empty column behind it is left out")
-    notices += _total(layout)
-    if any('\\"' in cell for cell in layout.cells):
-        notices.append('cells hold \\" for a quote and are read as they stand: in CSV a quote within quotes is written twice')
-    decimal = options.decimal or _decimal(layout)
     if decimal == "," and options.decimal is None:
         notices.append("numbers are read with a decimal comma; --decimal . reads them otherwise")
+    notices += _cell_notices(layout)
     start = sum(len(line.encode()) for line in itertools.islice(_lines(texts[0]), header.lines))
     return Dialect(layout.delimiter, encoding, decimal, tuple(names), header.lines, start, trailing, tuple(notices))
 
@@ -184,14 +192,16 @@ def normal(text: str) -> str:
     return _EDGES.sub("", _QUOTED_OR_BLANKS.sub(lambda match: match[1] or " ", text))
 
 
-def _check(options: CsvOptions) -> None:
-    delimiter = options.delimiter
+def _delimiter(options: CsvOptions) -> str | None:
+    """The delimiter that is given. Raises InvalidInput for an option without a meaning."""
+    delimiter = "\t" if options.delimiter in ("\\t", "tab") else options.delimiter
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii()):
-        raise InvalidInput(f"the delimiter {delimiter!r} is not one character, such as ',' or ';' or a tab")
+        raise InvalidInput(f"the delimiter {delimiter!r} is not one character, such as ',' or ';', or tab")
     if options.decimal not in (None, ".", ","):
         raise InvalidInput(f"the decimal sign {options.decimal!r} is neither '.' nor ','")
     if options.skip is not None and options.skip < 0:
         raise InvalidInput(f"the number of lines above the header is {options.skip}; give 0 or more")
+    return delimiter
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -199,13 +209,17 @@ def _lines(text: str) -> Iterator[str]:
     return iter(io.StringIO(text, newline=""))
 
 
-def _comments(text: str, skipped: int) -> list[str]:
-    """The lines of comments at the top, in a file of which most lines are none."""
+def _above(text: str) -> _Above:
+    """A line that names the delimiter, and comments: lines with a # in a file of which most lines have none."""
+    separator = _SEPARATOR.fullmatch(next(_lines(text), ""))
+    skipped = 1 if separator else 0
     lines = list(itertools.islice(_lines(text), skipped, skipped + _HEAD_RECORDS))
-    top = list(itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines))
-    while top and not top[-1].strip():
-        top.pop()
-    return top if len(top) < len(lines) / 2 or len(top) == 1 else []
+    comments = list(itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines))
+    while comments and not comments[-1].strip():
+        comments.pop()
+    if len(comments) > 1 and len(comments) >= len(lines) / 2:
+        comments = []
+    return _Above(skipped, comments, separator[1].replace("\\t", "\t") if separator else None)
 
 
 def _records(text: str, delimiter: str, skip: int, most: int | None) -> Iterator[_Record]:
@@ -293,44 +307,48 @@ def _is_apart(records: Sequence[_Record], first: int) -> bool:
     return records[first].line > above.lines + 1 or (above.width > 2 and above.filled < 2)
 
 
-def _chosen(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> tuple[_Layout, list[str]]:
+def _chosen(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> _Layout:
     """The layout that is even and has the cleanest cells, else that of the first line's delimiter, else one column."""
     even = [layout for layout in layouts if layout.width > 1 and layout.share >= _EVEN]
     even = [layout for layout in even if layout.delimiter != BLANKS or (layout.share >= 0.98 and layout.typed >= 0.5)]
     if even:
-        best = max(even, key=lambda layout: (layout.first == 0, round(layout.clean, 1), layout.width))
-        blanks = ["cells are read as delimited by blanks; --delimiter CHAR reads them otherwise"]
-        return best, blanks if best.delimiter == BLANKS else []
+        return max(even, key=lambda layout: (layout.first == 0, round(layout.clean, 1), layout.width))
     broken = [layout for layout in layouts if layout.width > 1 and layout.delimiter != BLANKS]
     if broken:
-        return max(broken, key=lambda layout: (layout.share, layout.width)), []
-    wide = [layout for layout in layouts if layout.delimiter != BLANKS and layout.most[0] > 1]
-    split = max(wide, key=lambda layout: layout.most[1], default=layouts[0])
-    width, share = split.most
-    notices = []
-    if width > 1 and share >= _MOST:
-        name = _NAMES[split.delimiter]
-        notices.append(
-            f"each line is read as one value, although {share:.0%} of the lines have {width} cells if {name} delimit them"
-            f" (--delimiter {split.delimiter!r} reads them so)"
-        )
-    return _layout(texts, NONE, above, search=False), notices
+        return max(broken, key=lambda layout: (layout.share, layout.width))
+    return _layout(texts, NONE, above, search=False)
 
 
-def _header(layout: _Layout, header: bool | None, comments: Sequence[str], above: int) -> _Header:
+def _delimiter_notices(layout: _Layout, layouts: Sequence[_Layout]) -> list[str]:
+    if layout.delimiter == BLANKS:
+        return ["cells are read as delimited by blanks; --delimiter CHAR reads them otherwise"]
+    if layout.delimiter != NONE:
+        return []
+    cells = [layout.top.cells[0], *(record[0] for record in layout.body)]
+    for other in (layout for layout in layouts if layout.delimiter in DELIMITERS):
+        name, (width, share) = _NAMES[other.delimiter], other.most
+        if width > 1 and share >= _MOST:
+            return [
+                f"each line is read as one value, although {share:.0%} of the lines have {width} cells if {name} delimits them;"
+                f" --delimiter {name} reads them so"
+            ]
+        if len({cell.count(other.delimiter) for cell in cells}) == 1 and other.delimiter in cells[0]:
+            return [
+                f"each line is one cell in quotes and read as one value; to have it cut at each {name}, save it without them"
+            ]
+    return []
+
+
+def _header(layout: _Layout, header: bool | None, above: _Above) -> _Header:
     """Where the names are: in the first record, in the line above it, or nowhere."""
     top, notices = layout.top, []
     votes = headers.votes(top.cells, layout.body)
     if layout.lead and header is not False:
-        names, record = layout.records[layout.first - 1].cells, layout.records[layout.first - 1]
-        if all(not cells[-1].strip() for cells in (top.cells, *layout.body)):
-            return _Header([*names, ""], record.line, record.lines, [])
-        said = f"line {record.line} has one name less than the rows have cells: the first column has no name"
-        return _Header(["", *names], record.line, record.lines, [said])
-    if comments and header is None and votes.names <= votes.values:
-        commented = _names_of_comment(comments[-1], layout)
-        if commented:
-            return _Header(commented, above, above, [])
+        return _lead(layout)
+    if above.comments and header is None and votes.names <= votes.values:
+        names = _names_of_comment(above.comments[-1], layout)
+        if names:
+            return _Header(names, above.lines, above.lines)
     shown = ", ".join(repr(cell.strip()) for cell in top.cells[:3])
     if header is None and votes.values > votes.names:
         header = False
@@ -343,6 +361,22 @@ def _header(layout: _Layout, header: bool | None, comments: Sequence[str], above
     if header is False:
         return _Header([f"column_{at}" for at in range(1, top.width + 1)], top.line, top.line - 1, notices)
     return _Header(top.cells, top.line, top.lines, notices)
+
+
+def _lead(layout: _Layout) -> _Header:
+    """The names in the line above, which lacks one."""
+    record = layout.records[layout.first - 1]
+    if not any(cells[-1].strip() for cells in (layout.top.cells, *layout.body)):
+        return _Header([*record.cells, ""], record.line, record.lines)
+    notice = f"line {record.line} has one name less than the rows have cells: the first column has no name"
+    return _Header(["", *record.cells], record.line, record.lines, [notice])
+
+
+def _above_notices(above: _Above, header: _Header, layout: _Layout) -> list[str]:
+    if header.begin <= above.skipped + 1 or not (above.comments or layout.first > layout.lead):
+        return []
+    lines = "line 1 is" if header.begin == 2 else f"lines 1 to {header.begin - 1} are"
+    return [f"the table is read from line {header.begin} on: {lines} left out; --skip-lines 0 reads from line 1"]
 
 
 def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
@@ -378,10 +412,11 @@ def _decimal(layout: _Layout) -> str:
     return "," if comma and not any(map(_DECIMAL_POINT.fullmatch, values)) else "."
 
 
-def _total(layout: _Layout) -> list[str]:
-    """A notice about a last row that looks like the total of those above it."""
+def _cell_notices(layout: _Layout) -> Iterator[str]:
+    """What cells look like that is neither a value nor read as something else."""
+    if any('\\"' in cell for cell in layout.cells):
+        yield 'cells hold \\" for a quote and are read as they stand: in CSV a quote within quotes is written twice'
     *rows, last = layout.body or [[""]]
     at, word = next(((at, cell.strip()) for at, cell in enumerate(last) if cell.strip()), (0, ""))
-    if not _TOTAL.fullmatch(word) or any(row[at].strip() == word for row in rows):
-        return []
-    return [f"the last line ({word!r}) looks like a total and is read as a row; delete it from the file if it is none"]
+    if _TOTAL.fullmatch(word) and not any(row[at].strip() == word for row in rows):
+        yield f"the last line ({word!r}) looks like a total and is read as a row; delete it from the file if it is none"

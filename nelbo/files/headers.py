@@ -67,7 +67,8 @@ def _vote(first: str, values: list[str]) -> str | None:
         return "value"
     if len(values) >= _ENOUGH and len(set(values)) <= len(values) / 2:
         return "name"
-    return "name" if _is_word(first) and sum(map(_is_word, values)) <= (1 - TYPED) * len(values) else None
+    unlike = any(has(first) and sum(map(has, values)) <= (1 - TYPED) * len(values) for has in (_is_word, str.islower))
+    return "name" if unlike else None
 
 
 def _out_of_range(first: str, values: list[str]) -> bool:

@@ -12,7 +12,7 @@ from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files import columnar, delimited, json_lines
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, check_content, format_of, format_of_content
 from nelbo.files.source import Source, open_source
-from nelbo.files.text import encoding_of, known_encoding
+from nelbo.files.text import encoding_of, known_encoding, notices_of
 
 BATCH_ROWS = 8_192
 _NAME_LENGTH = 1_000
@@ -123,6 +123,7 @@ def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     encoding = known_encoding(csv.encoding) if csv.encoding else encoding_of(source)
     keys, count = json_lines.names_in(source, encoding, limits)
     names, notices = _checked_names(keys, source.name, limits)
+    notices += [] if csv.encoding else notices_of(encoding)
     if not names:
         raise InvalidInput(f"{source.name} has no columns: all of its objects are empty")
 

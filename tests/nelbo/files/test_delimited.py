@@ -195,6 +195,11 @@ def test_a_line_that_names_the_delimiter_is_no_part_of_the_table(first: str) -> 
     assert _read("sep=\t\na\tb\n1\t2\n")[0] == ("a", "b")
 
 
+@pytest.mark.parametrize("name", ["tab", "\\t", "\t"])
+def test_a_tab_can_be_given_by_name(name: str) -> None:
+    assert _read("a,\tb,\n1,\t2,\n", delimiter=name) == (("a,", "b,"), [["1,", "2,"]], [])
+
+
 NUMBERS = [[str(at), f"{at % 7}.5", str(at % 5 + 3)] for at in range(30)]
 HEADERS: dict[str, tuple[list[list[str]], list[str], str]] = {
     "rows of numbers": (NUMBERS, ["column_1", "column_2", "column_3"], "--header"),
@@ -275,6 +280,7 @@ def test_one_column_that_a_delimiter_would_cut_evenly_is_a_notice() -> None:
     assert rows[3] == ["this is number 3, and good"]
     assert len(notices) == 1
     assert "--delimiter ','" in notices[0]
+    assert "in quotes" in _read('"a,b"\n"1,2"\n"3,4"\n')[2][0]
     assert _read("price\n3,14\n2,50\n", decimal=",")[1] == [["3.14"], ["2.50"]]
 
 
