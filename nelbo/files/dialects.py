@@ -282,7 +282,7 @@ def _titles(records: Sequence[_Record]) -> int:
     top = list(itertools.takewhile(lambda record: not any(map(str.strip, record.cells[1:])), records[:_ABOVE]))
     rest = records[len(top) :]
     usual = sorted(record.filled for record in rest)[len(rest) // 2] if rest else 0
-    return len(top) if records[0].width > 2 and usual > 2 else 0
+    return len(top) if usual > 2 and records[0].width == rest[0].width > 2 else 0
 
 
 def _lacks_one(above: _Record, layout: _Layout) -> bool:

@@ -87,8 +87,9 @@ def _counted_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bo
     numbers = [value.strip() for value in first if value.strip().isdigit()]
     if len(numbers) < len([value for value in first[1:] if value.strip()]) or len(numbers) < 2:
         return False
-    if len(numbers) > 2 and numbers == [str(at) for at in range(len(numbers))]:
-        return True
+    for start, least in ((0, 3), (1, 8)):
+        if len(numbers) >= least and numbers == [str(at) for at in range(start, start + len(numbers))]:
+            return True
     years = [int(value) for value in numbers if _YEAR.fullmatch(value)]
     if len(years) < len(numbers) or any(later != year + 1 for year, later in itertools.pairwise(years)):
         return False

@@ -36,7 +36,10 @@ def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> 
             )
     quotes = _quotes(rest, delimiters)
     if len(quotes) % 2:
-        start = int(quotes[-1])
+        at = len(quotes) - 1
+        while at > 1 and quotes[at] == quotes[at - 1] + 1:  # a doubled quote within the cell
+            at -= 2
+        start = int(quotes[at])
         cell = rest[start : start + 40].decode(errors="replace")
         line += count_lines(block) + count_lines(rest[:start])
         raise InvalidInput(f"line {line} of {name} has a quote that is never closed: {cell!r}; close it")
