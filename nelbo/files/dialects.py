@@ -33,7 +33,7 @@ _ENOUGH = 10
 """Number of rows from which on it is doubtful that nothing tells the header from them."""
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
 _DECIMAL_POINT = re.compile(r"\s*[+-]?\d*\.\d+\s*")
-_SEPARATOR = re.compile(r'"?sep=(.|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
+_SEPARATOR = re.compile(r'"?sep=([,;:|~^ \t]|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
 _QUOTED_OR_BLANKS = re.compile(r'("[^"]*")|[ \t]+')
 _EDGES = re.compile(r"^ | (?=\r?$)", re.MULTILINE)
 _TOTAL = re.compile(r"(?:grand |sub-?)?total\b.*|sum|summe|gesamt", re.IGNORECASE)
@@ -256,7 +256,7 @@ def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _
     # Where trailing empty cells were left out, most lines may be shorter than the header.
     width = first_width if first_width == max(counts) and counts[first_width] > 1 else most[1]
 
-    def at(first: int, width: int, lead: bool = False) -> _Layout:
+    def layout_from(first: int, width: int, lead: bool = False) -> _Layout:
         below = [record.cells for record in records[first:]] + spread
         shorter = range(2, width) if first == 0 else range(0)
         share = sum(len(cells) == width or len(cells) in shorter for cells in below) / len(below)
@@ -266,15 +266,15 @@ def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _
     fitting = (at for at, record in enumerate(records[:_ABOVE]) if record.width == width > 1)
     first = next(fitting, None) if search else None
     if first is None:
-        return at(0, first_width)
+        return layout_from(0, first_width)
     first += _titles(records[first:])
-    layout = at(first, width)
+    layout = layout_from(first, width)
     votes = headers.votes(layout.top.cells, layout.body)
     if first and layout.share == 1 and votes.values > votes.names and _lacks_one(records[first - 1], layout):
-        return at(first, width, lead=True)
+        return layout_from(first, width, lead=True)
     if first == 0 or votes.names or _is_apart(records, first):
         return layout
-    return at(0, first_width)
+    return layout_from(0, first_width)
 
 
 def _titles(records: Sequence[_Record]) -> int:
@@ -416,6 +416,8 @@ def _cell_notices(layout: _Layout) -> Iterator[str]:
     """What cells look like that is neither a value nor read as something else."""
     if any('\\"' in cell for cell in layout.cells):
         yield 'cells hold \\" for a quote and are read as they stand: in CSV a quote within quotes is written twice'
+    if any(re.match(r'\s+"', cell) for cell in layout.cells):
+        yield "cells have a blank before a quote, which makes the quote a part of the text: write none there"
     *rows, last = layout.body or [[""]]
     at, word = next(((at, cell.strip()) for at, cell in enumerate(last) if cell.strip()), (0, ""))
     if _TOTAL.fullmatch(word) and not any(row[at].strip() == word for row in rows):

@@ -308,6 +308,13 @@ def test_a_footer_is_left_out_and_told(footer: str) -> None:
     assert "no part of the table" in notices[0]
 
 
+@pytest.mark.parametrize(("cell", "words"), [('"x \\"y\\" z"', "written twice"), (' "x y"', "a blank before a quote")])
+def test_quotes_that_csv_does_not_know_are_told(cell: str, words: str) -> None:
+    _, rows, notices = _read("a,b\n" + f"1,{cell}\n" * 3)
+    assert len(rows) == 3
+    assert [words in notice for notice in notices] == [True]
+
+
 def test_a_row_of_totals_is_told() -> None:
     _, rows, notices = _read(_text([NAMES, *_rows(), ["Total", "999.5", "", ""]]))
     assert rows[-1][0] == "Total"

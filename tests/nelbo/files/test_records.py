@@ -27,8 +27,7 @@ def test_blocks_hold_the_records_of_the_whole(text: str, size: int, delimiter: s
     content = (text.replace(",", delimiter) + "\n").encode()
     try:
         found = list(blocks(_pieces(content, size), delimiter.encode(), "table.csv", 1))
-    except InvalidInput as problem:
-        assert "never closed" in problem.message
+    except InvalidInput:  # a quote is open at the end
         assert _records(content.decode() + '"\n' + "end", delimiter)[-1] == ["end"]
         return
     assert b"".join(block for block, _, _ in found) == content
