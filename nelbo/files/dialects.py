@@ -7,7 +7,8 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from nelbo.errors import InvalidInput
 from nelbo.files import headers
@@ -85,23 +86,47 @@ class _Record:
 class _Layout:
     """What a delimiter makes of a file.
 
-    first: index of the record that is the header or the first row. width: number of cells of a record. share: share of the
-    records, from the first on, that have this width. body: those of them below the first. lead: the record above the first
-    one holds the names and lacks one. most: the most frequent width above 1, and the share of all records that have it.
+    records: those near the top. spread: cells of records elsewhere. first: index of the record that is the header or the
+    first row. width: number of cells of a record. lead: the record above the first one holds the names and lacks one.
     """
 
     delimiter: str
     records: list[_Record]
+    spread: list[list[str]]
     first: int
     width: int
-    share: float
-    body: list[list[str]]
-    lead: bool
-    most: tuple[int, float]
+    lead: bool = False
 
     @property
     def top(self) -> _Record:
         return self.records[self.first]
+
+    @cached_property
+    def below(self) -> list[list[str]]:
+        """The cells of the records from the first on."""
+        return [record.cells for record in self.records[self.first :]] + self.spread
+
+    @cached_property
+    def body(self) -> list[list[str]]:
+        """The cells of the records below the first, as far as they have its width."""
+        return [cells for cells in self.below[1:] if len(cells) == self.width]
+
+    @cached_property
+    def share(self) -> float:
+        """Share of the records, from the first on, that have the width, or lack trailing cells below a header."""
+        shorter = range(2, self.width) if self.first == 0 else range(0)
+        return sum(len(cells) == self.width or len(cells) in shorter for cells in self.below) / len(self.below)
+
+    @cached_property
+    def widths(self) -> Counter[int]:
+        """How many of all records have each width."""
+        return Counter([record.width for record in self.records] + [len(cells) for cells in self.spread])
+
+    @property
+    def most(self) -> tuple[int, float]:
+        """The most frequent width above 1, if there is one, and its share."""
+        count, width = max((count, width) for width, count in self.widths.items() if width > 1 or len(self.widths) == 1)
+        return width, count / self.widths.total()
 
     @property
     def cells(self) -> list[str]:
@@ -247,34 +272,25 @@ def _spread(places: Sequence[str], delimiter: str) -> list[list[str]]:
 def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
     head, *places = texts
     records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else None))
-    spread = _spread(places, delimiter)
-    if not records:
-        return _Layout(delimiter, [], 0, 0, 0.0, [], False, (1, 0.0))
-    counts = Counter([record.width for record in records] + [len(cells) for cells in spread])
-    most = max((count, width) for width, count in counts.items() if width > 1 or len(counts) == 1)
-    first_width = records[0].width
+    from_top = _Layout(delimiter, records, _spread(places, delimiter), 0, records[0].width if records else 0)
+    return _below_others(from_top) if search and records else from_top
+
+
+def _below_others(from_top: _Layout) -> _Layout:
+    """The layout from the first record on that has the width of most, if those above it are no part of the table."""
+    records, top_width = from_top.records, from_top.width
     # Where trailing empty cells were left out, most lines may be shorter than the header.
-    width = first_width if first_width == max(counts) and counts[first_width] > 1 else most[1]
-
-    def layout_from(first: int, width: int, lead: bool = False) -> _Layout:
-        below = [record.cells for record in records[first:]] + spread
-        shorter = range(2, width) if first == 0 else range(0)
-        share = sum(len(cells) == width or len(cells) in shorter for cells in below) / len(below)
-        body = [cells for cells in below[1:] if len(cells) == width]
-        return _Layout(delimiter, records, first, width, share, body, lead, (most[1], most[0] / counts.total()))
-
-    fitting = (at for at, record in enumerate(records[:_ABOVE]) if record.width == width > 1)
-    first = next(fitting, None) if search else None
+    header_widest = top_width == max(from_top.widths) and from_top.widths[top_width] > 1
+    width = top_width if header_widest else from_top.most[0]
+    first = next((at for at, record in enumerate(records[:_ABOVE]) if record.width == width > 1), None)
     if first is None:
-        return layout_from(0, first_width)
+        return from_top
     first += _titles(records[first:])
-    layout = layout_from(first, width)
+    layout = replace(from_top, first=first, width=width)
     votes = headers.votes(layout.top.cells, layout.body)
     if first and layout.share == 1 and votes.values > votes.names and _lacks_one(records[first - 1], layout):
-        return layout_from(first, width, lead=True)
-    if first == 0 or votes.names or _is_apart(records, first):
-        return layout
-    return layout_from(0, first_width)
+        return replace(layout, lead=True)
+    return layout if first == 0 or votes.names or _is_apart(records, first) else from_top
 
 
 def _titles(records: Sequence[_Record]) -> int:
