@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
-from nelbo.files import File, format_of, open_table, open_target, open_writer
+from nelbo.files import DETECTED, CsvOptions, File, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
 from nelbo.jobs import (
@@ -114,20 +114,17 @@ class Files:
         *,
         name: str | None = None,
         progress: BytesProgress | None = None,
-        delimiter: str | None = None,
-        encoding: str | None = None,
-        decimal: str | None = None,
+        csv: CsvOptions = DETECTED,
     ) -> File:
         """Upload a table and return while the service reads it; `wait` returns when it is ready.
 
-        How a CSV file is written is found out where delimiter, encoding and decimal sign are not given.
+        csv: how a CSV file is written, detected unless given.
         """
         path = Path(path)
         name = name or path.name
         if format_of(name) == "arrow":
             return self._upload_converted(path, name, progress)
-        options = {"delimiter": delimiter, "encoding": encoding, "decimal": decimal}
-        params = {"name": name} | {option: value for option, value in options.items() if value is not None}
+        params = {"name": name} | csv.given()
         body = FileBody(path, progress)
         sent = self._http.request("POST", "/v1/files", params=params, body=body, repeatable=False)
         return File.model_validate_json(sent.content)

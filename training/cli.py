@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo import program
-from nelbo.files import Limits
+from nelbo.files import CsvOptions, Limits
 from nelbo.schema import Schema
 from nelbo.settings import read_settings
 from training.config import Config
@@ -42,15 +42,13 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="a draft in less than half of the time")] = False,
     schema: Annotated[Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")] = None,
     seed: Annotated[int, typer.Option(min=0, help="same table, configuration and seed: same artifact")] = 0,
-    delimiter: Annotated[str | None, typer.Option(help="of a CSV file, if not the detected one")] = None,
-    encoding: Annotated[str | None, typer.Option(help="of a text file, if not the detected one")] = None,
-    decimal: Annotated[str | None, typer.Option(help="decimal sign of a CSV file, if not the detected one")] = None,
+    csv: Annotated[str, typer.Option(help="how a CSV file is written: JSON with fields of nelbo.files.CsvOptions")] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
     settings = read_settings()
     limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
-    source = Source(file, delimiter, encoding, decimal, limits)
+    source = Source(file, CsvOptions(**json.loads(csv)), limits)
     with _progress() as stage:
         done = train(
             source,

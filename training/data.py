@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nelbo.cells import texts
 from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
-from nelbo.files import Digest, Limits, Table, open_table
+from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Schema
 from training.config import Config
@@ -35,13 +35,11 @@ class Source:
     """Where a table stands and how it is written; None means: find out."""
 
     path: Path
-    delimiter: str | None = None
-    encoding: str | None = None
-    decimal: str | None = None
+    csv: CsvOptions = DETECTED
     limits: Limits = field(default_factory=Limits)
 
     def open(self) -> Table:
-        return open_table(self.path, delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal, limits=self.limits)
+        return open_table(self.path, csv=self.csv, limits=self.limits)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,11 @@ def read(
             if heard is not None:
                 heard(total)
         found = inspector.finish()
-        notices = [*table.notices, *(found.notices if schema is None else check_columns(table.names, schema))]
+        notices = [
+            *table.notices,
+            *table.late_notices,
+            *(found.notices if schema is None else check_columns(table.names, schema)),
+        ]
     schema = schema or found.schema
     if not schema.modelled:
         raise InvalidInput("no column is left to model: all of them are identifiers; name their kinds in a schema file")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nelbo.engine import Check
 from nelbo.errors import InvalidInput
-from nelbo.files import Limits, Reading, part_name, read_arguments
+from nelbo.files import CsvOptions, Limits, Reading, part_name, read_arguments
 from nelbo.storage import part_key, upload_key
 from nelbo.store import files
 from nelbo.store.claims import Claim, ReadOutcome
@@ -41,7 +41,7 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
         format=entry.format,
         limits=Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes, settings.min_free_bytes),
         memory_mib=settings.read_memory_mib,
-        **entry.options,
+        csv=CsvOptions(**entry.options),
     )
     found = Reading.model_validate(run_limited("nelbo.files", arguments, check))
     upload.unlink()

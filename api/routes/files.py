@@ -2,10 +2,10 @@
 
 import codecs
 import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, uploads
@@ -26,7 +26,7 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.files import File, format_of
+from nelbo.files import CsvOptions, File, format_of
 from nelbo.storage import file_prefix, upload_key
 from nelbo.store import files, ledger
 
@@ -42,6 +42,26 @@ BODY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+def _csv(
+    delimiter: Annotated[
+        str | None, Query(min_length=1, max_length=1, description="of CSV; a blank stands for any number of blanks")
+    ] = None,
+    encoding: Annotated[str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")] = None,
+    decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
+    header: Annotated[bool | None, Query(description="whether a CSV file has column names above its rows")] = None,
+    skip: Annotated[int | None, Query(ge=0, description="number of lines above the header of a CSV file")] = None,
+) -> CsvOptions:
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise InvalidInput(f"{encoding!r} is not an encoding; try utf-8, utf-16 or windows-1252") from None
+    return CsvOptions(delimiter, encoding, decimal, header, skip)
+
+
+Csv = Annotated[CsvOptions, Depends(_csv)]
+"""How a CSV file is written, detected unless given."""
 
 
 @router.post(
@@ -66,19 +86,16 @@ async def upload_file(
     service: Parts,
     owner: Owner,
     name: Annotated[str, Query(min_length=1, max_length=255, description="its suffix tells the format: adult.csv")],
-    delimiter: Annotated[str | None, Query(min_length=1, max_length=1, description="of CSV; found out if not given")] = None,
-    encoding: Annotated[str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")] = None,
-    decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
+    csv: Csv,
 ) -> File:
     """CSV, Parquet or JSON Lines by the name's suffix, also compressed (`.csv.gz`, `.jsonl.zst`).
 
     A job can name the file as soon as its state is `ready`.
     """
     format = _format(name)
-    options = _options(delimiter=delimiter, encoding=encoding, decimal=decimal)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
-    entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, options)
+    entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, csv.given())
     try:
         size = await uploads.receive(request, service.storage, upload_key(entry.id))
         if size == 0:
@@ -101,15 +118,6 @@ def _format(name: str) -> str:
         # Arrow's own advice: its readers trust the buffers they are given.
         raise InvalidInput(f"{name}: Arrow files are not taken over HTTP; send Parquet (`nelbo` converts by itself)")
     return format
-
-
-def _options(**given: str | None) -> dict[str, Any]:
-    options = {name: value for name, value in given.items() if value is not None}
-    try:
-        codecs.lookup(options.get("encoding", "utf-8"))
-    except (LookupError, ValueError):
-        raise InvalidInput(f"{options['encoding']!r} is not an encoding; try utf-8, utf-16 or windows-1252") from None
-    return options
 
 
 def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:

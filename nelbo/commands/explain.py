@@ -14,7 +14,7 @@ from nelbo.commands.faults import Faults
 from nelbo.commands.rows import SHOWN_TERMS
 from nelbo.commands.tables import Given, out
 from nelbo.encoding import check_columns
-from nelbo.files import Digest, open_writer
+from nelbo.files import DETECTED, CsvOptions, Digest, open_writer
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
 
@@ -28,6 +28,7 @@ SHOWN_CHARACTERS = 30
 _PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
+@options.csv
 def explain(
     model: options.Model,
     file: options.File,
@@ -42,9 +43,7 @@ def explain(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Show why rows are unlikely, and what their costliest cells should be.
@@ -60,13 +59,14 @@ def explain(
       nelbo explain adult new.csv --top 100 -o why.parquet
     """
     settings, console = read_settings(), Console(as_json)
-    given = Given(file, input_format, delimiter, encoding, decimal)
+    given = Given(file, input_format, csv)
     target = None if output is None else out(output, output_format, as_json)
     engine, digest = local.load(folder_here(settings, model), "explain"), Digest()
     with Faults(errors) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         with console.progress(f"scoring {given.name}") as tell:
             chosen = local.chosen(engine, table, row or (), top, faults, tell, digest)
+        console.notices(table.late_notices)
     faults.check(len(chosen))
     console.notices(already_known(digest.hexdigest(), engine.manifest.table_digest))
     with console.waiting("drawing what the cells should be"):

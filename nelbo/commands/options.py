@@ -1,11 +1,15 @@
 """Arguments and options that several commands share, and how a request is made of them."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from pydantic import BaseModel, ValidationError
+
+from nelbo.files import CsvOptions
 
 Model = Annotated[
     str,
@@ -23,9 +27,23 @@ OutputOrScreen = Annotated[
 ]
 OutputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for OUT")]
 InputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")]
-Delimiter = Annotated[str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected)")]
-Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="of a text file, such as utf-8 or windows-1252 (detected)")]
-Decimal = Annotated[str | None, typer.Option(metavar="CHAR", help="decimal sign of a CSV file, . or , (detected)")]
+_CSV = {
+    "delimiter": Annotated[
+        str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected); tab, ' ' for any number of blanks")
+    ],
+    "encoding": Annotated[
+        str | None, typer.Option(metavar="NAME", help="of a text file, such as utf-8 or windows-1252 (detected)")
+    ],
+    "decimal": Annotated[str | None, typer.Option(metavar="CHAR", help="decimal sign of a CSV file, . or , (detected)")],
+    "header": Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="whether a CSV file has column names above its rows (detected)"),
+    ],
+    "skip": Annotated[
+        int | None,
+        typer.Option("--skip-lines", metavar="N", min=0, help="number of lines above the header of a CSV file (detected)"),
+    ],
+}
 Errors = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="gets the rows that could not be done, as JSON Lines", dir_okay=False),
@@ -33,8 +51,29 @@ Errors = Annotated[
 Seed = Annotated[int, typer.Option(metavar="N", help="the same seed, version and row number make the same row")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 
+_Command = TypeVar("_Command", bound=Callable[..., None])
 _Request = TypeVar("_Request", bound=BaseModel)
 _FLAGS = {"n": "--rows"}
+
+
+def csv(command: _Command) -> _Command:
+    """The command with an option for each field of its parameter `csv`."""
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        fields = {name: given.pop(name) for name in _CSV}
+        command(csv=CsvOptions(**fields), **given)
+
+    parameters = dict(inspect.signature(command).parameters)
+    names = list(parameters)
+    at = names.index("csv")
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in _CSV.items()]
+    before, after = ([parameters[name].replace(kind=kind) for name in part] for part in (names[:at], names[at + 1 :]))
+    every = [*before, *options, *after]
+    with_options.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # what typer reads
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    return cast(_Command, with_options)
 
 
 def request(kind: Callable[..., _Request], **fields: Any) -> _Request:

@@ -16,7 +16,7 @@ from nelbo.commands.console import Console, Tell
 from nelbo.commands.faults import Faults
 from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
-from nelbo.files import Table, open_writer
+from nelbo.files import DETECTED, CsvOptions, Table, open_writer
 from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.scores import already_known, out_of_reach
 from nelbo.settings import read_settings
@@ -41,6 +41,7 @@ class Done:
     top: list[Anomaly] = field(default_factory=list)
 
 
+@options.csv
 def score(
     model: options.Model,
     file: options.File,
@@ -53,9 +54,7 @@ def score(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Score each row of a table by its negative ELBO.
@@ -70,7 +69,7 @@ def score(
       cat new.csv | nelbo score ./adult - -o - --input-format csv --fdr 0.1
     """
     asked = options.request(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
-    given, console = Given(file, input_format, delimiter, encoding, decimal), Console(as_json)
+    given, console = Given(file, input_format, csv), Console(as_json)
     tally = local.Tally()
 
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
@@ -112,6 +111,7 @@ def generate(
     _report(console, done, output)
 
 
+@options.csv
 def augment(
     model: options.Model,
     file: options.File,
@@ -124,9 +124,7 @@ def augment(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Make rows like given ones: each is a draw near its row.
@@ -140,7 +138,7 @@ def augment(
       nelbo augment adult few.csv --per-row 5 --spread 0.3 --seed 1 -o more.parquet
     """
     asked = options.request(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
-    given, console = Given(file, input_format, delimiter, encoding, decimal), Console(as_json)
+    given, console = Given(file, input_format, csv), Console(as_json)
 
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
         return local.augment(engine, table, asked, faults, tell)
@@ -149,6 +147,7 @@ def augment(
     _report(console, done, output)
 
 
+@options.csv
 def reconstruct(
     model: options.Model,
     file: options.File,
@@ -159,9 +158,7 @@ def reconstruct(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Fill the missing cells of a table, given the others.
@@ -174,7 +171,7 @@ def reconstruct(
       nelbo reconstruct adult noisy.csv -o clean.csv --denoise --seed 1
     """
     asked = options.request(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
-    given, console = Given(file, input_format, delimiter, encoding, decimal), Console(as_json)
+    given, console = Given(file, input_format, csv), Console(as_json)
 
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
         return local.reconstruct(engine, table, asked, faults, tell)
@@ -226,6 +223,7 @@ def _here(
         rows, counted = [0], f"{service.DOING[asked.kind]} {given.name}"
         with console.progress(counted) as tell:
             written = _write(work(engine, table, faults, _both(tell, rows)), target)
+        console.notices(table.late_notices)
     if tally is not None:
         console.notices(already_known(tally.digest.hexdigest(), engine.manifest.table_digest))
     found = {} if tally is None else {"anomalies": tally.anomalies, "threshold": tally.threshold, "top": tally.top[:SHOWN_ROWS]}

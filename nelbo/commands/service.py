@@ -20,7 +20,7 @@ def upload(client: Client, given: Given, console: Console) -> File:
     with given.on_disk() as path:
         with console.progress(f"uploading {given.name}", "bytes") as tell:
             name = path.name if given.file == "-" else f"{Path(given.file).stem}{path.suffix}"
-            sent = client.files.upload(path, name=name, progress=tell, **given.dialect)
+            sent = client.files.upload(path, name=name, progress=tell, csv=given.csv)
         with console.waiting(f"reading {given.name}"):
             file = client.files.wait(sent)
     # What the service says of a column, it says of a schema that it inferred; here the model's counts.

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import FORMATS, Format, Limits, Table, check_target, format_of, is_stream, open_table
 from nelbo.files.compression import first_bytes
-from nelbo.files.formats import format_of_content
+from nelbo.files.formats import DETECTED, CsvOptions, format_of_content
 from nelbo.settings import Settings
 
 _SAMPLE_BYTES = 4_096
@@ -26,21 +25,15 @@ class Given:
 
     file: str
     format: str | None = None
-    delimiter: str | None = None
-    encoding: str | None = None
-    decimal: str | None = None
+    csv: CsvOptions = DETECTED
 
     @property
     def name(self) -> str:
         return "standard input" if self.file == "-" else Path(self.file).name
 
-    @property
-    def dialect(self) -> dict[str, Any]:
-        return {"delimiter": self.delimiter, "encoding": self.encoding, "decimal": self.decimal}
-
     def open(self, settings: Settings) -> Table:
         limits = Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes)
-        return open_table(self.file, self.format, limits=limits, **self.dialect)
+        return open_table(self.file, self.format, csv=self.csv, limits=limits)
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:

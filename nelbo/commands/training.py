@@ -21,7 +21,7 @@ from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, print_json
 from nelbo.commands.tables import Given
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
-from nelbo.files import check_target, open_target
+from nelbo.files import DETECTED, CsvOptions, check_target, open_target
 from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
 from nelbo.settings import Settings, read_settings
@@ -30,6 +30,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal
 
 
+@options.csv
 def train(
     file: options.File,
     name: Annotated[str, typer.Option(metavar="NAME", help="name of the model", show_default=False)],
@@ -41,9 +42,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact")] = 0,
     input_format: options.InputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Train a model on a table and register its next version.
@@ -62,8 +61,8 @@ def train(
         raise InvalidInput("--quick is a configuration of its own; give either --quick or --config")
     settings, console, folder = read_settings(), Console(as_json), out or Path(name)
     _check_registering(settings)
-    given = Given(file, input_format, delimiter, encoding, decimal)
-    more = {"config": config, "schema": schema, **given.dialect}
+    given = Given(file, input_format, csv)
+    more = {"config": config, "schema": schema, "csv": json.dumps(csv.given())}
     with given.on_disk() as path:
         made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None}, quick)
     with _kept(folder, name):
@@ -95,6 +94,7 @@ def push(
     console.result(version.model_dump())
 
 
+@options.csv
 def schema(
     file: options.File,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="instead of standard output")] = None,
@@ -103,9 +103,7 @@ def schema(
         typer.Option(metavar="COLUMN=KIND", help=f"give a column's kind: {', '.join(KINDS)}", show_default=False),
     ] = None,
     input_format: options.InputFormat = None,
-    delimiter: options.Delimiter = None,
-    encoding: options.Encoding = None,
-    decimal: options.Decimal = None,
+    csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Infer the schema of a table and print it as JSON.
@@ -123,7 +121,7 @@ def schema(
     if output is not None:
         check_target(output)
     overrides = dict(_kind(given) for given in kind or ())
-    with Given(file, input_format, delimiter, encoding, decimal).open(read_settings()) as table:
+    with Given(file, input_format, csv).open(read_settings()) as table:
         inspector = Inspector(overrides)
         with console.progress(f"reading {table.name}") as tell:
             rows = 0
@@ -132,7 +130,7 @@ def schema(
                 rows += batch.num_rows
                 tell(rows, table.rows)
         found = inspector.finish()
-    console.notices([*table.notices, *found.notices])
+    console.notices([*table.notices, *table.late_notices, *found.notices])
     if not as_json:
         lines = [(one.column.name, one.column.kind, one.rule, ", ".join(one.examples)) for one in found.decisions]
         console.table(("column", "kind", "because", "such as"), lines, beside=True)

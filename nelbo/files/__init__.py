@@ -1,6 +1,6 @@
 """Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch at constant memory."""
 
-from nelbo.files.formats import FORMATS, Format, Limits, format_of
+from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts
 from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts
 from nelbo.files.table import BATCH_ROWS, Table, open_table
@@ -10,10 +10,12 @@ from nelbo.files.writer import TableWriter, open_writer
 
 __all__ = [
     "BATCH_ROWS",
+    "DETECTED",
     "FORMATS",
     "PART_ROWS",
     "SCRATCH",
     "Content",
+    "CsvOptions",
     "Digest",
     "File",
     "Format",

@@ -1,128 +1,171 @@
-"""CSV: the dialect is detected, every column is read as text."""
+"""CSV: read as its dialect says, every column as text."""
 
-import contextlib
 import csv
 import io
-import itertools
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from nelbo import cells
 from nelbo.errors import InvalidInput
+from nelbo.files import headers
+from nelbo.files.dialects import BLANKS, Dialect, detect, normal, sample
+from nelbo.files.records import blocks
 from nelbo.files.source import Source
-from nelbo.files.text import LINE_BYTES, encoding_of, known_encoding, sample_text, utf_8
+from nelbo.files.text import utf_8_pieces
 
-DELIMITERS = (",", ";", "\t", "|")
-_LOOKED_AT = 200
-"""Records that the detection of the delimiter looks at."""
+__all__ = ["Dialect", "detect", "read", "sample"]
+
 _AS_TEXT: Any = {"default_column_type": pa.string(), "strings_can_be_null": False, "check_utf8": False}
+_FOOTER_LINES = 5
+"""Number of lines at the end that may be no part of the table."""
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How a CSV file is written: one-character delimiter, encoding by Python's name."""
+@dataclass
+class _Uneven:
+    """Lines that have fewer or more cells than the header and are read all the same."""
 
-    delimiter: str
-    encoding: str
+    short: int = 0
+    long: int = 0
+    first_short: int = 0
+    footer: list[str] = field(default_factory=list)
 
-
-def detect(source: Source, delimiter: str | None, encoding: str | None, decimal: str | None) -> Dialect:
-    """The dialect of the first MiB; what is given is not detected."""
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-        raise InvalidInput(f"the delimiter {delimiter!r} is not one character, such as ',' or ';' or a tab")
-    if decimal not in (None, ".", ","):
-        raise InvalidInput(f"the decimal sign {decimal!r} is neither '.' nor ','")
-    encoding = known_encoding(encoding) if encoding else encoding_of(source)
-    text = sample_text(source, encoding)
-    delimiter = delimiter or _delimiter(text)
-    return Dialect(delimiter, encoding)
-
-
-def notices_of(dialect: Dialect) -> list[str]:
-    """What was detected and is not what most tables have."""
-    notices = []
-    if dialect.encoding == "cp1252":
-        notices.append("the text is not UTF-8 and is read as Windows-1252; give the encoding if that is wrong")
-    return notices
+    def notices(self) -> Iterator[str]:
+        if self.short:
+            such = f"{_lines(self.short)} fewer cells than the header, such as line {self.first_short}"
+            yield f"{such}: their last cells are read as empty"
+        if self.long:
+            yield f"{_lines(self.long)} more delimiters than the header, with nothing behind them: they are left out"
+        if self.footer:
+            shown = ", ".join(repr(line[:40]) for line in self.footer)
+            yield f"the end of the file is no part of the table and is left out: {shown}"
 
 
-def read(source: Source, dialect: Dialect, rows: int) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-    """The names as they stand in the header, and the rows below it as text, in batches of at most `rows`."""
+def read(source: Source, dialect: Dialect, rows: int, notices: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows as text, in batches of at most `rows`. When all are read, `notices` gets what reading found out."""
+    found: set[str] = set()
+    uneven = _Uneven()
+    pieces = _below(utf_8_pieces(source, dialect.encoding, found), dialect.start)
+    delimiters = b" \t" if dialect.delimiter == BLANKS else dialect.delimiter.encode()
+    for block, line, last in blocks(pieces, delimiters, source.name, dialect.lines + 1):
+        batch = _parsed(block, dialect, source.name, line, last, uneven)
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+    notices += [notice for notice in (*sorted(found), *uneven.notices()) if notice not in notices]
+
+
+def _below(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
+    for piece in pieces:
+        if start < len(piece):
+            yield piece[start:]
+        start = max(0, start - len(piece))
+
+
+def _parsed(block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven) -> pa.RecordBatch:
+    if dialect.delimiter == BLANKS:
+        block = normal(block.decode()).encode()
     try:
-        reader = arrow_csv.open_csv(
-            utf_8(source, dialect.encoding),
-            arrow_csv.ReadOptions(block_size=LINE_BYTES, use_threads=False),
-            arrow_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
-            arrow_csv.ConvertOptions(**_AS_TEXT),
-        )
+        batch = _by_arrow(block, dialect)
     except pa.ArrowInvalid as problem:
-        raise _explained(problem, source.name, dialect) from None
-    return reader.schema.names, _batches(reader, source, dialect, rows)
+        if "columns, got" not in str(problem):
+            raise InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0][:200]}") from None
+        batch = _evened(block, dialect, name, line, last, uneven)
+    if dialect.trailing:
+        batch = _without_last(batch, dialect, name)
+    return batch
 
 
-def _batches(reader: arrow_csv.CSVStreamingReader, source: Source, dialect: Dialect, rows: int) -> Iterator[pa.RecordBatch]:
-    last = None
-    while True:
-        try:
-            block = reader.read_next_batch()
-        except StopIteration:
-            break
-        except pa.ArrowInvalid as problem:
-            raise _explained(problem, source.name, dialect) from None
-        for start in range(0, block.num_rows, rows):
-            last = block.slice(start, rows)
-            yield last
-    if last is not None:
-        _check_last_quote(source, str(last.column(last.num_columns - 1)[-1].as_py()))
+def _by_arrow(block: bytes, dialect: Dialect) -> pa.RecordBatch:
+    names = [str(at) for at in range(dialect.width)]
+    if not block.strip(b"\r\n"):
+        return pa.record_batch([pa.array([], pa.string())] * len(names), names=names)
+    content: Any = pa.BufferReader(block)  # the stubs want a file of Python's
+    table = arrow_csv.read_csv(
+        content,
+        arrow_csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+        arrow_csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
+        arrow_csv.ConvertOptions(**_AS_TEXT),
+    )
+    return table.combine_chunks().to_batches()[0]
 
 
-def _check_last_quote(source: Source, last_cell: str) -> None:
-    """A quote that is never closed makes the rest of the file one cell, without an error from Arrow."""
-    if "\n" in last_cell and not _tail(source).endswith(b'"'):
-        raise InvalidInput(f"{source.name} has a quote that is never closed, before {last_cell[:40]!r}; close it")
-
-
-def _tail(source: Source) -> bytes:
-    stream = source.reading()
-    stream.seek(max(0, stream.seek(0, io.SEEK_END) - 1_000))
-    return stream.read().rstrip(b" \t\r\n\0")
-
-
-def _explained(problem: pa.ArrowInvalid, name: str, dialect: Dialect) -> InvalidInput:
-    ragged = re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(problem))
-    if ragged:
-        line = f"line {ragged[1]} of {name}" if ragged[1] else f"a line of {name}"
-        return InvalidInput(
-            f"{line} has {ragged[3]} cells, the header has {ragged[2]} (delimiter {dialect.delimiter!r}); "
-            "put cells that hold the delimiter in quotes, or give the delimiter"
+def _without_last(batch: pa.RecordBatch, dialect: Dialect, name: str) -> pa.RecordBatch:
+    last = cells.pc.utf8_trim_whitespace(batch.column(batch.num_columns - 1))
+    filled = last.filter(cells.pc.not_equal(last, ""))
+    if len(filled):
+        raise InvalidInput(
+            f"{name} has lines of {dialect.width} cells, such as one that ends in {filled[0].as_py()[:40]!r}, "
+            f"the header has {len(dialect.names)}; name the last column in the header"
         )
-    if "straddling" in str(problem):
-        return InvalidInput(f"{name} has a line of more than {LINE_BYTES >> 20} MiB; is there a quote that is never closed?")
-    if "Empty CSV" in str(problem):
-        return InvalidInput(f"{name} has a header but no rows")
-    return InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0][:200]}")
+    return batch.select(range(batch.num_columns - 1))
 
 
-def _delimiter(text: str) -> str:
-    """The candidate that cuts the most lines into as many cells as the header, and the header into the most."""
-    return max(DELIMITERS, key=lambda delimiter: _fit(text, delimiter))
+def _evened(block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven) -> pa.RecordBatch:
+    """A block with lines of other widths: trailing empty cells are put back, or left out where the header has none."""
+    reader = csv.reader(io.StringIO(block.decode(), newline=""), delimiter=dialect.delimiter)
+    records, starts, before = [], [], 0
+    try:
+        for record in reader:
+            if record:
+                records.append(record)
+                starts.append(line + before)
+            before = reader.line_num
+    except csv.Error as problem:
+        raise InvalidInput(f"line {line + before} of {name} cannot be read as CSV: {problem}") from None
+
+    width = dialect.width
+    whole = [record for record in records if len(record) == width]
+    numeric = [headers.numeric(column) for column in zip(*whole, strict=True)]
+    footer = _footer(records, starts, numeric, width) if last else 0
+    uneven.footer += [dialect.delimiter.join(record) for record in records[len(records) - footer :]]
+    records = records[: len(records) - footer]
+    cut = last and not footer and not block.endswith((b"\n", b"\r"))
+    for at, (record, start) in enumerate(zip(records, starts, strict=False)):
+        if len(record) == width:
+            continue
+        if any(map(str.strip, record[width:])) or not _fits(record, numeric):
+            raise _ragged(record, start, dialect, name, "")
+        if len(record) < width and cut and at == len(records) - 1:
+            raise _ragged(record, start, dialect, name, "the file may be cut off there; ")
+        uneven.long += len(record) > width
+        if len(record) < width - dialect.trailing:
+            uneven.short += 1
+            uneven.first_short = uneven.first_short or start
+        records[at] = (record + [""] * width)[:width]
+    columns = zip(*records, strict=True) if records else [()] * width
+    return pa.record_batch([pa.array(column, pa.string()) for column in columns], names=[str(at) for at in range(width)])
 
 
-def _fit(text: str, delimiter: str) -> tuple[bool, float, int]:
-    records = _records(text, delimiter)
-    if not records:
-        return False, 0.0, 0
-    width = len(records[0])
-    return width > 1, sum(len(record) == width for record in records) / len(records), width
+def _fits(record: list[str], numeric: list[bool]) -> bool:
+    """Whether each cell of an uneven line is of its column's kind: a cell that is lost or cut shifts those behind it."""
+    pairs = zip(record, numeric, strict=False)
+    return bool(numeric) and all(not number or not cell.strip() or headers.is_number(cell) for cell, number in pairs)
 
 
-def _records(text: str, delimiter: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    records: list[list[str]] = []
-    with contextlib.suppress(csv.Error):  # a cell longer than Python's limit: what came before it has to do
-        records.extend(record for record in itertools.islice(reader, _LOOKED_AT) if record)
-    return records
+def _footer(records: list[list[str]], starts: list[int], numeric: list[bool], width: int) -> int:
+    """The number of records at the end that hold one text and are no rows: it is no number, or a blank line is above it."""
+    count = 0
+    for at in range(len(records) - 1, max(0, len(records) - 1 - _FOOTER_LINES), -1):
+        alone = len(records[at]) < width and len([cell for cell in records[at] if cell.strip()]) == 1
+        if not alone or width < 3:
+            break
+        if not _fits(records[at], numeric) or starts[at] > starts[at - 1] + 1:
+            count = len(records) - at
+    return count
+
+
+def _ragged(record: list[str], line: int, dialect: Dialect, name: str, more: str) -> InvalidInput:
+    width = len(dialect.names)
+    if any('\\"' in cell or ("\\" in cell and '"' in cell) for cell in record):
+        more += "a quote within quotes is written twice, not with a backslash; "
+    return InvalidInput(
+        f"line {line} of {name} has {len(record)} cells, the header has {width} (delimiter {dialect.delimiter!r}); {more}"
+        "put cells that hold the delimiter in quotes, or give another --delimiter, or --skip-lines if the header is below"
+    )
+
+
+def _lines(count: int) -> str:
+    return "1 line has" if count == 1 else f"{count:,} lines have"

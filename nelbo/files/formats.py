@@ -2,9 +2,9 @@
 
 import codecs
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from nelbo.errors import InvalidInput
 
@@ -48,6 +48,28 @@ class Limits:
     rows: int = 100_000_000
     unpacked_bytes: int = 10 * 2**30
     free_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How a CSV file is written; what is None is detected.
+
+    delimiter: one character; a blank stands for any number of blanks and tabs. encoding: by Python's name, of JSON Lines too.
+    decimal: "." or ",". header: whether the first record holds the column names. skip: number of lines above that record.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    header: bool | None = None
+    skip: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not detected."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+DETECTED = CsvOptions()
 
 
 def format_of(name: str | PurePath) -> Format:

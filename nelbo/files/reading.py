@@ -1,6 +1,7 @@
 """Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
 
 import argparse
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nelbo.errors import NelboError, TooLarge, Unavailable
 from nelbo.files.confinement import confine
-from nelbo.files.formats import Limits
+from nelbo.files.formats import DETECTED, CsvOptions, Limits
 from nelbo.files.parts import write_parts
 from nelbo.files.table import Table, open_table
 from nelbo.inference import Inspector
@@ -46,7 +47,7 @@ def read_into_parts(table: Table, folder: Path) -> Reading:
         parts=content.parts,
         digest=content.digest,
         columns=found.schema.columns,
-        notices=(*table.notices, *found.notices),
+        notices=(*table.notices, *table.late_notices, *found.notices),
     )
 
 
@@ -62,9 +63,7 @@ def read_arguments(
     format: str,
     limits: Limits,
     memory_mib: int,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    decimal: str | None = None,
+    csv: CsvOptions = DETECTED,
 ) -> list[str]:
     """The arguments of `python -P -m nelbo.files`, which prints a Reading as one line of JSON."""
     options = {
@@ -75,11 +74,9 @@ def read_arguments(
         "max-rows": limits.rows,
         "max-unpacked-bytes": limits.unpacked_bytes,
         "free-bytes": limits.free_bytes,
-        "delimiter": delimiter,
-        "encoding": encoding,
-        "decimal": decimal,
+        "csv": json.dumps(csv.given()),
     }
-    given = [f"--{option}={value}" for option, value in options.items() if value is not None]
+    given = [f"--{option}={value}" for option, value in options.items()]
     return ["read", *given, "--", str(upload), str(folder)]
 
 
@@ -93,10 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _read(given: argparse.Namespace) -> Reading:
-    dialect = {"delimiter": given.delimiter, "encoding": given.encoding, "decimal": given.decimal}
+    csv = CsvOptions(**json.loads(given.csv))
     limits = Limits(given.max_columns, given.max_rows, given.max_unpacked_bytes, given.free_bytes)
     try:
-        with open_table(given.upload, given.format, name=given.name, limits=limits, **dialect) as table:
+        with open_table(given.upload, given.format, name=given.name, csv=csv, limits=limits) as table:
             return read_into_parts(table, given.folder)
     except Unavailable:  # the disk is full: no fault of the upload
         raise
@@ -118,10 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     read = parser.add_subparsers(required=True).add_parser("read")
     read.add_argument("upload", type=Path)
     read.add_argument("folder", type=Path)
-    for option in ("--name", "--format"):
+    for option in ("--name", "--format", "--csv"):
         read.add_argument(option, required=True)
     for option in ("--memory-mib", "--max-columns", "--max-rows", "--max-unpacked-bytes", "--free-bytes"):
         read.add_argument(option, type=int, required=True)
-    for option in ("--delimiter", "--encoding", "--decimal"):
-        read.add_argument(option)
     return parser

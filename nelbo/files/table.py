@@ -1,7 +1,7 @@
 """A table in a file: its names and its rows, whatever format it has."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files import columnar, delimited, json_lines
-from nelbo.files.formats import FORMATS, Format, Limits, check_content, format_of, format_of_content
+from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, check_content, format_of, format_of_content
 from nelbo.files.source import Source, open_source
-from nelbo.files.text import encoding_of, known_encoding
+from nelbo.files.text import encoding_of, known_encoding, notices_of
 from nelbo.spelling.columns import Spelling, find
 
 BATCH_ROWS = 8_192
@@ -22,7 +22,10 @@ _NAME_LENGTH = 1_000
 
 @dataclass(frozen=True)
 class Table:
-    """An open table. `schema` has its Arrow types (all strings for CSV and JSON Lines), `rows` is None if unknown."""
+    """An open table. `schema` has its Arrow types (all strings for CSV and JSON Lines), `rows` is None if unknown.
+
+    notices: what was found out when it was opened. late_notices: what was found out when all batches had been read.
+    """
 
     name: str
     format: Format
@@ -32,6 +35,7 @@ class Table:
     _source: Source
     _read: Callable[[int], Iterator[pa.RecordBatch]]
     _limits: Limits
+    late_notices: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,9 +65,7 @@ def open_table(
     format: str | None = None,
     *,
     name: str | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    decimal: str | None = None,
+    csv: CsvOptions = DETECTED,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Table:
     """Open a table: a path, "-" for standard input, or a binary file, which is read from its start and then closed.
@@ -71,7 +73,7 @@ def open_table(
     A file that is compressed with gzip or zstd, by its first bytes, is unpacked into a temporary file.
 
     format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the first bytes.
-    name: what messages call the table. delimiter, encoding, decimal: of CSV, detected unless given.
+    name: what messages call the table. csv: how a CSV file is written, detected unless given.
     Raises NotFound, InvalidInput for a table that cannot be used at all, TooLarge. Reading may raise them later.
     """
     opened = open_source(source, name, limits)
@@ -80,7 +82,7 @@ def open_table(
         if not opened.sample.strip():
             raise InvalidInput(f"{opened.name} is empty; a table needs a header and rows")
         check_content(opened.sample, chosen, opened.name)
-        return _OPEN[chosen](opened, limits, delimiter, encoding, decimal)
+        return _OPEN[chosen](opened, limits, csv)
     except BaseException:
         opened.stream.close()
         raise
@@ -95,26 +97,29 @@ def _format(format: str | None, source: str | Path | BinaryIO, name: str | None,
     return format_of_content(opened.sample) if path is None else format_of(path)
 
 
-def _open_csv(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
-    dialect = delimited.detect(source, delimiter, encoding, decimal)
-    header, batches = delimited.read(source, dialect, BATCH_ROWS)
-    names, notices = _checked_names(header, source.name, limits)
-    if next(batches, None) is None:
+def _open_csv(source: Source, limits: Limits, csv: CsvOptions) -> Table:
+    dialect = delimited.detect(source, csv)
+    names, notices = _checked_names(dialect.names, source.name, limits)
+    late: list[str] = []
+    if next(delimited.read(source, dialect, BATCH_ROWS, late), None) is None:
         raise _no_rows(source.name)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return delimited.read(source, dialect, rows)[1]
+        return delimited.read(source, dialect, rows, late)
 
-    notices += delimited.notices_of(dialect)
+    sample = delimited.sample(source, dialect) or [[""] * len(names)]
+    columns = [pa.array(column, pa.string()) for column in zip(*sample, strict=True)]
     likely = "," if dialect.delimiter == ";" else "."
-    schema = _text_schema(names, next(read(SAMPLE_ROWS)), decimal=decimal, likely=likely)
-    return Table(source.name, "csv", schema, tuple(notices), None, source, read, limits)
+    schema = _text_schema(names, pa.record_batch(columns, names=names), decimal=csv.decimal, likely=likely)
+    notices += dialect.notices
+    return Table(source.name, "csv", schema, tuple(notices), None, source, read, limits, late)
 
 
-def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
-    encoding = known_encoding(encoding) if encoding else encoding_of(source)
+def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
+    encoding = known_encoding(csv.encoding) if csv.encoding else encoding_of(source)
     keys = json_lines.keys_of(source, encoding, limits)
     names, notices = _checked_names(keys.names, source.name, limits)
+    notices += [] if csv.encoding else notices_of(encoding)
     if not names:
         raise InvalidInput(f"{source.name} has no columns: all of its objects are empty")
     notices += _of_left_out(keys.left_out, names, source.name)
@@ -127,7 +132,7 @@ def _open_jsonl(source: Source, limits: Limits, delimiter: str | None, encoding:
     return Table(source.name, "jsonl", schema, tuple(notices), keys.rows, source, read, limits)
 
 
-def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
+def _open_parquet(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     file = columnar.open_parquet(source, limits)
     schema, columns, notices = _typed_schema(columnar.parquet_schema(file, source.name), source.name, limits)
     if not file.metadata.num_rows:
@@ -140,7 +145,7 @@ def _open_parquet(source: Source, limits: Limits, delimiter: str | None, encodin
     return Table(source.name, "parquet", schema, tuple(notices), file.metadata.num_rows, source, read, limits)
 
 
-def _open_arrow(source: Source, limits: Limits, delimiter: str | None, encoding: str | None, decimal: str | None) -> Table:
+def _open_arrow(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     schema, columns, notices = _typed_schema(columnar.arrow_schema(source), source.name, limits)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
@@ -153,7 +158,7 @@ def _open_arrow(source: Source, limits: Limits, delimiter: str | None, encoding:
     return Table(source.name, "arrow", schema, tuple(notices), None, source, read, limits)
 
 
-_OPEN: dict[Format, Callable[[Source, Limits, str | None, str | None, str | None], Table]] = {
+_OPEN: dict[Format, Callable[[Source, Limits, CsvOptions], Table]] = {
     "csv": _open_csv,
     "parquet": _open_parquet,
     "arrow": _open_arrow,

@@ -1,10 +1,9 @@
-"""Text of any encoding as a stream of UTF-8, checked on the way."""
+"""Text of any encoding as a stream of UTF-8, checked on the way, and pieces of it from all over the file."""
 
 import codecs
 import io
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from nelbo.errors import InvalidInput
 from nelbo.files.source import Source
@@ -15,18 +14,42 @@ LINE_BYTES = 2 * 2**20
 BATCH_BYTES = 16 * 2**20
 """Size from which on a batch has fewer rows than it might."""
 
+_PLACES = 32
+_PLACE_BYTES = 2**16
+"""Number and size of the places that detection looks at behind the beginning of a file."""
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 _BEYOND_ASCII_IN_UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
 
 def encoding_of(source: Source) -> str:
-    """UTF-8 or UTF-16 by the byte order mark, else UTF-8, or Windows-1252 where only that is plausible."""
-    if source.sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    """The encoding by the byte order mark, else UTF-16 by its zeros, else UTF-8 or Windows-1252 by what is plausible.
+
+    "ascii" says that the first MiB is nothing else: the first byte beyond tells UTF-8 from Windows-1252.
+    """
+    sample = source.sample
+    if sample.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    if b"\0" in sample:
+        return _utf_16_without_mark(sample) or "utf-8"
+    return "ascii" if sample.isascii() else _utf_8_or_1252(sample, source.whole)
+
+
+def _utf_16_without_mark(sample: bytes) -> str | None:
+    """UTF-16 of mostly Latin text: every other byte is zero."""
+    size = len(sample) // 2
+    first, second = sample[0 : 2 * size : 2].count(0), sample[1 : 2 * size : 2].count(0)
+    if len(sample) % 2 or max(first, second) < 0.7 * size or min(first, second) > 0.01 * size:
+        return None
+    return "utf-16-le" if second > first else "utf-16-be"
+
+
+def _utf_8_or_1252(content: bytes, final: bool) -> str:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(source.sample, final=source.whole)
+        codecs.getincrementaldecoder("utf-8")().decode(content, final=final)
     except UnicodeDecodeError:
-        strange = _UNDEFINED_IN_1252.search(source.sample) or _BEYOND_ASCII_IN_UTF_8.search(source.sample)
+        strange = _UNDEFINED_IN_1252.search(content) or _BEYOND_ASCII_IN_UTF_8.search(content)
         return "utf-8" if strange else "cp1252"
     return "utf-8"
 
@@ -43,21 +66,68 @@ def known_encoding(name: str) -> str:
 
 def utf_8(source: Source, encoding: str) -> io.BufferedReader:
     """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for broken text."""
-    return io.BufferedReader(_Pieces(_utf_8_pieces(source.reading(), encoding, source.name)), PIECE_BYTES)
+    return io.BufferedReader(_Pieces(utf_8_pieces(source, encoding, set())), PIECE_BYTES)
 
 
 def sample_text(source: Source, encoding: str) -> str:
     """The whole lines of the sample, as far as they can be decoded."""
-    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(source.sample, final=source.whole)
-    text = text.removeprefix("\ufeff")
-    return text if source.whole else text[: text.rfind("\n") + 1] or text
+    text = _decoded(source.sample, encoding, final=source.whole).removeprefix("\ufeff")
+    return text if source.whole else text[: _last_line_end(text)] or text
 
 
-def _utf_8_pieces(stream: BinaryIO, encoding: str, name: str) -> Iterator[bytes]:
+def spread_texts(source: Source, encoding: str) -> list[str]:
+    """Whole lines from all over the file: the first MiB, and 64 KiB from each of 32 places behind the first of them.
+
+    A file of one MiB has no such places. The last place is the end of the file.
+    """
+    texts = [sample_text(source, encoding)]
+    if source.whole:
+        return texts
+    encoding = _of_the_middle(encoding, source.sample)
+    stream = source.reading()
+    size = stream.seek(0, io.SEEK_END)
+    step = (size - _PLACE_BYTES) // _PLACES
+    for end in range(size, 2 * _PLACE_BYTES, -step):
+        start = (end - _PLACE_BYTES) // 4 * 4  # where a character of UTF-16 and UTF-32 begins
+        stream.seek(start)
+        text = _decoded(stream.read(end - start), encoding, final=False)
+        begin = _first_line_end(text)
+        texts.insert(1, text[begin:] if end == size else text[begin : _last_line_end(text)])
+    return texts
+
+
+def _decoded(content: bytes, encoding: str, final: bool) -> str:
+    encoding = "utf-8" if encoding == "ascii" else encoding
+    return codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
+
+
+def _of_the_middle(encoding: str, sample: bytes) -> str:
+    """The encoding of text that begins behind the byte order mark."""
+    plain = codecs.lookup(encoding).name
+    if plain not in ("utf-16", "utf-32"):
+        return encoding
+    return f"{plain}-be" if sample.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)) else f"{plain}-le"
+
+
+def _first_line_end(text: str) -> int:
+    return (text.find("\n") if "\n" in text else text.find("\r")) + 1
+
+
+def _last_line_end(text: str) -> int:
+    return max(text.rfind("\n"), text.rfind("\r")) + 1
+
+
+def utf_8_pieces(source: Source, encoding: str, notices: set[str]) -> Iterator[bytes]:
+    """The source from its start in pieces of UTF-8; `notices` gets what is found out on the way."""
+    stream, name = source.reading(), source.name
     decoder = codecs.getincrementaldecoder(encoding)()
     lines, start = 1, True
     while True:
         raw = stream.read(PIECE_BYTES)
+        if encoding == "ascii" and not raw.isascii():
+            encoding = _utf_8_or_1252(raw, final=False)
+            decoder = codecs.getincrementaldecoder(encoding)()
+            notices.update(notices_of(encoding))
         try:
             text = decoder.decode(raw, final=not raw)
         except UnicodeError as problem:
@@ -72,6 +142,15 @@ def _utf_8_pieces(stream: BinaryIO, encoding: str, name: str) -> Iterator[bytes]
             yield text.encode()
         if not raw:
             return
+
+
+def notices_of(encoding: str) -> list[str]:
+    """What a user should know about an encoding that was detected."""
+    if encoding == "cp1252":
+        return ["the text is not UTF-8 and is read as Windows-1252; --encoding NAME reads it otherwise"]
+    if encoding.startswith("utf-16-"):
+        return [f"the text has no byte order mark and is read as {encoding.upper()}; --encoding NAME reads it otherwise"]
+    return []
 
 
 def _broken(name: str, line: int, encoding: str, byte: bytes) -> InvalidInput:

@@ -24,7 +24,7 @@ class FileEntry:
     name: str
     format: str
     options: dict[str, Any]
-    """How to read it where that is not detected: delimiter, encoding, decimal."""
+    """How to read it where that is not detected: the fields of nelbo.files.CsvOptions that are given."""
     state: FileState
     bytes: int | None
     rows: int | None

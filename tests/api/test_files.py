@@ -35,7 +35,7 @@ def test_a_rejected_file_says_why_and_so_does_a_job_about_it(stage: Stage) -> No
 
 
 def test_dialect_options_reach_whoever_reads(stage: Stage) -> None:
-    options = {"delimiter": ";", "encoding": "latin-1", "decimal": ","}
+    options = {"delimiter": ";", "encoding": "latin-1", "decimal": ",", "header": False, "skip": 2}
     sent = stage.post("/v1/files", params={"name": "a.csv"} | options, content=b"a;b\n1,5;2\n")
     assert files.get_file(stage.service.database, "local", sent.json()["id"]).options == options
 
@@ -55,6 +55,7 @@ def test_a_compressed_table_is_stored_as_it_came_under_the_format_of_its_name(st
         ({"name": "people.csv"}, b"", "is empty"),
         ({"name": "people.csv", "encoding": "klingon"}, CSV, "not an encoding"),
         ({"name": "people.csv", "decimal": ";"}, CSV, "/query/decimal"),
+        ({"name": "people.csv", "skip": "-1"}, CSV, "/query/skip"),
         ({}, CSV, "/query/name"),
     ],
 )

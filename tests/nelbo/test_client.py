@@ -31,7 +31,7 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.files import open_table
+from nelbo.files import CsvOptions, open_table
 from nelbo.jobs import GenerateRequest, Job
 from nelbo.settings import Settings
 from nelbo.store import ledger
@@ -222,7 +222,9 @@ def test_a_rejected_push_says_why(scene: Scene, artifact: Path) -> None:
 
 def test_a_rejected_file_says_why(scene: Scene) -> None:
     (scene.home / "people.csv").write_bytes(CSV)
-    file = scene.client.files.upload(scene.home / "people.csv", delimiter=",", encoding="utf-8", decimal=".")
+    file = scene.client.files.upload(
+        scene.home / "people.csv", csv=CsvOptions(delimiter=",", encoding="utf-8", header=True, skip=0)
+    )
     claim = ledger.claim(scene.database, "test", lease_s=60)
     assert claim is not None
     ledger.fail(scene.database, claim, "line 2 has 3 cells")

@@ -185,7 +185,8 @@ def test_a_pipe_with_a_dialect_of_its_own_is_read_as_told(
     where: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
 ) -> None:
     comma = "\n".join(line.replace(",", ";").replace(".", ",") for line in rows.read_text().splitlines())
-    options = ["--delimiter", ";", "--decimal", ",", "--encoding", "utf-16"]
+    comma = f"a title\n{comma}"
+    options = ["--delimiter", ";", "--decimal", ",", "--encoding", "utf-16", "--header", "--skip-lines", 1]
     model = artifact if where == "folder" else "linear"
     ran = done("score", model, "-", "-o", "-", *options, given=comma.encode("utf-16"))
     done("score", artifact, rows, "-o", tmp_path / "wanted.csv")

@@ -83,6 +83,18 @@ def test_a_schema_is_printed_changed_and_read_again(tmp_path: Path, rows: Path) 
     assert json.loads(done("schema", rows, "--json").out) == json.loads(printed.out)
 
 
+def test_what_a_notice_proposes_is_an_option(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a title\n\n" + "".join(f"{at},{at % 7}.5\n" for at in range(30)))
+    ran = done("schema", file)
+    assert [column.name for column in Schema.model_validate_json(ran.out).columns] == ["column_1", "column_2"]
+    assert "--header reads" in ran.err
+    assert "--skip-lines 0 reads" in ran.err
+    ran = done("schema", file, "--header", "--skip-lines", 2)
+    assert [column.name for column in Schema.model_validate_json(ran.out).columns] == ["0", "0.5"]
+    assert "--" not in ran.err
+
+
 @pytest.mark.parametrize(("kind", "code"), [("id", 2), ("id=text", 2), ("absent=integer", 1)])
 def test_a_kind_that_makes_no_sense_is_refused(kind: str, code: int, rows: Path) -> None:
     assert run("schema", rows, "--kind", kind).code == code

@@ -2,10 +2,12 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from nelbo.files import open_table, open_writer
+from nelbo.files.formats import CsvOptions
 from nelbo.files.table import Table
 
 BATCH = pa.record_batch({"name": ["a", None, 'c "x", y\nz'], "size": ["1", "2.50", None]})
@@ -19,8 +21,8 @@ def written(batch: pa.RecordBatch, format: str) -> bytes:
     return file.getvalue()
 
 
-def opened(content: bytes, format: str | None = None, **options: str) -> Table:
-    return open_table(io.BytesIO(content), format, **options)  # type: ignore[arg-type]
+def opened(content: bytes, format: str | None = None, **options: Any) -> Table:
+    return open_table(io.BytesIO(content), format, csv=CsvOptions(**options))
 
 
 def rows_of(table: Table) -> list[dict[str, object]]:

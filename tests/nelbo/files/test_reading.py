@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo.files import FORMATS, Limits, Reading, open_writer, part_name, read_arguments, read_parts
+from nelbo.files import DETECTED, FORMATS, CsvOptions, Limits, Reading, open_writer, part_name, read_arguments, read_parts
 from nelbo.files.formats import COMPRESSIONS
 from tests.nelbo.files.tables import saved
 
@@ -21,13 +21,13 @@ def read(
     upload: Path,
     folder: Path,
     format: str,
+    csv: CsvOptions = DETECTED,
     memory_mib: int = 2_048,
     limits: Limits = Limits(100, 10_000_000),  # noqa: B008  # frozen
-    **options: str,
 ) -> Reading:
     folder.mkdir(exist_ok=True)
     arguments = read_arguments(
-        upload, folder, name=f"adult.{format}", format=format, limits=limits, memory_mib=memory_mib, **options
+        upload, folder, name=f"adult.{format}", format=format, limits=limits, memory_mib=memory_mib, csv=csv
     )
     command = [sys.executable, "-P", "-m", "nelbo.files", *arguments]
     ran = subprocess.run(command, capture_output=True, check=True)
@@ -49,9 +49,15 @@ def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> No
 
 def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
     upload = saved(tmp_path / "-upload", "größe-1,5\n2-3\n".encode("cp1252"))
-    found = read(upload, tmp_path / "parts", "csv", delimiter="-", encoding="cp1252", decimal=".")
+    found = read(upload, tmp_path / "parts", "csv", CsvOptions(delimiter="-", encoding="cp1252"))
     assert [column.name for column in found.columns] == ["größe", "1,5"]
-    assert any("Windows-1252" in notice for notice in found.notices)
+
+
+def test_what_is_found_out_while_reading_is_told_too(tmp_path: Path) -> None:
+    upload = saved(tmp_path / "upload", b"size,colour\n" + b"1,red\n" * 30 + b"2\n" + b"1,red\n")
+    found = read(upload, tmp_path / "parts", "csv")
+    assert found.rows == 32
+    assert any("line 32" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -94,8 +100,8 @@ def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(format: str, tmp
 def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:
     found = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
     assert found.problem == (
-        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); "
-        "put cells that hold the delimiter in quotes, or give the delimiter"
+        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); put cells that hold the delimiter in quotes, "
+        "or give another --delimiter, or --skip-lines if the header is below"
     )
 
 
