@@ -13,6 +13,7 @@ from nelbo.errors import NelboError
 
 STOPPED = 128
 """A program that a signal stops has this exit code plus the signal's number: 130 after ^C, 143 after SIGTERM."""
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _signals: list[int] = []
 """Those that asked this process to stop."""
@@ -23,7 +24,7 @@ def prepare() -> None:
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text stream of Python's own
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _STOPS:
         _handle(number, _stop)
 
 
@@ -47,7 +48,12 @@ def run(work: Callable[[], object], say: Callable[[str], None]) -> None:
     if sentence is not None:
         with contextlib.suppress(OSError):
             say(sentence)
-    sys.exit(_flushed(say) or code)
+    try:
+        code = _flushed(say) or code
+    except KeyboardInterrupt:
+        code = STOPPED + signal.SIGINT
+    _ignore_stops()
+    sys.exit(code)
 
 
 def _sentence(problem: Exception) -> str:
@@ -94,6 +100,13 @@ def _open_closed_streams() -> None:
 def _handle(number: int, handler: Callable[[int, FrameType | None], object]) -> None:
     if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's `&` want it
         signal.signal(number, handler)
+
+
+def _ignore_stops() -> None:
+    """The work is done; a signal while Python ends must not make another exit code of it."""
+    for number in _STOPS:
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
