@@ -31,6 +31,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MASKED = -1e9
+"""Added to the logit of a code that is not drawn now."""
+NEVER = 4 * MASKED
+"""Added to the logit of a code that is never drawn: it loses even where all other codes are MASKED."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Likelihoods(nn.Module):
 
     Buffers `start` int64[d] (where a column's codes begin among the C), `learned` bool[C] (codes whose probability the network
     gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `drawn` float[C] (added to
-    the logits to draw: 0, MASKED for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
+    the logits to draw: 0, NEVER for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
     int64[d] (the code of what is unknown; the one that stands for a cell not shown), `column_of` int64[d] (which of the d_t
     columns each is of).
     """
@@ -119,7 +122,7 @@ class Likelihoods(nn.Module):
                 [fit_number(values, field) for field in fields(column, values)]
                 for values, column in zip(numbers.T, schema.numbers, strict=True)
             ],
-            [_fit_category(values, column) for values, column in zip(codes.T, schema.categoricals, strict=True)],
+            [_fit_category(values, column, rare) for values, column in zip(codes.T, schema.categoricals, strict=True)],
             rare,
         )
 
@@ -268,12 +271,12 @@ def _masses(column: Number | Category, rare: int, follows: bool) -> tuple[NDArra
 def _drawn(column: Number | Category, learned: NDArray[np.bool_], rare: int) -> Floats:
     """Float64[K]: see Likelihoods."""
     often = np.array([*(column.counts >= rare), False, column.missing >= rare])
-    drawn = np.where(learned & often, 0.0, MASKED)
-    if isinstance(column, Category) and len(column.rarer):
-        drawn[-2] = np.log(column.rarer.sum() / column.others)
-    if (drawn == MASKED).all():
+    drawn = np.where(learned & often, 0.0, NEVER)
+    if isinstance(column, Category) and column.others and column.rarer.any():
+        drawn[-2] = np.log(min(1.0, column.rarer.sum() / column.others))
+    if (drawn == NEVER).all():
         if isinstance(column, Number) and learned.any():
-            return np.where(learned, 0.0, MASKED)
+            return np.where(learned, 0.0, NEVER)
         drawn[-1] = 0.0 if learned[-1] else -MASKED
     return drawn
 
@@ -282,9 +285,8 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count > 1)}" if count else ""
 
 
-def _fit_category(codes: Integers, column: Column) -> Category:
+def _fit_category(codes: Integers, column: Column, rare: int) -> Category:
     known = len(column.categories)
     counts = np.bincount(codes, minlength=known + 2).astype(np.int64)
-    return Category(
-        counts[:known], int(counts[known]), int(counts[known + 1]), np.array([n for _, n in column.rarer], np.int64)
-    )
+    rarer = np.array([rows if rows >= rare else 0 for _, rows in column.rarer], np.int64)
+    return Category(counts[:known], int(counts[known]), int(counts[known + 1]), rarer)
