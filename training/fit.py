@@ -128,7 +128,7 @@ def fit(
     """
     codes, log_density = train
     n, d = codes.shape
-    size = Size.for_table(likelihoods.sizes, config.widest)
+    size = Size.for_table(likelihoods.values, config.widest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
