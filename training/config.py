@@ -38,7 +38,9 @@ class Config(BaseModel):
         bool,
         Field(description="p-values below 1 / (n + 1), by a generalised Pareto tail of the n calibration scores if it fits"),
     ] = False
-    rare: Annotated[int, Field(ge=1, description="a value or category that fewer rows hold is never generated")] = 5
+    rare: Annotated[
+        int, Field(ge=1, description="a category that fewer rows hold is never generated; numbers that rare become ranges")
+    ] = 5
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
     threads: Annotated[int, Field(gt=0, description="threads of torch; more gain nothing in matrices this small")] = 1

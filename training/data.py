@@ -18,12 +18,13 @@ from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Schema
 from training.config import Config
+from training.fields import few_values, fields
 
 MIN_ROWS = 20
 MOST_RARER = 10_000
 """Categories of a column that an artifact names beside the known ones."""
 NOTED = 0.01
-"""Share of a column's values from which on it is told that they are never generated."""
+"""Share of a column's rows from which on a notice says that their values are too rare to be generated as they are."""
 CLOSE = 0.1
 """A datetime is counted since another if that takes so much of its width, or less."""
 CROSS_BELOW = 500
@@ -132,7 +133,9 @@ def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: C
     if not any(column.since for column in schema.columns):
         schema = _with_since(schema, encoded.numbers[fit])
         encoded = replace(encoded, numbers=relative(encoded.numbers, schema))
-    return schema, Rows(encoded.numbers, encoded.codes), notices
+    rows = Rows(encoded.numbers, encoded.codes)
+    notices += _of_rare_numbers(schema, rows.numbers[fit], config.rare)
+    return schema, rows, notices
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
@@ -245,3 +248,22 @@ def _of_many_categories(name: str, counts: Counts, config: Config) -> Iterator[s
             f"column {name!r}: {len(never):,} categories that fewer than {rare} rows hold, in {share:.0%} of the rows, are"
             f" never generated (rare){'; generated rows leave the column empty' if len(never) == len(counts) else ''}"
         )
+
+
+def _of_rare_numbers(schema: Schema, numbers: NDArray[np.float64], rare: int) -> Iterator[str]:
+    """What a user should know of number columns with values that are not generated as they are."""
+    for column, values in zip(schema.numbers, numbers.T, strict=True):
+        held = int((~np.isnan(values)).sum())
+        if held < rare <= len(values) - held:
+            yield (f"column {column.name!r}: fewer than {rare} rows hold a value; generated rows leave the column empty (rare)")
+            continue
+        for one in fields(column, values):
+            of_field = one.of(values[~np.isnan(values)])
+            counts = np.unique(of_field, return_counts=True)[1]
+            few = counts[counts < rare]
+            if few_values(of_field) and few.sum() >= NOTED * held > 0:
+                part = f" ({one.name})" if one.name else ""
+                yield (
+                    f"column {column.name!r}{part}: {len(few):,} values that fewer than {rare} rows hold, in"
+                    f" {few.sum() / held:.0%} of the rows, are generated as ranges of at least {rare} rows (rare)"
+                )

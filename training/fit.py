@@ -17,6 +17,7 @@ from training.likelihoods import Likelihoods
 from training.model import Auxiliary, CodeTable, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
 from training.prior import Mixture, StandardNormal, condense
 
+LARGEST = torch.finfo(torch.float16).max
 AVERAGE_EVERY = 5
 """Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is kept."""
 
@@ -127,7 +128,7 @@ def fit(
     """
     codes, log_density = train
     n, d = codes.shape
-    size = Size.for_table(likelihoods.sizes, config.widest)
+    size = Size.for_table(likelihoods.values, config.widest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
@@ -275,13 +276,17 @@ def hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch
 
 
 def _settle(vae: VAE) -> None:
-    """End training: weights are rounded to 16 bits, which is how graphs store them."""
+    """End training: weights are rounded to 16 bits, which is how graphs store them.
+
+    A weight too large for 16 bits, such as the logit of a masked code, becomes the largest that they hold. An infinite logit
+    would stay infinite whatever is added to it.
+    """
     vae.requires_grad_(False)
     for module in vae.modules():
         if isinstance(module, CodeTable):
             module.settle()
     for weight in vae.parameters():
-        weight.copy_(weight.half())
+        weight.copy_(weight.clamp(-LARGEST, LARGEST).half())
 
 
 def _state(vae: nn.Module) -> dict[str, Tensor]:

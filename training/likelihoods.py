@@ -2,8 +2,9 @@
 
 A code is a known category, a single number that stands often in the table (an atom), an interval of numbers (a bin), `other`
 (whatever the training rows do not show) or `missing`. The network gives the probabilities of the codes. Inside a code the
-density is fixed: 1 for a category or an atom, piecewise uniform between quantiles in a bin; `other` numbers lie uniformly in
-the gaps between known values or in exponential tails beyond the seen range. Integers and datetimes count multiples of their
+density is fixed: 1 for a category, for an atom by its rows and those of rare numbers that share its code, piecewise uniform
+between quantiles in a bin (see ranges); `other` numbers lie uniformly in the gaps between known values or in exponential tails
+beyond the seen range. Integers and datetimes count multiples of their
 step, so theirs is a mass. Nothing is scaled outside: rescaling a continuous column by c moves -log p by log c.
 
 `other` has the Good-Turing mass (singletons + 1) / (n + K + 1) whatever h says (Good 1953), unless training rows hold it, as
@@ -31,6 +32,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MASKED = -1e9
+"""Added to the logit of a code that is not drawn now."""
+NEVER = 4 * MASKED
+"""Added to the logit of a code that is never drawn: it loses even where all other codes are MASKED."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Likelihoods(nn.Module):
 
     Buffers `start` int64[d] (where a column's codes begin among the C), `learned` bool[C] (codes whose probability the network
     gives), `log_mass` float[C] (log of the fixed masses, or of what they leave to the learned ones), `drawn` float[C] (added to
-    the logits to draw: 0, MASKED for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
+    the logits to draw: 0, NEVER for codes that never are, log of the share of `other` that has a name), `other` and `hidden`
     int64[d] (the code of what is unknown; the one that stands for a cell not shown), `column_of` int64[d] (which of the d_t
     columns each is of).
     """
@@ -97,6 +101,8 @@ class Likelihoods(nn.Module):
         """Whether each is a later field of the column before it."""
         self.sizes = tuple(column.known + 2 for column in self.columns)
         """Codes of each column: the known ones, `other`, `missing`."""
+        self.values = [column.values + 2 if isinstance(column, Number) else column.known + 2 for column in self.columns]
+        """The same before rare numbers shared a code: how finely each column is told."""
         self.ordered = [column.ordered if isinstance(column, Number) else [] for column in self.columns]
         """Codes of each column whose neighbours are alike, in the order of their values."""
         self.number_at = [i for i, column in enumerate(self.columns) if isinstance(column, Number)]
@@ -110,16 +116,16 @@ class Likelihoods(nn.Module):
     def fit(cls, schema: Schema, numbers: Floats, codes: Integers, rare: int = 1) -> Self:
         """From encoded training rows: numbers float64[n, …], codes int64[n, …] as nelbo.encoding gives them.
 
-        Codes that fewer than `rare` rows hold are never drawn. Where a column has no others, it is drawn as missing; ranges of
-        numbers are drawn all the same.
+        Categories that fewer than `rare` rows hold are never drawn; a column that has no others is drawn as missing. Numbers so
+        rare are drawn from ranges that at least `rare` rows hold, or all rows if those are fewer.
         """
         return cls(
             schema,
             [
-                [fit_number(values, field) for field in fields(column, values)]
+                [fit_number(values, field, rare) for field in fields(column, values)]
                 for values, column in zip(numbers.T, schema.numbers, strict=True)
             ],
-            [_fit_category(values, column) for values, column in zip(codes.T, schema.categoricals, strict=True)],
+            [_fit_category(values, column, rare) for values, column in zip(codes.T, schema.categoricals, strict=True)],
             rare,
         )
 
@@ -251,8 +257,9 @@ def _masses(column: Number | Category, rare: int, follows: bool) -> tuple[NDArra
     """
     known = column.known
     others = column.others if isinstance(column, Category) else 0
+    single = (column.counts == 1).sum() if isinstance(column, Category) else column.single
     total = int(column.counts.sum()) + column.missing + others + known + 1
-    fixed = {} if others else {known: ((column.counts == 1).sum() + 1) / total}
+    fixed = {} if others else {known: (single + 1) / total}
     if not column.missing and not follows:
         fixed[known + 1] = 1 / total
     if known == 0 and not column.missing:
@@ -268,12 +275,12 @@ def _masses(column: Number | Category, rare: int, follows: bool) -> tuple[NDArra
 def _drawn(column: Number | Category, learned: NDArray[np.bool_], rare: int) -> Floats:
     """Float64[K]: see Likelihoods."""
     often = np.array([*(column.counts >= rare), False, column.missing >= rare])
-    drawn = np.where(learned & often, 0.0, MASKED)
-    if isinstance(column, Category) and len(column.rarer):
-        drawn[-2] = np.log(column.rarer.sum() / column.others)
-    if (drawn == MASKED).all():
+    drawn = np.where(learned & often, 0.0, NEVER)
+    if isinstance(column, Category) and column.others and column.rarer.any():
+        drawn[-2] = np.log(min(1.0, column.rarer.sum() / column.others))
+    if (drawn == NEVER).all():
         if isinstance(column, Number) and learned.any():
-            return np.where(learned, 0.0, MASKED)
+            return np.where(learned, 0.0, NEVER)
         drawn[-1] = 0.0 if learned[-1] else -MASKED
     return drawn
 
@@ -282,9 +289,8 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count > 1)}" if count else ""
 
 
-def _fit_category(codes: Integers, column: Column) -> Category:
+def _fit_category(codes: Integers, column: Column, rare: int) -> Category:
     known = len(column.categories)
     counts = np.bincount(codes, minlength=known + 2).astype(np.int64)
-    return Category(
-        counts[:known], int(counts[known]), int(counts[known + 1]), np.array([n for _, n in column.rarer], np.int64)
-    )
+    rarer = np.array([rows if rows >= rare else 0 for _, rows in column.rarer], np.int64)
+    return Category(counts[:known], int(counts[known]), int(counts[known + 1]), rarer)

@@ -3,23 +3,18 @@
 The density inside a code is fixed: a mass for an atom, piecewise uniform between quantiles in a bin, exponential in the tails.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.fields import Field, few_values
+from training.ranges import PARTS, Code, Line, Values, codes_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-SUBBINS = 4
-"""Equally probable parts of a bin with a uniform density each."""
-THINNEST = 2.0**-20
-"""Of a bin's width, the least that a part takes."""
-TAIL_ROWS, HEAVY = 8, 0.9
-"""Bins of heavy tails have so many rows at least; a tail is heavy if the outermost part takes more of its bin's width."""
 MAX_DECIMALS = 6
 MANY_ATOMS = 24
 
@@ -36,24 +31,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class Number:
-    """The likelihood of a field of a number column: its cells in order, and for each code the knots of its quantile function.
+    """The likelihood of a field of a number column: its cells in order, and for each code its quantile function.
 
+    The quantile function of a code is linear between its `knots`, values float64[known, PARTS + 1], which it reaches at the
+    probabilities `upto`, float64[known, PARTS + 1]. Codes of fewer parts begin with parts of probability 0.
     A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do (-1: any), and
     any other value is as many multiples of `grid` steps from the smallest as those of the table are.
     `tails` are the rates of the exponential tails to the left and to the right, `tail_log_density` their log-densities at
-    distance 0 (given `other`), `gap_log_density` the one in the gaps.
+    distance 0 (given `other`), `gap_log_density` the one in the gaps. In a column whose values are met often, `values` is their
+    number and `single` the number of those that one row holds; elsewhere they are the number of codes and 0.
     """
 
     field: Field
     cells: tuple[Cell, ...]
     knots: Floats
+    upto: Floats
     counts: Integers
+    is_bin: NDArray[np.bool_]
     missing: int
+    values: int
+    single: int
     tails: tuple[float, float]
     tail_log_density: tuple[float, float]
     gap_log_density: float
-    decimals: int = -1
-    grid: int = 1
+    decimals: int
+    grid: int
 
     @property
     def known(self) -> int:
@@ -61,15 +63,15 @@ class Number:
 
     @property
     def bins(self) -> list[int]:
-        """The codes that are intervals, not atoms."""
-        return [int(code) for code in np.flatnonzero(self.knots[:, 0] < self.knots[:, -1])]
+        """The codes that are not atoms."""
+        return [int(code) for code in np.flatnonzero(self.is_bin)]
 
     @property
     def ordered(self) -> list[int]:
-        """The codes whose neighbours are alike: the bins or, where there are none, many atoms that fill most of their grid, as
-        ages do. Atoms far apart, such as fees, may each mean something of their own.
+        """The codes whose neighbours are alike: the bins or, where most codes are atoms, all of them if they are many and
+        fill most of their grid, as ages do. Atoms far apart, such as fees, may each mean something of their own.
         """
-        if self.bins or self.known < MANY_ATOMS or (not self.field.unit and self.decimals < 0):
+        if 2 * len(self.bins) > self.known or self.known < MANY_ATOMS or (not self.field.unit and self.decimals < 0):
             return self.bins
         places = (self.knots[-1, 0] - self.knots[0, 0]) * 10.0 ** max(0, self.decimals) / self.grid
         return list(range(self.known)) if places < 2 * self.known else []
@@ -80,15 +82,39 @@ def bins_for(rows: int) -> int:
     return int(np.clip(rows // 32, np.clip(rows // 10, 1, 8), 64))
 
 
-def fit_number(values: Floats, field: Field) -> Number:
-    """The likelihood of a field from a number column's training values, float64[n] with NaN for missing."""
+def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
+    """The likelihood of a field from a number column's training values, float64[n] with NaN for missing.
+
+    Each code holds at least `rare` rows, where the column has so many.
+    """
     seen = field.of(values[~np.isnan(values)])
     distinct, counts = np.unique(seen, return_counts=True)
-    bins = bins_for(len(seen))
-    is_atom = counts >= (1 if few_values(seen) else max(2.0, 0.5 * len(seen) / bins))
-    codes = list(_codes(distinct, counts, is_atom, bins, integral=field.unit > 0))
-    fitted = _number(field, codes, distinct, missing=len(values) - len(seen))
-    return replace(fitted, grid=_grid(distinct)) if field.unit else replace(fitted, decimals=_decimals(distinct))
+    bins, few = bins_for(len(seen)), few_values(seen)
+    is_atom = counts >= max(rare, 1.0 if few else max(2.0, 0.5 * len(seen) / bins))
+    line = Line(field.unit > 0, _decimals(distinct), _grid(distinct) if field.unit else 1)
+    codes = list(codes_of(Values(distinct, counts), is_atom, bins, rare, few, line))
+    low, high = (codes[0].cells[0].low, codes[-1].cells[-1].high) if codes else (0.0, 0.0)
+    cells = tuple(_with_gaps(codes)) or (Cell(low, high, 0, 0.0),)
+    gaps = sum(cell.high - cell.low for cell in cells if cell.code == len(codes))
+    pieces = 2 + (gaps > 0)
+    scales = _tail_scales(distinct)
+    at_zero = [-np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale) for scale in scales]
+    return Number(
+        field=field,
+        cells=cells,
+        knots=np.array([code.knots for code in codes]).reshape(-1, PARTS + 1),
+        upto=np.array([code.upto for code in codes]).reshape(-1, PARTS + 1),
+        counts=np.array([code.rows for code in codes], dtype=np.int64),
+        is_bin=np.array([code.is_bin for code in codes], dtype=bool),
+        missing=len(values) - len(seen),
+        values=len(distinct) if few else len(codes),
+        single=int((counts == 1).sum()) if few else 0,
+        tails=(1.0 / scales[0], 1.0 / scales[1]),
+        tail_log_density=(at_zero[0], at_zero[1]),
+        gap_log_density=-np.log(pieces * gaps) if gaps else 0.0,
+        decimals=-1 if line.integral else line.decimals,
+        grid=line.grid,
+    )
 
 
 def _decimals(distinct: Floats) -> int:
@@ -105,102 +131,15 @@ def _grid(distinct: Floats) -> int:
     return max(1, int(np.gcd.reduce((distinct - distinct[:1]).astype(np.int64))))
 
 
-@dataclass(frozen=True)
-class _Code:
-    """A code before it has a number: its knots (quantile function), its cells' edges and how many rows it holds."""
-
-    knots: Floats
-    edges: Floats
-    rows: int
-
-
-def _codes(distinct: Floats, counts: Integers, is_atom: NDArray[np.bool_], bins: int, integral: bool) -> Iterator[_Code]:
-    """Codes in the order of their values: each atom alone, each run of values between two atoms cut into bins."""
-    bounds = np.flatnonzero(is_atom)
-    start, total = 0, max(1, int(counts[~is_atom].sum()))
-    for atom in [*bounds.tolist(), len(distinct)]:
-        if atom > start:
-            rows = int(counts[start:atom].sum())
-            yield from _bins(distinct[start:atom], counts[start:atom], max(1, round(bins * rows / total)), integral)
-        if atom < len(distinct):
-            value = distinct[atom]
-            yield _Code(np.full(SUBBINS + 1, value), np.array([value, _after(value, integral)]), int(counts[atom]))
-        start = atom + 1
-
-
-def _bins(distinct: Floats, counts: Integers, bins: int, integral: bool) -> Iterator[_Code]:
-    """Bins with about equally many rows over sorted values, fewer in heavy tails, each with SUBBINS parts."""
-    upto, last = np.cumsum(counts), len(distinct) - 1
-    total, each = int(upto[-1]), int(upto[-1]) / bins
-    left = _tail_cuts(lambda rows: float(distinct[min(last, int(np.searchsorted(upto, rows, "right")))]), each)
-    right = _tail_cuts(lambda rows: float(distinct[int(np.searchsorted(upto, total - rows))]), each)
-    cuts = [*each * np.arange(1, bins + 1), *left, *(total - rows for rows in right)]
-    ends = np.unique(np.searchsorted(upto, cuts).clip(max=last))
-    start = 0
-    for i, end in enumerate(ends.tolist()):
-        low = distinct[start]
-        high = distinct[end + 1] if i + 1 < len(ends) else _after(distinct[end], integral)
-        rows = int(counts[start : end + 1].sum())
-        inner = np.repeat(distinct[start : end + 1], np.minimum(counts[start : end + 1], 1_000))
-        parted = np.interp(np.arange(1, SUBBINS) * (len(inner) - 1) / SUBBINS, np.arange(len(inner)), inner)
-        knots = np.array([low, *parted, high])
-        if integral:
-            knots = np.round(knots)
-        if not _usable(knots):
-            knots = np.linspace(low, high, SUBBINS + 1)
-            yield _Code(knots, np.array([low, high]), rows)
-        else:
-            yield _Code(knots, knots, rows)
-        start = end + 1
-
-
-def _usable(knots: Floats) -> bool:
-    """Whether the parts are wide enough for a density: none empty, none of a width that rounding gives."""
-    widths = np.diff(knots)
-    return bool((widths > (knots[-1] - knots[0]) * THINNEST).all())
-
-
-def _tail_cuts(at: Callable[[float], float], rows: float) -> Iterator[float]:
-    """Rows outside each further cut in an end bin of so many rows; `at` gives the value that so many rows lie outside of.
-
-    Where the outermost part takes nearly all of the width, a uniform density there would lie far from most of its rows: the bin
-    is halved, and its outer half again.
-    """
-    while rows >= 2 * TAIL_ROWS and abs(at(0) - at(rows / SUBBINS)) > HEAVY * abs(at(0) - at(rows)):
-        rows /= 2
-        yield rows
-
-
-def _after(value: float, integral: bool) -> float:
-    return float(value + 1 if integral else np.nextafter(value, np.inf))
-
-
-def _number(field: Field, codes: list[_Code], distinct: Floats, missing: int) -> Number:
-    integral = field.unit > 0
-    other = len(codes)
-    low, high = (codes[0].edges[0], codes[-1].edges[-1]) if codes else (0.0, 0.0)
-    cells: list[Cell] = []
-    for i, code in enumerate(codes):
-        if cells and cells[-1].high < code.edges[0]:
-            cells.append(Cell(cells[-1].high, code.edges[0], other, 0.0))
-        parts = len(code.edges) - 1
-        is_atom = code.knots[0] == code.knots[-1]
-        for left, right in zip(code.edges[:-1], code.edges[1:], strict=True):
-            cells.append(Cell(left, right, i, 0.0 if is_atom else -np.log(parts * (right - left))))
-    gaps = sum(cell.high - cell.low for cell in cells if cell.code == other)
-    pieces = 2 + (gaps > 0)
-    scales = _tail_scales(distinct)
-    at_zero = [-np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if integral else 1.0 / scale) for scale in scales]
-    return Number(
-        field=field,
-        cells=tuple(cells) or (Cell(low, high, other, 0.0),),
-        knots=np.array([code.knots for code in codes]).reshape(-1, SUBBINS + 1),
-        counts=np.array([code.rows for code in codes], dtype=np.int64),
-        missing=missing,
-        tails=(1.0 / scales[0], 1.0 / scales[1]),
-        tail_log_density=(at_zero[0], at_zero[1]),
-        gap_log_density=-np.log(pieces * gaps) if gaps else 0.0,
-    )
+def _with_gaps(codes: Sequence[Code]) -> Iterator[Cell]:
+    """The cells of all codes, with those of `other` wherever one does not begin where the one before it ends."""
+    end = codes[0].cells[0].low if codes else 0.0
+    for number, code in enumerate(codes):
+        for cell in code.cells:
+            if end < cell.low:
+                yield Cell(end, cell.low, len(codes), 0.0)
+            yield Cell(cell.low, cell.high, number, cell.log_density)
+            end = cell.high
 
 
 def _tail_scales(distinct: Floats) -> tuple[float, float]:

@@ -6,6 +6,8 @@ Without --synthetic it trains on TRAIN and generates as many rows. All tables ar
 sample of TEST, drawn with replacement.
 
     shape, trend    100 x (1 - SDMetrics' column shapes, column pair trends, thresholds 0)
+    tails           mean over number columns of the largest difference between the 0.1, 1, 50, 99 and 99.9 % quantiles of
+                    synthetic and TRAIN's numbers, percent of TRAIN's range
     pair_tv         mean total variation over all pairs of columns, numbers in TRAIN's deciles, percent
     c2st_train, c2st_test   AUC of gradient boosting that tells synthetic from real rows; 0.5 = cannot
     tstr            AUC on TEST after training on synthetic rows (numeric target: of "above the median")
@@ -35,6 +37,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Codes = NDArray[np.int64]
 Figures = dict[str, float]
+QUANTILES = [0.001, 0.01, 0.5, 0.99, 0.999]
 COPY, TIE = 1e-3, 1e-4
 SOURCES, PER_ROW, SPREADS = 5_000, 4, (0.0, 0.5, 1.0)
 
@@ -44,6 +47,7 @@ def judge(train: pd.DataFrame, test: pd.DataFrame, synthetic: pd.DataFrame, targ
     train, test, synthetic = (tidy(frame[train.columns], numeric) for frame in (train, test, synthetic.iloc[: len(train)]))
     return {
         **quality(train, synthetic, numeric),
+        "tails": tails(train, synthetic, numeric),
         "pair_tv": pair_total_variation(train, synthetic, numeric),
         "c2st_train": detector_auc(train, synthetic, numeric),
         "c2st_test": detector_auc(test, synthetic, numeric),
@@ -69,6 +73,15 @@ def quality(real: pd.DataFrame, synthetic: pd.DataFrame, numeric: list[str]) -> 
     report.generate(real.copy(), synthetic.copy(), {"columns": kinds}, verbose=False)
     score = report.get_properties().set_index("Property").Score
     return {"shape": 100 * (1 - score["Column Shapes"]), "trend": 100 * (1 - score["Column Pair Trends"])}
+
+
+def tails(real: pd.DataFrame, synthetic: pd.DataFrame, numeric: list[str]) -> float:
+    differences = [
+        np.abs(real[name].quantile(QUANTILES) - synthetic[name].quantile(QUANTILES)).max() / np.ptp(real[name].dropna())
+        for name in numeric
+        if real[name].nunique() > 1
+    ]
+    return 100 * float(np.mean(differences)) if differences else 0.0
 
 
 def pair_total_variation(real: pd.DataFrame, synthetic: pd.DataFrame, numeric: list[str]) -> float:

@@ -90,6 +90,21 @@ def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_th
     assert "2 categories that fewer than 5 rows hold, in 2% of the rows, are never generated" in never
 
 
+def test_rare_numbers_are_counted_in_a_notice_where_they_are_not_generated_as_they_are(tmp_path: Path) -> None:
+    """Costs are 0 in 98 % of the rows, two rows have a bonus; each weight is met once, as a range's values are."""
+    rng, rows = np.random.default_rng(0), 2_000
+    costs = np.where(np.arange(rows) % 50, 0, np.arange(rows))
+    bonus = np.where(np.arange(rows) < 2, 7.5, np.nan)
+    table = {"cost": costs, "bonus": bonus, "weight": rng.normal(size=rows), "age": np.arange(rows) % 50}
+    arrays = {name: pa.array(column, from_pandas=True) for name, column in table.items()}
+    pq.write_table(pa.table(arrays), tmp_path / "paid.parquet")
+    training = read(Source(tmp_path / "paid.parquet"), Config(), seed=0)
+    rare = len(np.unique(training.rows.numbers[training.split.fit, 0])) - 1
+    cost, of_bonus = training.notices
+    assert f"'cost': {rare} values that fewer than 5 rows hold, in 2% of the rows, are generated as ranges of" in cost
+    assert "'bonus': fewer than 5 rows hold a value; generated rows leave the column empty" in of_bonus
+
+
 def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(tmp_path: Path) -> None:
     """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day, `sent` is in UTC; `asked` has gaps."""
     rng, rows = np.random.default_rng(0), 300

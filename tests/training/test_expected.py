@@ -56,7 +56,7 @@ def hanging(rows: int, seed: int) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return trained(hanging(4_000, 0), tmp_path_factory.mktemp("chain"), 400)
+    return trained(hanging(4_000, 0), tmp_path_factory.mktemp("chain"), 500)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_most_frequent_category_is_right_as_often_as_its_share_says(
 ) -> None:
     made = expected(adult, held_out, column).batch
     right = np.mean([a == b for a, b in zip(made["expected"].to_pylist(), held_out[column].to_pylist(), strict=True)])
-    assert right == pytest.approx(np.mean(np.array(made["share"])), abs=0.1)
+    assert right == pytest.approx(np.mean(np.array(made["share"])), abs=0.12)
 
 
 @pytest.mark.parametrize("wrong", ["swapped", "shifted"])

@@ -9,9 +9,10 @@ from nelbo.schema import Column, Schema
 from training.likelihoods import Likelihoods
 from training.numbers import Number
 
+Array = NDArray[np.float64]
 RNG = np.random.default_rng(0)
 N = 3_000
-COLUMNS: dict[str, tuple[str, NDArray[np.float64]]] = {
+COLUMNS: dict[str, tuple[str, Array]] = {
     "normal": ("continuous", RNG.normal(size=N)),
     "heavy tails": ("continuous", RNG.standard_cauchy(N)),
     "atom at zero": ("continuous", np.where(RNG.random(N) < 0.6, 0.0, RNG.exponential(size=N))),
@@ -29,6 +30,12 @@ COLUMNS: dict[str, tuple[str, NDArray[np.float64]]] = {
     "whole heavy tails": ("integer", -np.floor(RNG.lognormal(0, 3, N))),
     "round numbers": ("integer", RNG.integers(1, 400, N).astype(np.float64) * 500 + 3),
     "all missing": ("continuous", np.full(N, np.nan)),
+    "ages that thin out": ("integer", np.append(np.repeat(np.arange(20.0, 71), 50), [71, 71, 72, 73, 73, 75, 79, 79, 90])),
+    "limits and a lone million": ("integer", np.append(np.repeat(np.arange(1.0, 30) * 10_000, 99), [1e6, 1e6])),
+    "numbers far below and above": ("continuous", np.concatenate([[-9_999.0, -999.5], np.repeat([0.5, 1.5, 2], 99), [1e6]])),
+    "nearly all zero": ("continuous", np.where(RNG.random(N) < 0.98, 0.0, RNG.lognormal(6, 2, N).round(2))),
+    "nearly all zero, few rows": ("integer", np.where(np.arange(500) < 490, 0.0, np.arange(500) ** 2)),
+    "rare numbers between others": ("continuous", np.concatenate([np.repeat(np.arange(99), 25), np.arange(0.5, 99)])),
 }
 STEP = {"continuous": 1, "integer": 1, "datetime": 86_400_000_000}
 every_column = pytest.mark.parametrize("name", COLUMNS)
@@ -37,11 +44,17 @@ every_column = pytest.mark.parametrize("name", COLUMNS)
 def fitted(name: str, scale: float = 1.0) -> tuple[Likelihoods, Number]:
     kind, values = COLUMNS[name]
     column = Column.model_validate({"name": "x", "kind": kind, "step": STEP[kind]})
-    likelihoods = Likelihoods.fit(Schema(columns=(column,)), values[:, None] * scale, np.zeros((len(values), 0), np.int64))
+    none = np.zeros((len(values), 0), np.int64)
+    likelihoods = Likelihoods.fit(Schema(columns=(column,)), values[:, None] * scale, none, rare=5)
     return likelihoods, likelihoods.fitted_numbers[0]
 
 
-def log_p(likelihoods: Likelihoods, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def is_point(low: Array, high: Array) -> NDArray[np.bool_]:
+    """Whether cells hold one float alone: they have a mass, not a density."""
+    return np.asarray(high == np.nextafter(low, np.inf))
+
+
+def log_p(likelihoods: Likelihoods, values: Array) -> tuple[NDArray[np.int64], Array]:
     """Codes and log p(x) of values under even logits."""
     numbers = torch.from_numpy(np.asarray(values, dtype=np.float64)[:, None])
     codes, density = likelihoods.encode(numbers, torch.zeros(len(values), 0, dtype=torch.int64))
@@ -49,7 +62,7 @@ def log_p(likelihoods: Likelihoods, values: NDArray[np.float64]) -> tuple[NDArra
     return codes[:, 0].numpy(), (log_mass + density[:, 0]).numpy()
 
 
-def masses(likelihoods: Likelihoods) -> NDArray[np.float64]:
+def masses(likelihoods: Likelihoods) -> Array:
     """The probability of each code of the first column under some logits."""
     (size,) = likelihoods.sizes
     logits = likelihoods.even + torch.randn(size)
@@ -70,10 +83,10 @@ def test_the_whole_line_has_the_mass_that_missing_leaves(name: str) -> None:
     total = 0.0
     for cell in number.cells:
         width = cell.high - cell.low
-        is_atom = cell.code < number.known and number.knots[cell.code, 0] == number.knots[cell.code, -1]
-        inside = cell.low if integral or is_atom else (cell.low + cell.high) / 2
+        is_mass = cell.code < number.known and is_point(np.array(cell.low), np.array(cell.high))
+        inside = cell.low if integral or is_mass else (cell.low + cell.high) / 2
         if width > 0:
-            total += mass(likelihoods, inside * (number.field.unit or 1.0)) * (1 if is_atom else width)
+            total += mass(likelihoods, inside * (number.field.unit or 1.0)) * (1 if is_mass else width)
     missing = mass(likelihoods, np.nan)
     assert total + sum(tails(likelihoods, number)) + missing == pytest.approx(1, abs=2e-3)
 
@@ -99,15 +112,17 @@ def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
     "name", [name for name, (kind, _) in COLUMNS.items() if kind == "continuous" and name != "all missing"]
 )
 @pytest.mark.parametrize("factor", [2.0**-20, 8.0, 2.0**20])
-def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_atoms(name: str, factor: float) -> None:
+def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_masses(name: str, factor: float) -> None:
     values = COLUMNS[name][1]
     likelihoods, number = fitted(name)
     scaled, _ = fitted(name, factor)
     codes, before = log_p(likelihoods, values)
     codes_scaled, after = log_p(scaled, values * factor)
-    atoms = np.append(number.knots[:, 0] == number.knots[:, -1], [False, True])
+    low, high = (np.array([getattr(cell, end) for cell in number.cells]) for end in ("low", "high"))
+    cell = np.searchsorted(low, values, "right") - 1
+    masses = np.isnan(values) | is_point(low, high)[cell]
     assert np.array_equal(codes, codes_scaled)
-    np.testing.assert_allclose(before - after, np.where(atoms[codes], 0.0, np.log(factor)), atol=1e-6)
+    np.testing.assert_allclose(before - after, np.where(masses, 0.0, np.log(factor)), atol=1e-6)
 
 
 @every_column
@@ -138,7 +153,8 @@ def test_beyond_the_seen_range_the_cost_grows_with_the_distance(name: str) -> No
 def test_the_quantile_function_of_a_code_stays_inside_the_code(name: str) -> None:
     likelihoods, number = fitted(name)
     for code, knots in enumerate(number.knots):
-        values = knots[:-1] + np.linspace(0, 1, 7, endpoint=False)[:, None] * np.diff(knots)
+        parts = np.flatnonzero(np.diff(number.upto[code]) > 0)
+        values = knots[parts] + np.linspace(0, 1, 7, endpoint=False)[:, None] * np.diff(knots)[parts]
         values = np.floor(values) if number.field.unit else values
         codes, _ = log_p(likelihoods, values.ravel() * (number.field.unit or 1.0))
         assert set(codes) == {code}
@@ -165,6 +181,23 @@ def test_a_column_of_rare_categories_alone_is_drawn_as_missing() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5)
     assert torch.softmax(likelihoods.even + likelihoods.drawn, 0).tolist() == [0, 0, 0, 0, 1]
+
+
+@every_column
+def test_every_code_of_a_number_column_can_be_drawn(name: str) -> None:
+    """Each holds as many rows as `rare` wants."""
+    likelihoods, number = fitted(name)
+    assert number.counts.min(initial=5) >= 5
+    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+
+
+@every_column
+def test_a_quantile_function_rises_from_0_to_1_over_the_code_s_rows(name: str) -> None:
+    _, number = fitted(name)
+    assert (np.diff(number.knots, axis=1) >= 0).all()
+    assert (np.diff(number.upto, axis=1) >= 0).all()
+    assert (number.upto[:, 0] == 0).all()
+    np.testing.assert_allclose(number.upto[:, -1], 1)
 
 
 @pytest.mark.parametrize("seen", [16, 25, 36, 45, 78, 81, 400])

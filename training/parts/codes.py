@@ -7,7 +7,7 @@ from onnx import TensorProto
 from training.fit import VAE
 from training.likelihoods import Category, Likelihoods
 from training.nodes import Nodes
-from training.numbers import SUBBINS
+from training.ranges import PARTS
 
 EXACT = 1e-6
 """Part of a value's last digit that is rounding, not value."""
@@ -94,20 +94,19 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     """
     tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
     k = max(tables.sizes)
-    knots, last = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
+    knots, upto, last = np.zeros((n, k, PARTS + 1)), np.zeros((n, k, PARTS + 1)), np.zeros((n, k))
     for i, number in enumerate(tables.fitted_numbers):
-        first, end = number.knots[:, 0], number.knots[:, -1]
-        knots[i, : number.known] = number.knots
-        last[i, : number.known] = np.where(first == end, first, np.nextafter(end, -np.inf))
+        knots[i, : number.known], upto[i, : number.known] = number.knots, number.upto
+        end, is_point = number.knots[:, -1], number.knots[:, -2] == number.knots[:, -1]
+        last[i, : number.known] = np.where(is_point, end, np.nextafter(end, -np.inf))
     u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
-    place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
-    part = nodes("Floor", place)
     row = nodes("Add", cells, nodes.constant(np.arange(n, dtype=np.int64) * k))
-    at = nodes("Add", nodes("Mul", row, nodes.constant(SUBBINS + 1, "int64")), nodes("Cast", part, to=TensorProto.INT64))
-    flat = nodes.constant(knots.reshape(-1))
-    low = nodes("Gather", flat, at)
-    high = nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
-    value = nodes("Add", low, nodes("Mul", nodes("Sub", place, part), nodes("Sub", high, low)))
+    at = _part(nodes, u, row, upto)
+    flat, shares = nodes.constant(knots.reshape(-1)), np.diff(upto, append=1)
+    low, high = nodes("Gather", flat, at), nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
+    above = nodes("Sub", u, nodes("Gather", nodes.constant(upto.reshape(-1)), at))
+    share = nodes("Gather", nodes.constant(np.where(shares > 0, shares, 1.0).reshape(-1)), at)
+    value = nodes("Add", low, nodes("Mul", nodes("Div", above, share), nodes("Sub", high, low)))
     value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
@@ -122,6 +121,18 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     if any(tables.follows):
         scaled, missing = _together(nodes, tables, scaled, missing)
     made: str = nodes("Where", missing, nodes.constant(np.nan), scaled)
+    return made
+
+
+def _part(nodes: Nodes, u: str, row: str, upto: NDArray[np.float64]) -> str:
+    """Place of the knot before u float64[B, n] in flat tables of PARTS + 1 knots a row, reached at `upto`: int64[B, n]."""
+    flat, zero, one = nodes.constant(upto.reshape(-1)), nodes.constant(0, "int64"), nodes.constant(1, "int64")
+    start = nodes("Mul", row, nodes.constant(PARTS + 1, "int64"))
+    at = start
+    for inner in range(1, PARTS):
+        knot = nodes("Gather", flat, nodes("Add", start, nodes.constant(inner, "int64")))
+        at = nodes("Add", at, nodes("Where", nodes("LessOrEqual", knot, u), one, zero))
+    made: str = at
     return made
 
 

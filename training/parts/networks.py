@@ -9,7 +9,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from training.fit import VAE
-from training.likelihoods import MASKED
+from training.likelihoods import MASKED, NEVER
 from training.model import Encoder, Residual
 from training.nodes import Nodes, values
 
@@ -84,7 +84,7 @@ def decoder_weights(vae: VAE, bias: NDArray[np.float32]) -> Weights:
         "hidden": list(decoder.hidden.numpy()),
         "hidden_bias": list(decoder.hidden_bias[:, 0].numpy()),
         "out": [out.T.copy() for out in _padded(decoder.out.weight.split(sizes), widths(vae))],
-        "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), widths(vae), MASKED),
+        "out_bias": _padded((decoder.out_bias + Tensor(bias)).split(sizes), widths(vae), NEVER),
     }
 
 
