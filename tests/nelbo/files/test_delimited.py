@@ -230,6 +230,10 @@ def test_the_likelier_of_header_and_row_is_taken_with_a_notice_that_names_the_op
     assert (names[0], rows, notices) == ("column_1", table, [])
 
 
+def test_a_name_of_signs_that_are_digits_and_no_numbers_is_a_name() -> None:
+    assert _read(_text([["²", "x", "y"], *NUMBERS]))[0] == ("²", "x", "y")
+
+
 def test_lines_above_the_header_are_counted_by_an_option() -> None:
     text = "some, words\n\na,b\n1,2\n"
     assert _read(text, skip=2) == (("a", "b"), [["1", "2"]], [])
