@@ -73,7 +73,7 @@ def _vote(first: str, values: list[str]) -> str | None:
 
 def _out_of_range(first: str, values: list[str]) -> bool:
     """Whether a whole number is far from all of many values, as a year is that heads a column."""
-    if not first.isdigit() or len(values) < _ENOUGH:
+    if not first.isdecimal() or len(values) < _ENOUGH:
         return False
     found = [float(value.replace(",", ".")) for value in values if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)]
     if len(found) < TYPED * len(values):
@@ -84,7 +84,7 @@ def _out_of_range(first: str, values: list[str]) -> bool:
 
 def _counted_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     """Whether the record counts 0, 1, 2 … as pandas heads columns without names, or counts years above other numbers."""
-    numbers = [value.strip() for value in first if value.strip().isdigit()]
+    numbers = [value.strip() for value in first if value.strip().isdecimal()]
     if len(numbers) < len([value for value in first[1:] if value.strip()]) or len(numbers) < 2:
         return False
     for start, least in ((0, 3), (1, 8)):

@@ -66,6 +66,7 @@ def known_encoding(name: str) -> str:
 
 def utf_8(source: Source, encoding: str) -> io.BufferedReader:
     """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for broken text."""
+    encoding = "utf-8" if encoding == "ascii" else encoding
     return io.BufferedReader(_Pieces(utf_8_pieces(source, encoding, set())), PIECE_BYTES)
 
 

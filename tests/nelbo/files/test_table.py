@@ -115,6 +115,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "broken encoding in JSON": ("jsonl", b'{"a": "\xc3\xbc"}\n{"a": "\xff"}\n', "line 2 .* broken encoding"),
     "half a UTF-16 character": ("csv", "a,b\n1,2\n".encode("utf-16")[:-1], "broken encoding"),
     "broken encoding in Parquet": ("parquet", _broken_text(), "column 'a' .* broken encoding: its text is not UTF-8"),
+    "broken encoding late in JSON": ("jsonl", b'{"a": 1}\n' * 200_000 + b'{"a": "\xe9"}\n', "line 200001 .* broken encoding"),
     "NUL bytes": ("csv", b"a,b\n1,\x00\n", "line 2 .* NUL bytes"),
     "truncated Parquet": ("parquet", PARQUET[:-50], "cannot be read as Parquet: it is damaged or cut off"),
     "Parquet cut short": ("parquet", PARQUET[:50], "damaged or cut off"),
