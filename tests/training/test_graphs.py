@@ -19,7 +19,7 @@ from training.config import Config
 from training.data import Rows, Training, split_rows
 from training.export import check, export, export_model
 from training.fit import VAE, fit_rows, score
-from training.parts.exemplars import MANY, STRIPES
+from training.parts.exemplars import LAYERS, MANY
 from training.parts.networks import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
@@ -68,8 +68,8 @@ def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
 def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:
     training, vae, engine = _export("numbers only", tmp_path, rows=2_503)
     assert vae.exemplars is not None
-    assert len(vae.exemplars.weight) > MANY
-    assert len(vae.exemplars.weight) % STRIPES
+    assert len(vae.exemplars.y) > MANY
+    assert len(vae.exemplars.y) % LAYERS
     nelbo, _, _ = score_encoded(engine, training.rows.numbers, training.rows.codes)
     terms, kl = score(vae, training.rows)
     assert np.isclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-4, atol=1e-4).mean() > 0.97
@@ -153,7 +153,7 @@ def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None
     assert len(wide.manifest.order) > UNROLLED
     assert wide.manifest.batch == 256
     for name in wide.manifest.graphs:
-        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 250
+        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 300
 
 
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:
