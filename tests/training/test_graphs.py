@@ -182,6 +182,22 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
     np.testing.assert_array_equal(drawn, np.round(drawn, 2))
 
 
+def test_drawn_numbers_with_many_digits_are_values_of_their_own_code(tmp_path: Path) -> None:
+    """Times 10^6 these exceed what a float holds beside a fraction, so that rounding down to six digits would lose the last."""
+    rng, n = np.random.default_rng(0), 4_000
+    atoms = np.round(rng.uniform(1e6, 1e8, 150), 6)
+    numbers = np.column_stack([rng.choice(atoms, n), np.round(5e6 + 900 * rng.normal(size=n), 6), -rng.choice(atoms, n)])
+    numbers[rng.random(n) < 0.5, 1] = -10_381_740.7002
+    schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(3)))
+    rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
+    vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), QUICK, 0, silent)
+    export_model(tmp_path, vae, "digits", schema, QUICK, 0, rows)
+    made = generate(Engine.load(tmp_path), 0, 0, 500)
+    assert set(made["x0"].to_pylist()) <= set(atoms)
+    assert set(made["x2"].to_pylist()) <= set(-atoms)
+    assert -10_381_740.7002 in made["x1"].to_pylist()
+
+
 def test_drawn_integers_are_as_round_as_the_table_s(tmp_path: Path) -> None:
     training = made("numbers only")
     rows = Rows(np.round(training.rows.numbers * 10) * 250 + 7, training.rows.codes)

@@ -94,11 +94,11 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     """
     tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
     k = max(tables.sizes)
-    knots, last = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
+    knots, end = np.zeros((n, k, SUBBINS + 1)), np.zeros((n, k))
     for i, number in enumerate(tables.fitted_numbers):
-        first, end = number.knots[:, 0], number.knots[:, -1]
+        first, last = number.knots[:, 0], number.knots[:, -1]
         knots[i, : number.known] = number.knots
-        last[i, : number.known] = np.where(first == end, first, np.nextafter(end, -np.inf))
+        end[i, : number.known] = np.where(first == last, np.nextafter(first, np.inf), last)
     u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
     place = nodes("Mul", u, nodes.constant(float(SUBBINS)))
     part = nodes("Floor", place)
@@ -108,7 +108,6 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     low = nodes("Gather", flat, at)
     high = nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
     value = nodes("Add", low, nodes("Mul", nodes("Sub", place, part), nodes("Sub", high, low)))
-    value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
     rounded = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
@@ -117,6 +116,9 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
         on_grid = nodes("Sub", rounded, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
         rounded = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, rounded)
     whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), rounded, value)
+    least = nodes("Gather", nodes.constant(knots[:, :, 0].reshape(-1)), row)
+    beyond = nodes("GreaterOrEqual", whole, nodes("Gather", nodes.constant(end.reshape(-1)), row))
+    whole = nodes("Where", beyond, least, nodes("Max", whole, least))  # rounding may leave the code, of which this is a value
     scaled = nodes("Mul", whole, nodes.constant(tables.unit.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     if any(tables.follows):
