@@ -1,9 +1,11 @@
 """`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
 
 import json
+import math
 import os
 import signal
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -77,21 +79,27 @@ def _summary(run: Run) -> dict[str, object]:
         "columns": len(manifest.order),
         "seconds": run.seconds,
         "metrics": manifest.metrics,
-        "report": str(run.artifact.folder / "report.html"),
+        "report": str(run.report) if run.report else None,
         "notices": list(run.notices),
     }
 
 
 def _words(run: Run) -> str:
-    manifest, metrics = run.artifact.manifest, run.artifact.manifest.metrics
+    manifest = run.artifact.manifest
+    metrics = defaultdict(lambda: math.nan, manifest.metrics)
+    lines = {
+        "nelbo": f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
+        "pair_error": f"  synthetic columns, pairs     off by {metrics['shape_error']:.1f} %, {metrics['pair_error']:.1f} %",
+        "pair_error_floor": (
+            f"  … fresh real rows            off by {metrics['shape_error_floor']:.1f} %, {metrics['pair_error_floor']:.1f} %"
+        ),
+    }
+    seconds = sum(run.seconds.values())
     return "\n".join(
         [
-            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
-            f" {sum(run.seconds.values()):.0f} s",
-            f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
-            f"  synthetic columns, pairs     off by {metrics['shape_error']:.1f} %, {metrics['pair_error']:.1f} %",
-            f"  … fresh real rows            off by {metrics['shape_error_floor']:.1f} %, {metrics['pair_error_floor']:.1f} %",
-            f"  look at                      {run.artifact.folder / 'report.html'}",
+            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns, {seconds:.0f} s",
+            *(line for name, line in lines.items() if name in metrics),
+            *([f"  look at                      {run.report}"] if run.report else []),
         ]
     )
 

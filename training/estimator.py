@@ -1,6 +1,7 @@
 """NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to ONNX Runtime."""
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +43,10 @@ class NelboDetector:
         split = Split(np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0])
         vae, _ = fit_rows(schema, rows, split, config, self.random_state, lambda *_: None)
         with tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
-            export_model(Path(made), vae, "detector", schema, config, self.random_state, rows.take(split.stop))
+            stop = rows.take(split.stop)
+            exported = export_model(Path(made), vae, "detector", schema, config, self.random_state, stop)
+            for notice in exported.notices:
+                warnings.warn(notice, RuntimeWarning, stacklevel=2)
             self.engine_ = Engine.load(Path(made))
             self.score_samples(rows.numbers[:1])  # reads the graph, which is all that scoring needs
         return self

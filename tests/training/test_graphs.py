@@ -17,7 +17,7 @@ from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
 from training.config import Config
 from training.data import Rows, Training, split_rows
-from training.export import check, export, export_model
+from training.export import check_scores, export, export_model
 from training.fit import VAE, fit_rows, score
 from training.parts.exemplars import LAYERS, MANY
 from training.parts.networks import UNROLLED
@@ -159,7 +159,7 @@ def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:
     training, vae, engine = mixed
     again = export(tmp_path, vae, "mixed", training, QUICK, 0)
-    assert again.graphs == engine.manifest.graphs
+    assert again.manifest.graphs == engine.manifest.graphs
 
 
 def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported) -> None:
@@ -168,7 +168,7 @@ def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported)
     vae.decoder.out_bias.add_(torch.randn_like(kept))
     try:
         with pytest.raises(InvalidArtifact, match="differ"):
-            check(engine, vae, training.rows)
+            check_scores(engine, vae, training.rows)
     finally:
         vae.decoder.out_bias.copy_(kept)
 
