@@ -3,6 +3,7 @@
 All other maths (scaling, bins, densities) is inside the graphs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -196,6 +197,8 @@ def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
     if column.kind == "continuous":
         return pa.array(values, pa.float64(), mask=missing)
     low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
+    if column.kind == "datetime":  # the last one that is a whole number of steps, and exact in a float64
+        high -= high % math.lcm(column.step, 32)
     whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
     return pa.array(whole, pa.int64(), mask=missing).cast(_arrow_type(column))
 

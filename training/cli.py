@@ -1,11 +1,9 @@
 """`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
 
 import json
-import math
 import os
 import signal
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -85,20 +83,18 @@ def _summary(run: Run) -> dict[str, object]:
 
 
 def _words(run: Run) -> str:
-    manifest = run.artifact.manifest
-    metrics = defaultdict(lambda: math.nan, manifest.metrics)
-    lines = {
-        "nelbo": f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
-        "pair_error": f"  synthetic columns, pairs     off by {metrics['shape_error']:.1f} %, {metrics['pair_error']:.1f} %",
-        "pair_error_floor": (
-            f"  … fresh real rows            off by {metrics['shape_error_floor']:.1f} %, {metrics['pair_error_floor']:.1f} %"
-        ),
-    }
-    seconds = sum(run.seconds.values())
+    manifest, seconds = run.artifact.manifest, sum(run.seconds.values())
+
+    def of(name: str, form: str) -> str:
+        return form.format(manifest.metrics[name]) if name in manifest.metrics else "not measured"
+
+    off_by = {end: [of(f"{name}{end}", "{:.1f} %") for name in ("shape_error", "pair_error")] for end in ("", "_floor")}
     return "\n".join(
         [
             f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns, {seconds:.0f} s",
-            *(line for name, line in lines.items() if name in metrics),
+            f"  mean nelbo of held-out rows  {of('nelbo', '{:.2f} nats')}",
+            f"  synthetic columns, pairs     off by {', '.join(off_by[''])}",
+            f"  … fresh real rows            off by {', '.join(off_by['_floor'])}",
             *([f"  look at                      {run.report}"] if run.report else []),
         ]
     )
