@@ -67,8 +67,9 @@ def train(source: Source, name: str, out: Path, config: Config, seed: int, schem
         exported = export(folder, vae, name, training, config, seed)
         notices = [*training.notices, *exported.notices]
         config = config.model_copy(update={"exemplars": vae.share})  # of the score as it was exported
-        calibration = _calibrate(Engine.load(folder), training, config, seed, clock)
-        if config.peaks_over_threshold:
+        calibrated = _tried(lambda: _calibrate(Engine.load(folder), training, config, seed, clock), "p-values", notices)
+        calibration = calibrated or exported.manifest.calibration  # without scores, every p-value is 1
+        if calibrated and config.peaks_over_threshold:
             calibration = _tried(lambda: with_tail(calibration, seed), "the tail of the p-values", notices) or calibration
             notices += of_tail(calibration)
         manifest = exported.manifest.model_copy(update={"calibration": calibration})

@@ -34,8 +34,8 @@ def _days(rng: np.random.Generator, n: int, step: int = DAY) -> NDArray[Any]:
     return dates
 
 
-def _later(rng: np.random.Generator, n: int) -> NDArray[Any]:
-    ends = _days(rng, n)
+def _later(rng: np.random.Generator, n: int, step: int = DAY) -> NDArray[Any]:
+    ends = _days(rng, n, step)
     ends[rng.random(n) < 0.4] = np.datetime64("9999-12-31")
     return ends
 
@@ -72,6 +72,7 @@ COLUMNS: dict[str, Make] = {
     "seconds": lambda rng, n: _days(rng, n, 10**6),
     "milliseconds": lambda rng, n: _days(rng, n, 10**3),
     "open ends": _later,
+    "open ends in milliseconds": lambda rng, n: _later(rng, n, 10**3),
     "one day": lambda rng, n: np.full(n, np.datetime64("2024-02-29")),
     "first and last days": lambda rng, n: rng.choice(
         np.array(["0001-01-01", "1969-12-31", "9999-12-31"], dtype="datetime64[us]"), n

@@ -148,7 +148,7 @@ def test_words_card_and_report_do_without_a_metric_that_could_not_be_measured(
     assert f"metric {absent} could not be measured" in (tmp_path / "artifact" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("step", ["write_report", "model_card", "with_tail"])
+@pytest.mark.parametrize("step", ["write_report", "model_card", "with_tail", "cross_calibration"])
 def test_a_later_step_that_fails_is_left_out(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, step, _fails)
     config = FEW_STEPS.model_copy(update={"peaks_over_threshold": True})

@@ -31,9 +31,9 @@ def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str
     size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
     y = nodes("Mul", bent, nodes.constant(BEND))
-    size = _Size.of(len(exemplars.y))
-    centres = nodes.constant(np.pad(exemplars.y.float().numpy(), ((0, size.padded - len(exemplars.y)), (0, 0))))
-    at = _nearest(nodes, exemplars, size, y, centres, batch)
+    layout = _Layout.of(len(exemplars.y))
+    centres = nodes.constant(np.pad(exemplars.y.float().numpy(), ((0, layout.padded - len(exemplars.y)), (0, 0))))
+    at = _nearest(nodes, exemplars, layout, y, centres, batch)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
     away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, at))
     off = nodes("Mul", away, nodes("Div", nodes.constant((exemplars.q[:, None] / 2).sqrt().numpy()), h))
@@ -68,7 +68,7 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Size:
+class _Layout:
     """Exemplars as `pieces`, each of which has `columns` of `layers` exemplars; `padded` are all of those."""
 
     layers: int
@@ -76,9 +76,9 @@ class _Size:
     columns: int
 
     @staticmethod
-    def of(exemplars: int) -> "_Size":
+    def of(exemplars: int) -> "_Layout":
         layers, pieces = LAYERS if exemplars >= MANY else 1, -(-exemplars // PIECE)
-        return _Size(layers, pieces, -(-exemplars // (layers * pieces)))
+        return _Layout(layers, pieces, -(-exemplars // (layers * pieces)))
 
     @property
     def padded(self) -> int:
@@ -91,13 +91,13 @@ class _Size:
         return by_column.transpose(0, 2, 1).reshape(self.pieces, -1)
 
 
-def _nearest(nodes: Nodes, exemplars: Exemplars, size: _Size, y: str, centres: str, batch: int) -> str:
+def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centres: str, batch: int) -> str:
     """Exemplars.nearest: places int64[B, k].
 
     The k nearest are in those k columns whose highest kernels are highest, the first of equally high ones: any other column
     has k exemplars before all of its own. The exemplars of these columns are then compared by their own distances.
     """
-    k, more = len(exemplars.q), size.padded - len(exemplars.y)
+    k, more = len(exemplars.q), layout.padded - len(exemplars.y)
     bandwidth = nodes.constant(np.pad(exemplars.bandwidth.numpy(), (0, more), constant_values=1))
     offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
     steepness = nodes("Div", nodes.constant(-0.5), nodes("Mul", bandwidth, bandwidth))
@@ -105,18 +105,18 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, size: _Size, y: str, centres: s
     features = nodes("Concat", y, squares, nodes.constant(np.ones((batch, 1))), axis=1)
     one_hot = _one_hot(nodes, exemplars) if exemplars.category_at else ""
     columns = []
-    for i, weight in enumerate(_weights(nodes, size, centres, steepness, offset)):
+    for i, weight in enumerate(_weights(nodes, layout, centres, steepness, offset)):
         height = nodes("MatMul", features, weight)
         if one_hot:
-            gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, size.order[i])))
+            gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, layout.order[i])))
             height = nodes("Add", height, nodes("Cast", gains, to=TensorProto.DOUBLE))
-        layers = nodes("Reshape", height, nodes.constant([batch, size.layers, size.columns], "int64"))
+        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64"))
         columns.append(nodes("ReduceMax", layers, nodes.axes(1), keepdims=0))
     column = _highest(nodes, nodes("Concat", *columns, axis=1), k)
     column = nodes("TopK", column, nodes.constant([k], "int64"), outputs=2, axis=1, largest=0)[0]
-    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(size.layers, "int64")), nodes.axes(2))
-    places = nodes("Add", first, nodes.constant(np.arange(size.layers)))
-    places = nodes("Reshape", places, nodes.constant([batch, size.layers * k], "int64"))
+    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2))
+    places = nodes("Add", first, nodes.constant(np.arange(layout.layers)))
+    places = nodes("Reshape", places, nodes.constant([batch, layout.layers * k], "int64"))
     away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, places))
     distance = nodes("ReduceSumSquare", away, nodes.axes(2), keepdims=0)
     height = nodes("Mul", distance, nodes("Gather", steepness, places))
@@ -126,7 +126,7 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, size: _Size, y: str, centres: s
     return str(nodes("GatherElements", places, _highest(nodes, height, k), axis=1))
 
 
-def _weights(nodes: Nodes, size: _Size, centres: str, steepness: str, offset: str) -> list[str]:
+def _weights(nodes: Nodes, layout: _Layout, centres: str, steepness: str, offset: str) -> list[str]:
     """Exemplars.weight float64[D + 2, M] in pieces. ONNX Runtime computes them once, as it loads."""
     by_row = nodes("Unsqueeze", steepness, nodes.axes(1))
     centres = nodes("Cast", centres, to=TensorProto.DOUBLE)
@@ -134,10 +134,10 @@ def _weights(nodes: Nodes, size: _Size, centres: str, steepness: str, offset: st
     constant = nodes("Add", nodes("Unsqueeze", offset, nodes.axes(1)), nodes("Mul", squares, by_row))
     linear = nodes("Mul", centres, nodes("Mul", by_row, nodes.constant(-2.0)))
     weight = nodes("Concat", linear, by_row, constant, axis=1)
-    shape = [size.pieces, size.columns, size.layers, -1]
+    shape = [layout.pieces, layout.columns, layout.layers, -1]
     by_layer = nodes("Transpose", nodes("Reshape", weight, nodes.constant(shape, "int64")), perm=[0, 3, 2, 1])
-    flat = nodes("Reshape", by_layer, nodes.constant([size.pieces, -1, size.layers * size.columns], "int64"))
-    return [nodes("Gather", flat, nodes.constant(i, "int64"), axis=0) for i in range(size.pieces)]
+    flat = nodes("Reshape", by_layer, nodes.constant([layout.pieces, -1, layout.layers * layout.columns], "int64"))
+    return [nodes("Gather", flat, nodes.constant(i, "int64"), axis=0) for i in range(layout.pieces)]
 
 
 def _highest(nodes: Nodes, height: str, k: int) -> str:
