@@ -3,6 +3,7 @@
 All other maths (scaling, bins, densities) is inside the graphs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -235,6 +236,8 @@ def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
         made = pa.array(values, pa.float64(), mask=missing)
     else:
         low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
+        if column.kind == "datetime":  # the last one that is a whole number of steps, and exact in a float64
+            high -= high % math.lcm(column.step, 32)
         whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
         made = pa.array(whole, pa.int64(), mask=missing)
     if column.kind == "datetime":

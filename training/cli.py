@@ -84,21 +84,25 @@ def _summary(run: Run) -> dict[str, object]:
         "columns": len(manifest.order),
         "seconds": run.seconds,
         "metrics": manifest.metrics,
-        "report": str(run.artifact.folder / "report.html"),
+        "report": str(run.report) if run.report else None,
         "notices": list(run.notices),
     }
 
 
 def _words(run: Run) -> str:
-    manifest, metrics = run.artifact.manifest, run.artifact.manifest.metrics
+    manifest, seconds = run.artifact.manifest, sum(run.seconds.values())
+
+    def of(name: str, form: str) -> str:
+        return form.format(manifest.metrics[name]) if name in manifest.metrics else "not measured"
+
+    off_by = {end: [of(f"{name}{end}", "{:.1f} %") for name in ("shape_error", "pair_error")] for end in ("", "_floor")}
     return "\n".join(
         [
-            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
-            f" {sum(run.seconds.values()):.0f} s",
-            f"  mean nelbo of held-out rows  {metrics['nelbo']:.2f} nats",
-            f"  synthetic columns, pairs     off by {metrics['shape_error']:.1f} %, {metrics['pair_error']:.1f} %",
-            f"  … fresh real rows            off by {metrics['shape_error_floor']:.1f} %, {metrics['pair_error_floor']:.1f} %",
-            f"  look at                      {run.artifact.folder / 'report.html'}",
+            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns, {seconds:.0f} s",
+            f"  mean nelbo of held-out rows  {of('nelbo', '{:.2f} nats')}",
+            f"  synthetic columns, pairs     off by {', '.join(off_by[''])}",
+            f"  … fresh real rows            off by {', '.join(off_by['_floor'])}",
+            *([f"  look at                      {run.report}"] if run.report else []),
         ]
     )
 

@@ -1,6 +1,7 @@
 """NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to ONNX Runtime."""
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -103,7 +104,9 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self._schema, rows = _schema_and_rows(table, split, config)
         with _torch(config.threads), tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
             vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
-            export_model(Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop))
+            exported = export_model(Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop))
+            for notice in exported.notices:
+                warnings.warn(notice, RuntimeWarning, stacklevel=2)
             self._scorer = Scorer.read(Path(made))
             self.training_scores_ = _training_scores(vae, self._schema, rows, config, seed)
         self.offset_ = float(np.quantile(self.training_scores_, contamination))

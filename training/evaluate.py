@@ -3,7 +3,7 @@
 Every measure of synthetic rows stands beside the same measure of fresh real rows: the floor that no honest generator beats.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -25,12 +25,16 @@ TOP = 20
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and the rows that it was measured on: `fit`, `fresh` (not fitted to) and `synthetic`."""
+    """What was measured, and the rows that it was measured on: `fit`, `fresh` (not fitted to) and `synthetic`.
+
+    A notice tells of each metric that could not be measured.
+    """
 
     metrics: dict[str, float]
     fit: Rows
     fresh: Rows
     synthetic: Rows
+    notices: tuple[str, ...] = ()
 
 
 def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
@@ -48,17 +52,35 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     fit, fresh, synthetic = (
         Rows(absolute(rows.numbers, engine.schema), rows.codes) for rows in (fit, fresh, Rows(made.numbers, made.codes))
     )
-    metrics = {
-        "nelbo": float(nelbo.mean()),
-        "z_kl": float(kl.mean()),
-        "shape_error": shape_error(fit, synthetic),
-        "shape_error_floor": shape_error(fit, fresh),
-        "pair_error": pair_error(fit, synthetic),
-        "pair_error_floor": pair_error(fit, fresh),
-        "detect_auc": detect_auc(fresh, synthetic, seed),
-        "detect_auc_floor": detect_auc(fresh, fit, seed),
-    }
-    return Evaluation(metrics, fit, fresh, synthetic)
+    metrics, notices = _measured(
+        {
+            "nelbo": lambda: float(nelbo.mean()),
+            "z_kl": lambda: float(kl.mean()),
+            "shape_error": lambda: shape_error(fit, synthetic),
+            "shape_error_floor": lambda: shape_error(fit, fresh),
+            "pair_error": lambda: pair_error(fit, synthetic),
+            "pair_error_floor": lambda: pair_error(fit, fresh),
+            "detect_auc": lambda: detect_auc(fresh, synthetic, seed),
+            "detect_auc_floor": lambda: detect_auc(fresh, fit, seed),
+        }
+    )
+    return Evaluation(metrics, fit, fresh, synthetic, notices)
+
+
+def _measured(measures: dict[str, Callable[[], float]]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Finite values by name, and a notice of each that is not among them: no measure is worth a trained model."""
+    metrics, notices = dict[str, float](), []
+    for name, measure in measures.items():
+        try:
+            value = measure()
+        except Exception as problem:
+            notices.append(f"metric {name} could not be measured: {type(problem).__name__}: {problem}")
+        else:
+            if np.isfinite(value):
+                metrics[name] = value
+            else:
+                notices.append(f"metric {name} could not be measured: it is not finite ({value})")
+    return metrics, tuple(notices)
 
 
 def shape_error(real: Rows, other: Rows) -> float:
@@ -78,16 +100,24 @@ def pair_error(real: Rows, other: Rows) -> float:
 
 def detect_auc(real: Rows, other: Rows, seed: int) -> float:
     """Area under the ROC curve of a classifier that learned on half of the rows to tell the two tables apart."""
-    n = min(len(real), len(other), 5_000)
-    order = np.random.default_rng([seed, 6]).permutation(2 * n)
-    x = np.vstack([np.hstack([rows.numbers[:n], rows.codes[:n]]) for rows in (real, other)])[order]
+    n, rng = min(len(real), len(other), 5_000), np.random.default_rng([seed, 6])
+    tables = [rows.take(rng.permutation(len(rows))[:n]) for rows in (real, other)]  # rows may be in any order
+    order = rng.permutation(2 * n)
+    x = _ranked(np.hstack([np.vstack([rows.numbers for rows in tables]), np.vstack([rows.codes for rows in tables])]))[order]
     y = np.repeat([0, 1], n)[order]
+    x = x[:, ~np.isnan(x[:n]).all(0)]  # the classifier takes no column that is empty where it learns
+    if not x.shape[1] or len(np.unique(y[:n])) < 2 or len(np.unique(y[n:])) < 2:
+        return 0.5
     model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32)
     with threadpool_limits(1):  # threads that wait for each other make a busy machine crawl
         model.fit(x[:n], y[:n])
-    if len(np.unique(y[n:])) < 2:
-        return 0.5
     return float(roc_auc_score(y[n:], model.predict_proba(x[n:])[:, 1]))
+
+
+def _ranked(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each column's values as ranks, which trees tell apart as well, and which cannot overflow; NaN stays."""
+    ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in x.T]).astype(np.float64)
+    return np.where(np.isnan(x), np.nan, ranks)
 
 
 def _binned(real: Rows, rows: Rows) -> list[NDArray[np.int64]]:

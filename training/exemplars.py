@@ -39,6 +39,10 @@ FLIP = 0.3
 BEND = 3.0
 FAR = 1e100
 """No value lies farther: its square would be infinite."""
+STEP = 2.0**-11
+"""Heights of kernels, in nats, are compared in steps of this size. Rounding in float64 is far smaller, whatever the table."""
+GAIN_STEP = 2.0**-10
+"""Gains are multiples of it, so that float32 adds them up exactly."""
 
 
 def share_for(numbers: int, categories: int) -> float:
@@ -57,8 +61,8 @@ class Exemplars(nn.Module):
     `missing` float64[D] (log of its probability), `codes` int64[M, E], `start` int64[E], `log_share` float64[K].
 
     `q` float64[k] is q(n|x) of the k exemplars with the highest kernels at x, the highest first.
-    `weight` float32[M, D + 1 + K] and `offset` float32[M] give what of log p(x|n) depends on n, as one matrix product over the
-    features (y, |y|², one-hot codes); `slot` int64[2, K] says of which column and code each of the last K features is.
+    `offset` float64[M] and `gain` float64[K] (of a code that x and exemplar share) are what a kernel's height has beside the
+    distance; `slot` int64[2, K] says of which column and code each gain is.
     """
 
     shift: Tensor
@@ -71,8 +75,8 @@ class Exemplars(nn.Module):
     start: Tensor
     log_share: Tensor
     slot: Tensor
-    weight: Tensor
     offset: Tensor
+    gain: Tensor
 
     def __init__(self, likelihoods: Likelihoods, x: Tensor, codes: Tensor, contaminated: float = 0.0) -> None:
         super().__init__()
@@ -89,11 +93,11 @@ class Exemplars(nn.Module):
         self.register_buffer("missing", torch.log((n - known.sum(0).double() + 1) / (n + 2)))
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]], dtype=torch.int64).cumsum(0)[: len(sizes)])
         self.register_buffer("log_share", _log_shares(codes, sizes))
-        self.register_buffer("y", self.warped(x)[0])
+        self.register_buffer("y", self.warped(x)[0].float().double())  # graphs store 32 bits
         self.register_buffer("q", _nearest_first(min(NEIGHBOURS, n)))
         self.register_buffer("codes", codes)
         self.register_buffer("bandwidth", _bandwidths(self.y, contaminated))
-        self._as_product()
+        self._fill_heights()
 
     @classmethod
     def fit(cls, likelihoods: Likelihoods, x: Tensor, codes: Tensor, seed: int, contaminated: float = 0.0) -> Self:
@@ -105,29 +109,39 @@ class Exemplars(nn.Module):
         kept = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]
         return cls(likelihoods, x[kept], codes[kept], contaminated)
 
-    def _as_product(self) -> None:
-        narrow = self.bandwidth[:, None].square()
-        slots = torch.arange(len(self.log_share))
+    def _fill_heights(self) -> None:
         column = torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes, dtype=torch.int64))
-        same = self.codes[:, column] == slots - self.start[column]
-        self.register_buffer("slot", torch.stack([column, slots - self.start[column]]))
+        self.register_buffer("slot", torch.stack([column, torch.arange(len(column)) - self.start[column]]))
         gain = torch.log1p((1 - FLIP) / (FLIP * self.log_share.exp()))
-        weight = torch.cat([self.y / narrow, -0.5 / narrow, torch.where(same, gain, 0.0)], 1)
-        offset = -0.5 * (self.y.square() / narrow).sum(1) - self.y.shape[1] * self.bandwidth.log()
-        self.register_buffer("weight", weight.float())
-        self.register_buffer("offset", offset.float())
-        self.y = self.weight[:, : self.y.shape[1]].double() * narrow
+        self.register_buffer("gain", (gain / GAIN_STEP).round() * GAIN_STEP)
+        offset = -self.y.shape[1] * self.bandwidth.log()
+        highest = offset.max() + sum(float(of_column.max()) for of_column in self.gain.split(self.sizes))
+        self.register_buffer("offset", offset - highest - STEP * 2**23)
 
     def warped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y float64[n, D] (0 where missing) and log |dy/dx| float64[n, D]."""
         u = torch.nan_to_num((x / self.scale - self.shift / self.scale) / BEND).clamp(-FAR, FAR)
         return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
 
+    @property
+    def weight(self) -> Tensor:
+        """Float64[D + 2, M]: times (y, |y|², 1) it is what of the kernels' heights does not come from codes."""
+        narrow = self.bandwidth.square()
+        offset = self.offset - 0.5 * self.y.square().sum(1) / narrow
+        return torch.cat([(self.y / narrow[:, None]).T, -0.5 / narrow[None], offset[None]])
+
     def nearest(self, y: Tensor, codes: Tensor) -> Tensor:
-        """The k exemplars int64[n, k] whose kernels are highest at y float64[n, D], codes int64[n, E]; the highest first."""
-        one_hot = codes[:, self.slot[0]] == self.slot[1]
-        features = torch.cat([y, y.square().sum(1, keepdim=True), one_hot.double()], 1).float()
-        return (features @ self.weight.T + self.offset).topk(len(self.q), 1).indices
+        """The k exemplars int64[n, k] whose kernels are highest at y float64[n, D], codes int64[n, E]; the highest first.
+
+        A height is that part of log p(x|n) that depends on n, in float64, less a constant that makes it −2^23 steps or lower:
+        float32 then rounds it to STEP, or by the same relative amount where x is far from all exemplars. Of those that are
+        equally high after that the first are taken, so that every way to compute heights in float64 finds the same ones.
+        """
+        features = torch.cat([y, y.square().sum(1, keepdim=True), torch.ones(len(y), 1, dtype=y.dtype)], 1)
+        height = features @ self.weight
+        for column, own, gain in zip(codes.T, self.codes.T, self.gain.split(self.sizes), strict=True):
+            height += torch.where(column[:, None] == own, gain[column][:, None], 0.0)
+        return height.float().sort(dim=1, descending=True, stable=True).indices[:, : len(self.q)]
 
     def score(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Terms float64[n, d] in the likelihoods' order of columns and KL float64[n] of rows."""

@@ -213,10 +213,12 @@ def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
 
 def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     likelihoods = vae.likelihoods
-    terms, kl = vae.score(*likelihoods.encode(numbers, codes))
+    members = []
+    if vae.share < 1:
+        members.append((1 - vae.share, vae.score(*likelihoods.encode(numbers, codes))))
     if vae.exemplars is not None:
-        other_terms, other_kl = vae.exemplars.score(likelihoods.cut(numbers), codes)
-        terms, kl = torch.lerp(terms, other_terms, vae.share), torch.lerp(kl, other_kl, vae.share)
+        members.append((vae.share, vae.exemplars.score(likelihoods.cut(numbers), codes)))
+    terms, kl = (torch.stack([weight * part[i] for weight, part in members]).sum(0) for i in range(2))
     return likelihoods.by_column(terms), kl
 
 

@@ -15,6 +15,8 @@ from training.ranges import PARTS, Code, Line, Values, codes_of
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+TAIL_SCALES = 1e-300, 1e300
+"""Of exponential tails, so that their rates are finite."""
 MAX_DECIMALS = 6
 MANY_ATOMS = 24
 
@@ -144,8 +146,9 @@ def _with_gaps(codes: Sequence[Code]) -> Iterator[Cell]:
 
 def _tail_scales(distinct: Floats) -> tuple[float, float]:
     """Mean excess of the outermost eighth of the distinct values, the exponential fit to a tail (Pickands 1975 at shape 0)."""
-    if len(distinct) < 2:
-        scale = float(abs(distinct[0])) if len(distinct) and distinct[0] else 1.0
-        return scale, scale
+    largest = float(np.abs(distinct).max(initial=0.0)) or 1.0
+    part = distinct / largest  # whose sums do not overflow
     outer = max(1, len(distinct) // 8)
-    return float(distinct[outer] - distinct[:outer].mean()), float(distinct[-outer:].mean() - distinct[-outer - 1])
+    means = (part[outer] - part[:outer].mean(), part[-outer:].mean() - part[-outer - 1]) if len(distinct) > 1 else (1.0, 1.0)
+    left, right = (float(np.clip(largest * mean, *TAIL_SCALES)) for mean in means)
+    return left, right

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,17 +21,18 @@ from nelbo.schema import Schema
 from training.calibrate import cross_calibration, split_calibration
 from training.config import Config
 from training.data import Source, Training, read
-from training.evaluate import evaluate
+from training.evaluate import Evaluation, evaluate
 from training.export import export, write_manifest
-from training.fit import fit_rows
+from training.fit import History, fit_rows
 from training.report import model_card, write_report
-from training.tail import notices, with_tail
+from training.tail import notices as of_tail
+from training.tail import with_tail
 
 ARTIFACT_FILES = ("MODEL_CARD.md", "report.html", "history.json", "run.json")
 """Files that a training writes beside those that the manifest names."""
 ROOM = 16 * 2**20
 """Free disk, in bytes, that a training wants before it begins; most artifacts are smaller."""
-
+Made = TypeVar("Made")
 Stage = Callable[[str, int, int, str], None]
 """Told (stage, done, of how many or 0, a few words): what a progress bar shows."""
 
@@ -43,12 +45,19 @@ class Run:
     notices: tuple[str, ...]
     seconds: dict[str, float]
 
+    @property
+    def report(self) -> Path | None:
+        """None where it could not be made."""
+        page = self.artifact.folder / "report.html"
+        return page if page.exists() else None
+
 
 def train(source: Source, name: str, out: Path, config: Config, seed: int, schema: Schema | None, stage: Stage) -> Run:
     """Train on a table and write an artifact to `out`, whole or not at all.
 
     The same table, configuration and seed give the same artifact, byte for byte, on one machine; what differs between two runs
-    (times) stands in run.json. Raises InvalidInput, NotFound, and Conflict where `out` holds something else.
+    (times) stands in run.json. Where the evaluation or the report fails, a notice says so, and the artifact is made without it.
+    Raises InvalidInput, NotFound, and Conflict where `out` holds something else.
     """
     _check_target(out)
     torch.set_num_threads(config.threads)
@@ -60,24 +69,47 @@ def train(source: Source, name: str, out: Path, config: Config, seed: int, schem
         told = clock.stage("fit", "held-out nelbo")
         vae, history = fit_rows(training.schema, training.rows, training.split, config, seed, told)
         clock.stage("export", "ONNX")
-        manifest = export(folder, vae, name, training, config, seed)
-        calibration = _calibrate(Engine.load(folder), training, config, seed, clock)
-        if config.peaks_over_threshold:
-            calibration = with_tail(calibration, seed)
-            training = replace(training, notices=(*training.notices, *notices(calibration)))
-        manifest = manifest.model_copy(update={"calibration": calibration})
-        write_manifest(folder, manifest)
+        exported = export(folder, vae, name, training, config, seed)
+        notices = [*training.notices, *exported.notices]
+        config = config.model_copy(update={"exemplars": vae.share})  # of the score as it was exported
+        calibrated = _tried(lambda: _calibrate(Engine.load(folder), training, config, seed, clock), "p-values", notices)
+        calibration = calibrated or exported.manifest.calibration  # without scores, every p-value is 1
+        if calibrated and config.peaks_over_threshold:
+            calibration = _tried(lambda: with_tail(calibration, seed), "the tail of the p-values", notices) or calibration
+            notices += of_tail(calibration)
+        manifest = exported.manifest.model_copy(update={"calibration": calibration})
+        engine = Engine(write_manifest(folder, manifest))
         clock.stage("evaluate", "synthetic beside real rows")
-        evaluation = evaluate(Engine.load(folder), training, seed)
-        manifest = manifest.model_copy(update={"metrics": {key: round(value, 6) for key, value in evaluation.metrics.items()}})
+        evaluation = _tried(lambda: evaluate(engine, training, seed), "the evaluation and the report", notices)
+        if evaluation:
+            notices += evaluation.notices
+            metrics = {key: round(value, 6) for key, value in evaluation.metrics.items()}
+            manifest = manifest.model_copy(update={"metrics": metrics})
         artifact = write_manifest(folder, manifest)
         clock.stage("report", "report.html")
-        write_report(folder / "report.html", Engine(artifact), training, history, evaluation)
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest), "utf-8")
+        _report(folder, Engine(artifact), replace(training, notices=tuple(notices)), history, evaluation, notices)
         (folder / "history.json").write_text(json.dumps(asdict(history)) + "\n", "utf-8")
         seconds = clock.finish()
         (folder / "run.json").write_text(json.dumps({"started_at": clock.started_at, "seconds": seconds}) + "\n", "utf-8")
-    return Run(Artifact(out, artifact.manifest, artifact.digest), training.notices, seconds)
+    return Run(Artifact(out, artifact.manifest, artifact.digest), tuple(notices), seconds)
+
+
+def _report(
+    folder: Path, engine: Engine, training: Training, history: History, evaluation: Evaluation | None, notices: list[str]
+) -> None:
+    page, card = folder / "report.html", folder / "MODEL_CARD.md"
+    if evaluation:
+        _tried(lambda: write_report(page, engine, training, history, evaluation), page.name, notices)
+    _tried(lambda: card.write_text(model_card(engine.manifest), "utf-8"), card.name, notices)
+
+
+def _tried(work: Callable[[], Made], what: str, notices: list[str]) -> Made | None:
+    """What `work` gives, or None and a notice where it fails: an artifact is not thrown away because of what is said of it."""
+    try:
+        return work()
+    except Exception as problem:
+        notices.append(f"{what} could not be made: {type(problem).__name__}: {problem}; the model itself is whole")
+        return None
 
 
 def _calibrate(engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock") -> Calibration:

@@ -169,6 +169,14 @@ def test_typed_times_of_every_unit_are_microseconds(unit: Literal["s", "ms", "us
     assert encode(pa.record_batch({"t": array}), schema).numbers.tolist() == [[-1_000_000.0]]
 
 
+@pytest.mark.parametrize("step", [1, 1_000, 1_000_000, 86_400_000_000])
+def test_a_made_date_beyond_the_year_9999_becomes_one_that_can_be_read(step: int) -> None:
+    schema = Schema(columns=(Column(name="end", kind="datetime", step=step),))
+    made = decode(np.array([[2.6e17]]), np.empty((1, 0), dtype=np.int64), schema)
+    assert made["end"][0].as_py().year == 9999
+    assert not encode(made, schema).errors
+
+
 @pytest.mark.parametrize("format", ["%d/%m/%Y", "%j/%Y"])
 def test_dates_are_read_in_the_format_of_the_column_and_in_iso_8601(format: str) -> None:
     schema = Schema(columns=(Column(name="t", kind="datetime", format=format),))

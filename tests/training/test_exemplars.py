@@ -1,16 +1,25 @@
 """Every kernel is a density, the ELBO of a few exemplars is a bound on the mixture's log-density, and the nearest are best."""
 
+import itertools
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from nelbo.engine import Engine, score_encoded
 from nelbo.schema import Column, Schema
+from tests.training.tables import QUICK
+from training.data import Rows, split_rows
 from training.exemplars import MOST_CELLS, Exemplars, share_for
+from training.export import export_model
+from training.fit import fit_rows, score
 from training.likelihoods import Likelihoods
 
+Floats = NDArray[np.float64]
 RNG = np.random.default_rng(0)
 MIXED = Schema(
     columns=(
@@ -99,3 +108,69 @@ def test_numbers_alone_are_scored_by_exemplars_and_categories_by_the_vae() -> No
     assert share_for(5, 5) == 0
     assert share_for(0, 3) == 0
     assert 0 < share_for(9, 1) < 1
+
+
+def with_sentinel(n: int) -> Floats:
+    x = np.round(RNG.normal(20, 5, (n, 3)), 2)
+    return np.where(RNG.random((n, 3)) < 0.1, -9999.0, x)
+
+
+def with_two_scales(n: int) -> Floats:
+    return np.round(RNG.normal(5, 1, (n, 2)), 2) * np.where(RNG.random((n, 2)) < 0.5, 1000, 1)
+
+
+def with_duplicates(n: int) -> Floats:
+    x = RNG.normal(size=(n, 4))
+    return np.where(RNG.random((n, 1)) < 0.9, x[:3][RNG.integers(0, 3, n)], x)
+
+
+def with_near_duplicates(n: int) -> Floats:
+    return RNG.normal(size=(10, 3))[RNG.integers(0, 10, n)] + 1e-9 * RNG.normal(size=(n, 3))
+
+
+def on_a_grid(n: int) -> Floats:
+    """All places of a grid alike, so that the neighbours of each are equally near."""
+    places = np.array(list(itertools.product(range(6), repeat=4)), dtype=np.float64)
+    return np.resize(places, (n, 4))
+
+
+def with_far_rows(n: int) -> Floats:
+    x = RNG.normal(size=(n, 3))
+    x[0], x[1] = 1e300, -1e300
+    return x
+
+
+HOSTILE: dict[str, Callable[[int], Floats]] = {
+    "a sentinel": with_sentinel,
+    "two scales in one column": with_two_scales,
+    "90 % duplicated rows": with_duplicates,
+    "near duplicates": with_near_duplicates,
+    "a grid": on_a_grid,
+    "rows as far as floats go": with_far_rows,
+    "numbers near zero": lambda n: RNG.normal(size=(n, 2)) * 1e-308,
+    "numbers near the largest": lambda n: RNG.normal(size=(n, 2)) * 1e307,
+    "two values": lambda n: RNG.integers(0, 2, (n, 5)).astype(np.float64),
+    "all equal but one": lambda n: np.eye(n, 3),
+    "one value": lambda n: np.full((n, 2), 7.25),
+}
+
+
+@pytest.mark.parametrize("rows", [300, 1_800])
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_nearest_exemplars_and_their_costs_are_the_same_in_torch_and_in_the_graph(
+    hostile: str, rows: int, tmp_path: Path
+) -> None:
+    numbers = HOSTILE[hostile](rows)
+    columns = [Column(name=f"x{j}", kind="continuous") for j in range(numbers.shape[1])]
+    columns.append(Column(name="shop", kind="categorical", categories=("a", "b", "c")))
+    encoded = Rows(numbers, RNG.integers(0, 3, (rows, 1)))
+    config = QUICK.model_copy(update={"min_steps": 1, "max_steps": 1, "exemplars": 1.0})
+    schema = Schema(columns=tuple(columns))
+    vae, _ = fit_rows(schema, encoded, split_rows(rows, 0.1, 0), config, 0, lambda *_: None)
+    export_model(tmp_path, vae, "hostile", schema, config, 0, encoded)
+    terms, kl = score(vae, encoded)
+    nelbo, of_engine, _ = score_encoded(Engine.load(tmp_path), encoded.numbers, encoded.codes)
+    assert np.isfinite(nelbo).all()
+    np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-6, atol=1e-6)
+    differ = ~np.isclose(of_engine, terms.numpy(), rtol=1e-6, atol=1e-6).all(1)
+    assert differ.sum() <= 1, "one row may be at the boundary between two steps"

@@ -17,9 +17,9 @@ from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
 from training.config import Config
 from training.data import Rows, Training, split_rows
-from training.export import check, export, export_model
+from training.export import check_scores, export, export_model
 from training.fit import VAE, fit_rows, score
-from training.parts.exemplars import MANY, STRIPES
+from training.parts.exemplars import LAYERS, MANY
 from training.parts.networks import UNROLLED
 
 Exported = tuple[Training, VAE, Engine]
@@ -68,8 +68,8 @@ def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
 def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:
     training, vae, engine = _export("numbers only", tmp_path, rows=2_503)
     assert vae.exemplars is not None
-    assert len(vae.exemplars.weight) > MANY
-    assert len(vae.exemplars.weight) % STRIPES
+    assert len(vae.exemplars.y) > MANY
+    assert len(vae.exemplars.y) % LAYERS
     nelbo, _, _ = score_encoded(engine, training.rows.numbers, training.rows.codes)
     terms, kl = score(vae, training.rows)
     assert np.isclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-4, atol=1e-4).mean() > 0.97
@@ -153,13 +153,13 @@ def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None
     assert len(wide.manifest.order) > UNROLLED
     assert wide.manifest.batch == 256
     for name in wide.manifest.graphs:
-        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 250
+        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 300
 
 
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:
     training, vae, engine = mixed
     again = export(tmp_path, vae, "mixed", training, QUICK, 0)
-    assert again.graphs == engine.manifest.graphs
+    assert again.manifest.graphs == engine.manifest.graphs
 
 
 def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported) -> None:
@@ -168,7 +168,7 @@ def test_export_refuses_graphs_that_answer_otherwise_than_torch(mixed: Exported)
     vae.decoder.out_bias.add_(torch.randn_like(kept))
     try:
         with pytest.raises(InvalidArtifact, match="differ"):
-            check(engine, vae, training.rows)
+            check_scores(engine, vae, training.rows)
     finally:
         vae.decoder.out_bias.copy_(kept)
 
@@ -180,6 +180,22 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
     export_model(tmp_path, vae, "prices", training.schema, QUICK, 0, rows)
     drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["continuous 0"].drop_null())
     np.testing.assert_array_equal(drawn, np.round(drawn, 2))
+
+
+def test_drawn_numbers_with_many_digits_are_values_of_their_own_code(tmp_path: Path) -> None:
+    """Times 10^6 these exceed what a float holds beside a fraction, so that rounding down to six digits would lose the last."""
+    rng, n = np.random.default_rng(0), 4_000
+    atoms = np.round(rng.uniform(1e6, 1e8, 150), 6)
+    numbers = np.column_stack([rng.choice(atoms, n), np.round(5e6 + 900 * rng.normal(size=n), 6), -rng.choice(atoms, n)])
+    numbers[rng.random(n) < 0.5, 1] = -10_381_740.7002
+    schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(3)))
+    rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
+    vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), QUICK, 0, silent)
+    export_model(tmp_path, vae, "digits", schema, QUICK, 0, rows)
+    made = generate(Engine.load(tmp_path), 0, 0, 500)
+    assert set(made["x0"].to_pylist()) <= set(atoms)
+    assert set(made["x2"].to_pylist()) <= set(-atoms)
+    assert -10_381_740.7002 in made["x1"].to_pylist()
 
 
 def test_drawn_integers_are_as_round_as_the_table_s(tmp_path: Path) -> None:

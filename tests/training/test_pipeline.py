@@ -6,7 +6,9 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,14 @@ from nelbo.files import Digest
 from nelbo.schema import Column, Schema
 from tests.artifacts import linear_artifact
 from tests.training.tables import QUICK
-from training import pipeline
+from training import cli, pipeline
 from training.data import Source
+from training.evaluate import Evaluation, evaluate
+from training.nodes import Nodes
+from training.parts import exemplars
 from training.pipeline import Run, train
+
+FEW_STEPS = QUICK.model_copy(update={"min_steps": 5, "max_steps": 5})
 
 
 def table(rows: int, seed: int) -> pa.Table:
@@ -109,6 +116,81 @@ def test_a_tail_that_too_few_rows_can_show_is_not_used_and_the_card_and_the_noti
     for page in ("MODEL_CARD.md", "report.html"):
         assert said in (tmp_path / "artifact" / page).read_text()
         assert said not in (large / "artifact" / page).read_text()
+
+
+def test_an_evaluation_that_fails_costs_metrics_and_report_but_not_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "evaluate", _fails)
+    path, out = write(tmp_path / "table.csv", 60), tmp_path / "artifact"
+    config = tmp_path / "run.toml"
+    config.write_text("min_steps = 5\nmax_steps = 5\n")
+    cli.run(path, "sales", out, config)
+    told = capsys.readouterr()
+    said = "the evaluation and the report could not be made: ZeroDivisionError: division by zero; the model itself is whole"
+    assert said in told.err
+    assert "60 rows" in told.out
+    assert "report.html" not in told.out
+    assert read_artifact(out).manifest.metrics == {}
+    assert "| detection AUC, 0.5 is best | not measured | not measured |" in (out / "MODEL_CARD.md").read_text()
+    assert not (out / "report.html").exists()
+    assert not score(Engine.load(out), table(60, 0).combine_chunks().to_batches()[0]).errors
+
+
+@pytest.mark.parametrize("absent", ["nelbo", "shape_error", "pair_error_floor", "detect_auc"])
+def test_words_card_and_report_do_without_a_metric_that_could_not_be_measured(
+    absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without(*given: Any) -> Evaluation:
+        found = evaluate(*given)
+        kept = {name: value for name, value in found.metrics.items() if name != absent}
+        return replace(found, metrics=kept, notices=(f"metric {absent} could not be measured",))
+
+    monkeypatch.setattr(pipeline, "evaluate", without)
+    config = tmp_path / "run.toml"
+    config.write_text("min_steps = 5\nmax_steps = 5\n")
+    cli.run(write(tmp_path / "table.csv", 60), "sales", tmp_path / "artifact", config)
+    told = capsys.readouterr()
+    assert f"metric {absent} could not be measured" in told.err
+    assert ("not measured" in told.out) == (absent != "detect_auc")
+    assert absent not in read_artifact(tmp_path / "artifact").manifest.metrics
+    assert "not measured" in (tmp_path / "artifact" / "MODEL_CARD.md").read_text()
+    assert f"metric {absent} could not be measured" in (tmp_path / "artifact" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("step", ["write_report", "model_card", "with_tail", "cross_calibration"])
+def test_a_later_step_that_fails_is_left_out(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, step, _fails)
+    config = FEW_STEPS.model_copy(update={"peaks_over_threshold": True})
+    source = Source(write(tmp_path / "table.csv", 60))
+    done = train(source, "sales", tmp_path / "artifact", config, 0, None, lambda *_: None)
+    assert [notice for notice in done.notices if "could not be made: ZeroDivisionError" in notice]
+    assert done.artifact.manifest.metrics
+    assert (done.report is None) == (step == "write_report")
+
+
+def test_where_a_member_s_scores_differ_the_other_one_scores_and_a_notice_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_graph = exemplars.score
+
+    def off(nodes: Nodes, *given: Any) -> tuple[str, str]:
+        terms, kl = of_graph(nodes, *given)
+        return nodes("Add", terms, nodes.constant(1.0)), kl
+
+    monkeypatch.setattr(exemplars, "score", off)
+    made = table(60, 0).select(["amount", "count", "day", "colour"])
+    csv.write_csv(made, tmp_path / "table.csv")
+    done = train(Source(tmp_path / "table.csv"), "sales", tmp_path / "artifact", FEW_STEPS, 0, None, lambda *_: None)
+    assert done.artifact.manifest.members == {"vae": 1.0, "exemplars": 0.0}
+    assert any(notice.startswith("rows are scored by the VAE alone, because terms of ONNX") for notice in done.notices)
+    scored = score(Engine.load(tmp_path / "artifact"), made.combine_chunks().to_batches()[0])
+    assert np.isfinite(scored.nelbo).all()
+    assert np.median(scored.p_value) < 0.9, "calibrated by the same member"
+
+
+def _fails(*_: object) -> None:
+    raise ZeroDivisionError("division by zero")
 
 
 def test_a_refused_table_leaves_no_artifact_behind(tmp_path: Path) -> None:

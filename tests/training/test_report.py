@@ -117,7 +117,7 @@ def reported(table: pa.Table, folder: Path) -> Reported:
     pq.write_table(table, folder / "table.parquet")
     training = read(Source(folder / "table.parquet"), QUICK, 0)
     vae, history = fit_rows(training.schema, training.rows, training.split, QUICK, 0, lambda *_: None)
-    manifest = export(folder, vae, "quick <b>", training, QUICK, 0)
+    manifest = export(folder, vae, "quick <b>", training, QUICK, 0).manifest
     rest = np.concatenate([training.split.stop, training.split.calibrate])
     calibration = split_calibration(Engine.load(folder), training.rows.take(rest))
     write_manifest(folder, manifest.model_copy(update={"calibration": calibration}))

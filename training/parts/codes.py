@@ -94,11 +94,12 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     """
     tables, n = vae.likelihoods, len(vae.likelihoods.fitted_numbers)
     k = max(tables.sizes)
-    knots, upto, last = np.zeros((n, k, PARTS + 1)), np.zeros((n, k, PARTS + 1)), np.zeros((n, k))
+    knots, upto = np.zeros((n, k, PARTS + 1)), np.zeros((n, k, PARTS + 1))
+    end = np.zeros((n, k))
     for i, number in enumerate(tables.fitted_numbers):
+        last, is_point = number.knots[:, -1], number.knots[:, -2] == number.knots[:, -1]
         knots[i, : number.known], upto[i, : number.known] = number.knots, number.upto
-        end, is_point = number.knots[:, -1], number.knots[:, -2] == number.knots[:, -1]
-        last[i, : number.known] = np.where(is_point, end, np.nextafter(end, -np.inf))
+        end[i, : number.known] = np.where(is_point, np.nextafter(last, np.inf), last)
     u = nodes("Where", "mode", nodes.constant(0.5), nodes.slice("u", d, d + n))
     row = nodes("Add", cells, nodes.constant(np.arange(n, dtype=np.int64) * k))
     at = _part(nodes, u, row, upto)
@@ -107,7 +108,6 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     above = nodes("Sub", u, nodes("Gather", nodes.constant(upto.reshape(-1)), at))
     share = nodes("Gather", nodes.constant(np.where(shares > 0, shares, 1.0).reshape(-1)), at)
     value = nodes("Add", low, nodes("Mul", nodes("Div", above, share), nodes("Sub", high, low)))
-    value = nodes("Min", value, nodes("Gather", nodes.constant(last.reshape(-1)), row))  # rounding may reach the next code
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
     rounded = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
@@ -116,6 +116,9 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
         on_grid = nodes("Sub", rounded, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
         rounded = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, rounded)
     whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), rounded, value)
+    least = nodes("Gather", nodes.constant(knots[:, :, 0].reshape(-1)), row)
+    beyond = nodes("GreaterOrEqual", whole, nodes("Gather", nodes.constant(end.reshape(-1)), row))
+    whole = nodes("Where", beyond, least, nodes("Max", whole, least))  # rounding may leave the code, of which this is a value
     scaled = nodes("Mul", whole, nodes.constant(tables.unit.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     if any(tables.follows):

@@ -1,7 +1,10 @@
 """Exemplars.score node by node."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from training.exemplars import BEND, FAR, FLIP, Exemplars
@@ -10,7 +13,10 @@ from training.model import LOG_TWO_PI
 from training.nodes import Nodes
 from training.parts.codes import cut
 
-MANY, STRIPES = 1_500, 8
+MANY, LAYERS = 1_500, 8
+"""From MANY exemplars on LAYERS of them at a time are compared as one."""
+PIECE = 1_250
+"""Heights of about this many exemplars at a time stay in the processor's cache."""
 
 
 def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str, str]:
@@ -25,15 +31,11 @@ def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str
     size = nodes("Abs", u)  # asinh by its definition: the engine has it for float32 alone
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
     y = nodes("Mul", bent, nodes.constant(BEND))
-    more = -len(exemplars.weight) % STRIPES if len(exemplars.weight) >= MANY else 0
-    weight = nodes.constant(np.pad(exemplars.weight.numpy(), ((0, more), (0, 0))))
-    offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
-    height = nodes("Gemm", _features(nodes, exemplars, y), weight, offset, transB=1)
-    at = _largest(nodes, height, len(exemplars.q), batch, len(exemplars.weight) + more)
+    layout = _Layout.of(len(exemplars.y))
+    centres = nodes.constant(np.pad(exemplars.y.float().numpy(), ((0, layout.padded - len(exemplars.y)), (0, 0))))
+    at = _nearest(nodes, exemplars, layout, y, centres, batch)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
-    centre = nodes("Gather", nodes.slice(weight, 0, exemplars.y.shape[1]), at, axis=0)
-    centre = nodes("Mul", nodes("Cast", centre, to=TensorProto.DOUBLE), nodes("Mul", h, h))
-    away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), centre)
+    away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, at))
     off = nodes("Mul", away, nodes("Div", nodes.constant((exemplars.q[:, None] / 2).sqrt().numpy()), h))
     known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
     spread = nodes("Add", nodes("Mul", nodes("Log", square), nodes.constant(0.5)), nodes.constant(known.numpy()))
@@ -53,6 +55,11 @@ def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str
     return terms, nodes.constant(np.full(batch, exemplars.kl))
 
 
+def _at(nodes: Nodes, centres: str, places: str) -> str:
+    """Centres float64[B, k, D] of the exemplars at places int64[B, k]."""
+    return str(nodes("Cast", nodes("Gather", centres, places, axis=0), to=TensorProto.DOUBLE))
+
+
 def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
     """E_q of values float64[B, k, …]."""
     weighted = nodes("Mul", values, nodes.constant(exemplars.q[:, None].numpy()))
@@ -60,30 +67,105 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
     return made
 
 
-def _features(nodes: Nodes, exemplars: Exemplars, y: str) -> str:
-    """What the weights of all exemplars are multiplied with, float32[B, …]; see Exemplars.nearest."""
-    features = [y, nodes("ReduceSum", nodes("Mul", y, y), nodes.axes(1), keepdims=1)]
-    if exemplars.category_at:
-        column, code = exemplars.slot.numpy()
-        one_hot = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
-        features.append(nodes("Cast", one_hot, to=TensorProto.DOUBLE))
-    joined: str = nodes("Cast", nodes("Concat", *features, axis=1), to=TensorProto.FLOAT)
-    return joined
+@dataclass(frozen=True)
+class _Layout:
+    """Exemplars as `pieces`, each of which has `columns` of `layers` exemplars; `padded` are all of those."""
+
+    layers: int
+    pieces: int
+    columns: int
+
+    @staticmethod
+    def of(exemplars: int) -> "_Layout":
+        layers, pieces = LAYERS if exemplars >= MANY else 1, -(-exemplars // PIECE)
+        return _Layout(layers, pieces, -(-exemplars // (layers * pieces)))
+
+    @property
+    def padded(self) -> int:
+        return self.layers * self.pieces * self.columns
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Places int64[pieces, layers · columns] of the exemplars in a piece's product, one layer after the other."""
+        by_column = np.arange(self.padded).reshape(self.pieces, self.columns, self.layers)
+        return by_column.transpose(0, 2, 1).reshape(self.pieces, -1)
 
 
-def _largest(nodes: Nodes, height: str, k: int, batch: int, size: int) -> str:
-    """Places int64[B, k] of the k largest of height [B, size] in each row, the largest first.
+def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centres: str, batch: int) -> str:
+    """Exemplars.nearest: places int64[B, k].
 
-    Many are cut into stripes of equal length and laid over each other: only where the highest layer is among its k largest can
-    one of the k largest lie. That takes a quarter less time.
+    The k nearest are in those k columns whose highest kernels are highest, the first of equally high ones: any other column
+    has k exemplars before all of its own. The exemplars of these columns are then compared by their own distances.
     """
-    wanted = nodes.constant([k], "int64")
-    if size < MANY:
-        return str(nodes("TopK", height, wanted, outputs=2, axis=1)[1])
-    stripes = nodes("Reshape", height, nodes.constant([batch, STRIPES, size // STRIPES], "int64"))
-    _, column = nodes("TopK", nodes("ReduceMax", stripes, nodes.axes(1), keepdims=0), wanted, outputs=2, axis=1)
-    start = nodes.constant(np.arange(STRIPES)[:, None] * (size // STRIPES))
-    under = nodes("Add", nodes("Unsqueeze", column, nodes.axes(1)), start)
-    places = nodes("Reshape", under, nodes.constant([batch, STRIPES * k], "int64"))
-    _, chosen = nodes("TopK", nodes("GatherElements", height, places, axis=1), wanted, outputs=2, axis=1)
-    return str(nodes("GatherElements", places, chosen, axis=1))
+    k, more = len(exemplars.q), layout.padded - len(exemplars.y)
+    bandwidth = nodes.constant(np.pad(exemplars.bandwidth.numpy(), (0, more), constant_values=1))
+    offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
+    steepness = nodes("Div", nodes.constant(-0.5), nodes("Mul", bandwidth, bandwidth))
+    squares = nodes("ReduceSumSquare", y, nodes.axes(1), keepdims=1)
+    features = nodes("Concat", y, squares, nodes.constant(np.ones((batch, 1))), axis=1)
+    one_hot = _one_hot(nodes, exemplars) if exemplars.category_at else ""
+    columns = []
+    for i, weight in enumerate(_weights(nodes, layout, centres, steepness, offset)):
+        height = nodes("MatMul", features, weight)
+        if one_hot:
+            gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, layout.order[i])))
+            height = nodes("Add", height, nodes("Cast", gains, to=TensorProto.DOUBLE))
+        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64"))
+        columns.append(nodes("ReduceMax", layers, nodes.axes(1), keepdims=0))
+    column = _highest(nodes, nodes("Concat", *columns, axis=1), k)
+    column = nodes("TopK", column, nodes.constant([k], "int64"), outputs=2, axis=1, largest=0)[0]
+    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2))
+    places = nodes("Add", first, nodes.constant(np.arange(layout.layers)))
+    places = nodes("Reshape", places, nodes.constant([batch, layout.layers * k], "int64"))
+    away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, places))
+    distance = nodes("ReduceSumSquare", away, nodes.axes(2), keepdims=0)
+    height = nodes("Mul", distance, nodes("Gather", steepness, places))
+    height = nodes("Add", height, nodes("Gather", offset, places))
+    if exemplars.category_at:
+        height = nodes("Add", height, _gained(nodes, exemplars, places, more))
+    return str(nodes("GatherElements", places, _highest(nodes, height, k), axis=1))
+
+
+def _weights(nodes: Nodes, layout: _Layout, centres: str, steepness: str, offset: str) -> list[str]:
+    """Exemplars.weight float64[D + 2, M] in pieces. ONNX Runtime computes them once, as it loads."""
+    by_row = nodes("Unsqueeze", steepness, nodes.axes(1))
+    centres = nodes("Cast", centres, to=TensorProto.DOUBLE)
+    squares = nodes("ReduceSumSquare", centres, nodes.axes(1), keepdims=1)
+    constant = nodes("Add", nodes("Unsqueeze", offset, nodes.axes(1)), nodes("Mul", squares, by_row))
+    linear = nodes("Mul", centres, nodes("Mul", by_row, nodes.constant(-2.0)))
+    weight = nodes("Concat", linear, by_row, constant, axis=1)
+    shape = [layout.pieces, layout.columns, layout.layers, -1]
+    by_layer = nodes("Transpose", nodes("Reshape", weight, nodes.constant(shape, "int64")), perm=[0, 3, 2, 1])
+    flat = nodes("Reshape", by_layer, nodes.constant([layout.pieces, -1, layout.layers * layout.columns], "int64"))
+    return [nodes("Gather", flat, nodes.constant(i, "int64"), axis=0) for i in range(layout.pieces)]
+
+
+def _highest(nodes: Nodes, height: str, k: int) -> str:
+    """Places int64[B, k] of the k highest in each row, the highest first, the first of equally high ones."""
+    return str(nodes("TopK", nodes("Cast", height, to=TensorProto.FLOAT), nodes.constant([k], "int64"), outputs=2, axis=1)[1])
+
+
+def _one_hot(nodes: Nodes, exemplars: Exemplars) -> str:
+    """Float32[B, K]."""
+    column, code = exemplars.slot.numpy()
+    same = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
+    return str(nodes("Cast", same, to=TensorProto.FLOAT))
+
+
+def _gains(exemplars: Exemplars, own: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Float32[K, …]: what each code adds to the heights of exemplars that share it."""
+    column, code = exemplars.slot.numpy()
+    same = exemplars.codes.numpy()[own.clip(max=len(exemplars.codes) - 1)][:, column] == code
+    gains: NDArray[np.float32] = np.where(same, exemplars.gain.numpy(), 0.0).astype(np.float32).T
+    return gains
+
+
+def _gained(nodes: Nodes, exemplars: Exemplars, places: str, more: int) -> str:
+    """Float64[B, …]: what the codes of a row add to the heights of the exemplars at `places`."""
+    own = nodes("Gather", nodes.constant(np.pad(exemplars.codes.numpy(), ((0, more), (0, 0)))), places, axis=0)
+    same = nodes("Equal", own, nodes("Unsqueeze", "codes", nodes.axes(1)))
+    gain = nodes(
+        "Gather", nodes.constant(exemplars.gain.numpy()), nodes("Add", "codes", nodes.constant(exemplars.start.numpy()))
+    )
+    gained = nodes("Where", same, nodes("Unsqueeze", gain, nodes.axes(1)), nodes.constant(0.0))
+    return str(nodes("ReduceSum", gained, nodes.axes(2), keepdims=0))

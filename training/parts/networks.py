@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
@@ -93,7 +94,8 @@ def missing_together(nodes: Nodes, vae: VAE, h: str, weights: Weights, batch: in
     is drawn as missing, and then outweighs all other codes of the fields that follow.
     """
     tables = vae.likelihoods
-    may_miss = tables.column_of[tables.draws_missing].tolist()
+    is_missing = torch.stack([codes[-1] > MASKED / 2 for codes in tables.drawn.split(tables.sizes)])  # at times or always
+    may_miss = tables.column_of[is_missing].tolist()
     cut = [column for column, fields in enumerate(tables.fitted) if len(fields) > 1 and column in may_miss]
     if not cut:
         return h, weights

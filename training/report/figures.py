@@ -153,7 +153,7 @@ def _edges(column: Column, real: Floats) -> Floats | None:
     low, high = np.quantile(real, RANGE, method="closest_observation").tolist()
     if low == high:
         low, high = float(real.min()), float(real.max())
-    if high - low > WIDEST or abs(low) > WIDEST:
+    if high - low > WIDEST or abs(low) > WIDEST or 0 < high - low < 1 / WIDEST:
         return None
     if column.kind == "continuous":
         margin = 0.0 if high > low else max(1.0, abs(low)) / 2

@@ -89,45 +89,50 @@ class KeyFigure:
 
 
 def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
+    """Of the metrics that could be measured."""
     metrics = manifest.metrics
-    nelbo, kl = metrics["nelbo"], metrics["z_kl"]
-    return [
-        KeyFigure(
+    figures = {
+        "nelbo": lambda nelbo: KeyFigure(
             "Held-out nelbo",
             words.nats(nelbo),
             "nats",
             f"mean of {words.of(fresh, 'row')}",
             "what a row costs that no weight was fitted to; lower is better, among models of this table",
         ),
-        KeyFigure(
+        "z_kl": lambda kl: KeyFigure(
             "KL",
             words.nats(kl),
             "nats",
-            f"the columns: {words.nats(nelbo - kl)}",
+            f"the columns: {words.nats(metrics['nelbo'] - kl)}" if "nelbo" in metrics else "",
             "the part of the nelbo that pays for z: how much z says of a row, or for the choice of an exemplar",
         ),
-        KeyFigure(
+        "shape_error": lambda error: KeyFigure(
             "Shape error",
-            f"{metrics['shape_error']:.1f}",
+            f"{error:.1f}",
             "%",
-            f"fresh real rows: {words.percent(metrics['shape_error_floor'])}",
+            _floor(metrics, "shape_error_floor", words.percent),
             "how far single columns of synthetic rows are from the real ones",
         ),
-        KeyFigure(
+        "pair_error": lambda error: KeyFigure(
             "Pair error",
-            f"{metrics['pair_error']:.1f}",
+            f"{error:.1f}",
             "%",
-            f"fresh real rows: {words.percent(metrics['pair_error_floor'])}",
+            _floor(metrics, "pair_error_floor", words.percent),
             "the same for pairs of columns: do values go together as they should?",
         ),
-        KeyFigure(
+        "detect_auc": lambda auc: KeyFigure(
             "Detection AUC",
-            f"{metrics['detect_auc']:.2f}",
+            f"{auc:.2f}",
             "",
-            f"fresh real rows: {metrics['detect_auc_floor']:.2f}",
+            _floor(metrics, "detect_auc_floor", "{:.2f}".format),
             "how well a classifier tells synthetic from real rows; 0.5 is not at all, 1 is always",
         ),
-    ]
+    }
+    return [figure(metrics[name]) for name, figure in figures.items() if name in metrics]
+
+
+def _floor(metrics: dict[str, float], name: str, in_words: Callable[[float], str]) -> str:
+    return f"fresh real rows: {in_words(metrics[name])}" if name in metrics else ""
 
 
 def _both_widths(draw: Callable[[int], Markup]) -> Markup:
