@@ -41,7 +41,7 @@ WRITTEN_BY_DEFAULT = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:
 _NAMED_LIKE_A_KEY = re.compile(r"(?:^|[_\W])(?i:ids?|key|uuid|guid|index|row_?(?:id|number))$|[a-z](?:Id|ID|Key)$")
 _ROW_INDEX = re.compile(r"unnamed_1|Unnamed: ?0(?:\.\d+)?|__index_level_\d+__|level_0")
 """Names of the row index that pandas writes beside a table's own columns."""
-_CATEGORIES = frozenset({"x", "X", "*", "#", "/", ".", "..", "unknown", "Unknown", "UNKNOWN"})
+_CATEGORIES = frozenset({".", "..", "unknown", "Unknown", "UNKNOWN"})
 """Words that are ordinary categories in a column of text."""
 
 

@@ -211,7 +211,7 @@ def _quantile_function(values: Values, high: float, shares: Floats, rare: int, l
 def _parts(knots: Sequence[float], upto: Floats) -> list[Interval]:
     """A uniform density between each two knots."""
     shares = np.diff(upto)
-    return [Interval(a, b, float(np.log(share / (b - a)))) for (a, b), share in zip(pairwise(knots), shares, strict=True)]
+    return [Interval(a, b, float(np.log(share) - np.log(b - a))) for (a, b), share in zip(pairwise(knots), shares, strict=True)]
 
 
 def _points(values: Values, spans: Sequence[tuple[float, float]], line: Line) -> list[Interval]:

@@ -25,8 +25,8 @@ MISSING = (
 )  # fmt: skip
 """Texts that mean in any column that a value is missing."""
 MAYBE_MISSING = (
-    "None", "none", "NONE", "nil", "?", "-", "--", "---", "–", "—", ".", "..", "*", "x", "X", "na", "n.a.", "N.A.", "n.d.",
-    "#", "/", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "undefined", "(blank)", "(null)",
+    "None", "none", "NONE", "nil", "?", "-", "--", "---", "–", "—", ".", "..", "na", "n.a.", "N.A.", "n.d.",
+    "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "undefined", "(blank)", "(null)",
 )  # fmt: skip
 """Texts that mean so in a column whose other values are numbers, dates or yes and no; elsewhere they may be a category."""
 

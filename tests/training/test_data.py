@@ -42,7 +42,9 @@ def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(name:
         with open_writer(other) as writer:
             writer.write(plain.to_batches()[0])
     wanted, found = (read(Source(path), Config(), seed=0) for path in (tmp_path / "table.csv", other))
-    assert (found.digest, found.schema) == (wanted.digest, wanted.schema)
+    own = {"type": None, "number": None}  # how a column is written in its file
+    columns, others = ([one.model_copy(update=own) for one in read.schema.columns] for read in (wanted, found))
+    assert (found.digest, others) == (wanted.digest, columns)
     assert any("'tags' holds lists" in notice for notice in found.notices) == name.endswith(".parquet")
 
 
