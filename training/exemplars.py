@@ -124,6 +124,11 @@ class Exemplars(nn.Module):
         return BEND * torch.asinh(u), -0.5 * torch.log1p(u.square()) - self.scale.log()
 
     @property
+    def steepest(self) -> float:
+        """The largest height in nats, without its sign, that an exemplar's kernel has at the centre of all."""
+        return float((0.5 * self.y.square().sum(1) / self.bandwidth.square()).max())
+
+    @property
     def weight(self) -> Tensor:
         """Float64[D + 2, M]: times (y, |y|², 1) it is what of the kernels' heights does not come from codes."""
         narrow = self.bandwidth.square()

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from training.exemplars import BEND, FAR, FLIP, Exemplars
+from training.exemplars import BEND, FAR, FLIP, STEP, Exemplars
 from training.fit import VAE
 from training.model import LOG_TWO_PI
 from training.nodes import Nodes
@@ -17,6 +17,10 @@ MANY, LAYERS = 1_500, 8
 """From MANY exemplars on LAYERS of them at a time are compared as one."""
 PIECE = 1_250
 """Heights of about this many exemplars at a time stay in the processor's cache."""
+STEEP = 2048.0
+"""Kernels whose heights are at most this many nats apart are told from each other in float32."""
+SPARE = 3
+"""Number of exemplars beyond the k nearest that are compared exactly where float32 chose them."""
 
 
 def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str, str]:
@@ -92,48 +96,85 @@ class _Layout:
 
 
 def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centres: str, batch: int) -> str:
-    """Exemplars.nearest: places int64[B, k].
-
-    The k nearest are in those k columns whose highest kernels are highest, the first of equally high ones: any other column
-    has k exemplars before all of its own. The exemplars of these columns are then compared by their own distances.
-    """
-    k, more = len(exemplars.q), layout.padded - len(exemplars.y)
+    """Exemplars.nearest: places int64[B, k]. Those that come into question are compared by their own distances."""
+    more = layout.padded - len(exemplars.y)
     bandwidth = nodes.constant(np.pad(exemplars.bandwidth.numpy(), (0, more), constant_values=1))
     offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
     steepness = nodes("Div", nodes.constant(-0.5), nodes("Mul", bandwidth, bandwidth))
     squares = nodes("ReduceSumSquare", y, nodes.axes(1), keepdims=1)
     features = nodes("Concat", y, squares, nodes.constant(np.ones((batch, 1))), axis=1)
-    one_hot = _one_hot(nodes, exemplars) if exemplars.category_at else ""
-    columns = []
-    for i, weight in enumerate(_weights(nodes, layout, centres, steepness, offset)):
-        height = nodes("MatMul", features, weight)
-        if one_hot:
-            gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, layout.order[i])))
-            height = nodes("Add", height, nodes("Cast", gains, to=TensorProto.DOUBLE))
-        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64"))
-        columns.append(nodes("ReduceMax", layers, nodes.axes(1), keepdims=0))
-    column = _highest(nodes, nodes("Concat", *columns, axis=1), k)
-    column = nodes("TopK", column, nodes.constant([k], "int64"), outputs=2, axis=1, largest=0)[0]
-    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2))
-    places = nodes("Add", first, nodes.constant(np.arange(layout.layers)))
-    places = nodes("Reshape", places, nodes.constant([batch, layout.layers * k], "int64"))
+    find = _found_in_float32 if exemplars.steepest <= STEEP else _found_in_float64
+    places = find(nodes, exemplars, layout, features, _weights(nodes, centres, steepness, offset), batch)
     away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, places))
     distance = nodes("ReduceSumSquare", away, nodes.axes(2), keepdims=0)
     height = nodes("Mul", distance, nodes("Gather", steepness, places))
     height = nodes("Add", height, nodes("Gather", offset, places))
     if exemplars.category_at:
         height = nodes("Add", height, _gained(nodes, exemplars, places, more))
-    return str(nodes("GatherElements", places, _highest(nodes, height, k), axis=1))
+    return str(nodes("GatherElements", places, _highest(nodes, height, len(exemplars.q)), axis=1))
 
 
-def _weights(nodes: Nodes, layout: _Layout, centres: str, steepness: str, offset: str) -> list[str]:
-    """Exemplars.weight float64[D + 2, M] in pieces. ONNX Runtime computes them once, as it loads."""
+def _found_in_float32(nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int) -> str:
+    """Places int64[B, k + SPARE], ascending, of the exemplars with the highest kernels: rounding hides none of the k highest
+    behind so many others. Float32 is twice as fast as float64.
+    """
+    wanted = nodes.constant([min(len(exemplars.q) + SPARE, len(exemplars.y))], "int64")
+    shared = np.zeros((exemplars.y.shape[1] + 2, 1))
+    shared[-1] = STEP * 2**23  # what all heights have in common would take their last digits
+    weight = nodes("Add", nodes("Transpose", weight, perm=[1, 0]), nodes.constant(shared))
+    features, weight = (nodes("Cast", factor, to=TensorProto.FLOAT) for factor in (features, weight))
+    height = nodes("MatMul", features, weight)
+    if exemplars.category_at:
+        gains = nodes.constant(_gains(exemplars, np.arange(layout.padded)))
+        height = nodes("Add", height, nodes("MatMul", _one_hot(nodes, exemplars), gains))
+    if layout.layers == 1:
+        places = nodes("TopK", height, wanted, outputs=2, axis=1)[1]
+    else:
+        columns = layout.padded // layout.layers
+        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, columns], "int64"))
+        column = nodes("TopK", nodes("ReduceMax", layers, nodes.axes(1), keepdims=0), wanted, outputs=2, axis=1)[1]
+        under = nodes("Unsqueeze", column, nodes.axes(1))
+        under = nodes("Add", under, nodes.constant(np.arange(layout.layers)[:, None] * columns))
+        under = nodes("Reshape", under, nodes.constant([batch, -1], "int64"))
+        chosen = nodes("TopK", nodes("GatherElements", height, under, axis=1), wanted, outputs=2, axis=1)[1]
+        places = nodes("GatherElements", under, chosen, axis=1)
+    return str(nodes("TopK", places, wanted, outputs=2, axis=1, largest=0)[0])
+
+
+def _found_in_float64(nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int) -> str:
+    """Places int64[B, layers · k], ascending, of the exemplars in the k columns whose highest kernels are highest.
+
+    The k nearest are among them, the first of equally high ones: any other column has k exemplars before all of its own.
+    """
+    one_hot = _one_hot(nodes, exemplars) if exemplars.category_at else ""
+    columns = []
+    for i, piece in enumerate(_pieces(nodes, layout, weight)):
+        height = nodes("MatMul", features, piece)
+        if one_hot:
+            gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, layout.order[i])))
+            height = nodes("Add", height, nodes("Cast", gains, to=TensorProto.DOUBLE))
+        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64"))
+        columns.append(nodes("ReduceMax", layers, nodes.axes(1), keepdims=0))
+    k = len(exemplars.q)
+    column = _highest(nodes, nodes("Concat", *columns, axis=1), k)
+    column = nodes("TopK", column, nodes.constant([k], "int64"), outputs=2, axis=1, largest=0)[0]
+    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2))
+    places = nodes("Add", first, nodes.constant(np.arange(layout.layers)))
+    return str(nodes("Reshape", places, nodes.constant([batch, layout.layers * k], "int64")))
+
+
+def _weights(nodes: Nodes, centres: str, steepness: str, offset: str) -> str:
+    """Exemplars.weight, transposed: float64[M, D + 2]. ONNX Runtime computes it once, as it loads."""
     by_row = nodes("Unsqueeze", steepness, nodes.axes(1))
     centres = nodes("Cast", centres, to=TensorProto.DOUBLE)
     squares = nodes("ReduceSumSquare", centres, nodes.axes(1), keepdims=1)
     constant = nodes("Add", nodes("Unsqueeze", offset, nodes.axes(1)), nodes("Mul", squares, by_row))
     linear = nodes("Mul", centres, nodes("Mul", by_row, nodes.constant(-2.0)))
-    weight = nodes("Concat", linear, by_row, constant, axis=1)
+    return str(nodes("Concat", linear, by_row, constant, axis=1))
+
+
+def _pieces(nodes: Nodes, layout: _Layout, weight: str) -> list[str]:
+    """Float64[D + 2, layers · columns] of each piece."""
     shape = [layout.pieces, layout.columns, layout.layers, -1]
     by_layer = nodes("Transpose", nodes("Reshape", weight, nodes.constant(shape, "int64")), perm=[0, 3, 2, 1])
     flat = nodes("Reshape", by_layer, nodes.constant([layout.pieces, -1, layout.layers * layout.columns], "int64"))
