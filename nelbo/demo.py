@@ -137,8 +137,12 @@ def _show_quality(client: Client, console: Console) -> None:
     )
     console.table(
         ["", "synthetic", "real"],
-        [[words, f"{metrics[name]:.2f}", f"{metrics[f'{name}_floor']:.2f}"] for name, words in MEASURES.items()],
+        [[words, *(_figure(metrics.get(of)) for of in (name, f"{name}_floor"))] for name, words in MEASURES.items()],
     )
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
 
 
 def _show_places(settings: Settings, jobs: dict[str, Job], console: Console) -> None:

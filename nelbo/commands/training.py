@@ -67,7 +67,8 @@ def train(
         made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None}, quick)
     with _kept(folder, name):
         version = _register(folder, name, settings, console)
-    console.say(f"{folder} is {version.model}@{version.version}; what it is worth: {folder / 'report.html'}")
+    worth = f"; what it is worth: {folder / 'report.html'}" if made["report"] else ""
+    console.say(f"{folder} is {version.model}@{version.version}{worth}")
     console.result(made | {"model": version.model, "version": version.version})
 
 

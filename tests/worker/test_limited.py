@@ -66,4 +66,4 @@ def test_a_trial_finds_a_changed_graph(tmp_path: Path) -> None:
 def test_a_trial_ends_where_its_memory_does(tmp_path: Path) -> None:
     folder = linear_artifact(tmp_path / "linear")
     with pytest.raises(ChildDied):
-        run_limited("worker.trial", [str(folder), "150"], nothing)
+        run_limited("worker.trial", [str(folder), "100"], nothing)

@@ -118,7 +118,7 @@ def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: S
     ("content", "reason"),
     [
         (b"a,a\n1,2\n", "a"),
-        (b"a,b\n1,2\n3\n", "row|line|cells|fields"),
+        (b"a,b\n1,2\n3,4,5\n", "row|line|cells|fields"),
         (b"", "empty"),
         (b"\xff\xfe\x00broken", "encoding"),
     ],
