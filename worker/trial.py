@@ -35,6 +35,8 @@ def _problem(folder: Path) -> str | None:
         trial(Engine.load(folder))
     except InvalidArtifact as problem:
         return problem.message
+    except MemoryError:  # no word on the artifact: the process ends without an answer
+        raise
     except Exception as problem:  # ONNX Runtime and NumPy raise what they like about a graph that breaks its manifest
         return f"the trial run failed: {type(problem).__name__}: {problem}"[:500]
     return None
