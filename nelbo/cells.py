@@ -185,15 +185,16 @@ def datetimes(array: Array, missing: Sequence[str], zone: str | None, format: st
     """Microseconds since the epoch, in UTC if zone, else naive. Faults: not-a-date, wrong-zone, out-of-range.
 
     A time is wrong-zone if it has a zone where naive ones are wanted, or none where one is wanted. What is finer than
-    a microsecond is cut off. Years 1 to 9999, as far as float64 holds the microsecond exactly.
+    a microsecond is cut off. Years 1 to 9999; a microsecond that float64 does not hold becomes the next one that it does.
     """
     found = times(array, missing, format)
-    values = found.micros.astype(np.float64)
     fits = (found.micros >= YEARS[0]) & (found.micros <= YEARS[1])
-    exact = fits & (np.where(fits, values, 0.0).astype(np.int64) == found.micros)
+    micros = np.where(fits, found.micros, 0)
+    values = micros.astype(np.float64)
+    values = np.where(values.astype(np.int64) < micros, np.nextafter(values, np.inf), values)
     values[~found.dated] = np.nan
     wrong = found.dated & (found.zoned != (zone is not None))
-    faults = {"not-a-date": found.present & ~found.dated, "wrong-zone": wrong, "out-of-range": found.dated & ~exact}
+    faults = {"not-a-date": found.present & ~found.dated, "wrong-zone": wrong, "out-of-range": found.dated & ~fits}
     return Cells(values, _only(faults))
 
 

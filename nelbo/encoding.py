@@ -3,7 +3,6 @@
 All other maths (scaling, bins, densities) is inside the graphs.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,7 @@ from nelbo.cells import Cells
 from nelbo.errors import InvalidInput
 from nelbo.schema import Column, Schema
 from nelbo.spelling import dates
-from nelbo.spelling.columns import Spelling
+from nelbo.spelling.columns import MAYBE_MISSING, Spelling
 from nelbo.spelling.types import as_type, type_of
 
 SHOWN = 40
@@ -151,8 +150,9 @@ def written_as(column: Column, field: "pa.Field[Any]") -> Column:
 
 
 def missing_in(column: Column, schema: Schema) -> tuple[str, ...]:
-    """The texts that mean in a column that a value is missing."""
-    return (*schema.missing, *column.missing)
+    """The texts that mean in a column that a value is missing; beside numbers, dates and flags these are more."""
+    more = MAYBE_MISSING if column.kind not in ("categorical", "identifier") else ()
+    return (*schema.missing, *column.missing, *more)
 
 
 def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
@@ -236,9 +236,9 @@ def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
         made = pa.array(values, pa.float64(), mask=missing)
     else:
         low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
-        if column.kind == "datetime":  # the last one that is a whole number of steps, and exact in a float64
-            high -= high % math.lcm(column.step, 32)
         whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
+        if column.kind == "datetime":
+            whole -= whole % column.step  # far from the epoch float64 holds only some microseconds
         made = pa.array(whole, pa.int64(), mask=missing)
     if column.kind == "datetime":
         made = made.cast(pa.timestamp("us", "UTC" if column.zone else None))

@@ -205,8 +205,6 @@ class _Seen:
     def column(self, kind: Kind) -> Column:
         """What is kept of a column of this kind beside its name."""
         own: dict[str, object] = {}
-        if kind not in ("categorical", "identifier") and self.maybe_missing:
-            own["missing"] = tuple(sorted(self.maybe_missing))
         if kind == "boolean":
             own |= {"categories": ("false", "true"), "words": self._words()}
         elif kind == "datetime":
@@ -231,8 +229,8 @@ class _Seen:
         if self.maybe_missing:
             words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
             cells_ = f"the cells with {words} ({self.maybe_missing.total():,})"
-            if column.missing:
-                yield f"column {name}: {cells_} are taken as missing; `missing` of the column in a schema file changes that"
+            if column.kind not in ("categorical", "identifier"):
+                yield f"column {name}: {cells_} are taken as missing; --kind {self.name}=categorical makes them a category"
             elif column.kind == "categorical" and self.values and not _CATEGORIES.issuperset(self.maybe_missing):
                 yield f"column {name}: {cells_} are a category; if that means missing, add it to `missing` in a schema file"
 

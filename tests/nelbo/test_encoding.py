@@ -187,6 +187,15 @@ def test_dates_are_read_in_the_format_of_the_column_and_in_iso_8601(format: str)
     assert f"a date such as {dt.date(2024, 1, 31).strftime(format)} ({format}) or 2024-01-31" in encoded.errors[0].message
 
 
+@pytest.mark.parametrize(("text", "step"), [("9999-12-31T23:59:59.999", 1_000), ("9999-12-31T23:59:59", 1_000_000)])
+def test_the_ends_of_time_that_databases_write_are_dates_and_come_back(text: str, step: int) -> None:
+    schema = Schema(columns=(Column(name="t", kind="datetime", step=step),))
+    batch = pa.record_batch({"t": [text]})
+    encoded = encode(batch, schema)
+    assert encoded.errors == []
+    assert cells.spelled(decode(encoded.numbers, encoded.codes, schema)["t"]).to_pylist() == [text]
+
+
 def test_categories_have_a_code_others_have_one_and_missing_has_one() -> None:
     schema = Schema(columns=(Column(name="c", kind="categorical", categories=("a", "b")),))
     batch = pa.record_batch({"c": ["b", " a ", "c", "", None, "NA", "A"]})

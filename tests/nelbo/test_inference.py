@@ -169,7 +169,10 @@ def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(wor
     found = inspected("\n".join(["a;b", *(f"{value};x" for value in [*values * 5, word, word])]))
     (column, _) = found.schema.columns
     assert column.kind != "categorical"
-    assert column.missing == (word,)
+    for texts in ([word], [word, values[0]]):
+        encoded = encode(pa.record_batch({"a": texts}), Schema(columns=(column,)))
+        assert encoded.errors == []
+        assert np.isnan(encoded.numbers[:1]).all()
     assert any(word in notice and "taken as missing" in notice for notice in found.notices)
 
 
