@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,6 +43,9 @@ class Config(BaseModel):
     ] = 5
     max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
+    device: Annotated[
+        Literal["cpu", "cuda"], Field(description="where training takes its steps; cuda takes longer in matrices this small")
+    ] = "cpu"
     threads: Annotated[int, Field(gt=0, description="threads of torch; more gain nothing in matrices this small")] = 1
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nelbo.errors import InvalidInput
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, Split
@@ -121,7 +122,7 @@ def fit(
     The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0 to 1. A share of the rows
     has random cells hidden from encoder and context, so that q(z | any subset of the cells) exists.
 
-    Steps are taken on CUDA where there is one; random numbers are the processor's all the same, so that a seed means as much.
+    Steps are taken on `config.device`; random numbers are the processor's all the same, so that a seed means as much.
 
     What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still easy to tell from real
     ones: the last weights are kept whose held-out nelbo is within `slack` nats a column of the best.
@@ -129,7 +130,9 @@ def fit(
     codes, log_density = train
     n, d = codes.shape
     size = Size.for_table(likelihoods.values, config.widest)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput('device = "cuda" is set, but torch finds no CUDA device; leave it out to train on the processor')
+    device = torch.device(config.device)
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
     vae.to(device)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nelbo.errors import InvalidInput
 from tests.training.tables import QUICK, made
 from training.config import Config
 from training.fit import VAE, Plan, coded, fit_rows, hide, mean_nelbo, nelbos, objective
@@ -101,13 +102,22 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     assert vae.score(codes, log_density)[0].shape == codes.shape
 
 
+def cuda(steps: int) -> Config:
+    return Config(min_steps=steps, max_steps=steps, device="cuda")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_fits_as_well_as_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_fits_as_well_as_the_processor() -> None:
     training = made("mixed", rows=2_000)
-    config = Config(min_steps=250, max_steps=250)
     found = []
-    for there_is_one in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda found=there_is_one: found)
+    for config in (cuda(250), Config(min_steps=250, max_steps=250)):
         vae, _ = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
         found.append(mean_nelbo(vae, coded(vae.likelihoods, training.rows.take(training.split.calibrate))))
     assert found[0] == pytest.approx(found[1], abs=0.2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    training = made("numbers only")
+    with pytest.raises(InvalidInput, match="torch finds no CUDA device"):
+        fit_rows(training.schema, training.rows, training.split, cuda(1), 0, silent)

@@ -277,11 +277,10 @@ def _cell(texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term:
 def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:
     """Rows as texts, column by column: cells as they were read, and of continuous numbers as many digits as people want."""
     schema, table = training.schema, training.table.take(at)
-    names = set(schema.names)
     found: dict[str, Sequence[str | None]] = {
-        name: texts(table.column(name).combine_chunks(), schema.missing).to_pylist()
-        for name in table.column_names
-        if name in names
+        column.name: texts(table.column(column.name).combine_chunks(), missing_in(column, schema)).to_pylist()
+        for column in schema.columns
+        if column.name in table.column_names
     }
     for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
         if column.kind == "continuous":
