@@ -240,3 +240,30 @@ def test_a_service_that_is_gone_is_no_reason_to_work_here_instead(
     ran = run("score", "linear", rows, "-o", tmp_path / "out.csv")
     assert ran.code == 1
     assert "no Nelbo service answers at http://127.0.0.1:9" in ran.err
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("command", ["generate", "augment", "reconstruct"])
+def test_a_service_makes_columns_in_the_form_of_the_table_and_scores_them(
+    command: str, suffix: str, artifact: Path, service: Service, tmp_path: Path
+) -> None:
+    """The same bytes as without a service, which tests/nelbo/test_round_trip.py compares with the table."""
+    folder = shutil.copytree(artifact, tmp_path / "german")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for column in manifest["table_schema"]["columns"]:
+        if column["kind"] == "continuous":
+            column["number"] = {"decimal": ",", "group": ".", "suffix": " kg", "digits": 2}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    name = f"german-{command}-{suffix}"
+    done("push", folder, "--name", name)
+    text = {"colour": ["red", "blue"] * 20, "id": [str(n) for n in range(40)]}
+    kilograms = [f"1.{n:03},50 kg" for n in range(100, 140)]
+    given = written(pa.table(text | {other: kilograms for other in ("length", "width", "weight")}), tmp_path / "given.csv")
+    more = ["--rows", "40"] if command == "generate" else [given]
+    for model, output in ((str(folder), tmp_path / f"here.{suffix}"), (name, tmp_path / f"there.{suffix}")):
+        done(command, model, *more, "-o", output)
+    assert (tmp_path / f"here.{suffix}").read_bytes() == (tmp_path / f"there.{suffix}").read_bytes()
+    if suffix == "csv":
+        assert all(cell.endswith(" kg") and "," in cell for cell in read(tmp_path / "there.csv")["length"].to_pylist())
+    scored = done("score", name, tmp_path / f"there.{suffix}", "-o", tmp_path / "scores.csv", "--json").json
+    assert (scored["rows_written"], scored["rows_failed"]) == (40, 0)
