@@ -16,10 +16,8 @@ from nelbo.errors import InvalidInput
 from nelbo.schema import MISSING, NUMBERS, Column, Kind, Schema
 from nelbo.spelling import numbers
 from nelbo.spelling.columns import MAYBE_MISSING, Spelling
-from nelbo.spelling.numbers import NumberFormat
+from nelbo.spelling.numbers import TOLERATED, NumberFormat
 
-TOLERATED = 0.05
-"""Share of the values that may break the kind of their column; each of them makes its row an error."""
 ENOUGH_VALUES = 20
 """Values from which on it says something that all of them differ."""
 DISTINCT_BYTES = 64 * 2**20

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from nelbo.spelling.numbers import TOLERATED
+
 pc: Any = pyarrow.compute
 
-TOLERATED = 0.05
-"""Share of a column's values that may be no date of its format."""
 TRIED = 5
 """Number of values that propose a format; all of them decide."""
 _MONTHS = (
@@ -62,7 +62,7 @@ _PLAUSIBLE = range(1900, 2101)
 
 
 @dataclass(frozen=True)
-class Reading:
+class DateGuess:
     """A format that fits a column's values; `certain` unless `other`, with day and month exchanged, fits them as well."""
 
     format: str
@@ -89,7 +89,7 @@ def is_iso(format: str) -> bool:
     return bool(re.fullmatch(r"%Y-%m-%d(?:[T ]%H:%M(?::%S(?:\.%f)?)?(?: ?(?:%z|Z|UTC|GMT|[+]00:?00))?)?", format))
 
 
-def find(texts: Sequence[str], preferred: Sequence[str] = ()) -> Reading | None:
+def find(texts: Sequence[str], preferred: Sequence[str] = ()) -> DateGuess | None:
     """The format of a column's distinct values, None if they are no dates. `preferred` formats win where several fit."""
     fitting = {format: sum(_is_date(text, format) for text in texts) for format in _candidates(texts[:TRIED])}
     most = max(fitting.values(), default=0)
@@ -100,7 +100,7 @@ def find(texts: Sequence[str], preferred: Sequence[str] = ()) -> Reading | None:
     other = next((format for format in best if format != chosen and _exchanged(format) == chosen), None)
     own, its = (None if format is None else _as_written(texts, format) for format in (chosen, other))
     assert own is not None, "a format was chosen"
-    return Reading(own, certain=its is None or chosen in preferred, other=its)
+    return DateGuess(own, certain=its is None or chosen in preferred, other=its)
 
 
 def write(times: "pa.Array[Any]", format: str) -> "pa.Array[Any]":

@@ -17,7 +17,7 @@ Decimal = Literal[".", ","]
 Group = Literal["", ",", ".", " ", "\u00a0", "\u202f", "'", "’"]
 
 TOLERATED = 0.05
-"""Share of a column's values that may be written in another way."""
+"""Share of a column's values that may break its kind or its format; each of them makes its row an error."""
 LONGEST = 60
 """Characters of a number with all that stands around it."""
 MOST_DIGITS = 6
@@ -65,7 +65,7 @@ AFFIXES = ("prefix", "suffix")
 
 
 @dataclass(frozen=True)
-class Reading:
+class NumberGuess:
     """A number format that fits a column's values; `certain` unless `other` fits them as well, or none has a separator."""
 
     format: NumberFormat
@@ -116,7 +116,7 @@ def write(text: "pa.Array[Any]", format: NumberFormat) -> "pa.Array[Any]":
     return made
 
 
-def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = None) -> Reading | None:
+def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = None) -> NumberGuess | None:
     """The format of a column's distinct values, None if they are not numbers.
 
     decimal: the only decimal sign to consider. likely: the sign where one value alone, such as 1,234, does not tell.
@@ -136,7 +136,7 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
         return None
     if all(body.isdigit() for body in bodies):
         sign: Decimal = "," if "," in (decimal, likely) else "."
-        return Reading(NumberFormat(decimal=sign, prefix=prefix, suffix=suffix), certain=False)
+        return NumberGuess(NumberFormat(decimal=sign, prefix=prefix, suffix=suffix), certain=False)
     fitting = {signs: len(_of_form(bodies, *signs)) for signs in _READINGS if decimal in (None, signs[0])}
     most = max(fitting.values(), default=0)
     if most < enough:
@@ -146,7 +146,7 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
         NumberFormat(decimal=sign, group=group, prefix=prefix, suffix=suffix, digits=_least_digits(bodies, sign, group))
         for sign, group in (chosen, other or chosen)
     ]
-    return Reading(formats[0], certain=other is None, other=formats[1] if other else None)
+    return NumberGuess(formats[0], certain=other is None, other=formats[1] if other else None)
 
 
 def _has_digit(text: str) -> bool:
