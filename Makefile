@@ -36,6 +36,7 @@ bench-quality: .venv/for-development  ## scores and synthetic rows beside peers 
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
+	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
 
 bench-variants: .venv/for-development  ## what each part of the model is worth, on Magic; DATA=folder with tables/
 	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
