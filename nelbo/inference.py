@@ -393,7 +393,7 @@ def _opposite(word: str | None) -> str | None:
 
 
 def _counter(array: cells.Array, counts: NDArray[np.int64]) -> Counter[str]:
-    return Counter({str(text): count for text, count in zip(array.to_pylist()[:KEPT], counts.tolist(), strict=False)})
+    return Counter({str(text): count for text, count in zip(array.slice(0, KEPT).to_pylist(), counts.tolist(), strict=False)})
 
 
 def _first(array: cells.Array, mask: NDArray[np.bool_]) -> str:
