@@ -16,10 +16,21 @@ Model = Annotated[
     typer.Argument(metavar="MODEL", help="a folder with an artifact, or name, name@2, name@alias", show_default=False),
 ]
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="CSV, Parquet, Arrow or JSON Lines by its suffix; - is a pipe", show_default=False)
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="CSV, Parquet, Arrow or JSON Lines by its suffix, or these with .gz or .zst; - is a pipe",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
-    str, typer.Option("--output", "-o", metavar="OUT", help="CSV, Parquet, Arrow or JSON Lines by its suffix; - is a pipe")
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="CSV, Parquet, Arrow or JSON Lines by its suffix, or these with .gz or .zst; - is a pipe",
+    ),
 ]
 OutputOrScreen = Annotated[
     str | None,
@@ -29,10 +40,13 @@ OutputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, p
 InputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")]
 _CSV = {
     "delimiter": Annotated[
-        str | None, typer.Option(metavar="CHAR", help="of a CSV file (detected); tab, ' ' for any number of blanks")
+        str | None,
+        typer.Option(
+            metavar="CHAR", help="delimiter of a CSV file (detected): a character, tab, or ' ' for any number of blanks"
+        ),
     ],
     "encoding": Annotated[
-        str | None, typer.Option(metavar="NAME", help="of a text file, such as utf-8 or windows-1252 (detected)")
+        str | None, typer.Option(metavar="NAME", help="encoding of a text file, such as utf-8 or windows-1252 (detected)")
     ],
     "decimal": Annotated[str | None, typer.Option(metavar="CHAR", help="decimal sign of a CSV file, . or , (detected)")],
     "header": Annotated[
