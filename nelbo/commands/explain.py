@@ -62,7 +62,7 @@ def explain(
     given = Given(file, input_format, csv)
     target = None if output is None else out(output, output_format, as_json)
     engine, digest = local.load(folder_here(settings, model), "explain"), Digest()
-    with Faults(errors) as faults, given.open(settings) as table:
+    with Faults(errors, output) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         with console.progress(f"scoring {given.name}") as tell:
             chosen = local.chosen(engine, table, row or (), top, faults, tell, digest)

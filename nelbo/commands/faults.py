@@ -1,6 +1,7 @@
 """Rows that could not be done: counted, the first of them shown, all of them written where someone asked for it."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -30,9 +31,12 @@ class Fault(Protocol):
 
 @dataclass
 class Faults:
-    """Use it in a `with`. `file` gets one JSON object a row, and is empty where every row could be done."""
+    """Use it in a `with`. `file` gets one JSON object a row, and is empty where every row could be done; it must not be the
+    command's `output`.
+    """
 
     file: Path | None = None
+    output: str | None = None
     count: int = 0
     first: list[Fault] = field(default_factory=list)
     _reasons: Counter[tuple[str | None, str]] = field(default_factory=Counter)
@@ -77,6 +81,8 @@ class Faults:
 
     def __enter__(self) -> Self:
         if self.file is not None:
+            if self.output is not None and os.path.realpath(self.file) == os.path.realpath(self.output):
+                raise InvalidInput(f"--output and --errors both name {self.file}; name two files")
             self._open = self._closing.enter_context(open_target(self.file))
         return self
 

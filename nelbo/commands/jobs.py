@@ -131,7 +131,7 @@ def results(
     """
     console = Console(as_json)
     target = None if to else out(output, output_format, as_json)
-    with Client(settings=read_settings()) as client, Faults(errors) as faults:
+    with Client(settings=read_settings()) as client, Faults(errors, output) as faults:
         found = client.jobs.get(job)
         if not found.finished:
             with console.progress(f"job {found.id}") as tell:

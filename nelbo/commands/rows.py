@@ -196,7 +196,7 @@ def _of_rows(
     """A job about given rows, wherever it is done."""
     settings = read_settings()
     folder = folder_of(settings, asked.model)
-    with Faults(errors) as faults:
+    with Faults(errors, target.path) as faults:
         if folder is None:
             with Client(settings=settings) as client:
                 done = _on_service(client, asked, given, target, faults, console)

@@ -267,3 +267,15 @@ def test_a_model_that_cannot_be_registered_after_all_is_said_to_be_in_its_folder
         training._register(artifact, "my model", Settings(home=tmp_path / "file" / "home"), Console())
     message = str(getattr(raised.value, "message", ""))
     assert message.endswith(f"the artifact is in {artifact}; `nelbo push {artifact} --name 'my model'` registers it")
+
+
+@pytest.mark.parametrize("command", [["score"], ["augment"], ["reconstruct"], ["explain"]])
+def test_an_output_that_is_also_the_file_of_errors_is_refused(
+    command: list[str], artifact: Path, rows: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("old")
+    ran = run(*command, artifact, rows, "-o", output, "--errors", tmp_path / "." / "out.csv")
+    assert ran.code == 1
+    assert "both name" in ran.err
+    assert output.read_text() == "old"
