@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def _pass_on(
                 cut.set()
             elif source is not client and cut.is_set():
                 break
-            target.sendall(data)
+            with suppress(OSError):  # the other thread may have closed it
+                target.sendall(data)
     for side in (source, target):
         _shut(side)
 
