@@ -228,7 +228,7 @@ class _Seen:
             words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
             cells_ = f"the cells with {words} ({self.maybe_missing.total():,})"
             if column.kind not in ("categorical", "identifier"):
-                yield f"column {name}: {cells_} are taken as missing; --kind {self.name}=categorical makes them a category"
+                yield f"column {name}: {cells_} are taken as missing; if they are values, make the column categorical"
             elif column.kind == "categorical" and self.values and not _CATEGORIES.issuperset(self.maybe_missing):
                 yield f"column {name}: {cells_} are a category; if that means missing, add it to `missing` in a schema file"
 
