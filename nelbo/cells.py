@@ -188,6 +188,10 @@ def datetimes(array: Array, missing: Sequence[str], zone: str | None, format: st
     a microsecond is cut off. Years 1 to 9999; a microsecond that float64 does not hold becomes the next one that it does.
     """
     found = times(array, missing, format)
+    if missing:
+        declared = times(pa.array(missing, pa.string()), (), format)
+        absent = np.isin(found.micros, declared.micros[declared.dated])
+        found = Times(found.micros, found.present & ~absent, found.dated & ~absent, found.zoned)
     fits = (found.micros >= YEARS[0]) & (found.micros <= YEARS[1])
     micros = np.where(fits, found.micros, 0)
     values = micros.astype(np.float64)

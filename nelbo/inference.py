@@ -240,7 +240,9 @@ class _Seen:
         for value, count in self.sentinels.items():
             if count >= OFTEN and max(low - value, value - high) > high - low:
                 shown = (
-                    f"{value:g}" if column.kind != "datetime" else str(np.datetime64(int(value), "us").astype("datetime64[D]"))
+                    f"{value:.15g}"
+                    if column.kind != "datetime"
+                    else str(np.datetime64(int(value), "us").astype("datetime64[D]"))
                 )
                 yield (
                     f"column {self.name!r}: {shown} stands in {count:,} cells, far from all other values; if it means that a"

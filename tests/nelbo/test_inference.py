@@ -1,5 +1,6 @@
 """Each rule of inference, and that it holds however the rows are cut and whatever type holds the values."""
 
+import datetime as dt
 import io
 from collections.abc import Iterable
 from typing import Any
@@ -211,6 +212,17 @@ def test_a_declared_sentinel_is_missing_as_text_and_as_a_number() -> None:
         found = encode(pa.record_batch({"a": values}), schema)
         assert np.isnan(found.numbers[:3, 0]).all()
         assert found.numbers[3, 0] == 1.0
+
+
+@pytest.mark.parametrize("format", [None, "%d.%m.%Y"])
+def test_a_declared_open_end_is_missing_however_dates_are_written(format: str | None) -> None:
+    schema = Schema(columns=(Column(name="a", kind="datetime", format=format, missing=("9999-12-31",)),))
+    last, first = dt.date(9999, 12, 31), dt.date(2024, 2, 1)
+    texts = [f"{day:{format or '%Y-%m-%d'}}" for day in (last, first)]
+    for values in (texts, pa.array([last, first]), pa.array([last, first]).cast(pa.timestamp("us"))):
+        found = encode(pa.record_batch({"a": values}), schema)
+        assert found.errors == []
+        assert np.isnan(found.numbers[:, 0]).tolist() == [True, False]
 
 
 def test_a_decimal_sign_that_the_sample_has_not_shown_is_found_in_the_whole_table() -> None:
