@@ -27,7 +27,7 @@ EXACT = 2**53
 """Whole numbers below this survive float64."""
 TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
-_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$|^(?i:[+-]?(?:inf|infinity|nan))$"
+_NUMBER = rf"{written_numbers.PLAIN}|^(?i:[+-]?(?:inf|infinity|nan))$"
 _ZEROS_BEHIND = r"\.0+$|(\.\d*?[1-9])0+$"
 _ISO_8601 = (
     r"^(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?:[Tt ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)"

@@ -17,6 +17,7 @@ from nelbo.encoding import check_columns
 from nelbo.files import DETECTED, CsvOptions, Digest, open_writer
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
+from nelbo.spelling.numbers import PLAIN
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine
@@ -25,7 +26,6 @@ HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval
 GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
 """What a term of each member of the score is given."""
 SHOWN_CHARACTERS = 30
-_PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 @options.csv
@@ -99,7 +99,7 @@ def show(console: Console, engine: "Engine", found: pa.Table) -> None:
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
     """Continuous numbers with as many digits as people want."""
     numbers = {name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None}
-    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items() if _PLAIN.fullmatch(text)}
+    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items() if re.match(PLAIN, text)}
 
 
 def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:

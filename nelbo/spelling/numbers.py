@@ -22,6 +22,8 @@ LONGEST = 60
 """Characters of a number with all that stands around it."""
 MOST_DIGITS = 6
 """More behind the decimal sign are the digits of a computed number."""
+PLAIN = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+"""A number as programs write it."""
 MINUS = r"\-−"
 """Minus signs, for a class of a regular expression."""
 _SPACES = " \u00a0\u202f"
@@ -93,12 +95,9 @@ def read(text: "pa.Array[Any]", format: NumberFormat, plain_first: bool = False)
     plain = pc.binary_join_element_wise(pc.if_else(minus, "-", ""), whole, point, fraction, parts.field("power"), "")
     fits = pc.fill_null(pc.and_(parts.is_valid(), pc.match_substring_regex(plain, r"\d")), False)
     if plain_first:
-        fits = pc.and_(fits, pc.invert(pc.fill_null(pc.match_substring_regex(text, _PLAIN), False)))
+        fits = pc.and_(fits, pc.invert(pc.fill_null(pc.match_substring_regex(text, PLAIN), False)))
     made: pa.Array[Any] = pc.if_else(fits, plain, text)
     return made
-
-
-_PLAIN = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 
 
 def write(text: "pa.Array[Any]", format: NumberFormat) -> "pa.Array[Any]":

@@ -119,3 +119,10 @@ def test_observed_cells_stay_as_they_are(written: Trained) -> None:
     read = rows_of(io.BytesIO(saved(engines.reconstruct(engine, given, 0, 0).batch, "csv")), "csv")
     for name in WRITTEN:
         assert read.column(name).to_pylist() == given.column(name).to_pylist(), name
+
+
+def test_the_report_shows_cells_as_the_table_has_them(written: Trained) -> None:
+    page = (written[1].artifact.folder / "report.html").read_text("utf-8")
+    assert ">Yes<" in page
+    assert "missing" in page
+    assert " €" in page

@@ -171,7 +171,7 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
     shares = [np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)]
     top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
     rest = [1 - float(found[top].sum()) if len(codes) else 0.0 for found, codes in zip(shares, (real, synthetic), strict=True)]
-    names = tuple(column.categories[at] for at in top)
+    names = tuple((column.words or column.categories)[at] for at in top)
     return Bars(names, shares[0][top], shares[1][top], known + len(column.rarer) - len(top), (rest[0], rest[1]))
 
 
@@ -283,7 +283,7 @@ def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None
         if column.name in table.column_names
     }
     for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
-        if column.kind == "continuous":
+        if column.kind == "continuous" and (column.number is None or column.number.is_plain):
             found[column.name] = [None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()]
     return found
 

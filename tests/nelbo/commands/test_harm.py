@@ -2,12 +2,10 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +18,7 @@ from nelbo.settings import Settings
 from tests.nelbo.commands.conftest import Service
 from tests.nelbo.commands.running import COMMAND, Ran, done, environment, run, table, written
 from tests.nelbo.commands.test_rows import VERBS
+from tests.nelbo.files.tables import file_size
 
 WRITING = {
     **{name: [name.split()[0], "MODEL", *arguments, "-o", "OUT"] for name, arguments in VERBS.items()},
@@ -41,17 +40,6 @@ def made(rows: Path, service: Service) -> str:
 def arguments(words: list[str], model: object, file: Path, output: object, job: str = "") -> list[str]:
     known = {"MODEL": str(model), "FILE": str(file), "OUT": str(output), "JOB": job}
     return [known.get(word, word) for word in words]
-
-
-@contextmanager
-def file_size(most: int) -> Iterator[None]:
-    """`ulimit -f`, for a while."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def refused(ran: Ran, words: str, code: int = 1) -> None:

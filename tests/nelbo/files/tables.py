@@ -1,6 +1,9 @@
 """Tables for the tests of files: the same rows in each format."""
 
 import io
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +36,14 @@ def rows_of(table: Table) -> list[dict[str, object]]:
 def saved(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+@contextmanager
+def file_size(most: int) -> Iterator[None]:
+    """`ulimit -f`, for a while."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

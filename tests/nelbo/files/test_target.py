@@ -1,20 +1,19 @@
 """Where a file goes: links are followed, pipes and devices written, regular files replaced whole with what is theirs kept."""
 
 import os
-import resource
 import socket
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nelbo.errors import InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.files import check_folder, check_target, is_stream, open_target
+from tests.nelbo.files.tables import file_size
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -181,17 +180,6 @@ def test_what_nothing_can_be_written_to_is_found_before_the_work(
     with pytest.raises(error, match=words), open_target(target):
         pass
     assert sorted(tmp_path.iterdir()) == before
-
-
-@contextmanager
-def file_size(most: int) -> Iterator[None]:
-    """`ulimit -f`, for a while."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [5_000, 500_000])
