@@ -1,4 +1,4 @@
-"""README.md's table of bad input, run: each input into training, onto the command line and over HTTP."""
+"""The table of bad input in docs/reference.md, run: each input into training, onto the command line and over HTTP."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ from tests.deadline import until
 from tests.nelbo.commands.running import Ran, run, up
 from worker import process, runner
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+REFERENCE = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
 MODEL, ROWS = "things", 120
 QUICK = "epochs = 1\nmin_steps = 20\nmax_steps = 20\nthreads = 1\n"
 NOWHERE = "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
@@ -46,7 +46,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    section = README.partition("\n## Bad input\n")[2].partition("\n## ")[0]
+    section = REFERENCE.partition("\n## Bad input\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
     return [Row(*(cell.strip().strip("`") for cell in line.strip("|").split("|"))) for line in lines]
 
@@ -405,7 +405,7 @@ def test_the_table_names_each_input_once_and_each_is_made_here() -> None:
 
 
 @pytest.mark.parametrize(("row", "doing"), CASES)
-def test_bad_input_is_answered_as_the_readme_says(row: Row, doing: str, scene: Scene, tmp_path: Path) -> None:
+def test_bad_input_is_answered_as_the_reference_says(row: Row, doing: str, scene: Scene, tmp_path: Path) -> None:
     if doing == "http":
         status, said = over_http(row.given, scene, tmp_path)
         assert str(status) == row.http, said

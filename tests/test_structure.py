@@ -1,4 +1,4 @@
-"""What holds the code together: who imports whom, what a process loads, and a README.md that names all there is."""
+"""What holds the code together: who imports whom, what a process loads, and a reference that names all there is."""
 
 import subprocess
 import sys
@@ -67,8 +67,8 @@ def test_engine_and_broker_are_the_heavy_modules(module: str, tmp_path: Path) ->
 
 
 def rows_under(heading: str) -> set[str]:
-    """The rows of the table under a heading of README.md, without its head."""
-    after = (ROOT / "README.md").read_text().split(f"\n## {heading}\n")[1]
+    """The rows of the table under a heading of docs/reference.md, without its head."""
+    after = (ROOT / "docs" / "reference.md").read_text().split(f"\n## {heading}\n")[1]
     section = after.split("\n## ")[0]
     return {line for line in section.splitlines() if line.startswith("| `")}
 
@@ -77,7 +77,7 @@ def row(*cells: object) -> str:
     return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
 
 
-def test_the_readme_names_every_setting_with_its_default() -> None:
+def test_the_reference_names_every_setting_with_its_default() -> None:
     defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
     shown = {name: str(value if value or value == 0 else "").replace(str(Path.home()), "~") for name, value in defaults.items()}
     assert rows_under("Settings") == {
@@ -86,14 +86,14 @@ def test_the_readme_names_every_setting_with_its_default() -> None:
     }
 
 
-def test_the_readme_names_every_error() -> None:
+def test_the_reference_names_every_error() -> None:
     assert rows_under("Errors") == {
         row(f"`{code}`", error.status, error.exit_code, (error.__doc__ or "").split("\n\n")[0])
         for code, error in problem_types().items()
     }
 
 
-def test_the_readme_names_every_route(tmp_path: Path) -> None:
+def test_the_reference_names_every_route(tmp_path: Path) -> None:
     paths = create_app(Settings(home=tmp_path)).openapi()["paths"]
     assert rows_under("Routes") == {
         row(f"`{method.upper()} {path}`", operation["summary"])
@@ -110,7 +110,7 @@ def every_command(group: TyperGroup, name: str) -> Iterator[tuple[str, TyperComm
             yield f"{name} {part}", command
 
 
-def test_the_readme_names_every_command() -> None:
+def test_the_reference_names_every_command() -> None:
     group = typer.main.get_group(commands)
     assert rows_under("Commands") == {
         row(f"`{name}`", command.get_short_help_str(limit=200)) for name, command in every_command(group, "nelbo")
