@@ -148,9 +148,10 @@ class Anomaly(BaseModel):
 
 
 def new_id() -> str:
-    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made."""
-    milliseconds, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds << 80) | (0x7 << 76) | ((random >> 68) << 64) | (0b10 << 62) | (random & (2**62 - 1))
+    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a quarter of a microsecond."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction, random = nanoseconds * 2**12 // 1_000_000, int.from_bytes(os.urandom(8), "big") >> 2
+    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random
     return str(uuid.UUID(int=value))
 
 
