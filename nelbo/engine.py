@@ -4,10 +4,11 @@ A row's score depends on the artifact and the row alone, a generated row on the 
 never on its neighbours, the batch it came in, the chunk, the machine count or a retry.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, RowError, absolute, decode, encode, spelled_field, written_as
 from nelbo.errors import InvalidArtifact, InvalidInput
+from nelbo.graphs import checked
 from nelbo.schema import Column, Schema
 from nelbo.scores import p_values
 from nelbo.spelling.types import as_type
@@ -37,6 +39,8 @@ HIDDEN = 2**63
 """From here on draw 0, 1, 2 … of a row's hidden cell: no row has so many copies."""
 DRAWS = 99
 """Draws of a hidden cell: the 5th lowest and the 5th highest of 99 hold one more with probability 0.9."""
+_PATH = re.compile(r"/\S+")
+"""ONNX Runtime's messages name its own source files."""
 DRAWN, MODE = np.array([False]), np.array([True])
 ANY, FILL = DRAWN, MODE
 """Whether a cell may be drawn as missing."""
@@ -62,15 +66,54 @@ class Made:
     errors: list[RowError]
 
 
-class Engine:
-    """An artifact ready to run. Make it after a fork, one for each process."""
+class Graphs(Protocol):
+    """What runs the graphs of one artifact."""
+
+    def run(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        """The outputs of each fixed batch, in order; arrays stand in the manifest's order. `check` is called for each batch."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the graphs hold; a later run takes it again."""
+        ...
+
+
+class Sessions:
+    """The graphs in this process, each loaded when it is first used."""
 
     def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._loaded: dict[str, ort.InferenceSession] = {}
+
+    def run(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        if graph not in self._loaded:
+            self._loaded[graph] = _session(self._artifact, graph)
+        names = self._artifact.manifest.graphs[graph]
+        for inputs in batches:
+            if check is not None:
+                check()
+            yield self._loaded[graph].run(list(names.outputs), dict(zip(names.inputs, inputs, strict=True)))
+
+    def close(self) -> None:
+        self._loaded.clear()
+
+
+class Engine:
+    """An artifact ready to run. Make it after a fork, one for each process.
+
+    Its graphs run in this process, unless `graphs` says where else.
+    """
+
+    def __init__(self, artifact: Artifact, graphs: Graphs | None = None) -> None:
         self.artifact = artifact
         self.manifest = artifact.manifest
         self.schema: Schema = artifact.manifest.table_schema
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._graphs = graphs or Sessions(artifact)
         self.places = tuple(
             [self.manifest.order.index(column.name) for column in columns]
             for columns in (self.schema.numbers, self.schema.categoricals)
@@ -82,19 +125,24 @@ class Engine:
         """Raises NotFound or InvalidArtifact."""
         return cls(read_artifact(folder))
 
-    def run(self, graph: str, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def close(self) -> None:
+        """Give back what the graphs hold; a later run takes it again."""
+        self._graphs.close()
+
+    def map(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        """Fixed batches through a graph, one after the other; see Graphs.run."""
+        return self._graphs.run(graph, batches, check)
+
+    def run(self, graph: str, *inputs: NDArray[Any], check: Check | None = None) -> Sequence[NDArray[Any]]:
         """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch` rows long."""
-        if graph not in self._sessions:
-            self._sessions[graph] = _session(self.artifact.graph(graph))
-        names = self.manifest.graphs[graph]
-        outputs: list[NDArray[Any]] = self._sessions[graph].run(
-            list(names.outputs), dict(zip(names.inputs, inputs, strict=True))
-        )
+        (outputs,) = self.map(graph, [inputs], check)
         return outputs
 
-    def draw(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def draw(self, *inputs: NDArray[Any], check: Check | None = None) -> Sequence[NDArray[Any]]:
         """One fixed batch through the generator: z, x, keep, u, how, fill. Older artifacts have no `fill`, the last."""
-        return self.run("generate", *inputs[: len(self.manifest.graphs["generate"].inputs)])
+        return self.run("generate", *inputs[: len(self.manifest.graphs["generate"].inputs)], check=check)
 
     def p_value(self, nelbo: Floats) -> Floats:
         """scores.p_values: by the counts of the calibration scores, and by their tail where the artifact has one."""
@@ -118,9 +166,9 @@ def score_encoded(
     engine: Engine, numbers: Floats, codes: Integers, check: Check | None = None
 ) -> tuple[Floats, Floats, Floats]:
     """Nelbo [n], terms [n, d] and kl [n] of rows that are encoded already."""
-    parts = [
-        [output[:size] for output in engine.run("score", *cells)] for size, *cells in _fixed(engine, check, numbers, codes)
-    ]
+    batches = list(_fixed(engine, numbers, codes))
+    scored = engine.map("score", (cells for _, *cells in batches), check)
+    parts = [[output[:size] for output in outputs] for (size, *_), outputs in zip(batches, scored, strict=True)]
     none = np.empty(0), np.empty((0, len(engine.manifest.order))), np.empty(0)
     nelbo, terms, kl = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
     return nelbo, terms, kl
@@ -293,10 +341,10 @@ def _from_prior(engine: Engine, draws: Floats, check: Check | None) -> Cells:
     d, split = len(engine.manifest.order), engine.manifest.draws["z"]
     codes = engine.manifest.codes or d
     parts = []
-    for size, u in _fixed(engine, check, draws):
-        (z,) = engine.run("prior", u[:, :split])
+    for size, u in _fixed(engine, draws):
+        (z,) = engine.run("prior", u[:, :split], check=check)
         x, keep = np.zeros((len(u), codes), dtype=np.int64), np.zeros((len(u), d), dtype=np.bool_)
-        made = engine.draw(z, x, keep, u[:, split:], DRAWN, ANY)
+        made = engine.draw(z, x, keep, u[:, split:], DRAWN, ANY, check=check)
         parts.append([cells[:size] for cells in made])
     return _joined(engine, parts)
 
@@ -317,11 +365,11 @@ def _from_posterior(
     """
     split, how = engine.manifest.draws["z"], MODE if mode else DRAWN
     parts = []
-    for size, numbers, codes, u, now_seen, now_keep in _fixed(engine, check, given.numbers, given.codes, draws, seen, keep):
-        z, x, *q = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how)
+    for size, numbers, codes, u, now_seen, now_keep in _fixed(engine, given.numbers, given.codes, draws, seen, keep):
+        z, x, *q = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how, check=check)
         if spread:
-            (z,) = engine.run("spread", *q, u[:, :split], np.array([spread], dtype=np.float64))
-        made_numbers, made_codes = engine.draw(z, x, now_keep, u[:, split:], how, FILL if fill else ANY)
+            (z,) = engine.run("spread", *q, u[:, :split], np.array([spread], dtype=np.float64), check=check)
+        made_numbers, made_codes = engine.draw(z, x, now_keep, u[:, split:], how, FILL if fill else ANY, check=check)
         kept_numbers, kept_codes = (now_keep[:, at] for at in engine.places)
         cells = np.where(kept_numbers, numbers, made_numbers), np.where(kept_codes, codes, made_codes)
         parts.append([part[:size] for part in cells])
@@ -329,18 +377,20 @@ def _from_posterior(
 
 
 def _joined(engine: Engine, parts: list[list[NDArray[Any]]]) -> Cells:
+    """All batches together. Raises InvalidArtifact for a code that no category has."""
     schema = engine.schema
     none = np.empty((0, len(schema.numbers))), np.empty((0, len(schema.categoricals)), dtype=np.int64)
     numbers, codes = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
+    highest = np.array([len(column.categories) + 1 + len(column.rarer) for column in schema.categoricals], dtype=np.int64)
+    if ((codes < 0) | (codes > highest)).any():
+        raise InvalidArtifact("the graph 'generate' gives a code that no category has; train the model again")
     return numbers, codes
 
 
-def _fixed(engine: Engine, check: Check | None, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+def _fixed(engine: Engine, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     """Batches of the one fixed number of rows as (rows, parts …); the last is padded with its own first row."""
     batch = engine.manifest.batch
     for start in range(0, len(arrays[0]), batch):
-        if check is not None:
-            check()
         parts = [array[start : start + batch] for array in arrays]
         size = len(parts[0])
         if size < batch:
@@ -388,11 +438,18 @@ def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.Re
     )
 
 
-def _session(path: Path) -> ort.InferenceSession:
+def _session(artifact: Artifact, graph: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Without this, ONNX Runtime looks at the bytes and may take them for its own format.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    path = artifact.graph(graph)
+    content = checked(artifact.manifest, graph, path.read_bytes())
     try:
-        return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
     except Exception as problem:  # onnxruntime raises classes of its own for each way that a graph can be broken
-        raise InvalidArtifact(f"{path.name} cannot be loaded by ONNX Runtime: {problem}") from None
+        words = _PATH.sub("…", str(problem)).partition("\n")[0]
+        raise InvalidArtifact(f"{path.name} cannot be loaded by ONNX Runtime: {words[:300]}") from None

@@ -18,13 +18,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ORPHAN_GRACE_S = 25.0
 HEALTHY_S = 10.0
 """A child that lived so long is started again at once; the pauses are for one that dies right after its start."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
+
+LIFELINE = "LIFELINE"
+"""Environment variable with the reading end of a confined process's lifeline."""
+INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""The environment that a confined process gets: where its code is, and no secret."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""For NumPy's libraries, which would otherwise start a thread for each core."""
 
 Life = Literal["alive", "dead", "unknown"]
 _NAME = re.compile(r".*\.(?P<place>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
@@ -52,6 +59,33 @@ def command(lifeline: Lifeline, module: str, args: Sequence[str] = ()) -> list[s
 def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
     """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good `grace_s` later."""
     threading.Thread(target=_watch, args=(reading, grace_s), name="lifeline", daemon=True).start()
+
+
+def start_confined(
+    lifeline: Lifeline, module: str, args: Sequence[str], keep: Sequence[int] = (), **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start `python -P -m module args`, a module that confines itself and then calls `exit_with_parent`.
+
+    Its environment tells it where its code is, and no secret. `keep` are descriptors that stay open; `options` are Popen's.
+    """
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *args],
+        pass_fds=(lifeline.reading, *keep),
+        env=environment | ONE_THREAD | {LIFELINE: str(lifeline.reading), "ORT_DISABLE_TELEMETRY": "1"},
+        **options,
+    )
+
+
+def exit_with_parent() -> None:
+    """In a confined process: leave at once when the parent is gone. Started as another one, it has no lifeline to watch."""
+
+    def watch(reading: int) -> None:
+        os.read(reading, 1)
+        os._exit(1)  # it could not even send itself a signal
+
+    if reading := os.environ.get(LIFELINE):
+        threading.Thread(target=watch, args=(int(reading),), name="lifeline", daemon=True).start()
 
 
 @dataclass

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="days that deleted jobs and files, and rejected ones, are remembered; 0: for ever")
     ] = 30.0
     read_memory_mib: Annotated[int, Field(gt=0, description="memory limit of the process that reads an upload")] = 2_048
+    model_memory_mib: Annotated[
+        int, Field(gt=0, description="memory limit, in MiB, of the process that runs a model's graphs")
+    ] = 2_048
+    model_batch_s: Annotated[
+        float, Field(gt=0, description="seconds after which a model is stopped that has not finished a batch of rows")
+    ] = 30.0
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
     renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 3.0

@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
@@ -97,10 +97,12 @@ class Storage:
             if self._folder:
                 _sync(self._folder / to)
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Copy an object to a local path."""
+    def fetch(self, key: str, path: Path, check: Callable[[], None] | None = None) -> None:
+        """Copy an object to a local path. `check` is called for each piece; what it raises ends the copying."""
         with _translated(key), path.open("wb") as file:
             for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE_BYTES):
+                if check is not None:
+                    check()
                 file.write(piece)
 
     def open(self, key: str) -> BinaryIO:

@@ -3,20 +3,19 @@
 This process only keeps the two running: it opens neither database nor broker nor ONNX Runtime, and forks nothing.
 """
 
+import shutil
 import signal
 import threading
 
 import structlog
 
 from nelbo import logs
-from nelbo.processes import Child, Lifeline, end_all, keep_running
+from nelbo.processes import ONE_THREAD, Child, Lifeline, end_all, keep_running
 from nelbo.settings import read_settings
+from worker import pulse
 
 STOP_S = 20.0
 """What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be longer."""
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""For NumPy's libraries, which would otherwise start a thread per core in the process that is forked."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,12 +25,14 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    pool = Child("pool", "worker.pool", env=ONE_THREAD)
-    dispatcher = Child("dispatcher", "worker.dispatcher")
+    file = pulse.new_file()
+    pool = Child("pool", "worker.pool", env=ONE_THREAD | {pulse.VARIABLE: str(file)})
+    dispatcher = Child("dispatcher", "worker.dispatcher", env={pulse.VARIABLE: str(file)})
     try:
         keep_running([pool, dispatcher], Lifeline(), stop, _tell)
     finally:
         end_all([pool, dispatcher], STOP_S)
+        shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def _tell(child: Child, status: int) -> None:

@@ -27,12 +27,14 @@ from nelbo.settings import Settings, read_settings
 from nelbo.store import queue, workers
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
-from worker import tidying
+from worker import pulse, tidying
 
 SOLO_STOP_S = 15.0
 TIDY_STOP_S = 2.0
 TIDY_S = 60.0
 TIDY_STORAGE_S = 3600.0
+SILENT_S = 300.0
+"""The pool touches its pulse each second while it works, except for the finish of a job, which is one long query."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,8 +60,11 @@ class Dispatcher:
         began_at = time.monotonic()
         try:
             self._sweep(began_at)
-            self._hint()
-            workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+            waiting = self._hint()
+            if waiting and pulse.silence_s() > SILENT_S:
+                log.error("work waits, and the pool shows no sign of life", seconds=round(pulse.silence_s()))
+            else:
+                workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
                 self._tidy_aside()
@@ -99,18 +104,20 @@ class Dispatcher:
         if swept:
             log.info("chunks taken back", workers_dead=len(dead), after_an_outage=blind, **swept)
 
-    def _hint(self) -> None:
-        """As many hints as keep two for each process of the pool in the queue: a flushed queue costs one round."""
+    def _hint(self) -> bool:
+        """As many hints as keep two for each process of the pool in the queue: a flushed queue costs one round.
+        True where work waits."""
         waiting = waiting_hints(self.app)
         most = 2 * self.settings.worker_processes
         room = most if waiting is None else most - waiting
         if room <= 0:
-            return
+            return True
         due = queue.due_for_hint(self.database, room, again_s=self.settings.sweep_s)
         if due and waiting is None:
             self._work_without_broker()
         elif due:
             self._send(due)
+        return bool(due)
 
     def _send(self, due: list[tuple[str, int]]) -> None:
         crash.point("hint")

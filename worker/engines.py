@@ -1,30 +1,39 @@
 """Engines of this process by artifact digest, over the copies of artifacts on this machine."""
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 from nelbo import copies
 from nelbo.engine import Engine
 from nelbo.storage import Storage
 from nelbo.store.catalog import VersionEntry
+from worker import confined
 
 
 class Engines:
-    """At most `keep` engines in memory; artifacts under `folder`, one for all processes of this machine."""
+    """At most `keep` engines at a time, each with a confined process; artifacts under `folder`, shared by this machine."""
 
-    def __init__(self, storage: Storage, folder: Path, keep: int = 4) -> None:
+    def __init__(self, storage: Storage, folder: Path, limits: confined.Limits, keep: int = 4) -> None:
         self._storage, self._folder, self._keep = storage, folder, keep
+        self._load = partial(confined.load, limits=limits)
         self._loaded: OrderedDict[str, Engine] = OrderedDict()
 
     def get(self, version: VersionEntry) -> Engine:
         """The engine of a version. Raises InvalidArtifact where what is stored is not what its digest names."""
         digest = version.digest
         if digest not in self._loaded:
-            self._loaded[digest] = copies.load(self._storage, version.id, digest, self._folder, Engine.load)
+            self._loaded[digest] = copies.load(self._storage, version.id, digest, self._folder, self._load)
             if len(self._loaded) > self._keep:
-                self._loaded.popitem(last=False)
+                _, oldest = self._loaded.popitem(last=False)
+                oldest.close()
         self._loaded.move_to_end(digest)
         return self._loaded[digest]
+
+    def close(self) -> None:
+        """End the processes of all engines; an engine that is asked for later starts another one."""
+        for engine in self._loaded.values():
+            engine.close()
 
     def fetch(self, version: VersionEntry) -> Path:
         """The artifact's folder on this machine, fetched and verified where it is not there yet."""

@@ -1,5 +1,8 @@
 """A lease on a chunk: renewed from a thread while the work goes on, and the reason to stop when it is gone."""
 
+import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +13,7 @@ import structlog
 
 from nelbo import crash
 from nelbo.errors import Unavailable
-from worker import shutdown
+from worker import pulse, shutdown
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +36,22 @@ class Lease:
     `renew` asks the database and answers False where the lease is gone; `lease_s` and `renew_s` are seconds. The database's
     clock decides who holds a chunk. This process can only see its own, so it stops by that one `lease_s` after it *asked*
     for the lease, which is never later than the database's end of it.
+
+    Each `check` is a sign of life. After `stuck_s` seconds without one the lease is not renewed any more, so that another
+    process gets the chunk, and this one is killed: whatever it waits for, it does not come back to check.
     """
 
-    def __init__(self, renew: Callable[[], bool], lease_s: float, renew_s: float, asked_at: float) -> None:
+    def __init__(
+        self,
+        renew: Callable[[], bool],
+        lease_s: float,
+        renew_s: float,
+        asked_at: float,
+        stuck_s: float = math.inf,
+    ) -> None:
         self._renew, self._lease_s, self._renew_s = renew, lease_s, renew_s
         self._until = asked_at + lease_s
+        self._stuck_s, self._checked_at = stuck_s, time.monotonic()
         self._lost, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -51,6 +65,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost or ShuttingDown where the work must stop."""
+        self._checked_at = time.monotonic()
+        pulse.beat()
         if self._lost.is_set() or time.monotonic() >= self._until:
             raise LeaseLost
         if shutdown.announced():
@@ -59,6 +75,9 @@ class Lease:
     def _keep(self) -> None:
         while not self._done.wait(self._renew_s):
             asked_at = time.monotonic()
+            if asked_at - self._checked_at > self._stuck_s:
+                log.error("process is stuck and ends itself", seconds=round(asked_at - self._checked_at))
+                os.kill(os.getpid(), signal.SIGKILL)
             crash.point("renew")
             try:
                 renewed = self._renew()

@@ -1,4 +1,4 @@
-"""Work on what strangers made (a table, a graph) in a child process that limits its own memory and answers in one JSON line."""
+"""Work on what strangers made (a table, an artifact) in a child process that confines itself and answers in one JSON line."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nelbo.engine import Check
-from nelbo.processes import Lifeline, command
+from nelbo.processes import Lifeline, start_confined
 
 CHECK_S = 0.2
 
@@ -26,13 +26,7 @@ def run_limited(module: str, args: Sequence[str], check: Check, limit_s: float =
     lifeline = Lifeline()
     try:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as problems:
-            child = subprocess.Popen(
-                command(lifeline, module, args),
-                pass_fds=(lifeline.reading,),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=problems,
-            )
+            child = start_confined(lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=problems)
             _wait(child, check, time.monotonic() + limit_s)
             output.seek(0)
             problems.seek(0)

@@ -12,6 +12,7 @@ from nelbo.processes import my_name
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import Storage, open_storage
 from nelbo.store.session import Database, connect
+from worker import confined
 from worker.engines import Engines
 
 
@@ -29,7 +30,8 @@ class Process:
 
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:
     storage = open_storage(settings.storage)
-    engines = Engines(storage, copies.artifacts(settings.home))
+    limits = confined.Limits(settings.model_batch_s, settings.model_memory_mib)
+    engines = Engines(storage, copies.artifacts(settings.home), limits)
     return Process(my_name(), settings, connect(settings.database), storage, engines, hint)
 
 

@@ -33,7 +33,7 @@ def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
 
 def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Reading:
     upload, settings = folder / "upload", process.settings
-    process.storage.fetch(upload_key(entry.id), upload)
+    process.storage.fetch(upload_key(entry.id), upload, check)
     arguments = read_arguments(
         upload,
         folder,

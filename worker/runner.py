@@ -1,5 +1,6 @@
 """A chunk's way through a worker: claim, given rows, work, one guarded commit."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,9 @@ from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
-from worker import given, reading, shutdown, verifying
+from nelbo.store.sweep import WORKER_DIED
+from worker import given, pulse, reading, shutdown, verifying
+from worker.confined import ModelDied
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
@@ -20,10 +23,14 @@ from worker.scoring import score
 
 PERMANENT = (InvalidInput, NotFound)
 """Errors that no other try would mend."""
-EXPECTED = (NelboError, OSError, MemoryError)
+EXPECTED = (NelboError, ModelDied, OSError, MemoryError)
 """Errors whose message says enough; of others the log keeps the trace."""
+MODEL_DEATHS = 3
+"""Times that a model may be stopped or die over one chunk before the job fails."""
 MOST_ATTEMPTS = 100
 """Of a chunk whose database or storage keeps going away: most of an hour, with the pauses between them."""
+STUCK_S = 300.0
+"""Seconds without a sign of life from the work, after which a process is stuck. A batch of rows takes far less."""
 SLICE_S = 10.0
 """How long one hint keeps a process working, so that Celery can count, replace and stop its children."""
 
@@ -54,7 +61,7 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
     database, settings = process.database, process.settings
     renew = partial(ledger.renew, database, claim, settings.lease_s)
     try:
-        with Lease(renew, settings.lease_s, settings.renew_s, asked_at) as lease:
+        with Lease(renew, settings.lease_s, settings.renew_s, asked_at, _stuck_s(claim)) as lease:
             outcome = compute(process, claim, lease.check)
             crash.point("computed" if claim.stage == "work" else "finish")
             stored = ledger.commit(database, claim, outcome)
@@ -94,7 +101,13 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return reconstruct(engine, given.rows(process.storage, claim), claim, check)
 
 
+def _stuck_s(claim: Claim) -> float:
+    """A finish is one query over all results of a job, which calls no check however long it takes."""
+    return math.inf if claim.stage == "finish" else STUCK_S
+
+
 def _claim(process: Process) -> Claim | None:
+    pulse.beat()
     try:
         return ledger.claim(process.database, process.name, lease_s=process.settings.lease_s)
     except Unavailable as problem:
@@ -114,9 +127,11 @@ def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLo
     failed, words = not isinstance(problem, Unavailable), _words(problem)
     failures = claim.failures + int(failed)
     told.warning("chunk not done", failures=failures, problem=words, exc_info=not isinstance(problem, EXPECTED))
-    if failures >= process.settings.max_attempts or claim.attempt >= MOST_ATTEMPTS:
+    most_failures = MODEL_DEATHS if isinstance(problem, ModelDied) else process.settings.max_attempts
+    if failures >= most_failures or claim.attempt >= MOST_ATTEMPTS:
         times = failures if failed else claim.attempt
-        words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; retry the job later"
+        advice = "train a smaller model" if isinstance(problem, ModelDied) else "retry the job later"
+        words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; {advice}"
         _settle(told, "chunk failed", lambda: ledger.fail(process.database, claim, words))
     else:
         delay_s = ledger.backoff_s(failures if failed else claim.attempt)
@@ -136,6 +151,8 @@ def _words(problem: Exception) -> str:
     """For the job's owner: our own message, else the error's name, as its text may hold paths or values of rows."""
     if isinstance(problem, NelboError):
         return problem.message
+    if isinstance(problem, ModelDied):
+        return f"{WORKER_DIED}: {problem}"
     return "the worker ran out of memory" if isinstance(problem, MemoryError) else type(problem).__name__
 
 

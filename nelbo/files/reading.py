@@ -9,12 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from nelbo.confinement import CODE, confine
 from nelbo.errors import NelboError, TooLarge, Unavailable
-from nelbo.files.confinement import confine
 from nelbo.files.formats import DETECTED, CsvOptions, Limits
 from nelbo.files.parts import write_parts
 from nelbo.files.table import Table, open_table
 from nelbo.inference import Inspector
+from nelbo.processes import exit_with_parent
 from nelbo.schema import Column
 
 
@@ -83,7 +84,8 @@ def read_arguments(
 def main(arguments: list[str] | None = None) -> None:
     """`python -P -m nelbo.files read UPLOAD FOLDER …`: print a Reading as one line of JSON."""
     given = _parser().parse_args(arguments)
-    confine(given.memory_mib)
+    confine(memory_mib=given.memory_mib, read=[given.upload, *CODE], write=[given.folder])
+    exit_with_parent()
     pa.set_cpu_count(1)
     tempfile.tempdir = str(given.folder)  # whoever started this process removes the folder, however it ends
     print(_read(given).model_dump_json(exclude_defaults=True), flush=True)

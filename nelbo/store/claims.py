@@ -41,6 +41,8 @@ class Claim:
     failures: int
     """Transient errors of this chunk so far."""
     fence: int
+    claimed_at: float
+    """By the database's clock, in seconds since the epoch."""
     params: dict[str, Any]
     """The request without model, file and rows: alpha, seed, per_row …"""
     version_id: str | None

@@ -139,6 +139,7 @@ def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | 
         .values(attempt=Chunk.attempt - int(problem is None), failures=Chunk.failures + int(problem is not None and failed))
     )
     with db.write() as connection:
+        queue.charge(connection, claim.job_id, claim.claimed_at)
         return connection.execute(statement).rowcount == 1
 
 
@@ -178,6 +179,7 @@ def fail(db: Database, claim: Claim, problem: str) -> bool:
     A file that cannot be read and a version that cannot be verified are rejected with the problem as the reason."""
     with db.write() as connection:
         lock_job(connection, claim.job_id)
+        queue.charge(connection, claim.job_id, claim.claimed_at)
         if connection.execute(end_chunk("failed", problem).where(*_held(claim))).rowcount == 0:
             return False
         fail_job(connection, claim.job_id, problem)
@@ -289,6 +291,7 @@ def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
             Chunk.attempt,
             Chunk.failures,
             Chunk.fence,
+            Chunk.claimed_at,
         )
     )
 
@@ -309,6 +312,7 @@ def lock_job(connection: Connection, job_id: str) -> None:
 
 def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
     lock_job(connection, claim.job_id)
+    queue.charge(connection, claim.job_id, claim.claimed_at)
     if connection.execute(end_chunk("done").where(*_held(claim))).rowcount == 0:
         return _is_done(connection, claim)
     match outcome:

@@ -1,5 +1,6 @@
 """The queue: what waits to be claimed, in which order, how much it is, and which of it nobody was told of."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from nelbo.store.views import LISTED, UNFINISHED
 
 QUOTA_S, FULL_S = 10.0, 30.0
 """When to come back: something of one's own may end any moment; a full service takes longer."""
+LONG_S = 1.0
+"""Chunks that take less count as turns alone."""
 ADMISSION_LOCK = 0x6E656C62
 """First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the other."""
 
@@ -127,10 +130,21 @@ def holders(db: Database) -> set[str]:
         )
 
 
+def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
+    """Remember that a chunk of a job occupied a worker from `claimed_at` until now, if that was long.
+
+    Its owner then waits as long as the chunk took while others have work: owners share the workers' time, not only the turns.
+    """
+    took = now() - claimed_at
+    long = update(Job).where(Job.id == job_id, took > LONG_S).values(served_until=now() + took)
+    connection.execute(long)
+
+
 def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """Active jobs with a chunk to claim, each in its turn: first the owner who was served longest ago, then the job of
     theirs that was. So no job waits for more claims than there are other jobs, however huge or many these are; who was
-    never served stands where they came. Read from indexes alone: no claim locks or counts what others claimed."""
+    never served stands where they came. A chunk that takes long counts by its time (`charge`), also while it is worked on.
+    Read from indexes alone: no claim locks or counts what others claimed."""
     turns = _turns()
     return (
         statement.select_from(Job)
@@ -146,15 +160,29 @@ def _turns() -> Subquery:
     other = aliased(Job)
     # Jobs that have ended count as well: many small ones, one after the other, are no new owner each.
     started_at = select(func.max(other.started_at)).where(other.owner == Job.owner).scalar_subquery()
-    columns = (Job.id, Job.owner, Job.created_at, claimed_at.label("claimed_at"), started_at.label("started_at"))
+    served_until = select(func.max(other.served_until)).where(other.owner == Job.owner).scalar_subquery()
+    running = Chunk.job_id == Job.id, Chunk.state == "running", Chunk.claimed_at < now() - LONG_S
+    occupied_since = select(func.min(Chunk.claimed_at)).where(*running).scalar_subquery()
+    moments = {
+        "claimed_at": claimed_at,
+        "started_at": started_at,
+        "served_until": served_until,
+        "occupied_until": 2 * now() - occupied_since,
+    }
+    columns = (Job.id, Job.owner, Job.created_at, *(moment.label(name) for name, moment in moments.items()))
     active = select(*columns).where(Job.state.in_(UNFINISHED)).subquery()
-    served = case((active.c.started_at.is_(None), active.c.claimed_at), else_=active.c.started_at)
-    served = case((active.c.claimed_at > active.c.started_at, active.c.claimed_at), else_=served)
+    columns_of_moments: list[ColumnElement[float]] = [active.c[name] for name in moments]
+    served = functools.reduce(_later, columns_of_moments)
     of_owner = func.coalesce(
         func.max(served).over(partition_by=active.c.owner), func.min(active.c.created_at).over(partition_by=active.c.owner)
     )
     of_job = func.coalesce(active.c.claimed_at, active.c.created_at)
     return select(active.c.id, of_owner.label("of_owner"), of_job.label("of_job")).subquery()
+
+
+def _later(one: ColumnElement[float], other: ColumnElement[float]) -> ColumnElement[float]:
+    """The later of two moments, of which one or both may be NULL."""
+    return case((one.is_(None), other), (other > one, other), else_=one)
 
 
 def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Update, insert, or_, sele
 
 from nelbo import crash
 from nelbo.jobs import Error
+from nelbo.store import queue
 from nelbo.store.ledger import backoff_s, chunk_to, end_chunk, fail_job, lock_job, store_progress
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, Job
@@ -72,11 +73,20 @@ def _sweep_chunk(db: Database, chunk_id: int, job_id: str, orphaned: _Orphaned) 
     with db.write() as connection:
         lock_job(connection, job_id)
         statement = select(
-            Chunk.id, Chunk.job_id, Chunk.stage, Chunk.row_from, Chunk.row_to, Chunk.crashes, Chunk.worker, Job.kind
+            Chunk.id,
+            Chunk.job_id,
+            Chunk.stage,
+            Chunk.row_from,
+            Chunk.row_to,
+            Chunk.crashes,
+            Chunk.worker,
+            Chunk.claimed_at,
+            Job.kind,
         ).join_from(Chunk, Job, Chunk.job_id == Job.id)
         chunk = connection.execute(statement.where(Chunk.id == chunk_id, *orphaned.condition)).first()
         if chunk is None:
             return "none"
+        queue.charge(connection, job_id, chunk.claimed_at)
         fate = _take_back(connection, chunk, orphaned)
         crash.point("sweep")
         return fate

@@ -137,6 +137,7 @@ class Job(Base):
         Index("job_file_idx", "file_id"),
         Index("job_version_idx", "version_id"),
         Index("job_started_idx", "owner", "started_at"),
+        Index("job_served_idx", "owner", "served_until"),
         Index("job_finished_idx", "finished_at"),
         Index("job_deleted_idx", "deleted_at", sqlite_where=text(DELETED), postgresql_where=text(DELETED)),
     )
@@ -165,6 +166,8 @@ class Job(Base):
     cancel_requested_at: Mapped[float | None]
     hinted_at: Mapped[float | None]
     deleted_at: Mapped[float | None]
+    served_until: Mapped[float | None]
+    """As long after the end of its last long chunk as that chunk took; until then others have their turns."""
 
 
 class Chunk(Base):

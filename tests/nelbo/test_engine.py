@@ -309,7 +309,7 @@ def test_a_graph_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     old = Engine.load(tmp_path).manifest.graphs["score"].sha256
     (tmp_path / "score.onnx").write_bytes(b"no graph")
     (tmp_path / "manifest.json").write_text(manifest.replace(old, hashlib.sha256(b"no graph").hexdigest()))
-    with pytest.raises(InvalidArtifact, match="cannot be loaded"):
+    with pytest.raises(InvalidArtifact, match="is not an ONNX model"):
         score(Engine.load(tmp_path), _batch(*sample(1, 0)))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +36,7 @@ class Stage:
     broker_url: str = ""
     hints: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    processes: list[process.Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.settings = Settings(
@@ -49,6 +51,8 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for made in self.processes:
+            made.engines.close()
         self.database.dispose()
 
     def with_options(self, **options: Any) -> "Stage":
@@ -58,7 +62,9 @@ class Stage:
         return other
 
     def process(self) -> process.Process:
-        return replace(process.make(self.settings, self.hints.append), database=self.database)
+        made = replace(process.make(self.settings, self.hints.append), database=self.database)
+        self.processes.append(made)
+        return made
 
     def work(self) -> None:
         """Do all that is due, in this process."""
@@ -68,19 +74,19 @@ class Stage:
         self.work()
         return self.job(job_id).state
 
-    def version(self, name: str = "linear") -> VersionEntry:
-        """A ready version."""
-        place, version_id = self._artifact(name)
+    def version(self, name: str = "linear", make: Callable[[Path], Path] | None = None) -> VersionEntry:
+        """A ready version; `make` writes another artifact than the linear one into a folder."""
+        place, version_id = self._stored(make(self.folder / name)) if make else self._artifact(name)
         return catalog.add_version(
             self.database, OWNER, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
         )
 
-    def pushed(self, packed: bytes, name: str = "linear") -> VersionEntry:
+    def pushed(self, packed: bytes, name: str = "linear", digest: str | None = None) -> VersionEntry:
         """A pending version whose artifact is `packed`, with the job that verifies it."""
         place, version_id = self._artifact(name)
         self.storage.put(artifact_key(version_id), packed)
         manifest = place.manifest.model_dump(mode="json")
-        ledger.submit_version(self.database, OWNER, name, manifest, place.digest, version_id=version_id)
+        ledger.submit_version(self.database, OWNER, name, manifest, digest or place.digest, version_id=version_id)
         return catalog.version_of(self.database, version_id)
 
     def packed(self) -> bytes:
@@ -121,8 +127,11 @@ class Stage:
         return pa.Table.from_batches(results.tables(self.database, job_id))
 
     def _artifact(self, name: str) -> tuple[Artifact, str]:
+        return self._stored(linear_artifact(self.folder / "artifact", name))
+
+    def _stored(self, folder: Path) -> tuple[Artifact, str]:
         """The artifact and the id under which it is stored."""
-        artifact, version_id = read_artifact(linear_artifact(self.folder / "artifact", name)), new_id()
+        artifact, version_id = read_artifact(folder), new_id()
         self.storage.put(artifact_key(version_id), pack(artifact.folder))
         return artifact, version_id
 

@@ -10,6 +10,7 @@ from nelbo import copies
 from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import artifact_key
 from tests.worker.stage import Stage
+from worker.confined import Limits
 from worker.engines import Engines
 
 
@@ -20,7 +21,8 @@ def stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 
 def engines(stage: Stage, keep: int = 4) -> Engines:
-    return Engines(stage.storage, copies.artifacts(stage.settings.home), keep)
+    """None of them starts a process before its first batch, so that nothing has to be closed."""
+    return Engines(stage.storage, copies.artifacts(stage.settings.home), Limits(60.0, 2_048), keep)
 
 
 def test_an_engine_is_loaded_once(stage: Stage) -> None:

@@ -1,11 +1,14 @@
 """A chunk's way through a worker, on both databases: every kind of job, and every way that a chunk can end."""
 
 import io
+import re
+import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from nelbo import engine as engines
+from nelbo.artifact import digest_of, pack
 from nelbo.engine import Engine
 from nelbo.errors import Unavailable
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
@@ -23,8 +27,9 @@ from nelbo.store.files import FileEntry
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
 from tests.deadline import until
+from tests.hostile import greedy_artifact, slow_artifact
 from tests.worker.stage import OWNER, Stage, as_csv, table
-from worker import runner, shutdown
+from worker import runner, shutdown, verifying
 
 ROWS = 130
 KINDS: list[JobRequest] = [
@@ -50,6 +55,11 @@ def sqlite_stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 def engine_of(stage: Stage) -> Engine:
     return Engine.load(stage.folder / "artifact")
+
+
+def row() -> dict[str, str | None]:
+    """A row that a request carries."""
+    return {"id": "a", "length": "1.5", "colour": "red", "width": "-2", "weight": "10"}
 
 
 def file_if_needed(stage: Stage, request: JobRequest) -> FileEntry | None:
@@ -309,6 +319,51 @@ def test_a_cancelled_job_stops_the_chunk_between_two_batches(stage: Stage) -> No
     runner.run(process, claim, asked_at=time.monotonic())
     assert stage.job(job.id).state == "cancelled"
     assert list(results.tables(stage.database, job.id)) == []
+
+
+def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stage) -> None:
+    hasty = stage.with_options(model_batch_s=1.0)
+    version = hasty.version("slow", slow_artifact)
+    job = hasty.submit(ScoreRequest(model="slow"), version, 1, inline=[row()])
+    until(lambda: hasty.state_after_work(job.id) == "failed", "three tries")
+    assert re.match(
+        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 1 s for one batch of 16 rows"
+        r" \(the setting model_batch_s\) and was stopped; train a smaller model",
+        stage.job(job.id).problem or "",
+    )
+
+
+def test_a_model_that_needs_too_much_memory_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
+    version = sqlite_stage.version("greedy", lambda folder: greedy_artifact(folder, gib=3))
+    job = sqlite_stage.submit(ScoreRequest(model="greedy"), version, 1, inline=[row()])
+    until(lambda: sqlite_stage.state_after_work(job.id) == "failed", "three tries")
+    assert "worker-died: the model needs more than 2,048 MiB" in (sqlite_stage.job(job.id).problem or "")
+
+
+def test_a_cancelled_job_ends_a_batch_that_goes_on_for_ever(stage: Stage) -> None:
+    version = stage.version("slow", slow_artifact)
+    job = stage.submit(ScoreRequest(model="slow"), version, 1, inline=[row()])
+    process = stage.with_options(lease_s=2.0, renew_s=0.05).process()
+    claim = ledger.claim(stage.database, process.name, lease_s=2.0)
+    assert claim is not None
+    at_work = threading.Thread(target=runner.run, args=(process, claim, time.monotonic()))
+    at_work.start()
+    ledger.cancel(stage.database, OWNER, job.id)
+    at_work.join(20)
+    assert not at_work.is_alive(), "the batch would take longer"
+    assert stage.job(job.id).state == "cancelled"
+
+
+@pytest.mark.parametrize("make", [slow_artifact, partial(greedy_artifact, gib=3)], ids=["time", "memory"])
+def test_a_pushed_model_that_takes_too_much_only_for_rows_with_values_is_rejected(
+    sqlite_stage: Stage, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "TRIAL_S", 6.0)
+    packed = pack(make(sqlite_stage.folder / "hostile", only_with_values=True))
+    version = sqlite_stage.pushed(packed, digest=digest_of((sqlite_stage.folder / "hostile" / "manifest.json").read_bytes()))
+    sqlite_stage.work()
+    rejected = catalog.version_of(sqlite_stage.database, version.id)
+    assert rejected.state == "rejected", rejected.reason
 
 
 def test_a_worker_that_is_asked_to_end_hands_its_chunk_back_unharmed(stage: Stage) -> None:

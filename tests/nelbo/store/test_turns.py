@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, event, select, text
 from nelbo.store import ledger, queue
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
+from nelbo.store.sweep import sweep
 from nelbo.store.tables import Job
 from tests.nelbo.store.kit import OWNER, add_job, add_version, take, work
 
@@ -166,3 +168,45 @@ def test_each_job_that_waits_adds_little_to_a_claim(database: Database) -> None:
 def _analyze(db: Database) -> None:
     with db.write() as connection:
         connection.execute(text("ANALYZE"))
+
+
+def began_before(db: Database, claim: Claim, seconds: float) -> Claim:
+    """The claim as if it had been made so much earlier."""
+    with db.write() as connection:
+        moved = {"id": claim.chunk_id, "seconds": seconds}
+        connection.execute(text("UPDATE chunk SET claimed_at = claimed_at - :seconds WHERE id = :id"), moved)
+    return replace(claim, claimed_at=claim.claimed_at - seconds)
+
+
+def test_an_owner_whose_chunk_took_long_lets_others_go_first_for_as_long(database: Database) -> None:
+    slow, quick = (add_job(database, rows=50, chunk_rows=1, owner=owner) for owner in ("slow", "quick"))
+    claim = began_before(database, take(database), 600.0)
+    assert claim.job_id == slow.id
+    assert ledger.commit(database, claim, work(database, claim))
+    for _ in range(10):
+        claim = take(database)
+        assert claim.job_id == quick.id, "ten short chunks are not ten minutes"
+        assert ledger.commit(database, claim, work(database, claim))
+
+
+def test_an_owner_whose_chunk_took_long_is_served_at_once_where_nobody_else_waits(database: Database) -> None:
+    add_job(database, rows=3, chunk_rows=1)
+    claim = began_before(database, take(database), 600.0)
+    assert ledger.commit(database, claim, work(database, claim))
+    take(database)
+
+
+@pytest.mark.parametrize("end", ["still at work", "put off", "failed", "taken back"])
+def test_a_long_chunk_counts_however_it_ends(database: Database, end: str) -> None:
+    for _ in range(3):
+        add_job(database, rows=2, chunk_rows=1, owner="slow")
+    claim = began_before(database, take(database), 600.0)
+    quick = add_job(database, rows=5, chunk_rows=1, owner="quick")
+    match end:
+        case "put off":
+            assert ledger.release(database, claim, problem="the model took too long")
+        case "failed":
+            assert ledger.fail(database, claim, "the model took too long")
+        case "taken back":
+            assert sweep(database, dead={"worker"}).requeued == 1
+    assert [take(database).job_id for _ in range(5)] == [quick.id] * 5

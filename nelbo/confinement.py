@@ -1,0 +1,200 @@
+"""Confinement: a process gives up, for good, what work on a stranger's model or table never needs.
+
+After `confine` it opens only the paths that it named, uses no network, starts no program, sends no signal to another process
+and holds at most the memory that it asked for. Its working directory is empty and gone. The kernel enforces this: Landlock
+guards the paths and seccomp the system calls. `measures` says which of the two a machine has.
+
+https://docs.kernel.org/userspace-api/landlock.html, https://docs.kernel.org/userspace-api/seccomp_filter.html
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import resource
+import struct
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+
+# Landlock: system calls 444 to 446 on every architecture.
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+RULESET_VERSION = 1
+RULE_PATH_BENEATH = 1
+READ_FILE, READ_FOLDER = 1 << 2, 1 << 3
+FILE_RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+"""Number of file rights that each version of Landlock knows, from the first bit on."""
+NETWORK_SINCE, SCOPES_SINCE = 4, 6
+ALL_NETWORK, ALL_SCOPES = 0b11, 0b11
+
+# Of seccomp's programs: the instructions, the fields of struct seccomp_data, the verdicts.
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER_AT, ARCHITECTURE_AT, FIRST_ARGUMENT_AT = 0, 4, 16
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+X32 = 0x40000000
+"""From here on x86_64 numbers its calls a second time."""
+CLONE_THREAD = 0x10000
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# fmt: off
+REFUSED: Mapping[str, tuple[int | None, int | None]] = {
+    "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201),
+    "accept": (43, 202), "accept4": (288, 242), "connect": (42, 203), "sendto": (44, 206),
+    "sendmsg": (46, 211), "sendmmsg": (307, 269),
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
+    "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo":
+    (297, 240), "pidfd_send_signal": (424, 424),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440), "kcmp": (312, 272), "pidfd_getfd": (438, 438),
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429,
+    429), "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
+    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "name_to_handle_at":
+    (303, None), "open_by_handle_at": (304, None),
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl":
+    (66, 191), "msgget": (68, 186), "msgctl": (71, 187), "mq_open": (240, 180),
+}
+# fmt: on
+"""System calls that confinement refuses, with their numbers on x86_64 and aarch64."""
+CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
+
+_PLACES = (*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")), "/usr/share/zoneinfo")
+CODE = tuple(sorted({Path(place) for place in _PLACES if Path(place).exists()}))
+"""Python's own modules and the installed ones, which some load when they are first used, and the time zones."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How far confinement goes on this machine."""
+
+    landlock: int
+    """Version of Landlock, 0 where the kernel has none."""
+    seccomp: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether paths, network, programs and signals are all guarded."""
+        return self.landlock >= 1 and self.seccomp
+
+    def __str__(self) -> str:
+        files = f"files by Landlock {self.landlock}" if self.landlock else "files NOT confined (this kernel has no Landlock)"
+        calls = "network, programs and signals by seccomp" if self.seccomp else "network NOT confined (no seccomp filter)"
+        return f"{files}; {calls}"
+
+
+def measures() -> Measures:
+    """What this kernel and this architecture have."""
+    version = LIBC.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(RULESET_VERSION))
+    # With no program at all the kernel answers EFAULT where it has filters, and EINVAL where it has none.
+    try:
+        _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)
+    except OSError as problem:
+        filters = problem.errno == errno.EFAULT
+    return Measures(max(0, version), filters and platform.machine() in ARCHITECTURES)
+
+
+def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path] = ()) -> Measures:
+    """Confine this process for good: the thread that calls and those that it starts later.
+
+    Files and folders in `read` may be read, those in `write` also written, and no others opened. Open files stay open. Call
+    it before a second thread starts: a thread that runs already stays free.
+    """
+    known = measures()
+    _enter_empty_folder()
+    limit = memory_mib << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _control(PR_SET_NO_NEW_PRIVS, 1)
+    if known.landlock:
+        _guard_paths(known.landlock, read, write)
+    if known.seccomp:
+        _guard_calls(platform.machine())
+    return known
+
+
+def _enter_empty_folder() -> None:
+    """The working directory becomes a folder without a name: nothing can be found or made there."""
+    folder = tempfile.mkdtemp(prefix="nelbo-")
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> None:
+    rights = (1 << FILE_RIGHTS_BY_VERSION[min(version, max(FILE_RIGHTS_BY_VERSION))]) - 1
+    network = ALL_NETWORK if version >= NETWORK_SINCE else 0
+    scopes = ALL_SCOPES if version >= SCOPES_SINCE else 0
+    size = 24 if scopes else 16 if network else 8
+    attributes = struct.pack("QQQ", rights, network, scopes)[:size]
+    ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
+    try:
+        for path, wanted in ((path, allowed) for paths, allowed in ((read, 0), (write, rights)) for path in paths):
+            _allow(ruleset, path, wanted or READ_FILE | READ_FOLDER)
+        _call(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+    finally:
+        os.close(ruleset)
+
+
+def _allow(ruleset: int, path: Path, rights: int) -> None:
+    if not path.is_dir():
+        rights &= ~((1 << 13) - (1 << 3)) & ~1  # a file has no entries, and is no program of ours
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", rights, descriptor)
+        _call(ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(RULE_PATH_BENEATH), rule, ctypes.c_uint(0))
+    finally:
+        os.close(descriptor)
+
+
+def _call(number: int, *arguments: object) -> int:
+    result: int = LIBC.syscall(number, *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"Landlock refuses: {os.strerror(code)}")
+    return result
+
+
+def _guard_calls(machine: str) -> None:
+    """A seccomp program: the listed calls are refused, a new process (not a thread) and limits of another process as well."""
+    which = list(ARCHITECTURES).index(machine)
+    program = [
+        (LOAD, 0, 0, ARCHITECTURE_AT),
+        (EQUAL, 1, 0, ARCHITECTURES[machine]),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER_AT),
+        (AT_LEAST, 0, 1, X32),
+        (RETURN, 0, 0, KILL),
+    ]
+    for numbers in REFUSED.values():
+        if (number := numbers[which]) is not None:
+            program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | errno.EPERM)]
+    # The C library asks for clone instead, whose flags can be looked at.
+    program += [(EQUAL, 0, 1, CLONE3[which]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    program += _first_argument(CLONE[which], (ANY_BIT, 1, 0, CLONE_THREAD))
+    program += _first_argument(PRLIMIT[which], (EQUAL, 1, 0, 0))
+    program += [(RETURN, 0, 0, ALLOW)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    described = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+    _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described)
+
+
+def _first_argument(number: int, allowed: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    """Steps that refuse a call unless its first argument passes the test."""
+    test = [(LOAD, 0, 0, FIRST_ARGUMENT_AT), allowed, (RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW)]
+    return [(EQUAL, 0, len(test), number), *test]
+
+
+def _control(option: int, value: int, pointer: object = None) -> None:
+    """prctl, whose arguments are as long as a pointer. Raises OSError."""
+    zero = ctypes.c_ulong(0)
+    if LIBC.prctl(option, ctypes.c_ulong(value), zero if pointer is None else pointer, zero, zero):
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl {option} refuses: {os.strerror(code)}")

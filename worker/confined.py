@@ -1,0 +1,174 @@
+"""A model's graphs in a confined process of their own: whoever made the model, it cannot read, send or hold up anything.
+
+The process (`worker.graph_process`) has the artifact and nothing else. It is killed when a batch takes it too long, when
+the worker's check raises (the job was cancelled, the lease is lost), and when it dies or needs too much memory.
+"""
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.artifact import Artifact, read_artifact
+from nelbo.engine import Check, Engine
+from nelbo.errors import InvalidArtifact
+from nelbo.processes import Lifeline, start_confined
+from worker.arrays import DONE, SLOTS, Arrays, shared_memory
+
+CHECK_S = 0.2
+"""How often the worker's check is called while a batch is computed: a cancelled job stops within that."""
+START_S = 60.0
+LONGEST_ANSWER = 4_096
+
+
+class ModelDied(Exception):
+    """The model's process was stopped or died. The message is for the owner of the job."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model may take: seconds for one batch of rows, and MiB of memory."""
+
+    batch_s: float
+    memory_mib: int
+
+
+def load(folder: Path, limits: Limits) -> Engine:
+    """An engine whose graphs run confined. Raises NotFound or InvalidArtifact."""
+    artifact = read_artifact(folder)
+    return Engine(artifact, ConfinedGraphs(artifact, limits))
+
+
+class ConfinedGraphs:
+    """The graphs of one artifact (nelbo.engine.Graphs). Their process starts with the first batch, and again after an end."""
+
+    def __init__(self, artifact: Artifact, limits: Limits) -> None:
+        self._artifact, self._limits = artifact, limits
+        self._names = sorted(artifact.manifest.graphs)
+        self._process: _Process | None = None
+
+    def run(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        """See Graphs.run. Up to SLOTS batches are under way. Raises ModelDied, or InvalidArtifact where it cannot run."""
+        process = self._started(check)
+        sent = received = 0
+        try:
+            for inputs in batches:
+                if check is not None:
+                    check()
+                process.send(self._names.index(graph), graph, sent % SLOTS, inputs)
+                sent += 1
+                if sent - received == SLOTS:
+                    yield process.receive(graph, received % SLOTS, check)
+                    received += 1
+            while received < sent:
+                yield process.receive(graph, received % SLOTS, check)
+                received += 1
+        finally:
+            # Whoever stops early leaves batches under way, and their answers belong to nobody.
+            if received < sent:
+                self.close()
+
+    def close(self) -> None:
+        """End the process; a later batch starts another one."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _started(self, check: Check | None) -> "_Process":
+        if self._process is None:
+            process = _Process(self._artifact, self._limits)
+            try:
+                process.wait(START_S, check)
+            except BaseException:
+                process.close()
+                raise
+            self._process = process
+        return self._process
+
+
+class _Process:
+    """One run of worker.graph_process."""
+
+    def __init__(self, artifact: Artifact, limits: Limits) -> None:
+        self._manifest, self._limits = artifact.manifest, limits
+        memory = shared_memory(artifact.manifest)
+        self._arrays = Arrays(artifact.manifest, memory)
+        self._lifeline = Lifeline()
+        args = [str(artifact.folder.absolute()), str(limits.memory_mib), str(memory)]
+        try:
+            self._child = start_confined(
+                self._lifeline,
+                "worker.graph_process",
+                args,
+                keep=(memory,),
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        finally:
+            os.close(memory)
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._requests, self._answers = self._child.stdin, self._child.stdout
+
+    def send(self, number: int, graph: str, slot: int, inputs: Sequence[NDArray[Any]]) -> None:
+        for shared, given in zip(self._arrays.of(graph, slot)[0], inputs, strict=True):
+            np.copyto(shared, given, casting="no")
+        try:
+            os.write(self._requests.fileno(), bytes((number, slot)))
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def receive(self, graph: str, slot: int, check: Check | None) -> list[NDArray[Any]]:
+        """The outputs, copied: the slot is used again, and a model that is broken may go on to write there."""
+        self.wait(self._limits.batch_s, check)
+        return [output.copy() for output in self._arrays.of(graph, slot)[1]]
+
+    def wait(self, limit_s: float, check: Check | None) -> None:
+        """Until the process says that it is done with the next batch."""
+        end = time.monotonic() + limit_s
+        while not select.select([self._answers], [], [], CHECK_S)[0]:
+            if check is not None:
+                check()
+            if time.monotonic() > end:
+                raise ModelDied(
+                    f"the model took more than {limit_s:g} s for one batch of {self._manifest.batch} rows"
+                    " (the setting model_batch_s) and was stopped"
+                )
+        answer = os.read(self._answers.fileno(), 1)
+        if answer != DONE:
+            raise self._problem() if answer else self._died()
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._requests.close()
+        self._answers.close()
+        self._lifeline.close()
+
+    def _died(self) -> ModelDied:
+        self._child.kill()
+        return ModelDied(f"the model's process ended with status {self._child.wait()}")
+
+    def _problem(self) -> Exception:
+        """What the process said. It may be a stranger's by now, so that nothing of it is trusted but its words."""
+        try:
+            problem = json.loads(os.read(self._answers.fileno(), LONGEST_ANSWER))
+            kind, words = str(problem["kind"]), str(problem["words"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return self._died()
+        if kind == "invalid":
+            return InvalidArtifact(words)
+        if kind == "memory":
+            return ModelDied(f"the model needs more than {self._limits.memory_mib:,} MiB (the setting model_memory_mib)")
+        return ModelDied(f"ONNX Runtime could not run the model ({words})")

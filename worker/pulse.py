@@ -1,0 +1,38 @@
+"""The pulse of a worker's processes: a file that the work itself touches, so that a stuck pool is not taken for a healthy one.
+
+`worker.app` names the file in an environment variable, for the processes that work and for the dispatcher that looks at it.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+VARIABLE = "WORKER_PULSE"
+BEAT_S = 1.0
+"""The file is touched at most once in this time."""
+
+_last_at = 0.0
+
+
+def new_file() -> Path:
+    """A file in a folder that nobody else may enter."""
+    file = Path(tempfile.mkdtemp(prefix="nelbo-worker-")) / "pulse"
+    file.touch()
+    return file
+
+
+def beat() -> None:
+    """Say that this process works, or found nothing to do."""
+    global _last_at
+    file = os.environ.get(VARIABLE)
+    if file is None or time.monotonic() - _last_at < BEAT_S:
+        return
+    _last_at = time.monotonic()
+    Path(file).touch()
+
+
+def silence_s() -> float:
+    """Seconds since the last beat of any process of this worker; 0 where no file is named."""
+    file = os.environ.get(VARIABLE)
+    return 0.0 if file is None else max(0.0, time.time() - Path(file).stat().st_mtime)
