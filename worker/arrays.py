@@ -30,9 +30,15 @@ class Arrays:
         self._signatures = signatures(manifest)
         self._slot_bytes = slot_bytes(manifest)
         self._memory = mmap.mmap(descriptor, self._slot_bytes * SLOTS)
+        self._known: dict[tuple[str, int], tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
 
     def of(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """A graph's inputs and outputs in a slot, as arrays that write through."""
+        if (graph, slot) not in self._known:
+            self._known[graph, slot] = self._made(graph, slot)
+        return self._known[graph, slot]
+
+    def _made(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         signature = self._signatures[graph]
         views = list(self._views((*signature.inputs, *signature.outputs), slot * self._slot_bytes))
         return views[: len(signature.inputs)], views[len(signature.inputs) :]
