@@ -75,10 +75,6 @@ class Graphs(Protocol):
         """The outputs of each fixed batch, in order; arrays stand in the manifest's order. `check` is called for each batch."""
         ...
 
-    def close(self) -> None:
-        """Give back what the graphs hold; a later run takes it again."""
-        ...
-
 
 class Sessions:
     """The graphs in this process, each loaded when it is first used."""
@@ -97,9 +93,6 @@ class Sessions:
             if check is not None:
                 check()
             yield self._loaded[graph].run(list(names.outputs), dict(zip(names.inputs, inputs, strict=True)))
-
-    def close(self) -> None:
-        self._loaded.clear()
 
 
 class Engine:
@@ -124,10 +117,6 @@ class Engine:
     def load(cls, folder: Path) -> Self:
         """Raises NotFound or InvalidArtifact."""
         return cls(read_artifact(folder))
-
-    def close(self) -> None:
-        """Give back what the graphs hold; a later run takes it again."""
-        self._graphs.close()
 
     def map(
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None

@@ -48,7 +48,10 @@ def load(folder: Path, limits: Limits) -> Engine:
 
 
 class ConfinedGraphs:
-    """The graphs of one artifact (nelbo.engine.Graphs). Their process starts with the first batch, and again after an end."""
+    """The graphs of one artifact (nelbo.engine.Graphs).
+
+    Their process starts with the first batch, and again after an end. It ends with this object.
+    """
 
     def __init__(self, artifact: Artifact, limits: Limits) -> None:
         self._artifact, self._limits = artifact, limits
@@ -83,6 +86,8 @@ class ConfinedGraphs:
         if self._process is not None:
             self._process.close()
             self._process = None
+
+    __del__ = close
 
     def _started(self, check: Check | None) -> "_Process":
         if self._process is None:

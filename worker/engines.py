@@ -25,15 +25,9 @@ class Engines:
         if digest not in self._loaded:
             self._loaded[digest] = copies.load(self._storage, version.id, digest, self._folder, self._load)
             if len(self._loaded) > self._keep:
-                _, oldest = self._loaded.popitem(last=False)
-                oldest.close()
+                self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
         return self._loaded[digest]
-
-    def close(self) -> None:
-        """End the processes of all engines; an engine that is asked for later starts another one."""
-        for engine in self._loaded.values():
-            engine.close()
 
     def fetch(self, version: VersionEntry) -> Path:
         """The artifact's folder on this machine, fetched and verified where it is not there yet."""

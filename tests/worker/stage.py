@@ -36,7 +36,6 @@ class Stage:
     broker_url: str = ""
     hints: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
-    processes: list[process.Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.settings = Settings(
@@ -51,8 +50,6 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for made in self.processes:
-            made.engines.close()
         self.database.dispose()
 
     def with_options(self, **options: Any) -> "Stage":
@@ -62,9 +59,7 @@ class Stage:
         return other
 
     def process(self) -> process.Process:
-        made = replace(process.make(self.settings, self.hints.append), database=self.database)
-        self.processes.append(made)
-        return made
+        return replace(process.make(self.settings, self.hints.append), database=self.database)
 
     def work(self) -> None:
         """Do all that is due, in this process."""

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def engine(folder: Path) -> Iterator[Engine]:
-    engine = load(folder, LIMITS)
-    yield engine
-    engine.close()
+def engine(folder: Path) -> Engine:
+    return load(folder, LIMITS)
 
 
 def pid(engine: Engine) -> int:
@@ -73,12 +70,9 @@ def test_the_process_of_a_model_knows_no_secret_and_has_no_other_file_open(
         os.set_inheritable(kept.fileno(), True)
         engine = load(folder, LIMITS)
         generate(engine, seed=1, first_row=0, rows=1)
-    try:
-        process = Path(f"/proc/{pid(engine)}")
-        assert b"secret" not in (process / "environ").read_bytes()
-        assert str(folder / "manifest.json") not in {os.readlink(entry) for entry in (process / "fd").iterdir()}
-    finally:
-        engine.close()
+    process = Path(f"/proc/{pid(engine)}")
+    assert b"secret" not in (process / "environ").read_bytes()
+    assert str(folder / "manifest.json") not in {os.readlink(entry) for entry in (process / "fd").iterdir()}
 
 
 @pytest.mark.skipif(not measures().complete, reason="this kernel confines less")
@@ -97,7 +91,6 @@ def test_a_model_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
         score(engine, rows)
     assert not Path(f"/proc/{slow}").exists()
     assert generate(engine, seed=1, first_row=0, rows=5).equals(rows), "a new process does the next batch"
-    engine.close()
 
 
 def test_a_model_that_needs_too_much_memory_is_stopped(tmp_path: Path) -> None:
@@ -105,7 +98,6 @@ def test_a_model_that_needs_too_much_memory_is_stopped(tmp_path: Path) -> None:
     rows = generate(engine, seed=1, first_row=0, rows=5)
     with pytest.raises(ModelDied, match=r"needs more than 2,048 MiB \(the setting model_memory_mib\)"):
         score(engine, rows)
-    engine.close()
 
 
 def test_a_model_that_is_killed_is_said_to_have_died(engine: Engine) -> None:
@@ -121,7 +113,6 @@ def test_a_model_that_gives_another_shape_than_it_declares_is_refused(tmp_path: 
     rows = generate(engine, seed=1, first_row=0, rows=5)
     with pytest.raises(InvalidArtifact, match="another type or shape than it declares"):
         score(engine, rows)
-    engine.close()
 
 
 def test_a_graph_that_was_changed_is_refused_by_the_process_too(tmp_path: Path, folder: Path) -> None:
@@ -172,3 +163,11 @@ def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     orphan = Path(f"/proc/{ran.stdout.strip()}")
     until(lambda: not orphan.exists() or "State:\tZ" in (orphan / "status").read_text(), "the model's process to end")
+
+
+def test_the_process_of_a_model_ends_with_its_engine(folder: Path) -> None:
+    engine = load(folder, LIMITS)
+    generate(engine, seed=1, first_row=0, rows=5)
+    process = Path(f"/proc/{pid(engine)}")
+    del engine
+    assert not process.exists()
