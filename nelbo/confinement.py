@@ -123,9 +123,13 @@ def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path]
 
 def _enter_empty_folder() -> None:
     """The working directory becomes a folder without a name: nothing can be found or made there."""
-    folder = tempfile.mkdtemp(prefix="nelbo-")
-    os.chdir(folder)
-    os.rmdir(folder)
+    try:
+        folder = tempfile.mkdtemp(prefix="nelbo-")
+    except OSError:  # the disk is full
+        os.chdir("/")
+    else:
+        os.chdir(folder)
+        os.rmdir(folder)
 
 
 def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> None:

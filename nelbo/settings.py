@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     ] = 30.0
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
-    renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 3.0
+    renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 1.5
     sweep_s: Annotated[float, Field(gt=0, description="seconds between two rounds of the dispatcher")] = 2.0
     max_attempts: Annotated[int, Field(gt=0, description="transient failures of a chunk before its job fails")] = 5
     worker_processes: Annotated[int, Field(gt=0, description="chunks that one worker computes side by side")] = 2

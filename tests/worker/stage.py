@@ -69,11 +69,11 @@ class Stage:
         self.work()
         return self.job(job_id).state
 
-    def version(self, name: str = "linear", make: Callable[[Path], Path] | None = None) -> VersionEntry:
+    def version(self, name: str = "linear", make: Callable[[Path], Path] | None = None, owner: str = OWNER) -> VersionEntry:
         """A ready version; `make` writes another artifact than the linear one into a folder."""
         place, version_id = self._stored(make(self.folder / name)) if make else self._artifact(name)
         return catalog.add_version(
-            self.database, OWNER, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
+            self.database, owner, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
         )
 
     def pushed(self, packed: bytes, name: str = "linear", digest: str | None = None) -> VersionEntry:

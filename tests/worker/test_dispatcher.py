@@ -1,5 +1,6 @@
 """A round of the dispatcher: hints for what waits, never more than a few; dead leases taken back; a sign of life."""
 
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from nelbo.store.tables import Chunk
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage
-from worker.dispatcher import Dispatcher
+from worker import pulse, runner
+from worker.dispatcher import SILENT_S, Dispatcher
 
 PROCESSES = 2
 AGAIN_S = 0.05
@@ -151,3 +153,39 @@ def test_without_a_broker_processes_of_its_own_do_the_work(
         until(lambda: stage.job(job.id).state == "succeeded", "the job to succeed")
     finally:
         dispatcher.stop()
+
+
+@pytest.fixture
+def silent_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that gave its last sign of life long ago."""
+    file = tmp_path / "pulse"
+    file.touch()
+    long_ago = time.time() - 2 * SILENT_S
+    os.utime(file, (long_ago, long_ago))
+    monkeypatch.setenv(pulse.VARIABLE, str(file))
+
+
+@pytest.mark.usefixtures("silent_pool")
+@pytest.mark.parametrize("hints", ["to be sent", "sent before"])
+def test_a_worker_whose_pool_is_silent_while_work_waits_gives_no_sign_of_life(
+    stage: Stage, dispatcher: Dispatcher, hints: str
+) -> None:
+    submit(stage, chunks=1_000)
+    for _ in range(3 if hints == "sent before" else 1):
+        dispatcher.round()
+    assert workers.heartbeats(stage.database) == []
+
+
+@pytest.mark.usefixtures("silent_pool")
+def test_a_worker_whose_pool_is_silent_as_nothing_waits_is_healthy(stage: Stage, dispatcher: Dispatcher) -> None:
+    dispatcher.round()
+    assert len(workers.heartbeats(stage.database)) == 1
+
+
+@pytest.mark.usefixtures("silent_pool")
+def test_work_breaks_the_silence_of_a_pool(stage: Stage, dispatcher: Dispatcher) -> None:
+    job = submit(stage, chunks=100)
+    runner.work(stage.process(), slice_s=0.0)
+    assert stage.job(job.id).state == "running"
+    dispatcher.round()
+    assert len(workers.heartbeats(stage.database)) == 1

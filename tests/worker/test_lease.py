@@ -1,5 +1,8 @@
 """A lease ends the work when it is lost, when its clock is over, and when the worker is asked to end."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -82,3 +85,25 @@ def test_the_work_goes_on_after_a_renewal_that_failed_once() -> None:
 def test_a_worker_that_is_asked_to_end_stops_the_work() -> None:
     with Lease(lambda: True, LONG_S, LONG_S, time.monotonic()) as lease, pytest.raises(ShuttingDown):
         lease.check()
+
+
+def test_a_process_that_never_checks_ends_itself_and_its_lease_with_it() -> None:
+    program = (
+        "import time; from worker.lease import Lease\n"
+        "with Lease(lambda: True, 600.0, 0.05, time.monotonic(), stuck_s=0.3):\n"
+        "    time.sleep(600)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    assert "process is stuck and ends itself" in ran.stdout + ran.stderr
+
+
+def test_a_process_that_checks_now_and_then_is_not_stuck() -> None:
+    program = (
+        "import time; from worker.lease import Lease\n"
+        "with Lease(lambda: True, 600.0, 0.05, time.monotonic(), stuck_s=5.0) as lease:\n"
+        "    for _ in range(80):\n"
+        "        time.sleep(0.1)\n"
+        "        lease.check()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
