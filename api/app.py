@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 import nelbo
-from api import errors
+from api import access, errors
 from api.auth import Keys
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.routes import files, health, jobs, models, results
+from api.tries import Tries
 from nelbo import broker, logs
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
@@ -52,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             if service.hints is not None:
                 service.hints.close()
+            service.keys.close()
             service.database.dispose()
 
     app = FastAPI(
@@ -74,11 +76,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _open(settings: Settings) -> Service:
+    database = connect(settings.database)
     return Service(
         settings=settings,
-        database=connect(settings.database),
+        database=database,
         storage=open_storage(settings.storage),
-        keys=Keys(settings.api_keys_file),
+        keys=Keys(database, settings.api_keys_file, settings.require_keys),
+        tries=Tries(settings.max_wrong_keys),
         hints=Hints(partial(broker.send_hint, broker.make_app(settings))) if settings.broker else None,
         broker_answers=_asks_broker(settings),
     )
@@ -98,6 +102,7 @@ def _describe_exactly(app: FastAPI) -> None:
         description = generate()
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
+            access.describe(description)
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
@@ -118,6 +123,9 @@ def main() -> None:
         log_config=None,
         access_log=False,  # AroundRequests logs each request with its id
         server_header=False,
+        # Without a proxy anyone could name another address as theirs.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=20,
     )
 

@@ -1,17 +1,24 @@
-"""What routes are given: the service's parts, and the owner who asks."""
+"""What routes are given: the service's parts, and who asks."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
-from api.auth import Keys
+from api.access import check_scope
+from api.auth import Caller, Keys, prefix_of
 from api.hints import Hints
+from api.tries import Tries
+from nelbo.errors import NotAuthenticated
 from nelbo.settings import Settings
 from nelbo.storage import Storage
 from nelbo.store.session import Database
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Service:
     database: Database
     storage: Storage
     keys: Keys
+    tries: Tries
     hints: Hints | None
     """None where no broker is set: the dispatcher finds the work in SQL."""
 
@@ -45,8 +53,35 @@ Parts = Annotated[Service, Depends(_service)]
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="nb_<id>_<secret>, where keys are set up")
 
 
-async def _owner(request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]) -> str:
-    return service.keys.owner(request.headers.get("authorization"))
+async def _caller(request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    authorization = request.headers.get("authorization")
+    caller = service.keys.remembered(authorization)
+    if caller is None:
+        caller = await _looked_up(service, authorization, client_of(request))
+    check_scope(caller.scope, request.scope["route"].operation_id)
+    return caller
+
+
+async def _looked_up(service: Service, authorization: str | None, address: str) -> Caller:
+    # Others may share the address, behind one proxy: a key that was good a while ago is looked up whatever they try.
+    if not service.keys.was_good(authorization):
+        service.tries.check(address)
+    try:
+        return await run_in_threadpool(service.keys.look_up, authorization)
+    except NotAuthenticated as problem:
+        if authorization:
+            service.tries.add(address)
+            log.warning("API key refused", extra={"client": address, "key": prefix_of(authorization), "why": problem.message})
+        raise
+
+
+def client_of(request: Request) -> str:
+    """The client's address; empty where it came through a socket file."""
+    return request.client.host if request.client else ""
+
+
+async def _owner(caller: Annotated[Caller, Depends(_caller)]) -> str:
+    return caller.owner
 
 
 Owner = Annotated[str, Depends(_owner)]

@@ -8,8 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.auth import make_key
-from tests.api.stage import ROWS, Stage, open_stage, packed, settings_for
+from tests.api.stage import ROWS, Stage, bearer, make_key, open_stage, packed, settings_for
 from tests.api.test_answers import REQUESTS
 
 LISTS = {"list_files", "list_models", "list_jobs"}
@@ -40,15 +39,13 @@ class TwoOwners:
 
 @pytest.fixture
 def two(tmp_path: Path, database_url: str) -> Iterator[TwoOwners]:
-    (ada, ada_line), (bob, bob_line) = make_key("ada"), make_key("bob")
-    (tmp_path / "keys").write_text(f"{ada_line}\n{bob_line}\n")
-    with open_stage(settings_for(tmp_path, database_url, api_keys_file=tmp_path / "keys")) as stage:
-        headers = {"Authorization": f"Bearer {ada}"}
+    headers = bearer(make_key(database_url, "ada"))
+    with open_stage(settings_for(tmp_path, database_url)) as stage:
         stage.model(owner="ada")
         stage.ask("PUT", "/v1/models/adult/aliases/good", json={"version": 1}, headers=headers)
         file = stage.file(headers=headers)
         job = stage.submit(headers=headers, kind="score", model="adult", file=file)
-        yield TwoOwners(stage, headers, {"Authorization": f"Bearer {bob}"}, file, job)
+        yield TwoOwners(stage, headers, bearer(make_key(database_url, "bob")), file, job)
 
 
 def test_what_is_adas_does_not_exist_for_bob(two: TwoOwners) -> None:
