@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.access import check_scope
 from api.auth import Caller, Keys, prefix_of
 from api.hints import Hints
+from api.middleware import log_also
 from api.tries import Tries
 from nelbo.errors import NotAuthenticated
 from nelbo.settings import Settings
@@ -58,6 +59,7 @@ async def _caller(request: Request, service: Parts, _: Annotated[object, Depends
     caller = service.keys.remembered(authorization)
     if caller is None:
         caller = await _looked_up(service, authorization, client_of(request))
+    log_also(request.scope, owner=caller.owner, key=None if caller.key is None else f"nb_{caller.key}")
     check_scope(caller.scope, request.scope["route"].operation_id)
     return caller
 
