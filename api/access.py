@@ -33,6 +33,7 @@ NEEDS: dict[str, Scope | None] = {
     "delete_alias": "train",
     "delete_version": "train",
     "delete_model": "train",
+    "list_audit": "admin",
 }
 """The lowest scope that an operation of OpenAPI needs. An operation that is not listed here is refused to everyone."""
 

@@ -19,7 +19,7 @@ from api.auth import Keys
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
-from api.routes import files, health, jobs, models, results
+from api.routes import audit, files, health, jobs, models, results
 from api.tries import Tries
 from nelbo import broker, logs
 from nelbo.settings import Settings, read_settings
@@ -37,6 +37,7 @@ TAGS = [
     {"name": "models", "description": "Names with numbered versions; an alias such as `champion` points to one."},
     {"name": "jobs", "description": "queued → running → succeeded, failed or cancelled."},
     {"name": "results", "description": "What a job made, the rows that it could not do, the least likely rows."},
+    {"name": "audit", "description": "Who changed and deleted what; for keys of the scope `admin`."},
     {"name": "health", "description": "Probes, and what problem types mean."},
 ]
 
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(AroundRequests)
     errors.install(app)
-    for module in (files, models, jobs, results, health):
+    for module in (files, models, jobs, results, audit, health):
         app.include_router(module.router)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)

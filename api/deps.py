@@ -14,6 +14,7 @@ from api.auth import Caller, Keys, prefix_of
 from api.hints import Hints
 from api.middleware import log_also
 from api.tries import Tries
+from nelbo.audit import Actor
 from nelbo.errors import NotAuthenticated
 from nelbo.settings import Settings
 from nelbo.storage import Storage
@@ -87,3 +88,11 @@ async def _owner(caller: Annotated[Caller, Depends(_caller)]) -> str:
 
 
 Owner = Annotated[str, Depends(_owner)]
+
+
+async def _actor(request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Actor:
+    return Actor(caller.owner, caller.key, client_of(request), request.scope["request_id"])
+
+
+By = Annotated[Actor, Depends(_actor)]
+"""Who makes a change, for the audit."""

@@ -16,7 +16,7 @@ import typer
 
 import nelbo
 from nelbo import program
-from nelbo.commands import doctor, explain, jobs, keys, models, rows, system, training
+from nelbo.commands import audit, doctor, explain, jobs, keys, models, rows, system, training
 
 app = typer.Typer(
     help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has examples.",
@@ -37,6 +37,7 @@ for function in (
     training.push,
     training.schema,
     doctor.doctor,
+    audit.audit,
     system.migrate,
     system.demo,
 ):

@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 import typer
 
 from nelbo.artifact import Model, Version, VersionDetails, details
+from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, when
@@ -167,14 +168,14 @@ class _Local:
         return details(entry.view, catalog.manifest_of(entry))
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        store.set_alias(self._database, catalog.OWNER, name, alias, version)
+        store.set_alias(self._database, catalog.OWNER, name, alias, version, by=COMMAND_LINE)
         return self.get(name)
 
     def delete(self, name: str, version: int | None = None) -> None:
         if version is None:
-            gone = store.delete_model(self._database, catalog.OWNER, name)
+            gone = store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
         else:
-            gone = [store.delete_version(self._database, catalog.OWNER, name, version)]
+            gone = [store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)]
         for version_id in gone:
             self._here.storage.delete(artifact_key(version_id))
 

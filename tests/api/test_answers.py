@@ -42,6 +42,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "get_results": ("GET", f"{JOB}/results", {}),
     "list_errors": ("GET", f"{JOB}/errors", {}),
     "list_anomalies": ("GET", f"{JOB}/anomalies", {}),
+    "list_audit": ("GET", "/v1/audit", {}),
 }
 """For each operation about owned things a request about something that nobody has."""
 ABOUT_ONE = {name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path} - {"push_version"}
@@ -216,6 +217,8 @@ CASES: dict[tuple[str, int], Case] = {
     ("list_anomalies", 409): lambda stage: stage.get(f"/v1/jobs/{finished(stage, **GENERATE)}/anomalies"),
     ("list_anomalies", 410): lambda stage: stage.get(f"/v1/jobs/{deleted_job(stage)}/anomalies"),
     ("list_anomalies", 422): lambda stage: stage.get(f"/v1/jobs/{NOBODY}/anomalies", params={"limit": 0}),
+    ("list_audit", 200): lambda stage: stage.get("/v1/audit"),
+    ("list_audit", 422): lambda stage: stage.get("/v1/audit", params={"limit": 0}),
 }
 
 
