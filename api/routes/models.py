@@ -120,7 +120,11 @@ def _register(service: Service, owner: str, name: str, version_id: str, by: Acto
         raise
     service.storage.move(key, artifact_key(version_id))
     manifest = Manifest.model_validate_json(text).model_dump(mode="json")
-    return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id, by=by)
+    try:
+        return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id, by=by)
+    except NotAuthenticated:  # the key was revoked while the body came in
+        service.storage.delete(artifact_key(version_id))
+        raise
 
 
 def _manifest_of(service: Service, key: str) -> bytes:

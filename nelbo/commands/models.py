@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Protocol
 
 import typer
 
+from nelbo import copies
 from nelbo.artifact import Model, Version, VersionDetails, details
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
@@ -15,6 +17,7 @@ from nelbo.errors import InvalidInput
 from nelbo.settings import read_settings
 from nelbo.storage import artifact_key
 from nelbo.store import catalog as store
+from nelbo.store.expiry import live_digests
 
 app = typer.Typer(help="The models that are registered: list (also without a word), show, promote, delete.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
@@ -178,6 +181,7 @@ class _Local:
             gone = [store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)]
         for version_id in gone:
             self._here.storage.delete(artifact_key(version_id))
+        copies.tidy(self._here.cache, partial(live_digests, self._database))
 
 
 def _one_version(model: str) -> tuple[str, str]:

@@ -232,6 +232,13 @@ def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
         audit.record(connection, by, "alias.delete", owner, f"{model}@{CHAMPION}")
 
 
+def rest_of_manifest(connection: Connection, version_id: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What stays of a deleted version's manifest: the names of the columns, where results of a score job still need them."""
+    scored = select(Job.id).where(Job.version_id == version_id, Job.kind == "score").limit(1)
+    needed = "order" in manifest and connection.execute(scored).first() is not None
+    return {"order": manifest["order"]} if needed else {}
+
+
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
     """Raise unless the version can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
     statement = select(Version.state).where(Version.owner == owner, Version.id == version_id, Version.deleted_at.is_(None))
@@ -375,6 +382,8 @@ def _forget_versions(connection: Connection, owner: str, model: str, versions: S
     aliases = delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids))
     for alias in sorted(connection.scalars(aliases.returning(Alias.name))):
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
-    connection.execute(update(Version).where(Version.id.in_(ids)).values(deleted_at=now()))
     for version in versions:
+        rest = rest_of_manifest(connection, version.id, version.manifest)
+        gone = {"deleted_at": now(), "manifest": rest, "reason": None}
+        connection.execute(update(Version).where(Version.id == version.id).values(**gone))
         audit.record(connection, by, "version.delete", owner, version.name)
