@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         Path | None, Field(description="keys file of an older Nelbo; `nelbo keys create` makes keys without a file")
     ] = None
     require_keys: Annotated[
-        bool, Field(description="refuse requests without a key even while no key exists; otherwise the first key does so")
+        bool, Field(description="requests need a key even before the first key is created; after that they always do")
     ] = False
     max_wrong_keys: Annotated[
         int, Field(gt=0, description="requests with a wrong key that one address may send in a minute before it has to wait")

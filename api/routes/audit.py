@@ -10,6 +10,7 @@ from api.pages import Cursor, Limit, Page
 from nelbo.audit import Change
 from nelbo.errors import InvalidRequest, NotAuthenticated, Unavailable
 from nelbo.store import audit
+from nelbo.store.keys import OWNER
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -25,7 +26,7 @@ def list_audit(
     _: Owner,
     limit: Limit = 50,
     cursor: Cursor = None,
-    owner: Annotated[str | None, Query(max_length=64, description="only changes of what is this owner's")] = None,
+    owner: Annotated[str | None, Query(pattern=OWNER.pattern, description="only changes of what is this owner's")] = None,
 ) -> Page[Change]:
     """Each change of a model, a version, an alias or a key and each deletion, as it was written in its transaction."""
     changes = audit.list_changes(service.database, owner=owner, limit=limit + 1, before=cursor)

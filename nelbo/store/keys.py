@@ -25,8 +25,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Each may do what those before it may."""
 KEY = re.compile(r"nb_([0-9a-f]{16})_[0-9A-Za-z_-]{43}")
 _ID = re.compile(r"(?:nb_)?([0-9a-f]{16})(?:_[0-9A-Za-z_-]{43})?")
-_OWNER = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
-_LINE = re.compile(rf"([0-9a-f]{{16}})\s+({_OWNER.pattern})\s+([0-9a-f]{{64}})")
+OWNER = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$")
+_LINE = re.compile(rf"([0-9a-f]{{16}})\s+({OWNER.pattern[1:-1]})\s+([0-9a-f]{{64}})")
 MAX_LABEL = 100
 
 
@@ -188,7 +188,7 @@ def parse_lines(content: bytes) -> tuple[list[KeyLine], list[int]]:
 
 def check_owner(owner: str) -> None:
     """Refuse what cannot be the name of an owner."""
-    if not _OWNER.fullmatch(owner):
+    if not OWNER.fullmatch(owner):
         raise InvalidInput(
             f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and underscores, and begin with a letter"
             " or a digit"
