@@ -55,6 +55,9 @@ class Keys:
         self._remembered: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
         """By the digest of the whole header, so that neither a key nor what is nearly one is kept."""
         self._lock = Lock()
+        self._listed: frozenset[str] = frozenset()
+        self._listed_until = 0.0
+        self._list_lock = Lock()
         self._uses = _LastUses(database)
 
     def close(self) -> None:
@@ -85,21 +88,22 @@ class Keys:
             caller, until = self._remembered.get(digest_of(authorization or ""), (None, 0.0))
         return caller if time.monotonic() < until else None
 
-    def was_good(self, authorization: str | None) -> bool:
-        """Whether this key was found to be live here, however long ago."""
-        with self._lock:
-            return digest_of(authorization or "") in self._remembered
+    def is_listed(self, authorization: str | None) -> bool:
+        """Whether this is a live key, by a list that is read at most once a second however many ask."""
+        key = authorization.partition(" ")[2].strip() if authorization else ""
+        with self._list_lock:
+            if time.monotonic() >= self._listed_until:
+                asked_at = time.monotonic()
+                self._listed = keys.live_digests(self._database)
+                self._listed_until = asked_at + REMEMBER_S
+            return digest_of(key) in self._listed
 
     def look_up(self, authorization: str | None) -> Caller:
         """The caller, from the database. Raises NotAuthenticated for a key that is not live, Unavailable where it is away."""
         asked_at = time.monotonic()
         if not self.needed():
             return EVERYONE
-        try:
-            caller = self._find(authorization)
-        except NotAuthenticated:
-            self._forget(authorization)
-            raise
+        caller = self._find(authorization)
         self._remember(authorization, caller, asked_at + REMEMBER_S)
         return caller
 
@@ -130,10 +134,6 @@ class Keys:
             self._remembered.move_to_end(header)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
-
-    def _forget(self, authorization: str | None) -> None:
-        with self._lock:
-            self._remembered.pop(digest_of(authorization or ""), None)
 
 
 def prefix_of(authorization: str) -> str:

@@ -66,9 +66,10 @@ async def _caller(request: Request, service: Parts, _: Annotated[object, Depends
 
 
 async def _looked_up(service: Service, authorization: str | None, address: str) -> Caller:
-    # Others may share the address, behind one proxy: a key that was good a while ago is looked up whatever they try.
-    if not service.keys.was_good(authorization):
-        service.tries.check(address)
+    refusal = service.tries.refusal(address) if authorization else None
+    # Others may share the address, behind one proxy: who holds a live key is let in whatever they try.
+    if refusal is not None and not await run_in_threadpool(service.keys.is_listed, authorization):
+        raise refusal
     try:
         return await run_in_threadpool(service.keys.look_up, authorization)
     except NotAuthenticated as problem:

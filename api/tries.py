@@ -19,15 +19,16 @@ class Tries:
         self._most, self._clock = most, clock
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def check(self, address: str) -> None:
-        """Raise TooManyTries where this address has to wait."""
+    def refusal(self, address: str) -> TooManyTries | None:
+        """Why this address has to wait; None where it has not to."""
         count, since = self._failed.get(_network(address), (0, 0.0))
         left_s = since + WINDOW_S - self._clock()
-        if count >= self._most and left_s > 0:
-            raise TooManyTries(
-                f"{count} requests with a wrong API key came from your address within a minute; wait {left_s:.0f} s",
-                retry_after=left_s,
-            )
+        if count < self._most or left_s <= 0:
+            return None
+        return TooManyTries(
+            f"{count} requests with a wrong API key came from your address within a minute; wait {left_s:.0f} s",
+            retry_after=left_s,
+        )
 
     def add(self, address: str) -> None:
         """Count a failed try."""

@@ -168,6 +168,12 @@ def any_was_created(db: Database) -> bool:
         return connection.execute(select(ApiKey.id).limit(1)).first() is not None
 
 
+def live_digests(db: Database) -> frozenset[str]:
+    """The digests of all keys that live."""
+    with db.read() as connection:
+        return frozenset(connection.scalars(select(ApiKey.digest).where(_state() == "live")))
+
+
 def mark_used(db: Database, key_id: str) -> None:
     with db.write() as connection:
         connection.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now()))
