@@ -63,9 +63,15 @@ class Keys:
     def close(self) -> None:
         self._uses.close()
 
+    def known_need(self) -> bool | None:
+        """Whether a request needs a key, where that was found out a moment ago; None where `needed` must ask the database."""
+        if self._required:
+            return True
+        return False if time.monotonic() < self._open_until else None
+
     def needed(self) -> bool:
         """Whether a request needs a key: always where a setting says so, else from the first key on, for good."""
-        if not self._required and time.monotonic() >= self._open_until:
+        if self.known_need() is None:
             asked_at = time.monotonic()
             if keys.any_was_created(self._database):
                 self._required = True
@@ -83,7 +89,7 @@ class Keys:
     def remembered(self, authorization: str | None) -> Caller | None:
         """The caller, where that was found out a moment ago; asks nobody and never waits."""
         if not self._required:
-            return EVERYONE if time.monotonic() < self._open_until else None
+            return EVERYONE if self.known_need() is False else None
         with self._lock:
             caller, until = self._remembered.get(digest_of(authorization or ""), (None, 0.0))
         return caller if time.monotonic() < until else None

@@ -232,11 +232,12 @@ def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
         audit.record(connection, by, "alias.delete", owner, f"{model}@{CHAMPION}")
 
 
-def rest_of_manifest(connection: Connection, version_id: str, manifest: dict[str, Any]) -> dict[str, Any]:
+def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
     """What stays of a deleted version's manifest: the names of the columns, where results of a score job still need them."""
-    scored = select(Job.id).where(Job.version_id == version_id, Job.kind == "score").limit(1)
-    needed = "order" in manifest and connection.execute(scored).first() is not None
-    return {"order": manifest["order"]} if needed else {}
+    scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
+    order = select(Version.manifest["order"]).where(Version.id == version_id, scored)
+    columns = connection.scalars(order).first()
+    return {} if columns is None else {"order": columns}
 
 
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
@@ -383,7 +384,7 @@ def _forget_versions(connection: Connection, owner: str, model: str, versions: S
     for alias in sorted(connection.scalars(aliases.returning(Alias.name))):
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
     for version in versions:
-        rest = rest_of_manifest(connection, version.id, version.manifest)
+        rest = rest_of_manifest(connection, version.id)
         gone = {"deleted_at": now(), "manifest": rest, "reason": None}
         connection.execute(update(Version).where(Version.id == version.id).values(**gone))
         audit.record(connection, by, "version.delete", owner, version.name)

@@ -73,12 +73,12 @@ def empty_manifests(db: Database, *, limit: int = 50) -> int:
     scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
     whole = Version.manifest["table_schema"].as_string().is_not(None)
     unneeded = and_(cast(Version.manifest, Text) != "{}", ~scored)
-    fat = select(Version.id, Version.manifest).where(Version.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
+    fat = select(Version.id).where(Version.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
     with db.write() as connection:
-        versions = connection.execute(fat).all()
-        for version in versions:
-            rest = rest_of_manifest(connection, version.id, version.manifest)
-            connection.execute(update(Version).where(Version.id == version.id).values(manifest=rest))
+        versions = connection.scalars(fat).all()
+        for version_id in versions:
+            rest = rest_of_manifest(connection, version_id)
+            connection.execute(update(Version).where(Version.id == version_id).values(manifest=rest))
     return len(versions)
 
 
