@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 import nelbo
-from api import errors
+from api import access, errors
 from api.auth import Keys
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
-from api.routes import files, health, jobs, models, results
+from api.routes import audit, files, health, jobs, models, results
+from api.tries import Tries
 from nelbo import broker, logs
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
@@ -36,6 +37,7 @@ TAGS = [
     {"name": "models", "description": "Names with numbered versions; an alias such as `champion` points to one."},
     {"name": "jobs", "description": "queued → running → succeeded, failed or cancelled."},
     {"name": "results", "description": "What a job made, the rows that it could not do, the least likely rows."},
+    {"name": "audit", "description": "Who changed and deleted what; for keys of the scope `admin`."},
     {"name": "health", "description": "Probes, and what problem types mean."},
 ]
 
@@ -52,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             if service.hints is not None:
                 service.hints.close()
+            service.keys.close()
             service.database.dispose()
 
     app = FastAPI(
@@ -66,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(AroundRequests)
     errors.install(app)
-    for module in (files, models, jobs, results, health):
+    for module in (files, models, jobs, results, audit, health):
         app.include_router(module.router)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)
@@ -74,11 +77,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _open(settings: Settings) -> Service:
+    database = connect(settings.database)
     return Service(
         settings=settings,
-        database=connect(settings.database),
+        database=database,
         storage=open_storage(settings.storage),
-        keys=Keys(settings.api_keys_file),
+        keys=Keys(database, settings.api_keys_file, settings.require_keys),
+        tries=Tries(settings.max_wrong_keys),
         hints=Hints(partial(broker.send_hint, broker.make_app(settings))) if settings.broker else None,
         broker_answers=_asks_broker(settings),
     )
@@ -98,6 +103,7 @@ def _describe_exactly(app: FastAPI) -> None:
         description = generate()
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
+            access.describe(description)
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
@@ -118,6 +124,9 @@ def main() -> None:
         log_config=None,
         access_log=False,  # AroundRequests logs each request with its id
         server_header=False,
+        # Without a proxy anyone could name another address as theirs.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=20,
     )
 

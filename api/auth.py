@@ -1,111 +1,246 @@
 """Who asks: an owner by API key, or `local` for everyone where no keys are set up.
 
-A key is `nb_<id>_<secret>`: the id finds its line in the keys file, the secret has 256 random bits. The file holds a
-line `<id> <owner> <SHA-256 of the whole key, hex>` for each key; text after `#` is a comment. It never holds a key, and
-it is read again when it changes, so a key can be added or taken away without a restart.
-
-`python -P -m api.auth OWNER` makes a key: the line for the file on stdout, the key itself on stderr, once.
+Keys are rows in SQL (`nelbo.store.keys`). A key that was found is remembered for a second, so that a revocation counts within
+two in every process. What is wrong is never remembered: an unknown id and a wrong secret cost the same look into SQL.
 """
 
-import re
-import secrets
-import sys
+import logging
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
-from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from threading import Lock
+from queue import Full, Queue
+from threading import Lock, Thread
+from typing import Literal
 
-from nelbo.errors import InvalidInput, NotAuthenticated, Unavailable
-from nelbo.utf8 import read_text
+from nelbo.audit import ITSELF
+from nelbo.errors import NotAuthenticated, Unavailable
+from nelbo.store import keys
+from nelbo.store.keys import KEY, KeyLine, Scope, StoredKey, digest_of
+from nelbo.store.session import Database
 
+log = logging.getLogger(__name__)
 LOCAL = "local"
-_KEY = re.compile(r"nb_([0-9a-f]{16})_[0-9A-Za-z_-]{43}")
-_LINE = re.compile(r"([0-9a-f]{16})\s+([0-9A-Za-z][0-9A-Za-z._-]{0,63})\s+([0-9a-f]{64})")
-_NOBODY = sha256(b"").hexdigest()
-
-
-def make_key(owner: str) -> tuple[str, str]:
-    """A new key of this owner, and the line that the keys file needs for it."""
-    key_id = secrets.token_hex(8)
-    key = f"nb_{key_id}_{secrets.token_urlsafe(32)}"
-    line = f"{key_id} {owner} {_digest(key)}"
-    if not _LINE.fullmatch(line):
-        raise InvalidInput(f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and underscores")
-    return key, line
+REMEMBER_S = 1.0
+REMEMBERED = 4_096
+"""Most keys that one process remembers."""
+IDLE_S = 60.0
+"""The last use of a key is written down at most so often."""
+_NOBODY = digest_of("")
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Caller:
+    """Whoever sent a request. `key` is the id of their key, None where no keys are set up."""
+
     owner: str
-    digest: str
+    scope: Scope
+    key: str | None = None
+
+
+EVERYONE = Caller(LOCAL, "admin")
+"""Who asks where no keys are set up: whoever reaches the service is on this machine."""
 
 
 class Keys:
-    """The keys that the service knows; without a file everyone is `local`."""
+    """The keys that the service knows. `file` is a keys file of an older Nelbo: each of its lines is stored once, and from then
+    on ends with the line or by `nelbo keys revoke`, whichever comes first."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._entries: dict[str, _Entry] = {}
+    def __init__(self, database: Database, file: Path | None = None, required: bool = False) -> None:
+        self._database = database
+        self._file = None if file is None else KeysFile(database, file)
+        self._required = required or file is not None
+        self._open_until = 0.0
+        self._remembered: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        """By the digest of the whole header, so that neither a key nor what is nearly one is kept."""
         self._lock = Lock()
-        if path is not None:
-            self._current()
+        self._listed: frozenset[str] = frozenset()
+        self._listed_until = 0.0
+        self._list_lock = Lock()
+        self._uses = _LastUses(database)
 
-    def owner(self, authorization: str | None) -> str:
-        """The owner of the key in an Authorization header; raises NotAuthenticated."""
-        if self._path is None:
-            return LOCAL
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
-            raise NotAuthenticated("this service wants an API key: send the header Authorization: Bearer nb_…")
-        match = _KEY.fullmatch(key.strip())
-        entry = self._current().get(match[1]) if match else None
-        # An unknown id is compared as well, so that time does not tell which ids exist.
-        known = compare_digest(_digest(key.strip()), entry.digest if entry else _NOBODY)
-        if entry is None or not known:
-            raise NotAuthenticated("nobody holds this API key; ask whoever runs the service for one")
-        return entry.owner
+    def close(self) -> None:
+        self._uses.close()
 
-    def _current(self) -> dict[str, _Entry]:
-        assert self._path is not None
-        try:
-            stat = self._path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            with self._lock:
-                if version != self._seen:
-                    self._entries = _parse(read_text(self._path), self._path)
-                    self._seen = version
-                return self._entries
-        except InvalidInput as problem:
-            raise Unavailable(f"the keys file {problem.message}") from None
-        except OSError as problem:
-            raise Unavailable(f"the keys file {self._path} cannot be read: {problem.strerror}") from None
+    def known_need(self) -> bool | None:
+        """Whether a request needs a key, where that was found out a moment ago; None where `needed` must ask the database."""
+        if self._required:
+            return True
+        return False if time.monotonic() < self._open_until else None
 
+    def needed(self) -> bool:
+        """Whether a request needs a key: always where a setting says so, else from the first key on, for good."""
+        if self.known_need() is None:
+            asked_at = time.monotonic()
+            if keys.any_was_created(self._database):
+                self._required = True
+            else:
+                self._open_until = asked_at + REMEMBER_S
+        return self._required
 
-def _parse(text: str, path: Path) -> dict[str, _Entry]:
-    entries = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.partition("#")[0].strip()
-        if not line:
-            continue
-        match = _LINE.fullmatch(line)
+    def state(self) -> Literal["none", "ok", "degraded"]:
+        """For the readiness probe: no keys are needed, all can be read, or not all. Raises Unavailable as the database does."""
+        if not self.needed():
+            return "none"
+        keys.any_was_created(self._database)
+        return "ok" if self._file is None or self._file.is_whole() else "degraded"
+
+    def remembered(self, authorization: str | None) -> Caller | None:
+        """The caller, where that was found out a moment ago; asks nobody and never waits."""
+        if not self._required:
+            return EVERYONE if self.known_need() is False else None
+        with self._lock:
+            caller, until = self._remembered.get(digest_of(authorization or ""), (None, 0.0))
+        return caller if time.monotonic() < until else None
+
+    def is_listed(self, authorization: str | None) -> bool:
+        """Whether this is a live key, by a list that is read at most once a second however many ask."""
+        key = authorization.partition(" ")[2].strip() if authorization else ""
+        with self._list_lock:
+            if time.monotonic() >= self._listed_until:
+                asked_at = time.monotonic()
+                self._listed = keys.live_digests(self._database)
+                self._listed_until = asked_at + REMEMBER_S
+            return digest_of(key) in self._listed
+
+    def look_up(self, authorization: str | None) -> Caller:
+        """The caller, from the database. Raises NotAuthenticated for a key that is not live, Unavailable where it is away."""
+        asked_at = time.monotonic()
+        if not self.needed():
+            return EVERYONE
+        caller = self._find(authorization)
+        self._remember(authorization, caller, asked_at + REMEMBER_S)
+        return caller
+
+    def _find(self, authorization: str | None) -> Caller:
+        key = _bearer(authorization)
+        match = KEY.fullmatch(key)
         if match is None:
-            raise Unavailable(f"{path} line {number} is not '<id> <owner> <SHA-256 of the key>'")
-        entries[match[1]] = _Entry(match[2], match[3])
-    return entries
+            raise _nobody()
+        lines = {} if self._file is None else self._file.lines()
+        stored = keys.find(self._database, match[1])
+        if lines is None and (stored is None or stored.from_file):
+            raise Unavailable("the service cannot read all of its keys; try again, or ask whoever runs it", retry_after=5)
+        # An unknown id is compared as well, so that time does not tell which ids exist.
+        same = compare_digest(digest_of(key), stored.digest if stored else _NOBODY)
+        if stored is None or not same:
+            raise _nobody()
+        _check_live(stored)
+        if self._file is not None and stored.from_file and (lines or {}).get(stored.id) != _line_of(stored):
+            raise NotAuthenticated("this API key was taken out of the keys file; ask whoever runs the service for a new one")
+        if stored.idle_s is None or stored.idle_s > IDLE_S:
+            self._uses.offer(stored.id)
+        return Caller(stored.owner, stored.scope, stored.id)
+
+    def _remember(self, authorization: str | None, caller: Caller, until: float) -> None:
+        header = digest_of(authorization or "")
+        with self._lock:
+            self._remembered[header] = (caller, until)
+            self._remembered.move_to_end(header)
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
 
 
-def _digest(key: str) -> str:
-    return sha256(key.encode()).hexdigest()
+def prefix_of(authorization: str) -> str:
+    """The prefix of the key in a header, for the log; nothing of what is no key, as it may be half of one."""
+    match = KEY.fullmatch(authorization.partition(" ")[2].strip())
+    return f"nb_{match[1]}" if match else ""
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -P -m api.auth OWNER")
-    try:
-        made, entry_line = make_key(sys.argv[1])
-    except InvalidInput as refusal:
-        sys.exit(refusal.message)
-    print(entry_line)
-    print(f"the key, shown only now: {made}", file=sys.stderr)
+def _bearer(authorization: str | None) -> str:
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise NotAuthenticated("this service wants an API key: send the header Authorization: Bearer nb_…")
+    return key.strip()
+
+
+def _nobody() -> NotAuthenticated:
+    return NotAuthenticated("nobody holds this API key; ask whoever runs the service for one")
+
+
+def _line_of(stored: StoredKey) -> KeyLine:
+    return KeyLine(stored.id, stored.owner, stored.digest)
+
+
+def _check_live(stored: StoredKey) -> None:
+    """Whoever sent the key holds its secret, and may know what became of it."""
+    if stored.state == "revoked":
+        raise NotAuthenticated("this API key was revoked; ask whoever runs the service for a new one")
+    if stored.state == "expired":
+        raise NotAuthenticated("this API key has expired; ask whoever runs the service for a new one")
+
+
+class KeysFile:
+    """A keys file of an older Nelbo, read anew for each look: an editor may put another file in its place. New lines are stored
+    as keys; a line that is none is left out, and the others count."""
+
+    def __init__(self, database: Database, path: Path) -> None:
+        self._database, self._path = database, path
+        self._lock = Lock()
+        self._content: bytes | None = None
+        self._lines: dict[str, KeyLine] = {}
+        self._bad: list[int] = []
+        try:
+            path.read_bytes()
+        except OSError as problem:
+            raise Unavailable(f"the keys file {path} cannot be read: {problem.strerror}") from None
+
+    def is_whole(self) -> bool:
+        """Whether the file can be read and each of its lines is a key."""
+        return self.lines() is not None and not self._bad
+
+    def lines(self) -> dict[str, KeyLine] | None:
+        """Its keys by id, as it is now; None where it cannot be read."""
+        with self._lock:
+            try:
+                content = self._path.read_bytes()
+            except OSError as problem:
+                if self._content is not None:
+                    log.error("the keys file cannot be read any more", extra={"problem": problem.strerror})
+                self._content = None
+                return None
+            if content != self._content:
+                self._store(content)
+                self._content = content
+            return self._lines
+
+    def _store(self, content: bytes) -> None:
+        found, bad = keys.parse_lines(content)
+        stored = keys.import_lines(self._database, found, ITSELF)
+        self._lines, self._bad = {line.id: line for line in found}, bad
+        if bad:
+            log.error("lines of the keys file are no keys and are left out", extra={"lines": bad[:20]})
+        if stored:
+            log.warning("keys of the keys file are in the database now; `nelbo keys list` shows them", extra={"keys": stored})
+
+
+class _LastUses:
+    """A thread that writes down when keys were last used: no request waits for that, and to lose one does no harm."""
+
+    def __init__(self, database: Database, capacity: int = 1_000) -> None:
+        self._database = database
+        self._queue: Queue[str | None] = Queue(capacity)
+        self._thread = Thread(target=self._run, name="last-uses", daemon=True)
+        self._thread.start()
+
+    def offer(self, key_id: str) -> None:
+        try:
+            self._queue.put_nowait(key_id)
+        except Full:
+            log.warning("the last use of a key is not written down, too many wait", extra={"key": key_id})
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        try:
+            self._queue.put_nowait(None)
+        except Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (key_id := self._queue.get()) is not None:
+            try:
+                keys.mark_used(self._database, key_id)
+            except Exception:
+                # Whatever the database's library raises, the next one may work.
+                log.warning("the last use of a key is not written down", extra={"key": key_id}, exc_info=True)

@@ -1,17 +1,26 @@
-"""What routes are given: the service's parts, and the owner who asks."""
+"""What routes are given: the service's parts, and who asks."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
-from api.auth import Keys
+from api.access import check_scope
+from api.auth import Caller, Keys, prefix_of
 from api.hints import Hints
+from api.middleware import log_also
+from api.tries import Tries
+from nelbo.audit import Actor
+from nelbo.errors import NotAuthenticated
 from nelbo.settings import Settings
 from nelbo.storage import Storage
 from nelbo.store.session import Database
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Service:
     database: Database
     storage: Storage
     keys: Keys
+    tries: Tries
     hints: Hints | None
     """None where no broker is set: the dispatcher finds the work in SQL."""
 
@@ -45,8 +55,45 @@ Parts = Annotated[Service, Depends(_service)]
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="nb_<id>_<secret>, where keys are set up")
 
 
-async def _owner(request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]) -> str:
-    return service.keys.owner(request.headers.get("authorization"))
+async def _caller(request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    authorization = request.headers.get("authorization")
+    caller = service.keys.remembered(authorization)
+    if caller is None:
+        caller = await _looked_up(service, authorization, client_of(request))
+    log_also(request.scope, owner=caller.owner, key=None if caller.key is None else f"nb_{caller.key}")
+    check_scope(caller.scope, request.scope["route"].operation_id)
+    return caller
+
+
+async def _looked_up(service: Service, authorization: str | None, address: str) -> Caller:
+    refusal = service.tries.refusal(address) if authorization else None
+    # Others may share the address, behind one proxy: who holds a live key is let in whatever they try.
+    if refusal is not None and not await run_in_threadpool(service.keys.is_listed, authorization):
+        raise refusal
+    try:
+        return await run_in_threadpool(service.keys.look_up, authorization)
+    except NotAuthenticated as problem:
+        if authorization:
+            service.tries.add(address)
+            log.warning("API key refused", extra={"client": address, "key": prefix_of(authorization), "why": problem.message})
+        raise
+
+
+def client_of(request: Request) -> str:
+    """The client's address; empty where it came through a socket file."""
+    return request.client.host if request.client else ""
+
+
+async def _owner(caller: Annotated[Caller, Depends(_caller)]) -> str:
+    return caller.owner
 
 
 Owner = Annotated[str, Depends(_owner)]
+
+
+async def _actor(request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Actor:
+    return Actor(caller.owner, caller.key, client_of(request), request.scope["request_id"])
+
+
+By = Annotated[Actor, Depends(_actor)]
+"""Who makes a change, for the audit."""

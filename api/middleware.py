@@ -19,12 +19,19 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 32 * 2**20
 """Largest JSON body: room for the inline rows of a wide table. Uploads have a limit of their own."""
 _LIMIT = "nelbo.body_limit"
+_FIELDS = "nelbo.log_fields"
+_JOB = re.compile(r"(?:/v1/jobs/)?([0-9a-f-]{36})")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
 def allow_body(scope: MutableMapping[str, Any], limit: int, advice: str) -> None:
     """Set another limit for this request's body; a refusal says the advice."""
     scope[_LIMIT] = (limit, advice)
+
+
+def log_also(scope: MutableMapping[str, Any], **fields: Any) -> None:
+    """Add fields to the line that the log gets of this request."""
+    scope[_FIELDS] |= fields
 
 
 class AroundRequests:
@@ -39,6 +46,7 @@ class AroundRequests:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
+        scope[_FIELDS] = {"client": scope["client"][0] if scope.get("client") else ""}
         scope[_LIMIT] = (MAX_BODY_BYTES, "upload the rows as a file and name it in the job")
         # PostgreSQL cannot even be asked for a name that holds NUL.
         await _Exchange(scope, receive, send).run(_nothing_there if "\0" in scope["path"] else self.app)
@@ -90,8 +98,15 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-ID"] = self.scope["request_id"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.scope["request_id"]
+            self._note_job(headers.get("location", ""))
         await self._send(message)
+
+    def _note_job(self, location: str) -> None:
+        """The job that the address names, or that was made."""
+        if match := _JOB.fullmatch(self.scope.get("path_params", {}).get("job_id", location)):
+            log_also(self.scope, job_id=match[1])
 
     def _fields(self) -> dict[str, Any]:
         route = self.scope.get("route")
@@ -102,4 +117,5 @@ class _Exchange:
             "ms": round((time.monotonic() - self.started_at) * 1_000, 1),
             "body_bytes": self.body_bytes,
             "request_id": self.scope["request_id"],
+            **self.scope[_FIELDS],
         }

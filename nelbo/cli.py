@@ -16,7 +16,7 @@ import typer
 
 import nelbo
 from nelbo import program
-from nelbo.commands import doctor, explain, jobs, models, rows, system, training
+from nelbo.commands import audit, doctor, explain, jobs, keys, models, owners, rows, system, training
 
 app = typer.Typer(
     help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has examples.",
@@ -37,12 +37,15 @@ for function in (
     training.push,
     training.schema,
     doctor.doctor,
+    audit.audit,
     system.migrate,
     system.demo,
 ):
     app.command()(function)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(owners.app, name="owners")
 
 
 def _print_version(wanted: bool) -> None:

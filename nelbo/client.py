@@ -24,6 +24,7 @@ import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
+from nelbo.audit import Change
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
 from nelbo.files import DETECTED, CsvOptions, File, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
@@ -91,6 +92,7 @@ class Client:
         self.files = Files(self._http)
         self.models = Models(self._http)
         self.jobs = Jobs(self._http, self.files)
+        self.audit = Audit(self._http)
 
     def close(self) -> None:
         self._http.close()
@@ -297,6 +299,17 @@ class Jobs:
                 with pa.ipc.new_stream(str(path), table.schema) as writer:
                     writer.write_table(table)
             return self._files.wait(self._files.upload(path))
+
+
+class Audit:
+    """Who changed and deleted what; for keys of the scope `admin`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def list(self, *, owner: str | None = None) -> Iterator[Change]:
+        """Changes of all owners or of one, the newest first."""
+        return self._http.pages(Change, "/v1/audit", {"owner": owner} if owner else None)
 
 
 class Job:

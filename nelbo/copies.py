@@ -3,15 +3,19 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from nelbo.artifact import unpack
-from nelbo.errors import InvalidArtifact
+from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import Storage, artifact_key
 
 _T = TypeVar("_T")
+AT_ONCE = 500
+"""Digests that one question about their versions names."""
 
 
 def artifacts(home: Path) -> Path:
@@ -23,7 +27,7 @@ def load(storage: Storage, version_id: str, digest: str, cache: Path, use: Calla
     """What `use` makes of the artifact's folder. A copy that is damaged is fetched again: only what is stored counts."""
     try:
         return use(fetch(storage, version_id, digest, cache))
-    except InvalidArtifact:
+    except (InvalidArtifact, NotFound):
         shutil.rmtree(cache / digest, ignore_errors=True)
         return use(fetch(storage, version_id, digest, cache))
 
@@ -46,6 +50,35 @@ def unpacked(storage: Storage, version_id: str, digest: str, temporary: Path) ->
     if found != digest:
         raise InvalidArtifact(f"the stored artifact has digest {found[:12]}…, wanted {digest[:12]}…; push it again")
     return folder
+
+
+def tidy(cache: Path, live: Callable[[Sequence[str]], set[str]], old_s: float = 86_400.0) -> int:
+    """Remove the copies whose digests are not `live` any more, and what a process that died left of one; their number. A copy
+    that is still needed, by another database, is fetched again."""
+    if not cache.is_dir():
+        return 0
+    removed = 0
+    names = sorted(folder.name for folder in cache.iterdir() if not folder.name.startswith("."))
+    for start in range(0, len(names), AT_ONCE):
+        some = names[start : start + AT_ONCE]
+        for name in sorted(set(some) - live(some)):
+            _remove(cache / name)
+            removed += 1
+    return removed + sum(_remove_old(folder, old_s) for folder in cache.glob(".*"))
+
+
+def _remove(folder: Path) -> None:
+    """At once for others: nobody sees a half of it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary, suppress(FileNotFoundError):
+        os.rename(folder, Path(temporary) / "copy")
+
+
+def _remove_old(folder: Path, old_s: float) -> bool:
+    with suppress(FileNotFoundError):
+        if time.time() - folder.stat().st_mtime > old_s:
+            shutil.rmtree(folder, ignore_errors=True)
+            return True
+    return False
 
 
 def _publish(folder: Path, target: Path) -> None:

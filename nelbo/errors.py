@@ -79,6 +79,15 @@ class NotAuthenticated(NelboError):
     exit_code = 3
 
 
+class Forbidden(NelboError):
+    """A key whose scope does not allow the request."""
+
+    code = "forbidden"
+    title = "The API key does not allow this"
+    status = 403
+    exit_code = 3
+
+
 class NotFound(NelboError):
     """A file, model, version, alias or job that does not exist or belongs to someone else."""
 
@@ -143,6 +152,14 @@ class OverQuota(NelboError):
 
     code = "over-quota"
     title = "Too much of yours waits already"
+    status = 429
+
+
+class TooManyTries(NelboError):
+    """Too many requests with a wrong API key from one address; the message says when to come back."""
+
+    code = "too-many-tries"
+    title = "Too many wrong API keys"
     status = 429
 
 

@@ -24,7 +24,18 @@ class Settings(BaseSettings):
     ).expanduser()
     url: Annotated[str, Field(description="address of a service; empty means: look for a running `nelbo up`")] = ""
     api_key: Annotated[SecretStr, Field(description="key that the client sends")] = SecretStr("")
-    api_keys_file: Annotated[Path | None, Field(description="owners and key digests; without it everyone is `local`")] = None
+    api_keys_file: Annotated[
+        Path | None, Field(description="keys file of an older Nelbo; `nelbo keys create` makes keys without a file")
+    ] = None
+    require_keys: Annotated[
+        bool, Field(description="requests need a key even before the first key is created; after that they always do")
+    ] = False
+    max_wrong_keys: Annotated[
+        int, Field(gt=0, description="requests with a wrong key that one address may send in a minute before it has to wait")
+    ] = 20
+    trusted_proxies: Annotated[
+        str, Field(description="addresses of proxies, with commas, whose X-Forwarded-For names the client; `*` for any")
+    ] = ""
     database_url: Annotated[SecretStr, Field(description="SQLite or PostgreSQL; empty means SQLite in the data folder")] = (
         SecretStr("")
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
+from nelbo import copies
 from nelbo.settings import Settings
 from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, push_key
 from nelbo.store import expiry, files
@@ -28,6 +29,8 @@ def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[s
     done = {
         "files_rejected": files.reject_stale_files(database, old_s),
         "folders_removed": cache.tidy(settings.home, old_s),
+        "copies_removed": copies.tidy(copies.artifacts(settings.home), partial(expiry.live_digests, database), old_s),
+        "manifests_emptied": sum(_batches(lambda: expiry.empty_manifests(database))),
         "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=expiry.INTERNAL),
         "jobs_expired": _aged(settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)),
         "chunks_purged": sum(_batches(lambda: expiry.purge(database, READERS_S))),

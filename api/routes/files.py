@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, uploads
-from api.deps import Owner, Parts, Service
+from api.deps import By, Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
@@ -176,7 +176,7 @@ def get_file(file_id: FileId, service: Parts, owner: Owner, response: Response) 
         Unavailable,
     ),
 )
-def delete_file(file_id: FileId, service: Parts, owner: Owner) -> None:
+def delete_file(file_id: FileId, service: Parts, owner: Owner, by: By) -> None:
     """Results of jobs that used it stay."""
-    files.delete_file(service.database, owner, file_id)
+    files.delete_file(service.database, owner, file_id, by=by)
     service.storage.delete(file_prefix(file_id))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.deps import Parts
+from api.deps import Parts, Service
 from api.errors import answers
 from nelbo.errors import Unavailable
 
@@ -19,11 +19,13 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The service accepts requests; `degraded` where no hint reaches the broker: the dispatcher finds the work."""
+    """The service accepts requests; `degraded` where no hint reaches the broker, so that the dispatcher finds the work, or
+    where a part of the keys file cannot be read."""
 
     status: Literal["ready", "degraded"]
     database: Literal["ok"] = "ok"
     broker: Annotated[Literal["ok", "down", "none"], Field(description="none: no broker is set")]
+    keys: Annotated[Literal["ok", "degraded", "none"], Field(description="none: no key is needed, everyone is `local`")]
 
 
 @router.get("/healthz", operation_id="get_health", summary="Is the process alive?")
@@ -39,7 +41,13 @@ async def get_health() -> Health:
 )
 def get_readiness(service: Parts) -> Readiness:
     service.database.check()
+    broker = _broker(service)
+    keys = service.keys.state()
+    degraded = broker == "down" or keys == "degraded"
+    return Readiness(status="degraded" if degraded else "ready", broker=broker, keys=keys)
+
+
+def _broker(service: Service) -> Literal["ok", "down", "none"]:
     if service.hints is None:
-        return Readiness(status="ready", broker="none")
-    reachable = service.broker_answers()
-    return Readiness(status="ready" if reachable else "degraded", broker="ok" if reachable else "down")
+        return "none"
+    return "ok" if service.broker_answers() else "down"

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Response, status
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, submission
-from api.deps import Owner, Parts, Service
+from api.deps import By, Owner, Parts, Service
 from api.errors import answers
 from api.pages import Cursor, Limit, Page
 from nelbo import crash
@@ -239,5 +239,5 @@ def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -
         Unavailable,
     ),
 )
-def delete_job(job_id: JobId, service: Parts, owner: Owner) -> None:
-    ledger.delete(service.database, owner, job_id)
+def delete_job(job_id: JobId, service: Parts, owner: Owner, by: By) -> None:
+    ledger.delete(service.database, owner, job_id, by=by)

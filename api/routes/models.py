@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, uploads
-from api.deps import Owner, Parts, Service
+from api.deps import By, Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Limit, Page
@@ -26,6 +26,7 @@ from nelbo.artifact import (
     digest_of,
     parse_manifest,
 )
+from nelbo.audit import Actor
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -94,7 +95,7 @@ class Target(BaseModel):
         Unavailable,
     ),
 )
-async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner) -> Version:
+async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner, by: By) -> Version:
     """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
     limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
@@ -102,14 +103,14 @@ async def push_version(name: Name, request: Request, response: Response, service
     version_id = new_id()
     await uploads.receive(request, service.storage, push_key(version_id))
     crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id)
+    entry = await run_in_threadpool(_register, service, owner, name, version_id, by)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"
     return entry.view
 
 
-def _register(service: Service, owner: str, name: str, version_id: str) -> catalog.VersionEntry:
+def _register(service: Service, owner: str, name: str, version_id: str, by: Actor) -> catalog.VersionEntry:
     key = push_key(version_id)
     try:
         text = _manifest_of(service, key)
@@ -119,7 +120,11 @@ def _register(service: Service, owner: str, name: str, version_id: str) -> catal
         raise
     service.storage.move(key, artifact_key(version_id))
     manifest = Manifest.model_validate_json(text).model_dump(mode="json")
-    return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id)
+    try:
+        return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id, by=by)
+    except NotAuthenticated:  # the key was revoked while the body came in
+        service.storage.delete(artifact_key(version_id))
+        raise
 
 
 def _manifest_of(service: Service, key: str) -> bytes:
@@ -214,9 +219,9 @@ def _number(service: Service, owner: str, name: str, which: str) -> int:
         Unavailable,
     ),
 )
-def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: Owner) -> Model:
+def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: Owner, by: By) -> Model:
     """`champion` is what a model's plain name means; set by hand it no longer follows new versions."""
-    catalog.set_alias(service.database, owner, name, alias, target.version)
+    catalog.set_alias(service.database, owner, name, alias, target.version, by=by)
     return catalog.get_model(service.database, owner, name)
 
 
@@ -228,9 +233,9 @@ def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: O
     response_class=Response,
     responses=answers(NotAuthenticated, (NotFound, "model adult has no alias candidate"), BAD_NAME, Unavailable),
 )
-def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner) -> None:
+def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner, by: By) -> None:
     """`champion` follows the newest ready version again."""
-    catalog.delete_alias(service.database, owner, name, alias)
+    catalog.delete_alias(service.database, owner, name, alias, by=by)
 
 
 @router.delete(
@@ -248,8 +253,8 @@ def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner) -> None
         Unavailable,
     ),
 )
-def delete_version(name: Name, version: Number, service: Parts, owner: Owner) -> None:
-    version_id = catalog.delete_version(service.database, owner, name, version)
+def delete_version(name: Name, version: Number, service: Parts, owner: Owner, by: By) -> None:
+    version_id = catalog.delete_version(service.database, owner, name, version, by=by)
     service.storage.delete(artifact_key(version_id))
 
 
@@ -268,6 +273,6 @@ def delete_version(name: Name, version: Number, service: Parts, owner: Owner) ->
         Unavailable,
     ),
 )
-def delete_model(name: Name, service: Parts, owner: Owner) -> None:
-    for version_id in catalog.delete_model(service.database, owner, name):
+def delete_model(name: Name, service: Parts, owner: Owner, by: By) -> None:
+    for version_id in catalog.delete_model(service.database, owner, name, by=by):
         service.storage.delete(artifact_key(version_id))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nelbo import copies
 from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
+from nelbo.audit import COMMAND_LINE
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
@@ -107,7 +108,7 @@ def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
     version_id = new_id()
     here.storage.put(artifact_key(version_id), pack(folder))
     manifest = artifact.manifest.model_dump(mode="json")
-    return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id)
+    return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id, by=COMMAND_LINE)
 
 
 def _verified(folder: Path) -> Path:

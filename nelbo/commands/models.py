@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Protocol
 
 import typer
 
+from nelbo import copies
 from nelbo.artifact import Model, Version, VersionDetails, details
+from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, when
@@ -14,6 +17,7 @@ from nelbo.errors import InvalidInput
 from nelbo.settings import read_settings
 from nelbo.storage import artifact_key
 from nelbo.store import catalog as store
+from nelbo.store.expiry import live_digests
 
 app = typer.Typer(help="The models that are registered: list (also without a word), show, promote, delete.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
@@ -167,16 +171,17 @@ class _Local:
         return details(entry.view, catalog.manifest_of(entry))
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        store.set_alias(self._database, catalog.OWNER, name, alias, version)
+        store.set_alias(self._database, catalog.OWNER, name, alias, version, by=COMMAND_LINE)
         return self.get(name)
 
     def delete(self, name: str, version: int | None = None) -> None:
         if version is None:
-            gone = store.delete_model(self._database, catalog.OWNER, name)
+            gone = store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
         else:
-            gone = [store.delete_version(self._database, catalog.OWNER, name, version)]
+            gone = [store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)]
         for version_id in gone:
             self._here.storage.delete(artifact_key(version_id))
+        copies.tidy(self._here.cache, partial(live_digests, self._database))
 
 
 def _one_version(model: str) -> tuple[str, str]:

@@ -10,8 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from nelbo.artifact import Model as ModelView
 from nelbo.artifact import Version as VersionView
+from nelbo.audit import ITSELF, Action, Actor
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import new_id
+from nelbo.store import audit
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Alias, Job, Model, Version
@@ -62,10 +64,11 @@ def add_version(
     *,
     state: VersionState = "ready",
     version_id: str | None = None,
+    by: Actor = ITSELF,
 ) -> VersionEntry:
     """Register an artifact as the next version of a model. `ledger.submit_version` does so for one to be verified."""
     with db.write() as connection:
-        return insert_version(connection, owner, model, manifest, digest, state, version_id or new_id())
+        return insert_version(connection, owner, model, manifest, digest, state, version_id or new_id(), by)
 
 
 def resolve(db: Database, owner: str, reference: str) -> VersionEntry:
@@ -121,7 +124,7 @@ def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") 
         return _models(connection, owner, statement.order_by(Model.name).limit(limit))
 
 
-def set_alias(db: Database, owner: str, model: str, alias: str, number: int) -> None:
+def set_alias(db: Database, owner: str, model: str, alias: str, number: int, *, by: Actor = ITSELF) -> None:
     """Let an alias stand for a ready version. A champion that was set by hand no longer follows new versions."""
     if not alias or alias.isdigit() or "@" in alias:
         raise InvalidInput(f"{alias!r} cannot be an alias: it must be a word, neither a number nor with an @")
@@ -131,16 +134,17 @@ def set_alias(db: Database, owner: str, model: str, alias: str, number: int) -> 
             raise _no_version(connection, owner, model, str(number))
         if found.state != "ready":
             raise Conflict(f"{found.name} is {found.state}; an alias stands for a ready version")
-        _point(connection, owner, model, alias, found.id, by_hand=True)
+        _point(connection, found, alias, by, by_hand=True)
 
 
-def delete_alias(db: Database, owner: str, model: str, alias: str) -> None:
+def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor = ITSELF) -> None:
     """Remove an alias; champion then follows the newest ready version again."""
     with db.write() as connection:
         place = (Alias.owner == owner, Alias.model == model, Alias.name == alias)
         if connection.execute(delete(Alias).where(*place)).rowcount == 0:
             raise NotFound(f"model {model} has no alias {alias}")
-        crown(connection, owner, model)
+        audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
+        crown(connection, owner, model, by)
 
 
 def set_version_state(db: Database, version_id: str, state: VersionState, reason: str | None = None) -> bool:
@@ -149,28 +153,29 @@ def set_version_state(db: Database, version_id: str, state: VersionState, reason
         return settle_version(connection, version_id, state, reason)
 
 
-def delete_version(db: Database, owner: str, model: str, number: int) -> str:
+def delete_version(db: Database, owner: str, model: str, number: int, *, by: Actor = ITSELF) -> str:
     """Forget a version and give its id, whose artifact the caller removes. Raises Conflict while a job that is not
     finished uses it."""
     with db.write() as connection:
         found = _find_version(connection, owner, model, str(number), lock=True)
         if found is None:
             raise _no_version(connection, owner, model, str(number))
-        _forget_versions(connection, owner, model, [found])
-        crown(connection, owner, model)
+        _forget_versions(connection, owner, model, [found], by)
+        crown(connection, owner, model, by)
         return found.id
 
 
-def delete_model(db: Database, owner: str, name: str) -> list[str]:
+def delete_model(db: Database, owner: str, name: str, *, by: Actor = ITSELF) -> list[str]:
     """Forget a model with its versions and give their ids, whose artifacts the caller removes. Raises Conflict while a
     job that is not finished uses one."""
     with db.write() as connection:
         _need_model(connection, owner, name)
         statement = _versions().where(*_live(owner, name))
         found = [_version(row) for row in connection.execute(statement.with_for_update())]
-        _forget_versions(connection, owner, name, found)
+        _forget_versions(connection, owner, name, found, by)
         place = (Model.owner == owner, Model.name == name)
         connection.execute(update(Model).where(*place).values(deleted_at=now()))
+        audit.record(connection, by, "model.delete", owner, name)
         return [version.id for version in found]
 
 
@@ -182,6 +187,7 @@ def insert_version(
     digest: str,
     state: VersionState,
     version_id: str,
+    by: Actor = ITSELF,
 ) -> VersionEntry:
     """The next version of a model, inside a transaction of the caller."""
     _open_model(connection, owner, model)
@@ -189,8 +195,9 @@ def insert_version(
     number = connection.scalars(taken).one() + 1
     values = {"owner": owner, "model": model, "number": number, "state": state, "digest": digest, "manifest": manifest}
     connection.execute(insert(Version).values(id=version_id, created_at=now(), **values))
+    audit.record(connection, by, "version.push", owner, f"{model}@{number}", state)
     if state == "ready":
-        crown(connection, owner, model)
+        crown(connection, owner, model, by)
     return _version(connection.execute(_versions().where(Version.id == version_id)).one())
 
 
@@ -200,27 +207,37 @@ def settle_version(connection: Connection, version_id: str, state: VersionState,
         update(Version)
         .where(Version.id == version_id, Version.state == "pending")
         .values(state=state, reason=None if reason is None else clean(reason))
-        .returning(Version.owner, Version.model)
+        .returning(Version.owner, Version.model, Version.number)
     )
     found = connection.execute(statement).first()
     if found is None:
         return False
+    action: Action = "version.ready" if state == "ready" else "version.reject"
+    audit.record(connection, ITSELF, action, found.owner, f"{found.model}@{found.number}")
     if state == "ready":
-        crown(connection, found.owner, found.model)
+        crown(connection, found.owner, found.model, ITSELF)
     return True
 
 
-def crown(connection: Connection, owner: str, model: str) -> None:
+def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
     """Let champion stand for the newest ready version, unless someone set it by hand."""
     place = (Alias.owner == owner, Alias.model == model, Alias.name == CHAMPION)
     if connection.scalars(select(Alias.by_hand).where(*place)).first():
         return
-    newest = select(Version.id).where(*_live(owner, model), Version.state == "ready").order_by(Version.number.desc()).limit(1)
-    found = connection.scalars(newest).first()
-    if found is None:
-        connection.execute(delete(Alias).where(*place))
-    else:
-        _point(connection, owner, model, CHAMPION, found, by_hand=False)
+    newest = _versions().where(*_live(owner, model), Version.state == "ready").order_by(Version.number.desc()).limit(1)
+    found = connection.execute(newest).first()
+    if found is not None:
+        _point(connection, _version(found), CHAMPION, by, by_hand=False)
+    elif connection.execute(delete(Alias).where(*place)).rowcount:
+        audit.record(connection, by, "alias.delete", owner, f"{model}@{CHAMPION}")
+
+
+def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
+    """What stays of a deleted version's manifest: the names of the columns, where results of a score job still need them."""
+    scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
+    order = select(Version.manifest["order"]).where(Version.id == version_id, scored)
+    columns = connection.scalars(order).first()
+    return {} if columns is None else {"order": columns}
 
 
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
@@ -346,18 +363,28 @@ def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
     return NotFound(f"no model {name!r}; `nelbo models` lists what is there")
 
 
-def _point(connection: Connection, owner: str, model: str, alias: str, version_id: str, by_hand: bool) -> None:
-    place = (Alias.owner == owner, Alias.model == model, Alias.name == alias)
-    if connection.execute(update(Alias).where(*place).values(version_id=version_id, by_hand=by_hand)).rowcount == 0:
-        values = {"owner": owner, "model": model, "name": alias, "version_id": version_id, "by_hand": by_hand}
-        connection.execute(insert(Alias).values(**values))
+def _point(connection: Connection, version: VersionEntry, alias: str, by: Actor, by_hand: bool) -> None:
+    values = {"version_id": version.id, "by_hand": by_hand}
+    place = (Alias.owner == version.owner, Alias.model == version.model, Alias.name == alias)
+    before = connection.execute(select(Alias.version_id, Alias.by_hand).where(*place)).first()
+    if before is not None and before._asdict() == values:
+        return
+    if connection.execute(update(Alias).where(*place).values(**values)).rowcount == 0:
+        connection.execute(insert(Alias).values(owner=version.owner, model=version.model, name=alias, **values))
+    audit.record(connection, by, "alias.set", version.owner, f"{version.model}@{alias}", version.name)
 
 
-def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry]) -> None:
+def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry], by: Actor) -> None:
     ids = [version.id for version in versions]
     users = unfinished_jobs(connection, Job.version_id.in_(ids))
     if users:
         names = ", ".join(version.name for version in versions)
         raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
-    connection.execute(delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids)))
-    connection.execute(update(Version).where(Version.id.in_(ids)).values(deleted_at=now()))
+    aliases = delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids))
+    for alias in sorted(connection.scalars(aliases.returning(Alias.name))):
+        audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
+    for version in versions:
+        rest = rest_of_manifest(connection, version.id)
+        gone = {"deleted_at": now(), "manifest": rest, "reason": None}
+        connection.execute(update(Version).where(Version.id == version.id).values(**gone))
+        audit.record(connection, by, "version.delete", owner, version.name)

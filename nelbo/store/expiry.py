@@ -6,9 +6,10 @@ a lock. Any process may call any of them at any time: each statement names what 
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Delete, Select, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Delete, Select, Text, and_, cast, delete, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from nelbo.store.catalog import rest_of_manifest
 from nelbo.store.claims import WorkKind
 from nelbo.store.results import delete_chunks
 from nelbo.store.session import Database, now
@@ -58,6 +59,27 @@ def dead_versions(db: Database, ids: Sequence[str]) -> set[str]:
     """The same of the artifacts of versions."""
     dead = or_(Version.deleted_at.is_not(None), Version.state == "rejected")
     return _found(db, select(Version.id).where(Version.id.in_(ids), dead))
+
+
+def live_digests(db: Database, digests: Sequence[str]) -> set[str]:
+    """Those of artifacts that a version of anyone still has."""
+    live = (Version.digest.in_(digests), Version.deleted_at.is_(None), Version.state != "rejected")
+    return _found(db, select(Version.digest).where(*live))
+
+
+def empty_manifests(db: Database, *, limit: int = 50) -> int:
+    """Take from deleted versions what no result needs any more of their manifests; the number of versions. What an older
+    Nelbo deleted still has all of it."""
+    scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
+    whole = Version.manifest["table_schema"].as_string().is_not(None)
+    unneeded = and_(cast(Version.manifest, Text) != "{}", ~scored)
+    fat = select(Version.id).where(Version.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
+    with db.write() as connection:
+        versions = connection.scalars(fat).all()
+        for version_id in versions:
+            rest = rest_of_manifest(connection, version_id)
+            connection.execute(update(Version).where(Version.id == version_id).values(manifest=rest))
+    return len(versions)
 
 
 def _has_chunks() -> ColumnElement[bool]:

@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Gone, NotFound, NotReady
 from nelbo.jobs import new_id
+from nelbo.store import audit
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import File, Job
@@ -70,7 +72,7 @@ def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None
         return [_file(found) for found in connection.execute(statement)]
 
 
-def delete_file(db: Database, owner: str, file_id: str) -> None:
+def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -> None:
     """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
     with db.write() as connection:
         _need_file(connection, owner, file_id, lock=True)
@@ -78,6 +80,7 @@ def delete_file(db: Database, owner: str, file_id: str) -> None:
         if users:
             raise Conflict(f"file {file_id} is in use by {users}; cancel it or wait for it")
         connection.execute(update(File).where(File.id == file_id).values(deleted_at=now()))
+        audit.record(connection, by, "file.delete", owner, file_id)
 
 
 def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:

@@ -16,10 +16,11 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
 from nelbo import crash
+from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, JobRequest, State, chunk_ranges, new_id
 from nelbo.jobs import Job as JobView
-from nelbo.store import catalog, claims, files, queue, results, views
+from nelbo.store import audit, catalog, claims, files, queue, results, views
 from nelbo.store.claims import Claim, FinishOutcome, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Chunk, File, Job
@@ -93,12 +94,19 @@ def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
 
 
 def submit_version(
-    db: Database, owner: str, model: str, manifest: dict[str, Any], digest: str, *, version_id: str | None = None
+    db: Database,
+    owner: str,
+    model: str,
+    manifest: dict[str, Any],
+    digest: str,
+    *,
+    version_id: str | None = None,
+    by: Actor = ITSELF,
 ) -> catalog.VersionEntry:
     """Register a pushed artifact as a pending version, with the internal job that verifies it."""
     with db.write() as connection:
         place = version_id or new_id()
-        version = catalog.insert_version(connection, owner, model, manifest, digest, "pending", place)
+        version = catalog.insert_version(connection, owner, model, manifest, digest, "pending", place, by)
         _enqueue(connection, owner, "verify", 1, 1, {"version_id": version.id, "params": {}})
         return version
 
@@ -226,7 +234,7 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
         return views.need_job(connection, owner, job_id)
 
 
-def delete(db: Database, owner: str, job_id: str) -> None:
+def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None:
     """Remove a job that has ended, with its results. Raises Conflict for one that has not."""
     ended = (Job.id == job_id, Job.state.not_in(views.UNFINISHED))
     with db.write() as connection:
@@ -235,6 +243,7 @@ def delete(db: Database, owner: str, job_id: str) -> None:
             raise Conflict(f"job {job_id} is {before.state}; cancel it first")
         results.delete_results(connection, job_id)
         connection.execute(sql_delete(Chunk).where(Chunk.job_id == job_id))
+        audit.record(connection, by, "job.delete", owner, job_id)
 
 
 # Statements: conditions

@@ -105,6 +105,15 @@ class Database:
         if found != wanted:
             raise Unavailable(f"the database has schema {found or 'none'}, this program needs {wanted}: run `nelbo migrate`")
 
+    def rewrite(self) -> None:
+        """Write a SQLite file anew, as it keeps the bytes of deleted rows; others can read meanwhile. PostgreSQL does so by
+        itself."""
+        if self.dialect == "sqlite":
+            path = self._engine.url.database or ""
+            with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()

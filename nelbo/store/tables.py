@@ -267,6 +267,47 @@ class Worker(Base):
     seen_at: Mapped[float]
 
 
+class ApiKey(Base):
+    """A key of an owner, by its digest. The row outlives the key: a service that ever had a key wants keys for good."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (
+        CheckConstraint("scope IN ('read', 'submit', 'train', 'admin')", name="scope"),
+        Index("api_key_owner_idx", "owner"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    digest: Mapped[str]
+    """SHA-256 of the whole key, in hex."""
+    scope: Mapped[str]
+    label: Mapped[str]
+    from_file: Mapped[bool]
+    """It came from a keys file: where the API has one, it counts only while its line is there."""
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class Audit(Base):
+    """One change of a model, a version, an alias or a key, or one deletion; written in the transaction of the change."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_owner_idx", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    by: Mapped[str]
+    key: Mapped[str | None]
+    address: Mapped[str | None]
+    request_id: Mapped[str | None]
+    owner: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    detail: Mapped[str | None]
+
+
 def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
     """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its own for each."""
     return Table(

@@ -27,12 +27,14 @@ from api.app import create_app
 from api.deps import Service
 from api.errors import MEDIA_TYPE
 from nelbo.artifact import MANIFEST, Calibration, Graph, Manifest
+from nelbo.audit import COMMAND_LINE
 from nelbo.jobs import Error
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
-from nelbo.store import catalog, ledger, results
+from nelbo.store import catalog, keys, ledger, results
 from nelbo.store.claims import Claim, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
-from nelbo.store.session import Database
+from nelbo.store.keys import Scope
+from nelbo.store.session import Database, connect
 
 SCHEMA = Schema(
     columns=(
@@ -170,6 +172,19 @@ def working(database: Database, errors: Collection[int] = ()) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def make_key(database_url: str, owner: str, scope: Scope = "train") -> str:
+    """A key of this owner, as `nelbo keys create` makes it."""
+    database = connect(database_url)
+    try:
+        return keys.create(database, owner, COMMAND_LINE, scope=scope)[1]
+    finally:
+        database.dispose()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 @contextmanager

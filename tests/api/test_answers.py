@@ -1,6 +1,7 @@
 """Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not listed."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.auth import make_key
+from api.access import NEEDS
 from api.middleware import MAX_BODY_BYTES
 from nelbo.errors import problem_types
-from tests.api.stage import ROWS, Stage, description, open_stage, packed, settings_for, working
+from tests.api.stage import ROWS, Stage, bearer, description, make_key, open_stage, packed, settings_for, working
 
 NOBODY = "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
 FILE, MODEL, JOB = f"/v1/files/{NOBODY}", "/v1/models/nothing", f"/v1/jobs/{NOBODY}"
@@ -41,11 +42,12 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "get_results": ("GET", f"{JOB}/results", {}),
     "list_errors": ("GET", f"{JOB}/errors", {}),
     "list_anomalies": ("GET", f"{JOB}/anomalies", {}),
+    "list_audit": ("GET", "/v1/audit", {}),
 }
 """For each operation about owned things a request about something that nobody has."""
 ABOUT_ONE = {name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path} - {"push_version"}
-OPEN = {"get_health", "get_readiness", "get_problem_type"}
-"""Operations that need no key."""
+ABOVE_READ = {name for name in REQUESTS if NEEDS[name] != "read"}
+WRONG = bearer(f"nb_{'0' * 16}_{'A' * 43}")
 
 
 def documented() -> set[tuple[str, int]]:
@@ -215,6 +217,8 @@ CASES: dict[tuple[str, int], Case] = {
     ("list_anomalies", 409): lambda stage: stage.get(f"/v1/jobs/{finished(stage, **GENERATE)}/anomalies"),
     ("list_anomalies", 410): lambda stage: stage.get(f"/v1/jobs/{deleted_job(stage)}/anomalies"),
     ("list_anomalies", 422): lambda stage: stage.get(f"/v1/jobs/{NOBODY}/anomalies", params={"limit": 0}),
+    ("list_audit", 200): lambda stage: stage.get("/v1/audit"),
+    ("list_audit", 422): lambda stage: stage.get("/v1/audit", params={"limit": 0}),
 }
 
 
@@ -255,11 +259,10 @@ def test_what_nobody_has_is_not_found(small: Stage, operation: str) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Stage]:
-    """A stage that wants keys, and knows one."""
+    """A stage that wants keys although there are none yet."""
     home = tmp_path_factory.mktemp("guarded")
-    (home / "keys").write_text(make_key("ada")[1])
-    settings = settings_for(home, f"sqlite:///{sqlite_template}", api_keys_file=home / "keys")
-    with open_stage(settings) as opened:
+    shutil.copy(sqlite_template, home / "nelbo.db")
+    with open_stage(settings_for(home, require_keys=True)) as opened:
         yield opened
 
 
@@ -268,6 +271,38 @@ def test_a_request_without_a_key_is_refused(guarded: Stage, operation: str) -> N
     response = ask(guarded, operation)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.fixture(scope="module")
+def reader(guarded: Stage) -> dict[str, str]:
+    """The headers of a key that may read and nothing else."""
+    return bearer(make_key(guarded.settings.database, "ada", "read"))
+
+
+@pytest.mark.parametrize("operation", sorted(ABOVE_READ))
+def test_a_key_of_too_low_a_scope_is_refused(guarded: Stage, reader: dict[str, str], operation: str) -> None:
+    method, path, given = REQUESTS[operation]
+    response = guarded.ask(method, path, **given, headers=reader)
+    assert response.status_code == 403
+    assert "'read'" in response.json()["detail"]
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Stage]:
+    """A stage whose one client has sent a wrong key too often."""
+    home = tmp_path_factory.mktemp("tried")
+    shutil.copy(sqlite_template, home / "nelbo.db")
+    with open_stage(settings_for(home, require_keys=True, max_wrong_keys=1)) as opened:
+        assert opened.get("/v1/jobs", headers=WRONG).status_code == 401
+        yield opened
+
+
+@pytest.mark.parametrize("operation", sorted(REQUESTS))
+def test_after_too_many_wrong_keys_an_address_has_to_wait(tried: Stage, operation: str) -> None:
+    method, path, given = REQUESTS[operation]
+    response = tried.ask(method, path, **given, headers=WRONG)
+    assert (response.status_code, response.json()["type"]) == (429, "/problems/too-many-tries")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/problems/gone", "/openapi.json", "/docs"])
@@ -299,7 +334,8 @@ def test_without_its_database_the_service_says_so(cut_off: Stage, operation: str
 def test_every_answer_that_openapi_lists_has_a_test_that_produces_it() -> None:
     shown = set(CASES)
     shown |= {(operation, 404) for operation in ABOUT_ONE}
-    shown |= {(operation, 401) for operation in REQUESTS}
+    shown |= {(operation, status) for operation in REQUESTS for status in (401, 429)}
+    shown |= {(operation, 403) for operation in ABOVE_READ}
     shown |= {(operation, 503) for operation in [*REQUESTS, "get_readiness"]}
     assert shown == documented()
 

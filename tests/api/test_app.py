@@ -1,5 +1,6 @@
 """The service as a process: bodies of any length at constant memory, a good end, no model inside."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from nelbo.store.session import connect
 from tests.api.serving import process, served
-from tests.api.stage import check_problem, settings_for
+from tests.api.stage import add_model, bearer, check_problem, make_key, settings_for
 from tests.deadline import until
 
 MIB = 2**20
@@ -47,6 +49,31 @@ def test_the_process_ends_on_sigterm_and_logs_requests_without_their_content(tmp
     assert '"request_id": "my-request"' in log
     assert '"route": "/v1/jobs"' in log
     assert "a-secret" not in log
+
+
+def test_the_log_says_of_each_request_who_sent_it_from_where_and_about_which_job(tmp_path: Path, sqlite_url: str) -> None:
+    key = make_key(sqlite_url, "ada")
+    database = connect(sqlite_url)
+    add_model(database, owner="ada")
+    database.dispose()
+    body = {"kind": "generate", "model": "adult", "n": 5}
+    with (
+        process(tmp_path, NELBO_DATABASE_URL=sqlite_url) as (url, _),
+        httpx2.Client(base_url=url, headers=bearer(key), trust_env=False) as client,
+    ):
+        job_id = client.post("/v1/jobs", json=body).json()["id"]
+        client.get(f"/v1/jobs/{job_id}/errors")
+        client.get("/v1/jobs/not-an-id")
+        client.get("/v1/jobs")
+        client.get("/healthz")
+    lines = [json.loads(line) for line in (tmp_path / "api.log").read_text().splitlines() if '"event": "request"' in line]
+    told = {line["route"]: line for line in lines}
+    assert {line["client"] for line in lines} == {"127.0.0.1"}
+    about_ada = [line for line in lines if line["route"].startswith("/v1")]
+    assert {(line["owner"], line["key"]) for line in about_ada} == {("ada", key[:19])}
+    assert [line.get("job_id") for line in about_ada] == [job_id, job_id, None, None]
+    assert "owner" not in told["/healthz"]
+    assert key not in (tmp_path / "api.log").read_text()
 
 
 def test_an_upload_without_end_is_cut_at_its_limit_and_leaves_nothing(tmp_path: Path, sqlite_url: str) -> None:

@@ -42,7 +42,7 @@ def test_an_accepted_job_is_hinted_for_once(tmp_path: Path, sqlite_url: str, val
         job_id = stage.submit(headers=key, **GENERATE)
         stage.submit(headers=key, **GENERATE)
         until(lambda: broker.llen("nelbo:nelbo"), "a hint arrives")
-        assert stage.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok"}
+        assert stage.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok", "keys": "none"}
     with valkey.client() as broker:
         (hint,) = broker.lrange("nelbo:nelbo", 0, -1)
         assert job_id.encode() in hint

@@ -2,13 +2,20 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from nelbo.artifact import MANIFEST
+from nelbo.audit import COMMAND_LINE
 from nelbo.storage import artifact_key
-from nelbo.store import catalog, ledger
-from tests.api.stage import Stage, manifest, packed
+from nelbo.store import catalog, keys, ledger
+from nelbo.store.session import connect
+from tests.api.serving import served
+from tests.api.stage import Stage, bearer, make_key, manifest, packed, settings_for
+from tests.deadline import until
 
 
 def test_a_pushed_version_is_pending_then_ready_then_champion(stage: Stage) -> None:
@@ -122,3 +129,25 @@ def test_models_come_by_name_in_pages(stage: Stage) -> None:
     assert [model["name"] for model in first["items"]] == ["a", "b"]
     second = stage.get("/v1/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
     assert ([model["name"] for model in second["items"]], second["next_cursor"]) == (["c"], None)
+
+
+def test_a_push_whose_key_is_revoked_while_it_comes_in_registers_nothing_and_leaves_nothing(
+    tmp_path: Path, database_url: str
+) -> None:
+    key = make_key(database_url, "ada")
+
+    def content() -> Iterator[bytes]:
+        body = packed()
+        yield body[:100]
+        until(lambda: keys.list_keys(database)[0].last_used_at, "the key to be looked up")
+        keys.revoke(database, keys.id_of(key), COMMAND_LINE)
+        yield body[100:]
+
+    with served(settings_for(tmp_path, database_url)) as url:
+        database = connect(database_url)
+        headers = bearer(key) | {"Content-Type": "application/zip"}
+        sent = httpx2.post(f"{url}/v1/models/adult/versions", content=content(), headers=headers, trust_env=False)
+        database.dispose()
+    assert sent.status_code == 401
+    assert "revoked while the request ran" in sent.json()["detail"]
+    assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]

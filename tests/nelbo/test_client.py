@@ -15,7 +15,6 @@ import pyarrow.parquet
 import pytest
 
 import nelbo
-from api.auth import make_key
 from nelbo.client import Client, find_url
 from nelbo.errors import (
     Conflict,
@@ -37,7 +36,7 @@ from nelbo.settings import Settings
 from nelbo.store import ledger
 from nelbo.store.session import Database, connect
 from tests.api.serving import served
-from tests.api.stage import CSV, ROWS, add_model, settings_for, work_off, working
+from tests.api.stage import CSV, ROWS, add_model, make_key, settings_for, work_off, working
 
 
 @dataclass
@@ -269,9 +268,8 @@ def test_an_upload_above_the_limit_hears_of_the_limit(tmp_path: Path, sqlite_url
 
 
 def test_a_key_is_sent(tmp_path: Path, sqlite_url: str) -> None:
-    key, line = make_key("ada")
-    (tmp_path / "keys").write_text(line)
-    with served(settings_for(tmp_path, sqlite_url, api_keys_file=tmp_path / "keys")) as url:
+    key = make_key(sqlite_url, "ada")
+    with served(settings_for(tmp_path, sqlite_url)) as url:
         with Client(url, api_key=key) as client:
             assert list(client.jobs.list()) == []
         with Client(url) as client, pytest.raises(NotAuthenticated, match="API key"):

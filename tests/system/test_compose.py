@@ -104,18 +104,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 @pytest.fixture(scope="module")
 def key(deployment: Deployment) -> str:
-    """A key as deploy/README.md makes it: the line goes into the secret, the key itself is shown once."""
-    ran = subprocess.run(
-        [*deployment.command, "run", "--rm", "--no-deps", "-T", "api", "python", "-P", "-m", "api.auth", "ann"],
-        cwd=DEPLOY,
-        env=deployment.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    with open(Path(deployment.environment["NELBO_SECRETS"]) / "api_keys", "a") as keys:
-        keys.write(ran.stdout)
-    return next(word for word in ran.stderr.split() if word.startswith("nb_"))
+    """A key as deploy/README.md makes it; it is shown once."""
+    return deployment.run("run", "--rm", "--no-deps", "-T", "migrate", "nelbo", "keys", "create", "ann").strip()
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +155,21 @@ def as_text(table: Path) -> pa.RecordBatch:
 def test_nobody_without_a_key_is_answered(deployment: Deployment) -> None:
     with Client(deployment.url, "nb_0000000000000000_" + "0" * 43) as client, pytest.raises(NotAuthenticated):
         list(client.jobs.list())
+
+
+def test_a_revoked_key_is_refused_without_a_restart(deployment: Deployment) -> None:
+    run = partial(deployment.run, "run", "--rm", "--no-deps", "-T", "migrate", "nelbo", "keys")
+    key = run("create", "bob").strip()
+    with Client(deployment.url, key) as client:
+        assert list(client.jobs.list()) == []
+        run("revoke", key[:19])
+        with pytest.raises(NotAuthenticated, match="revoked"):
+            until(partial(refused, client), "the key to be refused", 20)
+
+
+def refused(client: Client) -> bool:
+    list(client.jobs.list())
+    return False
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -1,18 +1,21 @@
 """Tidying: what nobody owns is removed from database, storage and cache; what anyone may still use stays."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from nelbo import copies
 from nelbo.broker import make_app
 from nelbo.errors import Gone
 from nelbo.jobs import GenerateRequest, new_id
 from nelbo.storage import artifact_key, file_prefix, push_key, upload_key
 from nelbo.store import catalog, files, views
+from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import connect, now
-from nelbo.store.tables import File, Job
+from nelbo.store.tables import File, Job, Version
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, table
 from worker import tidying
@@ -102,6 +105,56 @@ def test_a_deleted_file_is_forgotten_when_its_bytes_are_gone(stage: Stage) -> No
         connection.execute(update(File).values(deleted_at=now() - 31 * DAY))
     assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "files_forgotten": 1}
     assert stage.storage.keys("files/") == []
+
+
+def copies_of(stage: Stage) -> list[str]:
+    return sorted(path.name for path in copies.artifacts(stage.settings.home).iterdir())
+
+
+def scored(stage: Stage, name: str = "linear") -> VersionEntry:
+    """A version that this host has a copy of, as it did a job with it."""
+    version = stage.version(name)
+    stage.submit(GenerateRequest(model=name, n=10), version, 10)
+    stage.work()
+    return version
+
+
+def test_the_copy_of_a_deleted_version_goes(stage: Stage) -> None:
+    kept, gone = scored(stage, "kept"), scored(stage, "gone")
+    assert copies_of(stage) == sorted([kept.digest, gone.digest])
+    assert tidying.tidy(stage.database, stage.settings) == {}
+    catalog.delete_model(stage.database, OWNER, "gone")
+    assert tidying.tidy(stage.database, stage.settings) == {"copies_removed": 1}
+    assert copies_of(stage) == [kept.digest]
+
+
+def test_a_copy_stays_while_anyone_has_a_version_of_its_digest(stage: Stage) -> None:
+    version = scored(stage)
+    catalog.add_version(stage.database, "someone", "theirs", version.manifest, version.digest)
+    catalog.delete_model(stage.database, OWNER, "linear")
+    assert tidying.tidy(stage.database, stage.settings) == {}
+    catalog.delete_model(stage.database, "someone", "theirs")
+    assert tidying.tidy(stage.database, stage.settings) == {"copies_removed": 1}
+
+
+def test_what_a_killed_process_left_of_a_copy_goes_when_it_is_old(stage: Stage) -> None:
+    scored(stage)
+    torn = copies.artifacts(stage.settings.home) / ".torn"
+    torn.mkdir()
+    (torn / "packed.zip").write_bytes(b"half of it")
+    assert tidying.tidy(stage.database, stage.settings) == {}
+    os.utime(torn, (1, 1))
+    assert tidying.tidy(stage.database, stage.settings) == {"copies_removed": 1}
+    assert not torn.exists()
+
+
+def test_the_manifest_of_a_version_that_an_older_nelbo_deleted_goes(stage: Stage) -> None:
+    version = stage.version()
+    with stage.database.write() as connection:
+        connection.execute(update(Version).values(deleted_at=now()))
+    assert tidying.tidy(stage.database, stage.settings) == {"manifests_emptied": 1}
+    assert catalog.version_of(stage.database, version.id).manifest == {}
+    assert tidying.tidy(stage.database, stage.settings) == {}
 
 
 def test_the_dispatcher_tidies_now_and_then_and_in_nobodys_way(stage: Stage) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
-from nelbo.store import catalog, ledger, views
-from nelbo.store.session import Database
-from tests.nelbo.store.kit import OWNER, add_job, add_version
+from nelbo.jobs import ScoreRequest
+from nelbo.store import catalog, expiry, ledger, results, views
+from nelbo.store.session import Database, now
+from nelbo.store.tables import Job
+from tests.nelbo.store.kit import OWNER, add_job, add_version, work_off
 
 
 def test_versions_are_numbered_from_one_for_each_model_and_owner(database: Database) -> None:
@@ -35,6 +38,25 @@ def test_a_version_is_found_by_name_number_and_alias(database: Database) -> None
     assert catalog.resolve(database, OWNER, "adult@stable").name == "adult@1"
     assert catalog.version_of(database, first.id) == first
     assert catalog.get_version(database, OWNER, "adult", 1) == first
+
+
+def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(database: Database) -> None:
+    manifest = {"order": ["length", "colour"], "table_schema": {"columns": []}, "calibration": {"scores": [1.0]}}
+    used, unused = (catalog.add_version(database, OWNER, "adult", manifest, "digest") for _ in range(2))
+    job = add_job(database, version=used, request=ScoreRequest(model="adult", explain=True))
+    work_off(database)
+    before = list(results.scores(database, job.id, explain=True))
+    catalog.delete_model(database, OWNER, "adult")
+    assert catalog.version_of(database, unused.id).manifest == {}
+    assert catalog.version_of(database, used.id).manifest == {"order": ["length", "colour"]}
+    assert list(results.scores(database, job.id, explain=True)) == before
+    assert expiry.empty_manifests(database) == 0
+    ledger.delete(database, OWNER, job.id)
+    with database.write() as connection:
+        connection.execute(update(Job).values(deleted_at=now() - 10))
+    assert expiry.forget_jobs(database, 5) == 1
+    assert expiry.empty_manifests(database) == 1
+    assert catalog.version_of(database, used.id).manifest == {}
 
 
 def test_the_manifest_comes_back_as_it_was(database: Database) -> None:

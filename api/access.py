@@ -1,0 +1,73 @@
+"""What each operation asks of a key: one table, and what OpenAPI says of it."""
+
+from typing import Any
+
+from api.errors import answers
+from nelbo.errors import Forbidden, NotAuthenticated, TooManyTries
+from nelbo.store.keys import SCOPES, Scope
+
+NEEDS: dict[str, Scope | None] = {
+    # Probes and descriptions: everyone.
+    "get_health": None,
+    "get_readiness": None,
+    "get_problem_type": None,
+    "list_files": "read",
+    "get_file": "read",
+    "list_models": "read",
+    "get_model": "read",
+    "list_versions": "read",
+    "get_version": "read",
+    "list_jobs": "read",
+    "get_job": "read",
+    "get_results": "read",
+    "list_errors": "read",
+    "list_anomalies": "read",
+    "upload_file": "submit",
+    "delete_file": "submit",
+    "submit_job": "submit",
+    "cancel_job": "submit",
+    "retry_job": "submit",
+    "delete_job": "submit",
+    "push_version": "train",
+    "set_alias": "train",
+    "delete_alias": "train",
+    "delete_version": "train",
+    "delete_model": "train",
+    "list_audit": "admin",
+}
+"""The lowest scope that an operation of OpenAPI needs. An operation that is not listed here is refused to everyone."""
+
+
+def check_scope(scope: Scope, operation: str) -> None:
+    """Raise Forbidden where a key of this scope may not do the operation."""
+    needed = NEEDS.get(operation)
+    if needed is None:
+        raise Forbidden(f"no key may do {operation!r}: it is missing in the service's table of scopes")
+    if SCOPES.index(scope) < SCOPES.index(needed):
+        raise Forbidden(
+            f"this needs a key of the scope {needed!r} and yours has {scope!r}; ask whoever runs the service for another key"
+        )
+
+
+def describe(openapi: dict[str, Any]) -> None:
+    """Add the refusals of keys to each operation that needs one."""
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            needed = NEEDS.get(operation["operationId"])
+            if needed is not None:
+                _add(operation["responses"], _refusals(needed))
+
+
+def _refusals(needed: Scope) -> dict[int | str, dict[str, Any]]:
+    tries = (TooManyTries, "20 requests with a wrong API key came from your address within a minute; wait 40 s")
+    if needed == SCOPES[0]:
+        return answers(NotAuthenticated, tries)
+    scope = f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the service for another key"
+    return answers(NotAuthenticated, (Forbidden, scope), tries)
+
+
+def _add(responses: dict[str, Any], refusals: dict[int | str, dict[str, Any]]) -> None:
+    for status, refusal in refusals.items():
+        known = responses.setdefault(str(status), refusal)
+        (media_type,) = refusal["content"]
+        known["content"][media_type]["examples"] |= refusal["content"][media_type]["examples"]

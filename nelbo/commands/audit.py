@@ -1,0 +1,55 @@
+"""audit: who changed and deleted what; on the service, or in the database where none runs."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from nelbo.audit import Change
+from nelbo.client import Client, find_url
+from nelbo.commands import catalog, options
+from nelbo.commands.console import Console, when
+from nelbo.settings import Settings, read_settings
+from nelbo.store import audit as store
+
+PAGE = 500
+
+
+def audit(
+    owner: Annotated[
+        str | None, typer.Option(metavar="OWNER", help="only changes of what is this owner's", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="the newest N")] = 20,
+    as_json: options.Json = False,
+) -> None:
+    """List who changed or deleted models, aliases, keys, files and jobs.
+
+    On a service with API keys it needs a key of the scope admin.
+
+    \b
+    Examples:
+      nelbo audit
+      nelbo audit --owner ann --limit 100 --json
+    """
+    changes = list(islice(_changes(read_settings(), owner), limit))
+    console = Console(as_json)
+    if as_json:
+        console.result({"changes": [change.model_dump() for change in changes]})
+        return
+    console.table(
+        ["when (UTC)", "by", "key", "address", "owner", "action", "subject", "detail"],
+        [[when(c.at), c.by, c.key and f"nb_{c.key}", c.address, c.owner, c.action, c.subject, c.detail] for c in changes],
+    )
+
+
+def _changes(settings: Settings, owner: str | None) -> Iterator[Change]:
+    if find_url(settings):
+        with Client(settings=settings) as client:
+            yield from client.audit.list(owner=owner)
+        return
+    with catalog.opened(settings) as here:
+        before = None
+        while page := store.list_changes(here.database, owner=owner, limit=PAGE, before=before):
+            yield from page
+            before = page[-1].id

@@ -1,0 +1,246 @@
+"""API keys in SQL: created, listed, rotated, revoked and looked up. The key itself is stored nowhere, only its digest.
+
+A key is `nb_<id>_<secret>`: the id finds its row, the secret has 256 random bits.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal, get_args
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from nelbo.audit import Actor
+from nelbo.errors import Conflict, InvalidInput, NotFound
+from nelbo.store import audit
+from nelbo.store.results import clean
+from nelbo.store.session import Database, now
+from nelbo.store.tables import ApiKey
+
+Scope = Literal["read", "submit", "train", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""Each may do what those before it may."""
+KEY = re.compile(r"nb_([0-9a-f]{16})_[0-9A-Za-z_-]{43}")
+_ID = re.compile(r"(?:nb_)?([0-9a-f]{16})(?:_[0-9A-Za-z_-]{43})?")
+OWNER = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$")
+_LINE = re.compile(rf"([0-9a-f]{{16}})\s+({OWNER.pattern[1:-1]})\s+([0-9a-f]{{64}})")
+MAX_LABEL = 100
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """What may be known of a key. Times are seconds since the epoch, by the database's clock."""
+
+    id: str
+    owner: str
+    scope: Scope
+    label: str
+    state: Literal["live", "expired", "revoked"]
+    from_file: bool
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+    revoked_at: float | None
+
+    @property
+    def prefix(self) -> str:
+        """How the key begins."""
+        return f"nb_{self.id}"
+
+
+@dataclass(frozen=True)
+class StoredKey:
+    """What a request's key is held against."""
+
+    id: str
+    owner: str
+    scope: Scope
+    digest: str
+    state: Literal["live", "expired", "revoked"]
+    from_file: bool
+    idle_s: float | None
+    """Seconds since it was last used; None for one that never was."""
+
+
+@dataclass(frozen=True)
+class KeyLine:
+    """A line of a keys file: `<id> <owner> <SHA-256 of the whole key, in hex>`."""
+
+    id: str
+    owner: str
+    digest: str
+
+
+def digest_of(key: str) -> str:
+    """SHA-256 of a key, in hex. The secret is random, so that no salt is needed."""
+    return sha256(key.encode()).hexdigest()
+
+
+def create(
+    db: Database, owner: str, by: Actor, *, scope: Scope = "train", label: str = "", lifetime_s: float | None = None
+) -> tuple[KeyEntry, str]:
+    """A new key of this owner: its entry, and the key itself, which is shown now or never."""
+    check_owner(owner)
+    if len(label) > MAX_LABEL:
+        raise InvalidInput(f"the label has {len(label):,} characters; it may have {MAX_LABEL}")
+    with db.write() as connection:
+        key_id, key = _insert(connection, owner, scope, label, lifetime_s)
+        audit.record(connection, by, "key.create", owner, key_id, scope)
+        return _need_key(connection, key_id), key
+
+
+def list_keys(db: Database, owner: str | None = None) -> list[KeyEntry]:
+    """The keys of all owners or of one, the oldest first."""
+    statement = _keys().where(ApiKey.digest != "").order_by(ApiKey.created_at, ApiKey.id)
+    if owner is not None:
+        statement = statement.where(ApiKey.owner == owner)
+    with db.read() as connection:
+        return [KeyEntry(**row._asdict()) for row in connection.execute(statement)]
+
+
+def rotate(
+    db: Database, key_id: str, by: Actor, *, grace_s: float, lifetime_s: float | None = None
+) -> tuple[KeyEntry, KeyEntry, str]:
+    """A new key with the owner, scope and label of an old one, which stays live for `grace_s`: the old entry, the new entry
+    and the new key itself. Without `lifetime_s` the new key lives as long as the old one was made for."""
+    with db.write() as connection:
+        old = _need_key(connection, key_id, lock=True)
+        if old.state != "live":
+            raise Conflict(
+                f"key {old.prefix} is {old.state}; only a live key can be rotated, `nelbo keys create` makes a new one"
+            )
+        if lifetime_s is None and old.expires_at is not None:
+            lifetime_s = old.expires_at - old.created_at
+        successor, key = _insert(connection, old.owner, old.scope, old.label, lifetime_s)
+        end = now() + grace_s
+        sooner = case((ApiKey.expires_at < end, ApiKey.expires_at), else_=end)
+        connection.execute(update(ApiKey).where(ApiKey.id == old.id).values(expires_at=sooner))
+        audit.record(connection, by, "key.rotate", old.owner, old.id, successor)
+        return _need_key(connection, old.id), _need_key(connection, successor), key
+
+
+def revoke(db: Database, key_id: str, by: Actor) -> KeyEntry:
+    """End a key for good. Raises Conflict where it was revoked already."""
+    with db.write() as connection:
+        key = _need_key(connection, key_id, lock=True)
+        if key.state == "revoked":
+            raise Conflict(f"key {key.prefix} was revoked already")
+        connection.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
+        audit.record(connection, by, "key.revoke", key.owner, key.id)
+        return _need_key(connection, key.id)
+
+
+def import_lines(db: Database, lines: Iterable[KeyLine], by: Actor) -> int:
+    """Store the keys of a keys file that were never stored; their number. One that was stored and revoked stays revoked."""
+    given = {line.id: line for line in lines}
+    with db.read() as connection:
+        known = set(connection.scalars(select(ApiKey.id).where(ApiKey.id.in_(given))))
+    new = [line for line in given.values() if line.id not in known]
+    return sum(_import(db, line, by) for line in new)
+
+
+def _import(db: Database, line: KeyLine, by: Actor) -> int:
+    values = {"id": line.id, "owner": line.owner, "digest": line.digest, "scope": "train", "label": "keys file"}
+    try:
+        with db.write() as connection:
+            connection.execute(insert(ApiKey).values(from_file=True, created_at=now(), **values))
+            audit.record(connection, by, "key.import", line.owner, line.id, "train")
+    except IntegrityError:
+        return 0  # another process read the same file at this moment
+    return 1
+
+
+def find(db: Database, key_id: str) -> StoredKey | None:
+    """The key of this id, for a request that names it."""
+    idle_s = (now() - ApiKey.last_used_at).label("idle_s")
+    columns = (ApiKey.id, ApiKey.owner, ApiKey.scope, ApiKey.digest, _state(), ApiKey.from_file, idle_s)
+    with db.read() as connection:
+        row = connection.execute(select(*columns).where(ApiKey.id == key_id)).first()
+    return None if row is None else StoredKey(**row._asdict())
+
+
+def any_was_created(db: Database) -> bool:
+    """Whether there is a key, or ever was one."""
+    with db.read() as connection:
+        return connection.execute(select(ApiKey.id).limit(1)).first() is not None
+
+
+def live_digests(db: Database) -> frozenset[str]:
+    """The digests of all keys that live."""
+    with db.read() as connection:
+        return frozenset(connection.scalars(select(ApiKey.digest).where(_state() == "live")))
+
+
+def mark_used(db: Database, key_id: str) -> None:
+    with db.write() as connection:
+        connection.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now()))
+
+
+def parse_lines(content: bytes) -> tuple[list[KeyLine], list[int]]:
+    """The keys of a keys file, and the numbers of the lines that are neither a key nor blank nor a comment after `#`."""
+    keys, bad = list[KeyLine](), list[int]()
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
+        entry = line.partition("#")[0].strip()
+        match = _LINE.fullmatch(entry)
+        if match is not None:
+            keys.append(KeyLine(*match.groups()))
+        elif entry:
+            bad.append(number)
+    return keys, bad
+
+
+def check_owner(owner: str) -> None:
+    """Refuse what cannot be the name of an owner."""
+    if not OWNER.fullmatch(owner):
+        raise InvalidInput(
+            f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and underscores, and begin with a letter"
+            " or a digit"
+        )
+
+
+def id_of(text: str) -> str:
+    """The id in what someone names a key by: its id, its prefix nb_<id>, or the whole key."""
+    match = _ID.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput("a key is named by its prefix, such as nb_0123456789abcdef; `nelbo keys list` shows it")
+    return match[1]
+
+
+def _insert(connection: Connection, owner: str, scope: Scope, label: str, lifetime_s: float | None) -> tuple[str, str]:
+    key_id = secrets.token_hex(8)
+    key = f"nb_{key_id}_{secrets.token_urlsafe(32)}"
+    values = {"id": key_id, "owner": owner, "digest": digest_of(key), "scope": scope, "label": clean(label)}
+    end = None if lifetime_s is None else now() + lifetime_s
+    connection.execute(insert(ApiKey).values(from_file=False, created_at=now(), expires_at=end, **values))
+    return key_id, key
+
+
+def _need_key(connection: Connection, key_id: str, *, lock: bool = False) -> KeyEntry:
+    statement = _keys().where(ApiKey.id == key_id, ApiKey.digest != "")
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    if row is None:
+        raise NotFound(f"no key nb_{key_id}; `nelbo keys list` shows what is there")
+    return KeyEntry(**row._asdict())
+
+
+def _keys() -> Select[*tuple[Any, ...]]:
+    return select(
+        ApiKey.id,
+        ApiKey.owner,
+        ApiKey.scope,
+        ApiKey.label,
+        _state(),
+        ApiKey.from_file,
+        ApiKey.created_at,
+        ApiKey.expires_at,
+        ApiKey.last_used_at,
+        ApiKey.revoked_at,
+    )
+
+
+def _state() -> ColumnElement[str]:
+    over = and_(ApiKey.expires_at.is_not(None), ApiKey.expires_at <= now())
+    return case((ApiKey.revoked_at.is_not(None), "revoked"), (over, "expired"), else_="live").label("state")
