@@ -20,7 +20,7 @@ from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.routes import files, health, jobs, models, results
-from nelbo import broker, logs
+from nelbo import broker, logs, privacy
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -111,6 +111,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = read_settings()
     logs.configure(settings.log_level)
+    privacy.close_to_others()
+    privacy.prepare(settings)
     uvicorn.run(
         create_app(settings),
         host=options.host,

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from nelbo import embedded
+from nelbo import embedded, privacy
 from nelbo.errors import Conflict, Unavailable
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from nelbo.settings import Settings
@@ -42,7 +42,8 @@ def up(settings: Settings, port: int = 8765, workers: int | None = None, say: Ca
     """
     home = settings.home.expanduser().resolve()
     settings = settings.model_copy(update={"home": home, "worker_processes": workers or settings.worker_processes})
-    home.mkdir(parents=True, exist_ok=True)
+    privacy.close_to_others()
+    privacy.prepare(settings)
     with _asked_to_stop() as signals, _locked(home, say) as lock:
         _run(settings, _free_port(port), lock, signals, say)
 

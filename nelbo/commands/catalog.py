@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nelbo import copies
+from nelbo import copies, privacy
 from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
@@ -43,6 +43,7 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
     database = connect(settings.database)
     try:
         if make:
+            privacy.prepare(settings)
             database.migrate()
         else:
             database.check()

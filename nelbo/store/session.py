@@ -124,7 +124,8 @@ class Database:
 
     def _make_sqlite_file(self) -> None:
         path = Path(self._engine.url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # SQLite's files beside it get its mode
         with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
             # Readers go on while one writes. The mode is kept in the file and cannot be set inside a transaction.
             connection.execute("PRAGMA journal_mode = WAL")

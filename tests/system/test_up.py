@@ -18,7 +18,7 @@ from nelbo.client import Client
 from nelbo.engine import Engine, generate
 from tests.artifacts import linear_artifact
 from tests.deadline import until
-from tests.processes import alive, descendants
+from tests.processes import alive, descendants, umask
 
 NELBO = Path(sys.executable).with_name("nelbo")
 
@@ -137,6 +137,15 @@ def test_killed_it_leaves_no_orphan_and_a_second_start_works(home: Path, project
             do_a_job(second, home.parent, "second")
             with second.client() as client:
                 assert {model.name for model in client.models.list()} == {"first", "second"}
+
+
+def test_no_other_user_may_open_anything_that_it_keeps(home: Path, tmp_path: Path) -> None:
+    for folder in (home, home / "storage", home / "logs"):
+        folder.mkdir(mode=0o755)
+    with running(home, tmp_path) as up:
+        do_a_job(up, tmp_path, "first")
+        assert {umask(pid) for pid in up.processes()} == {0o077}
+        assert [path for path in (home, *home.rglob("*")) if path.lstat().st_mode & 0o077] == []
 
 
 @pytest.mark.system
