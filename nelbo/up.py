@@ -58,9 +58,9 @@ class Signals:
 
 def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Callable[[str], None]) -> None:
     _migrate(settings)
-    folder, lifeline, url = embedded.make_folder(), Lifeline(), f"http://{HOST}:{port}"
-    broker = settings.broker or embedded.broker_url(folder)
-    children = _children(settings, port, broker, folder, lock)
+    lifeline, url = Lifeline(), f"http://{HOST}:{port}"
+    broker = settings.broker or embedded.make_url()
+    children = _children(settings, port, broker, lock)
     record = settings.home / "up.json"
     try:
         for child in children:
@@ -74,10 +74,11 @@ def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Ca
         # The broker last, so that the others can end in good order.
         end_all([child for child in children if child.name != "broker"], STOP_S, signals.hurry)
         end_all(children, STOP_S, signals.hurry)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not settings.broker:
+            shutil.rmtree(embedded.folder_of(broker), ignore_errors=True)
 
 
-def _children(settings: Settings, port: int, broker: str, folder: Path, lock: IO[str]) -> list[Child]:
+def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list[Child]:
     """The broker (unless the user has one), the API and the worker. All hold the lock, so that it is free when all are gone."""
     env = {
         "NELBO_HOME": str(settings.home),
@@ -87,7 +88,7 @@ def _children(settings: Settings, port: int, broker: str, folder: Path, lock: IO
     if settings.api_keys_file:
         env["NELBO_API_KEYS_FILE"] = str(settings.api_keys_file.resolve())
     programs = {
-        "broker": ("nelbo.embedded", [str(folder)]),
+        "broker": ("nelbo.embedded", []),
         "api": ("api.app", ["--host", HOST, "--port", str(port)]),
         "worker": ("worker.app", []),
     }

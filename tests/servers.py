@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import redis
 
+from nelbo import embedded
 from tests.deadline import until
 
 # Nothing is synced: a test may kill the server, not the machine.
@@ -165,6 +166,20 @@ def running_valkey() -> Iterator[Valkey]:
             yield server
         finally:
             server.kill()
+
+
+@contextmanager
+def running_embedded() -> Iterator[str]:
+    """The address of a broker as `nelbo up` starts it, with its password and its few commands."""
+    url = embedded.make_url()
+    server = embedded.start(url)
+    try:
+        until(Path(urlsplit(url).path).exists, "the embedded broker to listen")
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(embedded.folder_of(url), ignore_errors=True)
 
 
 def _folder(prefix: str) -> Path:
