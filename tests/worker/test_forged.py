@@ -55,7 +55,6 @@ def message(body: bytes | None = None, task: str = "nelbo.work", kind: str = "ap
     """As Celery makes one, with what somebody else thought of."""
     if body is None:
         body = b'[["a"], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-    delivery = {"exchange": "", "routing_key": "nelbo"}
     return json.dumps(
         {
             "body": base64.b64encode(body).decode(),
