@@ -49,8 +49,8 @@ class Postgres:
         """The postmaster's."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
-    def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={quote(str(self.folder), safe='')}"
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}"
 
     def execute(self, statement: str) -> None:
         """Run a statement that stands outside any transaction, such as CREATE DATABASE."""

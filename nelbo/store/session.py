@@ -84,7 +84,7 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the database to this program's schema. Safe to run from several processes at once."""
-        from nelbo.store import migration
+        from nelbo.store import grants, migration
 
         if self.dialect == "sqlite":
             self._make_sqlite_file()
@@ -94,6 +94,8 @@ class Database:
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             migration.upgrade(connection)
+            if self.dialect == "postgresql":
+                grants.grant(connection)
 
     def check(self) -> None:
         """Raise Unavailable unless the database answers and has exactly this program's schema."""
