@@ -14,6 +14,7 @@ OF_WORKER = {
     "alembic_version": "SELECT",
     "alias": ALL,
     "chunk": ALL,
+    "compatibility": "SELECT",
     "file": "SELECT, UPDATE, DELETE",
     "job": "SELECT, UPDATE, DELETE",
     "model": "SELECT",
@@ -26,6 +27,7 @@ OF_WORKER = {
 OF_API = {
     "alembic_version": "SELECT",
     "audit": "SELECT, INSERT",
+    "compatibility": "SELECT",
     "worker": "SELECT",
     **dict.fromkeys(RESULTS, "SELECT, DELETE"),
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -29,6 +30,8 @@ POSTGRESQL_OPTIONS = {
 }
 READ_ONLY = "25006"
 """PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
+CHECK_S = 2.0
+"""Seconds between two looks at the schema's version."""
 MIGRATION_LOCK = 0x6E656C626F
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
 
@@ -58,6 +61,7 @@ class Database:
         self._engine = engine
         self._writing = engine.execution_options(nelbo_write=True)
         self._process = os.getpid()
+        self._check_at = 0.0
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         self.now = now()
 
@@ -72,13 +76,21 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads. Raises Unavailable when the database does not answer."""
+        """One transaction that only reads. Raises Unavailable when the database does not answer or has another schema."""
+        self._need_schema()
         with self._answering(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: all of it is committed at the end of the block, or nothing when the block raises."""
+        self._need_schema()
+        with self.alter() as connection:
+            yield connection
+
+    @contextmanager
+    def alter(self) -> Iterator[Connection]:
+        """One transaction that writes, whatever the schema: for who changes it."""
         with self._answering(), self._writing.begin() as connection:
             yield connection
 
@@ -88,7 +100,7 @@ class Database:
 
         if self.dialect == "sqlite":
             self._make_sqlite_file()
-        with self.write() as connection:
+        with self.alter() as connection:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
@@ -98,18 +110,21 @@ class Database:
                 grants.grant(connection)
 
     def check(self) -> None:
-        """Raise Unavailable unless the database answers and has exactly this program's schema."""
-        from nelbo.store import migration
+        """Raise Unavailable, with what to do, unless the database answers and this program can work on its schema."""
+        from nelbo.store import revision
 
-        with self.read() as connection:
-            found = migration.found(connection)
-        wanted = migration.wanted()
-        if found != wanted:
-            raise Unavailable(f"the database has schema {found or 'none'}, this program needs {wanted}: run `nelbo migrate`")
+        with self._answering(), self._engine.connect() as connection:
+            revision.check(connection)
 
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def _need_schema(self) -> None:
+        """As `check`, once in a while: another program may migrate at any time."""
+        if time.monotonic() >= self._check_at:
+            self.check()
+            self._check_at = time.monotonic() + CHECK_S
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

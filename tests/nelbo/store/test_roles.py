@@ -25,7 +25,7 @@ def make_roles(server: Postgres, name: str, secrets: Path) -> None:
     """As the deployment does it: the script of make-secrets, run by the superuser."""
     subprocess.run([DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True)
     place = [f"--host={server.folder}", "--username=postgres", f"--dbname={name}"]
-    psql = [server.commands / "psql", "--no-psqlrc", "--quiet", *place, f"--file={secrets / 'roles_sql'}"]
+    psql = [str(server.commands / "psql"), "--no-psqlrc", "--quiet", *place, f"--file={secrets / 'roles_sql'}"]
     subprocess.run(psql, check=True, timeout=60)
 
 
@@ -205,7 +205,7 @@ def test_a_deployment_that_had_one_superuser_for_everything_goes_on(postgresql: 
     with postgresql_database(postgresql, "template1") as url:
         name = url.partition("?")[0].rpartition("/")[2]
         old = connect(url)
-        with old.write() as connection:
+        with old.alter() as connection:
             migration.upgrade(connection, "0001")
         old.migrate()
         job = add_job(old)
