@@ -34,7 +34,7 @@ def open_to_others(settings: Settings) -> list[Path]:
 
 def _parts(settings: Settings) -> list[Path]:
     home = settings.home
-    parts = [home, *(home / name for name in ("storage", "cache", "logs", "up.json", "up.lock"))]
+    parts = [home, *(home / name for name in ("storage", "cache", "health", "logs", "up.json", "up.lock"))]
     if settings.database.startswith("sqlite:///"):
         file = settings.database.removeprefix("sqlite:///")
         parts += [Path(file + suffix) for suffix in ("", "-wal", "-shm")]

@@ -19,6 +19,7 @@ from nelbo.store.tables import Chunk
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage
+from worker import health
 from worker.dispatcher import Dispatcher
 
 PROCESSES = 2
@@ -129,6 +130,7 @@ def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None
     dispatcher.round()
     dispatcher.round()
     assert [beat.worker for beat in workers.heartbeats(stage.database)] == ["here:1"]
+    assert health.file_of(stage.settings.home).exists()
 
 
 def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: Stage, tmp_path: Path) -> None:
