@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from api.admission import need_database_room
 from api.deps import Parts
 from api.errors import answers
 from nelbo.errors import Unavailable
@@ -35,10 +36,11 @@ async def get_health() -> Health:
     "/readyz",
     operation_id="get_readiness",
     summary="Can the service take requests?",
-    responses=answers((Unavailable, "the database does not answer")),
+    responses=answers((Unavailable, "the database does not answer, has another schema or no room")),
 )
 def get_readiness(service: Parts) -> Readiness:
     service.database.check()
+    need_database_room(service)
     if service.hints is None:
         return Readiness(status="ready", broker="none")
     reachable = service.broker_answers()

@@ -1,6 +1,7 @@
 """One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its migration."""
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
 
-from nelbo.errors import InvalidInput, Unavailable
+from nelbo.errors import InvalidInput, Overloaded, Unavailable
 from nelbo.store import arrays
 
 SQLITE_WAIT_S = 30.0
@@ -30,6 +31,11 @@ POSTGRESQL_OPTIONS = {
 }
 READ_ONLY = "25006"
 """PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
+DISK_FULL = "53100"
+"""PostgreSQL's code for a write that found no room."""
+FULL = "the disk of the database is full: ask whoever runs the service to make room or to get a larger disk"
+FULL_S = 60.0
+"""Seconds for which a disk that was found full counts as full."""
 CHECK_S = 2.0
 """Seconds between two looks at the schema's version."""
 MIGRATION_LOCK = 0x6E656C626F
@@ -62,6 +68,7 @@ class Database:
         self._writing = engine.execution_options(nelbo_write=True)
         self._process = os.getpid()
         self._check_at = 0.0
+        self._full_at = -math.inf
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         self.now = now()
 
@@ -116,6 +123,22 @@ class Database:
         with self._answering(), self._engine.connect() as connection:
             revision.check(connection)
 
+    def need_room(self, max_bytes: int, free_bytes: int) -> None:
+        """Raise Overloaded where a server's disk is full or about to be: a write has found it so a short while ago, or fewer
+        than `free_bytes` are left of the `max_bytes` that the database may have (0: nobody said how many)."""
+        if time.monotonic() - self._full_at < FULL_S:
+            raise Overloaded(FULL, retry_after=FULL_S)
+        if max_bytes and self.dialect == "postgresql":
+            with self.read() as connection:
+                size = connection.scalars(text("SELECT pg_database_size(current_database())")).one()
+            if size + free_bytes > max_bytes:
+                raise Overloaded(
+                    f"the database has {size / 2**20:,.0f} MiB of the {max_bytes / 2**20:,.0f} MiB that it may have (the"
+                    f" setting database_max_bytes), and {free_bytes / 2**20:,.0f} MiB must be free (min_free_bytes): ask"
+                    " whoever runs the service for a larger disk, or to delete jobs and then VACUUM FULL",
+                    retry_after=FULL_S,
+                )
+
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -133,6 +156,9 @@ class Database:
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError) as problem:
+            if getattr(getattr(problem, "orig", None), "sqlstate", None) == DISK_FULL:
+                self._full_at = time.monotonic()
+                raise Overloaded(FULL, retry_after=FULL_S) from problem
             raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
         except DBAPIError as problem:
             if not problem.connection_invalidated:
