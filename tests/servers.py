@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -39,10 +39,11 @@ shutil.rmtree(folder, ignore_errors=True)
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL server on a Unix socket in `folder`."""
+    """A PostgreSQL server on a Unix socket in `folder`; `settings` are its own beside those of all."""
 
     folder: Path
     commands: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pid(self) -> int:
@@ -58,7 +59,7 @@ class Postgres:
             connection.execute(statement.encode())
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in {**POSTGRESQL_SETTINGS, **self.settings}.items())
         log = str(self.folder / "log")
         self._run("pg_ctl", "start", "-w", "-l", log, "-o", f"{options} -k {self.folder}")
 
