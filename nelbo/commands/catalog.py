@@ -43,8 +43,8 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
     database = connect(settings.database)
     try:
         if make:
-            privacy.prepare(settings)
             database.migrate()
+            privacy.prepare(settings)
         else:
             database.check()
         yield Catalog(database, open_storage(settings.storage), copies.artifacts(settings.home))

@@ -50,11 +50,11 @@ def migrate(as_json: options.Json = False) -> None:
       NELBO_DATABASE_URL=postgresql://nelbo@db/nelbo nelbo migrate
     """
     settings, console = read_settings(), Console(as_json)
-    if settings.database.startswith("sqlite:///"):
-        privacy.prepare(settings)
     database = connect(settings.database)
     try:
         database.migrate()
+        if database.dialect == "sqlite":
+            privacy.prepare(settings)
     finally:
         database.dispose()
     console.say("the database has this program's schema")

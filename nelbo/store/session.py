@@ -34,7 +34,7 @@ READ_ONLY = "25006"
 DISK_FULL = "53100"
 """PostgreSQL's code for a write that found no room."""
 FULL = "the disk of the database is full: ask whoever runs the service to make room or to get a larger disk"
-FULL_S = 60.0
+FULL_S = 10.0
 """Seconds for which a disk that was found full counts as full."""
 CHECK_S = 2.0
 """Seconds between two looks at the schema's version."""

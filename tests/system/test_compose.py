@@ -178,9 +178,9 @@ def test_our_containers_may_do_nothing_but_their_work(deployment: Deployment, se
     assert limits["CapDrop"] == ["ALL"]
     assert limits["CapAdd"] is None
     assert limits["SecurityOpt"] == ["no-new-privileges:true"]
-    for limit in ("Memory", "NanoCpus"):
-        assert isinstance(limits[limit], int)
-        assert limits[limit] > 0
+    for limit in (limits["Memory"], limits["NanoCpus"]):
+        assert isinstance(limit, int)
+        assert limit > 0
     assert isinstance(limits["Tmpfs"], dict)
     assert "noexec" in limits["Tmpfs"]["/tmp"]
 
