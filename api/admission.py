@@ -34,6 +34,12 @@ def need_disk(service: Service, coming: str | None = None) -> None:
     database = service.database.folder
     if database is not None:
         _need(database, wanted, "where the database lies")
+    need_database_room(service)
+
+
+def need_database_room(service: Service) -> None:
+    """Raise Overloaded where the disk of a PostgreSQL database is full, or about to be as far as the settings tell."""
+    service.database.need_room(service.settings.database_max_bytes, service.settings.min_free_bytes)
 
 
 def _need(folder: Path, wanted: int, where: str) -> None:

@@ -6,8 +6,8 @@
 import argparse
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,10 +21,13 @@ from api.hints import Hints
 from api.middleware import AroundRequests
 from api.routes import audit, files, health, jobs, models, results
 from api.tries import Tries
-from nelbo import broker, logs
+from nelbo import logs, privacy
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 DESCRIPTION = """
 Score the rows of a table by negative ELBO and make rows like them, as jobs that lose nothing.
@@ -84,16 +87,47 @@ def _open(settings: Settings) -> Service:
         storage=open_storage(settings.storage),
         keys=Keys(database, settings.api_keys_file, settings.require_keys),
         tries=Tries(settings.max_wrong_keys),
-        hints=Hints(partial(broker.send_hint, broker.make_app(settings))) if settings.broker else None,
+        hints=_hints(settings),
         broker_answers=_asks_broker(settings),
     )
+
+
+def _hints(settings: Settings) -> Hints | None:
+    if not settings.broker:
+        return None
+    celery = _celery(settings, 2.0)
+
+    def send(job_id: str) -> bool:
+        from nelbo.broker import send_hint
+
+        return send_hint(celery(), job_id)
+
+    return Hints(send)
 
 
 def _asks_broker(settings: Settings) -> Callable[[], bool]:
     if not settings.broker:
         return lambda: False
-    celery = broker.make_app(settings, timeout_s=1.0)
-    return lambda: broker.waiting_hints(celery) is not None
+    celery = _celery(settings, 1.0)
+
+    def answers() -> bool:
+        from nelbo.broker import waiting_hints
+
+        return waiting_hints(celery()) is not None
+
+    return answers
+
+
+def _celery(settings: Settings, timeout_s: float) -> Callable[[], "Celery"]:
+    """Celery, loaded when it is asked for: an API that starts again after a crash answers before that."""
+
+    @cache
+    def made() -> "Celery":
+        from nelbo.broker import make_app
+
+        return make_app(settings, timeout_s)
+
+    return made
 
 
 def _describe_exactly(app: FastAPI) -> None:
@@ -117,6 +151,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = read_settings()
     logs.configure(settings.log_level)
+    privacy.close_to_others()
+    privacy.prepare(settings)
     uvicorn.run(
         create_app(settings),
         host=options.host,

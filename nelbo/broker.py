@@ -12,11 +12,11 @@ from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
+from nelbo import channel
+from nelbo.channel import QUEUE, WORK
 from nelbo.errors import InvalidInput
 from nelbo.settings import Settings
 
-QUEUE = "nelbo"
-WORK = "nelbo.work"
 AWAY = (OperationalError, ChannelError, RedisError, OSError)
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,14 @@ def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
     """The Celery application of a process that sends hints; a worker, whose reads may take longer, asks for `timeout_s` 5.
 
     The measurements behind these settings: without socket time-outs a frozen broker blocks for ever; without
-    task_reject_on_worker_lost the hint of a killed child is acknowledged; a visibility time-out below the longest task
-    doubles it; a result backend, chords and ETAs would make Redis hold state that only SQL may hold. kombu counts a hint
-    whose acknowledgement failed as unacknowledged for ever, and with a prefetch limit stops to consume after so many of
-    them: hence no limit (0), and worker_disable_prefetch, which looks at what Celery has in hand.
+    task_reject_on_worker_lost the hint of a killed child is acknowledged; a result backend, chords and ETAs would make Redis
+    hold state that only SQL may hold. With a prefetch limit kombu stops to consume after so many hints that nobody
+    acknowledged: hence no limit (0), and worker_disable_prefetch, which looks at what Celery has in hand. `nelbo.channel`
+    checks what comes out of Redis.
     """
     if not settings.broker:
         raise InvalidInput("no broker is set; NELBO_BROKER_URL wants redis://HOST:PORT/DB, or start everything with `nelbo up`")
+    channel.use()
     app = Celery("nelbo", broker=settings.broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -93,7 +94,4 @@ def _transport(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": min(timeout_s, 2.0),
         "socket_keepalive": True,
         "socket_timeout": timeout_s,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-        "visibility_timeout": 300,
     }

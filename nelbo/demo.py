@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import nelbo
+from nelbo import privacy
 from nelbo.client import Client, Job, find_url
 from nelbo.commands import explain, local
 from nelbo.commands.console import Console, of_job
@@ -70,7 +71,7 @@ def _service(settings: Settings, port: int) -> Iterator[str]:
     if (running := find_url(settings)) is not None:
         yield running
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
+    privacy.prepare(settings)
     log = settings.home / "logs" / "up.log"
     log.parent.mkdir(exist_ok=True)
     up = Child("up", "nelbo.cli", ["up", "--port", str(port)], {"NELBO_HOME": str(settings.home), "NELBO_URL": ""}, log=log)

@@ -1,10 +1,12 @@
 """The embedded broker of `nelbo up`: a Valkey on a Unix socket in a folder that nobody else may enter.
 
-`python -P -m nelbo.embedded FOLDER` runs it until SIGTERM and then removes the folder. Valkey itself would outlive whoever
-started it, so this process does nothing else than to end it.
+`python -P -m nelbo.embedded` runs the one that NELBO_BROKER_URL names until SIGTERM, and then removes the folder. Valkey itself
+would outlive whoever started it, so this process does nothing else than to end it.
 """
 
 import ctypes
+import hashlib
+import secrets
 import shutil
 import signal
 import subprocess
@@ -12,40 +14,58 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nelbo.errors import MissingExtra
+from nelbo.settings import read_settings
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
-
-def make_folder() -> Path:
-    """A 0700 folder with a short name: the path of a Unix socket ends at 107 bytes, which a data folder may exceed."""
-    return Path(tempfile.mkdtemp(prefix="nelbo-", dir="/tmp"))
+COMMANDS = "hello ping select multi exec lpush brpop rpop llen del"
+"""All that Celery and kombu ask for: no CONFIG, no scripts, and nothing that lists or dumps keys."""
 
 
-def broker_url(folder: Path) -> str:
-    return f"redis+socket://{_socket(folder)}"
+def make_url() -> str:
+    """The URL of a broker to be started: a new 0700 folder and a new password.
+
+    The folder has a short name: the path of a Unix socket ends at 107 bytes, which a data folder may exceed.
+    """
+    folder = tempfile.mkdtemp(prefix="nelbo-", dir="/tmp")
+    return f"redis+socket://:{secrets.token_urlsafe(32)}@{folder}/valkey.sock"
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def folder_of(url: str) -> Path:
+    return _socket(url).parent
+
+
+def start(url: str) -> subprocess.Popen[bytes]:
     """Valkey without persistence: it holds hints only, and each of them can be made again from SQL."""
     options = {
         "port": "0",
-        "unixsocket": str(_socket(folder)),
+        "unixsocket": str(_socket(url)),
         "unixsocketperm": "700",
-        "dir": str(folder),
-        "save": "",
+        "dir": str(folder_of(url)),
+        "save": '""',
         "appendonly": "no",
         "maxmemory": "256mb",
         "maxmemory-policy": "noeviction",
+        "user": f"default on {_digest(url)} ~nelbo:* -@all +{' +'.join(COMMANDS.split())}",
     }
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return subprocess.Popen([_binary(), *arguments], preexec_fn=_end_with_this_process)
+    # Not as arguments: every user of the machine may read the command line of a process.
+    valkey = subprocess.Popen([_binary(), "-"], stdin=subprocess.PIPE, preexec_fn=_end_with_this_process)
+    assert valkey.stdin is not None
+    with valkey.stdin as configuration:
+        configuration.write("".join(f"{name} {value}\n" for name, value in options.items()).encode())
+    return valkey
 
 
-def _socket(folder: Path) -> Path:
-    return folder / "valkey.sock"
+def _socket(url: str) -> Path:
+    return Path(urlsplit(url).path)
+
+
+def _digest(url: str) -> str:
+    return "#" + hashlib.sha256((urlsplit(url).password or "").encode()).hexdigest()
 
 
 def _binary() -> str:
@@ -62,16 +82,16 @@ def _end_with_this_process() -> None:
 
 
 def main() -> None:
-    folder, stop = Path(sys.argv[1]), threading.Event()
+    url, stop = read_settings().broker, threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    valkey = start(folder)
+    valkey = start(url)
     while valkey.poll() is None and not stop.wait(0.2):
         pass
     if not stop.is_set():
         sys.exit(f"Valkey ended with status {valkey.returncode}")
     valkey.terminate()
     valkey.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder_of(url), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="seconds that the oldest job may have waited for its first claim while more are taken")
     ] = 3_600.0
     min_free_bytes: Annotated[int, Field(ge=0, description="free disk below which nothing more is taken")] = 512 * 2**20
+    database_max_bytes: Annotated[
+        int, Field(ge=0, description="bytes that a PostgreSQL database may have, min_free_bytes of them free; 0: not watched")
+    ] = 0
     keep_results_days: Annotated[
         float, Field(ge=0, description="days after its end that a job is kept with its results; 0: for ever")
     ] = 0.0

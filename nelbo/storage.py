@@ -55,7 +55,7 @@ def open_storage(url: str) -> "Storage":
     if scheme in ("", "file"):
         folder = Path(unquote(urlsplit(url).path) if scheme else url).absolute()
         with _translated(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Storage(LocalStore(folder, automatic_cleanup=True), folder)
     if scheme != "s3":
         raise InvalidInput(f"the storage {url!r} is neither a folder nor s3://bucket/prefix")

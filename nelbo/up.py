@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from nelbo import embedded
+from nelbo import embedded, privacy
 from nelbo.errors import Conflict, Unavailable
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from nelbo.settings import Settings
@@ -42,7 +42,8 @@ def up(settings: Settings, port: int = 8765, workers: int | None = None, say: Ca
     """
     home = settings.home.expanduser().resolve()
     settings = settings.model_copy(update={"home": home, "worker_processes": workers or settings.worker_processes})
-    home.mkdir(parents=True, exist_ok=True)
+    privacy.close_to_others()
+    privacy.prepare(settings)
     with _asked_to_stop() as signals, _locked(home, say) as lock:
         _run(settings, _free_port(port), lock, signals, say)
 
@@ -57,9 +58,9 @@ class Signals:
 
 def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Callable[[str], None]) -> None:
     _migrate(settings)
-    folder, lifeline, url = embedded.make_folder(), Lifeline(), f"http://{HOST}:{port}"
-    broker = settings.broker or embedded.broker_url(folder)
-    children = _children(settings, port, broker, folder, lock)
+    lifeline, url = Lifeline(), f"http://{HOST}:{port}"
+    broker = settings.broker or embedded.make_url()
+    children = _children(settings, port, broker, lock)
     record = settings.home / "up.json"
     try:
         for child in children:
@@ -73,10 +74,11 @@ def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Ca
         # The broker last, so that the others can end in good order.
         end_all([child for child in children if child.name != "broker"], STOP_S, signals.hurry)
         end_all(children, STOP_S, signals.hurry)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not settings.broker:
+            shutil.rmtree(embedded.folder_of(broker), ignore_errors=True)
 
 
-def _children(settings: Settings, port: int, broker: str, folder: Path, lock: IO[str]) -> list[Child]:
+def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list[Child]:
     """The broker (unless the user has one), the API and the worker. All hold the lock, so that it is free when all are gone."""
     env = {
         "NELBO_HOME": str(settings.home),
@@ -86,7 +88,7 @@ def _children(settings: Settings, port: int, broker: str, folder: Path, lock: IO
     if settings.api_keys_file:
         env["NELBO_API_KEYS_FILE"] = str(settings.api_keys_file.resolve())
     programs = {
-        "broker": ("nelbo.embedded", [str(folder)]),
+        "broker": ("nelbo.embedded", []),
         "api": ("api.app", ["--host", HOST, "--port", str(port)]),
         "worker": ("worker.app", []),
     }

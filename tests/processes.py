@@ -34,6 +34,12 @@ def command(pid: int) -> str:
         return ""
 
 
+def umask(pid: int) -> int:
+    """Of a living process."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Umask:")]
+    return int(line.split()[1], 8)
+
+
 def _parent(pid: int) -> int:
     fields = _stat(pid)
     return int(fields[1]) if fields else 0

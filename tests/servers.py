@@ -6,15 +6,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import redis
 
+from nelbo import embedded
 from tests.deadline import until
 
 # Nothing is synced: a test may kill the server, not the machine.
@@ -38,18 +39,19 @@ shutil.rmtree(folder, ignore_errors=True)
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL server on a Unix socket in `folder`."""
+    """A PostgreSQL server on a Unix socket in `folder`; `settings` are its own beside those of all."""
 
     folder: Path
     commands: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pid(self) -> int:
         """The postmaster's."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
-    def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={quote(str(self.folder), safe='')}"
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@/{database}?host={quote(str(self.folder), safe='')}"
 
     def execute(self, statement: str) -> None:
         """Run a statement that stands outside any transaction, such as CREATE DATABASE."""
@@ -57,7 +59,7 @@ class Postgres:
             connection.execute(statement.encode())
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in {**POSTGRESQL_SETTINGS, **self.settings}.items())
         log = str(self.folder / "log")
         self._run("pg_ctl", "start", "-w", "-l", log, "-o", f"{options} -k {self.folder}")
 
@@ -165,6 +167,20 @@ def running_valkey() -> Iterator[Valkey]:
             yield server
         finally:
             server.kill()
+
+
+@contextmanager
+def running_embedded() -> Iterator[str]:
+    """The address of a broker as `nelbo up` starts it, with its password and its few commands."""
+    url = embedded.make_url()
+    server = embedded.start(url)
+    try:
+        until(Path(urlsplit(url).path).exists, "the embedded broker to listen")
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(embedded.folder_of(url), ignore_errors=True)
 
 
 def _folder(prefix: str) -> Path:

@@ -49,6 +49,10 @@ def test_the_import_contracts_hold() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_the_api_answers_before_it_loads_the_brokers_library(tmp_path: Path) -> None:
+    assert first_import_of(("celery", "kombu", "redis"), ("api.app",), tmp_path) == ""
+
+
 def test_no_program_but_training_loads_torch(tmp_path: Path) -> None:
     assert first_import_of(("torch",), PROGRAMS, tmp_path) == ""
 

@@ -9,7 +9,7 @@ import threading
 
 import structlog
 
-from nelbo import logs
+from nelbo import logs, privacy
 from nelbo.processes import ONE_THREAD, Child, Lifeline, end_all, keep_running
 from nelbo.settings import read_settings
 from worker import pulse
@@ -21,7 +21,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def main() -> None:
-    logs.configure(read_settings().log_level)
+    settings = read_settings()
+    logs.configure(settings.log_level)
+    privacy.close_to_others()
+    privacy.prepare(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

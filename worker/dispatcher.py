@@ -27,7 +27,7 @@ from nelbo.settings import Settings, read_settings
 from nelbo.store import queue, workers
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
-from worker import pulse, tidying
+from worker import health, pulse, tidying
 
 SOLO_STOP_S = 15.0
 TIDY_STOP_S = 2.0
@@ -65,6 +65,7 @@ class Dispatcher:
                 log.error("work waits, and the pool shows no sign of life", seconds=round(pulse.silence_s()))
             else:
                 workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+                health.beat(self.settings.home)
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
                 self._tidy_aside()

@@ -1,34 +1,37 @@
-"""`python -P -m worker.health`: exit status 0 while this host's dispatcher gives signs of life in the database.
+"""This host's sign of life: a file that is touched while its worker is well, so that a health check starts no Python.
 
-For a container's health check. `celery inspect ping` would ask the pool instead, which gives no answer while it is busy.
+    test -n "$(find "$NELBO_HOME/health/$HOSTNAME" -mmin -1)"
+
+is true while it was touched within the last minute. Hosts that share a data folder have a file each.
 """
 
+import logging
 import socket
-import sys
+import time
+from pathlib import Path
 
-from nelbo.errors import NelboError
-from nelbo.settings import read_settings
-from nelbo.store import workers
-from nelbo.store.session import Database, connect
+FORGET_S = 86_400.0
+"""Age at which the file of another host is removed: its container is gone."""
 
-LONGEST_SILENCE_S = 30.0
-"""Some rounds of the dispatcher, and one of them with a database that was slow to answer."""
+log = logging.getLogger(__name__)
 
 
-def is_alive(database: Database, host: str) -> bool:
-    """Whether a worker on this host was seen a short while ago, by the database's clock."""
-    return any(beat.host == host for beat in workers.heartbeats(database, within_s=LONGEST_SILENCE_S))
-
-
-def main() -> None:
+def beat(home: Path) -> None:
+    """Say that this host's worker is well. A folder that cannot be written to is told of in the log and by the file's age."""
     try:
-        database = connect(read_settings().database)
-        alive = is_alive(database, socket.gethostname())
-    except NelboError as problem:
-        sys.exit(problem.message)
-    if not alive:
-        sys.exit(f"no dispatcher on {socket.gethostname()} was seen in the last {LONGEST_SILENCE_S:.0f} s")
+        file_of(home).parent.mkdir(parents=True, exist_ok=True)
+        file_of(home).touch()
+        _forget_hosts_that_are_gone(home)
+    except OSError as problem:
+        log.warning("sign of life not given", extra={"problem": str(problem)})
 
 
-if __name__ == "__main__":
-    main()
+def file_of(home: Path) -> Path:
+    """Of this host."""
+    return home / "health" / socket.gethostname()
+
+
+def _forget_hosts_that_are_gone(home: Path) -> None:
+    for file in file_of(home).parent.iterdir():
+        if time.time() - file.stat().st_mtime > FORGET_S:
+            file.unlink(missing_ok=True)

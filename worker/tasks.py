@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from nelbo.broker import WORK
+from nelbo.channel import WORK
 from worker import process, runner
 
 

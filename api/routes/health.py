@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from api.admission import need_database_room
 from api.deps import Parts, Service
 from api.errors import answers
 from nelbo.errors import Unavailable
@@ -37,10 +38,11 @@ async def get_health() -> Health:
     "/readyz",
     operation_id="get_readiness",
     summary="Can the service take requests?",
-    responses=answers((Unavailable, "the database does not answer")),
+    responses=answers((Unavailable, "the database does not answer, has another schema or no room")),
 )
 def get_readiness(service: Parts) -> Readiness:
     service.database.check()
+    need_database_room(service)
     broker = _broker(service)
     keys = service.keys.state()
     degraded = broker == "down" or keys == "degraded"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nelbo import copies
+from nelbo import copies, privacy
 from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import find_url
@@ -45,6 +45,7 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
     try:
         if make:
             database.migrate()
+            privacy.prepare(settings)
         else:
             database.check()
         yield Catalog(database, open_storage(settings.storage), copies.artifacts(settings.home))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import typer
 
-from nelbo import __version__
+from nelbo import __version__, privacy
 from nelbo.client import find_url
 from nelbo.commands import options
 from nelbo.commands.console import Console
@@ -91,6 +91,9 @@ def _folder(settings: Settings) -> Iterator[Finding]:
     absent = "" if settings.home.exists() else " (made when it is needed)"
     found = f"{settings.home}{absent}, {free / 2**30:.1f} GiB free"
     yield Finding("data folder", state, found, "" if state == "ok" else "make room: jobs keep their results there")
+    if opened := privacy.open_to_others(settings):
+        paths = ", ".join(map(str, opened))
+        yield Finding("privacy", "wrong", f"other users may open {paths}", f"chmod -R go= {' '.join(map(str, opened))}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:

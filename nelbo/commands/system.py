@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from nelbo import privacy
 from nelbo.commands import options
 from nelbo.commands.console import Console
 from nelbo.errors import MissingExtra
@@ -48,9 +49,12 @@ def migrate(as_json: options.Json = False) -> None:
     Example:
       NELBO_DATABASE_URL=postgresql://nelbo@db/nelbo nelbo migrate
     """
-    database, console = connect(read_settings().database), Console(as_json)
+    settings, console = read_settings(), Console(as_json)
+    database = connect(settings.database)
     try:
         database.migrate()
+        if database.dialect == "sqlite":
+            privacy.prepare(settings)
     finally:
         database.dispose()
     console.say("the database has this program's schema")

@@ -1,30 +1,25 @@
-"""The schema's versions, by Alembic. Imported by who migrates or asks for the version alone: a worker that starts again after
-a crash has no time for it."""
-
-from pathlib import Path
+"""The schema's versions, by Alembic."""
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-FOLDER = Path(__file__).with_name("migrations")
+from nelbo.store import revision
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the database to a revision, in the transaction of the caller."""
+def upgrade(connection: Connection, to: str = "") -> None:
+    """Bring the database to a revision, the newest by default, in the transaction of the caller. A newer one that serves stays.
+
+    Raises Unavailable where the database is newer and does not serve.
+    """
+    to = to or revision.HEAD
+    has = revision.found(connection)
+    if has is not None and has > to:
+        revision.check(connection)
+        return
     config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("script_location", str(revision.FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
-
-
-def found(connection: Connection) -> str | None:
-    """The revision that the database has."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def wanted() -> str | None:
-    """The revision that this program needs."""
-    return ScriptDirectory(str(FOLDER)).get_current_head()
+    command.upgrade(config, to)
+    if to == revision.HEAD:
+        revision.note(connection)

@@ -1,8 +1,10 @@
 """One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its migration."""
 
 import json
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -18,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
 
-from nelbo.errors import InvalidInput, Unavailable
+from nelbo.errors import InvalidInput, Overloaded, Unavailable
 from nelbo.store import arrays
 
 SQLITE_WAIT_S = 30.0
@@ -29,6 +31,13 @@ POSTGRESQL_OPTIONS = {
 }
 READ_ONLY = "25006"
 """PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
+DISK_FULL = "53100"
+"""PostgreSQL's code for a write that found no room."""
+FULL = "the disk of the database is full: ask whoever runs the service to make room or to get a larger disk"
+FULL_S = 10.0
+"""Seconds for which a disk that was found full counts as full."""
+CHECK_S = 2.0
+"""Seconds between two looks at the schema's version."""
 MIGRATION_LOCK = 0x6E656C626F
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
 
@@ -58,6 +67,8 @@ class Database:
         self._engine = engine
         self._writing = engine.execution_options(nelbo_write=True)
         self._process = os.getpid()
+        self._check_at = 0.0
+        self._full_at = -math.inf
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         self.now = now()
 
@@ -72,38 +83,61 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads. Raises Unavailable when the database does not answer."""
+        """One transaction that only reads. Raises Unavailable when the database does not answer or has another schema."""
+        self._need_schema()
         with self._answering(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: all of it is committed at the end of the block, or nothing when the block raises."""
+        self._need_schema()
+        with self.alter() as connection:
+            yield connection
+
+    @contextmanager
+    def alter(self) -> Iterator[Connection]:
+        """One transaction that writes, whatever the schema: for who changes it."""
         with self._answering(), self._writing.begin() as connection:
             yield connection
 
     def migrate(self) -> None:
         """Bring the database to this program's schema. Safe to run from several processes at once."""
-        from nelbo.store import migration
+        from nelbo.store import grants, migration
 
         if self.dialect == "sqlite":
             self._make_sqlite_file()
-        with self.write() as connection:
+        with self.alter() as connection:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             migration.upgrade(connection)
+            if self.dialect == "postgresql":
+                grants.grant(connection)
 
     def check(self) -> None:
-        """Raise Unavailable unless the database answers and has exactly this program's schema."""
-        from nelbo.store import migration
+        """Raise Unavailable, with what to do, unless the database answers and this program can work on its schema."""
+        from nelbo.store import revision
 
-        with self.read() as connection:
-            found = migration.found(connection)
-        wanted = migration.wanted()
-        if found != wanted:
-            raise Unavailable(f"the database has schema {found or 'none'}, this program needs {wanted}: run `nelbo migrate`")
+        with self._answering(), self._engine.connect() as connection:
+            revision.check(connection)
+
+    def need_room(self, max_bytes: int, free_bytes: int) -> None:
+        """Raise Overloaded where a server's disk is full or about to be: a write has found it so a short while ago, or fewer
+        than `free_bytes` are left of the `max_bytes` that the database may have (0: nobody said how many)."""
+        if time.monotonic() - self._full_at < FULL_S:
+            raise Overloaded(FULL, retry_after=FULL_S)
+        if max_bytes and self.dialect == "postgresql":
+            with self.read() as connection:
+                size = connection.scalars(text("SELECT pg_database_size(current_database())")).one()
+            if size + free_bytes > max_bytes:
+                raise Overloaded(
+                    f"the database has {size / 2**20:,.0f} MiB of the {max_bytes / 2**20:,.0f} MiB that it may have (the"
+                    f" setting database_max_bytes), and {free_bytes / 2**20:,.0f} MiB must be free (min_free_bytes): ask"
+                    " whoever runs the service for a larger disk, or to delete jobs and then VACUUM FULL",
+                    retry_after=FULL_S,
+                )
 
     def rewrite(self) -> None:
         """Write a SQLite file anew, as it keeps the bytes of deleted rows; others can read meanwhile. PostgreSQL does so by
@@ -118,6 +152,12 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    def _need_schema(self) -> None:
+        """As `check`, once in a while: another program may migrate at any time."""
+        if time.monotonic() >= self._check_at:
+            self.check()
+            self._check_at = time.monotonic() + CHECK_S
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
         if os.getpid() != self._process:
@@ -125,6 +165,9 @@ class Database:
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError) as problem:
+            if getattr(getattr(problem, "orig", None), "sqlstate", None) == DISK_FULL:
+                self._full_at = time.monotonic()
+                raise Overloaded(FULL, retry_after=FULL_S) from problem
             raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
         except DBAPIError as problem:
             if not problem.connection_invalidated:
@@ -133,7 +176,8 @@ class Database:
 
     def _make_sqlite_file(self) -> None:
         path = Path(self._engine.url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # SQLite's files beside it get its mode
         with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
             # Readers go on while one writes. The mode is kept in the file and cannot be set inside a transaction.
             connection.execute("PRAGMA journal_mode = WAL")

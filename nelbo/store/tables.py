@@ -308,6 +308,15 @@ class Audit(Base):
     detail: Mapped[str | None]
 
 
+class Compatibility(Base):
+    """One row: the schema's revision, and the oldest revision whose programs can work on it."""
+
+    __tablename__ = "compatibility"
+
+    revision: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[str]
+
+
 def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
     """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its own for each."""
     return Table(

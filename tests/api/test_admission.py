@@ -6,13 +6,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from api import admission
 from nelbo.client import Client
 from nelbo.errors import OverQuota
 from nelbo.settings import Settings
 from nelbo.storage import free_bytes
+from nelbo.store import session
 from nelbo.store.session import connect, now
 from nelbo.store.tables import Job
 from tests.api.serving import served
@@ -110,3 +111,44 @@ def test_the_limits_are_those_of_the_settings() -> None:
     settings = Settings(max_queued_rows=1, max_queued_rows_in_all=2, max_unfinished_jobs=3, max_queue_s=4.0)
     limits = admission.limits(settings)
     assert (limits.rows_of_owner, limits.rows, limits.jobs_of_owner, limits.wait_s) == (1, 2, 3, 4.0)
+
+
+def test_a_database_that_may_become_no_larger_takes_no_more(tmp_path: Path, postgresql_url: str) -> None:
+    options = {"database_max_bytes": 2**20, "min_free_bytes": 1}
+    with open_stage(settings_for(tmp_path, postgresql_url, **options)) as stage:
+        stage.model()
+        for response in (
+            stage.post("/v1/jobs", json=GENERATE),
+            stage.post("/v1/files", params={"name": "a.csv"}, content=CSV),
+        ):
+            refused(response, 503, "overloaded", "database_max_bytes")
+        assert stage.get("/readyz").status_code == 503
+        assert stage.get("/v1/jobs").status_code == 200
+    with open_stage(settings_for(tmp_path, postgresql_url, database_max_bytes=FULL)) as stage:
+        assert stage.get("/readyz").status_code == 200
+        stage.submit(**GENERATE)
+
+
+FULL_DISK = """
+CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file "base/16384/2619"' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER no_room BEFORE INSERT ON job FOR EACH STATEMENT EXECUTE FUNCTION no_room()
+"""
+
+
+def test_a_database_whose_disk_is_full_is_not_ready_until_there_is_room(
+    tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_stage(settings_for(tmp_path, postgresql_url)) as stage:
+        stage.model()
+        with stage.service.database.write() as connection:
+            connection.execute(text(FULL_DISK))
+        for response in (stage.post("/v1/jobs", json=GENERATE), stage.post("/v1/jobs", json=GENERATE), stage.get("/readyz")):
+            refused(response, 503, "overloaded", "disk of the database is full")
+            assert "base/" not in response.text
+        assert stage.get("/v1/jobs").status_code == 200
+        with stage.service.database.write() as connection:
+            connection.execute(text("DROP TRIGGER no_room ON job"))
+        monkeypatch.setattr(session, "FULL_S", 0.0)
+        assert stage.get("/readyz").status_code == 200
+        stage.submit(**GENERATE)

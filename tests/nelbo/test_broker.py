@@ -1,32 +1,33 @@
 """Hints: taken where the broker answers, given up in bounded time where it does not, never raised."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 from celery import Celery
 
-from nelbo import broker, embedded
+from nelbo import broker, channel, embedded
 from nelbo.broker import make_app, send_hint, waiting_hints
 from nelbo.errors import InvalidInput
 from nelbo.settings import Settings
 from tests.deadline import until
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
 
 class Valkey:
     """A real Valkey that a test may stop, freeze and start again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] = embedded.start(folder)
+    def __init__(self) -> None:
+        self.url = embedded.make_url()
+        self.process: subprocess.Popen[bytes] = embedded.start(self.url)
         until(self.answers, "Valkey to answer")
-
-    @property
-    def url(self) -> str:
-        return embedded.broker_url(self.folder)
 
     def answers(self) -> bool:
         return waiting_hints(make_app(Settings(broker_url=self.url))) is not None
@@ -36,15 +37,16 @@ class Valkey:
         self.process.wait()
 
     def restart(self) -> None:
-        self.process = embedded.start(self.folder)
+        self.process = embedded.start(self.url)
         until(self.answers, "Valkey to answer again")
 
 
 @pytest.fixture
 def valkey() -> Iterator[Valkey]:
-    server = Valkey(embedded.make_folder())
+    server = Valkey()
     yield server
     server.kill()
+    shutil.rmtree(embedded.folder_of(server.url))
 
 
 @pytest.fixture
@@ -96,7 +98,59 @@ def test_no_broker_is_refused_with_what_to_set() -> None:
 def test_a_hint_carries_the_job_id_and_nothing_else(app: Celery) -> None:
     send_hint(app, "the-job")
     with app.connection_for_read() as connection:
-        message = connection.SimpleQueue(broker.QUEUE).get(timeout=5)
+        message = connection.SimpleQueue(channel.QUEUE).get(timeout=5)
     args, kwargs, _ = message.payload
     assert (args, kwargs) == (["the-job"], {})
-    assert message.headers["task"] == broker.WORK
+    assert message.headers["task"] == channel.WORK
+
+
+REFUSED = (
+    "ACL LIST",
+    "CLIENT LIST",
+    "CONFIG GET dir",
+    "CONFIG SET dir /tmp",
+    "DEBUG SLEEP 0",
+    "EVAL return 0",
+    "FLUSHALL",
+    "FUNCTION LIST",
+    "INFO",
+    "KEYS *",
+    "LPUSH others x",
+    "MIGRATE 127.0.0.1 1 nelbo:nelbo 0 1",
+    "MODULE LIST",
+    "MONITOR",
+    "PUBLISH others x",
+    "REPLICAOF 127.0.0.1 1",
+    "SAVE",
+    "SCRIPT LOAD return",
+    "SET nelbo:other x",
+    "SHUTDOWN",
+    "SLOWLOG GET",
+    "SUBSCRIBE others",
+    "SWAPDB 0 1",
+)
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_the_embedded_broker_does_what_hints_need_and_no_more(valkey: Valkey, words: str) -> None:
+    url = urlsplit(valkey.url)
+    with redis.Redis(unix_socket_path=url.path, password=url.password) as client:
+        assert client.ping()
+        with pytest.raises(redis.ResponseError):
+            client.execute_command(*words.split())
+
+
+def test_the_embedded_broker_asks_for_a_password_that_no_command_line_shows(app: Celery, valkey: Valkey) -> None:
+    assert send_hint(app, "a")
+    url = urlsplit(valkey.url)
+    with redis.Redis(unix_socket_path=url.path) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+    assert url.password
+    assert url.password not in Path(f"/proc/{valkey.process.pid}/cmdline").read_text()
+
+
+def test_the_deployments_broker_may_do_what_the_embedded_one_may(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    subprocess.run([DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True)
+    [user] = [line for line in (secrets / "redis_conf").read_text().splitlines() if line.startswith("user nelbo on #")]
+    assert user.split()[4:] == ["~nelbo:*", "-@all", *(f"+{command}" for command in embedded.COMMANDS.split())]

@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,8 +183,11 @@ def test_our_containers_may_do_nothing_but_their_work(deployment: Deployment, se
     assert limits["CapDrop"] == ["ALL"]
     assert limits["CapAdd"] is None
     assert limits["SecurityOpt"] == ["no-new-privileges:true"]
-    assert isinstance(limits["Memory"], int)
-    assert limits["Memory"] > 0
+    for limit in (limits["Memory"], limits["NanoCpus"]):
+        assert isinstance(limit, int)
+        assert limit > 0
+    assert isinstance(limits["Tmpfs"], dict)
+    assert "noexec" in limits["Tmpfs"]["/tmp"]
 
 
 def test_only_the_api_is_reachable_and_only_from_this_machine(deployment: Deployment) -> None:
@@ -196,8 +201,47 @@ def test_only_the_api_is_reachable_and_only_from_this_machine(deployment: Deploy
 
 def test_no_secret_shows_in_descriptions_and_logs(deployment: Deployment) -> None:
     folder = Path(deployment.environment["NELBO_SECRETS"])
-    secrets = [(folder / "postgres_password").read_text(), (folder / "broker_url").read_text()]
+    names = ("postgres_password", "broker_url", *(f"{role}_database_url" for role in ("migrate", "api", "worker")))
+    secrets = [re.sub(r".*:(.+)@.*", r"\1", (folder / name).read_text()) for name in names]
     shown = deployment.run("logs", "--no-color") + "".join(
         json.dumps(deployment.container(service)) for service in ("postgres", "redis", *OURS)
     )
     assert not [secret for secret in secrets if secret in shown]
+
+
+RUNS_A_PROGRAM = """
+import psycopg
+from pathlib import Path
+url = Path("/run/secrets/{role}_database_url").read_text().replace("+psycopg", "")
+try:
+    psycopg.connect(url).execute("COPY (SELECT 1) TO PROGRAM 'id'")
+except psycopg.errors.InsufficientPrivilege:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("role", OURS)
+def test_no_container_of_ours_starts_programs_on_the_databases(deployment: Deployment, role: str) -> None:
+    said = deployment.run("exec", "-T", role, "python", "-P", "-c", RUNS_A_PROGRAM.format(role=role))
+    assert said.strip() == "refused"
+
+
+def test_several_apis_are_one_service(deployment: Deployment, key: str) -> None:
+    first = int(deployment.url.rpartition(":")[2])
+    ranged = replace(deployment, environment=deployment.environment | {"NELBO_PORT": f"{first}-{first + 7}"})
+    ranged.run("up", "--detach", "--no-build", "--scale", "api=2", "api")
+    jobs = []
+    for number in ("1", "2"):
+        address = f"http://{ranged.run('port', '--index', number, 'api', '8765').strip()}"
+        until(partial(answers, address), f"{address} to answer", 60)
+        with Client(address, key) as client:
+            jobs.append([job.id for job in client.jobs.list()])
+    assert jobs[0] == jobs[1] != []
+    deployment.run("up", "--detach", "--no-build", "--scale", "api=1", "api")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx2.TransportError:
+        return False

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -18,7 +19,7 @@ from nelbo.client import Client
 from nelbo.engine import Engine, generate
 from tests.artifacts import linear_artifact
 from tests.deadline import until
-from tests.processes import alive, descendants
+from tests.processes import alive, command, descendants, umask
 
 NELBO = Path(sys.executable).with_name("nelbo")
 
@@ -114,8 +115,12 @@ def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_c
         do_a_job(up, home.parent, "first")
         record, processes = up.record(), up.processes()
         assert len(processes) > 5
-        broker = Path(record["broker"].removeprefix("redis+socket://"))
+        broker = Path(urlsplit(record["broker"]).path)
         assert broker.parent.stat().st_mode & 0o077 == 0
+        password = urlsplit(record["broker"]).password
+        assert password
+        assert not [pid for pid in processes if password in command(pid)]
+        assert not [log for log in home.glob("logs/*.log") if password in log.read_text()]
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(60) == 0
         until(lambda: not any(map(alive, processes)), "all processes to end")
@@ -127,7 +132,7 @@ def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_c
 def test_killed_it_leaves_no_orphan_and_a_second_start_works(home: Path, project: Path) -> None:
     with running(home, project) as up:
         do_a_job(up, home.parent, "first")
-        processes, broker = up.processes(), Path(up.record()["broker"].removeprefix("redis+socket://"))
+        processes, broker = up.processes(), Path(urlsplit(up.record()["broker"]).path)
         up.process.kill()
         up.process.wait()
         with running(home, project) as second:
@@ -137,6 +142,15 @@ def test_killed_it_leaves_no_orphan_and_a_second_start_works(home: Path, project
             do_a_job(second, home.parent, "second")
             with second.client() as client:
                 assert {model.name for model in client.models.list()} == {"first", "second"}
+
+
+def test_no_other_user_may_open_anything_that_it_keeps(home: Path, tmp_path: Path) -> None:
+    for folder in (home, home / "storage", home / "logs"):
+        folder.mkdir(mode=0o755)
+    with running(home, tmp_path) as up:
+        do_a_job(up, tmp_path, "first")
+        assert {umask(pid) for pid in up.processes()} == {0o077}
+        assert [path for path in (home, *home.rglob("*")) if path.lstat().st_mode & 0o077] == []
 
 
 @pytest.mark.system

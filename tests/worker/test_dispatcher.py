@@ -20,7 +20,7 @@ from nelbo.store.tables import Chunk
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage
-from worker import pulse, runner
+from worker import health, pulse, runner
 from worker.dispatcher import SILENT_S, Dispatcher
 
 PROCESSES = 2
@@ -131,6 +131,7 @@ def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None
     dispatcher.round()
     dispatcher.round()
     assert [beat.worker for beat in workers.heartbeats(stage.database)] == ["here:1"]
+    assert health.file_of(stage.settings.home).exists()
 
 
 def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: Stage, tmp_path: Path) -> None:

@@ -1,54 +1,40 @@
-"""A worker is healthy while its own host's dispatcher was seen a short while ago."""
+"""A host's file says that its worker is well while it is young, and each host has a file of its own."""
 
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
-from nelbo.store import workers
-from nelbo.store.session import Database, connect
-from nelbo.store.tables import Worker
-from worker.health import LONGEST_SILENCE_S, is_alive
+from worker import health
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = connect(f"sqlite:///{tmp_path / 'nelbo.db'}")
-    database.migrate()
-    yield database
-    database.dispose()
+def test_a_beat_makes_the_file_young_again(tmp_path: Path) -> None:
+    health.beat(tmp_path)
+    assert health.file_of(tmp_path) == tmp_path / "health" / socket.gethostname()
+    os.utime(health.file_of(tmp_path), (0, 0))
+    health.beat(tmp_path)
+    assert time.time() - health.file_of(tmp_path).stat().st_mtime < 60
 
 
-def test_a_host_without_a_dispatcher_is_not_alive(database: Database) -> None:
-    workers.heartbeat(database, "elsewhere:1", host="elsewhere", pid=1)
-    assert is_alive(database, "elsewhere")
-    assert not is_alive(database, "here")
+def test_hosts_do_not_speak_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    health.beat(tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert not health.file_of(tmp_path).exists()
 
 
-def test_a_dispatcher_that_fell_silent_is_not_alive(database: Database) -> None:
-    workers.heartbeat(database, "here:1", host="here", pid=1)
-    with database.write() as connection:
-        connection.execute(update(Worker).values(seen_at=Worker.seen_at - LONGEST_SILENCE_S - 1))
-    assert not is_alive(database, "here")
+def test_the_file_of_a_host_that_is_long_gone_is_removed(tmp_path: Path) -> None:
+    health.beat(tmp_path)
+    gone, silent = (tmp_path / "health" / name for name in ("gone", "silent"))
+    for file, age_s in ((gone, health.FORGET_S + 60), (silent, health.FORGET_S - 60)):
+        file.touch()
+        os.utime(file, (time.time() - age_s,) * 2)
+    health.beat(tmp_path)
+    assert (gone.exists(), silent.exists()) == (False, True)
 
 
-def test_the_command_exits_as_the_host_is(database: Database, tmp_path: Path) -> None:
-    environment = os.environ | {"NELBO_DATABASE_URL": f"sqlite:///{tmp_path / 'nelbo.db'}"}
-    command = [sys.executable, "-P", "-m", "worker.health"]
-    dead = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (dead.returncode, "no dispatcher" in dead.stderr) == (1, True)
-    workers.heartbeat(database, "here:1", host=socket.gethostname(), pid=1)
-    assert subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode == 0
-
-
-def test_a_database_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
-    environment = os.environ | {"NELBO_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/none"}
-    command = [sys.executable, "-P", "-m", "worker.health"]
-    ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    assert len(ran.stderr.strip().splitlines()) == 1
+def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "health").touch()
+    health.beat(tmp_path)
+    assert "sign of life not given" in caplog.text

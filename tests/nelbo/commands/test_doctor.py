@@ -1,5 +1,6 @@
 """doctor."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ def test_a_fresh_machine_is_in_order_and_stays_untouched(home: Path) -> None:
     assert "wrong" not in found.values()
     assert (found["database"], found["service"]) == ("note", "note")
     assert not home.exists()
+
+
+def test_an_open_data_folder_is_named_with_the_command_that_closes_it(home: Path) -> None:
+    home.mkdir(mode=0o755)
+    ran = run("doctor", "--json")
+    [wrong] = [finding for finding in ran.json["findings"] if finding["state"] == "wrong"]
+    assert (wrong["what"], wrong["todo"]) == ("privacy", f"chmod -R go= {home}")
+    subprocess.run(wrong["todo"].split(), check=True)
+    assert "privacy" not in states(done("doctor", "--json").json)
 
 
 def test_a_running_service_is_in_order(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(e
     database = connect(empty_database_url)
     if database.dialect == "sqlite":
         database._make_sqlite_file()
-    with database.write() as connection:
+    with database.alter() as connection:
         migration.upgrade(connection, "0001")
         for statement in OLD.split(";\n"):
             connection.exec_driver_sql(statement)
