@@ -26,7 +26,7 @@ OF_WORKER = {
 
 OF_API = {
     "alembic_version": "SELECT",
-    "audit": "SELECT, INSERT",
+    "audit": "SELECT, INSERT, DELETE",
     "compatibility": "SELECT",
     "worker": "SELECT",
     **dict.fromkeys(RESULTS, "SELECT, DELETE"),
