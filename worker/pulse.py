@@ -12,8 +12,6 @@ VARIABLE = "WORKER_PULSE"
 BEAT_S = 1.0
 """The file is touched at most once in this time."""
 
-_last_at = 0.0
-
 
 def new_file() -> Path:
     """A file in a folder that nobody else may enter."""
@@ -24,15 +22,11 @@ def new_file() -> Path:
 
 def beat() -> None:
     """Say that this process works, or found nothing to do."""
-    global _last_at
-    file = os.environ.get(VARIABLE)
-    if file is None or time.monotonic() - _last_at < BEAT_S:
-        return
-    _last_at = time.monotonic()
-    Path(file).touch()
+    if (file := os.environ.get(VARIABLE)) and silence_s() > BEAT_S:
+        Path(file).touch()
 
 
 def silence_s() -> float:
     """Seconds since the last beat of any process of this worker; 0 where no file is named."""
     file = os.environ.get(VARIABLE)
-    return 0.0 if file is None else max(0.0, time.time() - Path(file).stat().st_mtime)
+    return max(0.0, time.time() - Path(file).stat().st_mtime) if file else 0.0
