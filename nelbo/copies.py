@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from nelbo.artifact import unpack
-from nelbo.errors import InvalidArtifact
+from nelbo.errors import InvalidArtifact, NotFound
+from nelbo.packing import unpack
 from nelbo.storage import Storage, artifact_key
 
 _T = TypeVar("_T")
@@ -23,7 +23,7 @@ def load(storage: Storage, version_id: str, digest: str, cache: Path, use: Calla
     """What `use` makes of the artifact's folder. A copy that is damaged is fetched again: only what is stored counts."""
     try:
         return use(fetch(storage, version_id, digest, cache))
-    except InvalidArtifact:
+    except (InvalidArtifact, NotFound):
         shutil.rmtree(cache / digest, ignore_errors=True)
         return use(fetch(storage, version_id, digest, cache))
 

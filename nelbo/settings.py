@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     broker_url: Annotated[SecretStr, Field(description="Redis or Valkey; carries hints only")] = SecretStr("")
     storage_url: Annotated[str, Field(description="folder or s3:// URL; empty means a folder in the data folder")] = ""
 
-    max_columns: Annotated[int, Field(gt=0, description="widest table that is accepted")] = 2_000
+    max_columns: Annotated[int, Field(gt=0, le=10_000, description="widest table that is accepted")] = 2_000
     max_upload_bytes: Annotated[
         int, Field(gt=0, description="largest upload, and the most that a compressed table may unpack to")
     ] = 10 * 2**30

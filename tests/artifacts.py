@@ -5,6 +5,7 @@ identity covariance, nelbo equals the exact -log p(x), which `exact_nelbo` gives
 """
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from nelbo.artifact import MANIFEST, Calibration, Graph, Manifest
+from nelbo.packing import pack
 from nelbo.schema import Column, Schema
 from training.nodes import Nodes
 
@@ -68,6 +70,14 @@ def linear_artifact(folder: Path, name: str = "linear", calibration: int = 99) -
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     return folder
+
+
+def packed(folder: Path) -> bytes:
+    """The artifact's zip, as `nelbo push` sends it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "artifact.zip"
+        pack(folder, path)
+        return path.read_bytes()
 
 
 def sample(rows: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

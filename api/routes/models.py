@@ -17,7 +17,7 @@ from api.pages import Limit, Page
 from nelbo import crash
 from nelbo.artifact import (
     MANIFEST,
-    MAX_UNPACKED_BYTES,
+    MAX_ARTIFACT_BYTES,
     Manifest,
     Model,
     Version,
@@ -87,7 +87,7 @@ class Target(BaseModel):
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated,
-        (TooLarge, f"the body is larger than {MAX_UNPACKED_BYTES:,} bytes; no artifact is"),
+        (TooLarge, f"the body is larger than {MAX_ARTIFACT_BYTES:,} bytes; no artifact is"),
         (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
         BAD_NAME,
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
@@ -96,7 +96,7 @@ class Target(BaseModel):
 )
 async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner) -> Version:
     """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
-    limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
+    limit = min(MAX_ARTIFACT_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
