@@ -41,10 +41,11 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     version = catalog.resolve(database, owner, _known(request.model, "model"))
     if isinstance(request, GenerateRequest):
         return Plan(version.id, request.n, chunk_rows(request, request.n, settings))
+    manifest = catalog.get_manifest(database, version)
     if isinstance(request, AugmentRequest):
-        check_spread(version.manifest["graphs"], request.spread)
+        check_spread(manifest["graphs"], request.spread)
     _need_one_source(request)
-    schema = Schema.model_validate(version.manifest["table_schema"])
+    schema = Schema.model_validate(manifest["table_schema"])
     if request.file is not None:
         rows = _file_rows(files.get_file(database, owner, _known(request.file, "file")), schema)
         return Plan(version.id, rows, chunk_rows(request, rows, settings), file_id=request.file)

@@ -1,8 +1,5 @@
 """Models: push a version, list, point aliases, delete."""
 
-import tempfile
-import zipfile
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
@@ -16,15 +13,11 @@ from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
 from nelbo.artifact import (
-    MANIFEST,
     MAX_ARTIFACT_BYTES,
-    Manifest,
     Model,
     Version,
     VersionDetails,
     details,
-    digest_of,
-    parse_manifest,
 )
 from nelbo.errors import (
     Conflict,
@@ -42,7 +35,8 @@ from nelbo.jobs import new_id
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger
 
-MAX_MANIFEST_BYTES = 32 * 2**20
+MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
+"""Room for the zip's own records."""
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[
     str,
@@ -87,56 +81,36 @@ class Target(BaseModel):
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated,
-        (TooLarge, f"the body is larger than {MAX_ARTIFACT_BYTES:,} bytes; no artifact is"),
-        (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
+        (TooLarge, f"the body is larger than {MAX_PUSH_BYTES:,} bytes; no artifact is"),
+        (InvalidArtifact, "the body is empty; push the folder of an artifact with `nelbo push`"),
         BAD_NAME,
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
 )
 async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner) -> Version:
-    """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
-    limit = min(MAX_ARTIFACT_BYTES, service.settings.max_upload_bytes)
+    """The version is numbered and pending until a worker has read the zip, checked its digests and run it once; then it is
+    ready, or rejected with the reason. Its digest, schema and metrics are known when it is ready."""
+    limit = min(MAX_PUSH_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
-    await uploads.receive(request, service.storage, push_key(version_id))
+    size = await uploads.receive(request, service.storage, push_key(version_id))
     crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id)
+    entry = await run_in_threadpool(_register, service, owner, name, version_id, size)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"
     return entry.view
 
 
-def _register(service: Service, owner: str, name: str, version_id: str) -> catalog.VersionEntry:
+def _register(service: Service, owner: str, name: str, version_id: str, size: int) -> catalog.VersionEntry:
     key = push_key(version_id)
-    try:
-        text = _manifest_of(service, key)
-        parse_manifest(text)
-    except InvalidArtifact:
+    if not size:
         service.storage.delete(key)
-        raise
+        raise InvalidArtifact("the body is empty; push the folder of an artifact with `nelbo push`")
     service.storage.move(key, artifact_key(version_id))
-    manifest = Manifest.model_validate_json(text).model_dump(mode="json")
-    return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id)
-
-
-def _manifest_of(service: Service, key: str) -> bytes:
-    """The bytes of manifest.json in a stored zip; nothing else of it is opened here."""
-    with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
-        packed = FilePath(folder) / "artifact.zip"
-        service.storage.fetch(key, packed)
-        try:
-            with zipfile.ZipFile(packed) as archive, archive.open(MANIFEST) as member:
-                text = member.read(MAX_MANIFEST_BYTES + 1)
-        except KeyError:
-            raise InvalidArtifact(f"the zip holds no {MANIFEST}; push the folder that `nelbo train` wrote") from None
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
-            raise InvalidArtifact("the body is not a zip of an artifact; push the folder with `nelbo push`") from None
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise InvalidArtifact(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB")
-    return text
+    return ledger.submit_version(service.database, owner, name, version_id=version_id)
 
 
 @router.get(
@@ -187,8 +161,7 @@ def get_version(name: Name, version: Which, service: Parts, owner: Owner, respon
     entry = catalog.get_version(service.database, owner, name, _number(service, owner, name, version))
     if entry.state == "pending":
         response.headers["Retry-After"] = "1"
-    manifest = Manifest.model_validate(entry.manifest)
-    return details(entry.view, manifest)
+    return details(entry.view, catalog.get_manifest(service.database, entry))
 
 
 def _number(service: Service, owner: str, name: str, which: str) -> int:

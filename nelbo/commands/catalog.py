@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nelbo import copies
-from nelbo.artifact import Manifest, is_artifact, read_artifact
+from nelbo.artifact import is_artifact, read_artifact
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
@@ -117,7 +117,3 @@ def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
 
 def _verified(folder: Path) -> Path:
     return read_artifact(folder).folder
-
-
-def manifest_of(version: catalog.VersionEntry) -> Manifest:
-    return Manifest.model_validate(version.manifest)

@@ -31,7 +31,7 @@ class VersionEntry:
     number: int
     state: VersionState
     digest: str
-    manifest: dict[str, Any]
+    """Empty until the version is verified."""
     reason: str | None
     """Why it was rejected."""
     created_at: float
@@ -48,7 +48,7 @@ class VersionEntry:
             version=self.number,
             state=self.state,
             reason=self.reason,
-            digest=self.digest,
+            digest=self.digest or None,
             created_at=self.created_at,
         )
 
@@ -100,6 +100,13 @@ def version_of(db: Database, version_id: str) -> VersionEntry:
     return _version(found)
 
 
+def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
+    """What a version's manifest says; empty until the version is verified. It may be large, so entries come without it."""
+    with db.read() as connection:
+        manifest: dict[str, Any] = connection.scalars(select(Version.manifest).where(Version.id == version.id)).one()
+    return manifest
+
+
 def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
     """All versions of a model, the newest first."""
     with db.read() as connection:
@@ -141,12 +148,6 @@ def delete_alias(db: Database, owner: str, model: str, alias: str) -> None:
         if connection.execute(delete(Alias).where(*place)).rowcount == 0:
             raise NotFound(f"model {model} has no alias {alias}")
         crown(connection, owner, model)
-
-
-def set_version_state(db: Database, version_id: str, state: VersionState, reason: str | None = None) -> bool:
-    """pending -> ready | rejected; False when the version is not pending."""
-    with db.write() as connection:
-        return settle_version(connection, version_id, state, reason)
 
 
 def delete_version(db: Database, owner: str, model: str, number: int) -> str:
@@ -194,20 +195,22 @@ def insert_version(
     return _version(connection.execute(_versions().where(Version.id == version_id)).one())
 
 
-def settle_version(connection: Connection, version_id: str, state: VersionState, reason: str | None = None) -> bool:
-    """pending -> ready | rejected, inside a transaction of the caller."""
-    statement = (
-        update(Version)
-        .where(Version.id == version_id, Version.state == "pending")
-        .values(state=state, reason=None if reason is None else clean(reason))
-        .returning(Version.owner, Version.model)
-    )
-    found = connection.execute(statement).first()
-    if found is None:
-        return False
-    if state == "ready":
-        crown(connection, found.owner, found.model)
-    return True
+def accept_version(connection: Connection, version_id: str, manifest: dict[str, Any], digest: str) -> bool:
+    """pending -> ready, inside a transaction of the caller; False where the version is not pending."""
+    version = _settle(connection, version_id, state="ready", manifest=manifest, digest=digest)
+    if version is not None:
+        crown(connection, version.owner, version.model)
+    return version is not None
+
+
+def reject_version(connection: Connection, version_id: str, reason: str) -> bool:
+    """pending -> rejected, inside a transaction of the caller; False where the version is not pending."""
+    return _settle(connection, version_id, state="rejected", reason=clean(reason)) is not None
+
+
+def _settle(connection: Connection, version_id: str, **values: Any) -> Row[*tuple[Any, ...]] | None:
+    pending = update(Version).where(Version.id == version_id, Version.state == "pending")
+    return connection.execute(pending.values(**values).returning(Version.owner, Version.model)).first()
 
 
 def crown(connection: Connection, owner: str, model: str) -> None:
@@ -289,7 +292,6 @@ def _versions() -> Select[*tuple[Any, ...]]:
         Version.number,
         Version.state,
         Version.digest,
-        Version.manifest,
         Version.reason,
         Version.created_at,
     )

@@ -77,10 +77,9 @@ class Stage:
 
     def pushed(self, content: bytes, name: str = "linear") -> VersionEntry:
         """A pending version whose artifact is `content`, with the job that verifies it."""
-        place, version_id = self._artifact(name)
+        version_id = new_id()
         self.storage.put(artifact_key(version_id), content)
-        manifest = place.manifest.model_dump(mode="json")
-        ledger.submit_version(self.database, OWNER, name, manifest, place.digest, version_id=version_id)
+        ledger.submit_version(self.database, OWNER, name, version_id=version_id)
         return catalog.version_of(self.database, version_id)
 
     def packed(self) -> bytes:

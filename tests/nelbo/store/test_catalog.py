@@ -7,6 +7,7 @@ import pytest
 
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.store import catalog, ledger, views
+from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import Database
 from tests.nelbo.store.kit import OWNER, add_job, add_version
 
@@ -39,8 +40,8 @@ def test_a_version_is_found_by_name_number_and_alias(database: Database) -> None
 
 def test_the_manifest_comes_back_as_it_was(database: Database) -> None:
     manifest = {"order": ["a\u00e4", "\u0000"], "calibration": {"scores": [0.1, 1e-300, -0.0]}, "n": 2**53}
-    catalog.add_version(database, OWNER, "adult", manifest, "digest")
-    assert catalog.resolve(database, OWNER, "adult").manifest == manifest
+    version = catalog.add_version(database, OWNER, "adult", manifest, "digest")
+    assert catalog.get_manifest(database, version) == manifest
 
 
 @pytest.mark.parametrize(
@@ -61,19 +62,29 @@ def test_what_is_not_there_is_told_with_what_is(database: Database, reference: s
     assert words in problem.value.message
 
 
+def accept(database: Database, version: VersionEntry) -> bool:
+    with database.write() as connection:
+        return catalog.accept_version(connection, version.id, {"order": []}, "digest")
+
+
+def reject(database: Database, version: VersionEntry, reason: str) -> bool:
+    with database.write() as connection:
+        return catalog.reject_version(connection, version.id, reason)
+
+
 def test_champion_follows_the_newest_ready_version(database: Database) -> None:
     add_version(database)
     pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     assert catalog.resolve(database, OWNER, "adult").number == 1
-    assert catalog.set_version_state(database, pending.id, "ready")
+    assert accept(database, pending)
     assert catalog.resolve(database, OWNER, "adult").number == 2
-    assert not catalog.set_version_state(database, pending.id, "rejected", "too late"), "ready is final"
+    assert not reject(database, pending, "too late"), "ready is final"
 
 
 def test_a_version_verified_late_does_not_dethrone_a_newer_one(database: Database) -> None:
     slow = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     add_version(database)
-    assert catalog.set_version_state(database, slow.id, "ready")
+    assert accept(database, slow)
     assert catalog.resolve(database, OWNER, "adult").number == 2
 
 
@@ -108,7 +119,7 @@ def test_a_model_without_a_ready_version_says_why(database: Database) -> None:
     pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     with pytest.raises(NotReady, match="no verified version yet"):
         catalog.resolve(database, OWNER, "adult")
-    catalog.set_version_state(database, pending.id, "rejected", "a graph has changed")
+    reject(database, pending, "a graph has changed")
     with pytest.raises(NotFound, match="no ready version"):
         catalog.resolve(database, OWNER, "adult")
     with pytest.raises(Conflict, match="adult@1 was rejected: a graph has changed"):
