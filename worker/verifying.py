@@ -12,6 +12,8 @@ from worker.limited import run_limited
 from worker.process import Process
 
 TRIAL_S = 120.0
+COPIES = 4
+"""Of an artifact's weights in memory, while ONNX Runtime loads them."""
 LONGEST_REASON = 500
 _PATH = re.compile(r"(?<![\w.])/[^\s:'\"]+")
 
@@ -24,10 +26,9 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
         packed, folder = temporary / "artifact.zip", temporary / "artifact"
         folder.mkdir()
         process.storage.fetch(artifact_key(claim.version_id), packed)
+        memory_mib = process.settings.read_memory_mib + COPIES * packed.stat().st_size // 2**20
         try:
-            answer = run_limited(
-                "worker.trial", [str(packed), str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S
-            )
+            answer = run_limited("worker.trial", [str(packed), str(folder), str(memory_mib)], check, TRIAL_S)
         except TimeoutError:
             raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
     if answer["problem"]:

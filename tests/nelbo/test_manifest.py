@@ -3,32 +3,26 @@
 import json
 import tracemalloc
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nelbo.artifact import (
-    ALL_GRAPHS,
     MAX_BATCH_BYTES,
     MAX_CALIBRATION,
     MAX_MANIFEST_BYTES,
     MAX_POINTS,
     MAX_TEXTS,
-    Graph,
-    Manifest,
-    check_manifest,
     parse_manifest,
 )
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS
 from nelbo.settings import Settings
 from nelbo.spelling.numbers import LONGEST
-from tests.artifacts import linear_artifact
+from tests.artifacts import largest_manifest, linear_artifact
 from training.config import Config
-from training.data import MOST_RARER, MOST_RARER_IN_ALL, split_rows
-from training.tail import CANDIDATES
+from training.data import MOST_RARER
 
 KEPT = Path(__file__).parents[1] / "data" / "artifact-format-1" / "manifest.json"
 Edit = Callable[[dict[str, Any], int], None]
@@ -212,63 +206,12 @@ def test_twenty_thousand_graphs_are_refused(linear: dict[str, Any]) -> None:
         parse_manifest(text_of(linear | {"graphs": many}))
 
 
-@cache
-def largest_of_training() -> Manifest:
-    """As training's own limits allow it: the widest table, each column with all categories, noise points and scores."""
-    config, wide = Config(), Settings().max_columns
-    rarer = MOST_RARER_IN_ALL // MOST_RARER
-    word = "category of a length "
-    of_column = tuple(f"{word[: at % 15]}{at:x}" for at in range(config.max_categories))
-    names = [f"column {number}" for number in range(wide)]
-    graph = Graph(file="posterior.onnx", sha256="0" * 64, inputs=("numbers", "codes"), outputs=("z", "x"))
-    return check_manifest(
-        {
-            "name": "n" * 100,
-            "table_schema": {
-                "columns": [
-                    {
-                        "name": name,
-                        "kind": "categorical",
-                        "categories": of_column,
-                        "rarer": [(f"{word[: at % 15]} {at}", 5) for at in range(MOST_RARER if number < rarer else 0)],
-                    }
-                    for number, name in enumerate(names)
-                ]
-            },
-            "order": names,
-            "codes": wide,
-            "likelihoods": dict.fromkeys(names, "categorical over 200 categories and 10000 rarer ones as one"),
-            "graphs": dict.fromkeys(ALL_GRAPHS, graph),
-            "latent": 16,
-            "points": 1_024,
-            "batch": 256,
-            "draws": {"z": 17, "x": 2 * wide},
-            "calibration": {
-                "method": "split",
-                "scores": [at + 0.123456789012345 for at in range(len(split_rows(10**6, 0.1, 0).calibrate))],
-                "tail": {
-                    "threshold": 9.5,
-                    "excesses": 500,
-                    "components": [(1 / 3, 1 / 3, 1 / 3)] * CANDIDATES,
-                    "fit": 0.5,
-                    "used": True,
-                },
-            },
-            "seed": 2**63 - 1,
-            "data": {"rows": 10**9, "trained_on": 10**6, "refused": 3, "sha256": "0" * 64, "table_sha256": "0" * 64},
-            "libraries": dict.fromkeys(("nelbo", "numpy", "onnx", "torch"), "1.2.3"),
-            "config": config.model_dump(),
-            "metrics": {f"metric {at}": 1.25 for at in range(20)},
-        }
-    )
-
-
 def test_the_largest_manifest_that_training_can_make_is_read_at_little_memory() -> None:
-    text = json.dumps(largest_of_training().model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+    text = json.dumps(largest_manifest().model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
     assert 8 * 2**20 < len(text) < MAX_MANIFEST_BYTES, "not much larger than it must be"
     tracemalloc.start()
     try:
-        assert parse_manifest(text) == largest_of_training()
+        assert parse_manifest(text) == largest_manifest()
         assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
     finally:
         tracemalloc.stop()
