@@ -4,11 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, uploads
 from api.deps import Owner, Parts, Service
 from api.errors import answers
+from api.manifests import of_manifest
 from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
@@ -147,6 +149,7 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
 
 @router.get(
     "/{name}/versions/{version}",
+    response_model=VersionDetails,
     operation_id="get_version",
     summary="Look at a version, by number or alias",
     responses=answers(
@@ -157,11 +160,11 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
         Unavailable,
     ),
 )
-def get_version(name: Name, version: Which, service: Parts, owner: Owner, response: Response) -> VersionDetails:
+def get_version(name: Name, version: Which, service: Parts, owner: Owner) -> Response:
     entry = catalog.get_version(service.database, owner, name, _number(service, owner, name, version))
-    if entry.state == "pending":
-        response.headers["Retry-After"] = "1"
-    return details(entry.view, catalog.get_manifest(service.database, entry))
+    headers = {"Retry-After": "1"} if entry.state == "pending" else None
+    content = of_manifest(service.database, entry, lambda manifest: to_json(details(entry.view, manifest)))
+    return Response(content, headers=headers, media_type="application/json")
 
 
 def _number(service: Service, owner: str, name: str, which: str) -> int:
