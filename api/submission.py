@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.manifests import of_manifest
 from nelbo.artifact import check_spread
 from nelbo.encoding import check_columns
 from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, NotReady, TooLarge
@@ -41,15 +42,21 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     version = catalog.resolve(database, owner, _known(request.model, "model"))
     if isinstance(request, GenerateRequest):
         return Plan(version.id, request.n, chunk_rows(request, request.n, settings))
+    graphs, schema = of_manifest(database, version, _checked_against)
     if isinstance(request, AugmentRequest):
-        check_spread(version.manifest["graphs"], request.spread)
+        check_spread(graphs, request.spread)
     _need_one_source(request)
-    schema = Schema.model_validate(version.manifest["table_schema"])
     if request.file is not None:
         rows = _file_rows(files.get_file(database, owner, _known(request.file, "file")), schema)
         return Plan(version.id, rows, chunk_rows(request, rows, settings), file_id=request.file)
     inline = inline_rows(request.rows or (), schema, settings)
     return Plan(version.id, len(inline), chunk_rows(request, len(inline), settings), inline=inline)
+
+
+def _checked_against(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
+    """What a request is checked against: the graphs' names, and the schema without its categories, which may be large."""
+    columns = [column | {"categories": (), "rarer": ()} for column in manifest["table_schema"]["columns"]]
+    return tuple(manifest["graphs"]), Schema.model_validate(manifest["table_schema"] | {"columns": columns})
 
 
 def _known(name: str, noun: str) -> str:

@@ -1,24 +1,76 @@
 """The artifact: a folder with manifest.json and ONNX graphs, everything that scoring and generating need. No pickle."""
 
 import hashlib
-import io
-import zipfile
-from collections.abc import Collection, Iterator
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
-from nelbo.schema import Schema
+from nelbo.schema import MAX_COLUMNS, Name, Schema
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-MAX_UNPACKED_BYTES = 512 * 2**20
-GRAPHS = ("score", "posterior", "prior", "generate")
+MAX_MANIFEST_BYTES = 12 * 2**20
+"""2,000 columns of 200 categories take 9 MiB."""
+MAX_ARTIFACT_BYTES = 512 * 2**20
+MAX_CALIBRATION = 100_000
+MAX_POINTS = 4_096
+MAX_TEXTS = 600_000
+"""Categories of all columns together, the rarer ones included: a service holds them in memory to answer."""
+MAX_BATCH_BYTES = 256 * 2**20
+"""The largest array of 8-byte cells for one batch, of columns, codes, draws or the latent."""
 REACH = 128
 """How many times smaller than 1 / (n + 1) a tail makes p-values: further down too many rows would be flagged."""
+
+GRAPHS = ("score", "posterior", "prior", "generate")
+ALL_GRAPHS = (*GRAPHS, "spread")
+"""Older artifacts have no `spread`."""
+
+_MOST = {b"{": 50_000, b"[": 200_000, b",": 2_000_000}
+"""Objects, lists and values in the text of a manifest: a parser takes up to 700, 300 and 60 bytes for each."""
+_MAX_VALUES, _MAX_DEPTH, _MAX_TEXT = 1_000, 8, 10_000
+_BLOCK = 2**20
+
+Word = Annotated[str, Field(max_length=100)]
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
+
+
+def _bounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse free-form values of which there are too many, or which are nested too deeply, too long or not finite."""
+    todo: list[tuple[Any, int]] = [(values, 0)]
+    for value, depth in todo:
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        if len(todo) + len(parts) > _MAX_VALUES or depth > _MAX_DEPTH:
+            raise ValueError(f"at most {_MAX_VALUES:,} values are allowed, nested at most {_MAX_DEPTH} deep")
+        todo += ((part, depth + 1) for part in parts)
+        match value:
+            case str() if len(value) > _MAX_TEXT:
+                raise ValueError(f"a text has {len(value):,} characters; at most {_MAX_TEXT:,} are allowed")
+            case float() if not math.isfinite(value):
+                raise ValueError("a number is not finite")
+            case int() if abs(value) >= 2**64:
+                raise ValueError("a number is larger than 2**64")
+    return values
+
+
+Free = Annotated[dict[str, Any], Field(max_length=_MAX_VALUES), AfterValidator(_bounded)]
 
 
 class _Frozen(BaseModel):
@@ -28,10 +80,10 @@ class _Frozen(BaseModel):
 class Graph(_Frozen):
     """An ONNX file of the artifact with its digest, and the names of its inputs and outputs in order."""
 
-    file: str
-    sha256: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    file: Annotated[str, Field(max_length=100)]
+    sha256: Annotated[str, Field(max_length=64)]
+    inputs: Annotated[tuple[Word, ...], Field(max_length=16)]
+    outputs: Annotated[tuple[Word, ...], Field(max_length=16)]
 
 
 class Tail(_Frozen):
@@ -42,8 +94,8 @@ class Tail(_Frozen):
     """
 
     threshold: FiniteFloat
-    excesses: int
-    components: tuple[tuple[FiniteFloat, FiniteFloat, PositiveFloat], ...]
+    excesses: Annotated[int, Field(ge=0, le=MAX_CALIBRATION)]
+    components: Annotated[tuple[tuple[FiniteFloat, FiniteFloat, Scale], ...], Field(max_length=1_000), FailFast()]
     fit: FiniteFloat
     used: bool
 
@@ -53,7 +105,7 @@ class Calibration(_Frozen):
     for one and there were excesses enough, goes on above the highest."""
 
     method: Literal["split", "cross-conformal"]
-    scores: tuple[float, ...]
+    scores: Annotated[tuple[FiniteFloat, ...], Field(max_length=MAX_CALIBRATION), FailFast()]
     tail: Tail | None = None
 
     @property
@@ -77,23 +129,43 @@ class Manifest(_Frozen):
     """
 
     format: int = FORMAT
-    name: str
+    name: Name
     table_schema: Schema
-    order: tuple[str, ...]
-    codes: int | None = None
-    likelihoods: dict[str, str]
-    graphs: dict[str, Graph]
-    latent: int
-    points: int
-    members: dict[Literal["vae", "exemplars"], float] = {"vae": 1.0, "exemplars": 0.0}
-    batch: int
-    draws: dict[Literal["z", "x"], int]
+    order: Annotated[tuple[Name, ...], Field(max_length=MAX_COLUMNS), FailFast()]
+    codes: Annotated[int, Field(ge=1, le=16 * MAX_COLUMNS)] | None = None
+    likelihoods: Annotated[dict[Name, Text], Field(max_length=MAX_COLUMNS)]
+    graphs: Annotated[dict[Word, Graph], Field(max_length=len(ALL_GRAPHS))]
+    latent: Annotated[int, Field(ge=1, le=1_024)]
+    points: Annotated[int, Field(ge=1, le=MAX_POINTS)]
+    members: dict[Literal["vae", "exemplars"], Share] = {"vae": 1.0, "exemplars": 0.0}
+    batch: Annotated[int, Field(ge=1, le=4_096)]
+    draws: dict[Literal["z", "x"], Annotated[int, Field(ge=0, le=64 * MAX_COLUMNS)]]
     calibration: Calibration
-    seed: int
-    data: dict[str, Any]
-    libraries: dict[str, str]
-    config: dict[str, Any]
-    metrics: dict[str, float]
+    seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
+    data: Free
+    libraries: Annotated[dict[Word, Word], Field(max_length=100)]
+    config: Free
+    metrics: Annotated[dict[Word, FiniteFloat], Field(max_length=1_000)]
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        columns = self.table_schema.modelled
+        if not set(GRAPHS) <= set(self.graphs) <= set(ALL_GRAPHS):
+            raise ValueError(f"its graphs are {', '.join(self.graphs)}; an artifact has {', '.join(GRAPHS)} and maybe spread")
+        if sorted(self.order) != sorted(column.name for column in columns):
+            raise ValueError("order does not name each modelled column of table_schema once")
+        if set(self.draws) != {"z", "x"}:
+            raise ValueError("draws does not give a number for z and for x")
+        if (texts := self.table_schema.texts) > MAX_TEXTS:
+            raise ValueError(f"table_schema has {texts:,} categories in all; at most {MAX_TEXTS:,} are allowed")
+        widest = max(len(columns), self.codes or 0, self.latent, sum(self.draws.values()))
+        if 8 * self.batch * widest > MAX_BATCH_BYTES:
+            raise ValueError(
+                f"a batch of {self.batch:,} rows with {widest:,} numbers each takes more than {MAX_BATCH_BYTES // 2**20} MiB"
+            )
+        if max(self.codes or 0, self.draws["x"]) > 64 * len(columns):
+            raise ValueError(f"codes or draws are more than 64 for each of {len(columns):,} columns")
+        return self
 
     @property
     def table_digest(self) -> str | None:
@@ -122,28 +194,33 @@ class Version(BaseModel):
     state: Literal["pending", "ready", "rejected"]
     reason: str | None = None
     """Why a pushed version was rejected."""
-    digest: str
+    digest: str | None = None
+    """That of the artifact, known when the version is ready."""
     created_at: float
 
 
 class VersionDetails(Version):
-    """A version with what its manifest says of the table it wants and of its quality."""
+    """A version with what its manifest says of the table it wants and of its quality, known when the version is ready."""
 
-    table_schema: Schema
-    metrics: dict[str, float]
-    smallest_p_value: float
+    table_schema: Schema | None = None
+    metrics: dict[str, float] = {}
+    smallest_p_value: float | None = None
     """No row can be an anomaly at a smaller alpha."""
     table_digest: str | None = None
     """That of the table that was trained on, as an uploaded file has one."""
 
 
-def details(version: Version, manifest: Manifest) -> VersionDetails:
+def details(version: Version, manifest: Mapping[str, Any]) -> VersionDetails:
+    """The version with what its manifest says; an empty one is not known yet."""
+    if not manifest:
+        return VersionDetails(**version.model_dump())
+    known = check_manifest(manifest)
     return VersionDetails(
         **version.model_dump(),
-        table_schema=manifest.table_schema,
-        metrics=manifest.metrics,
-        smallest_p_value=manifest.calibration.smallest,
-        table_digest=manifest.table_digest,
+        table_schema=known.table_schema,
+        metrics=known.metrics,
+        smallest_p_value=known.calibration.smallest,
+        table_digest=known.table_digest,
     )
 
 
@@ -164,32 +241,51 @@ def is_artifact(folder: Path) -> bool:
 def read_artifact(folder: Path) -> Artifact:
     """Read and verify an artifact. Raises NotFound, or InvalidArtifact where a file is not what the manifest says."""
     try:
-        text = (folder / MANIFEST).read_bytes()
+        with (folder / MANIFEST).open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"no artifact in {folder}: it holds no {MANIFEST}; `nelbo train` writes one") from None
-    manifest = parse_manifest(text)
-    for name, graph in manifest.graphs.items():
-        _verify(folder, name, graph)
-    return Artifact(folder, manifest, digest_of(text))
+    artifact = Artifact(folder, parse_manifest(text), digest_of(text))
+    verify_graphs(artifact)
+    return artifact
 
 
 def parse_manifest(text: bytes) -> Manifest:
     """The manifest, or InvalidArtifact that names a newer format or the first wrong field."""
+    if not is_parsable(text):
+        raise InvalidArtifact(
+            f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB or holds too many values; train with a smaller"
+            " max_categories"
+        )
     try:
-        found = _FormatOnly.model_validate_json(text).format
-        if found > FORMAT:
+        version = _FormatOnly.model_validate_json(text).format
+        if version > FORMAT:
             raise InvalidArtifact(
-                f"the artifact has format {found}, this Nelbo reads up to {FORMAT}; install a newer Nelbo to use it"
+                f"the artifact has format {version}, this Nelbo reads up to {FORMAT}; install a newer Nelbo to use it"
             )
-        manifest = Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(text)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InvalidArtifact(f"{MANIFEST} is damaged at {where}: {first['msg']}; train or push the model again") from None
-    missing = sorted(set(GRAPHS) - set(manifest.graphs))
-    if missing:
-        raise InvalidArtifact(f"{MANIFEST} lacks the graph {missing[0]!r}; train or push the model again")
-    return manifest
+        raise _damaged(problem) from None
+
+
+def is_parsable(text: bytes) -> bool:
+    """Whether a manifest's text is so small that parsing it takes little memory."""
+    return len(text) <= MAX_MANIFEST_BYTES and all(text.count(sign) <= most for sign, most in _MOST.items())
+
+
+def check_manifest(values: Mapping[str, Any]) -> Manifest:
+    """A manifest that was parsed before, with the same bounds. Raises InvalidArtifact."""
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as problem:
+        raise _damaged(problem) from None
+
+
+def _damaged(problem: ValidationError) -> InvalidArtifact:
+    first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part)[:100] for part in first["loc"]) or "the file"
+    what = first["msg"].removeprefix("Value error, ")[:300]
+    return InvalidArtifact(f"{MANIFEST} is damaged at {field[:200]}: {what}; train or push the model again")
 
 
 def check_spread(graphs: Collection[str], spread: float) -> None:
@@ -210,54 +306,37 @@ def files_of(manifest: Manifest) -> tuple[str, ...]:
     return (MANIFEST, *(graph.file for graph in manifest.graphs.values()))
 
 
-def pack(folder: Path) -> bytes:
-    """The artifact's files as one zip (stored, fixed time stamps, so that equal artifacts give equal bytes)."""
-    artifact = read_artifact(folder)
-    extra = [name for name in ("MODEL_CARD.md",) if (folder / name).is_file()]
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for name in (*files_of(artifact.manifest), *extra):
-            archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
-    return packed.getvalue()
+def blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """The rest of a file in pieces."""
+    return iter(lambda: file.read(_BLOCK), b"")
 
 
-def unpack(packed: Path, folder: Path) -> Artifact:
-    """Unpack a zip made by `pack` into an empty folder and verify it; nothing is written outside the folder."""
-    try:
-        with zipfile.ZipFile(packed) as archive:
-            members = list(_safe_members(archive))
-            folder.mkdir(parents=True, exist_ok=True)
-            for member in members:
-                (folder / member.filename).write_bytes(archive.read(member))
-    except zipfile.BadZipFile:
-        raise InvalidArtifact("the upload is not a zip of an artifact; push the folder with `nelbo push`") from None
-    return read_artifact(folder)
-
-
-def _safe_members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    total = 0
-    for member in archive.infolist():
-        path = PurePosixPath(member.filename)
-        if len(path.parts) != 1 or path.name in ("", "..") or "\\" in member.filename:
-            raise InvalidArtifact(f"the zip holds {member.filename!r}; an artifact's files stand in no folder")
-        total += member.file_size
-        if total > MAX_UNPACKED_BYTES:
-            raise InvalidArtifact(f"the artifact unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MiB")
-        yield member
+def verify_graphs(artifact: Artifact) -> None:
+    """Raise InvalidArtifact where a graph's file is absent or not what the manifest says."""
+    for name, graph in artifact.manifest.graphs.items():
+        _verify(artifact.folder, name, graph)
 
 
 def _verify(folder: Path, name: str, graph: Graph) -> None:
-    if PurePosixPath(graph.file).name != graph.file:
+    if not is_plain(graph.file):
         raise InvalidArtifact(f"graph {name!r} names {graph.file!r}, which is not a plain file name")
+    found = hashlib.sha256()
     try:
-        found = hashlib.sha256((folder / graph.file).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise InvalidArtifact(f"the artifact in {folder} lacks {graph.file}; copy the whole folder or train again") from None
-    if found != graph.sha256:
+        with (folder / graph.file).open("rb") as file:
+            for block in blocks(file):
+                found.update(block)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InvalidArtifact(f"the artifact lacks {graph.file}; copy the whole folder or train again") from None
+    if found.hexdigest() != graph.sha256:
         raise InvalidArtifact(
-            f"{graph.file} in {folder} is not what the manifest says (sha256 {found[:12]}…, wanted {graph.sha256[:12]}…);"
+            f"{graph.file} is not what the manifest says (sha256 {found.hexdigest()[:12]}…, wanted {graph.sha256[:12]}…);"
             " it was changed or damaged: copy it again or train again"
         )
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file of this name lies in the folder itself, on every system."""
+    return re.fullmatch(r"[0-9A-Za-z_-][0-9A-Za-z._-]*", name) is not None
 
 
 class _FormatOnly(BaseModel):

@@ -23,7 +23,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
-from nelbo.artifact import Model, Version, VersionDetails, pack, read_artifact
+from nelbo.artifact import Model, Version, VersionDetails, read_artifact
 from nelbo.audit import Change
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
 from nelbo.files import DETECTED, CsvOptions, File, format_of, open_table, open_target, open_writer
@@ -39,8 +39,9 @@ from nelbo.jobs import (
     ScoreRequest,
 )
 from nelbo.jobs import Job as JobView
+from nelbo.packing import pack
 from nelbo.settings import Settings
-from nelbo.transport import START_ONE, BytesBody, BytesProgress, FileBody, Http, part, poll
+from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,10 +178,13 @@ class Models:
     ) -> Version:
         """Push the artifact in a folder as the next version of a model (by default the name in its manifest)."""
         name = name or read_artifact(Path(folder)).manifest.name
-        body = BytesBody(pack(Path(folder)), progress)
         address = f"/v1/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
-        sent = self._http.request("POST", address, body=body, headers=headers, repeatable=False)
+        with tempfile.TemporaryDirectory(prefix="nelbo-") as temporary:
+            packed = Path(temporary) / "artifact.zip"
+            pack(Path(folder), packed)
+            body = FileBody(packed, progress)
+            sent = self._http.request("POST", address, body=body, headers=headers, repeatable=False)
         pushed = Version.model_validate_json(sent.content)
         return self.wait(pushed) if wait else pushed
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from nelbo.artifact import unpack
 from nelbo.errors import InvalidArtifact, NotFound
+from nelbo.packing import unpack
 from nelbo.storage import Storage, artifact_key
 
 _T = TypeVar("_T")
@@ -38,12 +38,12 @@ def fetch(storage: Storage, version_id: str, digest: str, cache: Path) -> Path:
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".") as temporary:
-            _publish(unpacked(storage, version_id, digest, Path(temporary)), target)
+            _publish(_unpacked(storage, version_id, digest, Path(temporary)), target)
     return target
 
 
-def unpacked(storage: Storage, version_id: str, digest: str, temporary: Path) -> Path:
-    """What is stored of a version, whether or not this machine has a copy, verified in a folder of its own."""
+def _unpacked(storage: Storage, version_id: str, digest: str, temporary: Path) -> Path:
+    """What is stored of a version, verified in a folder of its own."""
     packed, folder = temporary / "packed.zip", temporary / "artifact"
     storage.fetch(artifact_key(version_id), packed)
     found = unpack(packed, folder).digest

@@ -3,6 +3,7 @@
 All other maths (scaling, bins, densities) is inside the graphs.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,16 +158,17 @@ def missing_in(column: Column, schema: Schema) -> tuple[str, ...]:
 
 def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
     """Refuse a table whose columns do not serve the schema; notices about those that are too many."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    known, given = set(schema.names), Counter(names)
+    twice = sorted(name for name, times in given.items() if times > 1)
     if twice:
         raise InvalidInput(f"column names must be unique; these stand twice: {_listed(twice)}; rename one of each")
-    absent = [column.name for column in schema.modelled if column.name not in set(names)]
+    absent = [column.name for column in schema.modelled if column.name not in given]
     if absent:
         raise InvalidInput(
             f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add what is missing, "
             "with empty cells where a value is not known"
         )
-    extra = [name for name in names if name not in set(schema.names)]
+    extra = [name for name in names if name not in known]
     return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"] if extra else []
 
 

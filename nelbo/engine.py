@@ -437,8 +437,8 @@ def _session(artifact: Artifact, graph: str) -> ort.InferenceSession:
     content = checked(artifact.manifest, graph, path.read_bytes())
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except MemoryError:
-        raise
     except Exception as problem:  # onnxruntime raises classes of its own for each way that a graph can be broken
+        if isinstance(problem, MemoryError) or "bad_alloc" in str(problem):
+            raise MemoryError(f"{path.name} needs more memory than there is") from None
         words = _PATH.sub("…", str(problem)).partition("\n")[0]
         raise InvalidArtifact(f"{path.name} cannot be loaded by ONNX Runtime: {words[:300]}") from None

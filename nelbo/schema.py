@@ -1,9 +1,10 @@
 """The schema of a table: its columns, each with a kind."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError, model_validator
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.spelling.columns import MISSING as MISSING
@@ -13,6 +14,10 @@ from nelbo.utf8 import read_text
 Kind = Literal["continuous", "integer", "boolean", "categorical", "datetime", "identifier"]
 NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
 CATEGORICALS: tuple[Kind, ...] = ("boolean", "categorical")
+MAX_COLUMNS = 10_000
+MAX_CATEGORIES = 10_000
+"""The largest number of categories of one column, and of rarer ones beside them."""
+Name = Annotated[str, Field(max_length=1_000)]
 
 
 class Column(BaseModel):
@@ -20,27 +25,27 @@ class Column(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Name
     kind: Kind
-    categories: tuple[str, ...] = ()
+    categories: Annotated[tuple[str, ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
     """Known values of a categorical column, chosen from the training rows; ("false", "true") for a boolean."""
-    rarer: tuple[tuple[str, int], ...] = ()
+    rarer: Annotated[tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
     """Categorical only: further values with the training rows of each, the most frequent first; all of them are `other`."""
     zone: Literal["utc"] | None = None
     """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay naive."""
-    step: int = 1
+    step: Annotated[int, Field(ge=1, le=10**14)] = 1
     """Datetime only: resolution in microseconds, of which all values are multiples."""
-    format: str | None = None
+    format: Annotated[str, Field(max_length=100)] | None = None
     """Datetime only: how dates are written in text (strptime's directives); ISO 8601 is read too, and written by default."""
     number: NumberFormat | None = None
     """Numbers only: how they are written in text; None for 1234.5."""
-    words: tuple[str, str] | None = None
+    words: tuple[Name, Name] | None = None
     """Boolean only: the words for false and true in text."""
-    missing: tuple[str, ...] = ()
+    missing: Annotated[tuple[Name, ...], Field(max_length=1_000), FailFast()] = ()
     """Further texts that mean in this column that a value is missing, such as -9999 or ?."""
-    type: str | None = None
+    type: Name | None = None
     """The Arrow type of the column, where it was typed: made columns have it too."""
-    since: str | None = None
+    since: Name | None = None
     """Datetime only: the datetime column that it stays close to in the training rows; modelled is the time from there."""
 
 
@@ -49,14 +54,14 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    columns: tuple[Column, ...]
-    missing: tuple[str, ...] = MISSING
+    columns: Annotated[tuple[Column, ...], Field(max_length=MAX_COLUMNS), FailFast()]
+    missing: Annotated[tuple[Name, ...], Field(max_length=1_000), FailFast()] = MISSING
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [column.name for column in self.columns]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(column.name for column in self.columns)
+        if len(counts) < len(self.columns):
+            twice = sorted(name for name, times in counts.items() if times > 1)
             raise ValueError(f"column names must be unique; these stand twice: {', '.join(twice)}")
         return self
 
@@ -83,6 +88,11 @@ class Schema(BaseModel):
     def categoricals(self) -> tuple[Column, ...]:
         """Columns that enter the graphs as int64 codes, in schema order."""
         return tuple(column for column in self.columns if column.kind in CATEGORICALS)
+
+    @property
+    def texts(self) -> int:
+        """The number of categories of all columns, the rarer ones included."""
+        return sum(len(column.categories) + len(column.rarer) for column in self.columns)
 
     @property
     def modelled(self) -> tuple[Column, ...]:

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     broker_url: Annotated[SecretStr, Field(description="Redis or Valkey; carries hints only")] = SecretStr("")
     storage_url: Annotated[str, Field(description="folder or s3:// URL; empty means a folder in the data folder")] = ""
 
-    max_columns: Annotated[int, Field(gt=0, description="widest table that is accepted")] = 2_000
+    max_columns: Annotated[int, Field(gt=0, le=10_000, description="widest table that is accepted")] = 2_000
     max_upload_bytes: Annotated[
         int, Field(gt=0, description="largest upload, and the most that a compressed table may unpack to")
     ] = 10 * 2**30
@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     ] = 30.0
     read_memory_mib: Annotated[int, Field(gt=0, description="memory limit of the process that reads an upload")] = 2_048
     model_memory_mib: Annotated[
-        int, Field(gt=0, description="memory limit, in MiB, of the process that runs a model's graphs")
+        int, Field(gt=0, description="memory in MiB that the process of a model may take beside its weights")
     ] = 2_048
     model_batch_s: Annotated[
         float, Field(gt=0, description="seconds after which a model is stopped that has not finished a batch of rows")

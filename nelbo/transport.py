@@ -65,7 +65,7 @@ class Http:
         params: Mapping[str, Any] | None = None,
         json: object = None,
         headers: Mapping[str, str] | None = None,
-        body: "FileBody | BytesBody | None" = None,
+        body: "FileBody | None" = None,
         repeatable: bool = True,
     ) -> httpx2.Response:
         """One answer that is not an error. A request that is not repeatable is repeated only if it was never begun."""
@@ -194,20 +194,6 @@ class FileBody:
                 yield from _counted(iter(lambda: file.read(_BLOCK), b""), self._size, self._progress)
         except OSError as problem:
             raise NotFound(f"{self._path} cannot be read: {problem.strerror}") from None
-
-
-class BytesBody:
-    """Bytes to send."""
-
-    def __init__(self, content: bytes, progress: BytesProgress | None) -> None:
-        self._content, self._progress = content, progress
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __iter__(self) -> Iterator[bytes]:
-        blocks = (self._content[start : start + _BLOCK] for start in range(0, len(self._content), _BLOCK))
-        yield from _counted(blocks, len(self._content), self._progress)
 
 
 def part(text: str) -> str:

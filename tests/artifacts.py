@@ -5,6 +5,8 @@ identity covariance, nelbo equals the exact -log p(x), which `exact_nelbo` gives
 """
 
 import hashlib
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from nelbo.artifact import MANIFEST, Calibration, Graph, Manifest
+from nelbo.artifact import ALL_GRAPHS, MANIFEST, Calibration, Graph, Manifest, check_manifest
+from nelbo.packing import pack
 from nelbo.schema import Column, Schema
+from nelbo.settings import Settings
+from training.config import Config
+from training.data import MOST_RARER, MOST_RARER_IN_ALL, split_rows
 from training.nodes import Nodes
+from training.tail import CANDIDATES
 
 LOADINGS = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0]]) * [1.0, 0.5]
 MEAN = np.array([1.0, -2.0, 10.0])
@@ -68,6 +75,87 @@ def linear_artifact(folder: Path, name: str = "linear", calibration: int = 99) -
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     return folder
+
+
+@cache
+def largest_manifest() -> Manifest:
+    """As training's own limits allow it: the widest table, each column with all categories, noise points and scores."""
+    config, wide = Config(), Settings().max_columns
+    rarer = MOST_RARER_IN_ALL // MOST_RARER
+    word = "category of a length "
+    of_column = tuple(f"{word[: at % 15]}{at:x}" for at in range(config.max_categories))
+    names = [f"column {number}" for number in range(wide)]
+    graph = Graph(file="posterior.onnx", sha256="0" * 64, inputs=("numbers", "codes"), outputs=("z", "x"))
+    return check_manifest(
+        {
+            "name": "n" * 100,
+            "table_schema": {
+                "columns": [
+                    {
+                        "name": name,
+                        "kind": "categorical",
+                        "categories": of_column,
+                        "rarer": [(f"{word[: at % 15]} {at}", 5) for at in range(MOST_RARER if number < rarer else 0)],
+                    }
+                    for number, name in enumerate(names)
+                ]
+            },
+            "order": names,
+            "codes": wide,
+            "likelihoods": dict.fromkeys(names, "categorical over 200 categories and 10000 rarer ones as one"),
+            "graphs": dict.fromkeys(ALL_GRAPHS, graph),
+            "latent": 16,
+            "points": 1_024,
+            "batch": 256,
+            "draws": {"z": 17, "x": 2 * wide},
+            "calibration": {
+                "method": "split",
+                "scores": [at + 0.123456789012345 for at in range(len(split_rows(10**6, 0.1, 0).calibrate))],
+                "tail": {
+                    "threshold": 9.5,
+                    "excesses": 500,
+                    "components": [(1 / 3, 1 / 3, 1 / 3)] * CANDIDATES,
+                    "fit": 0.5,
+                    "used": True,
+                },
+            },
+            "seed": 2**63 - 1,
+            "data": {"rows": 10**9, "trained_on": 10**6, "refused": 3, "sha256": "0" * 64, "table_sha256": "0" * 64},
+            "libraries": dict.fromkeys(("nelbo", "numpy", "onnx", "torch"), "1.2.3"),
+            "config": config.model_dump(),
+            "metrics": {f"metric {at}": 1.25 for at in range(20)},
+        }
+    )
+
+
+def padded(folder: Path, mib: int) -> Path:
+    """Make the artifact in a folder larger: its score graph has so many MiB more of weights, of which it adds none."""
+    path = folder / "score.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["bare_kl" if name == "kl" else name for name in names]
+    nodes = Nodes("padding_")
+    weights = nodes.constant(np.full((mib * 2**18, 1), 0.1, dtype=np.float32))
+    first = nodes("Cast", nodes("Gather", weights, nodes.constant(0, "int64"), axis=0), to=TensorProto.DOUBLE)
+    nodes.name(nodes("Add", "bare_kl", nodes("Mul", first, nodes.constant(0.0))), "kl")
+    padding = nodes.model({}, {}).graph
+    model.graph.node.extend(padding.node)
+    model.graph.initializer.extend(padding.initializer)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = model.SerializeToString()
+    path.write_bytes(content)
+    manifest = folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace(before, hashlib.sha256(content).hexdigest()))
+    return folder
+
+
+def packed(folder: Path) -> bytes:
+    """The artifact's zip, as `nelbo push` sends it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "artifact.zip"
+        pack(folder, path)
+        return path.read_bytes()
 
 
 def sample(rows: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

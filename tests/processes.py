@@ -40,6 +40,16 @@ def umask(pid: int) -> int:
     return int(line.split()[1], 8)
 
 
+def peak_mib(pid: int) -> float:
+    """The most memory that a process has held since it began, or since `forget_peak`."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def _parent(pid: int) -> int:
     fields = _stat(pid)
     return int(fields[1]) if fields else 0

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from nelbo.artifact import MANIFEST, pack
+from nelbo.artifact import MANIFEST
 from nelbo.client import Client
 from nelbo.settings import Settings
 from nelbo.store.session import connect
 from tests.api.serving import served
+from tests.artifacts import packed
 from tests.deadline import until
 from tests.nelbo.commands.running import Ran, run, up
 from worker import process, runner
@@ -284,9 +285,14 @@ def push(http: httpx2.Client, packed: bytes) -> httpx2.Response:
 
 
 def push_flipped(http: httpx2.Client, scene: Scene) -> tuple[int, str]:
-    packed = bytearray(pack(scene.artifact))
-    packed[packed.index((scene.artifact / "score.onnx").read_bytes()) + 1_000] ^= 1
-    sent = push(http, repaired(bytes(packed)))
+    content = bytearray(packed(scene.artifact))
+    content[content.index((scene.artifact / "score.onnx").read_bytes()) + 1_000] ^= 1
+    return job_of_pushed(http, repaired(bytes(content)))
+
+
+def job_of_pushed(http: httpx2.Client, content: bytes) -> tuple[int, str]:
+    """The answer to a job of a version that a worker has rejected."""
+    sent = push(http, content)
     assert sent.status_code == 202, sent.text
     address = f"/v1/models/spoilt/versions/{sent.json()['version']}"
     until(lambda: http.get(address).json()["state"] == "rejected", "the version is rejected")
@@ -313,9 +319,8 @@ def repaired(packed: bytes) -> bytes:
 
 
 def push_newer(http: httpx2.Client, scene: Scene) -> tuple[int, str]:
-    packed = pack(scene.artifact)
-    newer = re.sub(rb'"format": ?1\b', lambda found: found[0][:-1] + b"2", packed, count=1)
-    return asked(push(http, repaired(newer)))
+    newer = re.sub(rb'"format": ?1\b', lambda found: found[0][:-1] + b"2", packed(scene.artifact), count=1)
+    return job_of_pushed(http, repaired(newer))
 
 
 def without_database(scene: Scene, folder: Path) -> Ran:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.schema import MAX_CATEGORIES
 from nelbo.utf8 import read_text
 
 
@@ -30,7 +31,7 @@ class Config(BaseModel):
         Field(ge=0, le=1, description="weight of the exemplars in a score; by the columns' kinds if not given"),
     ] = None
     contaminated: Annotated[float, Field(ge=0, lt=0.2, description="share of the rows that may be anomalies themselves")] = 0.0
-    noise_points: Annotated[int, Field(ge=2, multiple_of=2, description="noise points in each row's score")] = 2
+    noise_points: Annotated[int, Field(ge=2, le=1_024, multiple_of=2, description="noise points in each row's score")] = 2
     held_out: Annotated[
         float, Field(gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate")
     ] = 0.1
@@ -41,7 +42,9 @@ class Config(BaseModel):
     rare: Annotated[
         int, Field(ge=1, description="a category that fewer rows hold is never generated; numbers that rare become ranges")
     ] = 5
-    max_categories: Annotated[int, Field(gt=0, description="known categories of a column; rarer ones are `other`")] = 200
+    max_categories: Annotated[
+        int, Field(gt=0, le=MAX_CATEGORIES, description="known categories of a column; rarer ones are `other`")
+    ] = 200
     max_train_rows: Annotated[int, Field(gt=0, description="rows kept in memory to train on; more are sampled")] = 1_000_000
     device: Annotated[
         Literal["cpu", "cuda"], Field(description="where training takes its steps; cuda takes longer in matrices this small")

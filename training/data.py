@@ -1,6 +1,7 @@
 """The training table: read for its schema, then for its rows, which a seed splits into rows to fit, to stop, to calibrate."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nelbo.artifact import MAX_MANIFEST_BYTES, MAX_TEXTS, is_parsable
 from nelbo.cells import texts
 from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
@@ -21,8 +23,10 @@ from training.config import Config
 from training.fields import few_values, fields
 
 MIN_ROWS = 20
-MOST_RARER = 10_000
-"""Categories of a column that an artifact names beside the known ones."""
+MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
+"""Categories that an artifact names beside the known ones: of one column, and of all columns together."""
+ROOM = 2**20
+"""Bytes of a manifest that are not its schema's."""
 NOTED = 0.01
 """Share of a column's rows from which on a notice says that their values are too rare to be generated as they are."""
 CLOSE = 0.1
@@ -127,8 +131,11 @@ def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: C
     Every row of `usable` must be one that encode takes.
     """
     counted = _counted_categories(schema, usable.take(fit))
-    schema = _with_categories(schema, counted, config)
-    notices = [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config)]
+    with_rarer = sum(len(counts) > config.max_categories for counts in counted.values())
+    upto = config.max_categories + min(MOST_RARER, MOST_RARER_IN_ALL // max(1, with_rarer))
+    schema = _with_categories(schema, counted, config, upto)
+    _check_size(schema)
+    notices = [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config, upto)]
     encoded = encode(_one_batch(usable), schema)
     if not any(column.since for column in schema.columns):
         schema = _with_since(schema, encoded.numbers[fit])
@@ -199,18 +206,30 @@ def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
     return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
 
-def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config) -> Schema:
-    """The schema with each column's most frequent categories, in the order of their texts, and rarer ones to generate."""
+def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config, upto: int) -> Schema:
+    """The schema with each column's most frequent categories, in the order of their texts, and rarer ones to generate: those
+    among its `upto` most frequent."""
     most = config.max_categories
     found = {
         name: {
             "categories": tuple(sorted(category for category, _ in counts[:most])),
-            "rarer": tuple(pair for pair in counts[most : most + MOST_RARER] if pair[1] >= config.rare),
+            "rarer": tuple(pair for pair in counts[most:upto] if pair[1] >= config.rare),
         }
         for name, counts in counted.items()
     }
     columns = tuple(column.model_copy(update=found.get(column.name, {})) for column in schema.columns)
     return schema.model_copy(update={"columns": columns})
+
+
+def _check_size(schema: Schema) -> None:
+    """Refuse categories, before they are trained on, that no manifest can hold."""
+    text = json.dumps(schema.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+    if schema.texts > MAX_TEXTS or len(text) > MAX_MANIFEST_BYTES - ROOM or not is_parsable(text):
+        raise InvalidInput(
+            f"the table has {schema.texts:,} categories in all, which take {len(text) / 2**20:,.0f} MiB; an artifact holds at"
+            f" most {MAX_TEXTS:,} in {(MAX_MANIFEST_BYTES - ROOM) // 2**20} MiB: lower max_categories, or give columns of long"
+            " texts the kind identifier in a schema file"
+        )
 
 
 def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
@@ -233,7 +252,7 @@ def _width(values: NDArray[np.float64]) -> float:
     return float(np.subtract(*np.quantile(seen, (0.95, 0.05)))) if len(seen) else 0.0
 
 
-def _of_many_categories(name: str, counts: Counts, config: Config) -> Iterator[str]:
+def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) -> Iterator[str]:
     """What a user should know of a column whose categories are not all modelled alike."""
     most, rare = config.max_categories, config.rare
     if len(counts) > most:
@@ -241,7 +260,7 @@ def _of_many_categories(name: str, counts: Counts, config: Config) -> Iterator[s
             f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are modelled one by one, all others as"
             " one, from which generated rows draw by frequency (max_categories)"
         )
-    never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= most + MOST_RARER]
+    never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= upto]
     share = sum(never) / max(1, sum(rows for _, rows in counts))
     if share >= NOTED:
         yield (

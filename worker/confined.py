@@ -27,6 +27,8 @@ CHECK_S = 0.2
 """How often the worker's check is called while a batch is computed: a cancelled job stops within that."""
 START_S = 60.0
 LONGEST_ANSWER = 4_096
+COPIES = 4
+"""Of an artifact's weights in memory, while ONNX Runtime loads them."""
 
 
 class ModelDied(Exception):
@@ -35,7 +37,7 @@ class ModelDied(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model may take: seconds for one batch of rows, and MiB of memory."""
+    """What a model may take: seconds for one batch of rows, and MiB of memory besides its weights."""
 
     batch_s: float
     memory_mib: int
@@ -106,10 +108,12 @@ class _Process:
 
     def __init__(self, artifact: Artifact, limits: Limits) -> None:
         self._manifest, self._limits = artifact.manifest, limits
+        weights = sum(artifact.graph(name).stat().st_size for name in artifact.manifest.graphs)
+        self._memory_mib = limits.memory_mib + COPIES * weights // 2**20
         memory = shared_memory(artifact.manifest)
         self._arrays = Arrays(artifact.manifest, memory)
         self._lifeline = Lifeline()
-        args = [str(artifact.folder.absolute()), str(limits.memory_mib), str(memory)]
+        args = [str(artifact.folder.absolute()), str(self._memory_mib), str(memory)]
         try:
             self._child = start_confined(
                 self._lifeline,
@@ -175,5 +179,5 @@ class _Process:
         if kind == "invalid":
             return InvalidArtifact(words)
         if kind == "memory":
-            return ModelDied(f"the model needs more than {self._limits.memory_mib:,} MiB (the setting model_memory_mib)")
+            return ModelDied(f"the model needs more than {self._memory_mib:,} MiB (the setting model_memory_mib)")
         return ModelDied(f"ONNX Runtime could not run the model ({words})")

@@ -32,7 +32,3 @@ class Engines:
     def fetch(self, version: VersionEntry) -> Path:
         """The artifact's folder on this machine, fetched and verified where it is not there yet."""
         return copies.fetch(self._storage, version.id, version.digest, self._folder)
-
-    def unpacked(self, version: VersionEntry, temporary: Path) -> Path:
-        """What is stored of a version, whether or not this machine has a copy, verified in a folder of its own."""
-        return copies.unpacked(self._storage, version.id, version.digest, temporary)

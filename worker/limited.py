@@ -12,6 +12,8 @@ from nelbo.engine import Check
 from nelbo.processes import Lifeline, start_confined
 
 CHECK_S = 0.2
+LONGEST_ANSWER = 64 * 2**20
+"""Bytes; a manifest with all its letters escaped has some 40 MiB."""
 
 
 class ChildDied(OSError):
@@ -30,7 +32,7 @@ def run_limited(module: str, args: Sequence[str], check: Check, limit_s: float =
             _wait(child, check, time.monotonic() + limit_s)
             output.seek(0)
             problems.seek(0)
-            return _answer(output.read(), problems.read(), child.returncode)
+            return _answer(output.read(LONGEST_ANSWER), problems.read(LONGEST_ANSWER), child.returncode)
     finally:
         lifeline.close()
 

@@ -1,8 +1,10 @@
-"""`python -P -m worker.trial FOLDER MIB`: one row through an artifact, in a process that may use so much memory."""
+"""`python -P -m worker.trial ZIP FOLDER MIB`: unpack a pushed artifact into an empty folder, check its graphs and run a row
+through them, in a process that may use so much memory. The answer is one line of JSON."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,6 +12,7 @@ from nelbo import engine as engines
 from nelbo.confinement import CODE, confine
 from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
+from nelbo.packing import unpack
 from nelbo.processes import exit_with_parent
 
 MADE_ROWS = 16
@@ -31,22 +34,24 @@ def trial(engine: Engine) -> None:
 
 
 def main() -> None:
-    folder, memory_mib = Path(sys.argv[1]), int(sys.argv[2])
-    confine(memory_mib=memory_mib, read=[folder, *CODE])
+    packed, folder, memory_mib = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    confine(memory_mib=memory_mib, read=[packed, *CODE], write=[folder])
     exit_with_parent()
-    print(json.dumps({"problem": _problem(folder)}))
+    print(json.dumps(_answer(packed, folder)))
 
 
-def _problem(folder: Path) -> str | None:
+def _answer(packed: Path, folder: Path) -> dict[str, Any]:
+    """Why the artifact is rejected, or its manifest and digest."""
     try:
-        trial(Engine.load(folder))
+        artifact = unpack(packed, folder)
+        trial(Engine(artifact))
     except InvalidArtifact as problem:
-        return problem.message
-    except MemoryError:  # no word on the artifact: the process ends without an answer
+        return {"problem": problem.message}
+    except (MemoryError, OSError):  # no word on the artifact: the process ends without an answer
         raise
     except Exception as problem:  # ONNX Runtime and NumPy raise what they like about a graph that breaks its manifest
-        return f"the trial run failed: {type(problem).__name__}: {problem}"[:500]
-    return None
+        return {"problem": f"the trial run failed: {type(problem).__name__}: {problem}"}
+    return {"problem": None, "manifest": artifact.manifest.model_dump(mode="json"), "digest": artifact.digest}
 
 
 if __name__ == "__main__":

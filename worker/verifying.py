@@ -1,28 +1,41 @@
-"""Verify a pushed artifact before any job may use it: digests, operators, one trial run in a limited child."""
+"""Verify a pushed artifact before any job may use it: a limited child reads the zip, checks it and runs a row through it."""
 
+import re
+
+from nelbo.artifact import check_manifest
 from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact
-from nelbo.store import catalog
+from nelbo.storage import artifact_key
 from nelbo.store.claims import Claim, VerifyOutcome
 from worker import cache
+from worker.confined import COPIES
 from worker.limited import run_limited
 from worker.process import Process
 
 TRIAL_S = 120.0
+LONGEST_REASON = 500
+_PATH = re.compile(r"(?<![\w.])/[^\s:'\"]+")
 
 
 def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     """Raises InvalidArtifact, which rejects the version."""
     if claim.version_id is None:
         raise InvalidArtifact("the job names no version; push the artifact again")
-    version = catalog.version_of(process.database, claim.version_id)
     with cache.temporary(process.settings.home) as temporary:
-        # Not a copy of this machine's: that may be of an earlier push with the same manifest.
-        folder = process.engines.unpacked(version, temporary)
+        packed, folder = temporary / "artifact.zip", temporary / "artifact"
+        folder.mkdir()
+        process.storage.fetch(artifact_key(claim.version_id), packed, check)
+        memory_mib = process.settings.read_memory_mib + COPIES * packed.stat().st_size // 2**20
         try:
-            answer = run_limited("worker.trial", [str(folder), str(process.settings.read_memory_mib)], check, TRIAL_S)
+            answer = run_limited("worker.trial", [str(packed), str(folder), str(memory_mib)], check, TRIAL_S)
         except TimeoutError:
             raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
     if answer["problem"]:
-        raise InvalidArtifact(answer["problem"])
-    return VerifyOutcome()
+        raise InvalidArtifact(_for_its_owner(answer["problem"]))
+    # The child ran a stranger's graphs: what it answers is checked like the manifest of a stranger.
+    return VerifyOutcome(check_manifest(answer["manifest"]).model_dump(mode="json"), str(answer["digest"])[:64])
+
+
+def _for_its_owner(problem: str) -> str:
+    """The reason of a rejection without paths of this machine or of ONNX Runtime's source."""
+    return _PATH.sub("…", problem)[:LONGEST_REASON]

@@ -1,30 +1,25 @@
 """Models: push a version, list, point aliases, delete."""
 
-import tempfile
-import zipfile
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, uploads
 from api.deps import By, Owner, Parts, Service
 from api.errors import answers
+from api.manifests import of_manifest
 from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
 from nelbo.artifact import (
-    MANIFEST,
-    MAX_UNPACKED_BYTES,
-    Manifest,
+    MAX_ARTIFACT_BYTES,
     Model,
     Version,
     VersionDetails,
     details,
-    digest_of,
-    parse_manifest,
 )
 from nelbo.audit import Actor
 from nelbo.errors import (
@@ -43,7 +38,8 @@ from nelbo.jobs import new_id
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger
 
-MAX_MANIFEST_BYTES = 32 * 2**20
+MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
+"""Room for the zip's own records."""
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[
     str,
@@ -88,60 +84,40 @@ class Target(BaseModel):
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated,
-        (TooLarge, f"the body is larger than {MAX_UNPACKED_BYTES:,} bytes; no artifact is"),
-        (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
+        (TooLarge, f"the body is larger than {MAX_PUSH_BYTES:,} bytes; no artifact is"),
+        (InvalidArtifact, "the body is empty; push the folder of an artifact with `nelbo push`"),
         BAD_NAME,
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
 )
 async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner, by: By) -> Version:
-    """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
-    limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
+    """The version is numbered and pending until a worker has read the zip, checked its digests and run it once; then it is
+    ready, or rejected with the reason. Its digest, schema and metrics are known when it is ready."""
+    limit = min(MAX_PUSH_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
-    await uploads.receive(request, service.storage, push_key(version_id))
+    size = await uploads.receive(request, service.storage, push_key(version_id))
     crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id, by)
+    entry = await run_in_threadpool(_register, service, owner, name, version_id, size, by)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"
     return entry.view
 
 
-def _register(service: Service, owner: str, name: str, version_id: str, by: Actor) -> catalog.VersionEntry:
+def _register(service: Service, owner: str, name: str, version_id: str, size: int, by: Actor) -> catalog.VersionEntry:
     key = push_key(version_id)
-    try:
-        text = _manifest_of(service, key)
-        parse_manifest(text)
-    except InvalidArtifact:
+    if not size:
         service.storage.delete(key)
-        raise
+        raise InvalidArtifact("the body is empty; push the folder of an artifact with `nelbo push`")
     service.storage.move(key, artifact_key(version_id))
-    manifest = Manifest.model_validate_json(text).model_dump(mode="json")
     try:
-        return ledger.submit_version(service.database, owner, name, manifest, digest_of(text), version_id=version_id, by=by)
+        return ledger.submit_version(service.database, owner, name, version_id=version_id, by=by)
     except NotAuthenticated:  # the key was revoked while the body came in
         service.storage.delete(artifact_key(version_id))
         raise
-
-
-def _manifest_of(service: Service, key: str) -> bytes:
-    """The bytes of manifest.json in a stored zip; nothing else of it is opened here."""
-    with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
-        packed = FilePath(folder) / "artifact.zip"
-        service.storage.fetch(key, packed)
-        try:
-            with zipfile.ZipFile(packed) as archive, archive.open(MANIFEST) as member:
-                text = member.read(MAX_MANIFEST_BYTES + 1)
-        except KeyError:
-            raise InvalidArtifact(f"the zip holds no {MANIFEST}; push the folder that `nelbo train` wrote") from None
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
-            raise InvalidArtifact("the body is not a zip of an artifact; push the folder with `nelbo push`") from None
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise InvalidArtifact(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB")
-    return text
 
 
 @router.get(
@@ -178,6 +154,7 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
 
 @router.get(
     "/{name}/versions/{version}",
+    response_model=VersionDetails,
     operation_id="get_version",
     summary="Look at a version, by number or alias",
     responses=answers(
@@ -188,12 +165,11 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
         Unavailable,
     ),
 )
-def get_version(name: Name, version: Which, service: Parts, owner: Owner, response: Response) -> VersionDetails:
+def get_version(name: Name, version: Which, service: Parts, owner: Owner) -> Response:
     entry = catalog.get_version(service.database, owner, name, _number(service, owner, name, version))
-    if entry.state == "pending":
-        response.headers["Retry-After"] = "1"
-    manifest = Manifest.model_validate(entry.manifest)
-    return details(entry.view, manifest)
+    headers = {"Retry-After": "1"} if entry.state == "pending" else None
+    content = of_manifest(service.database, entry, lambda manifest: to_json(details(entry.view, manifest)))
+    return Response(content, headers=headers, media_type="application/json")
 
 
 def _number(service: Service, owner: str, name: str, which: str) -> int:

@@ -1,18 +1,20 @@
 """The catalog of the data folder, used in this process where no service runs."""
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nelbo import copies, privacy
-from nelbo.artifact import Manifest, is_artifact, pack, read_artifact
+from nelbo.artifact import is_artifact, read_artifact
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
 from nelbo.jobs import new_id
+from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage
 from nelbo.store import catalog
@@ -107,14 +109,13 @@ def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
     """Register an artifact as the next version of a model."""
     artifact = read_artifact(folder)
     version_id = new_id()
-    here.storage.put(artifact_key(version_id), pack(folder))
+    with tempfile.TemporaryDirectory(prefix="nelbo-") as temporary:
+        packed = Path(temporary) / "artifact.zip"
+        pack(folder, packed)
+        here.storage.put(artifact_key(version_id), packed)
     manifest = artifact.manifest.model_dump(mode="json")
     return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id, by=COMMAND_LINE)
 
 
 def _verified(folder: Path) -> Path:
     return read_artifact(folder).folder
-
-
-def manifest_of(version: catalog.VersionEntry) -> Manifest:
-    return Manifest.model_validate(version.manifest)

@@ -75,7 +75,7 @@ def show(name: Name, as_json: options.Json = False) -> None:
         smallest = ("smallest_p_value", champion.smallest_p_value)
         console.table(["metric", "value"], [*sorted(champion.metrics.items()), smallest])
         print()
-        columns = champion.table_schema.columns
+        columns = champion.table_schema.columns if champion.table_schema else ()
         console.table(["column", "kind", "categories"], [[c.name, c.kind, len(c.categories) or None] for c in columns])
 
 
@@ -168,7 +168,7 @@ class _Local:
 
     def version(self, name: str, version: int | str) -> VersionDetails:
         entry = store.resolve(self._database, catalog.OWNER, f"{name}@{version}")
-        return details(entry.view, catalog.manifest_of(entry))
+        return details(entry.view, store.get_manifest(self._database, entry))
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
         store.set_alias(self._database, catalog.OWNER, name, alias, version, by=COMMAND_LINE)

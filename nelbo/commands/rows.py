@@ -269,7 +269,7 @@ def _on_service(
     name, _, which = asked.model.partition("@")
     version = client.models.version(name, which or "champion")
     service.check_table(version, file, console)
-    console.notices(_out_of_reach(asked, version.smallest_p_value))
+    console.notices(_out_of_reach(asked, version.smallest_p_value or 0.0))
     if isinstance(asked, ScoreRequest):
         console.notices(already_known(file.digest, version.table_digest))
     request: Request = asked.model_copy(update={"file": file.id})

@@ -30,7 +30,8 @@ def upload(client: Client, given: Given, console: Console) -> File:
 
 def check_table(version: VersionDetails, file: File, console: Console) -> None:
     """Say which columns are ignored; refuse a table that does not serve the model before a job is made."""
-    console.notices(check_columns([column.name for column in file.columns or ()], version.table_schema))
+    if version.table_schema is not None:  # else the service refuses the job and says why
+        console.notices(check_columns([column.name for column in file.columns or ()], version.table_schema))
 
 
 @contextmanager

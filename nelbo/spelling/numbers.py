@@ -5,11 +5,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 pc: Any = pyarrow.compute
 
@@ -51,9 +51,9 @@ class NumberFormat(BaseModel):
 
     decimal: Decimal = "."
     group: Group = ""
-    prefix: str = ""
-    suffix: str = ""
-    digits: int = 0
+    prefix: Annotated[str, Field(max_length=LONGEST)] = ""
+    suffix: Annotated[str, Field(max_length=LONGEST)] = ""
+    digits: Annotated[int, Field(ge=0, le=LONGEST)] = 0
     """Number of digits behind the decimal sign that every number has at least."""
 
     @property

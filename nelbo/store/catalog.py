@@ -33,7 +33,7 @@ class VersionEntry:
     number: int
     state: VersionState
     digest: str
-    manifest: dict[str, Any]
+    """Empty until the version is verified."""
     reason: str | None
     """Why it was rejected."""
     created_at: float
@@ -50,7 +50,7 @@ class VersionEntry:
             version=self.number,
             state=self.state,
             reason=self.reason,
-            digest=self.digest,
+            digest=self.digest or None,
             created_at=self.created_at,
         )
 
@@ -103,6 +103,13 @@ def version_of(db: Database, version_id: str) -> VersionEntry:
     return _version(found)
 
 
+def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
+    """What a version's manifest says; empty until the version is verified. It may be large, so entries come without it."""
+    with db.read() as connection:
+        manifest: dict[str, Any] = connection.scalars(select(Version.manifest).where(Version.id == version.id)).one()
+    return manifest
+
+
 def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
     """All versions of a model, the newest first."""
     with db.read() as connection:
@@ -145,12 +152,6 @@ def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor 
             raise NotFound(f"model {model} has no alias {alias}")
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
         crown(connection, owner, model, by)
-
-
-def set_version_state(db: Database, version_id: str, state: VersionState, reason: str | None = None) -> bool:
-    """pending -> ready | rejected; False when the version is not pending."""
-    with db.write() as connection:
-        return settle_version(connection, version_id, state, reason)
 
 
 def delete_version(db: Database, owner: str, model: str, number: int, *, by: Actor = ITSELF) -> str:
@@ -201,22 +202,25 @@ def insert_version(
     return _version(connection.execute(_versions().where(Version.id == version_id)).one())
 
 
-def settle_version(connection: Connection, version_id: str, state: VersionState, reason: str | None = None) -> bool:
-    """pending -> ready | rejected, inside a transaction of the caller."""
-    statement = (
-        update(Version)
-        .where(Version.id == version_id, Version.state == "pending")
-        .values(state=state, reason=None if reason is None else clean(reason))
-        .returning(Version.owner, Version.model, Version.number)
-    )
-    found = connection.execute(statement).first()
-    if found is None:
-        return False
-    action: Action = "version.ready" if state == "ready" else "version.reject"
-    audit.record(connection, ITSELF, action, found.owner, f"{found.model}@{found.number}")
-    if state == "ready":
-        crown(connection, found.owner, found.model, ITSELF)
-    return True
+def accept_version(connection: Connection, version_id: str, manifest: dict[str, Any], digest: str) -> bool:
+    """pending -> ready, inside a transaction of the caller; False where the version is not pending."""
+    version = _settle(connection, version_id, "version.ready", state="ready", manifest=manifest, digest=digest)
+    if version is not None:
+        crown(connection, version.owner, version.model, ITSELF)
+    return version is not None
+
+
+def reject_version(connection: Connection, version_id: str, reason: str) -> bool:
+    """pending -> rejected, inside a transaction of the caller; False where the version is not pending."""
+    return _settle(connection, version_id, "version.reject", state="rejected", reason=clean(reason)) is not None
+
+
+def _settle(connection: Connection, version_id: str, action: Action, **values: Any) -> Row[*tuple[Any, ...]] | None:
+    pending = update(Version).where(Version.id == version_id, Version.state == "pending").values(**values)
+    version = connection.execute(pending.returning(Version.owner, Version.model, Version.number)).first()
+    if version is not None:
+        audit.record(connection, ITSELF, action, version.owner, f"{version.model}@{version.number}")
+    return version
 
 
 def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
@@ -306,7 +310,6 @@ def _versions() -> Select[*tuple[Any, ...]]:
         Version.number,
         Version.state,
         Version.digest,
-        Version.manifest,
         Version.reason,
         Version.created_at,
     )

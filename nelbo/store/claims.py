@@ -104,7 +104,10 @@ class ReadOutcome:
 
 @dataclass(frozen=True)
 class VerifyOutcome:
-    """A pushed version that was verified: now it is ready."""
+    """A pushed version that was verified: now it is ready, and what it holds is known."""
+
+    manifest: dict[str, Any]
+    digest: str
 
 
 Outcome = ScoreOutcome | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome

@@ -94,19 +94,12 @@ def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
 
 
 def submit_version(
-    db: Database,
-    owner: str,
-    model: str,
-    manifest: dict[str, Any],
-    digest: str,
-    *,
-    version_id: str | None = None,
-    by: Actor = ITSELF,
+    db: Database, owner: str, model: str, *, version_id: str | None = None, by: Actor = ITSELF
 ) -> catalog.VersionEntry:
-    """Register a pushed artifact as a pending version, with the internal job that verifies it."""
+    """Register a pushed artifact, which nobody has looked into yet, as a pending version, with the internal job that verifies
+    it."""
     with db.write() as connection:
-        place = version_id or new_id()
-        version = catalog.insert_version(connection, owner, model, manifest, digest, "pending", place, by)
+        version = catalog.insert_version(connection, owner, model, {}, "", "pending", version_id or new_id(), by)
         _enqueue(connection, owner, "verify", 1, 1, {"version_id": version.id, "params": {}})
         return version
 
@@ -335,7 +328,7 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
             _end_reading(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows)
         case VerifyOutcome():
-            catalog.settle_version(connection, _need(claim.version_id), "ready")
+            catalog.accept_version(connection, _need(claim.version_id), outcome.manifest, outcome.digest)
             store_progress(connection, claim.job_id, claim.rows)
         case FinishOutcome():
             _succeed(connection, claim.job_id, outcome)
@@ -392,7 +385,7 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
         reading = update(File).where(File.id == job.file_id, File.state == "reading")
         connection.execute(reading.values(state="rejected", reason=_clean(problem)))
     if job.kind == "verify":
-        catalog.settle_version(connection, job.version_id, "rejected", problem)
+        catalog.reject_version(connection, job.version_id, problem)
 
 
 # Statements: accept

@@ -57,7 +57,7 @@ class Model(Base):
 
 
 class Version(Base):
-    """A trained artifact, never changed once it is ready."""
+    """A trained artifact, never changed once it is ready. `digest` and `manifest` are empty until it is verified."""
 
     __tablename__ = "version"
     __table_args__ = (

@@ -207,7 +207,7 @@ def settings_for(home: Path, database_url: str = "", **given: Any) -> Settings:
 def _outcome(claim: Claim, errors: Collection[int]) -> Outcome:
     outcomes: dict[str, Callable[[Claim, list[Error]], Outcome]] = {
         "read": lambda claim, faults: ReadOutcome(rows=3, digest="0" * 64, columns=COLUMNS),
-        "verify": lambda claim, faults: VerifyOutcome(),
+        "verify": lambda claim, faults: VerifyOutcome(manifest().model_dump(mode="json"), "d" * 64),
         "score": _scores,
         "generate": _table,
         "augment": _table,

@@ -1,12 +1,11 @@
 """An artifact is whole and unchanged, or it is refused with what to do."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from nelbo.artifact import FORMAT, GRAPHS, pack, read_artifact, unpack
+from nelbo.artifact import FORMAT, GRAPHS, read_artifact
 from nelbo.errors import InvalidArtifact, NotFound
 from tests.artifacts import linear_artifact
 
@@ -62,29 +61,6 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(folder: Path) -> None:
 def test_an_empty_folder_holds_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         read_artifact(tmp_path)
-
-
-def test_packing_and_unpacking_gives_the_same_artifact_and_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    packed = tmp_path / "packed.zip"
-    packed.write_bytes(pack(folder))
-    again = unpack(packed, tmp_path / "again")
-    assert again.digest == read_artifact(folder).digest
-    assert pack(tmp_path / "again") == packed.read_bytes()
-
-
-@pytest.mark.parametrize("name", ["../escape", "inner/manifest.json", "/etc/passwd", "..\\escape"])
-def test_a_zip_with_a_path_in_it_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        archive.writestr(name, b"x")
-    with pytest.raises(InvalidArtifact, match="no folder"):
-        unpack(tmp_path / "evil.zip", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_body_that_is_no_zip_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text").write_bytes(b"hello")
-    with pytest.raises(InvalidArtifact, match="not a zip"):
-        unpack(tmp_path / "text", tmp_path / "out")
 
 
 def _edit(folder: Path, **changes: object) -> None:

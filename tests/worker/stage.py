@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import SecretStr
 
-from nelbo.artifact import Artifact, pack, read_artifact
+from nelbo.artifact import Artifact, read_artifact
 from nelbo.files import open_table, open_writer, part_name, read_into_parts
 from nelbo.jobs import Job, JobRequest, new_id
 from nelbo.settings import Settings
@@ -21,7 +21,7 @@ from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import ReadOutcome
 from nelbo.store.files import FileEntry
 from nelbo.store.session import Database, connect
-from tests.artifacts import COLOURS, linear_artifact, sample
+from tests.artifacts import COLOURS, linear_artifact, packed, sample
 from worker import process, runner
 
 OWNER = "local"
@@ -76,16 +76,15 @@ class Stage:
             self.database, owner, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
         )
 
-    def pushed(self, packed: bytes, name: str = "linear", digest: str | None = None) -> VersionEntry:
-        """A pending version whose artifact is `packed`, with the job that verifies it."""
-        place, version_id = self._artifact(name)
-        self.storage.put(artifact_key(version_id), packed)
-        manifest = place.manifest.model_dump(mode="json")
-        ledger.submit_version(self.database, OWNER, name, manifest, digest or place.digest, version_id=version_id)
+    def pushed(self, content: bytes, name: str = "linear") -> VersionEntry:
+        """A pending version whose artifact is `content`, with the job that verifies it."""
+        version_id = new_id()
+        self.storage.put(artifact_key(version_id), content)
+        ledger.submit_version(self.database, OWNER, name, version_id=version_id)
         return catalog.version_of(self.database, version_id)
 
     def packed(self) -> bytes:
-        return pack(linear_artifact(self.folder / "artifact"))
+        return packed(linear_artifact(self.folder / "artifact"))
 
     def uploaded(self, content: bytes, name: str = "table.csv") -> str:
         """The id of a file that is being read."""
@@ -127,7 +126,7 @@ class Stage:
     def _stored(self, folder: Path) -> tuple[Artifact, str]:
         """The artifact and the id under which it is stored."""
         artifact, version_id = read_artifact(folder), new_id()
-        self.storage.put(artifact_key(version_id), pack(artifact.folder))
+        self.storage.put(artifact_key(version_id), packed(artifact.folder))
         return artifact, version_id
 
 

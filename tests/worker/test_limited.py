@@ -1,10 +1,14 @@
 """Work on a stranger's input, in a child: its answer, its death, its limits."""
 
+import io
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.artifacts import linear_artifact
+from nelbo.artifact import read_artifact
+from tests.artifacts import linear_artifact, packed
 from worker.limited import ChildDied, run_limited
 
 
@@ -51,19 +55,31 @@ def test_a_child_is_killed_when_its_time_is_over(program: Path) -> None:
         run_limited("program", [], nothing, limit_s=0.3)
 
 
-def test_a_trial_of_a_good_artifact_finds_nothing(tmp_path: Path) -> None:
+def tried(content: bytes, folder: Path, memory_mib: int = 2_048) -> dict[str, Any]:
+    (folder / "artifact.zip").write_bytes(content)
+    (folder / "out").mkdir()
+    return run_limited("worker.trial", [str(folder / "artifact.zip"), str(folder / "out"), str(memory_mib)], nothing)
+
+
+def test_a_trial_of_a_good_artifact_tells_what_it_holds(tmp_path: Path) -> None:
     folder = linear_artifact(tmp_path / "linear")
-    assert run_limited("worker.trial", [str(folder), "2048"], nothing) == {"problem": None}
+    artifact = read_artifact(folder)
+    manifest = artifact.manifest.model_dump(mode="json")
+    assert tried(packed(folder), tmp_path) == {"problem": None, "manifest": manifest, "digest": artifact.digest}
 
 
 def test_a_trial_finds_a_changed_graph(tmp_path: Path) -> None:
-    folder = linear_artifact(tmp_path / "linear")
-    graph = folder / "score.onnx"
-    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
-    assert "score.onnx" in run_limited("worker.trial", [str(folder), "2048"], nothing)["problem"]
+    content = packed(linear_artifact(tmp_path / "linear"))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["score.onnx"] = members["score.onnx"][:-1] + b"\0"
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    assert "score.onnx is not what" in tried(changed.getvalue(), tmp_path)["problem"]
 
 
 def test_a_trial_ends_where_its_memory_does(tmp_path: Path) -> None:
-    folder = linear_artifact(tmp_path / "linear")
     with pytest.raises(ChildDied):
-        run_limited("worker.trial", [str(folder), "100"], nothing)
+        tried(packed(linear_artifact(tmp_path / "linear")), tmp_path, memory_mib=100)

@@ -1,5 +1,6 @@
 """A chunk's way through a worker, on both databases: every kind of job, and every way that a chunk can end."""
 
+import hashlib
 import io
 import re
 import threading
@@ -17,7 +18,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from nelbo import engine as engines
-from nelbo.artifact import digest_of, pack
+from nelbo.artifact import MANIFEST, read_artifact
 from nelbo.engine import Engine
 from nelbo.errors import Unavailable
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
@@ -26,6 +27,7 @@ from nelbo.store import catalog, files, ledger, results
 from nelbo.store.files import FileEntry
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
+from tests.artifacts import packed
 from tests.deadline import until
 from tests.hostile import greedy_artifact, slow_artifact
 from tests.worker.stage import OWNER, Stage, as_csv, table
@@ -153,9 +155,11 @@ def test_a_file_is_read_into_parts_with_its_columns(stage: Stage) -> None:
 
 def test_a_pushed_artifact_is_ready_when_it_was_tried(stage: Stage) -> None:
     version = stage.pushed(stage.packed())
-    assert version.state == "pending"
+    assert (version.state, version.view.digest) == ("pending", None)
     stage.work()
-    assert catalog.version_of(stage.database, version.id).state == "ready"
+    ready, artifact = catalog.version_of(stage.database, version.id), read_artifact(stage.folder / "artifact")
+    assert (ready.state, ready.digest) == ("ready", artifact.digest)
+    assert catalog.get_manifest(stage.database, ready) == artifact.manifest.model_dump(mode="json")
 
 
 def flipped(packed: bytes, name: str) -> bytes:
@@ -171,11 +175,62 @@ def flipped(packed: bytes, name: str) -> bytes:
 
 @pytest.mark.parametrize("name", ["score.onnx", "generate.onnx", "manifest.json"])
 def test_a_pushed_artifact_with_a_flipped_bit_is_rejected(sqlite_stage: Stage, name: str) -> None:
-    version = sqlite_stage.pushed(flipped(sqlite_stage.packed(), name))
-    sqlite_stage.work()
-    found = catalog.version_of(sqlite_stage.database, version.id)
-    assert found.state == "rejected"
-    assert name in (found.reason or "") or "digest" in (found.reason or "")
+    assert name in rejection(sqlite_stage, flipped(sqlite_stage.packed(), name))
+
+
+def rejection(stage: Stage, content: bytes) -> str:
+    """Why what was pushed was rejected."""
+    version = stage.pushed(content)
+    stage.work()
+    rejected = catalog.version_of(stage.database, version.id)
+    assert rejected.state == "rejected"
+    return rejected.reason or ""
+
+
+def without_graph(content: bytes) -> bytes:
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(changed, "w") as rest:
+        for member in whole.namelist():
+            if member != "prior.onnx":
+                rest.writestr(member, whole.read(member))
+    return changed.getvalue()
+
+
+def with_graph(content: bytes, graph: bytes) -> bytes:
+    """The zip with another graph, of which the manifest tells the digest."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(changed, "w") as other:
+        old, new = (hashlib.sha256(text).hexdigest().encode() for text in (whole.read("score.onnx"), graph))
+        for member in whole.namelist():
+            text = graph if member == "score.onnx" else whole.read(member)
+            other.writestr(member, text.replace(old, new) if member == MANIFEST else text)
+    return changed.getvalue()
+
+
+SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "nothing": (lambda content: b"", "not a zip of an artifact"),
+    "half": (lambda content: content[: len(content) // 2], "not a zip of an artifact"),
+    "a graph missing": (without_graph, "lacks prior.onnx"),
+    "a graph that is none": (lambda content: with_graph(content, b"\x00\x01"), "score.onnx"),
+    "an empty graph": (lambda content: with_graph(content, b""), "score.onnx"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_rejection_names_files_and_no_path_of_this_machine(sqlite_stage: Stage, name: str) -> None:
+    spoil, words = SPOILT[name]
+    reason = rejection(sqlite_stage, spoil(sqlite_stage.packed()))
+    assert words in reason
+    assert "/" not in reason
+
+
+def test_a_bomb_is_rejected_and_leaves_nothing(sqlite_stage: Stage) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_BZIP2) as bomb, bomb.open(MANIFEST, "w", force_zip64=True) as manifest:
+        for _ in range(64):
+            manifest.write(bytes(2**20))
+    assert "neither stored nor deflated" in rejection(sqlite_stage, content.getvalue())
+    assert [path for path in (sqlite_stage.settings.home / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_a_version_whose_artifact_is_gone_fails_the_job_at_once(stage: Stage) -> None:
@@ -359,8 +414,7 @@ def test_a_pushed_model_that_takes_too_much_only_for_rows_with_values_is_rejecte
     sqlite_stage: Stage, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verifying, "TRIAL_S", 6.0)
-    packed = pack(make(sqlite_stage.folder / "hostile", only_with_values=True))
-    version = sqlite_stage.pushed(packed, digest=digest_of((sqlite_stage.folder / "hostile" / "manifest.json").read_bytes()))
+    version = sqlite_stage.pushed(packed(make(sqlite_stage.folder / "hostile", only_with_values=True)))
     sqlite_stage.work()
     rejected = catalog.version_of(sqlite_stage.database, version.id)
     assert rejected.state == "rejected", rejected.reason

@@ -1,5 +1,7 @@
 """models and push: on the service and in the data folder alike."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,21 @@ def test_versions_are_pushed_shown_promoted_and_deleted(place: str, artifact: Pa
     done("models", "delete", name, "--yes")
     assert name not in done("models", "list").out.decode()
     assert run("models", "show", name).code in (1, 3)
+
+
+@pytest.mark.usefixtures("service")
+def test_a_push_that_the_service_rejects_fails_with_the_reason(artifact: Path, tmp_path: Path) -> None:
+    """The folder is whole, but a graph of it is none: only who runs it can tell."""
+    folder = shutil.copytree(artifact, tmp_path / "spoilt")
+    (folder / "prior.onnx").write_bytes(b"no graph")
+    graphs = read_artifact(artifact).manifest.graphs
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace(graphs["prior"].sha256, hashlib.sha256(b"no graph").hexdigest()))
+    pushed = run("push", folder, "--name", "spoilt", "--json")
+    assert pushed.code == 1
+    assert "spoilt@1 was rejected: prior.onnx" in pushed.err
+    shown = done("models", "show", "spoilt", "--json").json["versions"][0]
+    assert (shown["state"], shown["digest"]) == ("rejected", None)
 
 
 def test_a_model_is_shown_with_its_schema(place: str, artifact: Path) -> None:

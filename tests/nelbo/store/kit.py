@@ -77,7 +77,7 @@ def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
         case "read":
             return ReadOutcome(rows=7, digest="d", columns=list(COLUMNS), notices=["a notice"])
         case "verify":
-            return VerifyOutcome()
+            return VerifyOutcome({"order": list(COLUMNS)}, "digest")
     copies = claim.params.get("per_row", 1)
     return table_outcome(np.repeat(rows, copies), errors, with_row=claim.kind != "generate")
 

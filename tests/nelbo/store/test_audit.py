@@ -42,13 +42,13 @@ def test_each_change_of_a_model_leaves_its_lines(database: Database) -> None:
         ("version.push", "adult@1", "ready"),
         ("alias.set", "adult@champion", "adult@1"),
     ]
-    pushed = after(database, lambda: ledger.submit_version(database, OWNER, "adult", {}, "d"))
+    pushed = after(database, lambda: ledger.submit_version(database, OWNER, "adult"))
     assert pushed == [("version.push", "adult@2", "pending")]
     assert after(database, lambda: work_off(database)) == [
         ("version.ready", "adult@2", None),
         ("alias.set", "adult@champion", "adult@2"),
     ]
-    ledger.submit_version(database, OWNER, "adult", {}, "d")
+    ledger.submit_version(database, OWNER, "adult")
     assert after(database, lambda: ledger.fail(database, take(database), "a secret cell")) == [
         ("version.reject", "adult@3", None)
     ]

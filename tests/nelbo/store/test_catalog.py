@@ -9,6 +9,7 @@ from sqlalchemy import update
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import ScoreRequest
 from nelbo.store import catalog, expiry, ledger, results, views
+from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import Database, now
 from nelbo.store.tables import Job
 from tests.nelbo.store.kit import OWNER, add_job, add_version, work_off
@@ -47,8 +48,8 @@ def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(d
     work_off(database)
     before = list(results.scores(database, job.id, explain=True))
     catalog.delete_model(database, OWNER, "adult")
-    assert catalog.version_of(database, unused.id).manifest == {}
-    assert catalog.version_of(database, used.id).manifest == {"order": ["length", "colour"]}
+    assert catalog.get_manifest(database, unused) == {}
+    assert catalog.get_manifest(database, used) == {"order": ["length", "colour"]}
     assert list(results.scores(database, job.id, explain=True)) == before
     assert expiry.empty_manifests(database) == 0
     ledger.delete(database, OWNER, job.id)
@@ -56,13 +57,13 @@ def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(d
         connection.execute(update(Job).values(deleted_at=now() - 10))
     assert expiry.forget_jobs(database, 5) == 1
     assert expiry.empty_manifests(database) == 1
-    assert catalog.version_of(database, used.id).manifest == {}
+    assert catalog.get_manifest(database, used) == {}
 
 
 def test_the_manifest_comes_back_as_it_was(database: Database) -> None:
     manifest = {"order": ["a\u00e4", "\u0000"], "calibration": {"scores": [0.1, 1e-300, -0.0]}, "n": 2**53}
-    catalog.add_version(database, OWNER, "adult", manifest, "digest")
-    assert catalog.resolve(database, OWNER, "adult").manifest == manifest
+    version = catalog.add_version(database, OWNER, "adult", manifest, "digest")
+    assert catalog.get_manifest(database, version) == manifest
 
 
 @pytest.mark.parametrize(
@@ -83,19 +84,29 @@ def test_what_is_not_there_is_told_with_what_is(database: Database, reference: s
     assert words in problem.value.message
 
 
+def accept(database: Database, version: VersionEntry) -> bool:
+    with database.write() as connection:
+        return catalog.accept_version(connection, version.id, {"order": []}, "digest")
+
+
+def reject(database: Database, version: VersionEntry, reason: str) -> bool:
+    with database.write() as connection:
+        return catalog.reject_version(connection, version.id, reason)
+
+
 def test_champion_follows_the_newest_ready_version(database: Database) -> None:
     add_version(database)
     pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     assert catalog.resolve(database, OWNER, "adult").number == 1
-    assert catalog.set_version_state(database, pending.id, "ready")
+    assert accept(database, pending)
     assert catalog.resolve(database, OWNER, "adult").number == 2
-    assert not catalog.set_version_state(database, pending.id, "rejected", "too late"), "ready is final"
+    assert not reject(database, pending, "too late"), "ready is final"
 
 
 def test_a_version_verified_late_does_not_dethrone_a_newer_one(database: Database) -> None:
     slow = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     add_version(database)
-    assert catalog.set_version_state(database, slow.id, "ready")
+    assert accept(database, slow)
     assert catalog.resolve(database, OWNER, "adult").number == 2
 
 
@@ -130,7 +141,7 @@ def test_a_model_without_a_ready_version_says_why(database: Database) -> None:
     pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
     with pytest.raises(NotReady, match="no verified version yet"):
         catalog.resolve(database, OWNER, "adult")
-    catalog.set_version_state(database, pending.id, "rejected", "a graph has changed")
+    reject(database, pending, "a graph has changed")
     with pytest.raises(NotFound, match="no ready version"):
         catalog.resolve(database, OWNER, "adult")
     with pytest.raises(Conflict, match="adult@1 was rejected: a graph has changed"):

@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
-from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest, new_id
 from nelbo.store import catalog, files, ledger, queue, results, views
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.sweep import Swept, sweep
 from nelbo.store.tables import Chunk
 from tests.nelbo.store.kit import (
+    COLUMNS,
     OWNER,
     SCORE,
     add_file,
@@ -473,7 +474,7 @@ def test_a_file_is_received_once(database: Database) -> None:
 
 
 def test_a_pushed_version_is_pending_until_it_was_verified(database: Database) -> None:
-    version = ledger.submit_version(database, OWNER, "adult", {"order": []}, "digest")
+    version = ledger.submit_version(database, OWNER, "adult")
     with pytest.raises(NotReady, match="ask again"):
         catalog.resolve(database, OWNER, "adult@1")
     with pytest.raises(Conflict, match="is pending"):
@@ -481,12 +482,27 @@ def test_a_pushed_version_is_pending_until_it_was_verified(database: Database) -
     claim = take(database)
     assert (claim.kind, claim.version_id) == ("verify", version.id)
     assert ledger.commit(database, claim, outcome_of(claim))
-    assert catalog.resolve(database, OWNER, "adult").id == version.id
+    ready = catalog.resolve(database, OWNER, "adult")
+    assert (ready.id, ready.digest, catalog.get_manifest(database, ready)) == (version.id, "digest", {"order": list(COLUMNS)})
     assert_sound(database)
 
 
+def test_what_a_pushed_version_holds_is_not_known_before_it_was_verified(database: Database) -> None:
+    version = ledger.submit_version(database, OWNER, "adult")
+    assert (version.view.digest, catalog.get_manifest(database, version)) == (None, {})
+
+
+def test_a_version_that_an_older_service_registered_with_its_manifest_becomes_ready(database: Database) -> None:
+    with database.write() as connection:
+        old = catalog.insert_version(connection, OWNER, "adult", {"order": ["old"]}, "digest", "pending", new_id())
+        ledger._enqueue(connection, OWNER, "verify", 1, 1, {"version_id": old.id, "params": {}})
+    claim = take(database)
+    assert ledger.commit(database, claim, outcome_of(claim))
+    assert catalog.resolve(database, OWNER, "adult").id == old.id
+
+
 def test_a_version_that_cannot_be_verified_is_rejected_with_the_reason(database: Database) -> None:
-    ledger.submit_version(database, OWNER, "adult", {"order": []}, "digest")
+    ledger.submit_version(database, OWNER, "adult")
     assert ledger.fail(database, take(database), "a graph is not what the manifest says")
     with pytest.raises(Conflict, match="a graph is not what the manifest says"):
         catalog.resolve(database, OWNER, "adult@1")

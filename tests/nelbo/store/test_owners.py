@@ -48,7 +48,7 @@ def fill(db: Database, owner: str) -> None:
     add_job(db, owner=owner, version=versions[1], inline=rows)
     claim = take(db)
     assert ledger.commit(db, claim, outcome_of(claim, failed=[claim.row_from]))
-    ledger.submit_version(db, owner, model, manifest, "digest")
+    ledger.submit_version(db, owner, model)
     for state in ("receiving", "reading", "ready", "rejected"):
         values: dict[str, Any] = {
             "name": "salaries-of-arc.csv" if mine else "a.csv",
@@ -157,7 +157,7 @@ def test_a_push_that_is_under_way_with_an_erased_key_is_refused(database: Databa
     entry, _ = keys.create(database, ANN, COMMAND_LINE)
     erase(database)
     with pytest.raises(Exception, match="revoked while the request ran"):
-        ledger.submit_version(database, ANN, "model-of-arc", {}, "digest", by=Actor(ANN, key=entry.id))
+        ledger.submit_version(database, ANN, "model-of-arc", by=Actor(ANN, key=entry.id))
     assert not owners.holdings(database, ANN)
 
 

@@ -91,7 +91,7 @@ def test_a_chunk_that_kills_its_worker_is_halved_and_its_row_becomes_an_error(
 def test_files_and_versions_are_read_and_verified(api: Database, worker: Database) -> None:
     entry = files.add_file(api, OWNER, "a.csv", "csv")
     ledger.submit_file(api, OWNER, entry.id, 10)
-    ledger.submit_version(api, OWNER, "new", {"order": ["length", "colour"]}, "d", version_id="v1")
+    ledger.submit_version(api, OWNER, "new", version_id="v1")
     for _ in range(2):
         claim = take(worker)
         assert ledger.commit(worker, claim, outcome_of(claim))

@@ -17,11 +17,12 @@ import psycopg
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from nelbo.artifact import MANIFEST, Artifact, Manifest, pack, read_artifact
+from nelbo.artifact import MANIFEST, Artifact, Manifest, read_artifact
 from nelbo.processes import command
 from nelbo.storage import artifact_key
 from nelbo.store.session import connect
 from tests.api.serving import free_port
+from tests.artifacts import packed
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Postgres, Valkey, postgresql_commands, running_postgres, running_valkey
@@ -54,7 +55,7 @@ class SlowStage(Stage):
             manifest = manifest.model_copy(update={"graphs": {**manifest.graphs, key: changed}})
         (quick.folder / MANIFEST).write_text(Manifest.model_validate(manifest).model_dump_json(indent=1))
         slow = read_artifact(quick.folder)
-        self.storage.put(artifact_key(version_id), pack(slow.folder))
+        self.storage.put(artifact_key(version_id), packed(slow.folder))
         return slow, version_id
 
 
