@@ -4,21 +4,24 @@
 """
 
 import argparse
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
 import nelbo
-from api import errors
+from api import bodies, errors
 from api.auth import Keys
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
+from api.origins import LOOPBACK, host_names
 from api.routes import files, health, jobs, models, results
 from nelbo import broker, logs
 from nelbo.settings import Settings, read_settings
@@ -63,8 +66,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(bodies.check_type)],
     )
-    app.add_middleware(AroundRequests)
+    app.add_middleware(AroundRequests, hosts=host_names(settings.hosts))
     errors.install(app)
     for module in (files, models, jobs, results, health):
         app.include_router(module.router)
@@ -110,6 +114,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8765, help="port to listen on (default: %(default)s)")
     options = parser.parse_args()
     settings = read_settings()
+    _check_reach(settings, options.host)
     logs.configure(settings.log_level)
     uvicorn.run(
         create_app(settings),
@@ -120,6 +125,24 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=20,
     )
+
+
+def _check_reach(settings: Settings, host: str) -> None:
+    """Exit where everyone who reaches the address could do everything, unless the settings say that this is wanted."""
+    if settings.api_keys_file is None and not settings.open_to_all and not _loopback(host):
+        sys.exit(
+            f"without API keys everyone who reaches {host} could read and change everything: set up keys"
+            " (NELBO_API_KEYS_FILE), listen on 127.0.0.1, or set NELBO_OPEN_TO_ALL=true if that is what you want"
+        )
+
+
+def _loopback(host: str) -> bool:
+    if host in LOOPBACK:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False  # A name may lead elsewhere tomorrow.
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ class Keys:
         if path is not None:
             self._current()
 
+    @property
+    def needed(self) -> bool:
+        """Whether a request needs a key."""
+        return self._path is not None
+
     def owner(self, authorization: str | None) -> str:
         """The owner of the key in an Authorization header; raises NotAuthenticated."""
         if self._path is None:

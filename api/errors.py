@@ -13,11 +13,14 @@ from starlette.exceptions import HTTPException
 
 from nelbo.errors import (
     FieldError,
+    ForeignRequest,
     InvalidRequest,
     MethodNotAllowed,
     NelboError,
     NotFound,
     TooLarge,
+    TooSlow,
+    UnsupportedMediaType,
     problem_types,
 )
 
@@ -112,16 +115,33 @@ def answers(*errors: type[NelboError] | tuple[type[NelboError], str]) -> dict[in
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Put the problem document into a description, and take away the 422 that FastAPI adds to routes with parameters."""
+    """Complete a description: the problem document, the answers of what stands before all routes, and none of the 422 that
+    FastAPI adds to routes with parameters."""
     for path in openapi["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
                 del operation["responses"]["422"]
+            _add(operation, FOREIGN_HOST, *(OF_BODIES if "requestBody" in operation else ()))
     schemas = openapi["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     problem = Problem.model_json_schema(ref_template=REFERENCE)
     schemas |= problem.pop("$defs") | {"Problem": problem}
+
+
+FOREIGN_HOST = (ForeignRequest, "the request names the host 'evil.example'; without keys this service answers to …")
+OF_BODIES = (
+    (TooSlow, "30 s went by without a byte of the body; send it faster, or in smaller files"),
+    (TooLarge, "the body is larger than 65,536 bytes; no request of this sort is"),
+    (UnsupportedMediaType, "the body is sent as text/plain; send the header Content-Type: application/json"),
+)
+
+
+def _add(operation: dict[str, Any], *errors: tuple[type[NelboError], str]) -> None:
+    """Further answers of an operation, beside those that it lists itself."""
+    for status, answer in answers(*errors).items():
+        listed = operation["responses"].setdefault(str(status), answer)["content"][MEDIA_TYPE]
+        listed["examples"] = answer["content"][MEDIA_TYPE]["examples"] | listed["examples"]
 
 
 def _example(error: type[NelboError], detail: str) -> dict[str, Any]:

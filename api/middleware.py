@@ -1,9 +1,9 @@
-"""Around every request: its id, the limit of its body, one line in the log, and a last answer on a crash."""
+"""Around every request: its id, whose it may be, the limit of its body, one line in the log, a last answer on a crash."""
 
 import logging
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,8 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import origins
+from api.deps import Service
 from api.errors import respond
-from nelbo.errors import NelboError, NotFound
+from nelbo.errors import NelboError, NotAuthenticated, NotFound
 from nelbo.jobs import new_id
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ def allow_body(scope: MutableMapping[str, Any], limit: int, advice: str) -> None
 class AroundRequests:
     """ASGI middleware; `X-Request-ID` of the client is kept and echoed, otherwise one is made."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self.app = app
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,12 +43,27 @@ class AroundRequests:
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
         scope[_LIMIT] = (MAX_BODY_BYTES, "upload the rows as a file and name it in the job")
-        # PostgreSQL cannot even be asked for a name that holds NUL.
-        await _Exchange(scope, receive, send).run(_nothing_there if "\0" in scope["path"] else self.app)
+        await _Exchange(scope, receive, send).run(self._checked)
 
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope)
+        except NelboError as refusal:
+            await respond(Request(scope), refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
-async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(Request(scope), NotFound("there is nothing at an address that holds NUL"))(scope, receive, send)
+    def _check(self, scope: Scope) -> None:
+        service: Service = scope["app"].state.service
+        if not service.keys.needed:
+            origins.check_host(scope, self._hosts)
+        origins.check_page(scope, self._hosts)
+        if len(Headers(scope=scope).getlist("authorization")) > 1:
+            # A proxy may have looked at another one than this service would.
+            raise NotAuthenticated("the request has several Authorization headers; send one")
+        if "\0" in scope["path"]:
+            # PostgreSQL cannot even be asked for a name that holds NUL.
+            raise NotFound("there is nothing at an address that holds NUL")
 
 
 class _Exchange:

@@ -126,7 +126,8 @@ class Files:
             return self._upload_converted(path, name, progress)
         params = {"name": name} | csv.given()
         body = FileBody(path, progress)
-        sent = self._http.request("POST", "/v1/files", params=params, body=body, repeatable=False)
+        headers = {"Content-Type": "application/octet-stream"}
+        sent = self._http.request("POST", "/v1/files", params=params, headers=headers, body=body, repeatable=False)
         return File.model_validate_json(sent.content)
 
     def _upload_converted(self, path: Path, name: str, progress: BytesProgress | None) -> File:

@@ -25,6 +25,12 @@ class Settings(BaseSettings):
     url: Annotated[str, Field(description="address of a service; empty means: look for a running `nelbo up`")] = ""
     api_key: Annotated[SecretStr, Field(description="key that the client sends")] = SecretStr("")
     api_keys_file: Annotated[Path | None, Field(description="owners and key digests; without it everyone is `local`")] = None
+    hosts: Annotated[
+        str, Field(description="further host names of the service, separated by commas; without keys it answers to no others")
+    ] = ""
+    open_to_all: Annotated[
+        bool, Field(description="listen beyond this machine without keys: whoever reaches the port may do everything")
+    ] = False
     database_url: Annotated[SecretStr, Field(description="SQLite or PostgreSQL; empty means SQLite in the data folder")] = (
         SecretStr("")
     )

@@ -35,11 +35,24 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 FileId = Annotated[str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])]
 NO_FILE = (NotFound, "no file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90")
 WAS_DELETED = (Gone, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 was deleted")
+TYPES = (
+    "application/octet-stream",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/vnd.apache.parquet",
+    "application/x-ndjson",
+    "application/jsonl",
+    "application/json",
+    "application/gzip",
+    "application/zstd",
+)
+"""Content types of an upload. None of them is among those that a web page may send to other sites unasked."""
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "the file itself, as `curl -T adult.csv` sends it",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "the file itself, as `curl -X POST -H 'Content-Type: text/csv' -T adult.csv` sends it. The name's"
+        " suffix tells the format; the type only has to be one of these",
+        "content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES},
     }
 }
 

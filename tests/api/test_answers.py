@@ -44,8 +44,14 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """For each operation about owned things a request about something that nobody has."""
 ABOUT_ONE = {name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path} - {"push_version"}
-OPEN = {"get_health", "get_readiness", "get_problem_type"}
+OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "get_health": ("GET", "/healthz", {}),
+    "get_readiness": ("GET", "/readyz", {}),
+    "get_problem_type": ("GET", "/problems/gone", {}),
+}
 """Operations that need no key."""
+WITH_BODY = {name for name, (_, _path, given) in REQUESTS.items() if "content" in given or "json" in given}
+"""test_origins.py and test_bodies.py have their bodies of other types, too large and too slow."""
 
 
 def documented() -> set[tuple[str, int]]:
@@ -230,8 +236,15 @@ def small(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 
 def ask(stage: Stage, operation: str) -> httpx2.Response:
-    method, path, given = REQUESTS[operation]
+    method, path, given = (REQUESTS | OPEN)[operation]
     return stage.ask(method, path, **given)
+
+
+@pytest.mark.parametrize("operation", sorted(REQUESTS | OPEN))
+def test_without_keys_a_request_for_another_host_is_refused(small: Stage, operation: str) -> None:
+    small.client.headers["Host"] = "evil.example"
+    response = ask(small, operation)
+    assert (response.status_code, response.json()["type"]) == (403, "/problems/foreign-request")
 
 
 @pytest.mark.parametrize(("operation", "status"), sorted(CASES.keys() - {("submit_job", 200)}))
@@ -291,7 +304,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("operation", sorted([*REQUESTS, "get_readiness"]))
 def test_without_its_database_the_service_says_so(cut_off: Stage, operation: str) -> None:
-    response = cut_off.get("/readyz") if operation == "get_readiness" else ask(cut_off, operation)
+    response = ask(cut_off, operation)
     assert response.status_code == 503
     assert response.json()["type"] == "/problems/unavailable"
 
@@ -299,6 +312,8 @@ def test_without_its_database_the_service_says_so(cut_off: Stage, operation: str
 def test_every_answer_that_openapi_lists_has_a_test_that_produces_it() -> None:
     shown = set(CASES)
     shown |= {(operation, 404) for operation in ABOUT_ONE}
+    shown |= {(operation, 403) for operation in REQUESTS | OPEN}
+    shown |= {(operation, status) for operation in WITH_BODY for status in (408, 413, 415)}
     shown |= {(operation, 401) for operation in REQUESTS}
     shown |= {(operation, 503) for operation in [*REQUESTS, "get_readiness"]}
     assert shown == documented()

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.api.serving import process, served
-from tests.api.stage import check_problem, settings_for
+from tests.api.stage import AS_BYTES, check_problem, settings_for
 from tests.deadline import until
 
 MIB = 2**20
@@ -29,7 +29,9 @@ def peak_mib(pid: int) -> float:
 def test_a_long_upload_costs_no_memory(tmp_path: Path, sqlite_url: str) -> None:
     with process(tmp_path, NELBO_DATABASE_URL=sqlite_url) as (url, started):
         before = peak_mib(started.pid)
-        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, content=blocks(300), timeout=60, trust_env=False)
+        sent = httpx2.post(
+            f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=blocks(300), timeout=60, trust_env=False
+        )
         assert (sent.status_code, sent.json()["bytes"]) == (201, 300 * MIB)
         assert peak_mib(started.pid) - before < 150
 
@@ -52,7 +54,7 @@ def test_the_process_ends_on_sigterm_and_logs_requests_without_their_content(tmp
 def test_an_upload_without_end_is_cut_at_its_limit_and_leaves_nothing(tmp_path: Path, sqlite_url: str) -> None:
     settings = settings_for(tmp_path, sqlite_url, max_upload_bytes=MIB)
     with served(settings) as url, httpx2.Client(base_url=url, trust_env=False) as client:
-        sent = client.post("/v1/files", params={"name": "a.csv"}, content=blocks(3))
+        sent = client.post("/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=blocks(3))
         assert sent.status_code == 413
         assert "max_upload_bytes" in sent.json()["detail"]
         check_problem(sent)
@@ -66,7 +68,7 @@ def test_an_upload_that_tells_its_length_is_refused_before_it_is_read(
 ) -> None:
     settings = settings_for(tmp_path, sqlite_url, max_upload_bytes=MIB)
     with served(settings) as url:
-        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, content=b"1\n" * MIB, trust_env=False)
+        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=b"1\n" * MIB, trust_env=False)
         assert sent.status_code == 413
         assert _states(url) == ["rejected"]
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
@@ -80,7 +82,7 @@ def test_an_upload_that_breaks_off_is_rejected_and_leaves_nothing(tmp_path: Path
 
     with served(settings_for(tmp_path, sqlite_url)) as url, httpx2.Client(base_url=url, trust_env=False) as client:
         with pytest.raises(ConnectionResetError):
-            client.post("/v1/files", params={"name": "a.csv"}, content=broken())
+            client.post("/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=broken())
         # No pool connection holds the broken one: look with another client.
         until(lambda: _states(url) == ["rejected"], "the service notices")
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
