@@ -18,12 +18,15 @@ from fastapi.responses import RedirectResponse
 import nelbo
 from api import bodies, errors
 from api.auth import Keys
+from api.connections import Connection
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
 from api.routes import files, health, jobs, models, results
+from api.uploads import Uploads
 from nelbo import broker, logs
+from nelbo.jobs import bounded_request
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -85,6 +88,9 @@ def _open(settings: Settings) -> Service:
         keys=Keys(settings.api_keys_file),
         hints=Hints(partial(broker.send_hint, broker.make_app(settings))) if settings.broker else None,
         broker_answers=_asks_broker(settings),
+        bodies=bodies.JsonBodies(),
+        uploads=Uploads(settings.max_uploads, settings.max_uploads_of_owner),
+        requests=bounded_request(settings.max_inline_rows, settings.max_columns),
     )
 
 
@@ -102,9 +108,27 @@ def _describe_exactly(app: FastAPI) -> None:
         description = generate()
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
+            description["components"]["schemas"] |= jobs.REQUEST_SCHEMAS
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
+
+
+def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    """The server of the application, on an address or on sockets that it is given when it runs."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,  # AroundRequests logs each request with its id
+            server_header=False,
+            timeout_graceful_shutdown=20,
+        )
+    )
 
 
 def main() -> None:
@@ -116,15 +140,7 @@ def main() -> None:
     settings = read_settings()
     _check_reach(settings, options.host)
     logs.configure(settings.log_level)
-    uvicorn.run(
-        create_app(settings),
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,  # AroundRequests logs each request with its id
-        server_header=False,
-        timeout_graceful_shutdown=20,
-    )
+    server(create_app(settings), options.host, options.port).run()
 
 
 def _check_reach(settings: Settings, host: str) -> None:

@@ -1,11 +1,71 @@
-"""Bodies: of the types alone that a route lists."""
+"""Bodies: of the types alone that a route lists, and JSON that is parsed straight from bytes at bounded memory."""
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, TypeVar
 
+import pydantic_core
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.routing import APIRoute
 
-from nelbo.errors import UnsupportedMediaType
+from api.places import Places
+from nelbo.errors import FieldError, InvalidRequest, TooLarge, UnsupportedMediaType
+
+MAX_JSON_BYTES = 8 * 2**20
+"""Longest body with rows in it."""
+MAX_VALUES = 250_000
+"""Most values in a JSON body. One of two bytes becomes an object of a hundred, so a limit of bytes alone bounds no memory."""
+MAX_FIELDS = 32
+"""Most fields of the outermost object: each one that is unknown becomes an error in the answer."""
+SMALL_BYTES = 16 * 2**10
+"""A body up to this size is received and parsed without further ado."""
+LARGE_AT_A_TIME, LARGE_OF_OWNER = 6, 4
+"""Large bodies in memory, whether they still arrive, wait or are parsed."""
+PARSED_AT_A_TIME = 2
+ROWS_ADVICE = "upload the rows as a file and name it in the job"
+
+_T = TypeVar("_T")
+
+
+class JsonBodies:
+    """The JSON bodies that are in memory at a time."""
+
+    def __init__(self) -> None:
+        advice = f"; try again, or {ROWS_ADVICE}"
+        self._places = Places(LARGE_AT_A_TIME, LARGE_OF_OWNER, "large requests", advice, retry_after=1)
+        self._threads = CapacityLimiter(PARSED_AT_A_TIME)
+
+    @asynccontextmanager
+    async def received(self, request: Request, owner: str) -> AsyncIterator[bytes]:
+        """The whole body, in memory as long as the block lasts. Raises OverQuota or Overloaded where too many are."""
+        with ExitStack() as place:
+            body = bytearray()
+            async for piece in request.stream():
+                if len(body) <= SMALL_BYTES < len(body) + len(piece):
+                    place.enter_context(self._places.taken(owner))
+                body += piece
+            yield bytes(body)
+
+    async def work(self, body: bytes, function: Callable[[], _T]) -> _T:
+        """Run what parses the body and uses it on a thread; few of those with large bodies run at a time."""
+        return await to_thread.run_sync(function, limiter=self._threads if len(body) > SMALL_BYTES else None)
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON value of a body. Raises TooLarge or InvalidRequest before it takes much memory."""
+    # One more value than commas and brackets. Those in strings count as well: to leave them out would cost a second parser.
+    if sum(map(body.count, (b",", b"{", b"["))) >= MAX_VALUES:
+        raise TooLarge(f"the body holds more than {MAX_VALUES:,} values, by its commas and brackets; {ROWS_ADVICE}")
+    try:
+        value = pydantic_core.from_json(body)
+    except ValueError as problem:
+        raise InvalidRequest(
+            f"the body is not JSON in UTF-8: {problem}", [FieldError("/body", "json-invalid", str(problem))]
+        ) from None
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise InvalidRequest(f"the request has {len(value):,} fields; no request has more than {MAX_FIELDS}")
+    return value
 
 
 async def check_type(request: Request) -> None:

@@ -6,9 +6,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter
 
 from api.auth import Keys
+from api.bodies import JsonBodies
 from api.hints import Hints
+from api.uploads import Uploads
+from nelbo.jobs import JobRequest
 from nelbo.settings import Settings
 from nelbo.storage import Storage
 from nelbo.store.session import Database
@@ -27,6 +31,12 @@ class Service:
 
     broker_answers: Callable[[], bool]
     """Asks the broker; for the readiness probe alone."""
+
+    bodies: JsonBodies
+    uploads: Uploads
+
+    requests: TypeAdapter[JobRequest]
+    """Reads the request of a job, within the settings' limits."""
 
     def hint(self, job_id: str) -> None:
         """Tell the workers of a job, after it was committed; costs the request nothing."""

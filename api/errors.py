@@ -86,6 +86,8 @@ def _translated(request: Request, error: HTTPException) -> NelboError:
             return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}; see /docs")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return TooLarge(error.detail)
+        case HTTPStatus.REQUEST_TIMEOUT:
+            return TooSlow(error.detail)
         case _:
             return InvalidRequest("the body cannot be read; send JSON in UTF-8 with Content-Type: application/json")
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, MutableMapping
 from typing import Any
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,12 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import origins
 from api.deps import Service
 from api.errors import respond
+from api.protection import SECURITY_HEADERS
 from nelbo.errors import NelboError, NotAuthenticated, NotFound
 from nelbo.jobs import new_id
 
 log = logging.getLogger(__name__)
-MAX_BODY_BYTES = 32 * 2**20
-"""Largest JSON body: room for the inline rows of a wide table. Uploads have a limit of their own."""
+MAX_BODY_BYTES = 64 * 2**10
+"""Longest body, but for routes that set another limit: those of rows, tables and artifacts."""
+GAP_S = 30.0
+"""Seconds that may go by between two pieces of a body."""
+GRACE_S, MIN_BYTES_PER_S = 30.0, 4 * 2**10
+"""A body that has been waited for this long must have come at this rate on the whole."""
 _LIMIT = "nelbo.body_limit"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
@@ -42,7 +48,7 @@ class AroundRequests:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
-        scope[_LIMIT] = (MAX_BODY_BYTES, "upload the rows as a file and name it in the job")
+        scope[_LIMIT] = (MAX_BODY_BYTES, "no request of this sort is")
         await _Exchange(scope, receive, send).run(self._checked)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,9 +77,13 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
         self.declared_bytes = int(declared) if declared.isdecimal() else 0
+        self.two_lengths = "content-length" in headers and "transfer-encoding" in headers
         self.body_bytes = 0
+        self.body_ended = self.declared_bytes == 0 and "transfer-encoding" not in headers
+        self.waited_s = 0.0
         self.status = 0
         self.started_at = time.monotonic()
 
@@ -93,11 +103,31 @@ class _Exchange:
 
     async def receive(self) -> Message:
         self._check(self.declared_bytes)
-        message = await self._receive()
+        if self.body_ended:
+            return await self._receive()  # What comes now is the end of the connection, some day.
+        message = await self._next_piece()
         if message["type"] == "http.request":
             self.body_bytes += len(message.get("body", b""))
+            self.body_ended = not message.get("more_body", False)
             # What was declared may be a lie or missing: what counts is counted.
             self._check(self.body_bytes)
+        return message
+
+    async def _next_piece(self) -> Message:
+        """Raises HTTPException 408 where the client takes too long, by the time that it alone is waited for."""
+        began = time.monotonic()
+        try:
+            with anyio.fail_after(GAP_S):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"{GAP_S:.0f} s went by without a byte of the body; send it faster") from None
+        self.waited_s += time.monotonic() - began
+        if self.waited_s > GRACE_S and self.body_bytes < self.waited_s * MIN_BYTES_PER_S:
+            raise HTTPException(
+                408,
+                f"{self.body_bytes:,} bytes of the body came in {self.waited_s:.0f} s; at least {MIN_BYTES_PER_S:,} a second"
+                " must: send it faster",
+            )
         return message
 
     def _check(self, body_bytes: int) -> None:
@@ -108,7 +138,13 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-ID"] = self.scope["request_id"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.scope["request_id"]
+            for name, value in SECURITY_HEADERS:
+                headers.setdefault(name, value)
+            # Two lengths are a request in a request (RFC 9112, 6.1); a body that nobody reads to its end may have none.
+            if self.two_lengths or not self.body_ended:
+                headers["Connection"] = "close"
         await self._send(message)
 
     def _fields(self) -> dict[str, Any]:

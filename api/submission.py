@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from api import bodies
 from nelbo.artifact import check_spread
 from nelbo.encoding import check_columns
 from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, NotReady, TooLarge
@@ -34,6 +38,18 @@ class Plan:
     chunk_rows: int
     file_id: str | None = None
     inline: InlineRows | None = None
+
+
+def parse(body: bytes, requests: TypeAdapter[JobRequest]) -> JobRequest:
+    """The request in a body. Raises what names the fields that are wrong, TooLarge where it carries too many rows."""
+    try:
+        return requests.validate_python(bodies.parsed(body))
+    except ValidationError as problem:
+        faults = problem.errors(include_url=False, include_input=False)
+    for fault in faults:
+        if fault["type"] == "too_long" and fault["loc"][-1] == "rows":
+            raise _too_many_rows(fault["ctx"]["actual_length"], fault["ctx"]["max_length"])
+    raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults])
 
 
 def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> Plan:
@@ -87,10 +103,7 @@ def _file_rows(file: files.FileEntry, schema: Schema) -> int:
 def inline_rows(rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Settings) -> InlineRows:
     """Rows of a request as JSON Lines would hold them: text or null in each cell, each row with all columns."""
     if len(rows) > settings.max_inline_rows:
-        raise TooLarge(
-            f"{len(rows):,} rows in a request; at most {settings.max_inline_rows:,} fit (the setting max_inline_rows):"
-            " upload the table as a file and name it in the job"
-        )
+        raise _too_many_rows(len(rows), settings.max_inline_rows)
     if not rows:
         raise InvalidInput("'rows' is empty; a job needs at least one row")
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -99,6 +112,13 @@ def inline_rows(rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Set
     check_columns(names, schema)
     known = [name for name in names if name in set(schema.names)]
     return [{name: _text(row.get(name), at, name) for name in known} for at, row in enumerate(rows)]
+
+
+def _too_many_rows(rows: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{rows:,} rows in a request; at most {limit:,} fit (the setting max_inline_rows): upload the table as a file and"
+        " name it in the job"
+    )
 
 
 def _text(cell: Any, row: int, column: str) -> str | None:

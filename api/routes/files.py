@@ -8,7 +8,7 @@ import anyio
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
-from api import admission, uploads
+from api import admission
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
@@ -23,6 +23,7 @@ from nelbo.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    OverQuota,
     TooLarge,
     Unavailable,
 )
@@ -89,6 +90,7 @@ Csv = Annotated[CsvOptions, Depends(_csv)]
         (TooLarge, "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so"),
         (InvalidInput, "'adult.xlsx' has the wrong suffix"),
         (InvalidRequest, "the request is not valid: /query/name: Field required"),
+        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
@@ -107,10 +109,19 @@ async def upload_file(
     """
     format = _format(name)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
+    with service.uploads.place(owner):
+        entry = await _received(request, service, owner, name, format, csv)
+    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    response.headers["Location"] = f"/v1/files/{entry.id}"
+    return await run_in_threadpool(_file, service, owner, entry.id)
+
+
+async def _received(request: Request, service: Service, owner: str, name: str, format: str, csv: CsvOptions) -> files.FileEntry:
+    """The file, stored and submitted to be read."""
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, csv.given())
     try:
-        size = await uploads.receive(request, service.storage, upload_key(entry.id))
+        size = await service.uploads.receive(request, service.storage, upload_key(entry.id))
         if size == 0:
             raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
         crash.point("uploaded")
@@ -120,9 +131,7 @@ async def upload_file(
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(_give_up, service, owner, entry.id, reason)
         raise
-    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
-    response.headers["Location"] = f"/v1/files/{entry.id}"
-    return await run_in_threadpool(_file, service, owner, entry.id)
+    return entry
 
 
 def _format(name: str) -> str:

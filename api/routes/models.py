@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from api import admission, uploads
+from api import admission
 from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
@@ -35,6 +35,7 @@ from nelbo.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    OverQuota,
     TooLarge,
     Unavailable,
 )
@@ -90,6 +91,7 @@ class Target(BaseModel):
         (TooLarge, f"the body is larger than {MAX_UNPACKED_BYTES:,} bytes; no artifact is"),
         (InvalidArtifact, "the artifact has format 2, this Nelbo reads up to 1; install a newer Nelbo to use it"),
         BAD_NAME,
+        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
@@ -100,7 +102,8 @@ async def push_version(name: Name, request: Request, response: Response, service
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
     version_id = new_id()
-    await uploads.receive(request, service.storage, push_key(version_id))
+    with service.uploads.place(owner):
+        await service.uploads.receive(request, service.storage, push_key(version_id))
     crash.point("pushed")
     entry = await run_in_threadpool(_register, service, owner, name, version_id)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
