@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI
-from fastapi.responses import RedirectResponse
 
 import nelbo
 from api import bodies, errors
@@ -23,7 +22,7 @@ from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
-from api.routes import files, health, jobs, models, results
+from api.routes import docs, files, health, jobs, models, results
 from api.uploads import Uploads
 from nelbo import broker, logs
 from nelbo.jobs import bounded_request
@@ -67,15 +66,15 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=TAGS,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(bodies.check_type)],
     )
     app.add_middleware(AroundRequests, hosts=host_names(settings.hosts))
     errors.install(app)
-    for module in (files, models, jobs, results, health):
+    for module in (files, models, jobs, results, health, docs):
         app.include_router(module.router)
-    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)
     return app
 
