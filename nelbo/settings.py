@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     ] = 10 * 2**30
     max_uploads: Annotated[int, Field(gt=0, description="uploads and pushes that are received at a time")] = 16
     max_uploads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
+    max_unread: Annotated[
+        int, Field(gt=0, description="uploads and pushes of one owner that may wait to be read or verified, or be at it")
+    ] = 50
+    max_stored_bytes: Annotated[
+        int, Field(gt=0, description="bytes of uploads and artifacts, as they were sent, that one owner may keep here")
+    ] = 100 * 2**30
     max_inline_rows: Annotated[int, Field(gt=0, description="rows that a request may carry in its body")] = 1_000
     max_job_rows: Annotated[int, Field(gt=0, description="most rows that one job may score or make")] = 100_000_000
     chunk_rows: Annotated[int, Field(gt=0, description="rows of a chunk, the unit of work, lease and commit")] = 10_000

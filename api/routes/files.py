@@ -2,6 +2,7 @@
 
 import codecs
 import logging
+from functools import partial
 from typing import Annotated, Literal
 
 import anyio
@@ -13,6 +14,7 @@ from api.deps import Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
+from api.uploads import Upload
 from nelbo import crash
 from nelbo.errors import (
     Conflict,
@@ -109,19 +111,24 @@ async def upload_file(
     """
     format = _format(name)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
-    with service.uploads.place(owner):
-        entry = await _received(request, service, owner, name, format, csv)
+    with service.uploads.begun(owner) as upload:
+        entry = await _received(request, service, upload, name, format, csv)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/files/{entry.id}"
     return await run_in_threadpool(_file, service, owner, entry.id)
 
 
-async def _received(request: Request, service: Service, owner: str, name: str, format: str, csv: CsvOptions) -> files.FileEntry:
+async def _received(
+    request: Request, service: Service, upload: Upload, name: str, format: str, csv: CsvOptions
+) -> files.FileEntry:
     """The file, stored and submitted to be read."""
-    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
+    owner = upload.owner
+    await run_in_threadpool(admission.need_readers, service, owner)
+    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
     entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, csv.given())
     try:
-        size = await service.uploads.receive(request, service.storage, upload_key(entry.id))
+        room = partial(admission.need_room, service, owner)
+        size = await upload.receive(request, service.storage, upload_key(entry.id), room)
         if size == 0:
             raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
         crash.point("uploaded")

@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated
 
@@ -41,7 +42,7 @@ from nelbo.errors import (
 )
 from nelbo.jobs import new_id
 from nelbo.storage import artifact_key, push_key
-from nelbo.store import catalog, ledger
+from nelbo.store import catalog, ledger, usage
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -100,12 +101,15 @@ async def push_version(name: Name, request: Request, response: Response, service
     """The version is numbered and pending until a worker has checked its digests and run it once; then it is ready."""
     limit = min(MAX_UNPACKED_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
-    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
+    await run_in_threadpool(admission.need_readers, service, owner)
+    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
     version_id = new_id()
-    with service.uploads.place(owner):
-        await service.uploads.receive(request, service.storage, push_key(version_id))
-    crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id)
+    with service.uploads.begun(owner) as upload:
+        room = partial(admission.need_room, service, owner)
+        size = await upload.receive(request, service.storage, push_key(version_id), room)
+        crash.point("pushed")
+        entry = await run_in_threadpool(_register, service, owner, name, version_id)
+        await run_in_threadpool(usage.note_bytes, service.database, version_id, size)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"

@@ -108,7 +108,7 @@ def upload_above(stage: Stage) -> httpx2.Response:
 def while_all_places_are_taken(stage: Stage, operation: str) -> httpx2.Response:
     with ExitStack() as places:
         for _ in range(stage.settings.max_uploads_of_owner):
-            places.enter_context(stage.service.uploads.place("local"))
+            places.enter_context(stage.service.uploads.begun("local"))
         return ask(stage, operation)
 
 
