@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from nelbo.errors import (
     FieldError,
@@ -25,6 +26,7 @@ from nelbo.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -73,9 +75,15 @@ def _on_ours(request: Request, error: Exception) -> Response:
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = respond(request, _translated(request, error))
-    if error.headers and "allow" in {name.lower() for name in error.headers}:
-        response.headers.update(error.headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of an address. The router names those of the first route alone that has the address."""
+    scopes = [dict(request.scope) | {"method": method} for method in METHODS]
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)]
 
 
 def _translated(request: Request, error: HTTPException) -> NelboError:
@@ -83,7 +91,8 @@ def _translated(request: Request, error: HTTPException) -> NelboError:
         case HTTPStatus.NOT_FOUND:
             return NotFound(f"there is nothing at {request.url.path}; the service is described at /docs")
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}; see /docs")
+            methods = ", ".join(_methods(request))
+            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}, which has {methods}; see /docs")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return TooLarge(error.detail)
         case HTTPStatus.REQUEST_TIMEOUT:

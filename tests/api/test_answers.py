@@ -1,6 +1,7 @@
 """Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not listed."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -351,6 +352,18 @@ def test_an_unknown_address_a_wrong_method_and_a_body_that_is_no_json_are_proble
     for content in (b"{", b"\xff\xfe", b"[" * 100_000):
         sent = small.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
         assert sent.status_code == 422, content[:10]
+
+
+@pytest.mark.parametrize("path", [path for path in description()["paths"] if path != "/problems/{code}"])
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE", "QUERY"])
+def test_a_wrong_method_is_answered_with_all_that_there_are(small: Stage, path: str, method: str) -> None:
+    methods = {method.upper() for method in description()["paths"][path]}
+    if ":" in path:  # To the router "1:cancel" is the id of a job too, although no job has it.
+        methods |= {"GET", "DELETE"}
+    answer = small.client.request(method, re.sub(r"{\w+}", "1", path))
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == ", ".join(sorted(methods))
+    assert answer.headers["allow"] in answer.json()["detail"]
 
 
 def test_each_problem_type_can_be_opened_by_program_and_browser(small: Stage) -> None:
