@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 import nelbo
-from api import bodies, errors
+from api import bodies, errors, memory
 from api.auth import Keys
 from api.connections import Connection
 from api.deps import Service
@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             if service.hints is not None:
                 service.hints.close()
+            service.bodies.close()
             service.database.dispose()
 
     app = FastAPI(
@@ -139,6 +140,7 @@ def main() -> None:
     settings = read_settings()
     _check_reach(settings, options.host)
     logs.configure(settings.log_level)
+    memory.give_back_large_blocks()
     server(create_app(settings), options.host, options.port).run()
 
 

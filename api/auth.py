@@ -52,8 +52,7 @@ class Keys:
         if path is not None:
             self._current()
 
-    @property
-    def needed(self) -> bool:
+    def known_need(self) -> bool | None:
         """Whether a request needs a key."""
         return self._path is not None
 

@@ -1,14 +1,17 @@
 """Bodies: of the types alone that a route lists, and JSON that is parsed straight from bytes at bounded memory."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import pydantic_core
-from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
+from api.memory import give_back
 from api.places import Places
 from nelbo.errors import FieldError, InvalidRequest, TooLarge, UnsupportedMediaType
 
@@ -20,9 +23,11 @@ MAX_FIELDS = 32
 """Most fields of the outermost object: each one that is unknown becomes an error in the answer."""
 SMALL_BYTES = 16 * 2**10
 """A body up to this size is received and parsed without further ado."""
-LARGE_AT_A_TIME, LARGE_OF_OWNER = 6, 4
+LARGE_AT_A_TIME, LARGE_OF_OWNER = 4, 3
 """Large bodies in memory, whether they still arrive, wait or are parsed."""
 PARSED_AT_A_TIME = 2
+HUGE_BYTES = 2**20
+"""Of the bodies above this size only one is parsed at a time: its objects take ten times as much."""
 ROWS_ADVICE = "upload the rows as a file and name it in the job"
 
 _T = TypeVar("_T")
@@ -34,10 +39,15 @@ class JsonBodies:
     def __init__(self) -> None:
         advice = f"; try again, or {ROWS_ADVICE}"
         self._places = Places(LARGE_AT_A_TIME, LARGE_OF_OWNER, "large requests", advice, retry_after=1)
-        self._threads = CapacityLimiter(PARSED_AT_A_TIME)
+        self._one_huge = asyncio.Lock()
+        # The same threads each time: each thread that ever held much keeps some of it (glibc's arenas).
+        self._threads = ThreadPoolExecutor(PARSED_AT_A_TIME, thread_name_prefix="large-body")
+
+    def close(self) -> None:
+        self._threads.shutdown()
 
     @asynccontextmanager
-    async def received(self, request: Request, owner: str) -> AsyncIterator[bytes]:
+    async def received(self, request: Request, owner: str) -> AsyncIterator[bytearray]:
         """The whole body, in memory as long as the block lasts. Raises OverQuota or Overloaded where too many are."""
         with ExitStack() as place:
             body = bytearray()
@@ -45,14 +55,23 @@ class JsonBodies:
                 if len(body) <= SMALL_BYTES < len(body) + len(piece):
                     place.enter_context(self._places.taken(owner))
                 body += piece
-            yield bytes(body)
+            yield body
 
-    async def work(self, body: bytes, function: Callable[[], _T]) -> _T:
+    async def work(self, body: bytearray, function: Callable[[], _T]) -> _T:
         """Run what parses the body and uses it on a thread; few of those with large bodies run at a time."""
-        return await to_thread.run_sync(function, limiter=self._threads if len(body) > SMALL_BYTES else None)
+        if len(body) <= SMALL_BYTES:
+            return await run_in_threadpool(function)
+        loop = asyncio.get_running_loop()
+        if len(body) <= HUGE_BYTES:
+            return await loop.run_in_executor(self._threads, function)
+        async with self._one_huge:
+            try:
+                return await loop.run_in_executor(self._threads, function)
+            finally:
+                await loop.run_in_executor(self._threads, give_back)
 
 
-def parsed(body: bytes) -> Any:
+def parsed(body: bytes | bytearray) -> Any:
     """The JSON value of a body. Raises TooLarge or InvalidRequest before it takes much memory."""
     # One more value than commas and brackets. Those in strings count as well: to leave them out would cost a second parser.
     if sum(map(body.count, (b",", b"{", b"["))) >= MAX_VALUES:

@@ -53,6 +53,8 @@ class Connection(H11Protocol):
         self._await_head()
 
     def on_response_complete(self) -> None:
+        # What nobody read would stay until the garbage collector finds it: 256 KiB for each refused request.
+        self.cycle.body = bytearray()
         super().on_response_complete()
         self._await_head()
 

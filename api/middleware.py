@@ -61,7 +61,7 @@ class AroundRequests:
 
     def _check(self, scope: Scope) -> None:
         service: Service = scope["app"].state.service
-        if not service.keys.needed:
+        if not service.keys.known_need():
             origins.check_host(scope, self._hosts)
         origins.check_page(scope, self._hosts)
         if len(Headers(scope=scope).getlist("authorization")) > 1:

@@ -40,7 +40,7 @@ class Plan:
     inline: InlineRows | None = None
 
 
-def parse(body: bytes, requests: TypeAdapter[JobRequest]) -> JobRequest:
+def parse(body: bytes | bytearray, requests: TypeAdapter[JobRequest]) -> JobRequest:
     """The request in a body. Raises what names the fields that are wrong, TooLarge where it carries too many rows."""
     try:
         return requests.validate_python(bodies.parsed(body))
@@ -77,7 +77,10 @@ def _known(name: str, noun: str) -> str:
 
 def digest(request: JobRequest) -> str:
     """SHA-256 over the request's fields: what must be equal for an idempotency key to mean the same job."""
-    text = json.dumps(request.model_dump(), sort_keys=True, separators=(",", ":"))
+    fields = request.model_dump(exclude={"rows"})
+    if not isinstance(request, GenerateRequest):
+        fields["rows"] = request.rows  # as they are: a copy of many rows takes much memory
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -130,8 +130,9 @@ async def submit_job(
     return job
 
 
-def _submit(service: Service, owner: str, body: bytes, key: str | None) -> Job:
+def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> Job:
     request = submission.parse(body, service.requests)
+    body.clear()  # The request has all of it.
     digest = submission.digest(request)
     known = views.job_by_key(service.database, owner, key, digest)
     if known is not None:

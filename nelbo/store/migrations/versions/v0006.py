@@ -6,7 +6,7 @@ Frozen: a later schema is another migration. An artifact that was pushed before 
 
 from alembic import op
 
-revision = "0005"
+revision = "0006"
 down_revision = "0002"
 
 STATEMENTS = ("ALTER TABLE version ADD COLUMN bytes BIGINT",)
