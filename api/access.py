@@ -1,9 +1,10 @@
 """What each operation asks of a key: one table, and what OpenAPI says of it."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from api.errors import answers
-from nelbo.errors import Forbidden, NotAuthenticated, TooManyTries
+from api.errors import add_answers
+from nelbo.errors import Forbidden, NelboError, NotAuthenticated, TooManyTries
 from nelbo.store.keys import SCOPES, Scope
 
 NEEDS: dict[str, Scope | None] = {
@@ -55,19 +56,14 @@ def describe(openapi: dict[str, Any]) -> None:
         for operation in operations.values():
             needed = NEEDS.get(operation["operationId"])
             if needed is not None:
-                _add(operation["responses"], _refusals(needed))
+                add_answers(operation, *_refusals(needed))
 
 
-def _refusals(needed: Scope) -> dict[int | str, dict[str, Any]]:
-    tries = (TooManyTries, "20 requests with a wrong API key came from your address within a minute; wait 40 s")
-    if needed == SCOPES[0]:
-        return answers(NotAuthenticated, tries)
-    scope = f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the service for another key"
-    return answers(NotAuthenticated, (Forbidden, scope), tries)
-
-
-def _add(responses: dict[str, Any], refusals: dict[int | str, dict[str, Any]]) -> None:
-    for status, refusal in refusals.items():
-        known = responses.setdefault(str(status), refusal)
-        (media_type,) = refusal["content"]
-        known["content"][media_type]["examples"] |= refusal["content"][media_type]["examples"]
+def _refusals(needed: Scope) -> Iterator[tuple[type[NelboError], str]]:
+    yield NotAuthenticated, "this service wants an API key: send the header Authorization: Bearer nb_…"
+    yield TooManyTries, "20 requests with a wrong API key came from your address within a minute; wait 40 s"
+    if needed != SCOPES[0]:
+        yield (
+            Forbidden,
+            f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the service for another key",
+        )

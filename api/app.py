@@ -4,24 +4,29 @@
 """
 
 import argparse
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
+from fastapi import Depends, FastAPI
 
 import nelbo
-from api import access, errors
+from api import access, bodies, errors, memory
 from api.auth import Keys
+from api.connections import Connection
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
-from api.routes import audit, files, health, jobs, models, results
+from api.origins import LOOPBACK, host_names
+from api.routes import audit, docs, files, health, jobs, models, results
 from api.tries import Tries
+from api.uploads import Uploads
 from nelbo import logs, privacy
+from nelbo.jobs import bounded_request
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -58,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             if service.hints is not None:
                 service.hints.close()
             service.keys.close()
+            service.bodies.close()
             service.database.dispose()
 
     app = FastAPI(
@@ -67,14 +73,15 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=TAGS,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(bodies.check_type)],
     )
-    app.add_middleware(AroundRequests)
+    app.add_middleware(AroundRequests, hosts=host_names(settings.hosts))
     errors.install(app)
-    for module in (files, models, jobs, results, audit, health):
+    for module in (files, models, jobs, results, audit, health, docs):
         app.include_router(module.router)
-    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     _describe_exactly(app)
     return app
 
@@ -89,6 +96,9 @@ def _open(settings: Settings) -> Service:
         tries=Tries(settings.max_wrong_keys),
         hints=_hints(settings),
         broker_answers=_asks_broker(settings),
+        bodies=bodies.JsonBodies(),
+        uploads=Uploads(settings.max_uploads, settings.max_uploads_of_owner),
+        requests=bounded_request(settings.max_inline_rows, settings.max_columns),
     )
 
 
@@ -138,9 +148,30 @@ def _describe_exactly(app: FastAPI) -> None:
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
             access.describe(description)
+            description["components"]["schemas"] |= jobs.REQUEST_SCHEMAS
         return description
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
+
+
+def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Server:
+    """The server of the application, on an address or on sockets that it is given when it runs."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,  # AroundRequests logs each request with its id
+            server_header=False,
+            # Without a proxy anyone could name another address as theirs.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            timeout_graceful_shutdown=20,
+        )
+    )
 
 
 def main() -> None:
@@ -150,21 +181,32 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8765, help="port to listen on (default: %(default)s)")
     options = parser.parse_args()
     settings = read_settings()
+    _check_reach(settings, options.host)
     logs.configure(settings.log_level)
     privacy.close_to_others()
     privacy.prepare(settings)
-    uvicorn.run(
-        create_app(settings),
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,  # AroundRequests logs each request with its id
-        server_header=False,
-        # Without a proxy anyone could name another address as theirs.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=20,
-    )
+    memory.give_back_large_blocks()
+    server(create_app(settings), settings, options.host, options.port).run()
+
+
+def _check_reach(settings: Settings, host: str) -> None:
+    """Exit where everyone who reaches the address could do everything, unless the settings say that this is wanted."""
+    keys = settings.require_keys or settings.api_keys_file is not None
+    if not keys and not settings.open_to_all and not _loopback(host):
+        sys.exit(
+            f"without API keys everyone who reaches {host} could read and change everything: set"
+            " NELBO_REQUIRE_KEYS=true (`nelbo keys create` makes keys), listen on 127.0.0.1, or set NELBO_OPEN_TO_ALL=true if"
+            " that is what you want"
+        )
+
+
+def _loopback(host: str) -> bool:
+    if host in LOOPBACK:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False  # A name may lead elsewhere tomorrow.
 
 
 if __name__ == "__main__":

@@ -7,15 +7,19 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from api.access import check_scope
 from api.auth import Caller, Keys, prefix_of
+from api.bodies import JsonBodies
 from api.hints import Hints
 from api.middleware import log_also
 from api.tries import Tries
+from api.uploads import Uploads
 from nelbo.audit import Actor
 from nelbo.errors import NotAuthenticated
+from nelbo.jobs import JobRequest
 from nelbo.settings import Settings
 from nelbo.storage import Storage
 from nelbo.store.session import Database
@@ -37,6 +41,12 @@ class Service:
 
     broker_answers: Callable[[], bool]
     """Asks the broker; for the readiness probe alone."""
+
+    bodies: JsonBodies
+    uploads: Uploads
+
+    requests: TypeAdapter[JobRequest]
+    """Reads the request of a job, within the settings' limits."""
 
     def hint(self, job_id: str) -> None:
         """Tell the workers of a job, after it was committed; costs the request nothing."""

@@ -10,18 +10,23 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from nelbo.errors import (
     FieldError,
+    ForeignRequest,
     InvalidRequest,
     MethodNotAllowed,
     NelboError,
     NotFound,
     TooLarge,
+    TooSlow,
+    UnsupportedMediaType,
     problem_types,
 )
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -70,9 +75,15 @@ def _on_ours(request: Request, error: Exception) -> Response:
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = respond(request, _translated(request, error))
-    if error.headers and "allow" in {name.lower() for name in error.headers}:
-        response.headers.update(error.headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of an address. The router names those of the first route alone that has the address."""
+    scopes = [dict(request.scope) | {"method": method} for method in METHODS]
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)]
 
 
 def _translated(request: Request, error: HTTPException) -> NelboError:
@@ -80,9 +91,12 @@ def _translated(request: Request, error: HTTPException) -> NelboError:
         case HTTPStatus.NOT_FOUND:
             return NotFound(f"there is nothing at {request.url.path}; the service is described at /docs")
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}; see /docs")
+            methods = ", ".join(_methods(request))
+            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}, which has {methods}; see /docs")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return TooLarge(error.detail)
+        case HTTPStatus.REQUEST_TIMEOUT:
+            return TooSlow(error.detail)
         case _:
             return InvalidRequest("the body cannot be read; send JSON in UTF-8 with Content-Type: application/json")
 
@@ -112,16 +126,33 @@ def answers(*errors: type[NelboError] | tuple[type[NelboError], str]) -> dict[in
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Put the problem document into a description, and take away the 422 that FastAPI adds to routes with parameters."""
+    """Complete a description: the problem document, the answers of what stands before all routes, and none of the 422 that
+    FastAPI adds to routes with parameters."""
     for path in openapi["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
                 del operation["responses"]["422"]
+            add_answers(operation, FOREIGN_HOST, *(OF_BODIES if "requestBody" in operation else ()))
     schemas = openapi["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     problem = Problem.model_json_schema(ref_template=REFERENCE)
     schemas |= problem.pop("$defs") | {"Problem": problem}
+
+
+FOREIGN_HOST = (ForeignRequest, "the request names the host 'evil.example'; without keys this service answers to …")
+OF_BODIES = (
+    (TooSlow, "30 s went by without a byte of the body; send it faster, or in smaller files"),
+    (TooLarge, "the body is larger than 65,536 bytes; no request of this sort is"),
+    (UnsupportedMediaType, "the body is sent as text/plain; send the header Content-Type: application/json"),
+)
+
+
+def add_answers(operation: dict[str, Any], *errors: tuple[type[NelboError], str]) -> None:
+    """Further answers of an operation, beside those that it lists itself."""
+    for status, answer in answers(*errors).items():
+        listed = operation["responses"].setdefault(str(status), answer)["content"][MEDIA_TYPE]
+        listed["examples"] = answer["content"][MEDIA_TYPE]["examples"] | listed["examples"]
 
 
 def _example(error: type[NelboError], detail: str) -> dict[str, Any]:

@@ -1,23 +1,34 @@
-"""Around every request: its id, the limit of its body, one line in the log, and a last answer on a crash."""
+"""Around every request: its id, whose it may be, the limit of its body, one line in the log, a last answer on a crash."""
 
 import logging
 import re
 import time
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Collection, MutableMapping
+from typing import TYPE_CHECKING, Any
 
+import anyio
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import origins
 from api.errors import respond
-from nelbo.errors import NelboError, NotFound
+from api.protection import SECURITY_HEADERS
+from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
 from nelbo.jobs import new_id
 
+if TYPE_CHECKING:
+    from api.auth import Keys
+
 log = logging.getLogger(__name__)
-MAX_BODY_BYTES = 32 * 2**20
-"""Largest JSON body: room for the inline rows of a wide table. Uploads have a limit of their own."""
+MAX_BODY_BYTES = 64 * 2**10
+"""Longest body, but for routes that set another limit: those of rows, tables and artifacts."""
+GAP_S = 30.0
+"""Seconds that may go by between two pieces of a body."""
+GRACE_S, MIN_BYTES_PER_S = 30.0, 4 * 2**10
+"""A body that has been waited for this long must have come at this rate on the whole."""
 _LIMIT = "nelbo.body_limit"
 _FIELDS = "nelbo.log_fields"
 _JOB = re.compile(r"(?:/v1/jobs/)?([0-9a-f-]{36})")
@@ -37,8 +48,9 @@ def log_also(scope: MutableMapping[str, Any], **fields: Any) -> None:
 class AroundRequests:
     """ASGI middleware; `X-Request-ID` of the client is kept and echoed, otherwise one is made."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self.app = app
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,13 +59,38 @@ class AroundRequests:
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
         scope[_FIELDS] = {"client": scope["client"][0] if scope.get("client") else ""}
-        scope[_LIMIT] = (MAX_BODY_BYTES, "upload the rows as a file and name it in the job")
-        # PostgreSQL cannot even be asked for a name that holds NUL.
-        await _Exchange(scope, receive, send).run(_nothing_there if "\0" in scope["path"] else self.app)
+        scope[_LIMIT] = (MAX_BODY_BYTES, "no request of this sort is")
+        await _Exchange(scope, receive, send).run(self._checked)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._check(scope)
+        except NelboError as refusal:
+            await respond(Request(scope), refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        if not await _needs_key(scope["app"].state.service.keys):
+            origins.check_host(scope, self._hosts)
+        origins.check_page(scope, self._hosts)
+        if len(Headers(scope=scope).getlist("authorization")) > 1:
+            # A proxy may have looked at another one than this service would.
+            raise NotAuthenticated("the request has several Authorization headers; send one")
+        if "\0" in scope["path"]:
+            # PostgreSQL cannot even be asked for a name that holds NUL.
+            raise NotFound("there is nothing at an address that holds NUL")
 
 
-async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(Request(scope), NotFound("there is nothing at an address that holds NUL"))(scope, receive, send)
+async def _needs_key(keys: "Keys") -> bool:
+    """Whether requests need a key; not, as far as can be told, while the database is away."""
+    known = keys.known_need()
+    if known is not None:
+        return known
+    try:
+        return await run_in_threadpool(keys.needed)
+    except Unavailable:
+        return False
 
 
 class _Exchange:
@@ -61,9 +98,13 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
         self.declared_bytes = int(declared) if declared.isdecimal() else 0
+        self.two_lengths = "content-length" in headers and "transfer-encoding" in headers
         self.body_bytes = 0
+        self.body_ended = self.declared_bytes == 0 and "transfer-encoding" not in headers
+        self.waited_s = 0.0
         self.status = 0
         self.started_at = time.monotonic()
 
@@ -83,11 +124,31 @@ class _Exchange:
 
     async def receive(self) -> Message:
         self._check(self.declared_bytes)
-        message = await self._receive()
+        if self.body_ended:
+            return await self._receive()  # What comes now is the end of the connection, some day.
+        message = await self._next_piece()
         if message["type"] == "http.request":
             self.body_bytes += len(message.get("body", b""))
+            self.body_ended = not message.get("more_body", False)
             # What was declared may be a lie or missing: what counts is counted.
             self._check(self.body_bytes)
+        return message
+
+    async def _next_piece(self) -> Message:
+        """Raises HTTPException 408 where the client takes too long, by the time that it alone is waited for."""
+        began = time.monotonic()
+        try:
+            with anyio.fail_after(GAP_S):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"{GAP_S:.0f} s went by without a byte of the body; send it faster") from None
+        self.waited_s += time.monotonic() - began
+        if self.waited_s > GRACE_S and self.body_bytes < self.waited_s * MIN_BYTES_PER_S:
+            raise HTTPException(
+                408,
+                f"{self.body_bytes:,} bytes of the body came in {self.waited_s:.0f} s; at least {MIN_BYTES_PER_S:,} a second"
+                " must: send it faster",
+            )
         return message
 
     def _check(self, body_bytes: int) -> None:
@@ -101,6 +162,11 @@ class _Exchange:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.scope["request_id"]
             self._note_job(headers.get("location", ""))
+            for name, value in SECURITY_HEADERS:
+                headers.setdefault(name, value)
+            # Two lengths are a request in a request (RFC 9112, 6.1); a body that nobody reads to its end may have none.
+            if self.two_lengths or not self.body_ended:
+                headers["Connection"] = "close"
         await self._send(message)
 
     def _note_job(self, location: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
+from starlette.datastructures import Headers
 
 from nelbo.errors import NotAcceptable
 from nelbo.files import open_writer
@@ -56,10 +57,15 @@ def _match(media: str) -> Format | None:
     return next((name for name, known in MEDIA_TYPES.items() if group in ("*", known.partition("/")[0])), None)
 
 
-def encoded(batches: Iterator[pa.RecordBatch], format: Format) -> Iterator[bytes]:
+def for_people(headers: Headers) -> bool:
+    """Whether a browser asks, so that a spreadsheet may open the answer: it says how it fetches, or that it likes pages."""
+    return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers or "text/html" in headers.get("accept", "")
+
+
+def encoded(batches: Iterator[pa.RecordBatch], format: Format, safe_csv: bool = False) -> Iterator[bytes]:
     """The batches as a file of this format, piece by piece: what is in memory is one batch and its bytes."""
-    sink = _Sink()
-    with open_writer(cast(BinaryIO, sink), format=format) as writer:  # a RawIOBase that takes all it is given
+    sink = _Sink()  # a RawIOBase that takes all it is given
+    with open_writer(cast(BinaryIO, sink), format=format, safe_csv=safe_csv) as writer:
         for batch in batches:
             writer.write(batch)
             if piece := sink.taken():

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from api import bodies
 from api.manifests import of_manifest
 from nelbo.artifact import check_spread
 from nelbo.encoding import check_columns
@@ -35,6 +39,18 @@ class Plan:
     chunk_rows: int
     file_id: str | None = None
     inline: InlineRows | None = None
+
+
+def parse(body: bytes | bytearray, requests: TypeAdapter[JobRequest]) -> JobRequest:
+    """The request in a body. Raises what names the fields that are wrong, TooLarge where it carries too many rows."""
+    try:
+        return requests.validate_python(bodies.parsed(body))
+    except ValidationError as problem:
+        faults = problem.errors(include_url=False, include_input=False)
+    for fault in faults:
+        if fault["type"] == "too_long" and fault["loc"][-1] == "rows":
+            raise _too_many_rows(fault["ctx"]["actual_length"], fault["ctx"]["max_length"])
+    raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults])
 
 
 def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> Plan:
@@ -68,7 +84,10 @@ def _known(name: str, noun: str) -> str:
 
 def digest(request: JobRequest) -> str:
     """SHA-256 over the request's fields: what must be equal for an idempotency key to mean the same job."""
-    text = json.dumps(request.model_dump(), sort_keys=True, separators=(",", ":"))
+    fields = request.model_dump(exclude={"rows"})
+    if not isinstance(request, GenerateRequest):
+        fields["rows"] = request.rows  # as they are: a copy of many rows takes much memory
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -94,10 +113,7 @@ def _file_rows(file: files.FileEntry, schema: Schema) -> int:
 def inline_rows(rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Settings) -> InlineRows:
     """Rows of a request as JSON Lines would hold them: text or null in each cell, each row with all columns."""
     if len(rows) > settings.max_inline_rows:
-        raise TooLarge(
-            f"{len(rows):,} rows in a request; at most {settings.max_inline_rows:,} fit (the setting max_inline_rows):"
-            " upload the table as a file and name it in the job"
-        )
+        raise _too_many_rows(len(rows), settings.max_inline_rows)
     if not rows:
         raise InvalidInput("'rows' is empty; a job needs at least one row")
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -106,6 +122,13 @@ def inline_rows(rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Set
     check_columns(names, schema)
     known = [name for name in names if name in set(schema.names)]
     return [{name: _text(row.get(name), at, name) for name in known} for at, row in enumerate(rows)]
+
+
+def _too_many_rows(rows: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{rows:,} rows in a request; at most {limit:,} fit (the setting max_inline_rows): upload the table as a file and"
+        " name it in the job"
+    )
 
 
 def _text(cell: Any, row: int, column: str) -> str | None:

@@ -129,7 +129,8 @@ class Files:
             return self._upload_converted(path, name, progress)
         params = {"name": name} | csv.given()
         body = FileBody(path, progress)
-        sent = self._http.request("POST", "/v1/files", params=params, body=body, repeatable=False)
+        headers = {"Content-Type": "application/octet-stream"}
+        sent = self._http.request("POST", "/v1/files", params=params, headers=headers, body=body, repeatable=False)
         return File.model_validate_json(sent.content)
 
     def _upload_converted(self, path: Path, name: str, progress: BytesProgress | None) -> File:
@@ -363,9 +364,12 @@ class Job:
         self.view = self._http.view(JobView, "POST", f"{self._address}:cancel")
         return self
 
-    def results(self, format: ResultFormat | None = None) -> "Results":
-        """The results of a job that has succeeded, in row order."""
-        return Results(self._http, f"{self._address}/results", format)
+    def results(self, format: ResultFormat | None = None, *, safe_csv: bool = False) -> "Results":
+        """The results of a job that has succeeded, in row order.
+
+        safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins with an apostrophe.
+        """
+        return Results(self._http, f"{self._address}/results", format, safe_csv)
 
     def errors(self) -> Iterator[Error]:
         """The rows that could not be done, in row order."""
@@ -384,10 +388,11 @@ class Job:
 class Results:
     """The results of a job: as a table here, or as a file in any of the four formats."""
 
-    def __init__(self, http: Http, address: str, format: ResultFormat | None) -> None:
+    def __init__(self, http: Http, address: str, format: ResultFormat | None, safe_csv: bool = False) -> None:
         self._http = http
         self._address = address
         self._format = format
+        self._safe_csv = safe_csv
 
     def to_arrow(self) -> pa.Table:
         """All rows as a typed table in memory."""
@@ -414,7 +419,8 @@ class Results:
 
         A suffix .gz or .zst compresses it. Links, pipes, devices and "-" are as `nelbo.files.open_target` says.
         """
-        params, compression = {"format": self._format or format_of(path)}, compression_of(path)
+        params = {"format": self._format or format_of(path), "safe": str(self._safe_csv).lower()}
+        compression = compression_of(path)
         with open_target(path) as target:
             if str(path) != "-" and target.seekable() and compression is None:
                 self._http.download(self._address, target, params=params)

@@ -88,6 +88,15 @@ class Forbidden(NelboError):
     exit_code = 3
 
 
+class ForeignRequest(NelboError):
+    """A request for a host name that is not the service's, or a change that the page of another site asks for."""
+
+    code = "foreign-request"
+    title = "The request is for another host or from another site"
+    status = 403
+    exit_code = 3
+
+
 class NotFound(NelboError):
     """A file, model, version, alias or job that does not exist or belongs to someone else."""
 
@@ -113,6 +122,14 @@ class NotAcceptable(NelboError):
     title = "Not available in that format"
     status = 406
     exit_code = 2
+
+
+class TooSlow(NelboError):
+    """A body that arrives too slowly, or not at all."""
+
+    code = "too-slow"
+    title = "The body arrives too slowly"
+    status = 408
 
 
 class Conflict(NelboError):
@@ -145,6 +162,15 @@ class TooLarge(NelboError):
     code = "too-large"
     title = "Too large"
     status = 413
+
+
+class UnsupportedMediaType(NelboError):
+    """A body whose Content-Type is not one that the address takes."""
+
+    code = "unsupported-media-type"
+    title = "The address does not take bodies of that type"
+    status = 415
+    exit_code = 2
 
 
 class OverQuota(NelboError):

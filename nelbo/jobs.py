@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -90,6 +90,18 @@ class ReconstructRequest(_OfRows):
 
 
 JobRequest = Annotated[ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest, Field(discriminator="kind")]
+
+
+def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
+    """A reader of requests that carry at most this number of rows inline, each with at most this number of columns."""
+    row = Annotated[dict[str, Any], Field(max_length=max_columns)]
+    rows = Annotated[list[row] | None, Field(max_length=max_rows)]
+    score, augment, reconstruct = (
+        create_model(kind.__name__, __base__=kind, rows=(rows, None))
+        for kind in (ScoreRequest, AugmentRequest, ReconstructRequest)
+    )
+    kinds: Any = score | GenerateRequest | augment | reconstruct
+    return TypeAdapter(Annotated[kinds, Field(discriminator="kind")])
 
 
 class Progress(BaseModel):

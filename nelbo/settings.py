@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         str, Field(description="addresses of proxies, with commas, whose X-Forwarded-For names the client; `*` for any")
     ] = ""
+    hosts: Annotated[
+        str, Field(description="further host names of the service, separated by commas; without keys it answers to no others")
+    ] = ""
+    open_to_all: Annotated[
+        bool, Field(description="listen beyond this machine without keys: whoever reaches the port may do everything")
+    ] = False
     database_url: Annotated[SecretStr, Field(description="SQLite or PostgreSQL; empty means SQLite in the data folder")] = (
         SecretStr("")
     )
@@ -46,6 +52,14 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[
         int, Field(gt=0, description="largest upload, and the most that a compressed table may unpack to")
     ] = 10 * 2**30
+    max_uploads: Annotated[int, Field(gt=0, description="uploads and pushes that are received at a time")] = 16
+    max_uploads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
+    max_unread: Annotated[
+        int, Field(gt=0, description="uploads and pushes of one owner that may wait to be read or verified, or be at it")
+    ] = 50
+    max_stored_bytes: Annotated[
+        int, Field(gt=0, description="bytes of uploads and artifacts, as they were sent, that one owner may keep here")
+    ] = 100 * 2**30
     max_inline_rows: Annotated[int, Field(gt=0, description="rows that a request may carry in its body")] = 1_000
     max_job_rows: Annotated[int, Field(gt=0, description="most rows that one job may score or make")] = 100_000_000
     chunk_rows: Annotated[int, Field(gt=0, description="rows of a chunk, the unit of work, lease and commit")] = 10_000

@@ -23,6 +23,7 @@ from nelbo.client import Client
 from nelbo.settings import Settings
 from nelbo.store.session import connect
 from tests.api.serving import served
+from tests.api.stage import AS_BYTES
 from tests.artifacts import packed
 from tests.deadline import until
 from tests.nelbo.commands.running import Ran, run, up
@@ -209,7 +210,7 @@ def scored(http: httpx2.Client, path: Path) -> tuple[int, str]:
     """Upload a table, score it, and wait for it where it is accepted."""
     file_id = NOWHERE
     if path.exists():
-        sent = http.post("/v1/files", params={"name": path.name}, content=path.read_bytes())
+        sent = http.post("/v1/files", params={"name": path.name}, headers=AS_BYTES, content=path.read_bytes())
         if sent.is_error:
             return sent.status_code, sent.json()["detail"]
         file_id = sent.json()["id"]

@@ -2,17 +2,19 @@
 
 import codecs
 import logging
+from functools import partial
 from typing import Annotated, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
-from api import admission, uploads
+from api import admission
 from api.deps import By, Owner, Parts, Service
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
+from api.uploads import Upload
 from nelbo import crash
 from nelbo.errors import (
     Conflict,
@@ -23,6 +25,7 @@ from nelbo.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    OverQuota,
     TooLarge,
     Unavailable,
 )
@@ -35,11 +38,24 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 FileId = Annotated[str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])]
 NO_FILE = (NotFound, "no file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90")
 WAS_DELETED = (Gone, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 was deleted")
+TYPES = (
+    "application/octet-stream",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/vnd.apache.parquet",
+    "application/x-ndjson",
+    "application/jsonl",
+    "application/json",
+    "application/gzip",
+    "application/zstd",
+)
+"""Content types of an upload. None of them is among those that a web page may send to other sites unasked."""
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "the file itself, as `curl -T adult.csv` sends it",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "the file itself, as `curl -X POST -H 'Content-Type: text/csv' -T adult.csv` sends it. The name's"
+        " suffix tells the format; the type only has to be one of these",
+        "content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES},
     }
 }
 
@@ -76,6 +92,7 @@ Csv = Annotated[CsvOptions, Depends(_csv)]
         (TooLarge, "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so"),
         (InvalidInput, "'adult.xlsx' has the wrong suffix"),
         (InvalidRequest, "the request is not valid: /query/name: Field required"),
+        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
@@ -94,10 +111,24 @@ async def upload_file(
     """
     format = _format(name)
     allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
-    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
+    with service.uploads.begun(owner) as upload:
+        entry = await _received(request, service, upload, name, format, csv)
+    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    response.headers["Location"] = f"/v1/files/{entry.id}"
+    return await run_in_threadpool(_file, service, owner, entry.id)
+
+
+async def _received(
+    request: Request, service: Service, upload: Upload, name: str, format: str, csv: CsvOptions
+) -> files.FileEntry:
+    """The file, stored and submitted to be read."""
+    owner = upload.owner
+    await run_in_threadpool(admission.need_readers, service, owner)
+    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
     entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, csv.given())
     try:
-        size = await uploads.receive(request, service.storage, upload_key(entry.id))
+        room = partial(admission.need_room, service, owner)
+        size = await upload.receive(request, service.storage, upload_key(entry.id), room)
         if size == 0:
             raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
         crash.point("uploaded")
@@ -107,9 +138,7 @@ async def upload_file(
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(_give_up, service, owner, entry.id, reason)
         raise
-    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
-    response.headers["Location"] = f"/v1/files/{entry.id}"
-    return await run_in_threadpool(_file, service, owner, entry.id)
+    return entry
 
 
 def _format(name: str) -> str:

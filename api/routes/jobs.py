@@ -3,14 +3,18 @@
 import asyncio
 import re
 import time
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Query, Response, status
+from fastapi import APIRouter, Header, Path, Query, Request, Response, status
+from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from api import admission, submission
+from api.bodies import MAX_JSON_BYTES, ROWS_ADVICE
 from api.deps import By, Owner, Parts, Service
-from api.errors import answers
+from api.errors import REFERENCE, answers
+from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
 from nelbo import crash
 from nelbo.errors import (
@@ -59,6 +63,13 @@ EXAMPLES: dict[str, Any] = {
     "reconstruct": {"value": {"kind": "reconstruct", "model": "adult", "rows": [{"age": None, "workclass": "Private"}]}},
 }
 
+_SCHEMA = TypeAdapter(JobRequest).json_schema(ref_template=REFERENCE)
+REQUEST_SCHEMAS: dict[str, Any] = _SCHEMA.pop("$defs")
+"""The schemas of OpenAPI that the body of a job refers to. The route reads its body itself, so FastAPI does not know them."""
+BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA, "examples": EXAMPLES}}},
+}
+
 
 @router.post(
     "",
@@ -66,6 +77,7 @@ EXAMPLES: dict[str, Any] = {
     summary="Submit a job",
     status_code=status.HTTP_202_ACCEPTED,
     response_description="Accepted: the job is stored and will run",
+    openapi_extra=BODY,
     responses={
         200: {"model": Job, "description": "With `Prefer: wait=N`: the job finished in time"},
         **answers(
@@ -85,7 +97,7 @@ EXAMPLES: dict[str, Any] = {
     },
 )
 async def submit_job(
-    request: Annotated[JobRequest, Body(openapi_examples=EXAMPLES)],
+    request: Request,
     response: Response,
     service: Parts,
     owner: Owner,
@@ -104,7 +116,9 @@ async def submit_job(
 
     A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about none.
     """
-    job = await run_in_threadpool(_submit, service, owner, request, idempotency_key)
+    allow_body(request.scope, MAX_JSON_BYTES, ROWS_ADVICE)
+    async with service.bodies.received(request, owner) as body:
+        job = await service.bodies.work(body, partial(_submit, service, owner, body, idempotency_key))
     if match := _WAIT.search(prefer or ""):
         job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
         response.headers["Preference-Applied"] = f"wait={match[1]}"
@@ -116,7 +130,9 @@ async def submit_job(
     return job
 
 
-def _submit(service: Service, owner: str, request: JobRequest, key: str | None) -> Job:
+def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> Job:
+    request = submission.parse(body, service.requests)
+    body.clear()  # The request has all of it.
     digest = submission.digest(request)
     known = views.job_by_key(service.database, owner, key, digest)
     if known is not None:

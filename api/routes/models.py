@@ -1,5 +1,6 @@
 """Models: push a version, list, point aliases, delete."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
-from api import admission, uploads
+from api import admission
 from api.deps import By, Owner, Parts, Service
 from api.errors import answers
 from api.manifests import of_manifest
@@ -31,12 +32,13 @@ from nelbo.errors import (
     NotAuthenticated,
     NotFound,
     Overloaded,
+    OverQuota,
     TooLarge,
     Unavailable,
 )
 from nelbo.jobs import new_id
 from nelbo.storage import artifact_key, push_key
-from nelbo.store import catalog, ledger
+from nelbo.store import catalog, ledger, usage
 
 MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
 """Room for the zip's own records."""
@@ -87,6 +89,7 @@ class Target(BaseModel):
         (TooLarge, f"the body is larger than {MAX_PUSH_BYTES:,} bytes; no artifact is"),
         (InvalidArtifact, "the body is empty; push the folder of an artifact with `nelbo push`"),
         BAD_NAME,
+        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
         (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
         Unavailable,
     ),
@@ -96,11 +99,15 @@ async def push_version(name: Name, request: Request, response: Response, service
     ready, or rejected with the reason. Its digest, schema and metrics are known when it is ready."""
     limit = min(MAX_PUSH_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
-    await run_in_threadpool(admission.need_disk, service, request.headers.get("content-length"))
+    await run_in_threadpool(admission.need_readers, service, owner)
+    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
     version_id = new_id()
-    size = await uploads.receive(request, service.storage, push_key(version_id))
-    crash.point("pushed")
-    entry = await run_in_threadpool(_register, service, owner, name, version_id, size, by)
+    with service.uploads.begun(owner) as upload:
+        room = partial(admission.need_room, service, owner)
+        size = await upload.receive(request, service.storage, push_key(version_id), room)
+        crash.point("pushed")
+        entry = await run_in_threadpool(_register, service, owner, name, version_id, size, by)
+        await run_in_threadpool(usage.note_bytes, service.database, version_id, size)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from api.deps import Owner, Parts
 from api.errors import answers
-from api.negotiation import MEDIA_TYPES, Format, encoded, wanted
+from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, wanted
 from api.pages import Limit, Page
 from api.routes.jobs import NO_JOB, WAS_DELETED, JobId
 from nelbo.errors import (
@@ -64,20 +64,28 @@ CONTENT: dict[str, Any] = {
 )
 def get_results(
     job_id: JobId,
+    request: Request,
     service: Parts,
     owner: Owner,
     accept: Annotated[str | None, Header(description="the format, by media type; Parquet if it does not matter")] = None,
     format: Annotated[Format | None, Query(description="the format, instead of Accept")] = None,
+    safe: Annotated[
+        bool | None,
+        Query(
+            description="for CSV: put an apostrophe before what a spreadsheet would take for a formula. Left out: true where"
+            " a browser asks, false for programs, which get every text as it is"
+        ),
+    ] = None,
 ) -> StreamingResponse:
     job = _succeeded(views.get_job(service.database, owner, job_id))
     chosen = format or wanted(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
-        encoded(_batches(service.database, job), chosen),
+        encoded(_batches(service.database, job), chosen, for_people(request.headers) if safe is None else safe),
         media_type=MEDIA_TYPES[chosen],
         headers={
             "Content-Disposition": f'attachment; filename="{job.kind}-{job.id}.{suffix}"',
-            "Vary": "Accept",
+            "Vary": "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest",
         },
     )
 

@@ -43,6 +43,7 @@ def explain(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def explain(
     """
     settings, console = read_settings(), Console(as_json)
     given = Given(file, input_format, csv)
-    target = None if output is None else out(output, output_format, as_json)
+    target = None if output is None else out(output, output_format, as_json, safe_csv)
     engine, digest = local.load(folder_here(settings, model), "explain"), Digest()
     with Faults(errors, output) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
@@ -74,7 +75,7 @@ def explain(
     for line in faults.words():
         console.say(line)
     if target:
-        with open_writer(target.path, target.format, found.schema) as writer:
+        with open_writer(target.path, target.format, found.schema, safe_csv=target.safe_csv) as writer:
             for batch in found.to_batches():
                 writer.write(batch)
         console.say(f"{found.num_rows:,} cells of {len(chosen):,} rows in {output}")

@@ -119,6 +119,7 @@ def results(
     table: Annotated[str, typer.Option(metavar="NAME", help="name of that table, a new one")] = "nelbo_results",
     errors: options.Errors = None,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     as_json: options.Json = False,
 ) -> None:
     """Fetch what a job made; waits for a job that still runs.
@@ -130,7 +131,7 @@ def results(
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to postgresql://me@localhost/mine --table scores
     """
     console = Console(as_json)
-    target = None if to else out(output, output_format, as_json)
+    target = None if to else out(output, output_format, as_json, safe_csv)
     with Client(settings=read_settings()) as client, Faults(errors, output) as faults:
         found = client.jobs.get(job)
         if not found.finished:

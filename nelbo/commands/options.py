@@ -37,6 +37,10 @@ OutputOrScreen = Annotated[
     typer.Option("--output", "-o", metavar="OUT", help="CSV, Parquet, Arrow or JSON Lines, instead of a table to look at"),
 ]
 OutputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for OUT")]
+SafeCsv = Annotated[
+    bool,
+    typer.Option("--safe-csv", help="in CSV, put an apostrophe before text that a spreadsheet would take for a formula"),
+]
 InputFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")]
 _CSV = {
     "delimiter": Annotated[

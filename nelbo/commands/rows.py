@@ -54,6 +54,7 @@ def score(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
@@ -75,7 +76,7 @@ def score(
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
         return local.score(engine, table, asked, tally, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json), errors, console, work, tally)
+    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work, tally)
     _report(console, done, output)
 
 
@@ -85,6 +86,7 @@ def generate(
     output: options.Output,
     seed: options.Seed = 0,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     as_json: options.Json = False,
 ) -> None:
     """Make new rows like those of the training table.
@@ -97,7 +99,7 @@ def generate(
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
     asked = options.request(GenerateRequest, model=model, n=rows, seed=seed)
-    target, console, settings = out(output, output_format, as_json), Console(as_json), read_settings()
+    target, console, settings = out(output, output_format, as_json, safe_csv), Console(as_json), read_settings()
     folder = folder_of(settings, model)
     if folder is None:
         with Client(settings=settings) as client, service.finished(client, asked, console) as job:
@@ -124,6 +126,7 @@ def augment(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
@@ -143,7 +146,7 @@ def augment(
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
         return local.augment(engine, table, asked, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json), errors, console, work)
+    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work)
     _report(console, done, output)
 
 
@@ -158,6 +161,7 @@ def reconstruct(
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
+    safe_csv: options.SafeCsv = False,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
@@ -176,7 +180,7 @@ def reconstruct(
     def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
         return local.reconstruct(engine, table, asked, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json), errors, console, work)
+    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work)
     _report(console, done, output)
 
 
@@ -250,7 +254,7 @@ def _write(batches: Iterator[pa.RecordBatch], target: Out) -> int:
     if first is None:
         return 0
     written = 0
-    with open_writer(target.path, target.format) as writer:
+    with open_writer(target.path, target.format, safe_csv=target.safe_csv) as writer:
         for batch in itertools.chain([first], filled):
             writer.write(batch)
             written += batch.num_rows

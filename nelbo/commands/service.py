@@ -56,4 +56,4 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
 def download(job: Job, out: Out, console: Console) -> None:
     """The job's results into OUT."""
     with console.waiting("fetching the results"):
-        job.results(out.format).save(out.path)
+        job.results(out.format, safe_csv=out.safe_csv).save(out.path)

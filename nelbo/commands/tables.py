@@ -71,18 +71,19 @@ class Out:
 
     path: str
     format: Format
+    safe_csv: bool = False
 
 
-def out(path: str, format: str | None, as_json: bool) -> Out:
+def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) -> Out:
     """OUT, checked before any work is done for it."""
     if path == "-" and as_json:
         raise typer.BadParameter("a table and --json cannot both go to standard output; name a file", param_hint="--output")
     check_target(path)
     if format is not None:
-        return Out(path, _checked(format))
+        return Out(path, _checked(format), safe_csv)
     if path == "-" or (is_stream(Path(path)) and _known_format(path) is None):
-        return Out(path, "csv")
-    return Out(path, format_of(path))
+        return Out(path, "csv", safe_csv)
+    return Out(path, format_of(path), safe_csv)
 
 
 def _checked(format: str) -> Format:

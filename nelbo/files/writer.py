@@ -1,6 +1,7 @@
 """Writing tables, batch by batch, in each of the formats."""
 
 import contextlib
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from nelbo.files.formats import FORMATS, Format, compression_of, format_of
 from nelbo.files.target import open_target
 from nelbo.spelling.columns import Spelling
 
+_FORMULA = r"^(?:[\t\r\n]|[\s\x{a0}]*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
+"""What spreadsheets take for a formula (OWASP, CSV injection), also behind blanks and as wide signs."""
+_UNIT = r"(?:\p{Sc}|%|\p{L}{1,8})"
+_NUMBER = rf"^[+\-−]?(?:(?:\p{{Sc}}|\p{{L}}{{1,4}}\s)?\s?\d[\d.,'’\s\x{{a0}}\x{{202f}}]*(?:[eE][+\-]?\d+)?\s?{_UNIT}?|inf)$"
+"""A number with its sign, also with a currency or a unit: it computes nothing."""
+
 
 class _Sink(Protocol):
     def write(self, batch: pa.RecordBatch, /) -> object: ...
@@ -25,11 +32,15 @@ class _Sink(Protocol):
 
 
 class TableWriter:
-    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are ISO 8601."""
+    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are ISO 8601.
 
-    def __init__(self, stream: BinaryIO, format: Format, schema: pa.Schema | None = None) -> None:
+    safe_csv: cells and names of CSV that a spreadsheet would take for a formula begin with an apostrophe.
+    """
+
+    def __init__(self, stream: BinaryIO, format: Format, schema: pa.Schema | None = None, safe_csv: bool = False) -> None:
         self._stream = stream
         self._format = format
+        self._safe_csv = safe_csv
         self._sink: _Sink | None = None
         if schema is not None:
             self._start(schema)
@@ -44,30 +55,32 @@ class TableWriter:
             self._sink.close()
 
     def _start(self, schema: pa.Schema) -> _Sink:
-        sinks = {"csv": _Csv, "jsonl": _JsonLines, "parquet": _parquet, "arrow": pa.ipc.new_stream}
+        csv = functools.partial(_Csv, safe=self._safe_csv)
+        sinks = {"csv": csv, "jsonl": _JsonLines, "parquet": _parquet, "arrow": pa.ipc.new_stream}
         self._sink = sinks[self._format](self._stream, schema)  # type: ignore[operator]
         return self._sink
 
 
 @contextlib.contextmanager
 def open_writer(
-    target: str | Path | BinaryIO, format: str | None = None, schema: pa.Schema | None = None
+    target: str | Path | BinaryIO, format: str | None = None, schema: pa.Schema | None = None, *, safe_csv: bool = False
 ) -> Iterator[TableWriter]:
     """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary file.
 
     A path appears, whole, when the block ends without an error; what stood there before stays until then (open_target). Its
     suffix .gz or .zst compresses the table.
     schema: of a table that may get no batch at all, so that its columns are written all the same.
+    safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins with an apostrophe.
     """
     if not isinstance(target, str | Path):
-        with _finished(TableWriter(target, _chosen(format, "table.csv"), schema)) as writer:
+        with _finished(TableWriter(target, _chosen(format, "table.csv"), schema, safe_csv)) as writer:
             yield writer
     else:
         name = "table.csv" if str(target) == "-" else target
         with (
             open_target(target) as file,
             compressing(file, compression_of(name)) as stream,
-            _finished(TableWriter(stream, _chosen(format, name), schema)) as writer,
+            _finished(TableWriter(stream, _chosen(format, name), schema, safe_csv)) as writer,
         ):
             yield writer
 
@@ -104,8 +117,9 @@ class _Parquet:
 class _Csv:
     """Comma, UTF-8, quotes only where they are needed."""
 
-    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+    def __init__(self, stream: BinaryIO, schema: pa.Schema, safe: bool) -> None:
         self._stream = stream
+        self._safe = safe
         self._write([pa.array([name]) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -115,6 +129,8 @@ class _Csv:
         self._stream.flush()
 
     def _write(self, columns: list[cells.Array]) -> None:
+        if self._safe:
+            columns = [_without_formulas(column) for column in columns]
         quoted = [_quoted(column, alone=len(columns) == 1) for column in columns]
         _write_lines(self._stream, pc.binary_join_element_wise(*quoted, ","))
 
@@ -137,6 +153,13 @@ class _JsonLines:
 
     def close(self) -> None:
         self._stream.flush()
+
+
+def _without_formulas(text: cells.Array) -> cells.Array:
+    """Any column may hold one: a model's schema says how numbers, dates and truth are written."""
+    formula = pc.and_not(pc.match_substring_regex(text, _FORMULA), pc.match_substring_regex(text, _NUMBER))
+    harmless: cells.Array = pc.if_else(formula, pc.binary_join_element_wise("'", text, ""), text)
+    return harmless
 
 
 def _quoted(text: cells.Array, alone: bool) -> cells.Array:

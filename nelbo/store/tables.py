@@ -75,6 +75,8 @@ class Version(Base):
     digest: Mapped[str]
     manifest: Mapped[dict[str, Any]]
     reason: Mapped[str | None]
+    bytes: Mapped[int | None]
+    """Of its artifact, where that was pushed."""
     created_at: Mapped[float]
     deleted_at: Mapped[float | None]
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-import uvicorn
 
-from api.app import create_app
+from api import app
 from nelbo.settings import Settings
 from tests.deadline import until
 
@@ -22,7 +21,8 @@ def served(settings: Settings) -> Iterator[str]:
     """The address of the application, served by a thread."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=5))
+    server = app.server(app.create_app(settings), settings, "127.0.0.1", 0)
+    server.config.timeout_graceful_shutdown = 5
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -1,6 +1,7 @@
 """A service that has enough to do says so, with the time to come back, and the client comes back by itself."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from nelbo.client import Client
 from nelbo.errors import OverQuota
 from nelbo.settings import Settings
 from nelbo.storage import free_bytes
-from nelbo.store import session
+from nelbo.store import ledger, session
 from nelbo.store.session import connect, now
 from nelbo.store.tables import Job
+from nelbo.store.usage import usage
 from tests.api.serving import served
-from tests.api.stage import CSV, ROWS, Stage, add_model, open_stage, packed, settings_for, work_off, working
+from tests.api.stage import AS_BYTES, CSV, ROWS, Stage, add_model, make_key, open_stage, packed, settings_for, work_off, working
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
 FULL = 2**62
+MIB = 2**20
 
 
 def refused(response: httpx2.Response, status: int, kind: str, setting: str) -> None:
@@ -105,6 +108,96 @@ def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(tmp_path: Path
                 hasty.jobs.generate("adult", 10)
         assert refusal.value.retry_after == 1.0
     database.dispose()
+
+
+def upload(stage: Stage, content: bytes, **headers: str) -> httpx2.Response:
+    return stage.post("/v1/files", params={"name": "a.csv"}, content=content, headers=headers)
+
+
+def test_an_owner_stores_no_more_than_their_part_and_others_have_theirs(tmp_path: Path, database_url: str) -> None:
+    ada, bob = make_key(database_url, "ada"), make_key(database_url, "bob")
+    settings = settings_for(tmp_path, database_url, max_stored_bytes=len(CSV) + 10)
+    with open_stage(settings) as stage:
+        first = upload(stage, CSV, Authorization=f"Bearer {ada}")
+        assert first.status_code == 201
+        stage.work_off()
+        second = upload(stage, CSV, Authorization=f"Bearer {ada}")
+        assert second.status_code == 413
+        assert "max_stored_bytes" in second.json()["detail"]
+        assert upload(stage, CSV, Authorization=f"Bearer {bob}").status_code == 201
+        stage.client.headers["Authorization"] = f"Bearer {ada}"
+        assert stage.ask("DELETE", first.headers["Location"]).status_code == 204
+        assert upload(stage, CSV).status_code == 201
+
+
+def test_artifacts_count_as_stored_until_they_are_deleted_or_rejected(tmp_path: Path, database_url: str) -> None:
+    content = packed()
+    with open_stage(settings_for(tmp_path, database_url, max_stored_bytes=len(content) + 10)) as stage:
+        assert stage.post("/v1/models/adult/versions", content=content).status_code == 202
+        assert usage(stage.service.database, "local").stored_bytes == len(content)
+        assert stage.post("/v1/models/adult/versions", content=content).status_code == 413
+        stage.work_off()
+        assert stage.post("/v1/models/adult/versions", content=content).status_code == 413
+        assert stage.ask("DELETE", "/v1/models/adult/versions/1").status_code == 204
+        assert stage.post("/v1/models/adult/versions", content=content).status_code == 202
+        claim = ledger.claim(stage.service.database, "test", lease_s=60)
+        assert claim is not None
+        ledger.fail(stage.service.database, claim, "score.onnx is not what the manifest says")
+        assert usage(stage.service.database, "local").stored_bytes == 0
+
+
+def test_a_body_that_tells_no_length_is_stopped_where_the_part_ends(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.uploads.CHECK_BYTES", MIB)
+    taken = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield b"1\n" * (MIB // 2)
+
+    settings = settings_for(tmp_path, sqlite_url, max_stored_bytes=3 * MIB)
+    with served(settings) as url:
+        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=body(), trust_env=False)
+        assert sent.status_code == 413
+        assert "max_stored_bytes" in sent.json()["detail"]
+        assert taken < 50, "the rest lay in buffers"
+    assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
+
+
+def test_uploads_that_go_on_count_as_stored(tmp_path: Path, sqlite_url: str) -> None:
+    with open_stage(settings_for(tmp_path, sqlite_url, max_stored_bytes=100)) as stage:
+        with stage.service.uploads.begun("local") as other:
+            other.bytes = 90
+            assert upload(stage, CSV).status_code == 413
+        assert upload(stage, CSV).status_code == 201
+
+
+def test_a_short_body_without_a_length_is_held_against_the_part_as_well(tmp_path: Path, sqlite_url: str) -> None:
+    with open_stage(settings_for(tmp_path, sqlite_url, max_stored_bytes=len(CSV) - 1)) as stage:
+        sent = stage.post("/v1/files", params={"name": "a.csv"}, content=iter([CSV]))
+        assert sent.status_code == 413
+        assert stage.service.storage.keys("files/") == []
+
+
+def test_a_disk_that_fills_up_while_a_body_streams_stops_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([FULL] * 4)
+    monkeypatch.setattr("api.uploads.CHECK_BYTES", MIB)
+    monkeypatch.setattr(admission, "free_bytes", lambda folder: next(looks, 0))
+    refused(upload(stage, b"1\n" * 5 * MIB), 503, "overloaded", "min_free_bytes")
+    assert stage.service.storage.keys("files/") == []
+
+
+def test_an_owner_of_whom_too_much_is_unread_has_to_wait(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url, max_unread=2)) as stage:
+        assert upload(stage, CSV).status_code == 201
+        assert stage.post("/v1/models/adult/versions", content=packed()).status_code == 202
+        refused(upload(stage, CSV), 429, "over-quota", "max_unread")
+        refused(stage.post("/v1/models/adult/versions", content=packed()), 429, "over-quota", "max_unread")
+        stage.work_off()
+        assert upload(stage, CSV).status_code == 201
 
 
 def test_the_limits_are_those_of_the_settings() -> None:

@@ -1,8 +1,10 @@
 """Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not listed."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import httpx2
 import pytest
 
 from api.access import NEEDS
-from api.middleware import MAX_BODY_BYTES
 from nelbo.errors import problem_types
 from tests.api.stage import ROWS, Stage, bearer, description, make_key, open_stage, packed, settings_for, working
 
@@ -48,6 +49,14 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 ABOUT_ONE = {name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path} - {"push_version"}
 ABOVE_READ = {name for name in REQUESTS if NEEDS[name] != "read"}
 WRONG = bearer(f"nb_{'0' * 16}_{'A' * 43}")
+OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "get_health": ("GET", "/healthz", {}),
+    "get_readiness": ("GET", "/readyz", {}),
+    "get_problem_type": ("GET", "/problems/gone", {}),
+}
+"""Operations that need no key."""
+WITH_BODY = {name for name, (_, _path, given) in REQUESTS.items() if "content" in given or "json" in given}
+"""test_origins.py and test_bodies.py have their bodies of other types, too large and too slow."""
 
 
 def documented() -> set[tuple[str, int]]:
@@ -101,6 +110,13 @@ def upload_above(stage: Stage) -> httpx2.Response:
     return stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n" + b"1\n" * 3_000)
 
 
+def while_all_places_are_taken(stage: Stage, operation: str) -> httpx2.Response:
+    with ExitStack() as places:
+        for _ in range(stage.settings.max_uploads_of_owner):
+            places.enter_context(stage.service.uploads.begun("local"))
+        return ask(stage, operation)
+
+
 def quota_used_up(stage: Stage) -> httpx2.Response:
     submit(stage, **GENERATE)
     return stage.post("/v1/jobs", json=GENERATE | {"n": 90})
@@ -148,6 +164,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("upload_file", 201): lambda stage: stage.post("/v1/files", params={"name": "a.csv"}, content=b"age\n1\n"),
     ("upload_file", 413): upload_above,
     ("upload_file", 422): lambda stage: stage.post("/v1/files", params={"name": "a.xlsx"}, content=b"x"),
+    ("upload_file", 429): lambda stage: while_all_places_are_taken(stage, "upload_file"),
     ("list_files", 200): lambda stage: stage.get("/v1/files"),
     ("list_files", 422): lambda stage: stage.get("/v1/files", params={"limit": 0}),
     ("get_file", 200): lambda stage: stage.get(f"/v1/files/{stage.file()}"),
@@ -158,6 +175,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("push_version", 202): lambda stage: stage.post("/v1/models/adult/versions", content=packed()),
     ("push_version", 413): lambda stage: stage.post("/v1/models/adult/versions", content=b"0" * 4_097),
     ("push_version", 422): lambda stage: stage.post("/v1/models/adult/versions", content=b""),
+    ("push_version", 429): lambda stage: while_all_places_are_taken(stage, "push_version"),
     ("list_models", 200): lambda stage: stage.get("/v1/models"),
     ("list_models", 422): lambda stage: stage.get("/v1/models", params={"limit": 1_001}),
     ("get_model", 200): lambda stage: stage.get(f"/v1/models/{stage.model().model}"),
@@ -234,8 +252,15 @@ def small(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 
 def ask(stage: Stage, operation: str) -> httpx2.Response:
-    method, path, given = REQUESTS[operation]
+    method, path, given = (REQUESTS | OPEN)[operation]
     return stage.ask(method, path, **given)
+
+
+@pytest.mark.parametrize("operation", sorted(REQUESTS | OPEN))
+def test_without_keys_a_request_for_another_host_is_refused(small: Stage, operation: str) -> None:
+    small.client.headers["Host"] = "evil.example"
+    response = ask(small, operation)
+    assert (response.status_code, response.json()["type"]) == (403, "/problems/foreign-request")
 
 
 @pytest.mark.parametrize(("operation", "status"), sorted(CASES.keys() - {("submit_job", 200)}))
@@ -326,7 +351,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("operation", sorted([*REQUESTS, "get_readiness"]))
 def test_without_its_database_the_service_says_so(cut_off: Stage, operation: str) -> None:
-    response = cut_off.get("/readyz") if operation == "get_readiness" else ask(cut_off, operation)
+    response = ask(cut_off, operation)
     assert response.status_code == 503
     assert response.json()["type"] == "/problems/unavailable"
 
@@ -335,7 +360,8 @@ def test_every_answer_that_openapi_lists_has_a_test_that_produces_it() -> None:
     shown = set(CASES)
     shown |= {(operation, 404) for operation in ABOUT_ONE}
     shown |= {(operation, status) for operation in REQUESTS for status in (401, 429)}
-    shown |= {(operation, 403) for operation in ABOVE_READ}
+    shown |= {(operation, 403) for operation in REQUESTS | OPEN}
+    shown |= {(operation, status) for operation in WITH_BODY for status in (408, 413, 415)}
     shown |= {(operation, 503) for operation in [*REQUESTS, "get_readiness"]}
     assert shown == documented()
 
@@ -365,11 +391,16 @@ def test_an_unknown_address_a_wrong_method_and_a_body_that_is_no_json_are_proble
         assert sent.status_code == 422, content[:10]
 
 
-def test_a_body_above_its_limit_is_refused(small: Stage) -> None:
-    content = b" " * (MAX_BODY_BYTES + 1)
-    sent = small.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
-    assert sent.status_code == 413
-    assert f"{MAX_BODY_BYTES:,}" in sent.json()["detail"]
+@pytest.mark.parametrize("path", [path for path in description()["paths"] if path != "/problems/{code}"])
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE", "QUERY"])
+def test_a_wrong_method_is_answered_with_all_that_there_are(small: Stage, path: str, method: str) -> None:
+    methods = {method.upper() for method in description()["paths"][path]}
+    if ":" in path:  # To the router "1:cancel" is the id of a job too, although no job has it.
+        methods |= {"GET", "DELETE"}
+    answer = small.client.request(method, re.sub(r"{\w+}", "1", path))
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == ", ".join(sorted(methods))
+    assert answer.headers["allow"] in answer.json()["detail"]
 
 
 def test_each_problem_type_can_be_opened_by_program_and_browser(small: Stage) -> None:

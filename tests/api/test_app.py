@@ -12,7 +12,7 @@ import pytest
 
 from nelbo.store.session import connect
 from tests.api.serving import process, served
-from tests.api.stage import add_model, bearer, check_problem, make_key, settings_for
+from tests.api.stage import AS_BYTES, add_model, bearer, check_problem, make_key, settings_for
 from tests.deadline import until
 
 MIB = 2**20
@@ -31,7 +31,9 @@ def peak_mib(pid: int) -> float:
 def test_a_long_upload_costs_no_memory(tmp_path: Path, sqlite_url: str) -> None:
     with process(tmp_path, NELBO_DATABASE_URL=sqlite_url) as (url, started):
         before = peak_mib(started.pid)
-        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, content=blocks(300), timeout=60, trust_env=False)
+        sent = httpx2.post(
+            f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=blocks(300), timeout=60, trust_env=False
+        )
         assert (sent.status_code, sent.json()["bytes"]) == (201, 300 * MIB)
         assert peak_mib(started.pid) - before < 150
 
@@ -79,7 +81,7 @@ def test_the_log_says_of_each_request_who_sent_it_from_where_and_about_which_job
 def test_an_upload_without_end_is_cut_at_its_limit_and_leaves_nothing(tmp_path: Path, sqlite_url: str) -> None:
     settings = settings_for(tmp_path, sqlite_url, max_upload_bytes=MIB)
     with served(settings) as url, httpx2.Client(base_url=url, trust_env=False) as client:
-        sent = client.post("/v1/files", params={"name": "a.csv"}, content=blocks(3))
+        sent = client.post("/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=blocks(3))
         assert sent.status_code == 413
         assert "max_upload_bytes" in sent.json()["detail"]
         check_problem(sent)
@@ -93,7 +95,7 @@ def test_an_upload_that_tells_its_length_is_refused_before_it_is_read(
 ) -> None:
     settings = settings_for(tmp_path, sqlite_url, max_upload_bytes=MIB)
     with served(settings) as url:
-        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, content=b"1\n" * MIB, trust_env=False)
+        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=b"1\n" * MIB, trust_env=False)
         assert sent.status_code == 413
         assert _states(url) == ["rejected"]
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
@@ -107,7 +109,7 @@ def test_an_upload_that_breaks_off_is_rejected_and_leaves_nothing(tmp_path: Path
 
     with served(settings_for(tmp_path, sqlite_url)) as url, httpx2.Client(base_url=url, trust_env=False) as client:
         with pytest.raises(ConnectionResetError):
-            client.post("/v1/files", params={"name": "a.csv"}, content=broken())
+            client.post("/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=broken())
         # No pool connection holds the broken one: look with another client.
         until(lambda: _states(url) == ["rejected"], "the service notices")
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]

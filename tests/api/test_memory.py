@@ -15,6 +15,7 @@ from functools import cache
 import httpx2
 import pytest
 
+from api.bodies import LARGE_OF_OWNER
 from nelbo.artifact import MANIFEST
 from nelbo.store import catalog
 from nelbo.store.session import Database, connect
@@ -158,7 +159,7 @@ def test_no_bomb_takes_the_service_much_memory_on_any_route(service: Service, na
 
 
 def test_the_largest_manifest_takes_the_service_little_memory_wherever_it_is_needed(service: Service) -> None:
-    """Ten versions of it, of which a list holds none; and five who ask at once, who are answered one after the other."""
+    """Ten versions of it, of which a list holds none; and some who ask at once, who are answered one after the other."""
     manifest = largest_manifest().model_dump(mode="json")
     for _ in range(10):
         catalog.add_version(service.database, "local", "wide", manifest, "d" * 64)
@@ -168,8 +169,9 @@ def test_the_largest_manifest_takes_the_service_little_memory_wherever_it_is_nee
     row = {f"column {at}": "category of" for at in range(2_000)}
     job = {"kind": "score", "model": "wide", "rows": [row]}
     assert service.http.post("/v1/jobs", json=job).status_code == 202
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(LARGE_OF_OWNER) as pool:
         answers = list(pool.map(lambda _: service.http.post("/v1/jobs", json=job).status_code, range(5)))
+    with ThreadPoolExecutor(5) as pool:
         answers += pool.map(lambda _: service.http.get("/v1/models/wide/versions/champion").status_code, range(5))
     assert answers == [202] * 5 + [200] * 5
     assert service.http.delete("/v1/models/wide/versions/3").status_code == 204

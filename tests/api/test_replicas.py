@@ -11,7 +11,7 @@ import pytest
 
 from nelbo.store.session import Database
 from tests.api.serving import process
-from tests.api.stage import CSV, ROWS, add_model, work_off
+from tests.api.stage import AS_BYTES, CSV, ROWS, add_model, work_off
 from tests.deadline import until
 
 TIMES = 20
@@ -59,7 +59,7 @@ def test_one_idempotency_key_is_one_job_whoever_is_asked(
 def test_what_one_took_the_other_shows_and_deletes(replicas: tuple[httpx2.Client, httpx2.Client], database: Database) -> None:
     first, second = replicas
     add_model(database)
-    file_id = first.post("/v1/files", params={"name": "people.csv"}, content=CSV).json()["id"]
+    file_id = first.post("/v1/files", params={"name": "people.csv"}, content=CSV, headers=AS_BYTES).json()["id"]
     work_off(database)
     assert second.get(f"/v1/files/{file_id}").json()["state"] == "ready"
     job_id = second.post("/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id}).json()["id"]

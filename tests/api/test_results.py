@@ -42,7 +42,7 @@ def check_scores(either: Stage, job_id: str, format: str) -> None:
     assert by_type.headers["content-type"].partition(";")[0] == MEDIA[format]
     suffix = "arrows" if format == "arrow" else format
     assert by_type.headers["content-disposition"] == f'attachment; filename="score-{job_id}.{suffix}"'
-    assert by_type.headers["vary"] == "Accept"
+    assert by_type.headers["vary"] == "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest"
     table = READ[format](by_type.content)
     assert READ[format](by_name.content) == table
     assert table.to_pydict() == {
@@ -133,3 +133,24 @@ def test_what_a_running_job_found_so_far_can_be_seen(stage: Stage) -> None:
     assert claim is not None
     assert stage.get(f"/v1/jobs/{job_id}/errors").json()["items"] == []
     assert stage.get(f"/v1/jobs/{job_id}/anomalies").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "params", "safe"),
+    [
+        ({}, {}, False),
+        ({"Accept": "text/csv"}, {}, False),
+        ({"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}, {}, True),
+        ({"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, {}, True),
+        ({"Sec-Fetch-Dest": "empty"}, {}, True),
+        ({"Sec-Fetch-Mode": "navigate"}, {"safe": "false"}, False),
+        ({}, {"safe": "true"}, True),
+    ],
+)
+def test_people_get_csv_without_formulas_and_programs_every_text_as_it_is(
+    stage: Stage, headers: dict[str, str], params: dict[str, str], safe: bool
+) -> None:
+    stage.model()
+    address = f"/v1/jobs/{stage.finished(kind='generate', model='adult', n=2)}/results"
+    answer = stage.get(address, params={"format": "csv"} | params, headers=headers)
+    assert answer.text == "age,job\n20,{0}\n21,{0}\n".format("'=clerk()" if safe else "=clerk()")

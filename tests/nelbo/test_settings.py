@@ -8,7 +8,14 @@ import pytest
 from nelbo.errors import InvalidInput
 from nelbo.settings import PREFIX, Settings, read_settings, variable
 
-TEXTS = {"home": "/data", "log_level": "DEBUG", "api_keys_file": "/keys", "url": "http://example.org", "require_keys": "true"}
+TEXTS = {
+    "home": "/data",
+    "log_level": "DEBUG",
+    "api_keys_file": "/keys",
+    "url": "http://example.org",
+    "require_keys": "true",
+    "open_to_all": "true",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from nelbo.jobs import GenerateRequest, Job
 from nelbo.store import ledger
 from nelbo.store.sweep import sweep
 from tests.api import serving
+from tests.api.stage import AS_BYTES, AS_ZIP
 from tests.deadline import until
 from tests.system.faults import oracle
 from tests.worker.stage import OWNER, Stage, as_csv, table
@@ -156,8 +157,8 @@ def ask(stage: Stage, url: str, at: Point) -> httpx2.Response:
     with httpx2.Client(base_url=url, trust_env=False, timeout=30) as client:
         match at:
             case "uploaded":
-                return client.post("/v1/files", params={"name": "t.csv"}, content=as_csv(table(20)))
+                return client.post("/v1/files", params={"name": "t.csv"}, headers=AS_BYTES, content=as_csv(table(20)))
             case "pushed":
-                return client.post("/v1/models/linear/versions", content=stage.packed())
+                return client.post("/v1/models/linear/versions", headers=AS_ZIP, content=stage.packed())
             case _:
                 return client.post("/v1/jobs", json=REQUEST.model_dump(), headers={"Idempotency-Key": "once"})

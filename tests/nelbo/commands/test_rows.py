@@ -267,3 +267,14 @@ def test_a_service_makes_columns_in_the_form_of_the_table_and_scores_them(
         assert all(str(cell).endswith(" kg") for cell in read(tmp_path / "there.csv")["length"].to_pylist())
     scored = done("score", name, tmp_path / f"there.{suffix}", "-o", tmp_path / "scores.csv", "--json").json
     assert (scored["rows_written"], scored["rows_failed"]) == (40, 0)
+
+
+def test_csv_for_people_holds_no_formula_here_or_from_a_service(artifact: Path, service: Service, tmp_path: Path) -> None:
+    text = table(ROWS).to_pylist()
+    text[7]["colour"] = "=1+1"
+    given = written(pa.Table.from_pylist(text), tmp_path / "formula.csv")
+    for model in (artifact, "linear"):
+        done("reconstruct", model, given, "-o", tmp_path / "exact.csv")
+        done("reconstruct", model, given, "-o", tmp_path / "safe.csv", "--safe-csv")
+        assert ",=1+1" in (tmp_path / "exact.csv").read_text()
+        assert ",'=1+1" in (tmp_path / "safe.csv").read_text()

@@ -1,5 +1,6 @@
 """Tables written: typed values as text, and a path that is there whole or not at all."""
 
+import csv
 import io
 import json
 import stat
@@ -11,6 +12,8 @@ import pytest
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import FORMATS, open_table, open_writer
+from nelbo.spelling.columns import Spelling
+from nelbo.spelling.numbers import NumberFormat
 from tests.nelbo.files.tables import BATCH, rows_of, written
 
 COLUMNS: dict[str, Any] = {
@@ -114,3 +117,78 @@ def test_a_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) ->
     with open_writer("-") as writer:
         writer.write(pa.record_batch({"a": [1]}))
     assert capfdbinary.readouterr().out == b"a\n1\n"
+
+
+FORMULAS = [
+    "=1+1",
+    '=HYPERLINK("http://evil.example","x")',
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    "-A1",
+    "-EUR5",
+    "\t=1+1",
+    "\r=1+1",
+    "\n=1+1",
+    "  =1+1",
+    "\N{NO-BREAK SPACE}=1+1",
+    "\N{FULLWIDTH EQUALS SIGN}1+1",
+    "\N{FULLWIDTH COMMERCIAL AT}SUM(1)",
+    "--1",
+    "=",
+    "-",
+    "\t",
+]
+HARMLESS = ["a=1", "x-y", "'=1", "", "1", "-1", "-1.5e-3", "-inf", "+49 170 1234567", "-1.250,50 €"]
+HARMLESS += ["-$5", "-EUR 5", "-5 %", "-20 km"]
+
+
+def safe(batch: pa.RecordBatch, format: str = "csv") -> bytes:
+    file = io.BytesIO()
+    with open_writer(file, format, safe_csv=True) as writer:
+        writer.write(batch)
+    return file.getvalue()
+
+
+def read_back(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_safe_csv_holds_no_formula_in_cells_and_names(text: str) -> None:
+    columns: dict[str, Any] = {text: pa.array([text, None]), "x": pa.array([1, 2])}
+    found = read_back(safe(pa.record_batch(columns)))
+    assert found == [[f"'{text}", "x"], [f"'{text}", "1"], ["", "2"]]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_safe_csv_leaves_numbers_and_other_text_as_they_are(text: str) -> None:
+    columns: dict[str, Any] = {"text": pa.array([text]), "x": pa.array([1])}
+    batch = pa.record_batch(columns)
+    assert safe(batch) == written(batch, "csv")
+
+
+def test_numbers_dates_and_truth_are_the_same_in_safe_csv() -> None:
+    batch = TYPED.drop_columns(["s"]).append_column("n", pa.array([-1.5, -0.0, -1e300, None]))
+    assert safe(batch) == written(batch, "csv")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "cells"),
+    [
+        (Spelling(number=NumberFormat(prefix="=1+")), pa.array([5])),
+        (Spelling(words=("=0+0", "=1+1")), pa.array([True])),
+        (Spelling(format="=1+%Y"), pa.array([0], pa.timestamp("us"))),
+    ],
+)
+def test_a_model_that_writes_its_numbers_as_formulas_writes_none(spelling: Spelling, cells: Any) -> None:
+    field = spelling.on(pa.field("a", cells.type))
+    batch = pa.RecordBatch.from_arrays([cells], schema=pa.schema([field]))
+    assert read_back(written(batch, "csv"))[1][0].startswith("=")
+    assert read_back(safe(batch))[1][0].startswith("'=")
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "arrow"])
+def test_other_formats_are_never_changed(format: str) -> None:
+    batch = pa.record_batch({"=a": pa.array(FORMULAS)})
+    assert safe(batch, format) == written(batch, format)

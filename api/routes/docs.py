@@ -1,0 +1,68 @@
+"""/docs: the description of the service to read and to try, from files of this machine alone."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from api.protection import OWN_FILES
+
+File = Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]
+# The page's addresses are relative, so that it works behind a proxy that puts a path in front. Its script stands in a file
+# of its own, because the page's policy runs no other.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Nelbo</title>
+<link rel="icon" href="docs/favicon.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+START = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  presets: [SwaggerUIBundle.presets.apis],
+  validatorUrl: null,
+});
+"""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def lead_to_docs() -> Response:
+    return RedirectResponse("/docs")
+
+
+@router.get("/docs")
+async def get_docs() -> Response:
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": OWN_FILES})
+
+
+@router.get("/docs/start.js")
+async def get_start() -> Response:
+    return Response(START, media_type="text/javascript")
+
+
+@router.get("/docs/{file}")
+async def get_file(file: File) -> Response:
+    return FileResponse(_folder() / file, headers={"Cache-Control": "max-age=3600"})
+
+
+def _folder() -> Path:
+    """Where the package fastapi-offline keeps the files of Swagger UI; it is never imported, as only those are wanted."""
+    package = find_spec("fastapi_offline")
+    assert package is not None, "the extra api installs it"
+    assert package.origin is not None
+    return Path(package.origin).parent / "static"
