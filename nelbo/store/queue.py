@@ -15,7 +15,7 @@ from nelbo.store.views import LISTED, UNFINISHED
 
 QUOTA_S, FULL_S = 10.0, 30.0
 """When to come back: something of one's own may end any moment; a full service takes longer."""
-LONG_S = 1.0
+LONG_S = 5.0
 """Chunks that take less count as turns alone."""
 ADMISSION_LOCK = 0x6E656C62
 """First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the other."""

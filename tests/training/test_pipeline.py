@@ -215,9 +215,9 @@ def trained(large: Path, tmp_path: Path) -> Path:
     (folder / "data").mkdir()
     (folder / "data" / "raw.txt").write_text("mine too")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["graphs"]["older"] = manifest["graphs"]["prior"] | {"file": "older.onnx"}
+    manifest["graphs"]["spread"] = manifest["graphs"]["spread"] | {"file": "older.onnx"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    shutil.copy(folder / "prior.onnx", folder / "older.onnx")
+    shutil.copy(folder / "spread.onnx", folder / "older.onnx")
     return folder
 
 
