@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     model_batch_s: Annotated[
         float, Field(gt=0, description="seconds after which a model is stopped that has not finished a batch of rows")
     ] = 30.0
+    model_chunk_s: Annotated[
+        float, Field(gt=0, description="seconds after which a model is stopped that has not finished a chunk of rows")
+    ] = 120.0
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
     renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 1.5

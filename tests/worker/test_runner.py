@@ -388,6 +388,19 @@ def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stag
     )
 
 
+def test_a_model_whose_many_batches_take_too_long_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
+    """However quick each of them is: else it holds a process of the worker for hours."""
+    hasty = sqlite_stage.with_options(model_chunk_s=0.05)
+    rows = 50_000
+    job = hasty.submit(GenerateRequest(model="linear", n=rows), hasty.version(), rows, chunk_rows=rows)
+    until(lambda: hasty.state_after_work(job.id) == "failed", "three tries")
+    assert re.match(
+        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 0.05 s for one chunk of rows"
+        r" \(the setting model_chunk_s\) and was stopped",
+        hasty.job(job.id).problem or "",
+    )
+
+
 def test_a_model_that_needs_too_much_memory_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
     version = sqlite_stage.version("greedy", lambda folder: greedy_artifact(folder, gib=3))
     job = sqlite_stage.submit(ScoreRequest(model="greedy"), version, 1, inline=[row()])
