@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     model_chunk_s: Annotated[
         float, Field(gt=0, description="seconds after which a model is stopped that has not finished a chunk of rows")
     ] = 120.0
+    worker_memory_mib: Annotated[
+        int, Field(gt=0, description="memory in MiB of each process of a worker, beside those of models and of reading")
+    ] = 2_048
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
     renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 1.5
