@@ -31,7 +31,7 @@ from tests.artifacts import packed
 from tests.deadline import until
 from tests.hostile import greedy_artifact, slow_artifact
 from tests.worker.stage import OWNER, Stage, as_csv, table
-from worker import runner, shutdown, verifying
+from worker import reading, runner, shutdown, verifying
 
 ROWS = 130
 KINDS: list[JobRequest] = [
@@ -374,6 +374,15 @@ def test_a_cancelled_job_stops_the_chunk_between_two_batches(stage: Stage) -> No
     runner.run(process, claim, asked_at=time.monotonic())
     assert stage.job(job.id).state == "cancelled"
     assert list(results.tables(stage.database, job.id)) == []
+
+
+def test_a_file_that_takes_too_long_to_read_is_rejected(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "READ_S", 0.01)
+    monkeypatch.setattr(reading, "READ_BYTES_PER_S", 1e9)
+    file_id = stage.uploaded(as_csv(table(70)))
+    stage.work()
+    file = files.get_file(stage.database, OWNER, file_id)
+    assert (file.state, file.reason) == ("rejected", "reading table.csv took more than 0 s; upload it in several files")
 
 
 def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stage) -> None:
