@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     ] = 10 * 2**30
     max_uploads: Annotated[int, Field(gt=0, description="uploads and pushes that are received at a time")] = 16
     max_uploads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
+    max_waiting: Annotated[int, Field(gt=0, description="requests at a time that wait for their job (Prefer: wait)")] = 400
+    max_waiting_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 100
+    max_downloads: Annotated[int, Field(gt=0, description="results that are sent at a time")] = 16
+    max_downloads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
     max_unread: Annotated[
         int, Field(gt=0, description="uploads and pushes of one owner that may wait to be read or verified, or be at it")
     ] = 50
