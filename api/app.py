@@ -17,11 +17,12 @@ from fastapi import Depends, FastAPI
 import nelbo
 from api import access, bodies, errors, memory
 from api.auth import Keys
-from api.connections import Connection
+from api.connections import BACKLOG, Connection, allow_many
 from api.deps import Service
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
+from api.places import Places
 from api.routes import audit, docs, files, health, jobs, models, results
 from api.tries import Tries
 from api.uploads import Uploads
@@ -98,8 +99,15 @@ def _open(settings: Settings) -> Service:
         broker_answers=_asks_broker(settings),
         bodies=bodies.JsonBodies(),
         uploads=Uploads(settings.max_uploads, settings.max_uploads_of_owner),
+        waiting=_places(settings, "waiting", "requests that wait for their job", "; try again, or ask for the job later"),
+        downloads=_places(settings, "downloads", "downloads of results", "; try again when one has ended"),
         requests=bounded_request(settings.max_inline_rows, settings.max_columns),
     )
+
+
+def _places(settings: Settings, name: str, what: str, advice: str) -> Places:
+    number, of_owner = getattr(settings, f"max_{name}"), getattr(settings, f"max_{name}_of_owner")
+    return Places(number, of_owner, what, f" (the settings max_{name} and max_{name}_of_owner){advice}", retry_after=5)
 
 
 def _hints(settings: Settings) -> Hints | None:
@@ -170,6 +178,7 @@ def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Se
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=20,
+            backlog=BACKLOG,
         )
     )
 
@@ -186,6 +195,7 @@ def main() -> None:
     privacy.close_to_others()
     privacy.prepare(settings)
     memory.give_back_large_blocks()
+    allow_many()
     server(create_app(settings), settings, options.host, options.port).run()
 
 

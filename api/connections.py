@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, cast
 
 import h11
@@ -17,12 +19,48 @@ UNREAD_S = 60.0
 REST_S, REST_BYTES = 5.0, 4 * 2**20
 """After an answer that did not wait for the whole body, such as a 413: how long and how much of the rest is still read,
 and dropped. A connection that is closed with bytes unread is reset, and the client may lose the answer."""
+MAX_CONNECTIONS, OTHER_FILES = 4_096, 256
+"""Connections at a time, and the open files that are left for all else where the system allows fewer."""
+BACKLOG = 128
+"""Connections that are accepted before one of them is looked at."""
+CHUNKS, CHUNK_BYTES = 1_000, 256
+"""From this number of chunks on, a chunked body must have this many bytes in each on average. A chunk of one byte takes as
+much of the event loop, which all clients share, as one of 64 KiB."""
 NOT_HTTP = {
     "type": "about:blank",
     "title": "Bad Request",
     "status": 400,
-    "detail": "the request cannot be read as HTTP/1.1",
+    "detail": "the request cannot be read as HTTP/1.1, or its body comes in very many small chunks: send larger ones",
 }
+
+
+def allow_many() -> None:
+    """Let this process open as many files as it needs for its connections, as far as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + OTHER_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, files - OTHER_FILES))
+
+
+class _Requests(h11.Connection):
+    """h11's side of a connection, which would read any number of tiny chunks."""
+
+    _chunks = _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > CHUNKS and self._bytes < self._chunks * CHUNK_BYTES:
+                raise h11.RemoteProtocolError("too many small chunks")
+        return event
 
 
 class Connection(H11Protocol):
@@ -33,9 +71,16 @@ class Connection(H11Protocol):
     _rest: asyncio.TimerHandle | None = None
     _rest_bytes = 0
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = _Requests(h11.SERVER)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(cast(asyncio.Transport, _Transport(transport, self._close)))
         self._await_head()
+        if len(self.connections) > _most_connections():
+            # One connection too many would fail at accept(), which is tried again at once, with an error in the log each time.
+            self._longest_idle()._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head, self._unread, self._rest):
@@ -80,6 +125,16 @@ class Connection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _longest_idle(self) -> "Connection":
+        """Of the connections without a request, the one that has been so for longest; this one, if there is no other."""
+        idle = [(other._head.when(), other) for other in self.connections if isinstance(other, Connection) and other._head]
+        return min(idle, key=itemgetter(0), default=(0.0, self))[1]
+
+    def _drop(self) -> None:
+        """End the connection. It does not count any more, although the event loop forgets it later."""
+        self.connections.discard(self)
+        self.transport.abort()
 
     def _await_head(self) -> None:
         """A head that is due has a deadline, which its bytes do not put off, however many come one by one."""

@@ -15,6 +15,7 @@ from api.auth import Caller, Keys, prefix_of
 from api.bodies import JsonBodies
 from api.hints import Hints
 from api.middleware import log_also
+from api.places import Places
 from api.tries import Tries
 from api.uploads import Uploads
 from nelbo.audit import Actor
@@ -44,6 +45,10 @@ class Service:
 
     bodies: JsonBodies
     uploads: Uploads
+    waiting: Places
+    """Of requests that wait for the end of their job."""
+    downloads: Places
+    """Of results that are sent."""
 
     requests: TypeAdapter[JobRequest]
     """Reads the request of a job, within the settings' limits."""

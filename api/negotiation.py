@@ -12,6 +12,9 @@ from nelbo.errors import NotAcceptable
 from nelbo.files import open_writer
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
+PIECE_BYTES = 256 * 2**10
+"""What is handed to a connection at once. A reader that leaves one unread for `connections.UNREAD_S` is cut off: one that is
+slow is not, down to 4 KiB a second."""
 MEDIA_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
@@ -62,16 +65,19 @@ def for_people(headers: Headers) -> bool:
     return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers or "text/html" in headers.get("accept", "")
 
 
-def encoded(batches: Iterator[pa.RecordBatch], format: Format, safe_csv: bool = False) -> Iterator[bytes]:
-    """The batches as a file of this format, piece by piece: what is in memory is one batch and its bytes."""
+def encoded(batches: Iterator[pa.RecordBatch], format: Format, safe_csv: bool = False) -> Iterator[memoryview]:
+    """The batches as a file of this format, in pieces of at most PIECE_BYTES: what is in memory is one batch and its bytes."""
     sink = _Sink()  # a RawIOBase that takes all it is given
     with open_writer(cast(BinaryIO, sink), format=format, safe_csv=safe_csv) as writer:
         for batch in batches:
             writer.write(batch)
-            if piece := sink.taken():
-                yield piece
-    if piece := sink.taken():
-        yield piece
+            yield from _pieces(sink.taken())
+    yield from _pieces(sink.taken())
+
+
+def _pieces(content: bytes) -> Iterator[memoryview]:
+    view = memoryview(content)
+    return (view[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES))
 
 
 class _Sink(io.RawIOBase):

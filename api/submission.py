@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +22,8 @@ from nelbo.settings import Settings
 from nelbo.store import catalog, files
 from nelbo.store.session import Database
 
+CHUNK_CELLS = 1_000_000
+"""Most cells of a chunk: a wide table has smaller chunks, as a worker and whoever reads the results hold a whole one."""
 MAX_CHUNKS = 20_000
 """Most chunks of a job: they are inserted in one transaction."""
 WAIT_S = 1.0
@@ -56,17 +59,18 @@ def parse(body: bytes | bytearray, requests: TypeAdapter[JobRequest]) -> JobRequ
 def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> Plan:
     """Check a request against what the owner has. Raises what says why it cannot be accepted."""
     version = catalog.resolve(database, owner, _known(request.model, "model"))
-    if isinstance(request, GenerateRequest):
-        return Plan(version.id, request.n, chunk_rows(request, request.n, settings))
     graphs, schema = of_manifest(database, version, _checked_against)
+    size = partial(chunk_rows, request, settings=settings, columns=len(schema.columns))
+    if isinstance(request, GenerateRequest):
+        return Plan(version.id, request.n, size(request.n))
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
     _need_one_source(request)
     if request.file is not None:
         rows = _file_rows(files.get_file(database, owner, _known(request.file, "file")), schema)
-        return Plan(version.id, rows, chunk_rows(request, rows, settings), file_id=request.file)
+        return Plan(version.id, rows, size(rows), file_id=request.file)
     inline = inline_rows(request.rows or (), schema, settings)
-    return Plan(version.id, len(inline), chunk_rows(request, len(inline), settings), inline=inline)
+    return Plan(version.id, len(inline), size(len(inline)), inline=inline)
 
 
 def _checked_against(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
@@ -157,8 +161,8 @@ def _is_text(cell: str) -> bool:
     return "\0" not in cell
 
 
-def chunk_rows(request: JobRequest, rows: int, settings: Settings) -> int:
-    """Rows that a chunk of a job about so many rows holds. Raises TooLarge with the setting that says so.
+def chunk_rows(request: JobRequest, rows: int, settings: Settings, columns: int = 1) -> int:
+    """Rows that a chunk of a job about so many rows and columns holds. Raises TooLarge with the setting that says so.
 
     A chunk of an augmentation is about so few given rows that what it makes has the size of any other chunk.
     """
@@ -168,11 +172,11 @@ def chunk_rows(request: JobRequest, rows: int, settings: Settings) -> int:
             f"the job is about {rows * per_row:,} rows; one job takes at most {settings.max_job_rows:,} (the setting"
             " max_job_rows): split it into several"
         )
-    size = max(1, settings.chunk_rows // per_row)
+    size = max(1, min(settings.chunk_rows, CHUNK_CELLS // max(1, columns)) // per_row)
     chunks = math.ceil(rows / size)
     if chunks > MAX_CHUNKS:
         raise TooLarge(
-            f"the job falls into {chunks:,} chunks; one job has at most {MAX_CHUNKS:,}: split it, or raise the"
-            f" setting chunk_rows ({settings.chunk_rows:,})"
+            f"the job falls into {chunks:,} chunks of {size:,} rows (the setting chunk_rows, and at most {CHUNK_CELLS:,}"
+            f" cells); one job has at most {MAX_CHUNKS:,} chunks: split it into several"
         )
     return size

@@ -70,6 +70,17 @@ def _bounded(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file of this name lies in the folder itself, on every system."""
+    return re.fullmatch(r"[0-9A-Za-z_-][0-9A-Za-z._-]*", name) is not None
+
+
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError(f"{name!r} is not a plain file name, such as score.onnx")
+    return name
+
+
 Free = Annotated[dict[str, Any], Field(max_length=_MAX_VALUES), AfterValidator(_bounded)]
 
 
@@ -80,7 +91,7 @@ class _Frozen(BaseModel):
 class Graph(_Frozen):
     """An ONNX file of the artifact with its digest, and the names of its inputs and outputs in order."""
 
-    file: Annotated[str, Field(max_length=100)]
+    file: Annotated[str, Field(max_length=100), AfterValidator(_plain)]
     sha256: Annotated[str, Field(max_length=64)]
     inputs: Annotated[tuple[Word, ...], Field(max_length=16)]
     outputs: Annotated[tuple[Word, ...], Field(max_length=16)]
@@ -318,8 +329,6 @@ def verify_graphs(artifact: Artifact) -> None:
 
 
 def _verify(folder: Path, name: str, graph: Graph) -> None:
-    if not is_plain(graph.file):
-        raise InvalidArtifact(f"graph {name!r} names {graph.file!r}, which is not a plain file name")
     found = hashlib.sha256()
     try:
         with (folder / graph.file).open("rb") as file:
@@ -332,11 +341,6 @@ def _verify(folder: Path, name: str, graph: Graph) -> None:
             f"{graph.file} is not what the manifest says (sha256 {found.hexdigest()[:12]}…, wanted {graph.sha256[:12]}…);"
             " it was changed or damaged: copy it again or train again"
         )
-
-
-def is_plain(name: str) -> bool:
-    """Whether a file of this name lies in the folder itself, on every system."""
-    return re.fullmatch(r"[0-9A-Za-z_-][0-9A-Za-z._-]*", name) is not None
 
 
 class _FormatOnly(BaseModel):

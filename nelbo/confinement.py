@@ -112,6 +112,8 @@ def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path]
     _enter_empty_folder()
     limit = memory_mib << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # not what limit_memory set for the process that started this one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _control(PR_SET_NO_NEW_PRIVS, 1)
     if known.landlock:
@@ -119,6 +121,15 @@ def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path]
     if known.seccomp:
         _guard_calls(platform.machine())
     return known
+
+
+def limit_memory(mib: int) -> None:
+    """Let this process hold at most so much memory: what takes more raises MemoryError. Processes that it starts inherit the
+    limit, and `confine` gives them their own."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = mib << 20
+    if most == resource.RLIM_INFINITY or limit < most:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def _enter_empty_folder() -> None:

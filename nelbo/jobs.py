@@ -44,13 +44,15 @@ Spread = Annotated[
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Annotated[str, Field(min_length=1, description="name, name@version or name@alias", examples=["adult"])]
+    model: Annotated[
+        str, Field(min_length=1, max_length=201, description="name, name@version or name@alias", examples=["adult"])
+    ]
 
 
 class _OfRows(_Request):
     """A job about given rows: a ready file, or a few rows in the request itself."""
 
-    file: Annotated[str | None, Field(description="id of a ready file")] = None
+    file: Annotated[str | None, Field(max_length=100, description="id of a ready file")] = None
     rows: Annotated[list[dict[str, Any]] | None, Field(description="rows inline, each {column: value}")] = None
 
 

@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     ] = 10 * 2**30
     max_uploads: Annotated[int, Field(gt=0, description="uploads and pushes that are received at a time")] = 16
     max_uploads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
+    max_waiting: Annotated[int, Field(gt=0, description="requests at a time that wait for their job (Prefer: wait)")] = 400
+    max_waiting_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 100
+    max_downloads: Annotated[int, Field(gt=0, description="results that are sent at a time")] = 16
+    max_downloads_of_owner: Annotated[int, Field(gt=0, description="of these, the most of one owner")] = 8
     max_unread: Annotated[
         int, Field(gt=0, description="uploads and pushes of one owner that may wait to be read or verified, or be at it")
     ] = 50
@@ -86,6 +90,12 @@ class Settings(BaseSettings):
     model_batch_s: Annotated[
         float, Field(gt=0, description="seconds after which a model is stopped that has not finished a batch of rows")
     ] = 30.0
+    model_chunk_s: Annotated[
+        float, Field(gt=0, description="seconds after which a model is stopped that has not finished a chunk of rows")
+    ] = 120.0
+    worker_memory_mib: Annotated[
+        int, Field(gt=0, description="memory in MiB of each process of a worker, beside those of models and of reading")
+    ] = 2_048
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
     renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 1.5

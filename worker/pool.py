@@ -14,6 +14,7 @@ from celery.exceptions import SecurityWarning
 
 from nelbo import logs
 from nelbo.broker import make_app
+from nelbo.confinement import limit_memory
 from nelbo.processes import Lifeline, end_with_parent
 from nelbo.settings import read_settings
 from worker import shutdown
@@ -57,6 +58,7 @@ def _quieten() -> None:
 def _child_started(lifeline: Lifeline, **_: Any) -> None:
     """In a forked child: end when the Celery main process is gone, which Celery's own children may not notice."""
     lifeline.drop()
+    limit_memory(read_settings().worker_memory_mib)
     end_with_parent(lifeline.reading, grace_s=0.0)
 
 

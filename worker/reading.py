@@ -13,6 +13,9 @@ from worker import cache
 from worker.limited import run_limited
 from worker.process import Process
 
+READ_S, READ_BYTES_PER_S = 600.0, 64 * 2**10
+"""How long reading may take: a while, and as long as its size allows at this pace. A few bytes may stand for 10^11 cells."""
+
 
 def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
     """Cut the upload into parts that a worker can read alone. Raises InvalidInput, which rejects the file.
@@ -43,7 +46,11 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
         memory_mib=settings.read_memory_mib,
         csv=CsvOptions(**entry.options),
     )
-    found = Reading.model_validate(run_limited("nelbo.files", arguments, check))
+    limit_s = READ_S + upload.stat().st_size / READ_BYTES_PER_S
+    try:
+        found = Reading.model_validate(run_limited("nelbo.files", arguments, check, limit_s))
+    except TimeoutError:
+        raise InvalidInput(f"reading {entry.name} took more than {limit_s:,.0f} s; upload it in several files") from None
     upload.unlink()
     if found.problem:
         raise InvalidInput(found.problem)

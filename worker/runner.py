@@ -89,6 +89,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return reading.read(process, claim, check)
         case "verify":
             return verifying.verify(process, claim, check)
+    check = _within(check, process.settings.model_chunk_s)
     engine = process.engines.get(catalog.version_of(process.database, _need(claim.version_id)))
     match claim.kind:
         case "score":
@@ -99,6 +100,20 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return augment(engine, given.rows(process.storage, claim), claim, check)
         case "reconstruct":
             return reconstruct(engine, given.rows(process.storage, claim), claim, check)
+
+
+def _within(check: Check, limit_s: float) -> Check:
+    """The check, which also stops a model whose chunk takes too long: each batch may be quick enough, and there are many."""
+    end = time.monotonic() + limit_s
+
+    def checked() -> None:
+        check()
+        if time.monotonic() > end:
+            raise ModelDied(
+                f"the model took more than {limit_s:g} s for one chunk of rows (the setting model_chunk_s) and was stopped"
+            )
+
+    return checked
 
 
 def _stuck_s(claim: Claim) -> float:

@@ -174,8 +174,9 @@ def _view(entry: files.FileEntry) -> File:
     responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
 )
 def list_files(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[File]:
-    found = files.list_files(service.database, owner, limit=limit + 1, before=cursor)
-    return Page.of([_view(entry) for entry in found], limit, key=lambda file: file.id)
+    """Pages of files with very many columns are shorter than `limit`."""
+    found, more = files.list_files(service.database, owner, limit=limit, before=cursor)
+    return Page(items=[_view(entry) for entry in found], next_cursor=found[-1].id if more else None)
 
 
 @router.get(

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Any
 
@@ -117,11 +118,14 @@ async def submit_job(
     A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about none.
     """
     allow_body(request.scope, MAX_JSON_BYTES, ROWS_ADVICE)
-    async with service.bodies.received(request, owner) as body:
-        job = await service.bodies.work(body, partial(_submit, service, owner, body, idempotency_key))
-    if match := _WAIT.search(prefer or ""):
-        job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
-        response.headers["Preference-Applied"] = f"wait={match[1]}"
+    match = _WAIT.search(prefer or "")
+    # The place comes first: a job must not be stored whose request is refused.
+    with service.waiting.taken(owner) if match else nullcontext():
+        async with service.bodies.received(request, owner) as body:
+            job = await service.bodies.work(body, partial(_submit, service, owner, body, idempotency_key))
+        if match:
+            job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
+            response.headers["Preference-Applied"] = f"wait={match[1]}"
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if job.state in FINAL:
         response.status_code = status.HTTP_200_OK if match else status.HTTP_202_ACCEPTED

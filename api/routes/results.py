@@ -1,11 +1,11 @@
 """What jobs made: results in four formats, the rows that could not be done, the least likely rows."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from api.deps import Owner, Parts
@@ -20,6 +20,8 @@ from nelbo.errors import (
     NotAcceptable,
     NotAuthenticated,
     NotReady,
+    Overloaded,
+    OverQuota,
     Unavailable,
 )
 from nelbo.jobs import Anomaly, Error, Job
@@ -37,11 +39,18 @@ CONTENT: dict[str, Any] = {
 }
 
 
+async def _downloading(service: Parts, owner: Owner) -> AsyncIterator[None]:
+    """Holds a place until the last byte is sent or the client is gone."""
+    with service.downloads.taken(owner):
+        yield
+
+
 @router.get(
     "/results",
     operation_id="get_results",
     summary="The results of a job, in row order",
     response_class=StreamingResponse,
+    dependencies=[Depends(_downloading)],
     responses={
         200: {
             "description": "The whole table, as one stream. score: row, nelbo, p_value, anomaly (with explain also"
@@ -58,6 +67,8 @@ CONTENT: dict[str, Any] = {
             (JobFailed, "job 0198c6d2-… was cancelled; it has no results"),
             WAS_DELETED,
             (InvalidRequest, "the request is not valid: /query/format: Input should be 'parquet', 'arrow', …"),
+            (OverQuota, "8 downloads of results of yours go on at this moment, the most of one owner"),
+            (Overloaded, "16 downloads of results go on at this moment, the most of all owners"),
             Unavailable,
         ),
     },

@@ -20,6 +20,8 @@ from nelbo.store.tables import Alias, Job, Model, Version
 from nelbo.store.views import unfinished_jobs
 
 CHAMPION = "champion"
+MAX_ALIASES = 100
+"""Of one model: whoever looks at it gets them all."""
 VersionState = Literal["pending", "ready", "rejected"]
 
 
@@ -141,7 +143,15 @@ def set_alias(db: Database, owner: str, model: str, alias: str, number: int, *, 
             raise _no_version(connection, owner, model, str(number))
         if found.state != "ready":
             raise Conflict(f"{found.name} is {found.state}; an alias stands for a ready version")
+        _need_room(connection, owner, model, alias)
         _point(connection, found, alias, by, by_hand=True)
+
+
+def _need_room(connection: Connection, owner: str, model: str, alias: str) -> None:
+    statement = select(Alias.name).where(Alias.owner == owner, Alias.model == model)
+    names = connection.scalars(statement).all()
+    if alias not in names and len(names) >= MAX_ALIASES:
+        raise Conflict(f"model {model} has {len(names)} aliases, the most of one model; delete one that is not used any more")
 
 
 def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor = ITSELF) -> None:

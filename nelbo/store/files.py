@@ -14,6 +14,8 @@ from nelbo.store.session import Database, now
 from nelbo.store.tables import File, Job
 from nelbo.store.views import unfinished_jobs
 
+LISTED_COLUMNS = 20_000
+"""Columns of files after which a list ends, as each may have thousands."""
 FileState = Literal["receiving", "reading", "ready", "rejected"]
 
 
@@ -63,13 +65,21 @@ def file_of(db: Database, file_id: str) -> FileEntry:
     return _file(found)
 
 
-def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> list[FileEntry]:
-    """Files, the newest first, of ids below `before`."""
-    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit)
+def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> tuple[list[FileEntry], bool]:
+    """Files, the newest first, of ids below `before`, and whether there are more: `limit` of them, or fewer where these have
+    very many columns."""
+    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit + 1)
     if before is not None:
         statement = statement.where(File.id < before)
-    with db.read() as connection:
-        return [_file(found) for found in connection.execute(statement)]
+    listed: list[FileEntry] = []
+    columns = 0
+    with db.read() as connection, connection.execution_options(yield_per=1).execute(statement) as found:
+        for row in found:
+            if len(listed) == limit or columns > LISTED_COLUMNS:
+                return listed, True
+            listed.append(_file(row))
+            columns += len(row.columns or ())
+    return listed, False
 
 
 def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -> None:

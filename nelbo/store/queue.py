@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.errors import Overloaded, OverQuota, TooLarge
@@ -149,7 +149,7 @@ def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ..
     return (
         statement.select_from(Job)
         .join(turns, turns.c.id == Job.id)
-        .where(_has_due_chunk())
+        .where(_has_due_chunk(), ~_reads_another())
         .order_by(turns.c.of_owner, turns.c.of_job, Job.created_at, Job.id)
     )
 
@@ -188,6 +188,15 @@ def _later(one: ColumnElement[float], other: ColumnElement[float]) -> ColumnElem
 def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:
     """A chunk of the job that could be claimed now."""
     return Chunk.job_id == job_id, Chunk.state == "queued", Chunk.not_before <= now()
+
+
+def _reads_another() -> ColumnElement[bool]:
+    """Whether the job is to read a file while another file of its owner is being read. How long that takes cannot be told from
+    a file's size, and no owner may hold all workers with it."""
+    other = aliased(Job)
+    reading = select(Chunk.id).join(other, Chunk.job_id == other.id)
+    reading = reading.where(other.owner == Job.owner, other.kind == "read", Chunk.state == "running")
+    return and_(Job.kind == "read", reading.exists())
 
 
 def _has_due_chunk() -> ColumnElement[bool]:

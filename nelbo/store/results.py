@@ -68,18 +68,20 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
 
 
 def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Made rows in row order, a batch a chunk, of source rows above `after_row` (generate: of row numbers), at most
-    `limit` made rows. A chunk of which no row could be made gives a batch of none, so that the columns are known."""
+    """Made rows in row order, a batch for each piece of a chunk, of source rows above `after_row` (generate: of row
+    numbers), at most `limit` made rows. A chunk of which no row could be made gives a batch of none, so that the columns are
+    known."""
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
             found = _next_table(connection, job_id, after_row)
         if found is None:
             return
-        row_to, table = found
-        batch = _one_batch(table[slice(left)])
-        yield batch
-        left = None if left is None else left - batch.num_rows
+        row_to, pieces = found
+        for piece in pieces:
+            batch = _one_batch(piece[slice(left)])
+            yield batch
+            left = None if left is None else left - batch.num_rows
         after_row = row_to - 1
 
 
@@ -308,8 +310,8 @@ def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ..
     return scores_of.score_batch(chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl)
 
 
-def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, pa.Table] | None:
-    """The first stored chunk with rows above after_row: its row_to and its made rows above after_row."""
+def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, Iterator[pa.Table]] | None:
+    """The first stored chunk with rows above after_row: its row_to and its made rows above after_row, piece by piece."""
     statement = (
         select(Chunk.row_from, Chunk.row_to, Job.kind, TableChunk.data)
         .join_from(TableChunk, Chunk, TableChunk.chunk_id == Chunk.id)
@@ -322,10 +324,20 @@ def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[in
     found = connection.execute(statement).first()
     if found is None:
         return None
-    table = pq.read_table(io.BytesIO(found.data))
-    if found.kind == "generate":
-        return found.row_to, table.slice(max(0, after_row + 1 - found.row_from))
-    return found.row_to, table.filter(pc.greater(table["row"], pa.scalar(after_row)))
+    skip = max(0, after_row + 1 - found.row_from)
+    return found.row_to, _made_rows(found.data, after_row, skip if found.kind == "generate" else None)
+
+
+def _made_rows(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
+    """The pieces of a stored chunk, without its first `skip` rows or, where that is None, with rows above after_row alone."""
+    file = pq.ParquetFile(io.BytesIO(data))
+    for at in range(file.num_row_groups):
+        piece = file.read_row_group(at, use_threads=False)
+        if skip is None:
+            yield piece.filter(pc.greater(piece["row"], pa.scalar(after_row)))
+        else:
+            yield piece.slice(skip)
+            skip = max(0, skip - piece.num_rows)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

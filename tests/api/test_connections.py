@@ -1,8 +1,10 @@
 """Clients that are slow, that never read, or that send what they should not: they are cut off, and others notice nothing."""
 
 import json
+import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
@@ -13,8 +15,11 @@ import pytest
 
 from api import connections, middleware
 from api.protection import SECURITY_HEADERS
+from nelbo.jobs import GenerateRequest
+from nelbo.store import ledger
+from nelbo.store.session import connect as connected
 from tests.api.serving import process, served
-from tests.api.stage import AS_BYTES, CSV, check_problem, settings_for
+from tests.api.stage import AS_BYTES, CSV, add_model, check_problem, make_key, settings_for, work_off
 from tests.deadline import until
 
 Connect = Callable[[bytes], socket.socket]
@@ -98,6 +103,74 @@ def test_two_hundred_slow_uploads_and_heads_leave_the_service_usable(tmp_path: P
         assert seconds_of_lists(url) < 10 * alone + 1.0
         assert len(began) <= 8, "the most of one owner; all others were refused before anything was stored"
         assert httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200
+
+
+def test_two_hundred_readers_of_results_who_do_not_read_leave_others_theirs(tmp_path: Path, sqlite_url: str) -> None:
+    settings = settings_for(tmp_path, sqlite_url, max_downloads=3, max_downloads_of_owner=2)
+    keys = {owner: make_key(sqlite_url, owner) for owner in ("ann", "bob")}
+    with served(settings) as url, ExitStack() as opened:
+        ids = {owner: large_results(sqlite_url, owner) for owner in keys}
+
+        def asked(owner: str) -> bytes:
+            """The status of an answer of which nothing more is read."""
+            connection = opened.enter_context(closing(small_connection_to(url)))
+            path = f"GET /v1/jobs/{ids[owner]}/results?format=csv"
+            connection.sendall(head(url, path, f"Authorization: Bearer {keys[owner]}") + b"\r\n")
+            return connection.recv(12)
+
+        statuses = Counter(asked("bob") for _ in range(200))
+        assert statuses == {b"HTTP/1.1 200": 2, b"HTTP/1.1 429": 198}
+        assert asked("ann") == b"HTTP/1.1 200"
+        assert asked("ann") == b"HTTP/1.1 503", "all places are taken"
+        opened.close()
+        until(lambda: asked("bob") == b"HTTP/1.1 200", "the service has noticed that they left")
+
+
+def large_results(database_url: str, owner: str) -> str:
+    """The id of a job that has made more rows than lie in any buffer."""
+    database = connected(database_url)
+    try:
+        version = add_model(database, owner=owner)
+        request = GenerateRequest(model="adult", n=500_000)
+        job, _ = ledger.submit(database, owner, request, version_id=version.id, rows=500_000, chunk_rows=500_000)
+        work_off(database)
+        return job.id
+    finally:
+        database.dispose()
+
+
+def small_connection_to(url: str) -> socket.socket:
+    """A connection on which little is on its way."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.settimeout(30)
+    connection.connect((host, int(port)))
+    return connection
+
+
+def test_a_slow_reader_of_results_gets_all_of_them(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who leaves one small piece unread for long is cut off, not who takes long for a chunk of rows."""
+    monkeypatch.setattr(connections, "UNREAD_S", 4.0)
+    with served(settings_for(tmp_path, sqlite_url)) as url, closing(small_connection_to(url)) as connection:
+        path = f"GET /v1/jobs/{large_results(sqlite_url, 'local')}/results?format=csv"
+        connection.sendall(head(url, path, "Connection: close") + b"\r\n")
+        received, began = 0, time.monotonic()
+        while piece := connection.recv(MIB):
+            received += len(piece)
+            if time.monotonic() - began < 5.0:
+                time.sleep(0.01)  # some 400 KiB a second, until longer than UNREAD_S has gone by
+        assert received > 5 * MIB
+
+
+def test_more_connections_than_the_system_allows_leave_the_service_usable(tmp_path: Path, sqlite_url: str) -> None:
+    """The system lets the service open 400 files. Whoever only connects makes room for whoever asks."""
+    with process(tmp_path, NELBO_DATABASE_URL=sqlite_url) as (url, api), ExitStack() as opened:
+        resource.prlimit(api.pid, resource.RLIMIT_NOFILE, (400, 400))
+        for _ in range(600):
+            opened.enter_context(closing(connection_to(url)))
+        assert seconds_of_lists(url) < 10
+        assert b"Too many open files" not in (tmp_path / "api.log").read_bytes()
 
 
 def receiving(url: str) -> list[dict[str, str]]:
@@ -218,6 +291,24 @@ def test_a_body_without_end_is_not_read_for_long(url: str, connect: Connect) -> 
             sent += 1
     assert sent < 60, "8 MiB are the limit, some are read and dropped, some lie in the machine's buffers"
     assert everything(connection).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(("path", "type"), [("POST /v1/files?name=a.csv", "text/csv"), ("POST /v1/jobs", "application/json")])
+def test_a_body_of_very_many_tiny_chunks_is_refused(url: str, connect: Connect, path: str, type: str) -> None:
+    connection = connect(head(url, path, f"Content-Type: {type}", "Transfer-Encoding: chunked") + b"\r\n")
+    with suppress(ConnectionError, TimeoutError):
+        for _ in range(20):
+            connection.sendall(b"1\r\na\r\n" * 1_000)
+    answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 400"), "each takes as long as a large one, and all clients wait meanwhile"
+    assert b"send larger ones" in answer
+
+
+def test_a_body_of_some_small_chunks_or_of_many_large_ones_is_read(url: str, connect: Connect) -> None:
+    body = b"2\r\na\n\r\n" * 900 + b"1000\r\n" + b"1\n" * 2_048 + b"\r\n"
+    for chunks in (body + b"0\r\n\r\n", body + (b"1000\r\n" + b"1\n" * 2_048 + b"\r\n") * 1_500 + b"0\r\n\r\n"):
+        connection = connect(upload(url, "Transfer-Encoding: chunked") + chunks)
+        assert connection.recv(MIB).startswith(b"HTTP/1.1 201")
 
 
 @pytest.mark.parametrize("size", [3 * MIB, 30 * MIB])

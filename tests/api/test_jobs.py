@@ -1,12 +1,15 @@
 """Jobs over HTTP, on both databases."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nelbo.store import catalog, ledger
-from tests.api.stage import ROWS, Stage, manifest, working
+from tests.api.stage import ROWS, Stage, bearer, make_key, manifest, open_stage, settings_for, working
+from tests.deadline import until
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 25_000, "seed": 7}
 
@@ -101,6 +104,37 @@ def test_a_wait_is_answered_as_soon_as_the_job_has_finished(stage: Stage, prefer
     assert (sent.status_code, sent.json()["state"]) == (200, "succeeded")
     assert sent.headers["preference-applied"] == "wait=20"
     assert sent.elapsed.total_seconds() < 10
+
+
+def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(tmp_path: Path, sqlite_url: str) -> None:
+    settings = settings_for(tmp_path, sqlite_url, max_waiting=3, max_waiting_of_owner=2)
+    keys = {owner: make_key(sqlite_url, owner) for owner in ("ann", "bob")}
+    with open_stage(settings) as stage, ThreadPoolExecutor(4) as pool, ExitStack() as waiting:
+        for owner in keys:
+            stage.model(owner=owner)
+
+        def submit(owner: str, **headers: str) -> int:
+            return stage.post("/v1/jobs", json=GENERATE, headers=bearer(keys[owner]) | headers).status_code
+
+        for owner in ("bob", "bob"):
+            waiting.enter_context(stage.service.waiting.taken(owner))
+        assert submit("bob", Prefer="wait=60") == 429
+        assert stage.get("/v1/jobs", headers=bearer(keys["bob"])).json()["items"] == []
+        assert submit("bob") == 202, "who does not wait takes no place"
+        waited = pool.submit(submit, "ann", Prefer="wait=60")
+        until(lambda: stage.get("/v1/jobs", headers=bearer(keys["ann"])).json()["items"], "her job is stored")
+        assert submit("ann", Prefer="wait=60") == 503
+        stage.work_off()
+        assert waited.result() == 200
+        assert submit("ann", Prefer="wait=0") == 202, "her place is free again"
+
+
+@pytest.mark.parametrize("field", ["model", "file"])
+def test_a_name_that_nothing_can_have_is_refused_however_long_it_is(stage: Stage, field: str) -> None:
+    """To look for names that are like it would take the service long."""
+    sent = stage.post("/v1/jobs", json={"kind": "score", "model": "adult"} | {field: "x" * 5_000_000})
+    assert sent.status_code == 422
+    assert len(sent.content) < 2_000
 
 
 def test_a_wait_that_is_over_leaves_the_job_running(stage: Stage) -> None:

@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from functools import cache
 
 import httpx2
+import pyarrow as pa
 import pytest
 
 from api.bodies import LARGE_OF_OWNER
 from nelbo.artifact import MANIFEST
-from nelbo.store import catalog
+from nelbo.jobs import AugmentRequest
+from nelbo.store import catalog, ledger, results
 from nelbo.store.session import Database, connect
 from tests.api.serving import process
-from tests.api.stage import description
+from tests.api.stage import description, manifest
 from tests.artifacts import largest_manifest
 from tests.processes import forget_peak, peak_mib
+from worker.generation import outcome_of
 
 LIMIT_MIB = 300
 ZEROS_MIB = 256
@@ -156,6 +159,25 @@ def test_no_bomb_takes_the_service_much_memory_on_any_route(service: Service, na
         assert answer.status_code < 500
         assert peak_mib(service.process.pid) < LIMIT_MIB, f"{method} {path}"
     assert service.http.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow", "csv", "jsonl"])
+def test_results_that_repeat_a_long_text_take_the_service_little_memory(service: Service, format: str) -> None:
+    """300 MiB of them, which are some kilobytes as they are stored."""
+    text = "x" * (300 * 2**10)
+    request = AugmentRequest(model="adult", rows=[{"age": "1", "job": text}], per_row=1_000)
+    version = catalog.add_version(service.database, "local", "adult", manifest().model_dump(mode="json"), "d" * 64)
+    inline = list(request.rows or ())
+    job, _ = ledger.submit(service.database, "local", request, version_id=version.id, rows=1, chunk_rows=1, inline=inline)
+    while (claim := ledger.claim(service.database, "test", lease_s=60)) is not None:
+        made = pa.record_batch({"row": [0] * 1_000, "copy": range(1_000), "job": [text] * 1_000})
+        outcome = outcome_of(made) if claim.stage == "work" else results.finish(service.database, claim)
+        assert ledger.commit(service.database, claim, outcome)
+    forget_peak(service.process.pid)
+    with service.http.stream("GET", f"/v1/jobs/{job.id}/results", params={"format": format}) as answer:
+        size = sum(len(piece) for piece in answer.iter_raw())
+    assert format == "parquet" or size > 1_000 * len(text)
+    assert peak_mib(service.process.pid) < LIMIT_MIB
 
 
 def test_the_largest_manifest_takes_the_service_little_memory_wherever_it_is_needed(service: Service) -> None:

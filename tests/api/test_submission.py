@@ -80,6 +80,12 @@ def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:
         chunk_rows(generate, MAX_CHUNKS * 10 + 1, small_chunks)
 
 
+@pytest.mark.parametrize(("columns", "size"), [(1, 10_000), (100, 10_000), (200, 5_000), (2_000, 500), (10_000, 100)])
+def test_a_chunk_of_a_wide_table_has_fewer_rows(columns: int, size: int) -> None:
+    assert chunk_rows(GenerateRequest(model="m", n=50_000), 50_000, Settings(), columns) == size
+    assert chunk_rows(AugmentRequest(model="m", per_row=10), 50_000, Settings(), columns) == max(1, size // 10)
+
+
 @given(per_row=st.integers(1, 1_000), rows=st.integers(1, 900))
 def test_a_chunk_of_an_augmentation_makes_no_more_rows_than_any_other_chunk(per_row: int, rows: int) -> None:
     size = chunk_rows(AugmentRequest(model="m", per_row=per_row), rows, SETTINGS)

@@ -50,11 +50,26 @@ def test_a_manifest_that_is_no_json_is_refused(folder: Path) -> None:
         read_artifact(folder)
 
 
-def test_a_manifest_cannot_name_a_file_outside_its_folder(folder: Path) -> None:
+OUTSIDE = [
+    "../score.onnx",
+    "/etc/passwd",
+    "a/score.onnx",
+    "..",
+    ".",
+    "",
+    "a\\score.onnx",
+    "C:score.onnx",
+    "score.onnx\n",
+    ".hidden",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_cannot_name_a_file_outside_its_folder(folder: Path, name: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["graphs"]["score"]["file"] = "../score.onnx"
+    manifest["graphs"]["score"]["file"] = name
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InvalidArtifact, match="plain file name"):
+    with pytest.raises(InvalidArtifact, match=r"graphs\.score\.file: .* is not a plain file name, such as score\.onnx"):
         read_artifact(folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nelbo.jobs import GenerateRequest, Job, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, Job, ScoreRequest
 from nelbo.settings import Settings
 from nelbo.store import ledger, views
 from nelbo.store.catalog import VersionEntry
@@ -53,6 +53,18 @@ def test_a_cancel_ends_a_batch_that_takes_for_ever(stage: Stage) -> None:
         ledger.cancel(stage.database, OWNER, job.id)
         until(lambda: not models_at_work(host), "the model to end")
         assert stage.job(job.id).state == "cancelled"
+
+
+def test_a_job_of_too_much_text_fails_and_the_worker_goes_on(stage: Stage) -> None:
+    """A MiB of text in a row of which a thousand copies are wanted: some kilobytes as stored, and a GiB in memory."""
+    version = stage.version()
+    request = AugmentRequest(model="linear", per_row=1_000)
+    large = stage.submit(request, version, 1, inline=[ROW | {"id": "x" * 2**20}])
+    with running_worker(stage, NELBO_WORKER_MEMORY_MIB="600", NELBO_MAX_ATTEMPTS="2"):
+        until(lambda: stage.job(large.id).state == "failed", "the job to fail")
+        assert "ran out of memory" in (stage.job(large.id).problem or "")
+        small = stage.submit(request, version, 1, inline=[ROW])
+        until(lambda: stage.job(small.id).state == "succeeded", "another job")
 
 
 def test_by_default_a_cancel_is_seen_within_two_seconds() -> None:

@@ -31,7 +31,7 @@ from tests.artifacts import packed
 from tests.deadline import until
 from tests.hostile import greedy_artifact, slow_artifact
 from tests.worker.stage import OWNER, Stage, as_csv, table
-from worker import runner, shutdown, verifying
+from worker import reading, runner, shutdown, verifying
 
 ROWS = 130
 KINDS: list[JobRequest] = [
@@ -376,6 +376,15 @@ def test_a_cancelled_job_stops_the_chunk_between_two_batches(stage: Stage) -> No
     assert list(results.tables(stage.database, job.id)) == []
 
 
+def test_a_file_that_takes_too_long_to_read_is_rejected(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "READ_S", 0.01)
+    monkeypatch.setattr(reading, "READ_BYTES_PER_S", 1e9)
+    file_id = stage.uploaded(as_csv(table(70)))
+    stage.work()
+    file = files.get_file(stage.database, OWNER, file_id)
+    assert (file.state, file.reason) == ("rejected", "reading table.csv took more than 0 s; upload it in several files")
+
+
 def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stage) -> None:
     hasty = stage.with_options(model_batch_s=1.0)
     version = hasty.version("slow", slow_artifact)
@@ -385,6 +394,19 @@ def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stag
         r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 1 s for one batch of 16 rows"
         r" \(the setting model_batch_s\) and was stopped; train a smaller model",
         stage.job(job.id).problem or "",
+    )
+
+
+def test_a_model_whose_many_batches_take_too_long_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
+    """However quick each of them is: else it holds a process of the worker for hours."""
+    hasty = sqlite_stage.with_options(model_chunk_s=0.05)
+    rows = 50_000
+    job = hasty.submit(GenerateRequest(model="linear", n=rows), hasty.version(), rows, chunk_rows=rows)
+    until(lambda: hasty.state_after_work(job.id) == "failed", "three tries")
+    assert re.match(
+        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 0.05 s for one chunk of rows"
+        r" \(the setting model_chunk_s\) and was stopped",
+        hasty.job(job.id).problem or "",
     )
 
 

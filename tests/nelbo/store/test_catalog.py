@@ -224,3 +224,14 @@ def test_what_belongs_to_another_is_not_found(database: Database) -> None:
         with pytest.raises(NotFound):
             look(database, "other")
     assert catalog.list_models(database, "other") == []
+
+
+def test_a_model_has_a_bounded_number_of_aliases(database: Database) -> None:
+    catalog.add_version(database, OWNER, "adult", {}, "d")
+    for number in range(catalog.MAX_ALIASES - 1):  # champion is one
+        catalog.set_alias(database, OWNER, "adult", f"alias-{number}", 1)
+    with pytest.raises(Conflict, match="has 100 aliases, the most of one model; delete one"):
+        catalog.set_alias(database, OWNER, "adult", "one-more", 1)
+    catalog.set_alias(database, OWNER, "adult", "alias-1", 1)
+    catalog.delete_alias(database, OWNER, "adult", "alias-2")
+    catalog.set_alias(database, OWNER, "adult", "one-more", 1)

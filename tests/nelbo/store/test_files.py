@@ -1,5 +1,7 @@
 """Files: listed, rejected, deleted, and never seen by another owner."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import update
 
@@ -12,8 +14,25 @@ from tests.nelbo.store.kit import OWNER, add_file, add_job
 
 def test_files_are_listed_newest_first_page_by_page(database: Database) -> None:
     ids = [add_file(database) for _ in range(3)]
-    assert [file.id for file in files.list_files(database, OWNER)] == ids[::-1]
-    assert [file.id for file in files.list_files(database, OWNER, limit=1, before=ids[2])] == [ids[1]]
+    assert listed(database) == (ids[::-1], False)
+    assert listed(database, limit=2) == (ids[:0:-1], True)
+    assert listed(database, limit=1, before=ids[2]) == ([ids[1]], True)
+    assert listed(database, limit=1, before=ids[1]) == ([ids[0]], False)
+
+
+def listed(database: Database, owner: str = OWNER, **options: Any) -> tuple[list[str], bool]:
+    """The ids on a page, and whether there are more."""
+    found, more = files.list_files(database, owner, **options)
+    return [file.id for file in found], more
+
+
+def test_a_page_of_files_with_very_many_columns_is_shorter(database: Database) -> None:
+    """Thousands of columns with long names in each of a thousand files would be gigabytes."""
+    ids = [add_file(database) for _ in range(5)]
+    with database.write() as connection:
+        connection.execute(update(File).values(columns=[{}] * (files.LISTED_COLUMNS // 2)))
+    assert listed(database) == (ids[:1:-1], True)
+    assert listed(database, before=ids[2]) == (ids[1::-1], False)
 
 
 def test_a_deleted_file_is_gone(database: Database) -> None:
@@ -22,7 +41,7 @@ def test_a_deleted_file_is_gone(database: Database) -> None:
     for look in (files.get_file, files.delete_file):
         with pytest.raises(Gone, match="was deleted"):
             look(database, OWNER, file_id)
-    assert files.list_files(database, OWNER) == []
+    assert listed(database) == ([], False)
 
 
 @pytest.mark.parametrize(("state", "error"), [("receiving", NotReady), ("reading", NotReady), ("rejected", Conflict)])
@@ -57,5 +76,5 @@ def test_the_file_of_another_is_not_found(database: Database) -> None:
     for look in (files.get_file, files.delete_file):
         with pytest.raises(NotFound):
             look(database, "other", file_id)
-    assert files.list_files(database, "other") == []
+    assert listed(database, "other") == ([], False)
     assert not files.reject_file(database, "other", file_id, "no")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, select, text
 
-from nelbo.store import ledger, queue
+from nelbo.store import files, ledger, queue
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
@@ -210,3 +210,24 @@ def test_a_long_chunk_counts_however_it_ends(database: Database, end: str) -> No
         case "taken back":
             assert sweep(database, dead={"worker"}).requeued == 1
     assert [take(database).job_id for _ in range(5)] == [quick.id] * 5
+
+
+def test_an_owner_reads_one_file_at_a_time(database: Database) -> None:
+    """Else two files that take hours to read hold all processes of a worker."""
+    mine = [reading_job(database, OWNER) for _ in range(3)]
+    scored = add_job(database, rows=1)
+    theirs = [reading_job(database, "other") for _ in range(2)]
+    held = [take(database) for _ in range(3)]
+    assert sorted(claim.job_id for claim in held) == sorted([mine[0], scored.id, theirs[0]])
+    assert ledger.claim(database, "worker", lease_s=60) is None
+    (done,) = (claim for claim in held if claim.job_id == mine[0])
+    assert ledger.fail(database, done, "not a table")
+    assert take(database).job_id == mine[1]
+
+
+def reading_job(db: Database, owner: str) -> str:
+    """The id of the job that reads a new file."""
+    file = files.add_file(db, owner, "a.csv", "csv")
+    ledger.submit_file(db, owner, file.id, bytes=10)
+    with db.read() as connection:
+        return str(connection.scalars(select(Job.id).where(Job.file_id == file.id)).one())
