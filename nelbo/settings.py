@@ -92,10 +92,10 @@ class Settings(BaseSettings):
     ] = 30.0
     model_chunk_s: Annotated[
         float, Field(gt=0, description="seconds after which a model is stopped that has not finished a chunk of rows")
-    ] = 120.0
+    ] = 600.0
     worker_memory_mib: Annotated[
         int, Field(gt=0, description="memory in MiB of each process of a worker, beside those of models and of reading")
-    ] = 2_048
+    ] = 4_096
 
     lease_s: Annotated[float, Field(gt=0, description="seconds that a claimed chunk stays with its worker")] = 9.0
     renew_s: Annotated[float, Field(gt=0, description="seconds between two renewals of a lease")] = 1.5
