@@ -18,7 +18,7 @@ import nelbo
 from api import access, bodies, errors, memory
 from api.auth import Keys
 from api.connections import Connection
-from api.deps import Service
+from api.deps import Service, check_body
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
@@ -76,11 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(bodies.check_type)],
     )
     app.add_middleware(AroundRequests, hosts=host_names(settings.hosts))
     errors.install(app)
-    for module in (files, models, jobs, results, audit, health, docs):
+    for module in (files, models, jobs, results, audit):
+        app.include_router(module.router, dependencies=[Depends(check_body)])
+    for module in (health, docs):
         app.include_router(module.router)
     _describe_exactly(app)
     return app
