@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 import nelbo
-from api import access, bodies, errors, memory
+from api import access, bodies, errors, links, memory
 from api.auth import Keys
 from api.connections import Connection
 from api.deps import Service, check_body
@@ -149,6 +149,7 @@ def _describe_exactly(app: FastAPI) -> None:
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
             access.describe(description)
+            links.describe(description)
             description["components"]["schemas"] |= jobs.REQUEST_SCHEMAS
         return description
 
