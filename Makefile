@@ -15,7 +15,7 @@ demo: .venv/for-demo  ## install, start everything, train on a real table, score
 test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
 	.venv/bin/python -m pytest -m "not system" -n 2 --dist worksteal
 
-test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, the demo, containers
+test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, requests made from OpenAPI, the demo, containers
 	.venv/bin/python -m pytest -m system
 
 faults: .venv/for-development  ## 500 faults of all kinds on a running service: what is lost, doubled or late; half an hour

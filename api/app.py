@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 import nelbo
-from api import access, bodies, errors, memory
+from api import access, bodies, errors, links, memory
 from api.auth import Keys
 from api.connections import BACKLOG, Connection, allow_many
-from api.deps import Service
+from api.deps import Service, check_body
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
@@ -77,11 +77,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(bodies.check_type)],
     )
     app.add_middleware(AroundRequests, hosts=host_names(settings.hosts))
     errors.install(app)
-    for module in (files, models, jobs, results, audit, health, docs):
+    for module in (files, models, jobs, results, audit):
+        app.include_router(module.router, dependencies=[Depends(check_body)])
+    for module in (health, docs):
         app.include_router(module.router)
     _describe_exactly(app)
     return app
@@ -156,6 +157,7 @@ def _describe_exactly(app: FastAPI) -> None:
         if "Problem" not in description["components"]["schemas"]:
             errors.describe(description)
             access.describe(description)
+            links.describe(description)
             description["components"]["schemas"] |= jobs.REQUEST_SCHEMAS
         return description
 

@@ -87,7 +87,7 @@ def parsed(body: bytes | bytearray) -> Any:
     return value
 
 
-async def check_type(request: Request) -> None:
+def check_type(request: Request) -> None:
     """Raise UnsupportedMediaType unless the body has one of the types that the route's description lists.
 
     A web page may send text, forms and bodies without a type to other sites unasked; for all other types its browser asks

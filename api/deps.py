@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.access import check_scope
 from api.auth import Caller, Keys, prefix_of
-from api.bodies import JsonBodies
+from api.bodies import JsonBodies, check_type
 from api.hints import Hints
 from api.middleware import log_also
 from api.places import Places
@@ -97,6 +97,11 @@ async def _looked_up(service: Service, authorization: str | None, address: str) 
 def client_of(request: Request) -> str:
     """The client's address; empty where it came through a socket file."""
     return request.client.host if request.client else ""
+
+
+async def check_body(request: Request, _: Annotated[Caller, Depends(_caller)]) -> None:
+    """Raise UnsupportedMediaType for a body of another type than the route's; who holds no key is told that first."""
+    check_type(request)
 
 
 async def _owner(caller: Annotated[Caller, Depends(_caller)]) -> str:

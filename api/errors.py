@@ -5,7 +5,7 @@ from http import HTTPStatus
 from math import ceil
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
@@ -193,7 +193,7 @@ class ProblemType(BaseModel):
         **answers((NotFound, "no problem type 'lost'; there are: conflict, gone, …")),
     },
 )
-def get_problem_type(code: str, request: Request) -> Response:
+def get_problem_type(code: Annotated[str, Path(examples=["gone"])], request: Request) -> Response:
     types = problem_types()
     if code not in types:
         raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")

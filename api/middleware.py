@@ -178,7 +178,7 @@ class _Exchange:
         route = self.scope.get("route")
         return {
             "method": self.scope["method"],
-            "route": getattr(route, "path", None) or self.scope["path"],
+            "route": getattr(route, "path_format", None) or self.scope["path"],
             "status": self.status,
             "ms": round((time.monotonic() - self.started_at) * 1_000, 1),
             "body_bytes": self.body_bytes,

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -28,7 +28,15 @@ CHUNK_TRANSITIONS: dict[ChunkState, frozenset[ChunkState]] = {
     "cancelled": frozenset({"queued"}),
 }
 
-Seed = Annotated[int, Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row")]
+
+def _whole(value: object) -> object:
+    """JSON has one type of numbers: 7.0 is an integer in it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For an integer of a strict model, behind its limits: before them it would keep them out of the JSON schema."""
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row"), WHOLE]
 Spread = Annotated[
     float,
     Field(
@@ -41,8 +49,14 @@ Spread = Annotated[
 ]
 
 
+def _require_kind(schema: dict[str, Any]) -> None:
+    """A class knows its kind; in a request only this field tells which class it is."""
+    del schema["properties"]["kind"]["default"]
+    schema["required"].append("kind")
+
+
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_require_kind)
 
     model: Annotated[
         str, Field(min_length=1, max_length=201, description="name, name@version or name@alias", examples=["adult"])
@@ -69,7 +83,7 @@ class GenerateRequest(_Request):
     """Make new rows: z from the prior, x from p(x|z)."""
 
     kind: Literal["generate"] = "generate"
-    n: Annotated[int, Field(gt=0, description="rows to make")]
+    n: Annotated[int, Field(gt=0, description="rows to make"), WHOLE]
     seed: Seed = 0
 
 
@@ -77,7 +91,7 @@ class AugmentRequest(_OfRows):
     """Make rows like given ones: z from q(z|x) of each row, or so far on the way to p(z) as `spread` says, x from p(x|z)."""
 
     kind: Literal["augment"] = "augment"
-    per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row")] = 1
+    per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
     seed: Seed = 0
     spread: Spread = 0.0
 

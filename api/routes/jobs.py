@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import admission, submission
 from api.bodies import MAX_JSON_BYTES, ROWS_ADVICE
@@ -40,6 +41,14 @@ MAX_WAIT_S = 60.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 """RFC 7240; other preferences are not for us."""
 
+
+class JobIdConvertor(StringConvertor):
+    """An id in an address, without the action behind it: `/v1/jobs/ID:cancel` has no other methods than its own."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("job_id", JobIdConvertor())
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])]
 NO_JOB = (NotFound, "no job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11")
@@ -191,7 +200,7 @@ def list_jobs(
 
 
 @router.get(
-    "/{job_id}",
+    "/{job_id:job_id}",
     operation_id="get_job",
     summary="Look at a job",
     responses=answers(NotAuthenticated, NO_JOB, WAS_DELETED, Unavailable),
@@ -204,7 +213,7 @@ def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> 
 
 
 @router.post(
-    "/{job_id}:cancel",
+    "/{job_id:job_id}:cancel",
     operation_id="cancel_job",
     summary="Ask a job to stop",
     responses=answers(
@@ -221,7 +230,7 @@ def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
 
 
 @router.post(
-    "/{job_id}:retry",
+    "/{job_id:job_id}:retry",
     operation_id="retry_job",
     summary="Queue a failed or cancelled job again",
     status_code=status.HTTP_202_ACCEPTED,
@@ -246,7 +255,7 @@ def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -
 
 
 @router.delete(
-    "/{job_id}",
+    "/{job_id:job_id}",
     operation_id="delete_job",
     summary="Delete a job with its results and errors",
     status_code=status.HTTP_204_NO_CONTENT,

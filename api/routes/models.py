@@ -36,7 +36,7 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import new_id
+from nelbo.jobs import WHOLE, new_id
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger, usage
 
@@ -72,9 +72,9 @@ BODY = {
 class Target(BaseModel):
     """What an alias stands for."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    version: Annotated[int, Field(ge=1, lt=2**31, description="number of a ready version", examples=[3])]
+    version: Annotated[int, Field(ge=1, lt=2**31, description="number of a ready version", examples=[3]), WHOLE]
 
 
 @router.post(
