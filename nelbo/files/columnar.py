@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -138,7 +139,18 @@ def _plain(batch: pa.RecordBatch, columns: Columns, name: str) -> pa.RecordBatch
     batch.validate()
     names = batch.schema.names
     arrays = [_read(*column, name) for column in zip(batch.columns, names, columns.types, strict=True)]
-    return pa.record_batch(arrays, names=names)
+    made = pa.record_batch(arrays, names=names)
+    if made.nbytes > LINE_BYTES:
+        _check_rows(made, name)
+    return made
+
+
+def _check_rows(batch: pa.RecordBatch, name: str) -> None:
+    """Refuse a row that a text file could not hold: whoever works on a row has all of it in memory."""
+    texts = [column for column in batch.columns if pa.types.is_string(column.type)]
+    lengths = sum(np.asarray(pc.fill_null(pc.binary_length(text), 0), dtype=np.int64) for text in texts)
+    if np.max(lengths, initial=0) > LINE_BYTES:
+        raise InvalidInput(f"{name} has a row that holds more than {LINE_BYTES >> 20} MiB of text; shorten it")
 
 
 def _read(array: Any, column: str, kind: pa.DataType, name: str) -> cells.Array:

@@ -132,6 +132,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "unclosed quote": ("csv", b'a,b\n1,"2\n3,4\n5,6\n', "quote that is never closed"),
     "unclosed quote, long": ("csv", b'a,b\n1,"2\n' + b"3,4\n" * 1_500_000, "more than 2 MiB; is there a quote"),
     "long line of JSON": ("jsonl", b'{"a": "' + b"x" * 3_000_000 + b'"}\n', "line 1 .* more than 2 MiB"),
+    "a row of megabytes in Parquet": (
+        "parquet",
+        _parquet({name: ["x", "x" * 900_000] for name in "abc"}),
+        "has a row that holds more than 2 MiB of text",
+    ),
     "a text of megabytes in Parquet": ("parquet", _parquet({"a": ["x" * 3_000_000]}), "column 'a' .* more than 2 MiB"),
     "too many columns": ("csv", (",".join(WIDE) + "\n" + ",".join("1" * 2_001) + "\n").encode(), "more than 2,000 columns"),
     "too many keys": ("jsonl", json.dumps(dict.fromkeys(WIDE, 1)).encode(), "more than 2,000 columns"),
