@@ -106,7 +106,7 @@ class Engine:
         self.manifest = artifact.manifest
         self.schema: Schema = artifact.manifest.table_schema
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
-        self._graphs = graphs or Sessions(artifact)
+        self.graphs = graphs or Sessions(artifact)
         self.places = tuple(
             [self.manifest.order.index(column.name) for column in columns]
             for columns in (self.schema.numbers, self.schema.categoricals)
@@ -122,7 +122,7 @@ class Engine:
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
     ) -> Iterator[Sequence[NDArray[Any]]]:
         """Fixed batches through a graph, one after the other; see Graphs.run."""
-        return self._graphs.run(graph, batches, check)
+        return self.graphs.run(graph, batches, check)
 
     def run(self, graph: str, *inputs: NDArray[Any], check: Check | None = None) -> Sequence[NDArray[Any]]:
         """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch` rows long."""

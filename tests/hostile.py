@@ -25,6 +25,12 @@ def greedy_artifact(folder: Path, gib: int, only_with_values: bool = False) -> P
     return _artifact(folder, [sum_up], gib * 2**30 // 8, only_with_values)
 
 
+def large_batch_artifact(folder: Path, mib: int) -> Path:
+    """Its score graph makes an array of so many MiB where a number is there, which is no more than it may."""
+    sum_up = helper.make_node("ReduceSum", ["expanded"], ["bomb"], keepdims=0)
+    return _artifact(folder, [sum_up], mib * 2**20 // 8, only_with_values=True)
+
+
 def wrong_artifact(folder: Path) -> Path:
     """Its score graph declares a kl for each row and gives half of them: how many, only its inputs tell."""
     linear_artifact(folder)

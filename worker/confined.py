@@ -6,6 +6,7 @@ the worker's check raises (the job was cancelled, the lease is lost), and when i
 
 import json
 import os
+import resource
 import select
 import subprocess
 import time
@@ -29,6 +30,9 @@ START_S = 60.0
 LONGEST_ANSWER = 4_096
 COPIES = 4
 """Of an artifact's weights in memory, while ONNX Runtime loads them."""
+
+KEPT_MIB = 256
+"""Memory that a model's process may keep, beside its weights, while another model is at work."""
 
 
 class ModelDied(Exception):
@@ -83,6 +87,11 @@ class ConfinedGraphs:
             if received < sent:
                 self.close()
 
+    def rest(self) -> None:
+        """End the process if it holds much memory: ONNX Runtime keeps what its largest batch took. Others need it now."""
+        if self._process is not None and self._process.holds_much():
+            self.close()
+
     def close(self) -> None:
         """End the process; a later batch starts another one."""
         if self._process is not None:
@@ -108,8 +117,8 @@ class _Process:
 
     def __init__(self, artifact: Artifact, limits: Limits) -> None:
         self._manifest, self._limits = artifact.manifest, limits
-        weights = sum(artifact.graph(name).stat().st_size for name in artifact.manifest.graphs)
-        self._memory_mib = limits.memory_mib + COPIES * weights // 2**20
+        self._weights = sum(artifact.graph(name).stat().st_size for name in artifact.manifest.graphs)
+        self._memory_mib = limits.memory_mib + COPIES * self._weights // 2**20
         memory = shared_memory(artifact.manifest)
         self._arrays = Arrays(artifact.manifest, memory)
         self._lifeline = Lifeline()
@@ -157,6 +166,13 @@ class _Process:
         answer = os.read(self._answers.fileno(), 1)
         if answer != DONE:
             raise self._problem() if answer else self._died()
+
+    def holds_much(self) -> bool:
+        try:
+            pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
+        except OSError:
+            return True  # it is dead
+        return pages * resource.getpagesize() > (KEPT_MIB << 20) + COPIES * self._weights
 
     def close(self) -> None:
         self._child.kill()

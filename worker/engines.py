@@ -27,6 +27,9 @@ class Engines:
             if len(self._loaded) > self._keep:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
+        for other in self._loaded.values():
+            if other is not self._loaded[digest] and isinstance(other.graphs, confined.ConfinedGraphs):
+                other.graphs.rest()
         return self._loaded[digest]
 
     def fetch(self, version: VersionEntry) -> Path:

@@ -37,7 +37,7 @@ def engine(folder: Path) -> Engine:
 
 
 def pid(engine: Engine) -> int:
-    graphs = engine._graphs
+    graphs = engine.graphs
     assert isinstance(graphs, ConfinedGraphs)
     assert graphs._process is not None
     return graphs._process._child.pid
@@ -158,7 +158,7 @@ def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
     program = (
         "import os, sys, time; from pathlib import Path; from nelbo.engine import generate; from worker import confined\n"
         f"engine = confined.load(Path({str(folder)!r}), confined.Limits(60, 2048)); generate(engine, 1, 0, 5)\n"
-        "print(engine._graphs._process._child.pid, flush=True); os.kill(os.getpid(), 9)"
+        "print(engine.graphs._process._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     orphan = Path(f"/proc/{ran.stdout.strip()}")

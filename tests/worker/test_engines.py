@@ -4,14 +4,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from nelbo import copies
+from nelbo.engine import Engine, score
 from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import artifact_key
+from tests.hostile import large_batch_artifact
 from tests.worker.stage import Stage
-from worker.confined import Limits
+from worker.confined import ConfinedGraphs, Limits
 from worker.engines import Engines
+
+ROW = pa.record_batch({"id": ["a"], "length": ["1.5"], "colour": ["red"], "width": ["-2"], "weight": ["10"]})
 
 
 @pytest.fixture
@@ -28,6 +33,30 @@ def engines(stage: Stage, keep: int = 4) -> Engines:
 def test_an_engine_is_loaded_once(stage: Stage) -> None:
     version, loaded = stage.version(), engines(stage)
     assert loaded.get(version) is loaded.get(version)
+
+
+def test_a_model_keeps_little_memory_while_another_one_is_at_work(stage: Stage) -> None:
+    """Else the memory that a worker may take is that of all models which it has run lately."""
+    greedy = stage.version("greedy", lambda folder: large_batch_artifact(folder, 400))
+    loaded, small = engines(stage), stage.version("small")
+    for version in (greedy, small):
+        score(loaded.get(version), ROW)
+    assert process_of(loaded.get(small)) is not None
+    assert process_of(loaded.get(greedy)) is None, "it has ended; a next batch starts another"
+    assert process_of(loaded.get(small)) is not None, "it holds little"
+    score(loaded.get(greedy), ROW)
+    assert process_of(loaded.get(greedy)) is not None, "its own next batch would want it"
+    for version in (greedy, small):
+        confined_graphs(loaded.get(version)).close()
+
+
+def confined_graphs(engine: Engine) -> ConfinedGraphs:
+    assert isinstance(engine.graphs, ConfinedGraphs)
+    return engine.graphs
+
+
+def process_of(engine: Engine) -> object:
+    return confined_graphs(engine)._process
 
 
 def test_an_artifact_is_fetched_once_for_all_processes_of_a_machine(stage: Stage) -> None:
