@@ -17,6 +17,8 @@ BATCH_BYTES = 16 * 2**20
 _PLACES = 32
 _PLACE_BYTES = 2**16
 """Number and size of the places that detection looks at behind the beginning of a file."""
+_NOT_OF_FILES = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape"})
+"""Encodings of host names, whose decoders take quadratic time, and of Python's own notation."""
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 _BEYOND_ASCII_IN_UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
@@ -55,12 +57,15 @@ def _utf_8_or_1252(content: bytes, final: bool) -> str:
 
 
 def known_encoding(name: str) -> str:
-    """The encoding, if Python knows it as one of text."""
+    """The encoding, if Python knows it as one of text files."""
     try:
         codecs.getincrementaldecoder(name)().decode(b"")
         "".encode(name)
-    except (LookupError, AttributeError, UnicodeError, TypeError):
-        raise InvalidInput(f"{name!r} is no encoding of text; give one such as utf-8, utf-16 or cp1252") from None
+        of_files = codecs.lookup(name).name not in _NOT_OF_FILES
+    except (LookupError, AttributeError, ValueError, TypeError):
+        of_files = False
+    if not of_files:
+        raise InvalidInput(f"{name!r} is no encoding of text; give one such as utf-8, utf-16 or cp1252")
     return name
 
 
@@ -72,7 +77,7 @@ def utf_8(source: Source, encoding: str) -> io.BufferedReader:
 
 def sample_text(source: Source, encoding: str) -> str:
     """The whole lines of the sample, as far as they can be decoded."""
-    text = _decoded(source.sample, encoding, final=source.whole).removeprefix("\ufeff")
+    text = _decoded(source.sample, encoding, source.name, final=source.whole).removeprefix("\ufeff")
     return text if source.whole else text[: _last_line_end(text)] or text
 
 
@@ -91,15 +96,21 @@ def spread_texts(source: Source, encoding: str) -> list[str]:
     for end in range(size, 2 * _PLACE_BYTES, -step):
         start = (end - _PLACE_BYTES) // 4 * 4  # where a character of UTF-16 and UTF-32 begins
         stream.seek(start)
-        text = _decoded(stream.read(end - start), encoding, final=False)
+        text = _decoded(stream.read(end - start), encoding, source.name, final=False)
         begin = _first_line_end(text)
         texts.insert(1, text[begin:] if end == size else text[begin : _last_line_end(text)])
     return texts
 
 
-def _decoded(content: bytes, encoding: str, final: bool) -> str:
+def _decoded(content: bytes, encoding: str, name: str, final: bool) -> str:
     encoding = "utf-8" if encoding == "ascii" else encoding
-    return codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
+    try:
+        return codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
+    except UnicodeError as problem:  # what cannot be replaced: UTF-16 and UTF-32 need a byte order mark
+        raise InvalidInput(
+            f"{name} has a broken encoding: it is not {encoding} text ({problem}); save the table as UTF-8, or give the"
+            " encoding it has, such as utf-16-le"
+        ) from None
 
 
 def _of_the_middle(encoding: str, sample: bytes) -> str:
@@ -131,16 +142,19 @@ def utf_8_pieces(source: Source, encoding: str, notices: set[str]) -> Iterator[b
             notices.update(notices_of(encoding))
         try:
             text = decoder.decode(raw, final=not raw)
-        except UnicodeError as problem:
-            at = problem.start if isinstance(problem, UnicodeDecodeError) else 0
-            raise _broken(name, lines + raw[:at].count(b"\n"), encoding, raw[at : at + 1]) from None
+            piece = (text.removeprefix("\ufeff") if start else text).encode()
+        except UnicodeDecodeError as problem:
+            at = problem.start
+            what = f"the byte 0x{raw[at]:02x} there" if at < len(raw) else "its end"
+            raise _broken(name, lines + raw[:at].count(b"\n"), encoding, what) from None
+        except UnicodeError:  # half of a surrogate pair, which UTF-7 can spell
+            raise _broken(name, lines, encoding, "a part of a character there or further down") from None
         if "\0" in text:
             raise _binary(name, lines + text[: text.index("\0")].count("\n"))
-        if start and text:
-            text, start = text.removeprefix("\ufeff"), False
+        start = start and not text
         lines += text.count("\n")
-        if text:
-            yield text.encode()
+        if piece:
+            yield piece
         if not raw:
             return
 
@@ -154,8 +168,7 @@ def notices_of(encoding: str) -> list[str]:
     return []
 
 
-def _broken(name: str, line: int, encoding: str, byte: bytes) -> InvalidInput:
-    what = f"the byte 0x{byte.hex()} there" if byte else "its end"
+def _broken(name: str, line: int, encoding: str, what: str) -> InvalidInput:
     return InvalidInput(
         f"line {line} of {name} has a broken encoding: {what} is not {encoding} text; "
         "save the table as UTF-8, or give the encoding it has"

@@ -1,11 +1,13 @@
 """CSV as people write it: delimiters, encodings, decimal signs, quotes, line ends."""
 
+import contextlib
 import csv
 import io
 import itertools
 import random
 import subprocess
 import sys
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,29 @@ def test_what_is_given_is_not_detected() -> None:
         ("decimal", "x", "neither"),
         ("encoding", "utf-9", "no encoding"),
         ("encoding", "zip", "no encoding"),
+        ("encoding", "uu", "no encoding"),
+        ("encoding", "idna", "no encoding"),
+        ("encoding", "unicode_escape", "no encoding"),
     ],
 )
 def test_an_option_without_a_meaning_is_refused(option: str, value: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         opened(b"a,b\n1,2\n", **{option: value})
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_text_is_read_or_refused_in_each_encoding_that_python_has(format: str) -> None:
+    numbers = random.Random(0)
+    contents = [bytes(range(256)), b"a,b\n+2AA-,2\n", b"\0\xd8" * 8, b"a\n\\ud800", b"xn--\xc3\xa9\n"]
+    contents += [numbers.randbytes(60) for _ in range(20)]
+    for encoding, content in itertools.product(sorted({*aliases.values(), "idna", "punycode"}), contents):
+        with contextlib.suppress(InvalidInput), opened(content, format, encoding=encoding) as table:
+            list(table.batches())
+
+
+def test_utf_16_without_a_byte_order_mark_says_which_encodings_need_none() -> None:
+    with pytest.raises(InvalidInput, match=r"not utf-16 text .* such as utf-16-le"):
+        opened("a,b\n1,2\n".encode("utf-16-be"), encoding="utf-16")
 
 
 def test_an_encoding_that_is_not_utf_8_is_a_notice() -> None:
