@@ -160,6 +160,8 @@ def _read(array: Any, column: str, kind: pa.DataType, name: str) -> cells.Array:
         return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in array.to_pylist()], pa.string())
     if _is_bytes(array.type):
         array = _text_of_bytes(array)
+    if pa.types.is_timestamp(array.type) and array.type.unit == "s":
+        array = _countable(array)
     array = array.cast(kind)
     if pa.types.is_string(kind) and (pc.max(pc.binary_length(array)).as_py() or 0) > LINE_BYTES:
         raise InvalidInput(f"column {column!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB; shorten it")
@@ -189,6 +191,13 @@ def _decoded(array: Any) -> Any:
     # Few of Arrow's functions know views.
     views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return array.cast(views[array.type]) if array.type in views else array
+
+
+def _countable(seconds: Any) -> Any:
+    """Seconds that can be counted in milliseconds. Those that cannot stay far outside of the years that are dates."""
+    most = 2**63 // 1_000 - 1
+    within = pc.max_element_wise(pc.min_element_wise(seconds.cast(pa.int64()), most, skip_nulls=False), -most, skip_nulls=False)
+    return within.cast(seconds.type)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -228,6 +237,13 @@ def _plain_type(kind: pa.DataType) -> pa.DataType | str:
         return pa.int64()
     if pa.types.is_decimal(kind) and kind.scale < 0:
         return pa.float64()  # Parquet knows no such decimals
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
+    # Few of Arrow's functions know the narrowest types.
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     if any(check(kind) for check in _READ_AS_TEXT):
         return pa.string()
     if any(check(kind) for check in _READ):

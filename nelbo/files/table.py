@@ -135,13 +135,14 @@ def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
 def _open_parquet(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     file = columnar.open_parquet(source, limits)
     schema, columns, notices = _typed_schema(columnar.parquet_schema(file, source.name), source.name, limits)
-    if not file.metadata.num_rows:
-        raise _no_rows(source.name)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
         return columnar.read_parquet(file, source.name, columns, rows)
 
-    schema = _spelled(schema, next(read(SAMPLE_ROWS)))
+    sample = next(read(SAMPLE_ROWS), None)  # the footer may count rows that are not there
+    if sample is None:
+        raise _no_rows(source.name)
+    schema = _spelled(schema, sample)
     return Table(source.name, "parquet", schema, tuple(notices), file.metadata.num_rows, source, read, limits)
 
 

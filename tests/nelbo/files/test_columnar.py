@@ -7,15 +7,18 @@ import io
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nelbo.encoding import encode
 from nelbo.errors import InvalidInput
-from nelbo.files import FORMATS, open_table, write_parts
+from nelbo.files import FORMATS, open_table, part_name, read_into_parts, read_parts, write_parts
 from nelbo.inference import infer
+from nelbo.schema import Kind, Schema
 from tests.nelbo.files.tables import opened, rows_of, written
 
 D = decimal.Decimal
@@ -182,6 +185,53 @@ def test_what_is_read_can_be_inferred_uploaded_and_written_in_every_format(name:
     assert write_parts([batch], lambda number, path: None).rows == 3
     for format in FORMATS:
         assert len(rows_of(opened(written(batch, format), format))) == 3
+
+
+EXTREMES = {
+    **{str(kind): kind for kind in (pa.int64(), pa.uint64(), pa.date32())},
+    **{str(kind): kind for unit in ("s", "ms", "us", "ns") for kind in (pa.timestamp(unit), pa.timestamp(unit, "UTC"))},
+    **{str(kind): kind for kind in (pa.float16(), pa.float32(), pa.float64())},
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_least_and_the_largest_number_of_each_type_reach_the_engine_or_are_errors_of_their_rows(
+    name: str, tmp_path: Path
+) -> None:
+    kind = EXTREMES[name]
+    bits: Any = np.array([1 << kind.bit_width - 1, 0, (1 << kind.bit_width - 1) - 1], f"uint{kind.bit_width}")
+    array = pa.array(bits).view(kind)
+    with opened(_arrow(pa.table({"x": array})), "arrow") as table:
+        reading = read_into_parts(table, tmp_path)
+    (batch,) = read_parts(lambda number: (tmp_path / part_name(number)).open("rb"), 0, 3)
+    for kind_of_column in get_args(Kind):
+        column = reading.columns[0].model_copy(update={"kind": kind_of_column, "categories": ("0",)})
+        encoded = encode(batch, Schema(columns=(column,)))
+        assert len(encoded.rows) + len(encoded.errors) == 3
+
+
+@pytest.mark.parametrize("name", [name for name, (_, wanted) in TYPES.items() if not isinstance(wanted, str)])
+def test_what_is_read_in_several_batches_can_be_inferred_and_encoded_as_any_kind(name: str) -> None:
+    array = TYPES[name][0]
+    with opened(_arrow(pa.table({"x": pa.chunked_array([array.slice(1, 1), array.slice(0, 1)])})), "arrow") as read:
+        batches = list(read.batches())
+    assert len(batches) == 2
+    column = infer(batches).columns[0]
+    for kind in get_args(Kind):
+        schema = Schema(columns=(column.model_copy(update={"kind": kind, "categories": ("a", "1")}),))
+        for batch in batches:
+            assert len(encode(batch, schema).rows) <= 1
+
+
+def test_a_parquet_file_whose_footer_counts_rows_that_no_row_group_has_is_refused() -> None:
+    empty = pa.table({"x": pa.array([], pa.int64())})
+    content = _parquet(empty, with_arrow_schema=False)
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -8]
+    count = footer.index(b"\x16\x00")  # the third field of the footer, a number of 64 bits: the rows
+    lying = footer[:count] + b"\x16\x0a" + footer[count + 2 :]
+    with pytest.raises(InvalidInput, match="no rows"):
+        opened(content[: -8 - size] + lying + content[-8:], "parquet")
 
 
 def test_dictionaries_that_grow_or_change_within_a_stream_are_followed() -> None:
