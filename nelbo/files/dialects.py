@@ -23,7 +23,8 @@ NONE = "\x1f"
 """The delimiter of a table of one column: a character that text does not hold."""
 SAMPLE_RECORDS = 1_000
 
-_HEAD_RECORDS, _PLACE_RECORDS = 200, 30
+_HEAD_RECORDS, _PLACE_RECORDS, _WHOLE_RECORDS = 200, 30, 20_000
+"""Number of records that are looked at: of the beginning and of each other place in a longer file, and of one MiB alone."""
 _NEAR = 2**15
 """Characters of the beginning in a sample of a longer file."""
 _EVEN, _MOST = 0.9, 0.5
@@ -265,7 +266,7 @@ def _spread(places: Sequence[str], delimiter: str) -> list[list[str]]:
 
 def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
     head, *places = texts
-    records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else None))
+    records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else _WHOLE_RECORDS))
     from_top = _Layout(delimiter, records, _spread(places, delimiter), 0, records[0].width if records else 0)
     return _below_others(from_top) if search and records else from_top
 

@@ -7,6 +7,7 @@ import itertools
 import random
 import subprocess
 import sys
+import tracemalloc
 from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ def test_text_is_read_or_refused_in_each_encoding_that_python_has(format: str) -
 def test_utf_16_without_a_byte_order_mark_says_which_encodings_need_none() -> None:
     with pytest.raises(InvalidInput, match=r"not utf-16 text .* such as utf-16-le"):
         opened("a,b\n1,2\n".encode("utf-16-be"), encoding="utf-16")
+
+
+def test_a_mebibyte_of_very_short_lines_takes_little_memory_until_its_dialect_is_known() -> None:
+    source = open_source(io.BytesIO(b"1\r" * (2**19 - 1)))
+    assert source.whole
+    tracemalloc.start()
+    try:
+        delimited.detect(source, CsvOptions())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 2**20
 
 
 def test_an_encoding_that_is_not_utf_8_is_a_notice() -> None:
