@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
+.PHONY: help demo test test-system faults fuzz bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ test-system: .venv/for-development  ## the slow proofs: one fault of each kind, 
 
 faults: .venv/for-development  ## 500 faults of all kinds on a running service: what is lost, doubled or late; half an hour
 	.venv/bin/python -m tests.system.faults
+
+fuzz: .venv/for-development  ## 100,000 strange tables, zips, manifests and graphs: what is not read or refused, and what is not reached
+	$(PIP) install --quiet 'atheris>=3,<4' 'coverage>=7.10,<8'
+	.venv/bin/python -m tests.fuzz
 
 bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine
 	.venv/bin/python -m tests.benchmarks.million

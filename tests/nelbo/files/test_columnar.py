@@ -213,7 +213,8 @@ def test_the_least_and_the_largest_number_of_each_type_reach_the_engine_or_are_e
 @pytest.mark.parametrize("name", [name for name, (_, wanted) in TYPES.items() if not isinstance(wanted, str)])
 def test_what_is_read_in_several_batches_can_be_inferred_and_encoded_as_any_kind(name: str) -> None:
     array = TYPES[name][0]
-    with opened(_arrow(pa.table({"x": pa.chunked_array([array.slice(1, 1), array.slice(0, 1)])})), "arrow") as read:
+    columns: Any = {"x": pa.chunked_array([array.slice(1, 1), array.slice(0, 1)])}
+    with opened(_arrow(pa.table(columns)), "arrow") as read:
         batches = list(read.batches())
     assert len(batches) == 2
     column = infer(batches).columns[0]
