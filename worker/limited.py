@@ -19,6 +19,10 @@ LONGEST_ANSWER = 64 * 2**20
 class ChildDied(OSError):
     """The child ended without an answer: it was killed, or it crashed. Another try may succeed."""
 
+    def __init__(self, status: int, last_words: str) -> None:
+        super().__init__(f"the limited process ended with status {status}: {last_words[:200]}")
+        self.status = status
+
 
 def run_limited(module: str, args: Sequence[str], check: Check, limit_s: float = math.inf) -> dict[str, Any]:
     """The last line that `python -P -m module args` prints, as JSON.
@@ -58,5 +62,5 @@ def _answer(output: bytes, problems: bytes, status: int) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
         last = (problems.decode(errors="replace").splitlines() or ["no message"])[-1]
-        raise ChildDied(f"the limited process ended with status {status}: {last[:200]}") from None
+        raise ChildDied(status, last) from None
     return answer

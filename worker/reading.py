@@ -1,16 +1,17 @@
 """Read an uploaded file: in a limited child, from the storage to the storage."""
 
+import signal
 from pathlib import Path
 
 from nelbo.engine import Check
 from nelbo.errors import InvalidInput
-from nelbo.files import CsvOptions, Limits, Reading, part_name, read_arguments
+from nelbo.files import CsvOptions, Limits, Reading, part_name, read_arguments, too_large
 from nelbo.storage import part_key, upload_key
 from nelbo.store import files
 from nelbo.store.claims import Claim, ReadOutcome
 from nelbo.store.files import FileEntry
 from worker import cache
-from worker.limited import run_limited
+from worker.limited import ChildDied, run_limited
 from worker.process import Process
 
 READ_S, READ_BYTES_PER_S = 600.0, 64 * 2**10
@@ -49,6 +50,10 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
     limit_s = READ_S + upload.stat().st_size / READ_BYTES_PER_S
     try:
         found = Reading.model_validate(run_limited("nelbo.files", arguments, check, limit_s))
+    except ChildDied as death:
+        if death.status == -signal.SIGABRT:  # Arrow's own threads end the process where they get no memory
+            raise InvalidInput(too_large(entry.name, settings.read_memory_mib).message) from None
+        raise
     except TimeoutError:
         raise InvalidInput(f"reading {entry.name} took more than {limit_s:,.0f} s; upload it in several files") from None
     upload.unlink()

@@ -2,7 +2,7 @@
 
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts
-from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts
+from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts, too_large
 from nelbo.files.table import BATCH_ROWS, Table, open_table
 from nelbo.files.target import SCRATCH, check_folder, check_target, is_stream, open_target
 from nelbo.files.view import File
@@ -34,5 +34,6 @@ __all__ = [
     "read_arguments",
     "read_into_parts",
     "read_parts",
+    "too_large",
     "write_parts",
 ]

@@ -102,13 +102,12 @@ def _read(given: argparse.Namespace) -> Reading:
     except NelboError as problem:
         return Reading(problem=problem.message)
     except MemoryError:  # Arrow's out-of-memory error is one too
-        return Reading(problem=_too_large(given).message)
+        return Reading(problem=too_large(given.name, given.memory_mib).message)
 
 
-def _too_large(given: argparse.Namespace) -> TooLarge:
+def too_large(name: str, memory_mib: int) -> TooLarge:
     return TooLarge(
-        f"reading {given.name} needs more than {given.memory_mib} MiB (NELBO_READ_MEMORY_MIB); "
-        "write it with smaller row groups, or as CSV"
+        f"reading {name} needs more than {memory_mib} MiB (NELBO_READ_MEMORY_MIB); write it with smaller row groups, or as CSV"
     )
 
 

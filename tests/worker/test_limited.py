@@ -1,6 +1,7 @@
 """Work on a stranger's input, in a child: its answer, its death, its limits."""
 
 import io
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def test_a_child_without_an_answer_is_a_transient_error(program: Path, end: str)
     program.write_text(end)
     with pytest.raises(ChildDied, match="ended with status"):
         run_limited("program", [], nothing)
+
+
+def test_the_status_of_a_child_that_aborts_is_told(program: Path) -> None:
+    program.write_text("import os; os.abort()")
+    with pytest.raises(ChildDied) as death:
+        run_limited("program", [], nothing)
+    assert death.value.status == -signal.SIGABRT
 
 
 def test_a_child_is_killed_when_the_work_must_stop(program: Path, tmp_path: Path) -> None:

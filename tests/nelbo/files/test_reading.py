@@ -109,6 +109,6 @@ def test_a_table_that_needs_more_memory_than_the_limit_is_a_problem_that_names_t
     upload = tmp_path / "upload.parquet"
     pq.write_table(pa.table({"a": ["x" * 100_000] * 4_000}), upload)
     assert upload.stat().st_size < 1_000_000
-    found = read(upload, tmp_path / "parts", "parquet", memory_mib=800)
+    found = read(upload, tmp_path / "parts", "parquet", memory_mib=600)
     assert found.problem is not None
-    assert "800 MiB (NELBO_READ_MEMORY_MIB)" in found.problem
+    assert "600 MiB (NELBO_READ_MEMORY_MIB)" in found.problem
