@@ -90,17 +90,18 @@ def open_parquet(source: Source, limits: Limits) -> pq.ParquetFile:
 
 def parquet_schema(file: pq.ParquetFile, name: str) -> pa.Schema:
     with _explained(name, "Parquet"):
-        return _readable_names(file.schema_arrow)
+        return _readable(file.schema_arrow)
 
 
 def arrow_schema(source: Source) -> pa.Schema:
     with _explained(source.name, "an Arrow IPC stream"):
-        return _readable_names(_open_arrow(source)[0])
+        return _readable(_open_arrow(source)[0])
 
 
-def _readable_names(schema: pa.Schema) -> pa.Schema:
-    """The schema. Raises UnicodeDecodeError for names that are not UTF-8."""
-    "".join(schema.names)
+def _readable(schema: pa.Schema) -> pa.Schema:
+    """The schema. Raises UnicodeDecodeError for names and time zones that are not UTF-8."""
+    kinds: list[Any] = [_plain_type(kind) for kind in schema.types]
+    "".join([*schema.names, *(kind.tz or "" for kind in kinds if isinstance(kind, pa.TimestampType))])
     return schema
 
 
@@ -258,7 +259,7 @@ def _explained(name: str, wanted: str) -> Iterator[None]:
     except MemoryError:  # Arrow's is an ArrowException too
         raise
     except UnicodeDecodeError:
-        raise InvalidInput(f"{name} has a broken encoding: a column name or text is not UTF-8") from None
+        raise InvalidInput(f"{name} has a broken encoding: a column name, time zone or text is not UTF-8") from None
     except pa.ArrowNotImplementedError as problem:
         raise InvalidInput(
             f"{name} cannot be read as {wanted}: it uses what is not supported here ({_first_line(problem)}); "

@@ -105,7 +105,8 @@ def spread_texts(source: Source, encoding: str) -> list[str]:
 def _decoded(content: bytes, encoding: str, name: str, final: bool) -> str:
     encoding = "utf-8" if encoding == "ascii" else encoding
     try:
-        return codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
+        text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
+        return text.encode(errors="replace").decode()  # UTF-7 can spell half of a surrogate pair
     except UnicodeError as problem:  # what cannot be replaced: UTF-16 and UTF-32 need a byte order mark
         raise InvalidInput(
             f"{name} has a broken encoding: it is not {encoding} text ({problem}); save the table as UTF-8, or give the"
@@ -147,7 +148,7 @@ def utf_8_pieces(source: Source, encoding: str, notices: set[str]) -> Iterator[b
             at = problem.start
             what = f"the byte 0x{raw[at]:02x} there" if at < len(raw) else "its end"
             raise _broken(name, lines + raw[:at].count(b"\n"), encoding, what) from None
-        except UnicodeError:  # half of a surrogate pair, which UTF-7 can spell
+        except UnicodeError:  # half of a surrogate pair
             raise _broken(name, lines, encoding, "a part of a character there or further down") from None
         if "\0" in text:
             raise _binary(name, lines + text[: text.index("\0")].count("\n"))

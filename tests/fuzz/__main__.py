@@ -25,28 +25,31 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs for all readers together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--reader", choices=READERS, help="the only reader to fuzz; it gets all inputs")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "fuzz", help="emptied first; keeps corpora and faults")
+    parser.add_argument("--folder", type=Path, help="new folder for what is kept; without it build/fuzz is replaced")
     given = parser.parse_args()
 
     missing = [name for name in ("atheris", "coverage") if importlib.util.find_spec(name) is None]
     if missing:
         parser.error(f"{' and '.join(missing)} is not installed; `make fuzz` installs what is needed")
-    shutil.rmtree(given.folder, ignore_errors=True)
+    folder: Path = given.folder or ROOT / "build" / "fuzz"
+    if given.folder and folder.exists():
+        parser.error(f"{folder} exists; name a new folder")
+    shutil.rmtree(folder, ignore_errors=True)
+
     begin = time.monotonic()
     shares = {given.reader: 1.0} if given.reader else {name: reader.share for name, reader in READERS.items()}
     outcomes = {
-        name: fuzz(name, round(given.inputs * share), given.seed, given.folder / name, guided=True)
-        for name, share in shares.items()
+        name: fuzz(name, round(given.inputs * share), given.seed, folder / name, guided=True) for name, share in shares.items()
     }
-    measuring = [sys.executable, "-P", "-m", "tests.fuzz.measure", str(given.folder)]
+    measuring = [sys.executable, "-P", "-m", "tests.fuzz.measure", str(folder)]
     subprocess.run(measuring, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
-    _show(outcomes, given.folder / "coverage.json")
+    _show(outcomes, folder / "coverage.json")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
         f"\n{sum(outcome.done for outcome in outcomes.values()):,} inputs in {(time.monotonic() - begin) / 60:.0f} minutes,"
         f" {(used.ru_utime + used.ru_stime) / 60:.0f} of them on the processor"
     )
-    return _verdict(outcomes, branches(given.folder / "coverage.json", (*OWN, *SHARED)).share, given.reader is None)
+    return _verdict(outcomes, branches(folder / "coverage.json", (*OWN, *SHARED)).share, given.reader is None)
 
 
 def _show(outcomes: dict[str, Report], report: Path) -> None:

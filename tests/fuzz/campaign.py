@@ -1,5 +1,6 @@
 """A reader's share of a run: processes one after the other, until all inputs are done, whatever ends one of them."""
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from tests.fuzz.child import ROOT, TOO_MUCH_MEMORY, Report, in_flight, save
 
 STUCK_S = 300
 """Seconds of the clock for one input, which a process waits for that computes nothing."""
+BATCH = 5_000
+"""Number of inputs for one process: Arrow keeps some kilobytes for each."""
 MOST_DEATHS = 20
 """Number of processes that may die before the rest of the inputs is given up."""
 
@@ -23,8 +26,10 @@ def fuzz(reader: str, inputs: int, seed: int, folder: Path, guided: bool) -> Rep
         (folder / name).mkdir(parents=True)
     outcome = Report()
     deaths = 0
-    while outcome.done < inputs and deaths < MOST_DEATHS:
-        code = _run(reader, inputs - outcome.done, seed + deaths, folder, guided)
+    for number in itertools.count():
+        if outcome.done == inputs or deaths == MOST_DEATHS:
+            break
+        code = _run(reader, min(BATCH, inputs - outcome.done), seed + number, folder, guided)
         done, content = in_flight(folder)
         outcome.add(Report(**json.loads((folder / "report.json").read_text()) | {"done": done}))
         if code == 0:

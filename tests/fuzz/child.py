@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 FOUND = Path(__file__).parent / "found"
 """Inputs of faults that were mended, in a folder for each reader."""
-MEMORY_MIB = 2_048
-"""NELBO_READ_MEMORY_MIB by default."""
+MEMORY_MIB = 8_192
+"""Address space of a process, four times NELBO_READ_MEMORY_MIB: one that reads thousands of inputs keeps some for each. What
+counts is the memory that it holds, which is far less (Reader.peak_mib)."""
 TOO_MUCH_MEMORY = 3
 """Exit code of a process that held more memory than its reader may."""
 PR_SET_PDEATHSIG = 1
@@ -213,11 +214,12 @@ def main() -> None:
     folder = given.folder.resolve()
 
     reader = _loaded(given.reader, given.guided)
-    contents = _contents(folder / "corpus", reader, given.reader)
+    seeds = reader.seeds()
+    contents = _contents(folder / "corpus", seeds, given.reader)
     _confine(folder)
     watch = Watch(reader, folder, given.inputs)
     if given.guided:
-        _guided(watch.one, reader.mutate, reader.seeds(), folder, given.seed)
+        _guided(watch.one, reader.mutate, seeds, folder, given.seed)
     else:
         _unguided(watch.one, reader.mutate, contents, Random(given.seed))
 
@@ -235,11 +237,11 @@ def _loaded(name: str, guided: bool) -> "Reader":
     return (READERS | FAULTY)[name]
 
 
-def _contents(corpus: Path, reader: "Reader", name: str) -> list[bytes]:
+def _contents(corpus: Path, seeds: list[bytes], name: str) -> list[bytes]:
     """What was kept by an earlier process; the first one writes the seeds."""
     if not any(corpus.iterdir()):
         found = [path.read_bytes() for path in sorted((FOUND / name).glob("*"))]
-        for at, content in enumerate((*reader.seeds(), *found)):
+        for at, content in enumerate((*seeds, *found)):
             if len(content) <= MOST_BYTES:
                 (corpus / f"seed-{at:03}").write_bytes(content)
     return [path.read_bytes() for path in sorted(corpus.iterdir())]
@@ -280,7 +282,13 @@ def _guided(
     import atheris
 
     def mutated(content: bytes, size: int, seed: int) -> bytes:
-        rng = Random(seed)
+        try:
+            return _mutated(Random(seed), content, size)
+        except BaseException:  # atheris would wait for ever
+            traceback.print_exc()
+            os._exit(1)
+
+    def _mutated(rng: Random, content: bytes, size: int) -> bytes:
         choice = rng.random()
         if choice < 0.15:  # atheris puts in what the code has compared with
             changed: bytes = atheris.Mutate(content, size)

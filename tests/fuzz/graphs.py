@@ -70,9 +70,9 @@ def mutate(rng: Random, content: bytes) -> bytes:
         model = onnx.ModelProto.FromString(content[1:])
     except (DecodeError, RecursionError):
         return content[:1] + mutations.changed(rng, content[1:])
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        _change(rng, model)
     try:
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            _change(rng, model)
         written: bytes = model.SerializeToString(deterministic=rng.random() < 0.95)
     except (ValueError, RecursionError):  # a text that UTF-8 does not have
         return content

@@ -32,15 +32,15 @@ def _files(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 READERS: dict[str, Reader] = {
-    "csv": Reader(delimited.read, delimited.seeds, delimited.mutate, _files(delimited.MODULES), 0.25, True),
-    "jsonl": Reader(json_lines.read, json_lines.seeds, json_lines.mutate, _files(json_lines.MODULES), 0.15, True),
+    "csv": Reader(delimited.read, delimited.seeds, delimited.mutate, _files(delimited.MODULES), 0.18, True),
+    "jsonl": Reader(json_lines.read, json_lines.seeds, json_lines.mutate, _files(json_lines.MODULES), 0.12, True),
     "parquet": Reader(
-        columnar.read_parquet, columnar.parquet_seeds, columnar.mutate_parquet, _files(columnar.MODULES), 0.2, True
+        columnar.read_parquet, columnar.parquet_seeds, columnar.mutate_parquet, _files(columnar.MODULES), 0.17, True
     ),
-    "arrow": Reader(columnar.read_arrow, columnar.arrow_seeds, columnar.mutate_arrow, _files(columnar.MODULES), 0.1, True),
-    "zip": Reader(packing.read, packing.seeds, packing.mutate, ("nelbo/packing.py",), 0.1),
-    "manifest": Reader(manifest.read, manifest.seeds, manifest.mutate, ("nelbo/artifact.py", "nelbo/schema.py"), 0.1),
-    "onnx": Reader(graphs.read, graphs.seeds, graphs.mutate, ("nelbo/graphs.py",), 0.1, True),
+    "arrow": Reader(columnar.read_arrow, columnar.arrow_seeds, columnar.mutate_arrow, _files(columnar.MODULES), 0.11, True),
+    "zip": Reader(packing.read, packing.seeds, packing.mutate, ("nelbo/packing.py",), 0.14),
+    "manifest": Reader(manifest.read, manifest.seeds, manifest.mutate, ("nelbo/artifact.py", "nelbo/schema.py"), 0.14),
+    "onnx": Reader(graphs.read, graphs.seeds, graphs.mutate, ("nelbo/graphs.py",), 0.14, True),
 }
 SHARED = (
     *_files(("compression", "formats", "parts", "reading", "source", "table", "text")),

@@ -1,5 +1,6 @@
 """Every Arrow type in every file that can hold it: read as a column, or left out with a notice, never the table refused."""
 
+import base64
 import datetime as dt
 import decimal
 import hashlib
@@ -305,6 +306,24 @@ def test_a_column_that_is_left_out_is_not_decoded() -> None:
     content = _arrow(pa.table({"a": [1], "l": [[marker.decode()]]}))
     damaged = content.replace(marker, marker[:-1] + b"\xff")
     assert rows_of(opened(damaged, "arrow")) == [{"a": 1}]
+
+
+def test_a_time_zone_that_is_not_utf_8_is_a_broken_encoding() -> None:
+    zone, broken = b"Europe/Paris", b"Europe/\xffaris"
+    table = pa.table({"x": pa.array(TIMES, pa.timestamp("us", zone.decode()))})
+    coded: Any = {"x": table.column("x").dictionary_encode()}
+    parquet = _parquet(table)
+    schema: bytes = pq.read_schema(io.BytesIO(parquet)).serialize().to_pybytes()
+    sound, changed = (base64.b64encode(one) for one in (schema, schema.replace(zone, broken)))
+    assert sound in parquet
+    contents = [
+        ("parquet", parquet.replace(sound, changed)),
+        ("arrow", _arrow(table).replace(zone, broken)),
+        ("arrow", _arrow(pa.table(coded)).replace(zone, broken)),
+    ]
+    for format, content in contents:
+        with pytest.raises(InvalidInput, match="broken encoding"):
+            opened(content, format)
 
 
 def test_text_that_is_not_utf_8_is_called_so_and_names_its_column() -> None:

@@ -66,7 +66,7 @@ def test_an_option_without_a_meaning_is_refused(option: str, value: Any, words: 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_text_is_read_or_refused_in_each_encoding_that_python_has(format: str) -> None:
     numbers = random.Random(0)
-    contents = [bytes(range(256)), b"a,b\n+2AA-,2\n", b"\0\xd8" * 8, b"a\n\\ud800", b"xn--\xc3\xa9\n"]
+    contents = [bytes(range(256)), b"a,b\n+2AA-,2\n", b"a+2AA-,b\n1,2\n", b"\0\xd8" * 8, b"a\n\\ud800", b"xn--\xc3\xa9\n"]
     contents += [numbers.randbytes(60) for _ in range(20)]
     for encoding, content in itertools.product(sorted({*aliases.values(), "idna", "punycode"}), contents):
         with contextlib.suppress(InvalidInput), opened(content, format, encoding=encoding) as table:
