@@ -108,6 +108,8 @@ def _readable(schema: pa.Schema) -> pa.Schema:
 def read_parquet(file: pq.ParquetFile, name: str, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
     all_names = file.schema_arrow.names
     names = [all_names[place] for place in columns.places]
+    if any(all_names.count(one) > 1 for one in names):
+        raise InvalidInput(f"{name} has several columns without a name, which cannot be told apart in Parquet; name them")
     size = sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups))
     fewer = max(1, BATCH_BYTES * file.metadata.num_rows // max(1, size))
     with _explained(name, "Parquet"):
