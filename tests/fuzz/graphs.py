@@ -148,7 +148,8 @@ def _scalar(rng: Random, field: Any, value: Any) -> Any:
         return rng.random() < 0.5
     if field.type == FIELD.TYPE_BYTES:
         return mutations.changed(rng, value or b"")[:2_000]
-    return mutations.text(rng, value or "").encode(errors="replace").decode()
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value or ""  # bytes are no UTF-8
+    return mutations.text(rng, text).encode(errors="replace").decode()
 
 
 def _messages(message: Message) -> Iterator[Any]:
