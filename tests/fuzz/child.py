@@ -11,7 +11,6 @@ import hashlib
 import json
 import mmap
 import os
-import resource
 import shutil
 import signal
 import struct
@@ -102,8 +101,9 @@ def save(folder: Path, kind: str, content: bytes) -> Path:
 class Watch:
     """Reads one input after the other and records what came of each."""
 
-    def __init__(self, reader: "Reader", folder: Path, inputs: int) -> None:
-        self._reader, self._folder, self._inputs = reader, folder, inputs
+    def __init__(self, reader: "Reader", folder: Path, inputs: int, status: int) -> None:
+        """`status` is /proc/self/status, which a confined process cannot open."""
+        self._reader, self._folder, self._inputs, self._status = reader, folder, inputs, status
         self._work = folder / "work"
         self._out = self._work / "out"
         self._flight = Flight(folder / "flight", MOST_BYTES)
@@ -154,7 +154,7 @@ class Watch:
                 (self._work / name).unlink()
         report = self._report
         report.done += 1
-        report.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        report.peak_mib = self._peak_mib()
         too_much = report.peak_mib > self._reader.peak_mib
         ends = too_much or report.done == self._inputs
         if ends or report.done % _REPORT_EVERY == 0:
@@ -162,6 +162,11 @@ class Watch:
         if ends:
             self._flight.begin(report.done, content)
             os._exit(TOO_MUCH_MEMORY if too_much else 0)  # atheris ends in no other way that keeps its exit code
+
+    def _peak_mib(self) -> int:
+        """The most memory that this process has held. getrusage would count what the process that started it has held."""
+        status = os.pread(self._status, 4_096, 0).partition(b"VmHWM:")[2]
+        return int(status.split(maxsplit=1)[0]) >> 10
 
     def _fault(self, problem: BaseException, content: bytes) -> None:
         frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if frame.filename != __file__]
@@ -216,8 +221,9 @@ def main() -> None:
     reader = _loaded(given.reader, given.guided)
     seeds = reader.seeds()
     contents = _contents(folder / "corpus", seeds, given.reader)
+    status = os.open("/proc/self/status", os.O_RDONLY)
     _confine(folder)
-    watch = Watch(reader, folder, given.inputs)
+    watch = Watch(reader, folder, given.inputs, status)
     if given.guided:
         _guided(watch.one, reader.mutate, seeds, folder, given.seed)
     else:
