@@ -18,6 +18,7 @@ from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files.formats import ARROW_FILE, Limits
 from nelbo.files.source import Source
 from nelbo.files.text import BATCH_BYTES, LINE_BYTES
+from nelbo.spelling.types import is_in_parquet
 
 _BUFFER_BYTES = 2**20
 _LONG_BYTES = 1_024
@@ -238,8 +239,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType | str:
             break
     if pa.types.is_duration(kind):
         return pa.int64()
-    if pa.types.is_decimal(kind) and kind.scale < 0:
-        return pa.float64()  # Parquet knows no such decimals
+    if not is_in_parquet(kind):
+        return pa.float64()
     if pa.types.is_timestamp(kind) and kind.unit == "s":
         return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
     # Few of Arrow's functions know the narrowest types.

@@ -60,6 +60,8 @@ def type_of(column: HasType) -> pa.DataType | None:
     if wanted is None:
         return None
     plain: Any = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+    if not is_in_parquet(plain):
+        return None
     numeric = pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain)
     text = pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
     fits = {
@@ -70,6 +72,11 @@ def type_of(column: HasType) -> pa.DataType | None:
         "categorical": text or pa.types.is_time(plain) or numeric,
     }
     return wanted if fits.get(column.kind, False) else None
+
+
+def is_in_parquet(kind: Any) -> bool:
+    """False for decimals in tens or hundreds, and for those with more digits behind the point than digits."""
+    return not pa.types.is_decimal(kind) or 0 <= kind.scale <= kind.precision
 
 
 def as_type(array: Any, wanted: pa.DataType) -> Any:

@@ -60,6 +60,7 @@ TYPES: dict[str, tuple[Any, Values | str]] = {
     "decimal256": (pa.array([D("1.50"), D("-2.25"), None], pa.decimal256(60, 2)), [D("1.50"), D("-2.25")]),
     "128-bit integer": (pa.array([D(10**37), D(-1), None], pa.decimal128(38, 0)), [D(10**37), D(-1)]),
     "hundreds": (pa.array([D("1E+2"), D("3E+2"), None], pa.decimal128(5, -2)), [100.0, 300.0]),
+    "very small decimals": (pa.array([D("1E-30"), D("-1E-30"), None], pa.decimal128(10, 37)), [1e-30, -1e-30]),
     "text": (pa.array(["a", "b", None]), ["a", "b"]),
     "large text": (pa.array(["a", "b", None], pa.large_string()), ["a", "b"]),
     "text view": (pa.array(["a", "b", None], pa.string_view()), ["a", "b"]),
@@ -129,6 +130,7 @@ TYPES: dict[str, tuple[Any, Values | str]] = {
     ),
 }
 ARROW_ALONE = {
+    "very small decimals",
     *("hundreds", "interval", "coded views", "coded null", "coded lists", "structs of nothing", "sparse union", "dense union"),
     *("runs of text", "runs of views", "runs of integers", "runs of lists"),
 }

@@ -1,13 +1,16 @@
 """Arrow types by their names, and values in a type."""
 
 import datetime as dt
+import io
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from nelbo.spelling.types import as_type, named
+from nelbo.schema import Column
+from nelbo.spelling.types import as_type, named, type_of
 
 TYPES: list[tuple[pa.DataType, Any, list[Any]]] = [
     (pa.int8(), [1, 300, None], [1, 127, None]),
@@ -60,3 +63,9 @@ def test_a_moment_out_of_the_range_of_nanoseconds_is_the_nearest_in_it() -> None
 @pytest.mark.parametrize("name", ["list<item: int8>", "struct<a: int8>", "no type", "", "timestamp[xs]", "decimal128(99, 2)"])
 def test_a_name_that_is_no_type_of_a_column_is_none(name: str) -> None:
     assert named(name) is None
+
+
+@pytest.mark.parametrize("name", ["decimal128(5, 2)", "decimal128(5, 5)", "decimal128(5, -2)", "decimal128(10, 37)"])
+def test_made_numbers_have_a_type_that_parquet_can_hold(name: str) -> None:
+    kind = type_of(Column(name="x", kind="continuous", type=name)) or pa.float64()
+    pq.write_table(pa.table({"x": as_type(pa.array([0.0, None]), kind)}), io.BytesIO())
