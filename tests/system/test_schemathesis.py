@@ -146,4 +146,5 @@ def test_two_thousand_requests_are_answered_as_described_and_leave_a_whole_servi
         log = running.log()
         assert [line for line in log if line["status"] >= 500 or line["level"] == "error"] == []
         assert answered(log, range(200, 300)) >= set(operations().values()) - BY_CHANCE
-        assert answered(log, range(401, 402)) == {operation for operation, scope in NEEDS.items() if scope is not None}
+        keyed = {operation for operation, scope in NEEDS.items() if scope is not None}
+        assert keyed - BY_CHANCE <= answered(log, range(401, 402)) <= keyed

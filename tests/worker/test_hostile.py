@@ -49,7 +49,7 @@ def test_a_cancel_ends_a_batch_that_takes_for_ever(stage: Stage) -> None:
     job = slow_job(stage, stage.version("slow", slow_artifact))
     with running_worker(stage, NELBO_MODEL_BATCH_S="600") as host:
         (model,) = until(lambda: models_at_work(host), "the model to be at work")
-        until(lambda: Path(f"/proc/{model}/stat").read_text().split()[13] > "50", "it to compute")
+        until(lambda: int(Path(f"/proc/{model}/stat").read_text().split()[13]) > 50, "it to compute for half a second")
         ledger.cancel(stage.database, OWNER, job.id)
         until(lambda: not models_at_work(host), "the model to end")
         assert stage.job(job.id).state == "cancelled"
