@@ -53,8 +53,8 @@ def need_room(service: Service, owner: str, coming: str | None = None) -> None:
     limit = service.settings.max_stored_bytes
     if stored > limit:
         raise TooLarge(
-            f"with this upload you would keep {stored:,} bytes here; one owner may keep {limit:,} (the setting"
-            " max_stored_bytes): delete files and models that are done with"
+            f"with this you would keep {stored:,} bytes here; one owner may keep {limit:,} (the setting max_stored_bytes):"
+            " delete files, models and jobs that you no longer need"
         )
 
 

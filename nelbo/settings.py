@@ -62,7 +62,11 @@ class Settings(BaseSettings):
         int, Field(gt=0, description="uploads and pushes of one owner that may wait to be read or verified, or be at it")
     ] = 50
     max_stored_bytes: Annotated[
-        int, Field(gt=0, description="bytes of uploads and artifacts, as they were sent, that one owner may keep here")
+        int,
+        Field(
+            gt=0,
+            description="bytes that one owner may keep here: uploads and artifacts as they were sent, inline rows, results",
+        ),
     ] = 100 * 2**30
     max_inline_rows: Annotated[int, Field(gt=0, description="rows that a request may carry in its body")] = 1_000
     max_job_rows: Annotated[int, Field(gt=0, description="most rows that one job may score or make")] = 100_000_000

@@ -144,13 +144,14 @@ async def submit_job(
 
 
 def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> Job:
+    received = len(body)
     request = submission.parse(body, service.requests)
     body.clear()  # The request has all of it.
     digest = submission.digest(request)
     known = views.job_by_key(service.database, owner, key, digest)
     if known is not None:
         return known
-    admission.need_disk(service)
+    admission.need_room(service, owner, str(received))
     plan = submission.plan(service.database, service.settings, owner, request)
     job, created = ledger.submit(
         service.database,

@@ -7,11 +7,12 @@ Whoever changes a job locks its row first, then its chunks; a claim locks one ch
 job that has ended has no chunk that is queued or running. The sweep, which ends leases, is a module of its own.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, func, insert, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
@@ -62,6 +63,7 @@ def submit(
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
     values: dict[str, Any] = {"version_id": version_id, "file_id": file_id, "params": params, "request_digest": request_digest}
     values |= {"inline": None if inline is None else list(inline), "idempotency_key": idempotency_key}
+    values["bytes"] = 0 if inline is None else len(json.dumps(values["inline"]))
     try:
         with db.write() as connection:
             if limits is not None:
@@ -319,11 +321,11 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
         return _is_done(connection, claim)
     match outcome:
         case ScoreOutcome():
-            results.store_scores(connection, claim, outcome)
-            store_progress(connection, claim.job_id, claim.rows, outcome.errors)
+            stored_bytes = results.store_scores(connection, claim, outcome)
+            store_progress(connection, claim.job_id, claim.rows, outcome.errors, stored_bytes)
         case TableOutcome():
             results.store_table(connection, claim, outcome)
-            store_progress(connection, claim.job_id, claim.rows, outcome.errors)
+            store_progress(connection, claim.job_id, claim.rows, outcome.errors, len(outcome.data))
         case ReadOutcome():
             _end_reading(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows)
@@ -340,14 +342,16 @@ def _is_done(connection: Connection, claim: Claim) -> bool:
     return connection.execute(select(Chunk.id).where(*mine)).first() is not None
 
 
-def store_progress(connection: Connection, job_id: str, rows: int, faults: Sequence[claims.RowFault] = ()) -> None:
+def store_progress(
+    connection: Connection, job_id: str, rows: int, faults: Sequence[claims.RowFault] = (), result_bytes: int = 0
+) -> None:
     """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once if it is internal."""
-    results.store_errors(connection, job_id, faults)
+    stored_bytes = result_bytes + results.store_errors(connection, job_id, faults)
     statement = (
         update(Job)
         .where(Job.id == job_id)
         .values(rows_done=Job.rows_done + rows, rows_failed=Job.rows_failed + len(faults))
-        .values(chunks_done=Job.chunks_done + 1)
+        .values(chunks_done=Job.chunks_done + 1, bytes=func.coalesce(Job.bytes, 0) + stored_bytes)
         .returning(Job.kind, Job.chunks, Job.chunks_done)
     )
     job = connection.execute(statement).one()

@@ -25,6 +25,11 @@ from nelbo.store.tables import Anomaly, Chunk, Job, RowError, TableChunk, Versio
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
+FLOAT_BYTES = 8
+ROW_BYTES = 100
+"""Of a row in SQL, beside its texts: the job's id, in the table and in its index."""
+TERM_BYTES = 24
+"""Of a term in the JSON of an anomaly, beside its column's name."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +137,19 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
     return FinishOutcome(totals | {"rows_made": sum(made)})
 
 
-def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> None:
-    """Insert a chunk's scores, inside the transaction that commits the chunk."""
+def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> int:
+    """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes that adds."""
     explain = bool(claim.params.get("explain"))
     place = {"chunk_id": claim.chunk_id, "job_id": claim.job_id, "row_from": claim.row_from, "fence": claim.fence}
     if connection.dialect.name == "sqlite":
-        connection.execute(insert(score_json).values(**place, data=_to_json(outcome, explain)))
+        data = _to_json(outcome, explain)
+        connection.execute(insert(score_json).values(**place, data=data))
+        stored_bytes = len(data)
     else:
         connection.execute(insert(score_arrays).values(**place, **_to_arrays(outcome, explain)))
-    _store_anomalies(connection, claim.job_id, outcome)
+        stored_bytes = FLOAT_BYTES * (3 * len(outcome.rows) + (outcome.kl.size + outcome.terms.size if explain else 0))
+    anomaly_bytes = sum(len(name) + TERM_BYTES for name in outcome.columns)
+    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, outcome)
 
 
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
@@ -157,8 +166,8 @@ def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> 
     )
 
 
-def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> None:
-    """Insert recorded errors, inside the transaction that commits their chunk."""
+def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> int:
+    """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes that adds."""
     found = [
         {
             "job_id": job_id,
@@ -171,6 +180,7 @@ def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]
     ]
     if found:
         connection.execute(insert(RowError), found)
+    return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in found)
 
 
 def delete_results(connection: Connection, job_id: str) -> None:
@@ -345,8 +355,9 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> None:
-    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the rest goes."""
+def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> int:
+    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the rest goes. How many more
+    there are than before."""
     best = np.lexsort((outcome.rows, -outcome.nelbo))[:TOP_ANOMALIES]
     last = _last_kept(connection, job_id)
     found = [
@@ -362,12 +373,14 @@ def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome)
         if last is None or outcome.nelbo[i] >= last[0]
     ]
     if not found:
-        return
+        return 0
     connection.execute(insert(Anomaly), found)
     last = _last_kept(connection, job_id)
-    if last is not None:
-        rank = tuple_(-Anomaly.nelbo, Anomaly.row)
-        connection.execute(delete(Anomaly).where(Anomaly.job_id == job_id, rank > tuple_(-last[0], last[1])))
+    if last is None:
+        return len(found)
+    rank = tuple_(-Anomaly.nelbo, Anomaly.row)
+    rest = delete(Anomaly).where(Anomaly.job_id == job_id, rank > tuple_(-last[0], last[1]))
+    return len(found) - connection.execute(rest).rowcount
 
 
 def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:

@@ -141,6 +141,7 @@ class Job(Base):
         Index("job_started_idx", "owner", "started_at"),
         Index("job_served_idx", "owner", "served_until"),
         Index("job_finished_idx", "finished_at"),
+        Index("job_stored_idx", "owner", "deleted_at", "bytes"),
         Index("job_deleted_idx", "deleted_at", sqlite_where=text(DELETED), postgresql_where=text(DELETED)),
     )
 
@@ -170,6 +171,8 @@ class Job(Base):
     deleted_at: Mapped[float | None]
     served_until: Mapped[float | None]
     """As long after the end of its last long chunk as that chunk took; until then others have their turns."""
+    bytes: Mapped[int | None]
+    """Of its inline rows and of the results that are stored so far, about."""
 
 
 class Chunk(Base):

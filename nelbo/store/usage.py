@@ -14,14 +14,14 @@ class Usage:
     """An owner's part of the storage and of the workers that read."""
 
     stored_bytes: int
-    """Uploads and artifacts, as they were sent."""
+    """Uploads and artifacts as they were sent, inline rows and results as they lie in the database."""
     unread: int
     """Uploads that wait to be read or are read, and pushes that wait to be verified or are."""
 
 
 def usage(db: Database, owner: str) -> Usage:
     """What the owner takes up now."""
-    stored = _kept_bytes(File, owner) + _kept_bytes(Version, owner)
+    stored = _kept_bytes(File, owner) + _kept_bytes(Version, owner) + _job_bytes(owner)
     internal = (Job.owner == owner, Job.kind.in_(("read", "verify")), Job.state.in_(UNFINISHED))
     unread = select(func.count()).select_from(Job).where(*internal).scalar_subquery()
     with db.read() as connection:
@@ -38,3 +38,9 @@ def note_bytes(db: Database, version_id: str, bytes: int) -> None:
 def _kept_bytes(kind: type[File] | type[Version], owner: str) -> ColumnElement[int]:
     kept = and_(kind.owner == owner, kind.deleted_at.is_(None), kind.state != "rejected")
     return func.coalesce(select(func.sum(kind.bytes)).where(kept).scalar_subquery(), 0)
+
+
+def _job_bytes(owner: str) -> ColumnElement[int]:
+    """Of jobs that were not deleted, whatever became of them."""
+    kept = (Job.owner == owner, Job.deleted_at.is_(None))
+    return func.coalesce(select(func.sum(Job.bytes)).where(*kept).scalar_subquery(), 0)

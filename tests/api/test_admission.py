@@ -1,5 +1,6 @@
 """A service that has enough to do says so, with the time to come back, and the client comes back by itself."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,4 +245,35 @@ def test_a_database_whose_disk_is_full_is_not_ready_until_there_is_room(
             connection.execute(text("DROP TRIGGER no_room ON job"))
         monkeypatch.setattr(session, "FULL_S", 0.0)
         assert stage.get("/readyz").status_code == 200
+        stage.submit(**GENERATE)
+
+
+def test_inline_rows_and_results_count_as_stored_until_their_job_is_deleted(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url)) as stage:
+        stage.model()
+        database = stage.service.database
+        requests: list[dict[str, Any]] = [
+            {"kind": "score", "model": "adult", "rows": ROWS, "explain": True},
+            {"kind": "reconstruct", "model": "adult", "rows": ROWS},
+            GENERATE,
+        ]
+        for request in requests:
+            rows = len(json.dumps(request.get("rows", "")))
+            job = stage.submit(**request)
+            waiting = usage(database, "local").stored_bytes
+            assert waiting >= rows if "rows" in request else waiting == 0
+            stage.work_off(errors=[1])
+            assert usage(database, "local").stored_bytes > waiting + 50
+            assert stage.ask("DELETE", f"/v1/jobs/{job}").status_code == 204
+            assert usage(database, "local").stored_bytes == 0
+
+
+def test_whoever_stores_too_much_submits_no_job(tmp_path: Path, database_url: str) -> None:
+    with open_stage(settings_for(tmp_path, database_url, max_stored_bytes=300)) as stage:
+        stage.model()
+        job = stage.finished(**GENERATE)
+        full = stage.post("/v1/jobs", json=GENERATE)
+        assert full.status_code == 413
+        assert "max_stored_bytes" in full.json()["detail"]
+        assert stage.ask("DELETE", f"/v1/jobs/{job}").status_code == 204
         stage.submit(**GENERATE)
