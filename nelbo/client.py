@@ -35,10 +35,10 @@ from nelbo.jobs import (
     AugmentRequest,
     Error,
     GenerateRequest,
+    Job,
     ReconstructRequest,
     ScoreRequest,
 )
-from nelbo.jobs import Job as JobView
 from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
@@ -237,52 +237,54 @@ class Jobs:
         self._http = http
         self._files = files
 
-    def score(self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False) -> "Job":
+    def score(
+        self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False
+    ) -> "JobHandle":
         """Score each row by its negative ELBO."""
         request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
         return self.submit(request.model_copy(update=self._given(data)))
 
-    def generate(self, model: str, n: int, *, seed: int = 0) -> "Job":
+    def generate(self, model: str, n: int, *, seed: int = 0) -> "JobHandle":
         """Make n new rows."""
         return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
 
-    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0) -> "Job":
+    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0) -> "JobHandle":
         """Make per_row rows like each given one: near to it at spread 0, anywhere in the table at 1."""
         request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
         return self.submit(request.model_copy(update=self._given(data)))
 
-    def reconstruct(self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0) -> "Job":
+    def reconstruct(self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0) -> "JobHandle":
         """Fill the missing cells of each row."""
         request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
         return self.submit(request.model_copy(update=self._given(data)))
 
-    def submit(self, request: Request, *, idempotency_key: str | None = None) -> "Job":
+    def submit(self, request: Request, *, idempotency_key: str | None = None) -> "JobHandle":
         """Submit a job; a lost answer is asked for again under the same key, so that one job is made."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         sent = self._http.request("POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers)
         return self._job(sent)
 
-    def get(self, job_id: str) -> "Job":
+    def get(self, job_id: str) -> "JobHandle":
         return self._job(self._http.request("GET", f"/v1/jobs/{part(job_id)}"))
 
-    def list(self, *, state: str | None = None, kind: str | None = None) -> Iterator["Job"]:
+    def list(self, *, state: str | None = None, kind: str | None = None) -> Iterator["JobHandle"]:
         """All jobs, the newest first."""
         filters = {name: value for name, value in (("state", state), ("kind", kind)) if value}
-        return (Job(self._http, view) for view in self._http.pages(JobView, "/v1/jobs", filters))
+        return (JobHandle(self._http, view) for view in self._http.pages(Job, "/v1/jobs", filters))
 
-    def cancel(self, job_id: str) -> "Job":
+    def cancel(self, job_id: str) -> "JobHandle":
         """Ask a job to stop; a chunk that runs stops between two batches."""
         return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:cancel"))
 
-    def retry(self, job_id: str) -> "Job":
+    def retry(self, job_id: str) -> "JobHandle":
         """Queue a failed or cancelled job again; what is done stays done."""
         return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:retry", repeatable=False))
 
     def delete(self, job_id: str) -> None:
         self._http.delete(f"/v1/jobs/{part(job_id)}")
 
-    def _job(self, sent: httpx2.Response) -> "Job":
-        return Job(self._http, JobView.model_validate_json(sent.content))
+    def _job(self, sent: httpx2.Response) -> "JobHandle":
+        return JobHandle(self._http, Job.model_validate_json(sent.content))
 
     def _given(self, data: Any) -> dict[str, Any]:
         """The request's `file` or `rows`."""
@@ -317,10 +319,10 @@ class Audit:
         return self._http.pages(Change, "/v1/audit", {"owner": owner} if owner else None)
 
 
-class Job:
+class JobHandle:
     """A job on the service: what was last seen of it (`view`), and what can be asked of it."""
 
-    def __init__(self, http: Http, view: JobView) -> None:
+    def __init__(self, http: Http, view: Job) -> None:
         self._http = http
         self.view = view
 
@@ -342,10 +344,10 @@ class Job:
 
     def refresh(self) -> Self:
         """Look again."""
-        self.view = self._http.view(JobView, "GET", self._address)
+        self.view = self._http.view(Job, "GET", self._address)
         return self
 
-    def wait(self, *, progress: Callable[[JobView], None] | None = None, timeout_s: float | None = None) -> Self:
+    def wait(self, *, progress: Callable[[Job], None] | None = None, timeout_s: float | None = None) -> Self:
         """Wait until the job has succeeded. Raises JobFailed where it failed or was cancelled."""
 
         def settled() -> bool | None:
@@ -361,7 +363,7 @@ class Job:
 
     def cancel(self) -> Self:
         """Ask the job to stop."""
-        self.view = self._http.view(JobView, "POST", f"{self._address}:cancel")
+        self.view = self._http.view(Job, "POST", f"{self._address}:cancel")
         return self
 
     def results(self, format: ResultFormat | None = None, *, safe_csv: bool = False) -> "Results":

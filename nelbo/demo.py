@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 import nelbo
 from nelbo import privacy
-from nelbo.client import Client, Job, find_url
+from nelbo.client import Client, JobHandle, find_url
 from nelbo.commands import explain, local
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.service import DOING
@@ -101,12 +101,12 @@ def _pid(settings: Settings) -> int:
     return int(json.loads((settings.home / "up.json").read_text("utf-8"))["pid"])
 
 
-def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[str, Job]:
+def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[str, JobHandle]:
     """The three jobs, finished, by the name of the file in which their results lie."""
     with console.progress("   uploading the held-out rows", "bytes") as tell:
         file = client.files.wait(client.files.upload(held_out, progress=tell))
     few = pq.read_table(held_out).slice(0, AUGMENTED)
-    submissions: dict[str, Callable[[], Job]] = {
+    submissions: dict[str, Callable[[], JobHandle]] = {
         "scores": lambda: client.jobs.score(MODEL, file, explain=True),
         "generated": lambda: client.jobs.generate(MODEL, GENERATED, seed=SEED),
         "augmented": lambda: client.jobs.augment(MODEL, few, per_row=PER_ROW, seed=SEED),
@@ -114,7 +114,7 @@ def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[
     return {name: _finished(submit, home / f"{name}.parquet", console) for name, submit in submissions.items()}
 
 
-def _finished(submit: Callable[[], Job], results: Path, console: Console) -> Job:
+def _finished(submit: Callable[[], JobHandle], results: Path, console: Console) -> JobHandle:
     job = submit()
     with console.progress(f"   {DOING[job.view.kind]}") as tell:
         job.wait(progress=of_job(tell))
@@ -122,7 +122,7 @@ def _finished(submit: Callable[[], Job], results: Path, console: Console) -> Job
     return job
 
 
-def _show_anomalies(job: Job, given: pa.Table, engine: "Engine", console: Console) -> None:
+def _show_anomalies(job: JobHandle, given: pa.Table, engine: "Engine", console: Console) -> None:
     summary = job.view.summary or {}
     print(
         f"\nThe five least likely of {given.num_rows:,} held-out rows ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
@@ -146,7 +146,7 @@ def _figure(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
 
 
-def _show_places(settings: Settings, jobs: dict[str, Job], console: Console) -> None:
+def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Console) -> None:
     home = settings.home
     print(f"\nFiles in {home}:")
     print(f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact, {MODEL}/report.html what it is worth")

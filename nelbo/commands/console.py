@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nelbo.jobs import Job as JobView
+from nelbo.jobs import Job
 
 
 class Tell(Protocol):
@@ -41,7 +41,7 @@ def print_json(text: str) -> None:
     print(text)
 
 
-def of_job(tell: Tell) -> Callable[[JobView], None]:
+def of_job(tell: Tell) -> Callable[[Job], None]:
     """Tells of a job's rows, for `Job.wait`."""
     return lambda view: tell(view.progress.rows_done, view.progress.rows)
 

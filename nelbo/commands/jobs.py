@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from nelbo.client import Client, Job
+from nelbo.client import Client, JobHandle
 from nelbo.commands import export, options, service
 from nelbo.commands.console import Console, of_job, when
 from nelbo.commands.faults import Faults
 from nelbo.commands.rows import least_likely
 from nelbo.commands.tables import out
-from nelbo.jobs import Job as JobView
+from nelbo.jobs import Job
 from nelbo.settings import read_settings
 
 app = typer.Typer(help="The jobs of a service: list (also without a word), show, cancel, retry.")
@@ -151,7 +151,7 @@ def results(
     console.result({"job": found.id, "rows_failed": faults.count} | where)
 
 
-def _exported(job: Job, url: str, table: str, console: Console) -> int:
+def _exported(job: JobHandle, url: str, table: str, console: Console) -> int:
     """Fetch all rows first, so that a connection that breaks leaves no half of a table's transaction open."""
     with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
         with console.waiting("fetching the results"):
@@ -160,14 +160,14 @@ def _exported(job: Job, url: str, table: str, console: Console) -> int:
             return export.export(copy, url, table, tell)
 
 
-def _settled(job: Job, as_json: bool) -> None:
+def _settled(job: JobHandle, as_json: bool) -> None:
     console = Console(as_json)
     asked = ", asked to stop" if job.view.cancel_requested and not job.finished else ""
     console.say(f"job {job.id} is {job.state}{asked}")
     console.result(job.view.model_dump())
 
 
-def _facts(view: JobView) -> list[tuple[str, Any]]:
+def _facts(view: Job) -> list[tuple[str, Any]]:
     progress = view.progress
     facts = [
         ("job", view.id),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pyarrow as pa
 import typer
 
-from nelbo.client import Client, Job, Request
+from nelbo.client import Client, JobHandle, Request
 from nelbo.commands import local, options, service
 from nelbo.commands.catalog import folder_of
 from nelbo.commands.console import Console, Tell
@@ -285,7 +285,7 @@ def _on_service(
         return _of_job(job, faults)
 
 
-def _of_job(job: Job, faults: Faults) -> Done:
+def _of_job(job: JobHandle, faults: Faults) -> Done:
     view, summary = job.view, job.view.summary or {}
     done = view.progress.rows - view.progress.rows_failed
     if view.kind != "score":

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nelbo.artifact import VersionDetails
-from nelbo.client import Client, Job, Request
+from nelbo.client import Client, JobHandle, Request
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.tables import Given, Out
 from nelbo.encoding import check_columns
@@ -35,7 +35,7 @@ def check_table(version: VersionDetails, file: File, console: Console) -> None:
 
 
 @contextmanager
-def finished(client: Client, request: Request, console: Console) -> Iterator[Job]:
+def finished(client: Client, request: Request, console: Console) -> Iterator[JobHandle]:
     """The job when it has succeeded. ^C cancels it; a file that was uploaded for it goes when all went well."""
     job = client.jobs.submit(request)
     try:
@@ -53,7 +53,7 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
             client.files.delete(file)
 
 
-def download(job: Job, out: Out, console: Console) -> None:
+def download(job: JobHandle, out: Out, console: Console) -> None:
     """The job's results into OUT."""
     with console.waiting("fetching the results"):
         job.results(out.format, safe_csv=out.safe_csv).save(out.path)

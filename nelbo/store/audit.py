@@ -7,7 +7,7 @@ from nelbo.errors import NotAuthenticated
 from nelbo.jobs import new_id
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
-from nelbo.store.tables import ApiKey, Audit
+from nelbo.store.tables import AuditRow, KeyRow
 
 
 def record(connection: Connection, by: Actor, action: Action, owner: str, subject: str, detail: str | None = None) -> None:
@@ -16,16 +16,16 @@ def record(connection: Connection, by: Actor, action: Action, owner: str, subjec
     _need_live_key(connection, by)
     values = {"by": by.name, "key": by.key, "address": by.address, "request_id": by.request_id}
     values |= {"owner": owner, "action": action, "subject": clean(subject), "detail": detail and clean(detail)}
-    connection.execute(insert(Audit).values(id=new_id(), at=now(), **values))
+    connection.execute(insert(AuditRow).values(id=new_id(), at=now(), **values))
 
 
 def list_changes(db: Database, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> list[Change]:
     """Changes of all owners or of one, the newest first, of ids below `before`."""
-    statement = select(Audit.__table__).order_by(Audit.id.desc()).limit(limit)
+    statement = select(AuditRow.__table__).order_by(AuditRow.id.desc()).limit(limit)
     if owner is not None:
-        statement = statement.where(Audit.owner == owner)
+        statement = statement.where(AuditRow.owner == owner)
     if before is not None:
-        statement = statement.where(Audit.id < before)
+        statement = statement.where(AuditRow.id < before)
     with db.read() as connection:
         return [Change.model_validate(row, from_attributes=True) for row in connection.execute(statement)]
 
@@ -34,6 +34,6 @@ def _need_live_key(connection: Connection, by: Actor) -> None:
     """Locked, so that whoever revokes the key waits for this transaction and sees what it wrote."""
     if by.key is None:
         return
-    live = select(ApiKey.id).where(ApiKey.id == by.key, ApiKey.revoked_at.is_(None)).with_for_update(read=True)
+    live = select(KeyRow.id).where(KeyRow.id == by.key, KeyRow.revoked_at.is_(None)).with_for_update(read=True)
     if connection.execute(live).first() is None:
         raise NotAuthenticated("the API key was revoked while the request ran; nothing was changed")

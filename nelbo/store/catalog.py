@@ -8,15 +8,14 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from nelbo.artifact import Model as ModelView
-from nelbo.artifact import Version as VersionView
+from nelbo.artifact import Model, Version
 from nelbo.audit import ITSELF, Action, Actor
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import new_id
 from nelbo.store import audit
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Alias, Job, Model, Version
+from nelbo.store.tables import AliasRow, JobRow, ModelRow, VersionRow
 from nelbo.store.views import unfinished_jobs
 
 CHAMPION = "champion"
@@ -45,9 +44,9 @@ class VersionEntry:
         return f"{self.model}@{self.number}"
 
     @property
-    def view(self) -> VersionView:
+    def view(self) -> Version:
         """What anyone sees of it."""
-        return VersionView(
+        return Version(
             model=self.model,
             version=self.number,
             state=self.state,
@@ -99,7 +98,7 @@ def get_version(db: Database, owner: str, model: str, number: int) -> VersionEnt
 def version_of(db: Database, version_id: str) -> VersionEntry:
     """A version by id, whoever owns it: for a worker that holds a claim on it."""
     with db.read() as connection:
-        found = connection.execute(_versions().where(Version.id == version_id)).first()
+        found = connection.execute(_versions().where(VersionRow.id == version_id)).first()
     if found is None:
         raise NotFound(f"no version {version_id}")
     return _version(found)
@@ -108,7 +107,7 @@ def version_of(db: Database, version_id: str) -> VersionEntry:
 def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
     """What a version's manifest says; empty until the version is verified. It may be large, so entries come without it."""
     with db.read() as connection:
-        manifest: dict[str, Any] = connection.scalars(select(Version.manifest).where(Version.id == version.id)).one()
+        manifest: dict[str, Any] = connection.scalars(select(VersionRow.manifest).where(VersionRow.id == version.id)).one()
     return manifest
 
 
@@ -116,21 +115,21 @@ def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
     """All versions of a model, the newest first."""
     with db.read() as connection:
         _need_model(connection, owner, model)
-        statement = _versions().where(*_live(owner, model)).order_by(Version.number.desc())
+        statement = _versions().where(*_live(owner, model)).order_by(VersionRow.number.desc())
         return [_version(found) for found in connection.execute(statement)]
 
 
-def get_model(db: Database, owner: str, name: str) -> ModelView:
+def get_model(db: Database, owner: str, name: str) -> Model:
     with db.read() as connection:
         _need_model(connection, owner, name)
-        return _models(connection, owner, select(Model).where(Model.owner == owner, Model.name == name))[0]
+        return _models(connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name))[0]
 
 
-def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") -> list[ModelView]:
+def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") -> list[Model]:
     """Models in the order of their names, of names above `after`."""
-    statement = select(Model).where(Model.owner == owner, Model.deleted_at.is_(None), Model.name > after)
+    statement = select(ModelRow).where(ModelRow.owner == owner, ModelRow.deleted_at.is_(None), ModelRow.name > after)
     with db.read() as connection:
-        return _models(connection, owner, statement.order_by(Model.name).limit(limit))
+        return _models(connection, owner, statement.order_by(ModelRow.name).limit(limit))
 
 
 def set_alias(db: Database, owner: str, model: str, alias: str, number: int, *, by: Actor = ITSELF) -> None:
@@ -148,7 +147,7 @@ def set_alias(db: Database, owner: str, model: str, alias: str, number: int, *, 
 
 
 def _need_room(connection: Connection, owner: str, model: str, alias: str) -> None:
-    statement = select(Alias.name).where(Alias.owner == owner, Alias.model == model)
+    statement = select(AliasRow.name).where(AliasRow.owner == owner, AliasRow.model == model)
     names = connection.scalars(statement).all()
     if alias not in names and len(names) >= MAX_ALIASES:
         raise Conflict(f"model {model} has {len(names)} aliases, the most of one model; delete one that is not used any more")
@@ -157,8 +156,8 @@ def _need_room(connection: Connection, owner: str, model: str, alias: str) -> No
 def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor = ITSELF) -> None:
     """Remove an alias; champion then follows the newest ready version again."""
     with db.write() as connection:
-        place = (Alias.owner == owner, Alias.model == model, Alias.name == alias)
-        if connection.execute(delete(Alias).where(*place)).rowcount == 0:
+        place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == alias)
+        if connection.execute(delete(AliasRow).where(*place)).rowcount == 0:
             raise NotFound(f"model {model} has no alias {alias}")
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
         crown(connection, owner, model, by)
@@ -184,8 +183,8 @@ def delete_model(db: Database, owner: str, name: str, *, by: Actor = ITSELF) -> 
         statement = _versions().where(*_live(owner, name))
         found = [_version(row) for row in connection.execute(statement.with_for_update())]
         _forget_versions(connection, owner, name, found, by)
-        place = (Model.owner == owner, Model.name == name)
-        connection.execute(update(Model).where(*place).values(deleted_at=now()))
+        place = (ModelRow.owner == owner, ModelRow.name == name)
+        connection.execute(update(ModelRow).where(*place).values(deleted_at=now()))
         audit.record(connection, by, "model.delete", owner, name)
         return [version.id for version in found]
 
@@ -202,14 +201,14 @@ def insert_version(
 ) -> VersionEntry:
     """The next version of a model, inside a transaction of the caller."""
     _open_model(connection, owner, model)
-    taken = select(func.coalesce(func.max(Version.number), 0)).where(Version.owner == owner, Version.model == model)
+    taken = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.owner == owner, VersionRow.model == model)
     number = connection.scalars(taken).one() + 1
     values = {"owner": owner, "model": model, "number": number, "state": state, "digest": digest, "manifest": manifest}
-    connection.execute(insert(Version).values(id=version_id, created_at=now(), **values))
+    connection.execute(insert(VersionRow).values(id=version_id, created_at=now(), **values))
     audit.record(connection, by, "version.push", owner, f"{model}@{number}", state)
     if state == "ready":
         crown(connection, owner, model, by)
-    return _version(connection.execute(_versions().where(Version.id == version_id)).one())
+    return _version(connection.execute(_versions().where(VersionRow.id == version_id)).one())
 
 
 def accept_version(connection: Connection, version_id: str, manifest: dict[str, Any], digest: str) -> bool:
@@ -226,8 +225,8 @@ def reject_version(connection: Connection, version_id: str, reason: str) -> bool
 
 
 def _settle(connection: Connection, version_id: str, action: Action, **values: Any) -> Row[*tuple[Any, ...]] | None:
-    pending = update(Version).where(Version.id == version_id, Version.state == "pending").values(**values)
-    version = connection.execute(pending.returning(Version.owner, Version.model, Version.number)).first()
+    pending = update(VersionRow).where(VersionRow.id == version_id, VersionRow.state == "pending").values(**values)
+    version = connection.execute(pending.returning(VersionRow.owner, VersionRow.model, VersionRow.number)).first()
     if version is not None:
         audit.record(connection, ITSELF, action, version.owner, f"{version.model}@{version.number}")
     return version
@@ -235,28 +234,30 @@ def _settle(connection: Connection, version_id: str, action: Action, **values: A
 
 def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
     """Let champion stand for the newest ready version, unless someone set it by hand."""
-    place = (Alias.owner == owner, Alias.model == model, Alias.name == CHAMPION)
-    if connection.scalars(select(Alias.by_hand).where(*place)).first():
+    place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == CHAMPION)
+    if connection.scalars(select(AliasRow.by_hand).where(*place)).first():
         return
-    newest = _versions().where(*_live(owner, model), Version.state == "ready").order_by(Version.number.desc()).limit(1)
+    newest = _versions().where(*_live(owner, model), VersionRow.state == "ready").order_by(VersionRow.number.desc()).limit(1)
     found = connection.execute(newest).first()
     if found is not None:
         _point(connection, _version(found), CHAMPION, by, by_hand=False)
-    elif connection.execute(delete(Alias).where(*place)).rowcount:
+    elif connection.execute(delete(AliasRow).where(*place)).rowcount:
         audit.record(connection, by, "alias.delete", owner, f"{model}@{CHAMPION}")
 
 
 def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
     """What stays of a deleted version's manifest: the names of the columns, where results of a score job still need them."""
-    scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
-    order = select(Version.manifest["order"]).where(Version.id == version_id, scored)
+    scored = select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    order = select(VersionRow.manifest["order"]).where(VersionRow.id == version_id, scored)
     columns = connection.scalars(order).first()
     return {} if columns is None else {"order": columns}
 
 
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
     """Raise unless the version can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
-    statement = select(Version.state).where(Version.owner == owner, Version.id == version_id, Version.deleted_at.is_(None))
+    statement = select(VersionRow.state).where(
+        VersionRow.owner == owner, VersionRow.id == version_id, VersionRow.deleted_at.is_(None)
+    )
     state = connection.scalars(statement.with_for_update(read=True)).first()
     if state is None:
         raise NotFound(f"no version {version_id}")
@@ -266,19 +267,19 @@ def need_ready_version(connection: Connection, owner: str, version_id: str) -> N
 
 def _open_model(connection: Connection, owner: str, model: str) -> None:
     """Make the model unless it is there, and lock it, so that versions get their numbers one after the other."""
-    place = (Model.owner == owner, Model.name == model)
-    opened = update(Model).where(*place).values(deleted_at=None)
+    place = (ModelRow.owner == owner, ModelRow.name == model)
+    opened = update(ModelRow).where(*place).values(deleted_at=None)
     if connection.execute(opened).rowcount:
         return
     try:
         with connection.begin_nested():
-            connection.execute(insert(Model).values(owner=owner, name=model, created_at=now()))
+            connection.execute(insert(ModelRow).values(owner=owner, name=model, created_at=now()))
     except IntegrityError:
         connection.execute(opened)
 
 
 def _need_model(connection: Connection, owner: str, name: str) -> None:
-    statement = select(Model.deleted_at).where(Model.owner == owner, Model.name == name)
+    statement = select(ModelRow.deleted_at).where(ModelRow.owner == owner, ModelRow.name == name)
     found = connection.execute(statement).first()
     if found is None:
         raise _no_model(connection, owner, name)
@@ -286,23 +287,23 @@ def _need_model(connection: Connection, owner: str, name: str) -> None:
         raise Gone(f"model {name} was deleted")
 
 
-def _models(connection: Connection, owner: str, statement: Select[Model]) -> list[ModelView]:
+def _models(connection: Connection, owner: str, statement: Select[ModelRow]) -> list[Model]:
     found = connection.execute(statement).all()
     names = [model.name for model in found]
     numbers = (
-        select(Version.model, Version.number)
-        .where(Version.owner == owner, Version.model.in_(names), Version.deleted_at.is_(None))
-        .order_by(Version.number)
+        select(VersionRow.model, VersionRow.number)
+        .where(VersionRow.owner == owner, VersionRow.model.in_(names), VersionRow.deleted_at.is_(None))
+        .order_by(VersionRow.number)
     )
     aliases = (
-        select(Alias.model, Alias.name, Version.number)
-        .join_from(Alias, Version, Alias.version_id == Version.id)
-        .where(Alias.owner == owner, Alias.model.in_(names))
-        .order_by(Alias.name)
+        select(AliasRow.model, AliasRow.name, VersionRow.number)
+        .join_from(AliasRow, VersionRow, AliasRow.version_id == VersionRow.id)
+        .where(AliasRow.owner == owner, AliasRow.model.in_(names))
+        .order_by(AliasRow.name)
     )
     versions_of, aliases_of = connection.execute(numbers).all(), connection.execute(aliases).all()
     return [
-        ModelView(
+        Model(
             name=model.name,
             created_at=model.created_at,
             versions=tuple(version.number for version in versions_of if version.model == model.name),
@@ -314,19 +315,19 @@ def _models(connection: Connection, owner: str, statement: Select[Model]) -> lis
 
 def _versions() -> Select[*tuple[Any, ...]]:
     return select(
-        Version.id,
-        Version.owner,
-        Version.model,
-        Version.number,
-        Version.state,
-        Version.digest,
-        Version.reason,
-        Version.created_at,
+        VersionRow.id,
+        VersionRow.owner,
+        VersionRow.model,
+        VersionRow.number,
+        VersionRow.state,
+        VersionRow.digest,
+        VersionRow.reason,
+        VersionRow.created_at,
     )
 
 
 def _live(owner: str, model: str) -> tuple[ColumnElement[bool], ...]:
-    return Version.owner == owner, Version.model == model, Version.deleted_at.is_(None)
+    return VersionRow.owner == owner, VersionRow.model == model, VersionRow.deleted_at.is_(None)
 
 
 def _version(found: Row[*tuple[Any, ...]]) -> VersionEntry:
@@ -338,10 +339,10 @@ def _find_version(connection: Connection, owner: str, model: str, which: str, lo
     statement = _versions().where(*_live(owner, model))
     if which.isdecimal():
         # Longer numbers would not fit the column; none is that high.
-        statement = statement.where(Version.number == int(which[:18]))
+        statement = statement.where(VersionRow.number == int(which[:18]))
     else:
-        place = (Alias.owner == owner, Alias.model == model, Alias.name == which)
-        statement = statement.where(Version.id == select(Alias.version_id).where(*place).scalar_subquery())
+        place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == which)
+        statement = statement.where(VersionRow.id == select(AliasRow.version_id).where(*place).scalar_subquery())
     found = connection.execute(statement.with_for_update() if lock else statement).first()
     return None if found is None else _version(found)
 
@@ -351,10 +352,10 @@ def _no_version(connection: Connection, owner: str, model: str, which: str) -> N
         _need_model(connection, owner, model)
     except (NotFound, Gone) as problem:
         return problem
-    entry = _models(connection, owner, select(Model).where(Model.owner == owner, Model.name == model))[0]
+    entry = _models(connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == model))[0]
     known = ", ".join([*entry.aliases, *map(str, entry.versions)]) or "none"
     if which in ("", CHAMPION):
-        states = connection.scalars(select(Version.state).where(*_live(owner, model))).all()
+        states = connection.scalars(select(VersionRow.state).where(*_live(owner, model))).all()
         if "pending" in states:
             return NotReady(f"model {model} has no verified version yet; ask again in a moment", retry_after=2)
         return NotFound(f"model {model} has no ready version (versions: {known})")
@@ -364,12 +365,14 @@ def _no_version(connection: Connection, owner: str, model: str, which: str) -> N
 
 
 def _was_deleted(connection: Connection, owner: str, model: str, number: str) -> bool:
-    statement = select(Version.id).where(Version.owner == owner, Version.model == model, Version.number == int(number[:18]))
+    statement = select(VersionRow.id).where(
+        VersionRow.owner == owner, VersionRow.model == model, VersionRow.number == int(number[:18])
+    )
     return connection.execute(statement).first() is not None
 
 
 def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
-    names = connection.scalars(select(Model.name).where(Model.owner == owner, Model.deleted_at.is_(None))).all()
+    names = connection.scalars(select(ModelRow.name).where(ModelRow.owner == owner, ModelRow.deleted_at.is_(None))).all()
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         return NotFound(f"no model {name!r}; did you mean {' or '.join(near)}?")
@@ -378,26 +381,26 @@ def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
 
 def _point(connection: Connection, version: VersionEntry, alias: str, by: Actor, by_hand: bool) -> None:
     values = {"version_id": version.id, "by_hand": by_hand}
-    place = (Alias.owner == version.owner, Alias.model == version.model, Alias.name == alias)
-    before = connection.execute(select(Alias.version_id, Alias.by_hand).where(*place)).first()
+    place = (AliasRow.owner == version.owner, AliasRow.model == version.model, AliasRow.name == alias)
+    before = connection.execute(select(AliasRow.version_id, AliasRow.by_hand).where(*place)).first()
     if before is not None and before._asdict() == values:
         return
-    if connection.execute(update(Alias).where(*place).values(**values)).rowcount == 0:
-        connection.execute(insert(Alias).values(owner=version.owner, model=version.model, name=alias, **values))
+    if connection.execute(update(AliasRow).where(*place).values(**values)).rowcount == 0:
+        connection.execute(insert(AliasRow).values(owner=version.owner, model=version.model, name=alias, **values))
     audit.record(connection, by, "alias.set", version.owner, f"{version.model}@{alias}", version.name)
 
 
 def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry], by: Actor) -> None:
     ids = [version.id for version in versions]
-    users = unfinished_jobs(connection, Job.version_id.in_(ids))
+    users = unfinished_jobs(connection, JobRow.version_id.in_(ids))
     if users:
         names = ", ".join(version.name for version in versions)
         raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
-    aliases = delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.version_id.in_(ids))
-    for alias in sorted(connection.scalars(aliases.returning(Alias.name))):
+    aliases = delete(AliasRow).where(AliasRow.owner == owner, AliasRow.model == model, AliasRow.version_id.in_(ids))
+    for alias in sorted(connection.scalars(aliases.returning(AliasRow.name))):
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
     for version in versions:
         rest = rest_of_manifest(connection, version.id)
         gone = {"deleted_at": now(), "manifest": rest, "reason": None}
-        connection.execute(update(Version).where(Version.id == version.id).values(**gone))
+        connection.execute(update(VersionRow).where(VersionRow.id == version.id).values(**gone))
         audit.record(connection, by, "version.delete", owner, version.name)

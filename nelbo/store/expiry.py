@@ -13,7 +13,7 @@ from nelbo.store.catalog import rest_of_manifest
 from nelbo.store.claims import WorkKind
 from nelbo.store.results import delete_chunks
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, File, Job, Version
+from nelbo.store.tables import ChunkRow, FileRow, JobRow, VersionRow
 from nelbo.store.views import LISTED, UNFINISHED
 
 INTERNAL: tuple[WorkKind, ...] = ("read", "verify")
@@ -22,10 +22,15 @@ INTERNAL: tuple[WorkKind, ...] = ("read", "verify")
 
 def expire_jobs(db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTED, limit: int = 100) -> int:
     """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with `purge`."""
-    old = (Job.kind.in_(kinds), Job.state.not_in(UNFINISHED), Job.deleted_at.is_(None), Job.finished_at < now() - age_s)
-    oldest = select(Job.id).where(*old).order_by(Job.finished_at).limit(limit)
+    old = (
+        JobRow.kind.in_(kinds),
+        JobRow.state.not_in(UNFINISHED),
+        JobRow.deleted_at.is_(None),
+        JobRow.finished_at < now() - age_s,
+    )
+    oldest = select(JobRow.id).where(*old).order_by(JobRow.finished_at).limit(limit)
     with db.write() as connection:
-        expired = update(Job).where(Job.id.in_(oldest), *old).values(deleted_at=now(), inline=None)
+        expired = update(JobRow).where(JobRow.id.in_(oldest), *old).values(deleted_at=now(), inline=None)
         return connection.execute(expired).rowcount
 
 
@@ -33,57 +38,59 @@ def purge(db: Database, age_s: float, *, limit: int = 50) -> int:
     """Remove some chunks of a job that was deleted `age_s` ago, with their results; the number of chunks. The age lets whoever
     reads them at the time of the deletion come to the end."""
     with db.write() as connection:
-        waiting = select(Job.id).where(Job.deleted_at < now() - age_s, _has_chunks()).order_by(Job.deleted_at).limit(1)
+        waiting = select(JobRow.id).where(JobRow.deleted_at < now() - age_s, _has_chunks()).order_by(JobRow.deleted_at).limit(1)
         job_id = connection.scalars(waiting.with_for_update(skip_locked=True)).first()
         return 0 if job_id is None else delete_chunks(connection, job_id, limit)
 
 
 def forget_jobs(db: Database, age_s: float, *, limit: int = 500) -> int:
     """Forget jobs that were deleted `age_s` ago and of which nothing is left: their ids are unknown then, their keys free."""
-    return _forget(db, Job.id, (Job.deleted_at < now() - age_s, ~_has_chunks()), limit)
+    return _forget(db, JobRow.id, (JobRow.deleted_at < now() - age_s, ~_has_chunks()), limit)
 
 
 def forget_files(db: Database, age_s: float, *, limit: int = 500) -> int:
     """Forget files that were deleted, or uploaded and rejected, `age_s` ago and that no job names."""
-    gone = or_(File.deleted_at < now() - age_s, and_(File.state == "rejected", File.created_at < now() - age_s))
-    return _forget(db, File.id, (gone, ~select(Job.id).where(Job.file_id == File.id).exists()), limit)
+    gone = or_(FileRow.deleted_at < now() - age_s, and_(FileRow.state == "rejected", FileRow.created_at < now() - age_s))
+    return _forget(db, FileRow.id, (gone, ~select(JobRow.id).where(JobRow.file_id == FileRow.id).exists()), limit)
 
 
 def dead_files(db: Database, ids: Sequence[str]) -> set[str]:
     """Those of which no stored byte is needed any more: they were rejected or deleted. Files that this database does not know
     are none of its business: they may be another one's."""
-    return _found(db, select(File.id).where(File.id.in_(ids), or_(File.deleted_at.is_not(None), File.state == "rejected")))
+    return _found(
+        db, select(FileRow.id).where(FileRow.id.in_(ids), or_(FileRow.deleted_at.is_not(None), FileRow.state == "rejected"))
+    )
 
 
 def dead_versions(db: Database, ids: Sequence[str]) -> set[str]:
     """The same of the artifacts of versions."""
-    dead = or_(Version.deleted_at.is_not(None), Version.state == "rejected")
-    return _found(db, select(Version.id).where(Version.id.in_(ids), dead))
+    dead = or_(VersionRow.deleted_at.is_not(None), VersionRow.state == "rejected")
+    return _found(db, select(VersionRow.id).where(VersionRow.id.in_(ids), dead))
 
 
 def live_digests(db: Database, digests: Sequence[str]) -> set[str]:
     """Those of artifacts that a version of anyone still has."""
-    live = (Version.digest.in_(digests), Version.deleted_at.is_(None), Version.state != "rejected")
-    return _found(db, select(Version.digest).where(*live))
+    live = (VersionRow.digest.in_(digests), VersionRow.deleted_at.is_(None), VersionRow.state != "rejected")
+    return _found(db, select(VersionRow.digest).where(*live))
 
 
 def empty_manifests(db: Database, *, limit: int = 50) -> int:
     """Take from deleted versions what no result needs any more of their manifests; the number of versions. What an older
     Nelbo deleted still has all of it."""
-    scored = select(Job.id).where(Job.version_id == Version.id, Job.kind == "score").exists()
-    whole = Version.manifest["table_schema"].as_string().is_not(None)
-    unneeded = and_(cast(Version.manifest, Text) != "{}", ~scored)
-    fat = select(Version.id).where(Version.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
+    scored = select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    whole = VersionRow.manifest["table_schema"].as_string().is_not(None)
+    unneeded = and_(cast(VersionRow.manifest, Text) != "{}", ~scored)
+    fat = select(VersionRow.id).where(VersionRow.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
     with db.write() as connection:
         versions = connection.scalars(fat).all()
         for version_id in versions:
             rest = rest_of_manifest(connection, version_id)
-            connection.execute(update(Version).where(Version.id == version_id).values(manifest=rest))
+            connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(manifest=rest))
     return len(versions)
 
 
 def _has_chunks() -> ColumnElement[bool]:
-    return select(Chunk.id).where(Chunk.job_id == Job.id).exists()
+    return select(ChunkRow.id).where(ChunkRow.job_id == JobRow.id).exists()
 
 
 def _forget(db: Database, key: InstrumentedAttribute[str], old: tuple[ColumnElement[bool], ...], limit: int) -> int:

@@ -11,7 +11,7 @@ from nelbo.jobs import new_id
 from nelbo.store import audit
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
-from nelbo.store.tables import File, Job
+from nelbo.store.tables import FileRow, JobRow
 from nelbo.store.views import unfinished_jobs
 
 LISTED_COLUMNS = 20_000
@@ -47,7 +47,7 @@ def add_file(
     place = file_id or new_id()
     values = {"name": clean(name), "format": format, "options": options or {}, "state": "receiving", "notices": []}
     with db.write() as connection:
-        connection.execute(insert(File).values(id=place, owner=owner, created_at=now(), **values))
+        connection.execute(insert(FileRow).values(id=place, owner=owner, created_at=now(), **values))
         return _need_file(connection, owner, place)
 
 
@@ -59,7 +59,7 @@ def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
 def file_of(db: Database, file_id: str) -> FileEntry:
     """A file by id, whoever owns it: for a worker that holds a claim on it."""
     with db.read() as connection:
-        found = connection.execute(select(File).where(File.id == file_id)).first()
+        found = connection.execute(select(FileRow).where(FileRow.id == file_id)).first()
     if found is None:
         raise NotFound(f"no file {file_id}")
     return _file(found)
@@ -68,9 +68,11 @@ def file_of(db: Database, file_id: str) -> FileEntry:
 def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> tuple[list[FileEntry], bool]:
     """Files, the newest first, of ids below `before`, and whether there are more: `limit` of them, or fewer where these have
     very many columns."""
-    statement = select(File).where(File.owner == owner, File.deleted_at.is_(None)).order_by(File.id.desc()).limit(limit + 1)
+    statement = (
+        select(FileRow).where(FileRow.owner == owner, FileRow.deleted_at.is_(None)).order_by(FileRow.id.desc()).limit(limit + 1)
+    )
     if before is not None:
-        statement = statement.where(File.id < before)
+        statement = statement.where(FileRow.id < before)
     listed: list[FileEntry] = []
     columns = 0
     with db.read() as connection, connection.execution_options(yield_per=1).execute(statement) as found:
@@ -86,23 +88,23 @@ def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -
     """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
     with db.write() as connection:
         _need_file(connection, owner, file_id, lock=True)
-        users = unfinished_jobs(connection, Job.file_id == file_id)
+        users = unfinished_jobs(connection, JobRow.file_id == file_id)
         if users:
             raise Conflict(f"file {file_id} is in use by {users}; cancel it or wait for it")
-        connection.execute(update(File).where(File.id == file_id).values(deleted_at=now()))
+        connection.execute(update(FileRow).where(FileRow.id == file_id).values(deleted_at=now()))
         audit.record(connection, by, "file.delete", owner, file_id)
 
 
 def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
     """receiving -> rejected, for an upload that broke off; False when it is received already."""
-    statement = update(File).where(File.owner == owner, File.id == file_id, File.state == "receiving")
+    statement = update(FileRow).where(FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving")
     with db.write() as connection:
         return connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount == 1
 
 
 def reject_stale_files(db: Database, age_s: float) -> int:
     """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives their number."""
-    statement = update(File).where(File.state == "receiving", File.created_at < now() - age_s)
+    statement = update(FileRow).where(FileRow.state == "receiving", FileRow.created_at < now() - age_s)
     with db.write() as connection:
         return connection.execute(statement.values(state="rejected", reason="the upload broke off")).rowcount
 
@@ -117,7 +119,7 @@ def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
 
 
 def _need_file(connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False) -> FileEntry:
-    statement = select(File).where(File.owner == owner, File.id == file_id)
+    statement = select(FileRow).where(FileRow.owner == owner, FileRow.id == file_id)
     if lock or share:
         statement = statement.with_for_update(read=share)
     found = connection.execute(statement).first()

@@ -18,7 +18,7 @@ from nelbo.errors import Conflict, InvalidInput, NotFound
 from nelbo.store import audit
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
-from nelbo.store.tables import ApiKey
+from nelbo.store.tables import KeyRow
 
 Scope = Literal["read", "submit", "train", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -94,9 +94,9 @@ def create(
 
 def list_keys(db: Database, owner: str | None = None) -> list[KeyEntry]:
     """The keys of all owners or of one, the oldest first."""
-    statement = _keys().where(ApiKey.digest != "").order_by(ApiKey.created_at, ApiKey.id)
+    statement = _keys().where(KeyRow.digest != "").order_by(KeyRow.created_at, KeyRow.id)
     if owner is not None:
-        statement = statement.where(ApiKey.owner == owner)
+        statement = statement.where(KeyRow.owner == owner)
     with db.read() as connection:
         return [KeyEntry(**row._asdict()) for row in connection.execute(statement)]
 
@@ -116,8 +116,8 @@ def rotate(
             lifetime_s = old.expires_at - old.created_at
         successor, key = _insert(connection, old.owner, old.scope, old.label, lifetime_s)
         end = now() + grace_s
-        sooner = case((ApiKey.expires_at < end, ApiKey.expires_at), else_=end)
-        connection.execute(update(ApiKey).where(ApiKey.id == old.id).values(expires_at=sooner))
+        sooner = case((KeyRow.expires_at < end, KeyRow.expires_at), else_=end)
+        connection.execute(update(KeyRow).where(KeyRow.id == old.id).values(expires_at=sooner))
         audit.record(connection, by, "key.rotate", old.owner, old.id, successor)
         return _need_key(connection, old.id), _need_key(connection, successor), key
 
@@ -128,7 +128,7 @@ def revoke(db: Database, key_id: str, by: Actor) -> KeyEntry:
         key = _need_key(connection, key_id, lock=True)
         if key.state == "revoked":
             raise Conflict(f"key {key.prefix} was revoked already")
-        connection.execute(update(ApiKey).where(ApiKey.id == key.id).values(revoked_at=now()))
+        connection.execute(update(KeyRow).where(KeyRow.id == key.id).values(revoked_at=now()))
         audit.record(connection, by, "key.revoke", key.owner, key.id)
         return _need_key(connection, key.id)
 
@@ -137,7 +137,7 @@ def import_lines(db: Database, lines: Iterable[KeyLine], by: Actor) -> int:
     """Store the keys of a keys file that were never stored; their number. One that was stored and revoked stays revoked."""
     given = {line.id: line for line in lines}
     with db.read() as connection:
-        known = set(connection.scalars(select(ApiKey.id).where(ApiKey.id.in_(given))))
+        known = set(connection.scalars(select(KeyRow.id).where(KeyRow.id.in_(given))))
     new = [line for line in given.values() if line.id not in known]
     return sum(_import(db, line, by) for line in new)
 
@@ -146,7 +146,7 @@ def _import(db: Database, line: KeyLine, by: Actor) -> int:
     values = {"id": line.id, "owner": line.owner, "digest": line.digest, "scope": "train", "label": "keys file"}
     try:
         with db.write() as connection:
-            connection.execute(insert(ApiKey).values(from_file=True, created_at=now(), **values))
+            connection.execute(insert(KeyRow).values(from_file=True, created_at=now(), **values))
             audit.record(connection, by, "key.import", line.owner, line.id, "train")
     except IntegrityError:
         return 0  # another process read the same file at this moment
@@ -155,28 +155,28 @@ def _import(db: Database, line: KeyLine, by: Actor) -> int:
 
 def find(db: Database, key_id: str) -> StoredKey | None:
     """The key of this id, for a request that names it."""
-    idle_s = (now() - ApiKey.last_used_at).label("idle_s")
-    columns = (ApiKey.id, ApiKey.owner, ApiKey.scope, ApiKey.digest, _state(), ApiKey.from_file, idle_s)
+    idle_s = (now() - KeyRow.last_used_at).label("idle_s")
+    columns = (KeyRow.id, KeyRow.owner, KeyRow.scope, KeyRow.digest, _state(), KeyRow.from_file, idle_s)
     with db.read() as connection:
-        row = connection.execute(select(*columns).where(ApiKey.id == key_id)).first()
+        row = connection.execute(select(*columns).where(KeyRow.id == key_id)).first()
     return None if row is None else StoredKey(**row._asdict())
 
 
 def any_was_created(db: Database) -> bool:
     """Whether there is a key, or ever was one."""
     with db.read() as connection:
-        return connection.execute(select(ApiKey.id).limit(1)).first() is not None
+        return connection.execute(select(KeyRow.id).limit(1)).first() is not None
 
 
 def live_digests(db: Database) -> frozenset[str]:
     """The digests of all keys that live."""
     with db.read() as connection:
-        return frozenset(connection.scalars(select(ApiKey.digest).where(_state() == "live")))
+        return frozenset(connection.scalars(select(KeyRow.digest).where(_state() == "live")))
 
 
 def mark_used(db: Database, key_id: str) -> None:
     with db.write() as connection:
-        connection.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now()))
+        connection.execute(update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=now()))
 
 
 def parse_lines(content: bytes) -> tuple[list[KeyLine], list[int]]:
@@ -214,12 +214,12 @@ def _insert(connection: Connection, owner: str, scope: Scope, label: str, lifeti
     key = f"nb_{key_id}_{secrets.token_urlsafe(32)}"
     values = {"id": key_id, "owner": owner, "digest": digest_of(key), "scope": scope, "label": clean(label)}
     end = None if lifetime_s is None else now() + lifetime_s
-    connection.execute(insert(ApiKey).values(from_file=False, created_at=now(), expires_at=end, **values))
+    connection.execute(insert(KeyRow).values(from_file=False, created_at=now(), expires_at=end, **values))
     return key_id, key
 
 
 def _need_key(connection: Connection, key_id: str, *, lock: bool = False) -> KeyEntry:
-    statement = _keys().where(ApiKey.id == key_id, ApiKey.digest != "")
+    statement = _keys().where(KeyRow.id == key_id, KeyRow.digest != "")
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
         raise NotFound(f"no key nb_{key_id}; `nelbo keys list` shows what is there")
@@ -228,19 +228,19 @@ def _need_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key
 
 def _keys() -> Select[*tuple[Any, ...]]:
     return select(
-        ApiKey.id,
-        ApiKey.owner,
-        ApiKey.scope,
-        ApiKey.label,
+        KeyRow.id,
+        KeyRow.owner,
+        KeyRow.scope,
+        KeyRow.label,
         _state(),
-        ApiKey.from_file,
-        ApiKey.created_at,
-        ApiKey.expires_at,
-        ApiKey.last_used_at,
-        ApiKey.revoked_at,
+        KeyRow.from_file,
+        KeyRow.created_at,
+        KeyRow.expires_at,
+        KeyRow.last_used_at,
+        KeyRow.revoked_at,
     )
 
 
 def _state() -> ColumnElement[str]:
-    over = and_(ApiKey.expires_at.is_not(None), ApiKey.expires_at <= now())
-    return case((ApiKey.revoked_at.is_not(None), "revoked"), (over, "expired"), else_="live").label("state")
+    over = and_(KeyRow.expires_at.is_not(None), KeyRow.expires_at <= now())
+    return case((KeyRow.revoked_at.is_not(None), "revoked"), (over, "expired"), else_="live").label("state")

@@ -19,12 +19,11 @@ from sqlalchemy.exc import IntegrityError
 from nelbo import crash
 from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
-from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, JobRequest, State, chunk_ranges, new_id
-from nelbo.jobs import Job as JobView
+from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, Job, JobRequest, State, chunk_ranges, new_id
 from nelbo.store import audit, catalog, claims, files, queue, results, views
 from nelbo.store.claims import Claim, FinishOutcome, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, File, Job
+from nelbo.store.tables import ChunkRow, FileRow, JobRow
 
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -48,7 +47,7 @@ def submit(
     idempotency_key: str | None = None,
     request_digest: str | None = None,
     limits: queue.Limits | None = None,
-) -> tuple[JobView, bool]:
+) -> tuple[Job, bool]:
     """Accept a job: the job, all its chunks and its idempotency key in one transaction.
 
     `rows` is the number of rows in the file or inline, or to generate. Gives the job and whether it was made: with a key
@@ -85,8 +84,8 @@ def submit(
 def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
     """receiving -> reading, with the internal job that reads the file. Raises Conflict unless it was receiving."""
     received = (
-        update(File)
-        .where(File.owner == owner, File.id == file_id, File.state == "receiving", File.deleted_at.is_(None))
+        update(FileRow)
+        .where(FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving", FileRow.deleted_at.is_(None))
         .values(state="reading", bytes=bytes)
     )
     with db.write() as connection:
@@ -113,7 +112,7 @@ def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
     """Take a chunk for `lease_s` seconds, of the job whose turn it is (`queue.in_claim_order`). None where there is nothing
     to do. The attempt counts from here on: a crash never reports itself."""
     with db.write() as connection:
-        jobs = queue.in_claim_order(select(Job.id, Job.state)).limit(CANDIDATES)
+        jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
             if job.state == "queued" and not _start_job(connection, job.id):
                 continue
@@ -126,7 +125,7 @@ def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
 def renew(db: Database, claim: Claim, lease_s: float) -> bool:
     """Hold the chunk for `lease_s` seconds from now. False: it is no longer this claim's (expired and taken by someone
     else, or the job ended or was cancelled): stop working on it."""
-    statement = update(Chunk).where(*_held(claim)).values(lease_until=now() + lease_s)
+    statement = update(ChunkRow).where(*_held(claim)).values(lease_until=now() + lease_s)
     with db.write() as connection:
         return connection.execute(statement).rowcount == 1
 
@@ -139,7 +138,9 @@ def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | 
         chunk_to("queued")
         .where(*_held(claim))
         .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=_clean(problem))
-        .values(attempt=Chunk.attempt - int(problem is None), failures=Chunk.failures + int(problem is not None and failed))
+        .values(
+            attempt=ChunkRow.attempt - int(problem is None), failures=ChunkRow.failures + int(problem is not None and failed)
+        )
     )
     with db.write() as connection:
         queue.charge(connection, claim.job_id, claim.claimed_at)
@@ -192,19 +193,19 @@ def fail(db: Database, claim: Claim, problem: str) -> bool:
 # Steer
 
 
-def cancel(db: Database, owner: str, job_id: str) -> JobView:
+def cancel(db: Database, owner: str, job_id: str) -> Job:
     """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it learns so at the next
     renewal. Raises Conflict where it has ended already."""
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
-        statement = _job_to("cancelled").where(Job.id == job_id).values(cancel_requested_at=now(), finished_at=now())
+        statement = _job_to("cancelled").where(JobRow.id == job_id).values(cancel_requested_at=now(), finished_at=now())
         if connection.execute(statement).rowcount == 0:
             raise Conflict(f"job {job_id} is {before.state} already; only a queued or running job can be cancelled")
-        connection.execute(end_chunk("cancelled").where(Chunk.job_id == job_id))
+        connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
         return views.need_job(connection, owner, job_id)
 
 
-def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> JobView:
+def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> Job:
     """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states and for a deleted file,
     OverQuota or Overloaded where too much waits already (`limits`)."""
     with db.write() as connection:
@@ -214,9 +215,9 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
             queue.admit(connection, owner, left, before.params.get("per_row", 1), limits)
         statement = (
             _job_to("queued")
-            .where(Job.id == job_id)
+            .where(JobRow.id == job_id)
             .values(problem=None, cancel_requested_at=None, started_at=None, finished_at=None, hinted_at=None)
-            .returning(Job.version_id, Job.file_id)
+            .returning(JobRow.version_id, JobRow.file_id)
         )
         job = connection.execute(statement).first()
         if job is None:
@@ -224,20 +225,20 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
         catalog.need_ready_version(connection, owner, job.version_id)
         if job.file_id is not None:
             files.need_ready_file(connection, owner, job.file_id)
-        missing = chunk_to("queued").where(Chunk.job_id == job_id, Chunk.state.in_(("failed", "cancelled")))
+        missing = chunk_to("queued").where(ChunkRow.job_id == job_id, ChunkRow.state.in_(("failed", "cancelled")))
         connection.execute(missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None))
         return views.need_job(connection, owner, job_id)
 
 
 def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None:
     """Remove a job that has ended, with its results. Raises Conflict for one that has not."""
-    ended = (Job.id == job_id, Job.state.not_in(views.UNFINISHED))
+    ended = (JobRow.id == job_id, JobRow.state.not_in(views.UNFINISHED))
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
-        if connection.execute(update(Job).where(*ended).values(deleted_at=now(), inline=None)).rowcount == 0:
+        if connection.execute(update(JobRow).where(*ended).values(deleted_at=now(), inline=None)).rowcount == 0:
             raise Conflict(f"job {job_id} is {before.state}; cancel it first")
         results.delete_results(connection, job_id)
-        connection.execute(sql_delete(Chunk).where(Chunk.job_id == job_id))
+        connection.execute(sql_delete(ChunkRow).where(ChunkRow.job_id == job_id))
         audit.record(connection, by, "job.delete", owner, job_id)
 
 
@@ -251,12 +252,12 @@ def _sources(table: dict[Any, frozenset[Any]], state: str) -> list[str]:
 
 def _job_to(state: State) -> Update:
     """UPDATE job SET state, of those jobs alone whose state may become it."""
-    return update(Job).where(Job.state.in_(_sources(JOB_TRANSITIONS, state))).values(state=state)
+    return update(JobRow).where(JobRow.state.in_(_sources(JOB_TRANSITIONS, state))).values(state=state)
 
 
 def chunk_to(state: ChunkState) -> Update:
     """UPDATE chunk SET state, of those chunks alone whose state may become it."""
-    return update(Chunk).where(Chunk.state.in_(_sources(CHUNK_TRANSITIONS, state))).values(state=state)
+    return update(ChunkRow).where(ChunkRow.state.in_(_sources(CHUNK_TRANSITIONS, state))).values(state=state)
 
 
 def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None = None) -> Update:
@@ -265,7 +266,7 @@ def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The chunk is still this claim's: nobody claimed it since, and nobody took it back."""
-    return Chunk.id == claim.chunk_id, Chunk.fence == claim.fence, Chunk.state == "running"
+    return ChunkRow.id == claim.chunk_id, ChunkRow.fence == claim.fence, ChunkRow.state == "running"
 
 
 # Statements: claim
@@ -273,36 +274,36 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 def _start_job(connection: Connection, job_id: str) -> bool:
     """queued -> running; True also where another claim was faster."""
-    statement = _job_to("running").where(Job.id == job_id).values(started_at=now())
+    statement = _job_to("running").where(JobRow.id == job_id).values(started_at=now())
     if connection.execute(statement).rowcount:
         return True
-    return connection.scalars(select(Job.state).where(Job.id == job_id)).one() == "running"
+    return connection.scalars(select(JobRow.state).where(JobRow.id == job_id)).one() == "running"
 
 
 def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
-    first = select(Chunk.id).where(*queue.due(job_id)).order_by(Chunk.row_from).limit(1).with_for_update(skip_locked=True)
+    first = select(ChunkRow.id).where(*queue.due(job_id)).order_by(ChunkRow.row_from).limit(1).with_for_update(skip_locked=True)
     return (
         chunk_to("running")
-        .where(Chunk.id == first.scalar_subquery())
-        .values(attempt=Chunk.attempt + 1, fence=Chunk.fence + 1, worker=worker)
+        .where(ChunkRow.id == first.scalar_subquery())
+        .values(attempt=ChunkRow.attempt + 1, fence=ChunkRow.fence + 1, worker=worker)
         .values(claimed_at=now(), lease_until=now() + lease_s)
         .returning(
-            Chunk.id,
-            Chunk.job_id,
-            Chunk.stage,
-            Chunk.row_from,
-            Chunk.row_to,
-            Chunk.attempt,
-            Chunk.failures,
-            Chunk.fence,
-            Chunk.claimed_at,
+            ChunkRow.id,
+            ChunkRow.job_id,
+            ChunkRow.stage,
+            ChunkRow.row_from,
+            ChunkRow.row_to,
+            ChunkRow.attempt,
+            ChunkRow.failures,
+            ChunkRow.fence,
+            ChunkRow.claimed_at,
         )
     )
 
 
 def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
-    statement = select(Job.owner, Job.kind, Job.params, Job.version_id, Job.file_id, Job.inline)
-    job = connection.execute(statement.where(Job.id == chunk.job_id)).one()
+    statement = select(JobRow.owner, JobRow.kind, JobRow.params, JobRow.version_id, JobRow.file_id, JobRow.inline)
+    job = connection.execute(statement.where(JobRow.id == chunk.job_id)).one()
     return Claim(chunk_id=chunk.id, **{k: v for k, v in chunk._asdict().items() if k != "id"}, **job._asdict())
 
 
@@ -311,7 +312,7 @@ def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
 
 def lock_job(connection: Connection, job_id: str) -> None:
     """Two commits of one job go one after the other, so that the last sees that it is the last."""
-    connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    connection.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
 def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
@@ -338,8 +339,8 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
 
 
 def _is_done(connection: Connection, claim: Claim) -> bool:
-    mine = (Chunk.id == claim.chunk_id, Chunk.fence == claim.fence, Chunk.state == "done")
-    return connection.execute(select(Chunk.id).where(*mine)).first() is not None
+    mine = (ChunkRow.id == claim.chunk_id, ChunkRow.fence == claim.fence, ChunkRow.state == "done")
+    return connection.execute(select(ChunkRow.id).where(*mine)).first() is not None
 
 
 def store_progress(
@@ -348,30 +349,30 @@ def store_progress(
     """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once if it is internal."""
     stored_bytes = result_bytes + results.store_errors(connection, job_id, faults)
     statement = (
-        update(Job)
-        .where(Job.id == job_id)
-        .values(rows_done=Job.rows_done + rows, rows_failed=Job.rows_failed + len(faults))
-        .values(chunks_done=Job.chunks_done + 1, bytes=func.coalesce(Job.bytes, 0) + stored_bytes)
-        .returning(Job.kind, Job.chunks, Job.chunks_done)
+        update(JobRow)
+        .where(JobRow.id == job_id)
+        .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(faults))
+        .values(chunks_done=JobRow.chunks_done + 1, bytes=func.coalesce(JobRow.bytes, 0) + stored_bytes)
+        .returning(JobRow.kind, JobRow.chunks, JobRow.chunks_done)
     )
     job = connection.execute(statement).one()
     if job.chunks_done < job.chunks:
         return
     if job.kind in views.LISTED:
-        connection.execute(insert(Chunk).values(job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"))
+        connection.execute(insert(ChunkRow).values(job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"))
     else:
         _succeed(connection, job_id, FinishOutcome(summary={}))
 
 
 def _succeed(connection: Connection, job_id: str, outcome: FinishOutcome) -> None:
-    statement = _job_to("succeeded").where(Job.id == job_id)
+    statement = _job_to("succeeded").where(JobRow.id == job_id)
     values = {"threshold": outcome.threshold, "summary": outcome.summary}
     connection.execute(statement.values(finished_at=now(), **values))
 
 
 def _end_reading(connection: Connection, claim: Claim, outcome: ReadOutcome) -> None:
     values = {"rows": outcome.rows, "digest": outcome.digest, "columns": outcome.columns, "notices": outcome.notices}
-    reading = update(File).where(File.id == claim.file_id, File.state == "reading")
+    reading = update(FileRow).where(FileRow.id == claim.file_id, FileRow.state == "reading")
     connection.execute(reading.values(state="ready", **values))
 
 
@@ -379,14 +380,14 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
     """running -> failed. The job's row is locked already."""
     statement = (
         _job_to("failed")
-        .where(Job.id == job_id)
+        .where(JobRow.id == job_id)
         .values(problem=_clean(problem), finished_at=now())
-        .returning(Job.kind, Job.version_id, Job.file_id)
+        .returning(JobRow.kind, JobRow.version_id, JobRow.file_id)
     )
     job = connection.execute(statement).one()
-    connection.execute(end_chunk("cancelled").where(Chunk.job_id == job_id))
+    connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
     if job.kind == "read":
-        reading = update(File).where(File.id == job.file_id, File.state == "reading")
+        reading = update(FileRow).where(FileRow.id == job.file_id, FileRow.state == "reading")
         connection.execute(reading.values(state="rejected", reason=_clean(problem)))
     if job.kind == "verify":
         catalog.reject_version(connection, job.version_id, problem)
@@ -401,12 +402,12 @@ def _enqueue(
     """Insert a job with its chunks."""
     job_id, ranges = new_id(), list(chunk_ranges(rows, chunk_rows))
     place = {"id": job_id, "owner": owner, "kind": kind, "state": "queued", "rows": rows, "chunks": len(ranges)}
-    connection.execute(insert(Job).values(created_at=now(), **place, **values))
+    connection.execute(insert(JobRow).values(created_at=now(), **place, **values))
     chunks = [
         {"job_id": job_id, "stage": "work", "row_from": row_from, "row_to": row_to, "state": "queued"}
         for row_from, row_to in ranges
     ]
-    connection.execute(insert(Chunk), chunks)
+    connection.execute(insert(ChunkRow), chunks)
     return job_id
 
 

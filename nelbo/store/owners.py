@@ -15,7 +15,7 @@ from nelbo.errors import Conflict, Gone, NotFound
 from nelbo.store import audit, ledger
 from nelbo.store.results import delete_chunks, delete_results
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Alias, ApiKey, Audit, Chunk, File, Job, Model, Version
+from nelbo.store.tables import AliasRow, AuditRow, ChunkRow, FileRow, JobRow, KeyRow, ModelRow, VersionRow
 
 NOBODY = ""
 """The owner of what is left: no name of an owner is empty."""
@@ -43,8 +43,8 @@ class Holdings:
 
 def holdings(db: Database, owner: str) -> Holdings:
     """What there is of an owner."""
-    tables = (Job, File, Model, Version, ApiKey)
-    conditions = [(table, table.owner == owner) for table in tables] + [(Audit, _about(owner))]
+    tables = (JobRow, FileRow, ModelRow, VersionRow, KeyRow)
+    conditions = [(table, table.owner == owner) for table in tables] + [(AuditRow, _about(owner))]
     with db.read() as connection:
         numbers = [
             connection.scalars(select(func.count()).select_from(table).where(condition)).one()
@@ -56,14 +56,14 @@ def holdings(db: Database, owner: str) -> Holdings:
 def revoke_keys(db: Database, owner: str) -> int:
     """End all keys of an owner; the number of those that were not revoked before."""
     with db.write() as connection:
-        live = update(ApiKey).where(ApiKey.owner == owner, ApiKey.revoked_at.is_(None))
+        live = update(KeyRow).where(KeyRow.owner == owner, KeyRow.revoked_at.is_(None))
         return connection.execute(live.values(revoked_at=now())).rowcount
 
 
 def erase_jobs(db: Database, owner: str) -> None:
     """Cancel and remove all jobs of an owner with their results. A worker that is at one of them is refused what it commits."""
     with db.read() as connection:
-        jobs = connection.scalars(select(Job.id).where(Job.owner == owner).order_by(Job.id)).all()
+        jobs = connection.scalars(select(JobRow.id).where(JobRow.owner == owner).order_by(JobRow.id)).all()
     for job_id in jobs:
         with suppress(Conflict, NotFound, Gone):  # it has ended, is one that nobody sees, or was deleted
             ledger.cancel(db, owner, job_id)
@@ -72,14 +72,16 @@ def erase_jobs(db: Database, owner: str) -> None:
         with db.write() as connection:
             ledger.lock_job(connection, job_id)
             delete_results(connection, job_id)
-            connection.execute(delete(Chunk).where(Chunk.job_id == job_id))
-            connection.execute(delete(Job).where(Job.id == job_id))
+            connection.execute(delete(ChunkRow).where(ChunkRow.job_id == job_id))
+            connection.execute(delete(JobRow).where(JobRow.id == job_id))
 
 
 def erase_files(db: Database, owner: str) -> list[str]:
     """Empty the rows of an owner's files and give their ids, whose bytes the caller removes."""
     content: dict[str, Any] = {"name": "", "options": {}, "digest": "", "columns": None, "notices": [], "reason": None}
-    emptied = update(File).where(File.owner == owner).values(owner=NOBODY, deleted_at=now(), **content).returning(File.id)
+    emptied = (
+        update(FileRow).where(FileRow.owner == owner).values(owner=NOBODY, deleted_at=now(), **content).returning(FileRow.id)
+    )
     with db.write() as connection:
         return list(connection.scalars(emptied))
 
@@ -88,16 +90,16 @@ def erase_models(db: Database, owner: str) -> list[str]:
     """Remove an owner's models and aliases, empty the rows of their versions, and give the ids of these, whose bytes the caller
     removes. The jobs of the owner are gone."""
     with db.write() as connection:
-        connection.execute(delete(Alias).where(Alias.owner == owner))
-        versions = list(connection.scalars(select(Version.id).where(Version.owner == owner)))
+        connection.execute(delete(AliasRow).where(AliasRow.owner == owner))
+        versions = list(connection.scalars(select(VersionRow.id).where(VersionRow.owner == owner)))
         content: dict[str, Any] = {"owner": NOBODY, "digest": "", "manifest": {}, "reason": None}
         for version_id in versions:
             # A version needs a model: one of its own, so that no two versions have a number in common.
             model = {"owner": NOBODY, "name": version_id}
-            connection.execute(insert(Model).values(created_at=now(), deleted_at=now(), **model))
-            emptied = update(Version).where(Version.id == version_id)
+            connection.execute(insert(ModelRow).values(created_at=now(), deleted_at=now(), **model))
+            emptied = update(VersionRow).where(VersionRow.id == version_id)
             connection.execute(emptied.values(model=version_id, deleted_at=now(), **content))
-        connection.execute(delete(Model).where(Model.owner == owner))
+        connection.execute(delete(ModelRow).where(ModelRow.owner == owner))
         return versions
 
 
@@ -105,8 +107,8 @@ def forget(db: Database, owner: str, by: Actor, erased: Holdings) -> None:
     """Empty the rows of an owner's keys, remove the audit's lines about the owner, and leave one that holds numbers alone."""
     gone = {"owner": NOBODY, "label": "", "digest": "", "last_used_at": None}
     with db.write() as connection:
-        connection.execute(update(ApiKey).where(ApiKey.owner == owner).values(**gone))
-        connection.execute(delete(Audit).where(_about(owner)))
+        connection.execute(update(KeyRow).where(KeyRow.owner == owner).values(**gone))
+        connection.execute(delete(AuditRow).where(_about(owner)))
         audit.record(connection, by, "owner.erase", NOBODY, NOBODY, str(erased))
 
 
@@ -116,4 +118,4 @@ def _erase_chunks(db: Database, job_id: str) -> int:
 
 
 def _about(owner: str) -> ColumnElement[bool]:
-    return or_(Audit.owner == owner, Audit.by == owner)
+    return or_(AuditRow.owner == owner, AuditRow.by == owner)

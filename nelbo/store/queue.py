@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.errors import Overloaded, OverQuota, TooLarge
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, Job
+from nelbo.store.tables import ChunkRow, JobRow
 from nelbo.store.views import LISTED, UNFINISHED
 
 QUOTA_S, FULL_S = 10.0, 30.0
@@ -86,19 +86,24 @@ def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: L
 
 def backlog(connection: Connection, owner: str) -> Backlog:
     """How much waits, in the eyes of a transaction."""
-    copies = case((Job.kind == "augment", Job.params["per_row"].as_integer()), else_=1)
-    left, mine = (Job.rows - Job.rows_done) * copies, Job.owner == owner
+    copies = case((JobRow.kind == "augment", JobRow.params["per_row"].as_integer()), else_=1)
+    left, mine = (JobRow.rows - JobRow.rows_done) * copies, JobRow.owner == owner
     # What a retry queued again waits since then, not since its submission.
-    first = select(Chunk.not_before).where(Chunk.job_id == Job.id, Chunk.state == "queued").order_by(Chunk.row_from).limit(1)
+    first = (
+        select(ChunkRow.not_before)
+        .where(ChunkRow.job_id == JobRow.id, ChunkRow.state == "queued")
+        .order_by(ChunkRow.row_from)
+        .limit(1)
+    )
     again_at = func.coalesce(first.scalar_subquery(), 0.0)
-    since = case((again_at > Job.created_at, again_at), else_=Job.created_at)
+    since = case((again_at > JobRow.created_at, again_at), else_=JobRow.created_at)
     found = connection.execute(
         select(
             func.coalesce(func.sum(left), 0).label("rows"),
             func.coalesce(func.sum(case((mine, left), else_=0)), 0).label("rows_of_owner"),
-            func.coalesce(func.sum(case((mine & Job.kind.in_(LISTED), 1), else_=0)), 0).label("jobs_of_owner"),
-            func.coalesce(now() - func.min(case((Job.state == "queued", since))), 0.0).label("oldest_s"),
-        ).where(Job.state.in_(UNFINISHED))
+            func.coalesce(func.sum(case((mine & JobRow.kind.in_(LISTED), 1), else_=0)), 0).label("jobs_of_owner"),
+            func.coalesce(now() - func.min(case((JobRow.state == "queued", since))), 0.0).label("oldest_s"),
+        ).where(JobRow.state.in_(UNFINISHED))
     ).one()
     return Backlog(int(found.rows), int(found.rows_of_owner), int(found.jobs_of_owner), max(0.0, found.oldest_s))
 
@@ -106,9 +111,9 @@ def backlog(connection: Connection, owner: str) -> Backlog:
 def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:
     """Jobs with chunks that nobody was told of for `again_s`, in the order of claims, and how many hints each deserves;
     about `limit` in all, at least one a job."""
-    quiet = (Job.hinted_at.is_(None)) | (Job.hinted_at < now() - again_s)
-    count = select(func.count()).where(*due(Job.id)).scalar_subquery()
-    statement = in_claim_order(select(Job.id, count).where(quiet)).limit(limit)
+    quiet = (JobRow.hinted_at.is_(None)) | (JobRow.hinted_at < now() - again_s)
+    count = select(func.count()).where(*due(JobRow.id)).scalar_subquery()
+    statement = in_claim_order(select(JobRow.id, count).where(quiet)).limit(limit)
     with db.read() as connection:
         found = connection.execute(statement).all()
     share = max(1, limit // max(1, len(found)))
@@ -119,14 +124,16 @@ def mark_hinted(db: Database, job_ids: Sequence[str]) -> None:
     """Remember that hints for these jobs were sent just now."""
     with db.write() as connection:
         for job_id in sorted(job_ids):
-            connection.execute(update(Job).where(Job.id == job_id).values(hinted_at=now()))
+            connection.execute(update(JobRow).where(JobRow.id == job_id).values(hinted_at=now()))
 
 
 def holders(db: Database) -> set[str]:
     """The workers that hold chunks, by name."""
     with db.read() as connection:
         return set(
-            connection.scalars(select(Chunk.worker).where(Chunk.state == "running", Chunk.worker.is_not(None)).distinct())
+            connection.scalars(
+                select(ChunkRow.worker).where(ChunkRow.state == "running", ChunkRow.worker.is_not(None)).distinct()
+            )
         )
 
 
@@ -136,7 +143,7 @@ def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
     Its owner then waits as long as the chunk took while others have work: owners share the workers' time, not only the turns.
     """
     took = now() - claimed_at
-    long = update(Job).where(Job.id == job_id, took > LONG_S).values(served_until=now() + took)
+    long = update(JobRow).where(JobRow.id == job_id, took > LONG_S).values(served_until=now() + took)
     connection.execute(long)
 
 
@@ -147,30 +154,30 @@ def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ..
     Read from indexes alone: no claim locks or counts what others claimed."""
     turns = _turns()
     return (
-        statement.select_from(Job)
-        .join(turns, turns.c.id == Job.id)
+        statement.select_from(JobRow)
+        .join(turns, turns.c.id == JobRow.id)
         .where(_has_due_chunk(), ~_reads_another())
-        .order_by(turns.c.of_owner, turns.c.of_job, Job.created_at, Job.id)
+        .order_by(turns.c.of_owner, turns.c.of_job, JobRow.created_at, JobRow.id)
     )
 
 
 def _turns() -> Subquery:
     """Of each active job when its owner was served last, and when it was."""
-    claimed_at = select(func.max(Chunk.claimed_at)).where(Chunk.job_id == Job.id).scalar_subquery()
-    other = aliased(Job)
+    claimed_at = select(func.max(ChunkRow.claimed_at)).where(ChunkRow.job_id == JobRow.id).scalar_subquery()
+    other = aliased(JobRow)
     # Jobs that have ended count as well: many small ones, one after the other, are no new owner each.
-    started_at = select(func.max(other.started_at)).where(other.owner == Job.owner).scalar_subquery()
-    served_until = select(func.max(other.served_until)).where(other.owner == Job.owner).scalar_subquery()
-    running = Chunk.job_id == Job.id, Chunk.state == "running", Chunk.claimed_at < now() - LONG_S
-    occupied_since = select(func.min(Chunk.claimed_at)).where(*running).scalar_subquery()
+    started_at = select(func.max(other.started_at)).where(other.owner == JobRow.owner).scalar_subquery()
+    served_until = select(func.max(other.served_until)).where(other.owner == JobRow.owner).scalar_subquery()
+    running = ChunkRow.job_id == JobRow.id, ChunkRow.state == "running", ChunkRow.claimed_at < now() - LONG_S
+    occupied_since = select(func.min(ChunkRow.claimed_at)).where(*running).scalar_subquery()
     moments = {
         "claimed_at": claimed_at,
         "started_at": started_at,
         "served_until": served_until,
         "occupied_until": 2 * now() - occupied_since,
     }
-    columns = (Job.id, Job.owner, Job.created_at, *(moment.label(name) for name, moment in moments.items()))
-    active = select(*columns).where(Job.state.in_(UNFINISHED)).subquery()
+    columns = (JobRow.id, JobRow.owner, JobRow.created_at, *(moment.label(name) for name, moment in moments.items()))
+    active = select(*columns).where(JobRow.state.in_(UNFINISHED)).subquery()
     columns_of_moments: list[ColumnElement[float]] = [active.c[name] for name in moments]
     served = functools.reduce(_later, columns_of_moments)
     of_owner = func.coalesce(
@@ -187,17 +194,17 @@ def _later(one: ColumnElement[float], other: ColumnElement[float]) -> ColumnElem
 
 def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:
     """A chunk of the job that could be claimed now."""
-    return Chunk.job_id == job_id, Chunk.state == "queued", Chunk.not_before <= now()
+    return ChunkRow.job_id == job_id, ChunkRow.state == "queued", ChunkRow.not_before <= now()
 
 
 def _reads_another() -> ColumnElement[bool]:
     """Whether the job is to read a file while another file of its owner is being read. How long that takes cannot be told from
     a file's size, and no owner may hold all workers with it."""
-    other = aliased(Job)
-    reading = select(Chunk.id).join(other, Chunk.job_id == other.id)
-    reading = reading.where(other.owner == Job.owner, other.kind == "read", Chunk.state == "running")
-    return and_(Job.kind == "read", reading.exists())
+    other = aliased(JobRow)
+    reading = select(ChunkRow.id).join(other, ChunkRow.job_id == other.id)
+    reading = reading.where(other.owner == JobRow.owner, other.kind == "read", ChunkRow.state == "running")
+    return and_(JobRow.kind == "read", reading.exists())
 
 
 def _has_due_chunk() -> ColumnElement[bool]:
-    return select(Chunk.id).where(*due(Job.id)).exists()
+    return select(ChunkRow.id).where(*due(JobRow.id)).exists()

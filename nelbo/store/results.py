@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, ScalarSelect, delete, func, insert, literal, select, tuple_
 
 from nelbo import scores as scores_of
-from nelbo.jobs import Anomaly as AnomalyView
-from nelbo.jobs import Error
+from nelbo.jobs import Anomaly, Error
 from nelbo.store import arrays
 from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database
-from nelbo.store.tables import Anomaly, Chunk, Job, RowError, TableChunk, Version, score_arrays, score_json
+from nelbo.store.tables import AnomalyRow, ChunkRow, ErrorRow, JobRow, TableChunkRow, VersionRow, score_arrays, score_json
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
@@ -93,27 +92,27 @@ def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None 
 def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[Error]:
     """Recorded errors in row order, of rows above `after_row`."""
     statement = (
-        select(RowError.row, RowError.column, RowError.code, RowError.message)
-        .where(RowError.job_id == job_id, RowError.row > after_row)
-        .order_by(RowError.row)
+        select(ErrorRow.row, ErrorRow.column, ErrorRow.code, ErrorRow.message)
+        .where(ErrorRow.job_id == job_id, ErrorRow.row > after_row)
+        .order_by(ErrorRow.row)
         .limit(limit)
     )
     with db.read() as connection:
         return [Error(row=e.row, column=e.column, code=e.code, message=e.message) for e in connection.execute(statement)]
 
 
-def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[AnomalyView]:
+def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[Anomaly]:
     """The rows with the largest nelbo, the largest first; at most 1,000 are kept."""
     statement = (
-        select(Anomaly.row, Anomaly.nelbo, Anomaly.p_value, Anomaly.kl, Anomaly.terms, Job.threshold)
-        .join_from(Anomaly, Job, Anomaly.job_id == Job.id)
-        .where(Anomaly.job_id == job_id)
-        .order_by(Anomaly.nelbo.desc(), Anomaly.row)
+        select(AnomalyRow.row, AnomalyRow.nelbo, AnomalyRow.p_value, AnomalyRow.kl, AnomalyRow.terms, JobRow.threshold)
+        .join_from(AnomalyRow, JobRow, AnomalyRow.job_id == JobRow.id)
+        .where(AnomalyRow.job_id == job_id)
+        .order_by(AnomalyRow.nelbo.desc(), AnomalyRow.row)
         .limit(limit)
     )
     with db.read() as connection:
         return [
-            AnomalyView(
+            Anomaly(
                 row=found.row,
                 nelbo=found.nelbo,
                 p_value=found.p_value,
@@ -128,12 +127,12 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
 def finish(db: Database, claim: Claim) -> FinishOutcome:
     """What needs all chunks of the claim's job: totals and, of scores, threshold and histogram."""
     with db.read() as connection:
-        job = connection.execute(select(Job.rows, Job.rows_failed).where(Job.id == claim.job_id)).one()
+        job = connection.execute(select(JobRow.rows, JobRow.rows_failed).where(JobRow.id == claim.job_id)).one()
     totals = {"rows": job.rows, "rows_failed": job.rows_failed}
     if claim.kind == "score":
         return _finish_scores(db, claim, totals)
     with db.read() as connection:
-        made = connection.scalars(select(TableChunk.rows).where(TableChunk.job_id == claim.job_id)).all()
+        made = connection.scalars(select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)).all()
     return FinishOutcome(totals | {"rows_made": sum(made)})
 
 
@@ -155,7 +154,7 @@ def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) ->
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
     """Insert a chunk's made rows, inside the transaction that commits the chunk."""
     connection.execute(
-        insert(TableChunk).values(
+        insert(TableChunkRow).values(
             chunk_id=claim.chunk_id,
             job_id=claim.job_id,
             row_from=claim.row_from,
@@ -179,7 +178,7 @@ def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]
         for fault in faults
     ]
     if found:
-        connection.execute(insert(RowError), found)
+        connection.execute(insert(ErrorRow), found)
     return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in found)
 
 
@@ -187,21 +186,26 @@ def delete_results(connection: Connection, job_id: str) -> None:
     """Remove all that was stored for a job."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     connection.execute(delete(payload).where(payload.c.job_id == job_id))
-    for table in (TableChunk, RowError, Anomaly):
+    for table in (TableChunkRow, ErrorRow, AnomalyRow):
         connection.execute(delete(table).where(table.job_id == job_id))
 
 
 def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
     """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the number of chunks."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
-    first = select(Chunk.id, Chunk.row_from, Chunk.row_to).where(Chunk.job_id == job_id).order_by(Chunk.row_from).limit(limit)
+    first = (
+        select(ChunkRow.id, ChunkRow.row_from, ChunkRow.row_to)
+        .where(ChunkRow.job_id == job_id)
+        .order_by(ChunkRow.row_from)
+        .limit(limit)
+    )
     chunks = connection.execute(first).all()
     ids, row_to = [chunk.id for chunk in chunks], max((chunk.row_to for chunk in chunks), default=0)
     connection.execute(delete(payload).where(payload.c.chunk_id.in_(ids)))
-    connection.execute(delete(TableChunk).where(TableChunk.chunk_id.in_(ids)))
-    for table in (RowError, Anomaly):
+    connection.execute(delete(TableChunkRow).where(TableChunkRow.chunk_id.in_(ids)))
+    for table in (ErrorRow, AnomalyRow):
         connection.execute(delete(table).where(table.job_id == job_id, table.row < row_to))
-    connection.execute(delete(Chunk).where(Chunk.id.in_(ids)))
+    connection.execute(delete(ChunkRow).where(ChunkRow.id.in_(ids)))
     return len(ids)
 
 
@@ -252,9 +256,9 @@ def _chunks(db: Database, job_id: str) -> Iterator[_Scores]:
 def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tuple[str, ...]]:
     """Threshold, and the columns in the order of their terms."""
     statement = (
-        select(Job.threshold, Version.manifest["order"].label("columns"))
-        .join_from(Job, Version, Job.version_id == Version.id)
-        .where(Job.id == job_id)
+        select(JobRow.threshold, VersionRow.manifest["order"].label("columns"))
+        .join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id)
+        .where(JobRow.id == job_id)
     )
     head = connection.execute(statement).one()
     return head.threshold, tuple(head.columns)
@@ -270,10 +274,10 @@ def _next_scores(connection: Connection, job_id: str, after_row: int, explain: b
         names = ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
         wanted = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
     statement = (
-        select(Chunk.row_to, *wanted)
-        .join_from(payload, Chunk, payload.c.chunk_id == Chunk.id)
+        select(ChunkRow.row_to, *wanted)
+        .join_from(payload, ChunkRow, payload.c.chunk_id == ChunkRow.id)
         .where(payload.c.job_id == job_id, payload.c.row_from >= _chunk_of(job_id, after_row + 1))
-        .where(Chunk.row_to > after_row + 1)
+        .where(ChunkRow.row_to > after_row + 1)
         .order_by(payload.c.row_from)
         .limit(1)
     )
@@ -283,7 +287,9 @@ def _next_scores(connection: Connection, job_id: str, after_row: int, explain: b
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
     """Where the chunk that holds a row begins; the index finds it at once, however many chunks stand before."""
-    found = select(func.max(Chunk.row_from)).where(Chunk.job_id == job_id, Chunk.stage == "work", Chunk.row_from <= row)
+    found = select(func.max(ChunkRow.row_from)).where(
+        ChunkRow.job_id == job_id, ChunkRow.stage == "work", ChunkRow.row_from <= row
+    )
     return found.scalar_subquery()
 
 
@@ -323,12 +329,12 @@ def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ..
 def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, Iterator[pa.Table]] | None:
     """The first stored chunk with rows above after_row: its row_to and its made rows above after_row, piece by piece."""
     statement = (
-        select(Chunk.row_from, Chunk.row_to, Job.kind, TableChunk.data)
-        .join_from(TableChunk, Chunk, TableChunk.chunk_id == Chunk.id)
-        .join(Job, TableChunk.job_id == Job.id)
-        .where(TableChunk.job_id == job_id, TableChunk.row_from >= _chunk_of(job_id, after_row + 1))
-        .where(Chunk.row_to > after_row + 1)
-        .order_by(TableChunk.row_from)
+        select(ChunkRow.row_from, ChunkRow.row_to, JobRow.kind, TableChunkRow.data)
+        .join_from(TableChunkRow, ChunkRow, TableChunkRow.chunk_id == ChunkRow.id)
+        .join(JobRow, TableChunkRow.job_id == JobRow.id)
+        .where(TableChunkRow.job_id == job_id, TableChunkRow.row_from >= _chunk_of(job_id, after_row + 1))
+        .where(ChunkRow.row_to > after_row + 1)
+        .order_by(TableChunkRow.row_from)
         .limit(1)
     )
     found = connection.execute(statement).first()
@@ -374,21 +380,21 @@ def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome)
     ]
     if not found:
         return 0
-    connection.execute(insert(Anomaly), found)
+    connection.execute(insert(AnomalyRow), found)
     last = _last_kept(connection, job_id)
     if last is None:
         return len(found)
-    rank = tuple_(-Anomaly.nelbo, Anomaly.row)
-    rest = delete(Anomaly).where(Anomaly.job_id == job_id, rank > tuple_(-last[0], last[1]))
+    rank = tuple_(-AnomalyRow.nelbo, AnomalyRow.row)
+    rest = delete(AnomalyRow).where(AnomalyRow.job_id == job_id, rank > tuple_(-last[0], last[1]))
     return len(found) - connection.execute(rest).rowcount
 
 
 def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
     """nelbo and row of the last of the 1,000, or None while there are fewer."""
     statement = (
-        select(Anomaly.nelbo, Anomaly.row)
-        .where(Anomaly.job_id == job_id)
-        .order_by(Anomaly.nelbo.desc(), Anomaly.row)
+        select(AnomalyRow.nelbo, AnomalyRow.row)
+        .where(AnomalyRow.job_id == job_id)
+        .order_by(AnomalyRow.nelbo.desc(), AnomalyRow.row)
         .offset(TOP_ANOMALIES - 1)
         .limit(1)
     )

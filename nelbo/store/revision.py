@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from nelbo.errors import Unavailable
-from nelbo.store.tables import Compatibility
+from nelbo.store.tables import CompatibilityRow
 
 FOLDER = Path(__file__).with_name("migrations")
 HEAD = max(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
@@ -39,10 +39,10 @@ def found(connection: Connection) -> str | None:
 
 def note(connection: Connection) -> None:
     """Note down, for older programs, since when they can work on the schema that this one has just made."""
-    connection.execute(delete(Compatibility))
-    connection.execute(insert(Compatibility).values(revision=HEAD, since=SINCE))
+    connection.execute(delete(CompatibilityRow))
+    connection.execute(insert(CompatibilityRow).values(revision=HEAD, since=SINCE))
 
 
 def _is_compatible(connection: Connection, revision: str) -> bool:
-    since = connection.scalars(select(Compatibility.since).where(Compatibility.revision == revision)).first()
+    since = connection.scalars(select(CompatibilityRow.since).where(CompatibilityRow.revision == revision)).first()
     return since is not None and since <= HEAD

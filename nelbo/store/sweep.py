@@ -11,7 +11,7 @@ from nelbo.jobs import Error
 from nelbo.store import queue
 from nelbo.store.ledger import backoff_s, chunk_to, end_chunk, fail_job, lock_job, store_progress
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, Job
+from nelbo.store.tables import ChunkRow, JobRow
 from nelbo.store.views import LISTED
 
 CRASHES_TO_SPLIT = 2
@@ -42,7 +42,7 @@ def sweep(db: Database, *, dead: Collection[str] = (), blind: bool = False, limi
     reach the database for a while, so nobody else may have been able to renew: a lease that ran out is no crash then.
     """
     orphaned = _Orphaned(frozenset(dead), blind)
-    found_now = select(Chunk.id, Chunk.job_id).where(*orphaned.condition).order_by(Chunk.lease_until).limit(limit)
+    found_now = select(ChunkRow.id, ChunkRow.job_id).where(*orphaned.condition).order_by(ChunkRow.lease_until).limit(limit)
     with db.read() as connection:
         found = connection.execute(found_now).all()
     fates = [_sweep_chunk(db, chunk.id, chunk.job_id, orphaned) for chunk in found]
@@ -59,31 +59,31 @@ class _Orphaned:
     @property
     def condition(self) -> tuple[ColumnElement[bool], ...]:
         """A dead process never comes back, so this is safe in an UPDATE however long ago its death was seen."""
-        return Chunk.state == "running", or_(Chunk.lease_until < now(), Chunk.worker.in_(sorted(self.dead)))
+        return ChunkRow.state == "running", or_(ChunkRow.lease_until < now(), ChunkRow.worker.in_(sorted(self.dead)))
 
     def crashed(self, worker: str | None) -> bool:
         return worker in self.dead or not self.blind
 
     def only(self, statement: Update, chunk: Row[*tuple[Any, ...]]) -> Update:
         """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and may have come between."""
-        return statement.where(Chunk.id == chunk.id, *self.condition)
+        return statement.where(ChunkRow.id == chunk.id, *self.condition)
 
 
 def _sweep_chunk(db: Database, chunk_id: int, job_id: str, orphaned: _Orphaned) -> Fate:
     with db.write() as connection:
         lock_job(connection, job_id)
         statement = select(
-            Chunk.id,
-            Chunk.job_id,
-            Chunk.stage,
-            Chunk.row_from,
-            Chunk.row_to,
-            Chunk.crashes,
-            Chunk.worker,
-            Chunk.claimed_at,
-            Job.kind,
-        ).join_from(Chunk, Job, Chunk.job_id == Job.id)
-        chunk = connection.execute(statement.where(Chunk.id == chunk_id, *orphaned.condition)).first()
+            ChunkRow.id,
+            ChunkRow.job_id,
+            ChunkRow.stage,
+            ChunkRow.row_from,
+            ChunkRow.row_to,
+            ChunkRow.crashes,
+            ChunkRow.worker,
+            ChunkRow.claimed_at,
+            JobRow.kind,
+        ).join_from(ChunkRow, JobRow, ChunkRow.job_id == JobRow.id)
+        chunk = connection.execute(statement.where(ChunkRow.id == chunk_id, *orphaned.condition)).first()
         if chunk is None:
             return "none"
         queue.charge(connection, job_id, chunk.claimed_at)
@@ -133,15 +133,15 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orph
     if connection.execute(first).rowcount == 0:
         return "none"
     crash.point("split")
-    second = insert(Chunk).values(job_id=chunk.job_id, stage="work", row_from=middle, row_to=chunk.row_to, **values)
+    second = insert(ChunkRow).values(job_id=chunk.job_id, stage="work", row_from=middle, row_to=chunk.row_to, **values)
     connection.execute(second.values(crashes=crashes(middle, chunk.row_to)))
-    connection.execute(update(Job).where(Job.id == chunk.job_id).values(chunks=Job.chunks + 1))
+    connection.execute(update(JobRow).where(JobRow.id == chunk.job_id).values(chunks=JobRow.chunks + 1))
     return "split"
 
 
 def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str) -> Fate:
     # With a new fence the dead worker, should it live, cannot take this for a commit of its own.
-    done = orphaned.only(end_chunk("done", problem), chunk).values(fence=Chunk.fence + 1)
+    done = orphaned.only(end_chunk("done", problem), chunk).values(fence=ChunkRow.fence + 1)
     if connection.execute(done).rowcount == 0:
         return "none"
     error = Error(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)

@@ -45,7 +45,7 @@ class Base(DeclarativeBase):
     }
 
 
-class Model(Base):
+class ModelRow(Base):
     """A name under which versions stand. Deleting it deletes its versions; the numbering goes on."""
 
     __tablename__ = "model"
@@ -56,7 +56,7 @@ class Model(Base):
     deleted_at: Mapped[float | None]
 
 
-class Version(Base):
+class VersionRow(Base):
     """A trained artifact, never changed once it is ready. `digest` and `manifest` are empty until it is verified."""
 
     __tablename__ = "version"
@@ -81,7 +81,7 @@ class Version(Base):
     deleted_at: Mapped[float | None]
 
 
-class Alias(Base):
+class AliasRow(Base):
     """A movable name for a version. `champion` follows the newest ready version until someone sets it by hand."""
 
     __tablename__ = "alias"
@@ -93,7 +93,7 @@ class Alias(Base):
     by_hand: Mapped[bool]
 
 
-class File(Base):
+class FileRow(Base):
     """An uploaded table."""
 
     __tablename__ = "file"
@@ -120,7 +120,7 @@ class File(Base):
     deleted_at: Mapped[float | None]
 
 
-class Job(Base):
+class JobRow(Base):
     """The kinds read (a file) and verify (a pushed version) are internal: one chunk, never listed."""
 
     __tablename__ = "job"
@@ -175,7 +175,7 @@ class Job(Base):
     """Of its inline rows and of the results that are stored so far, about."""
 
 
-class Chunk(Base):
+class ChunkRow(Base):
     """Rows row_from..row_to (half-open) of a job. The finish chunk has no rows: it runs after all others are done."""
 
     __tablename__ = "chunk"
@@ -220,7 +220,7 @@ class Chunk(Base):
     """When it was claimed last."""
 
 
-class TableChunk(Base):
+class TableChunkRow(Base):
     """The made rows of a chunk, as one Parquet file."""
 
     __tablename__ = "table_chunk"
@@ -234,7 +234,7 @@ class TableChunk(Base):
     data: Mapped[bytes]
 
 
-class RowError(Base):
+class ErrorRow(Base):
     """One row that could not be done, and why."""
 
     __tablename__ = "row_error"
@@ -246,7 +246,7 @@ class RowError(Base):
     message: Mapped[str]
 
 
-class Anomaly(Base):
+class AnomalyRow(Base):
     """One of the rows with the largest nelbo of a job, with its terms."""
 
     __tablename__ = "anomaly"
@@ -260,7 +260,7 @@ class Anomaly(Base):
     terms: Mapped[dict[str, Any]]
 
 
-class Worker(Base):
+class WorkerRow(Base):
     """A heartbeat: a worker is alive while seen_at is young."""
 
     __tablename__ = "worker"
@@ -272,7 +272,7 @@ class Worker(Base):
     seen_at: Mapped[float]
 
 
-class ApiKey(Base):
+class KeyRow(Base):
     """A key of an owner, by its digest. The row outlives the key: a service that ever had a key wants keys for good."""
 
     __tablename__ = "api_key"
@@ -295,7 +295,7 @@ class ApiKey(Base):
     revoked_at: Mapped[float | None]
 
 
-class Audit(Base):
+class AuditRow(Base):
     """One change of a model, a version, an alias or a key, or one deletion; written in the transaction of the change."""
 
     __tablename__ = "audit"
@@ -313,7 +313,7 @@ class Audit(Base):
     detail: Mapped[str | None]
 
 
-class Compatibility(Base):
+class CompatibilityRow(Base):
     """One row: the schema's revision, and the oldest revision whose programs can work on it."""
 
     __tablename__ = "compatibility"
@@ -327,8 +327,8 @@ def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
     return Table(
         "score_chunk",
         MetaData(naming_convention=Base.metadata.naming_convention),
-        Column("chunk_id", Chunk.id.type, ForeignKey(Chunk.id), primary_key=True, autoincrement=False),
-        Column("job_id", Text, ForeignKey(Job.id), nullable=False),
+        Column("chunk_id", ChunkRow.id.type, ForeignKey(ChunkRow.id), primary_key=True, autoincrement=False),
+        Column("job_id", Text, ForeignKey(JobRow.id), nullable=False),
         Column("row_from", BigInteger, nullable=False),
         Column("fence", BigInteger, nullable=False),
         *payload,

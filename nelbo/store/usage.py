@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from nelbo.store.session import Database
-from nelbo.store.tables import File, Job, Version
+from nelbo.store.tables import FileRow, JobRow, VersionRow
 from nelbo.store.views import UNFINISHED
 
 
@@ -21,9 +21,9 @@ class Usage:
 
 def usage(db: Database, owner: str) -> Usage:
     """What the owner takes up now."""
-    stored = _kept_bytes(File, owner) + _kept_bytes(Version, owner) + _job_bytes(owner)
-    internal = (Job.owner == owner, Job.kind.in_(("read", "verify")), Job.state.in_(UNFINISHED))
-    unread = select(func.count()).select_from(Job).where(*internal).scalar_subquery()
+    stored = _kept_bytes(FileRow, owner) + _kept_bytes(VersionRow, owner) + _job_bytes(owner)
+    internal = (JobRow.owner == owner, JobRow.kind.in_(("read", "verify")), JobRow.state.in_(UNFINISHED))
+    unread = select(func.count()).select_from(JobRow).where(*internal).scalar_subquery()
     with db.read() as connection:
         found = connection.execute(select(stored, unread)).one()
     return Usage(int(found[0]), int(found[1]))
@@ -32,15 +32,15 @@ def usage(db: Database, owner: str) -> Usage:
 def note_bytes(db: Database, version_id: str, bytes: int) -> None:
     """Remember how large a version's artifact is."""
     with db.write() as connection:
-        connection.execute(update(Version).where(Version.id == version_id).values(bytes=bytes))
+        connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(bytes=bytes))
 
 
-def _kept_bytes(kind: type[File] | type[Version], owner: str) -> ColumnElement[int]:
+def _kept_bytes(kind: type[FileRow] | type[VersionRow], owner: str) -> ColumnElement[int]:
     kept = and_(kind.owner == owner, kind.deleted_at.is_(None), kind.state != "rejected")
     return func.coalesce(select(func.sum(kind.bytes)).where(kept).scalar_subquery(), 0)
 
 
 def _job_bytes(owner: str) -> ColumnElement[int]:
     """Of jobs that were not deleted, whatever became of them."""
-    kept = (Job.owner == owner, Job.deleted_at.is_(None))
-    return func.coalesce(select(func.sum(Job.bytes)).where(*kept).scalar_subquery(), 0)
+    kept = (JobRow.owner == owner, JobRow.deleted_at.is_(None))
+    return func.coalesce(select(func.sum(JobRow.bytes)).where(*kept).scalar_subquery(), 0)

@@ -6,10 +6,9 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from nelbo.errors import Gone, IdempotencyMismatch, NotFound
-from nelbo.jobs import Job as JobView
-from nelbo.jobs import Kind, Progress, State
+from nelbo.jobs import Job, Kind, Progress, State
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Job, Version
+from nelbo.store.tables import JobRow, VersionRow
 
 LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
 """What users submit; to read a file and to verify a version are jobs that nobody sees."""
@@ -20,11 +19,11 @@ UNFINISHED: tuple[State, ...] = ("queued", "running")
 class Page:
     """Some jobs, the newest first, and where the next page begins."""
 
-    jobs: list[JobView]
+    jobs: list[Job]
     cursor: str | None
 
 
-def get_job(db: Database, owner: str, job_id: str) -> JobView:
+def get_job(db: Database, owner: str, job_id: str) -> Job:
     """A job. Raises NotFound for an unknown or foreign one, Gone for a deleted one."""
     with db.read() as connection:
         return need_job(connection, owner, job_id)
@@ -40,25 +39,25 @@ def list_jobs(
     cursor: str | None = None,
 ) -> Page:
     """Jobs, the newest first; `cursor` is that of the page before."""
-    statement = _views().where(Job.owner == owner, Job.kind.in_(LISTED), Job.deleted_at.is_(None))
+    statement = _views().where(JobRow.owner == owner, JobRow.kind.in_(LISTED), JobRow.deleted_at.is_(None))
     if state is not None:
-        statement = statement.where(Job.state == state)
+        statement = statement.where(JobRow.state == state)
     if kind is not None:
-        statement = statement.where(Job.kind == kind)
+        statement = statement.where(JobRow.kind == kind)
     if cursor is not None:
-        statement = statement.where(Job.id < cursor)
+        statement = statement.where(JobRow.id < cursor)
     with db.read() as connection:
-        found = connection.execute(statement.order_by(Job.id.desc()).limit(limit + 1)).all()
+        found = connection.execute(statement.order_by(JobRow.id.desc()).limit(limit + 1)).all()
     jobs = [_job(row) for row in found[:limit]]
     return Page(jobs, jobs[-1].id if len(found) > limit else None)
 
 
-def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> JobView | None:
+def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> Job | None:
     """The job that was accepted under this idempotency key, if any. Raises IdempotencyMismatch for another request."""
     if key is None:
         return None
     with db.read() as connection:
-        statement = select(Job.id, Job.request_digest).where(Job.owner == owner, Job.idempotency_key == key)
+        statement = select(JobRow.id, JobRow.request_digest).where(JobRow.owner == owner, JobRow.idempotency_key == key)
         found = connection.execute(statement).first()
         if found is None:
             return None
@@ -67,10 +66,10 @@ def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | 
         return need_job(connection, owner, found.id)
 
 
-def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> JobView:
+def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> Job:
     """A job, inside a transaction of the caller; with its row locked, if asked."""
-    statement = _views().where(Job.owner == owner, Job.id == job_id, Job.kind.in_(LISTED))
-    found = connection.execute(statement.with_for_update(of=Job) if lock else statement).first()
+    statement = _views().where(JobRow.owner == owner, JobRow.id == job_id, JobRow.kind.in_(LISTED))
+    found = connection.execute(statement.with_for_update(of=JobRow) if lock else statement).first()
     if found is None:
         raise NotFound(f"no job {job_id}")
     if found.deleted_at is not None:
@@ -80,37 +79,37 @@ def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = Fa
 
 def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:
     """The unfinished jobs that a condition finds, as words for a message; empty when there is none."""
-    found = connection.execute(select(Job.id, Job.kind).where(condition, Job.state.in_(UNFINISHED)).limit(3)).all()
+    found = connection.execute(select(JobRow.id, JobRow.kind).where(condition, JobRow.state.in_(UNFINISHED)).limit(3)).all()
     return ", ".join(f"{job.kind} job {job.id}" for job in found)
 
 
 def _views() -> Select[*tuple[Any, ...]]:
     return select(
-        Job.id,
-        Job.kind,
-        Job.state,
-        Version.model,
-        Version.number,
-        Job.params,
-        Job.file_id,
-        Job.rows,
-        Job.rows_done,
-        Job.rows_failed,
-        Job.threshold,
-        Job.summary,
-        Job.problem,
-        Job.cancel_requested_at,
-        Job.created_at,
-        Job.started_at,
-        Job.finished_at,
-        Job.deleted_at,
-        (now() - Job.started_at).label("elapsed_s"),
-    ).join_from(Job, Version, Job.version_id == Version.id)
+        JobRow.id,
+        JobRow.kind,
+        JobRow.state,
+        VersionRow.model,
+        VersionRow.number,
+        JobRow.params,
+        JobRow.file_id,
+        JobRow.rows,
+        JobRow.rows_done,
+        JobRow.rows_failed,
+        JobRow.threshold,
+        JobRow.summary,
+        JobRow.problem,
+        JobRow.cancel_requested_at,
+        JobRow.created_at,
+        JobRow.started_at,
+        JobRow.finished_at,
+        JobRow.deleted_at,
+        (now() - JobRow.started_at).label("elapsed_s"),
+    ).join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id)
 
 
-def _job(found: Row[*tuple[Any, ...]]) -> JobView:
+def _job(found: Row[*tuple[Any, ...]]) -> Job:
     progress = Progress(rows=found.rows, rows_done=found.rows_done, rows_failed=found.rows_failed, eta_s=_eta_s(found))
-    return JobView(
+    return Job(
         id=found.id,
         kind=found.kind,
         state=found.state,

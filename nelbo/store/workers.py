@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select, update
 
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Worker
+from nelbo.store.tables import WorkerRow
 
 FORGET_WORKER_S = 86_400.0
 
@@ -23,16 +23,16 @@ class Heartbeat:
 
 def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
     """Say that a worker is alive."""
-    seen = update(Worker).where(Worker.name == worker).values(seen_at=now(), host=host, pid=pid)
+    seen = update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), host=host, pid=pid)
     with db.write() as connection:
         if connection.execute(seen).rowcount == 0:
-            connection.execute(delete(Worker).where(Worker.seen_at < now() - FORGET_WORKER_S))
-            connection.execute(insert(Worker).values(name=worker, host=host, pid=pid, started_at=now(), seen_at=now()))
+            connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < now() - FORGET_WORKER_S))
+            connection.execute(insert(WorkerRow).values(name=worker, host=host, pid=pid, started_at=now(), seen_at=now()))
 
 
 def heartbeats(db: Database, *, within_s: float = 60.0) -> list[Heartbeat]:
     """Workers that were seen within so many seconds."""
-    age = (now() - Worker.seen_at).label("age_s")
-    statement = select(Worker.name, Worker.host, Worker.pid, Worker.started_at, age).where(age <= within_s)
+    age = (now() - WorkerRow.seen_at).label("age_s")
+    statement = select(WorkerRow.name, WorkerRow.host, WorkerRow.pid, WorkerRow.started_at, age).where(age <= within_s)
     with db.read() as connection:
-        return [Heartbeat(*row) for row in connection.execute(statement.order_by(Worker.name))]
+        return [Heartbeat(*row) for row in connection.execute(statement.order_by(WorkerRow.name))]

@@ -17,7 +17,7 @@ from nelbo.settings import Settings
 from nelbo.storage import free_bytes
 from nelbo.store import ledger, session
 from nelbo.store.session import connect, now
-from nelbo.store.tables import Job
+from nelbo.store.tables import JobRow
 from nelbo.store.usage import usage
 from tests.api.serving import served
 from tests.api.stage import AS_BYTES, CSV, ROWS, Stage, add_model, make_key, open_stage, packed, settings_for, work_off, working
@@ -50,7 +50,7 @@ def test_a_service_whose_queue_nobody_works_off_takes_no_more(tmp_path: Path, da
         stage.model()
         stage.submit(**GENERATE)
         with stage.service.database.write() as connection:
-            connection.execute(update(Job).values(created_at=now() - 61))
+            connection.execute(update(JobRow).values(created_at=now() - 61))
         refused(stage.post("/v1/jobs", json=GENERATE), 503, "overloaded", "max_queue_s")
         assert stage.get("/readyz").status_code == 200
         stage.work_off()

@@ -25,7 +25,7 @@ from nelbo.jobs import GenerateRequest
 from nelbo.processes import HEALTHY_S, Child, Lifeline, end_all, keep_running
 from nelbo.settings import Settings
 from nelbo.store.session import connect
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from tests.deadline import until
 from tests.processes import alive, descendants
 from tests.servers import postgresql_commands, running_postgres, running_valkey
@@ -57,23 +57,23 @@ class Scene:
 
     def running(self) -> list[Hit]:
         """Chunks that a living process holds."""
-        statement = select(Chunk.row_from, Chunk.row_to, Chunk.fence, Chunk.worker)
+        statement = select(ChunkRow.row_from, ChunkRow.row_to, ChunkRow.fence, ChunkRow.worker)
         with self.stage.database.read() as connection:
-            held = connection.execute(statement.where(Chunk.job_id == self.job_id, Chunk.state == "running")).all()
+            held = connection.execute(statement.where(ChunkRow.job_id == self.job_id, ChunkRow.state == "running")).all()
         hits = [Hit(chunk.row_from, chunk.row_to, chunk.fence, int(chunk.worker.rpartition(":")[2])) for chunk in held]
         return [hit for hit in hits if alive(hit.pid)]
 
     def claimed(self, hit: Hit) -> bool:
-        later = (Chunk.fence > hit.fence) | (Chunk.row_to < hit.row_to)
-        return self._any(hit, later, Chunk.state.in_(("running", "done")))
+        later = (ChunkRow.fence > hit.fence) | (ChunkRow.row_to < hit.row_to)
+        return self._any(hit, later, ChunkRow.state.in_(("running", "done")))
 
     def done(self, hit: Hit) -> bool:
-        return not self._any(hit, Chunk.state != "done")
+        return not self._any(hit, ChunkRow.state != "done")
 
     def _any(self, hit: Hit, *conditions: object) -> bool:
-        of_job = (Chunk.job_id == self.job_id, Chunk.row_from >= hit.row_from, Chunk.row_from < hit.row_to)
+        of_job = (ChunkRow.job_id == self.job_id, ChunkRow.row_from >= hit.row_from, ChunkRow.row_from < hit.row_to)
         with self.stage.database.read() as connection:
-            return connection.scalars(select(func.count()).select_from(Chunk).where(*of_job, *conditions)).one() > 0  # type: ignore[arg-type]
+            return connection.scalars(select(func.count()).select_from(ChunkRow).where(*of_job, *conditions)).one() > 0  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Row, select
 from nelbo.processes import Lifeline
 from nelbo.processes import command as command_line
 from nelbo.store.session import Database
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from tests.deadline import until
 from tests.processes import alive, children, command, descendants
 from tests.worker.stage import Stage
@@ -91,7 +91,7 @@ def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iter
 
 def chunks(database: Database, job_id: str) -> list[Row[tuple[str, int, str, int]]]:
     """State, attempt, worker and first row of the job's chunks."""
-    statement = select(Chunk.state, Chunk.attempt, Chunk.worker, Chunk.row_from).where(Chunk.job_id == job_id)
+    statement = select(ChunkRow.state, ChunkRow.attempt, ChunkRow.worker, ChunkRow.row_from).where(ChunkRow.job_id == job_id)
     with database.read() as connection:
         return list(connection.execute(statement))
 

@@ -16,7 +16,7 @@ from nelbo.jobs import GenerateRequest, Job
 from nelbo.processes import my_name
 from nelbo.store import ledger, queue, workers
 from nelbo.store.session import connect
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage
@@ -113,7 +113,7 @@ def test_after_an_outage_of_the_database_a_lease_that_ran_out_is_no_crash(
     assert ledger.claim(stage.database, "elsewhere:1", lease_s=-1) is not None
     dispatcher.reached_at = time.monotonic() - silent_s
     dispatcher.round()
-    statement = select(Chunk.state, Chunk.crashes).where(Chunk.job_id == job.id)
+    statement = select(ChunkRow.state, ChunkRow.crashes).where(ChunkRow.job_id == job.id)
     with stage.database.read() as connection:
         assert connection.execute(statement).all() == [("queued", crashes)]
 

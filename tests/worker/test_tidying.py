@@ -15,7 +15,7 @@ from nelbo.storage import artifact_key, file_prefix, push_key, upload_key
 from nelbo.store import catalog, files, views
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import connect, now
-from nelbo.store.tables import File, Job, Version
+from nelbo.store.tables import FileRow, JobRow, VersionRow
 from tests.deadline import until
 from tests.worker.stage import OWNER, Stage, table
 from worker import tidying
@@ -36,7 +36,7 @@ def test_results_are_kept_for_ever_unless_a_setting_says_how_long(stage: Stage) 
     job = stage.submit(GenerateRequest(model="linear", n=10), stage.version(), 10)
     stage.work()
     with stage.database.write() as connection:
-        connection.execute(update(Job).values(finished_at=now() - 100 * DAY))
+        connection.execute(update(JobRow).values(finished_at=now() - 100 * DAY))
     assert tidying.tidy(stage.database, stage.settings) == {}
     assert stage.made(job.id).num_rows == 10
     short = stage.with_options(keep_results_days=99.0).settings
@@ -44,10 +44,10 @@ def test_results_are_kept_for_ever_unless_a_setting_says_how_long(stage: Stage) 
     with pytest.raises(Gone):
         stage.job(job.id)
     with stage.database.write() as connection:
-        connection.execute(update(Job).values(deleted_at=now() - 2 * tidying.READERS_S))
+        connection.execute(update(JobRow).values(deleted_at=now() - 2 * tidying.READERS_S))
     assert tidying.tidy(stage.database, short) == {"chunks_purged": 2}
     with stage.database.write() as connection:
-        connection.execute(update(Job).values(deleted_at=now() - 31 * DAY))
+        connection.execute(update(JobRow).values(deleted_at=now() - 31 * DAY))
     assert tidying.tidy(stage.database, stage.with_options(keep_deleted_days=0.0).settings) == {}
     assert tidying.tidy(stage.database, short) == {"jobs_forgotten": 1}
     assert views.list_jobs(stage.database, OWNER).jobs == []
@@ -60,7 +60,7 @@ def test_an_upload_whose_receiver_died_is_rejected_and_its_bytes_go(stage: Stage
     torn.write_bytes(b"what a killed process was writing")
     assert tidying.tidy_storage(stage.database, stage.settings) == {}
     with stage.database.write() as connection:
-        connection.execute(update(File).values(created_at=now() - 2 * DAY))
+        connection.execute(update(FileRow).values(created_at=now() - 2 * DAY))
     assert tidying.tidy(stage.database, stage.settings) == {"files_rejected": 1}
     assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1}
     assert not torn.parent.exists()
@@ -102,7 +102,7 @@ def test_a_deleted_file_is_forgotten_when_its_bytes_are_gone(stage: Stage) -> No
     stage.storage.put(upload_key(file_id), b"a\n1\n")
     files.delete_file(stage.database, OWNER, file_id)
     with stage.database.write() as connection:
-        connection.execute(update(File).values(deleted_at=now() - 31 * DAY))
+        connection.execute(update(FileRow).values(deleted_at=now() - 31 * DAY))
     assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "files_forgotten": 1}
     assert stage.storage.keys("files/") == []
 
@@ -151,7 +151,7 @@ def test_what_a_killed_process_left_of_a_copy_goes_when_it_is_old(stage: Stage) 
 def test_the_manifest_of_a_version_that_an_older_nelbo_deleted_goes(stage: Stage) -> None:
     version = stage.version()
     with stage.database.write() as connection:
-        connection.execute(update(Version).values(deleted_at=now()))
+        connection.execute(update(VersionRow).values(deleted_at=now()))
     assert tidying.tidy(stage.database, stage.settings) == {"manifests_emptied": 1}
     assert catalog.get_manifest(stage.database, version) == {}
     assert tidying.tidy(stage.database, stage.settings) == {}

@@ -16,8 +16,7 @@ from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import Claim, Floats, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, File
-from nelbo.store.tables import Job as JobRow
+from nelbo.store.tables import ChunkRow, FileRow, JobRow
 
 OWNER = "local"
 COLUMNS = ("length", "colour")
@@ -42,7 +41,7 @@ def add_file(db: Database, state: str = "ready", rows: int = 10) -> str:
     file_id = new_id()
     values = {"owner": OWNER, "name": "a.csv", "format": "csv", "options": {}, "notices": [], "digest": "d", "rows": rows}
     with db.write() as connection:
-        connection.execute(insert(File).values(id=file_id, state=state, created_at=now(), **values))
+        connection.execute(insert(FileRow).values(id=file_id, state=state, created_at=now(), **values))
     return file_id
 
 
@@ -110,15 +109,24 @@ def table_outcome(
 def expire(db: Database, claim: Claim) -> None:
     """Let the lease run out now."""
     with db.write() as connection:
-        connection.execute(update(Chunk).where(Chunk.id == claim.chunk_id).values(lease_until=now() - 1))
+        connection.execute(update(ChunkRow).where(ChunkRow.id == claim.chunk_id).values(lease_until=now() - 1))
 
 
 def chunks(db: Database, job_id: str) -> list[Any]:
     statement = select(
-        Chunk.stage, Chunk.row_from, Chunk.row_to, Chunk.state, Chunk.attempt, Chunk.crashes, Chunk.fence, Chunk.problem
+        ChunkRow.stage,
+        ChunkRow.row_from,
+        ChunkRow.row_to,
+        ChunkRow.state,
+        ChunkRow.attempt,
+        ChunkRow.crashes,
+        ChunkRow.fence,
+        ChunkRow.problem,
     )
     with db.read() as connection:
-        found = connection.execute(statement.where(Chunk.job_id == job_id).order_by(Chunk.stage.desc(), Chunk.row_from))
+        found = connection.execute(
+            statement.where(ChunkRow.job_id == job_id).order_by(ChunkRow.stage.desc(), ChunkRow.row_from)
+        )
         return list(found)
 
 

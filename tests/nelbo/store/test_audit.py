@@ -9,7 +9,7 @@ from nelbo.audit import COMMAND_LINE, ITSELF, Actor
 from nelbo.errors import Conflict, Unavailable
 from nelbo.store import audit, catalog, files, keys, ledger
 from nelbo.store.session import Database, connect
-from nelbo.store.tables import Audit, Model
+from nelbo.store.tables import AuditRow, ModelRow
 from tests.nelbo.store.kit import OWNER, add_file, add_job, add_version, take, work_off
 
 ANN = Actor("ann", key=None, address="10.0.0.1", request_id="r")
@@ -126,8 +126,8 @@ def test_a_change_whose_line_cannot_be_written_is_not_made(database_url: str) ->
     with pytest.raises(Unavailable):
         catalog.delete_model(database, OWNER, "adult")
     with database.read() as connection:
-        assert connection.scalars(select(Model.deleted_at)).all() == [None]
-        assert "model.delete" not in connection.scalars(select(Audit.action)).all()
+        assert connection.scalars(select(ModelRow.deleted_at)).all() == [None]
+        assert "model.delete" not in connection.scalars(select(AuditRow.action)).all()
     database.dispose()
 
 

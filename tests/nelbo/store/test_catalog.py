@@ -11,7 +11,7 @@ from nelbo.jobs import ScoreRequest
 from nelbo.store import catalog, expiry, ledger, results, views
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Job
+from nelbo.store.tables import JobRow
 from tests.nelbo.store.kit import OWNER, add_job, add_version, work_off
 
 
@@ -54,7 +54,7 @@ def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(d
     assert expiry.empty_manifests(database) == 0
     ledger.delete(database, OWNER, job.id)
     with database.write() as connection:
-        connection.execute(update(Job).values(deleted_at=now() - 10))
+        connection.execute(update(JobRow).values(deleted_at=now() - 10))
     assert expiry.forget_jobs(database, 5) == 1
     assert expiry.empty_manifests(database) == 1
     assert catalog.get_manifest(database, used) == {}

@@ -9,7 +9,7 @@ from nelbo.errors import Gone, NotFound
 from nelbo.jobs import GenerateRequest
 from nelbo.store import catalog, expiry, files, ledger, results, views
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Chunk, File, Job
+from nelbo.store.tables import ChunkRow, FileRow, JobRow
 from tests.nelbo.store.kit import (
     OWNER,
     add_file,
@@ -31,8 +31,8 @@ def age(db: Database, seconds: float = 10 * DAY) -> None:
     """Everything becomes older by so much."""
     with db.write() as connection:
         for table, columns in (
-            (Job, ("created_at", "started_at", "finished_at", "deleted_at")),
-            (File, ("created_at", "deleted_at")),
+            (JobRow, ("created_at", "started_at", "finished_at", "deleted_at")),
+            (FileRow, ("created_at", "deleted_at")),
         ):
             columns_now = table.__table__.c
             connection.execute(update(table).values({name: columns_now[name] - seconds for name in columns}))
@@ -134,7 +134,7 @@ def test_a_job_that_is_retried_at_that_moment_expires_or_goes_on(database: Datab
 
         retried, _ = at_once([retry, lambda: expiry.expire_jobs(database, DAY)])
         with database.read() as connection:
-            deleted_at = connection.scalars(select(Job.deleted_at).where(Job.id == job.id)).one()
+            deleted_at = connection.scalars(select(JobRow.deleted_at).where(JobRow.id == job.id)).one()
         assert retried == (deleted_at is None)
         assert work_off(database) == 2 * retried
 
@@ -190,7 +190,7 @@ def test_files_that_came_to_nothing_are_forgotten_when_no_job_names_them(databas
 
 def files_has(db: Database, file_id: str) -> bool:
     with db.read() as connection:
-        return connection.scalars(select(func.count()).select_from(File).where(File.id == file_id)).one() == 1
+        return connection.scalars(select(func.count()).select_from(FileRow).where(FileRow.id == file_id)).one() == 1
 
 
 def test_a_forgotten_jobs_key_can_be_used_again(database: Database) -> None:
@@ -221,12 +221,14 @@ def test_the_sweep_looks_at_what_is_old_alone(database: Database) -> None:
     if database.dialect == "postgresql":
         pytest.skip("the planner of PostgreSQL reads a table of few rows whole")
     looks = {
-        "job_finished_idx": select(Job.id).where(Job.finished_at < now(), Job.deleted_at.is_(None)).order_by(Job.finished_at),
-        "job_deleted_idx": select(Job.id).where(Job.deleted_at < now()).order_by(Job.deleted_at),
+        "job_finished_idx": select(JobRow.id)
+        .where(JobRow.finished_at < now(), JobRow.deleted_at.is_(None))
+        .order_by(JobRow.finished_at),
+        "job_deleted_idx": select(JobRow.id).where(JobRow.deleted_at < now()).order_by(JobRow.deleted_at),
     }
     with database.read() as connection:
         for index, statement in looks.items():
             sql = str(statement.compile(connection.engine, compile_kwargs={"literal_binds": True}))
             plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {sql}".replace(":", r"\:")))]
             assert any(index in step for step in plan), plan
-        assert connection.scalars(select(func.count()).select_from(Chunk)).one() == 0
+        assert connection.scalars(select(func.count()).select_from(ChunkRow)).one() == 0

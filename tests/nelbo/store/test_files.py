@@ -8,7 +8,7 @@ from sqlalchemy import update
 from nelbo.errors import Conflict, Gone, NelboError, NotFound, NotReady
 from nelbo.store import files, ledger, views
 from nelbo.store.session import Database, now
-from nelbo.store.tables import File
+from nelbo.store.tables import FileRow
 from tests.nelbo.store.kit import OWNER, add_file, add_job
 
 
@@ -30,7 +30,7 @@ def test_a_page_of_files_with_very_many_columns_is_shorter(database: Database) -
     """Thousands of columns with long names in each of a thousand files would be gigabytes."""
     ids = [add_file(database) for _ in range(5)]
     with database.write() as connection:
-        connection.execute(update(File).values(columns=[{}] * (files.LISTED_COLUMNS // 2)))
+        connection.execute(update(FileRow).values(columns=[{}] * (files.LISTED_COLUMNS // 2)))
     assert listed(database) == (ids[:1:-1], True)
     assert listed(database, before=ids[2]) == (ids[1::-1], False)
 
@@ -65,7 +65,7 @@ def test_an_upload_that_broke_off_is_rejected(database: Database) -> None:
 def test_uploads_whose_receiver_died_are_rejected_by_age(database: Database) -> None:
     old, young = (files.add_file(database, OWNER, "a.csv", "csv") for _ in range(2))
     with database.write() as connection:
-        connection.execute(update(File).where(File.id == old.id).values(created_at=now() - 100))
+        connection.execute(update(FileRow).where(FileRow.id == old.id).values(created_at=now() - 100))
     assert files.reject_stale_files(database, age_s=50) == 1
     assert files.get_file(database, OWNER, old.id).state == "rejected"
     assert files.get_file(database, OWNER, young.id).state == "receiving"

@@ -8,7 +8,7 @@ from nelbo.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from nelbo.store import audit, catalog, keys
 from nelbo.store.keys import KeyLine
 from nelbo.store.session import Database
-from nelbo.store.tables import ApiKey, Audit
+from nelbo.store.tables import AuditRow, KeyRow
 from tests.nelbo.store.kit import at_once
 
 DAY = 86_400.0
@@ -24,7 +24,7 @@ def test_a_key_has_256_random_bits_and_is_stored_nowhere(database: Database) -> 
     assert len(key.rpartition("_")[2]) >= 43 or len(key.split("_", 2)[2]) == 43
     secret = key.split("_", 2)[2]
     with database.read() as connection:
-        stored = [*connection.execute(select(ApiKey.__table__)), *connection.execute(select(Audit.__table__))]
+        stored = [*connection.execute(select(KeyRow.__table__)), *connection.execute(select(AuditRow.__table__))]
     assert secret not in str(stored)
     assert key.startswith(entry.prefix)
     found = keys.find(database, entry.id)

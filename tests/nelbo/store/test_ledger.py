@@ -15,7 +15,7 @@ from nelbo.store import catalog, files, ledger, queue, results, views
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.sweep import Swept, sweep
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from tests.nelbo.store.kit import (
     COLUMNS,
     OWNER,
@@ -150,7 +150,7 @@ def test_a_renewed_lease_holds_longer(database: Database) -> None:
     claim = take(database, lease_s=1)
     assert ledger.renew(database, claim, 600)
     with database.read() as connection:
-        left = connection.scalars(select(Chunk.lease_until - now())).one()
+        left = connection.scalars(select(ChunkRow.lease_until - now())).one()
     assert left is not None
     assert 590 < left <= 600
     assert sweep(database) == Swept()

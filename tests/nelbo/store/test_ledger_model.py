@@ -18,7 +18,7 @@ from nelbo.store import expiry, ledger, queue, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import Swept, sweep
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from tests.conftest import postgresql_database
 from tests.nelbo.store.kit import (
     OWNER,
@@ -292,7 +292,7 @@ def test_any_order_of_events_keeps_what_must_hold() -> None:
 @pytest.mark.usefixtures("_each_example_has_a_database_of_its_own")
 def test_a_ledger_without_its_fence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a suite that cannot fail proves nothing."""
-    monkeypatch.setattr(ledger, "_held", lambda claim: (Chunk.id == claim.chunk_id, Chunk.state == "running"))
+    monkeypatch.setattr(ledger, "_held", lambda claim: (ChunkRow.id == claim.chunk_id, ChunkRow.state == "running"))
     machine = Ledger()
     machine.register()
     machine.submit(rows=4, chunk_rows=4)

@@ -11,7 +11,7 @@ from nelbo.errors import Conflict, NotFound
 from nelbo.jobs import AugmentRequest, JobRequest, ScoreRequest, new_id
 from nelbo.store import audit, catalog, expiry, files, keys, ledger, owners
 from nelbo.store.session import Database, connect
-from nelbo.store.tables import Base, File, Job, score_arrays, score_json
+from nelbo.store.tables import Base, FileRow, JobRow, score_arrays, score_json
 from tests.nelbo.store.kit import add_job, assert_sound, outcome_of, take, work, work_off
 
 ANN, BOB = "ann-of-arc", "bob"
@@ -58,7 +58,7 @@ def fill(db: Database, owner: str) -> None:
         }
         with db.write() as connection:
             file = {"id": new_id(), "owner": owner, "state": state, "created_at": 1.0, "digest": "d", "rows": 1, **values}
-            connection.execute(insert(File).values(columns=["column-of-arc"] if mine else ["a"], reason=None, **file))
+            connection.execute(insert(FileRow).values(columns=["column-of-arc"] if mine else ["a"], reason=None, **file))
 
 
 def erase(db: Database, owner: str = ANN) -> None:
@@ -73,7 +73,7 @@ def erase(db: Database, owner: str = ANN) -> None:
 def rows_of(db: Database, owner: str) -> dict[str, list[Any]]:
     """The rows of all tables that are of an owner or of an owner's job."""
     payload = score_json if db.dialect == "sqlite" else score_arrays
-    jobs = select(Job.id).where(Job.owner == owner)
+    jobs = select(JobRow.id).where(JobRow.owner == owner)
     found = {}
     with db.read() as connection:
         for table in [*Base.metadata.tables.values(), payload]:

@@ -9,7 +9,7 @@ from nelbo.errors import NelboError, Overloaded, OverQuota, TooLarge
 from nelbo.jobs import AugmentRequest
 from nelbo.store import ledger, queue
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Job
+from nelbo.store.tables import JobRow
 from tests.nelbo.store.kit import OWNER, add_file, add_job, add_version, at_once, outcome_of, take, work_off
 
 ENDLESS = queue.Limits(rows_of_owner=10**9, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
@@ -38,7 +38,7 @@ def test_the_backlog_counts_what_has_not_ended(database: Database) -> None:
 def test_a_job_waits_until_somebody_begins_with_it_and_again_after_a_retry(database: Database) -> None:
     job = add_job(database, rows=10)
     with database.write() as connection:
-        connection.execute(update(Job).values(created_at=now() - 100))
+        connection.execute(update(JobRow).values(created_at=now() - 100))
     assert 100 <= backlog(database).oldest_s < 105
     claim = take(database)
     assert backlog(database).oldest_s == 0, "however long it takes"
@@ -66,7 +66,7 @@ def test_a_job_above_a_limit_is_refused_and_leaves_nothing(
     add_job(database, rows=10, version=version)
     add_job(database, rows=15, owner="other")
     with database.write() as connection:
-        connection.execute(update(Job).values(created_at=now() - 100))
+        connection.execute(update(JobRow).values(created_at=now() - 100))
     before = backlog(database)
     with pytest.raises(error, match=setting) as refusal:
         add_job(database, rows=10, version=version, limits=replace(ENDLESS, **limits), idempotency_key="k")

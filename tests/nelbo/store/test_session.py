@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from nelbo.errors import InvalidInput, Unavailable
 from nelbo.store.session import Database, connect, now
-from nelbo.store.tables import Model
+from nelbo.store.tables import ModelRow
 
 
 def add_model(database: Database, name: str) -> None:
@@ -22,7 +22,7 @@ def add_model(database: Database, name: str) -> None:
 
 def models(database: Database) -> list[str]:
     with database.read() as connection:
-        return list(connection.scalars(select(Model.name).order_by(Model.name)))
+        return list(connection.scalars(select(ModelRow.name).order_by(ModelRow.name)))
 
 
 def test_the_clock_is_the_databases_and_counts_seconds_since_the_epoch(database: Database) -> None:

@@ -16,7 +16,7 @@ from nelbo.store import ledger, views
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, now
 from nelbo.store.sweep import sweep
-from nelbo.store.tables import Chunk, Job
+from nelbo.store.tables import ChunkRow, JobRow
 from tests.nelbo.store.kit import OWNER, add_job, add_version, assert_sound, expire, outcome_of, take, work, work_off
 
 
@@ -57,8 +57,8 @@ def test_the_database_lets_jobs_change_as_the_table_says(database: Database) -> 
 
     def move(connection: Connection, source: str, target: str) -> None:
         job = {"id": "j", "owner": OWNER, "kind": "score", "params": {}, "rows": 1, "chunks": 1, "version_id": version.id}
-        connection.execute(insert(Job).values(created_at=now(), **job, **job_columns(source)))
-        connection.execute(update(Job).values(job_columns(target)))
+        connection.execute(insert(JobRow).values(created_at=now(), **job, **job_columns(source)))
+        connection.execute(update(JobRow).values(job_columns(target)))
 
     allowed = {
         (source, target)
@@ -73,8 +73,8 @@ def test_the_database_lets_chunks_change_as_the_table_says(database: Database) -
 
     def move(connection: Connection, source: str, target: str) -> None:
         place = {"job_id": job.id, "stage": "work", "row_from": 100, "row_to": 101}
-        connection.execute(insert(Chunk).values(**place, **chunk_columns(source)))
-        connection.execute(update(Chunk).where(Chunk.row_from == 100).values(chunk_columns(target)))
+        connection.execute(insert(ChunkRow).values(**place, **chunk_columns(source)))
+        connection.execute(update(ChunkRow).where(ChunkRow.row_from == 100).values(chunk_columns(target)))
 
     allowed = {
         (source, target)
@@ -162,7 +162,7 @@ def leave_nothing_to_do(database: Database) -> None:
 
 def state_of(database: Database, claim: Claim) -> str:
     with database.read() as connection:
-        return connection.scalars(select(Chunk.state).where(Chunk.id == claim.chunk_id)).one()
+        return connection.scalars(select(ChunkRow.state).where(ChunkRow.id == claim.chunk_id)).one()
 
 
 def swept(database: Database, claim: Claim) -> None:

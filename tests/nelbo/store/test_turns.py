@@ -13,7 +13,7 @@ from nelbo.store import files, ledger, queue
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
-from nelbo.store.tables import Job
+from nelbo.store.tables import JobRow
 from tests.nelbo.store.kit import OWNER, add_job, add_version, take, work
 
 Pick = Callable[[list[Claim]], int]
@@ -128,7 +128,7 @@ def _instructions(db: Database) -> int:
 
 def _pages(db: Database) -> int:
     with db.write() as connection:
-        jobs = queue.in_claim_order(select(Job.id, Job.state)).limit(ledger.CANDIDATES)
+        jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(ledger.CANDIDATES)
         job_id = connection.execute(jobs).first()
         assert job_id is not None
         return sum(_explained(connection, statement) for statement in (jobs, ledger._claim_chunk(job_id[0], "worker", 60.0)))
@@ -230,4 +230,4 @@ def reading_job(db: Database, owner: str) -> str:
     file = files.add_file(db, owner, "a.csv", "csv")
     ledger.submit_file(db, owner, file.id, bytes=10)
     with db.read() as connection:
-        return str(connection.scalars(select(Job.id).where(Job.file_id == file.id)).one())
+        return str(connection.scalars(select(JobRow.id).where(JobRow.file_id == file.id)).one())

@@ -5,7 +5,7 @@ from sqlalchemy import update
 from nelbo.jobs import GenerateRequest
 from nelbo.store import ledger, views
 from nelbo.store.session import Database, now
-from nelbo.store.tables import Job
+from nelbo.store.tables import JobRow
 from tests.nelbo.store.kit import OWNER, add_job, add_version, outcome_of, take
 
 
@@ -35,7 +35,7 @@ def test_the_time_left_follows_from_the_pace_so_far(database: Database) -> None:
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim))
     with database.write() as connection:
-        connection.execute(update(Job).values(started_at=now() - 10))
+        connection.execute(update(JobRow).values(started_at=now() - 10))
     left = views.get_job(database, OWNER, job.id).progress.eta_s
     assert left is not None
     assert 40 <= left < 45

@@ -12,7 +12,7 @@ from typing import Any
 from nelbo import crash
 from nelbo.store import ledger
 from nelbo.store.claims import Claim
-from nelbo.store.tables import Chunk
+from nelbo.store.tables import ChunkRow
 from worker import shutdown, solo
 
 
@@ -25,7 +25,7 @@ def freeze(name: crash.Point) -> None:
 
 
 def held_by_anyone(claim: Claim) -> tuple[Any, ...]:
-    return (Chunk.id == claim.chunk_id,)
+    return (ChunkRow.id == claim.chunk_id,)
 
 
 def main() -> None:
