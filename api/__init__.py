@@ -1,1 +1,2 @@
-"""The HTTP service: it accepts tables and jobs, answers with states and results, and never runs a model."""
+"""The HTTP service: it accepts tables and jobs, answers with states and results, and never runs a
+model."""

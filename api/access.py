@@ -36,17 +36,21 @@ NEEDS: dict[str, Scope | None] = {
     "delete_model": "train",
     "list_audit": "admin",
 }
-"""The lowest scope that an operation of OpenAPI needs. An operation that is not listed here is refused to everyone."""
+"""The lowest scope that an operation of OpenAPI needs. An operation that is not listed here is
+refused to everyone."""
 
 
 def check_scope(scope: Scope, operation: str) -> None:
     """Raise Forbidden where a key of this scope may not do the operation."""
     needed = NEEDS.get(operation)
     if needed is None:
-        raise Forbidden(f"no key may do {operation!r}: it is missing in the service's table of scopes")
+        raise Forbidden(
+            f"no key may do {operation!r}: it is missing in the service's table of scopes"
+        )
     if SCOPES.index(scope) < SCOPES.index(needed):
         raise Forbidden(
-            f"this needs a key of the scope {needed!r} and yours has {scope!r}; ask whoever runs the service for another key"
+            f"this needs a key of the scope {needed!r} and yours has {scope!r}; ask whoever runs"
+            " the service for another key"
         )
 
 
@@ -60,10 +64,17 @@ def describe(openapi: dict[str, Any]) -> None:
 
 
 def _refusals(needed: Scope) -> Iterator[tuple[type[NelboError], str]]:
-    yield NotAuthenticated, "this service wants an API key: send the header Authorization: Bearer nb_…"
-    yield TooManyTries, "20 requests with a wrong API key came from your address within a minute; wait 40 s"
+    yield (
+        NotAuthenticated,
+        "this service wants an API key: send the header Authorization: Bearer nb_…",
+    )
+    yield (
+        TooManyTries,
+        "20 requests with a wrong API key came from your address within a minute; wait 40 s",
+    )
     if needed != SCOPES[0]:
         yield (
             Forbidden,
-            f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the service for another key",
+            f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the"
+            " service for another key",
         )

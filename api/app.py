@@ -38,21 +38,35 @@ if TYPE_CHECKING:
 DESCRIPTION = """
 Score the rows of a table by negative ELBO and make rows like them, as jobs that lose nothing.
 
-Upload a table (`POST /v1/files`), submit a job about it (`POST /v1/jobs`), and fetch its results as Parquet, Arrow, CSV
+Upload a table (`POST /v1/files`), submit a job about it (`POST /v1/jobs`), and fetch its results
+as Parquet, Arrow, CSV
 or JSON Lines. Every error is a problem document (RFC 9457) whose `type` can be opened.
 """
 TAGS = [
-    {"name": "files", "description": "Tables that were uploaded: receiving → reading → ready or rejected."},
-    {"name": "models", "description": "Names with numbered versions; an alias such as `champion` points to one."},
+    {
+        "name": "files",
+        "description": "Tables that were uploaded: receiving → reading → ready or rejected.",
+    },
+    {
+        "name": "models",
+        "description": "Names with numbered versions; an alias such as `champion` points to one.",
+    },
     {"name": "jobs", "description": "queued → running → succeeded, failed or cancelled."},
-    {"name": "results", "description": "What a job made, the rows that it could not do, the least likely rows."},
-    {"name": "audit", "description": "Who changed and deleted what; for keys of the scope `admin`."},
+    {
+        "name": "results",
+        "description": "What a job made, the rows that it could not do, the least likely rows.",
+    },
+    {
+        "name": "audit",
+        "description": "Who changed and deleted what; for keys of the scope `admin`.",
+    },
     {"name": "health", "description": "Probes, and what problem types mean."},
 ]
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service with these settings; its lifespan opens and closes the database and the thread that sends hints."""
+    """The service with these settings; its lifespan opens and closes the database and the thread
+    that sends hints."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -100,15 +114,28 @@ def _open(settings: Settings) -> Service:
         broker_answers=_asks_broker(settings),
         bodies=bodies.JsonBodies(),
         uploads=Uploads(settings.max_uploads, settings.max_uploads_of_owner),
-        waiting=_places(settings, "waiting", "requests that wait for their job", "; try again, or ask for the job later"),
-        downloads=_places(settings, "downloads", "downloads of results", "; try again when one has ended"),
+        waiting=_places(
+            settings,
+            "waiting",
+            "requests that wait for their job",
+            "; try again, or ask for the job later",
+        ),
+        downloads=_places(
+            settings, "downloads", "downloads of results", "; try again when one has ended"
+        ),
         requests=bounded_request(settings.max_inline_rows, settings.max_columns),
     )
 
 
 def _places(settings: Settings, name: str, what: str, advice: str) -> Places:
     number, of_owner = getattr(settings, f"max_{name}"), getattr(settings, f"max_{name}_of_owner")
-    return Places(number, of_owner, what, f" (the settings max_{name} and max_{name}_of_owner){advice}", retry_after=5)
+    return Places(
+        number,
+        of_owner,
+        what,
+        f" (the settings max_{name} and max_{name}_of_owner){advice}",
+        retry_after=5,
+    )
 
 
 def _hints(settings: Settings) -> Hints | None:
@@ -138,7 +165,8 @@ def _asks_broker(settings: Settings) -> Callable[[], bool]:
 
 
 def _celery(settings: Settings, timeout_s: float) -> Callable[[], "Celery"]:
-    """Celery, loaded when it is asked for: an API that starts again after a crash answers before that."""
+    """Celery, loaded when it is asked for: an API that starts again after a crash answers before
+    that."""
 
     @cache
     def made() -> "Celery":
@@ -188,8 +216,12 @@ def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Se
 def main() -> None:
     """Serve until SIGTERM or ^C; answers that have begun are finished first."""
     parser = argparse.ArgumentParser(prog="python -P -m api.app", description="Serve the HTTP API.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8765, help="port to listen on (default: %(default)s)"
+    )
     options = parser.parse_args()
     settings = read_settings()
     _check_reach(settings, options.host)
@@ -202,12 +234,14 @@ def main() -> None:
 
 
 def _check_reach(settings: Settings, host: str) -> None:
-    """Exit where everyone who reaches the address could do everything, unless the settings say that this is wanted."""
+    """Exit where everyone who reaches the address could do everything, unless the settings say that
+    this is wanted."""
     keys = settings.require_keys or settings.api_keys_file is not None
     if not keys and not settings.open_to_all and not _loopback(host):
         sys.exit(
             f"without API keys everyone who reaches {host} could read and change everything: set"
-            " NELBO_REQUIRE_KEYS=true (`nelbo keys create` makes keys), listen on 127.0.0.1, or set NELBO_OPEN_TO_ALL=true if"
+            " NELBO_REQUIRE_KEYS=true (`nelbo keys create` makes keys), listen on 127.0.0.1, or set"
+            " NELBO_OPEN_TO_ALL=true if"
             " that is what you want"
         )
 

@@ -1,7 +1,8 @@
 """Who asks: an owner by API key, or `local` for everyone where no keys are set up.
 
-Keys are rows in SQL (`nelbo.store.keys`). A key that was found is remembered for a second, so that a revocation counts within
-two in every process. What is wrong is never remembered: an unknown id and a wrong secret cost the same look into SQL.
+Keys are rows in SQL (`nelbo.store.keys`). A key that was found is remembered for a second, so that
+a revocation counts within two in every process. What is wrong is never remembered: an unknown id
+and a wrong secret cost the same look into SQL.
 """
 
 import logging
@@ -44,16 +45,20 @@ EVERYONE = Caller(LOCAL, "admin")
 
 
 class Keys:
-    """The keys that the service knows. `file` is a keys file of an older Nelbo: each of its lines is stored once, and from then
-    on ends with the line or by `nelbo keys revoke`, whichever comes first."""
+    """The keys that the service knows. `file` is a keys file of an older Nelbo: each of its lines
+    is stored once, and from then on ends with the line or by `nelbo keys revoke`, whichever comes
+    first."""
 
-    def __init__(self, database: Database, file: Path | None = None, required: bool = False) -> None:
+    def __init__(
+        self, database: Database, file: Path | None = None, required: bool = False
+    ) -> None:
         self._database = database
         self._file = None if file is None else KeysFile(database, file)
         self._required = required or file is not None
         self._open_until = 0.0
         self._remembered: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        """By the digest of the whole header, so that neither a key nor what is nearly one is kept."""
+        """By the digest of the whole header, so that neither a key nor what is nearly one is
+        kept."""
         self._lock = Lock()
         self._listed: frozenset[str] = frozenset()
         self._listed_until = 0.0
@@ -64,13 +69,15 @@ class Keys:
         self._uses.close()
 
     def known_need(self) -> bool | None:
-        """Whether a request needs a key, where that was found out a moment ago; None where `needed` must ask the database."""
+        """Whether a request needs a key, where that was found out a moment ago; None where `needed`
+        must ask the database."""
         if self._required:
             return True
         return False if time.monotonic() < self._open_until else None
 
     def needed(self) -> bool:
-        """Whether a request needs a key: always where a setting says so, else from the first key on, for good."""
+        """Whether a request needs a key: always where a setting says so, else from the first key
+        on, for good."""
         if self.known_need() is None:
             asked_at = time.monotonic()
             if keys.any_was_created(self._database):
@@ -80,7 +87,8 @@ class Keys:
         return self._required
 
     def state(self) -> Literal["none", "ok", "degraded"]:
-        """For the readiness probe: no keys are needed, all can be read, or not all. Raises Unavailable as the database does."""
+        """For the readiness probe: no keys are needed, all can be read, or not all. Raises
+        Unavailable as the database does."""
         if not self.needed():
             return "none"
         keys.any_was_created(self._database)
@@ -95,7 +103,8 @@ class Keys:
         return caller if time.monotonic() < until else None
 
     def is_listed(self, authorization: str | None) -> bool:
-        """Whether this is a live key, by a list that is read at most once a second however many ask."""
+        """Whether this is a live key, by a list that is read at most once a second however many
+        ask."""
         key = authorization.partition(" ")[2].strip() if authorization else ""
         with self._list_lock:
             if time.monotonic() >= self._listed_until:
@@ -105,7 +114,8 @@ class Keys:
             return digest_of(key) in self._listed
 
     def look_up(self, authorization: str | None) -> Caller:
-        """The caller, from the database. Raises NotAuthenticated for a key that is not live, Unavailable where it is away."""
+        """The caller, from the database. Raises NotAuthenticated for a key that is not live,
+        Unavailable where it is away."""
         asked_at = time.monotonic()
         if not self.needed():
             return EVERYONE
@@ -121,14 +131,24 @@ class Keys:
         lines = {} if self._file is None else self._file.lines()
         stored = keys.find(self._database, match[1])
         if lines is None and (stored is None or stored.from_file):
-            raise Unavailable("the service cannot read all of its keys; try again, or ask whoever runs it", retry_after=5)
+            raise Unavailable(
+                "the service cannot read all of its keys; try again, or ask whoever runs it",
+                retry_after=5,
+            )
         # An unknown id is compared as well, so that time does not tell which ids exist.
         same = compare_digest(digest_of(key), stored.digest if stored else _NOBODY)
         if stored is None or not same:
             raise _nobody()
         _check_live(stored)
-        if self._file is not None and stored.from_file and (lines or {}).get(stored.id) != _line_of(stored):
-            raise NotAuthenticated("this API key was taken out of the keys file; ask whoever runs the service for a new one")
+        if (
+            self._file is not None
+            and stored.from_file
+            and (lines or {}).get(stored.id) != _line_of(stored)
+        ):
+            raise NotAuthenticated(
+                "this API key was taken out of the keys file; ask whoever runs the service for a"
+                " new one"
+            )
         if stored.idle_s is None or stored.idle_s > IDLE_S:
             self._uses.offer(stored.id)
         return Caller(stored.owner, stored.scope, stored.id)
@@ -143,7 +163,8 @@ class Keys:
 
 
 def prefix_of(authorization: str) -> str:
-    """The prefix of the key in a header, for the log; nothing of what is no key, as it may be half of one."""
+    """The prefix of the key in a header, for the log; nothing of what is no key, as it may be half
+    of one."""
     match = KEY.fullmatch(authorization.partition(" ")[2].strip())
     return f"nb_{match[1]}" if match else ""
 
@@ -151,7 +172,9 @@ def prefix_of(authorization: str) -> str:
 def _bearer(authorization: str | None) -> str:
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
-        raise NotAuthenticated("this service wants an API key: send the header Authorization: Bearer nb_…")
+        raise NotAuthenticated(
+            "this service wants an API key: send the header Authorization: Bearer nb_…"
+        )
     return key.strip()
 
 
@@ -166,14 +189,18 @@ def _line_of(stored: StoredKey) -> KeyLine:
 def _check_live(stored: StoredKey) -> None:
     """Whoever sent the key holds its secret, and may know what became of it."""
     if stored.state == "revoked":
-        raise NotAuthenticated("this API key was revoked; ask whoever runs the service for a new one")
+        raise NotAuthenticated(
+            "this API key was revoked; ask whoever runs the service for a new one"
+        )
     if stored.state == "expired":
-        raise NotAuthenticated("this API key has expired; ask whoever runs the service for a new one")
+        raise NotAuthenticated(
+            "this API key has expired; ask whoever runs the service for a new one"
+        )
 
 
 class KeysFile:
-    """A keys file of an older Nelbo, read anew for each look: an editor may put another file in its place. New lines are stored
-    as keys; a line that is none is left out, and the others count."""
+    """A keys file of an older Nelbo, read anew for each look: an editor may put another file in its
+    place. New lines are stored as keys; a line that is none is left out, and the others count."""
 
     def __init__(self, database: Database, path: Path) -> None:
         self._database, self._path = database, path
@@ -197,7 +224,9 @@ class KeysFile:
                 content = self._path.read_bytes()
             except OSError as problem:
                 if self._content is not None:
-                    log.error("the keys file cannot be read any more", extra={"problem": problem.strerror})
+                    log.error(
+                        "the keys file cannot be read any more", extra={"problem": problem.strerror}
+                    )
                 self._content = None
                 return None
             if content != self._content:
@@ -210,13 +239,19 @@ class KeysFile:
         stored = keys.import_lines(self._database, found, ITSELF)
         self._lines, self._bad = {line.id: line for line in found}, bad
         if bad:
-            log.error("lines of the keys file are no keys and are left out", extra={"lines": bad[:20]})
+            log.error(
+                "lines of the keys file are no keys and are left out", extra={"lines": bad[:20]}
+            )
         if stored:
-            log.warning("keys of the keys file are in the database now; `nelbo keys list` shows them", extra={"keys": stored})
+            log.warning(
+                "keys of the keys file are in the database now; `nelbo keys list` shows them",
+                extra={"keys": stored},
+            )
 
 
 class _LastUses:
-    """A thread that writes down when keys were last used: no request waits for that, and to lose one does no harm."""
+    """A thread that writes down when keys were last used: no request waits for that, and to lose
+    one does no harm."""
 
     def __init__(self, database: Database, capacity: int = 1_000) -> None:
         self._database = database
@@ -228,7 +263,9 @@ class _LastUses:
         try:
             self._queue.put_nowait(key_id)
         except Full:
-            log.warning("the last use of a key is not written down, too many wait", extra={"key": key_id})
+            log.warning(
+                "the last use of a key is not written down, too many wait", extra={"key": key_id}
+            )
 
     def close(self, timeout_s: float = 2.0) -> None:
         try:
@@ -243,4 +280,8 @@ class _LastUses:
                 keys.mark_used(self._database, key_id)
             except Exception:
                 # Whatever the database's library raises, the next one may work.
-                log.warning("the last use of a key is not written down", extra={"key": key_id}, exc_info=True)
+                log.warning(
+                    "the last use of a key is not written down",
+                    extra={"key": key_id},
+                    exc_info=True,
+                )

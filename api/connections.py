@@ -1,4 +1,5 @@
-"""Connections: how long a client may take to send a request and to read its answer, and what it may send unread."""
+"""Connections: how long a client may take to send a request and to read its answer, and what it may
+send unread."""
 
 import asyncio
 import json
@@ -13,37 +14,49 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.protection import SECURITY_HEADERS
 
 HEAD_S = 10.0
-"""Seconds for the head of a request, from the connection's first moment or from the answer before."""
+"""Seconds for the head of a request, from the connection's first moment or from the answer
+before."""
 UNREAD_S = 60.0
 """Seconds that a client may leave an answer unread before its connection is cut."""
 REST_S, REST_BYTES = 5.0, 4 * 2**20
-"""After an answer that did not wait for the whole body, such as a 413: how long and how much of the rest is still read,
-and dropped. A connection that is closed with bytes unread is reset, and the client may lose the answer."""
+"""After an answer that did not wait for the whole body, such as a 413: how long and how much of the
+rest is still read, and dropped. A connection that is closed with bytes unread is reset, and the
+client may lose the answer."""
 MAX_CONNECTIONS, OTHER_FILES = 4_096, 256
-"""Connections at a time, and the open files that are left for all else where the system allows fewer."""
+"""Connections at a time, and the open files that are left for all else where the system allows
+fewer."""
 BACKLOG = 128
 """Connections that are accepted before one of them is looked at."""
 CHUNKS, CHUNK_BYTES = 1_000, 256
-"""From this number of chunks on, a chunked body must have this many bytes in each on average. A chunk of one byte takes as
-much of the event loop, which all clients share, as one of 64 KiB."""
+"""From this number of chunks on, a chunked body must have this many bytes in each on average. A
+chunk of one byte takes as much of the event loop, which all clients share, as one of 64 KiB."""
 NOT_HTTP = {
     "type": "about:blank",
     "title": "Bad Request",
     "status": 400,
-    "detail": "the request cannot be read as HTTP/1.1, or its body comes in very many small chunks: send larger ones",
+    "detail": "the request cannot be read as HTTP/1.1, or its body comes in very many small chunks:"
+    " send larger ones",
 }
 
 
 def allow_many() -> None:
-    """Let this process open as many files as it needs for its connections, as far as the system allows."""
+    """Let this process open as many files as it needs for its connections, as far as the system
+    allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + OTHER_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most),
+    )
 
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, files - OTHER_FILES))
+    return (
+        MAX_CONNECTIONS
+        if files == resource.RLIM_INFINITY
+        else min(MAX_CONNECTIONS, max(1, files - OTHER_FILES))
+    )
 
 
 class _Requests(h11.Connection):
@@ -64,7 +77,8 @@ class _Requests(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which would wait for a head, a reader and the rest of a body as long as they take."""
+    """uvicorn's connection, which would wait for a head, a reader and the rest of a body as long as
+    they take."""
 
     _head: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -79,7 +93,8 @@ class Connection(H11Protocol):
         super().connection_made(cast(asyncio.Transport, _Transport(transport, self._close)))
         self._await_head()
         if len(self.connections) > _most_connections():
-            # One connection too many would fail at accept(), which is tried again at once, with an error in the log each time.
+            # One connection too many would fail at accept(), which is tried again at once, with an
+            # error in the log each time.
             self._longest_idle()._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +113,8 @@ class Connection(H11Protocol):
         self._await_head()
 
     def on_response_complete(self) -> None:
-        # What nobody read would stay until the garbage collector finds it: 256 KiB for each refused request.
+        # What nobody read would stay until the garbage collector finds it: 256 KiB for each refused
+        # request.
         self.cycle.body = bytearray()
         super().on_response_complete()
         self._await_head()
@@ -117,7 +133,11 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()  # An answer has begun: there is no other way to tell.
             return
-        headers = [("Content-Type", "application/problem+json"), ("Connection", "close"), *SECURITY_HEADERS]
+        headers = [
+            ("Content-Type", "application/problem+json"),
+            ("Connection", "close"),
+            *SECURITY_HEADERS,
+        ]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
             h11.Data(data=json.dumps(NOT_HTTP).encode()),
@@ -127,17 +147,24 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _longest_idle(self) -> "Connection":
-        """Of the connections without a request, the one that has been so for longest; this one, if there is no other."""
-        idle = [(other._head.when(), other) for other in self.connections if isinstance(other, Connection) and other._head]
+        """Of the connections without a request, the one that has been so for longest; this one, if
+        there is no other."""
+        idle = [
+            (other._head.when(), other)
+            for other in self.connections
+            if isinstance(other, Connection) and other._head
+        ]
         return min(idle, key=itemgetter(0), default=(0.0, self))[1]
 
     def _drop(self) -> None:
-        """End the connection. It does not count any more, although the event loop forgets it later."""
+        """End the connection. It does not count any more, although the event loop forgets it
+        later."""
         self.connections.discard(self)
         self.transport.abort()
 
     def _await_head(self) -> None:
-        """A head that is due has a deadline, which its bytes do not put off, however many come one by one."""
+        """A head that is due has a deadline, which its bytes do not put off, however many come one
+        by one."""
         due = self.conn.their_state is h11.IDLE
         if due and self._head is None:
             self._head = self.loop.call_later(HEAD_S, self.transport.abort)
@@ -158,7 +185,9 @@ class Connection(H11Protocol):
 class _Transport:
     """A transport that asks how to close itself; all else is the transport's own."""
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[asyncio.Transport], None]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, close: Callable[[asyncio.Transport], None]
+    ) -> None:
         self._transport, self._close = transport, close
         self._closing = False
 

@@ -66,23 +66,31 @@ async def _service(request: Request) -> Service:
 
 Parts = Annotated[Service, Depends(_service)]
 
-# Only for the words in OpenAPI; the header itself is read below, where a wrong one becomes a problem document.
-_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="nb_<id>_<secret>, where keys are set up")
+# Only for the words in OpenAPI; the header itself is read below, where a wrong one becomes a
+# problem document.
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="API key", description="nb_<id>_<secret>, where keys are set up"
+)
 
 
-async def _caller(request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]) -> Caller:
+async def _caller(
+    request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]
+) -> Caller:
     authorization = request.headers.get("authorization")
     caller = service.keys.remembered(authorization)
     if caller is None:
         caller = await _looked_up(service, authorization, client_of(request))
-    log_also(request.scope, owner=caller.owner, key=None if caller.key is None else f"nb_{caller.key}")
+    log_also(
+        request.scope, owner=caller.owner, key=None if caller.key is None else f"nb_{caller.key}"
+    )
     check_scope(caller.scope, request.scope["route"].operation_id)
     return caller
 
 
 async def _looked_up(service: Service, authorization: str | None, address: str) -> Caller:
     refusal = service.tries.refusal(address) if authorization else None
-    # Others may share the address, behind one proxy: who holds a live key is let in whatever they try.
+    # Others may share the address, behind one proxy: who holds a live key is let in whatever they
+    # try.
     if refusal is not None and not await run_in_threadpool(service.keys.is_listed, authorization):
         raise refusal
     try:
@@ -90,7 +98,10 @@ async def _looked_up(service: Service, authorization: str | None, address: str) 
     except NotAuthenticated as problem:
         if authorization:
             service.tries.add(address)
-            log.warning("API key refused", extra={"client": address, "key": prefix_of(authorization), "why": problem.message})
+            log.warning(
+                "API key refused",
+                extra={"client": address, "key": prefix_of(authorization), "why": problem.message},
+            )
         raise
 
 
@@ -100,7 +111,8 @@ def client_of(request: Request) -> str:
 
 
 async def check_body(request: Request, _: Annotated[Caller, Depends(_caller)]) -> None:
-    """Raise UnsupportedMediaType for a body of another type than the route's; who holds no key is told that first."""
+    """Raise UnsupportedMediaType for a body of another type than the route's; who holds no key is
+    told that first."""
     check_type(request)
 
 

@@ -1,4 +1,5 @@
-"""Every error of the service as a problem document (RFC 9457), and the pages that its type URIs lead to."""
+"""Every error of the service as a problem document (RFC 9457), and the pages that its type URIs
+lead to."""
 
 import html
 from http import HTTPStatus
@@ -38,8 +39,12 @@ class Problem(BaseModel):
     status: int
     detail: Annotated[str, Field(description="what is there, what was expected, the next step")]
     instance: Annotated[str, Field(description="the address that was asked")]
-    request_id: Annotated[str, Field(description="X-Request-ID of this request, for a look into the service's log")]
-    errors: Annotated[list[FieldError], Field(description="the fields that are wrong: JSON pointers and why")] = []
+    request_id: Annotated[
+        str, Field(description="X-Request-ID of this request, for a look into the service's log")
+    ]
+    errors: Annotated[
+        list[FieldError], Field(description="the fields that are wrong: JSON pointers and why")
+    ] = []
 
 
 def respond(request: Request, error: NelboError) -> Response:
@@ -81,24 +86,36 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """All methods of an address. The router names those of the first route alone that has the address."""
+    """All methods of an address. The router names those of the first route alone that has the
+    address."""
     scopes = [dict(request.scope) | {"method": method} for method in METHODS]
-    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)]
+    return [
+        scope["method"]
+        for scope in scopes
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _translated(request: Request, error: HTTPException) -> NelboError:
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            return NotFound(f"there is nothing at {request.url.path}; the service is described at /docs")
+            return NotFound(
+                f"there is nothing at {request.url.path}; the service is described at /docs"
+            )
         case HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(_methods(request))
-            return MethodNotAllowed(f"{request.method} is not a method of {request.url.path}, which has {methods}; see /docs")
+            return MethodNotAllowed(
+                f"{request.method} is not a method of {request.url.path}, which has {methods}; see"
+                " /docs"
+            )
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return TooLarge(error.detail)
         case HTTPStatus.REQUEST_TIMEOUT:
             return TooSlow(error.detail)
         case _:
-            return InvalidRequest("the body cannot be read; send JSON in UTF-8 with Content-Type: application/json")
+            return InvalidRequest(
+                "the body cannot be read; send JSON in UTF-8 with Content-Type: application/json"
+            )
 
 
 def _on_validation(request: Request, error: Exception) -> Response:
@@ -109,25 +126,32 @@ def _on_validation(request: Request, error: Exception) -> Response:
 
 
 def _field_error(found: dict[str, Any]) -> FieldError:
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in found["loc"])
+    pointer = "".join(
+        "/" + str(part).replace("~", "~0").replace("/", "~1") for part in found["loc"]
+    )
     return FieldError(pointer, found["type"].replace("_", "-"), found["msg"])
 
 
-def answers(*errors: type[NelboError] | tuple[type[NelboError], str]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route that can end in these errors, each alone or with an example of its message."""
+def answers(
+    *errors: type[NelboError] | tuple[type[NelboError], str],
+) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of a route that can end in these errors, each alone or with an example
+    of its message."""
     found: dict[int | str, dict[str, Any]] = {}
     for entry in errors:
-        error, detail = entry if isinstance(entry, tuple) else (entry, _first_line(entry))
+        error, detail = entry if isinstance(entry, tuple) else (entry, _summary(entry))
         content = {"schema": {"$ref": REFERENCE.format(model="Problem")}, "examples": {}}
-        answer = found.setdefault(error.status, {"description": error.title, "content": {MEDIA_TYPE: content}})
+        answer = found.setdefault(
+            error.status, {"description": error.title, "content": {MEDIA_TYPE: content}}
+        )
         examples = answer["content"][MEDIA_TYPE]["examples"]
         examples[error.code] = {"summary": error.title, "value": _example(error, detail)}
     return found
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Complete a description: the problem document, the answers of what stands before all routes, and none of the 422 that
-    FastAPI adds to routes with parameters."""
+    """Complete a description: the problem document, the answers of what stands before all routes,
+    and none of the 422 that FastAPI adds to routes with parameters."""
     for path in openapi["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
@@ -140,11 +164,17 @@ def describe(openapi: dict[str, Any]) -> None:
     schemas |= problem.pop("$defs") | {"Problem": problem}
 
 
-FOREIGN_HOST = (ForeignRequest, "the request names the host 'evil.example'; without keys this service answers to …")
+FOREIGN_HOST = (
+    ForeignRequest,
+    "the request names the host 'evil.example'; without keys this service answers to …",
+)
 OF_BODIES = (
     (TooSlow, "30 s went by without a byte of the body; send it faster, or in smaller files"),
     (TooLarge, "the body is larger than 65,536 bytes; no request of this sort is"),
-    (UnsupportedMediaType, "the body is sent as text/plain; send the header Content-Type: application/json"),
+    (
+        UnsupportedMediaType,
+        "the body is sent as text/plain; send the header Content-Type: application/json",
+    ),
 )
 
 
@@ -167,8 +197,9 @@ def _example(error: type[NelboError], detail: str) -> dict[str, Any]:
     }
 
 
-def _first_line(error: type[NelboError]) -> str:
-    return (error.__doc__ or error.title).strip().splitlines()[0]
+def _summary(error: type[NelboError]) -> str:
+    """The first paragraph of its docstring, on one line."""
+    return " ".join((error.__doc__ or error.title).partition("\n\n")[0].split())
 
 
 router = APIRouter(tags=["health"])
@@ -198,7 +229,12 @@ def get_problem_type(code: Annotated[str, Path(examples=["gone"])], request: Req
     if code not in types:
         raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")
     found = types[code]
-    page = ProblemType(type=f"/problems/{code}", title=found.title, status=found.status, description=_description(found))
+    page = ProblemType(
+        type=f"/problems/{code}",
+        title=found.title,
+        status=found.status,
+        description=_description(found),
+    )
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(_page(page), headers={"Vary": "Accept"})
     return JSONResponse(page.model_dump(), headers={"Vary": "Accept"})
@@ -212,5 +248,6 @@ def _page(problem: ProblemType) -> str:
     title, description = html.escape(problem.title), html.escape(problem.description)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{description}</p><p>HTTP status {problem.status}, <code>{problem.type}</code></p></html>"
+        f"<h1>{title}</h1><p>{description}</p><p>HTTP status {problem.status},"
+        f" <code>{problem.type}</code></p></html>"
     )

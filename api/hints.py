@@ -1,4 +1,5 @@
-"""Hints about accepted jobs, sent to the broker by a thread of their own: no request ever waits for a broker."""
+"""Hints about accepted jobs, sent to the broker by a thread of their own: no request ever waits for
+a broker."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +12,8 @@ log = logging.getLogger(__name__)
 class Hints:
     """A bounded queue of job ids and the thread that sends them.
 
-    A hint that is dropped costs latency only: the dispatcher hints for every job that no hint told of.
+    A hint that is dropped costs latency only: the dispatcher hints for every job that no hint told
+    of.
     """
 
     def __init__(self, send: Callable[[str], object], capacity: int = 1_000) -> None:
@@ -23,12 +25,15 @@ class Hints:
         self.dropped = 0
 
     def offer(self, job_id: str) -> None:
-        """Send a hint some time soon, or drop it where too many wait already. Never blocks, never raises."""
+        """Send a hint some time soon, or drop it where too many wait already. Never blocks, never
+        raises."""
         try:
             self._queue.put_nowait(job_id)
         except Full:
             self.dropped += 1
-            log.warning("hint dropped, the queue is full", extra={"job_id": job_id, "dropped": self.dropped})
+            log.warning(
+                "hint dropped, the queue is full", extra={"job_id": job_id, "dropped": self.dropped}
+            )
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits already, for at most this many seconds."""
@@ -43,5 +48,6 @@ class Hints:
             try:
                 self._send(job_id)
             except Exception:
-                # Whatever the broker's library raises, the next hint may work, and the dispatcher repeats this one.
+                # Whatever the broker's library raises, the next hint may work, and the dispatcher
+                # repeats this one.
                 log.warning("hint not sent", extra={"job_id": job_id}, exc_info=True)

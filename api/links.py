@@ -1,4 +1,5 @@
-"""What can be asked next about what an operation answers: the links of OpenAPI, for programs that follow descriptions."""
+"""What can be asked next about what an operation answers: the links of OpenAPI, for programs that
+follow descriptions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,15 @@ Parameters = dict[str, str]
 Links = dict[tuple[str, ...], Parameters]
 """Operations that are asked with the same parameters."""
 
-JOB = ("get_job", "cancel_job", "retry_job", "delete_job", "get_results", "list_errors", "list_anomalies")
+JOB = (
+    "get_job",
+    "cancel_job",
+    "retry_job",
+    "delete_job",
+    "get_results",
+    "list_errors",
+    "list_anomalies",
+)
 VERSION = ("get_version", "delete_version")
 MODEL = ("push_version", "get_model", "list_versions", "delete_model")
 ALIAS = ("set_alias", "delete_alias")
@@ -30,7 +39,11 @@ NEXT: dict[str, Links] = {
     "get_version": {("delete_version",): NUMBER, MODEL: NAME_OF_VERSION},
     "get_model": {MODEL: NAME},
     "list_models": {("list_models",): NEXT_PAGE},
-    "set_alias": {MODEL: NAME, ALIAS: SAME_ALIAS, ("get_version",): NAME | {"version": "$request.path.alias"}},
+    "set_alias": {
+        MODEL: NAME,
+        ALIAS: SAME_ALIAS,
+        ("get_version",): NAME | {"version": "$request.path.alias"},
+    },
     "submit_job": ANSWERED_JOB,
     "get_job": ANSWERED_JOB,
     "cancel_job": ANSWERED_JOB,

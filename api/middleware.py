@@ -1,4 +1,5 @@
-"""Around every request: its id, whose it may be, the limit of its body, one line in the log, a last answer on a crash."""
+"""Around every request: its id, whose it may be, the limit of its body, one line in the log, a last
+answer on a crash."""
 
 import logging
 import re
@@ -116,8 +117,11 @@ class _Exchange:
         except Exception:
             log.exception("request crashed", extra=self._fields())
             if self.status:
-                raise  # The answer has begun: only a cut connection can tell the client that it is not whole.
-            sorry = NelboError("an error of ours, recorded in the service's log under this request id")
+                # The answer has begun: only a cut connection tells the client that it is not whole.
+                raise
+            sorry = NelboError(
+                "an error of ours, recorded in the service's log under this request id"
+            )
             await respond(Request(self.scope), sorry)(self.scope, self.receive, self.send)
         else:
             log.info("request", extra=self._fields())
@@ -135,18 +139,22 @@ class _Exchange:
         return message
 
     async def _next_piece(self) -> Message:
-        """Raises HTTPException 408 where the client takes too long, by the time that it alone is waited for."""
+        """Raises HTTPException 408 where the client takes too long, by the time that it alone is
+        waited for."""
         began = time.monotonic()
         try:
             with anyio.fail_after(GAP_S):
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, f"{GAP_S:.0f} s went by without a byte of the body; send it faster") from None
+            raise HTTPException(
+                408, f"{GAP_S:.0f} s went by without a byte of the body; send it faster"
+            ) from None
         self.waited_s += time.monotonic() - began
         if self.waited_s > GRACE_S and self.body_bytes < self.waited_s * MIN_BYTES_PER_S:
             raise HTTPException(
                 408,
-                f"{self.body_bytes:,} bytes of the body came in {self.waited_s:.0f} s; at least {MIN_BYTES_PER_S:,} a second"
+                f"{self.body_bytes:,} bytes of the body came in {self.waited_s:.0f} s; at least"
+                f" {MIN_BYTES_PER_S:,} a second"
                 " must: send it faster",
             )
         return message
@@ -164,7 +172,8 @@ class _Exchange:
             self._note_job(headers.get("location", ""))
             for name, value in SECURITY_HEADERS:
                 headers.setdefault(name, value)
-            # Two lengths are a request in a request (RFC 9112, 6.1); a body that nobody reads to its end may have none.
+            # Two lengths are a request in a request (RFC 9112, 6.1); a body that nobody reads to
+            # its end may have none.
             if self.two_lengths or not self.body_ended:
                 headers["Connection"] = "close"
         await self._send(message)

@@ -13,8 +13,8 @@ from nelbo.files import open_writer
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
 PIECE_BYTES = 256 * 2**10
-"""What is handed to a connection at once. A reader that leaves one unread for `connections.UNREAD_S` is cut off: one that is
-slow is not, down to 4 KiB a second."""
+"""What is handed to a connection at once. A reader that leaves one unread for
+`connections.UNREAD_S` is cut off: one that is slow is not, down to 4 KiB a second."""
 MEDIA_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
@@ -26,7 +26,8 @@ _BY_MEDIA_TYPE: dict[str, Format] = {media: name for name, media in MEDIA_TYPES.
 
 
 def wanted(accept: str | None) -> Format:
-    """The format that an Accept header prefers, Parquet where it does not matter. Raises NotAcceptable."""
+    """The format that an Accept header prefers, Parquet where it does not matter. Raises
+    NotAcceptable."""
     ranges = sorted(_ranges(accept or "*/*"), key=lambda found: -found.quality)
     for found in ranges:
         if found.quality > 0 and (name := _match(found.media)):
@@ -57,16 +58,27 @@ def _match(media: str) -> Format | None:
     group, _, member = media.partition("/")
     if member != "*":
         return None
-    return next((name for name, known in MEDIA_TYPES.items() if group in ("*", known.partition("/")[0])), None)
+    return next(
+        (name for name, known in MEDIA_TYPES.items() if group in ("*", known.partition("/")[0])),
+        None,
+    )
 
 
 def for_people(headers: Headers) -> bool:
-    """Whether a browser asks, so that a spreadsheet may open the answer: it says how it fetches, or that it likes pages."""
-    return "sec-fetch-mode" in headers or "sec-fetch-dest" in headers or "text/html" in headers.get("accept", "")
+    """Whether a browser asks, so that a spreadsheet may open the answer: it says how it fetches, or
+    that it likes pages."""
+    return (
+        "sec-fetch-mode" in headers
+        or "sec-fetch-dest" in headers
+        or "text/html" in headers.get("accept", "")
+    )
 
 
-def encoded(batches: Iterator[pa.RecordBatch], format: Format, safe_csv: bool = False) -> Iterator[memoryview]:
-    """The batches as a file of this format, in pieces of at most PIECE_BYTES: what is in memory is one batch and its bytes."""
+def encoded(
+    batches: Iterator[pa.RecordBatch], format: Format, safe_csv: bool = False
+) -> Iterator[memoryview]:
+    """The batches as a file of this format, in pieces of at most PIECE_BYTES: what is in memory is
+    one batch and its bytes."""
     sink = _Sink()  # a RawIOBase that takes all it is given
     with open_writer(cast(BinaryIO, sink), format=format, safe_csv=safe_csv) as writer:
         for batch in batches:

@@ -1,4 +1,5 @@
-"""Lists in pages: a page's cursor is the key of its last member, so that a page stays right while members come and go."""
+"""Lists in pages: a page's cursor is the key of its last member, so that a page stays right while
+members come and go."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, Self, TypeVar
@@ -8,14 +9,18 @@ from pydantic import BaseModel, Field
 
 Item = TypeVar("Item")
 Limit = Annotated[int, Query(ge=1, le=1_000, description="members of a page")]
-Cursor = Annotated[str | None, Query(pattern=r"^[0-9a-f-]{36}$", description="next_cursor of the page before")]
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[0-9a-f-]{36}$", description="next_cursor of the page before")
+]
 
 
 class Page(BaseModel, Generic[Item]):
     """Part of a list."""
 
     items: list[Item]
-    next_cursor: Annotated[str | None, Field(description="cursor of the next page; null at the end")]
+    next_cursor: Annotated[
+        str | None, Field(description="cursor of the next page; null at the end")
+    ]
 
     @classmethod
     def of(cls, found: Sequence[Item], limit: int, key: Callable[[Item], str]) -> Self:

@@ -1,4 +1,5 @@
-"""Wrong API keys, counted by client address: after too many within a minute the address has to wait."""
+"""Wrong API keys, counted by client address: after too many within a minute the address has to
+wait."""
 
 import time
 from collections import OrderedDict
@@ -13,7 +14,8 @@ ADDRESSES = 10_000
 
 
 class Tries:
-    """Failed tries of the last minute; at most `most` of one address are looked at. One process counts for itself."""
+    """Failed tries of the last minute; at most `most` of one address are looked at. One process
+    counts for itself."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
@@ -26,7 +28,8 @@ class Tries:
         if count < self._most or left_s <= 0:
             return None
         return TooManyTries(
-            f"{count} requests with a wrong API key came from your address within a minute; wait {left_s:.0f} s",
+            f"{count} requests with a wrong API key came from your address within a minute; wait"
+            f" {left_s:.0f} s",
             retry_after=left_s,
         )
 

@@ -1,11 +1,14 @@
-"""Nelbo: score table rows by negative ELBO and generate rows like them, as batch jobs that lose nothing."""
+"""Nelbo: score table rows by negative ELBO and generate rows like them, as batch jobs that lose
+nothing."""
 
 import os
 
-# Or ONNX Runtime, when it is loaded, leaves a file in the folder for temporary ones and sends events to its maker.
+# Or ONNX Runtime, when it is loaded, leaves a file in the folder for temporary ones and sends
+# events to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-TYPE_CHECKING = False  # what type checkers take for typing's own, which takes long to import: ^C would show a trace
+# Type checkers take this for typing's own, whose import takes long: ^C would show a trace.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nelbo.client import Client as Client
 

@@ -25,7 +25,8 @@ Action = Literal[
 
 @dataclass(frozen=True)
 class Actor:
-    """Who makes a change: an owner, with the id of their key, their address and the request; or a program."""
+    """Who makes a change: an owner, with the id of their key, their address and the request; or a
+    program."""
 
     name: str
     key: str | None = None
@@ -45,7 +46,13 @@ class Change(BaseModel):
 
     id: str
     at: Annotated[float, Field(description="seconds since the epoch, by the database's clock")]
-    by: Annotated[str, Field(description="the owner who made the change, or the program: 'command line', 'nelbo itself'")]
+    by: Annotated[
+        str,
+        Field(
+            description="the owner who made the change, or the program: 'command line', 'nelbo"
+            " itself'"
+        ),
+    ]
     key: Annotated[str | None, Field(description="id of the key that was used")]
     address: Annotated[str | None, Field(description="address of the client")]
     request_id: Annotated[str | None, Field(description="X-Request-ID of the request")]

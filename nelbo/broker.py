@@ -1,7 +1,9 @@
-"""The broker: Celery messages that say "there is work on job J". They carry ids only, and nothing depends on one arriving.
+"""The broker: Celery messages that say "there is work on job J". They carry ids only, and nothing
+depends on one arriving.
 
-SQL knows all work. A hint that is lost costs one round of the dispatcher, a doubled one costs one SELECT, which is why each
-socket operation has a time-out, nothing is sent twice and nothing here raises because a broker is away.
+SQL knows all work. A hint that is lost costs one round of the dispatcher, a doubled one costs one
+SELECT, which is why each socket operation has a time-out, nothing is sent twice and nothing here
+raises because a broker is away.
 """
 
 import logging
@@ -25,16 +27,21 @@ counts: Counter[str] = Counter()
 
 
 def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
-    """The Celery application of a process that sends hints; a worker, whose reads may take longer, asks for `timeout_s` 5.
+    """The Celery application of a process that sends hints; a worker, whose reads may take longer,
+    asks for `timeout_s` 5.
 
-    The measurements behind these settings: without socket time-outs a frozen broker blocks for ever; without
-    task_reject_on_worker_lost the hint of a killed child is acknowledged; a result backend, chords and ETAs would make Redis
-    hold state that only SQL may hold. With a prefetch limit kombu stops to consume after so many hints that nobody
-    acknowledged: hence no limit (0), and worker_disable_prefetch, which looks at what Celery has in hand. `nelbo.channel`
-    checks what comes out of Redis.
+    The measurements behind these settings: without socket time-outs a frozen broker blocks for
+    ever; without task_reject_on_worker_lost the hint of a killed child is acknowledged; a result
+    backend, chords and ETAs would make Redis hold state that only SQL may hold. With a prefetch
+    limit kombu stops to consume after so many hints that nobody acknowledged: hence no limit (0),
+    and worker_disable_prefetch, which looks at what Celery has in hand. `nelbo.channel` checks what
+    comes out of Redis.
     """
     if not settings.broker:
-        raise InvalidInput("no broker is set; NELBO_BROKER_URL wants redis://HOST:PORT/DB, or start everything with `nelbo up`")
+        raise InvalidInput(
+            "no broker is set; NELBO_BROKER_URL wants redis://HOST:PORT/DB, or start everything"
+            " with `nelbo up`"
+        )
     channel.use()
     app = Celery("nelbo", broker=settings.broker, set_as_current=False)
     app.conf.update(
@@ -63,12 +70,16 @@ def make_app(settings: Settings, timeout_s: float = 2.0) -> Celery:
 
 
 def send_hint(app: Celery, job_id: str) -> bool:
-    """Tell the workers of a job; False where the broker did not take the hint, which is counted and logged, never raised."""
+    """Tell the workers of a job; False where the broker did not take the hint, which is counted and
+    logged, never raised."""
     try:
         app.send_task(WORK, args=(job_id,), queue=QUEUE, retry=False, ignore_result=True)
     except AWAY as problem:
         counts["not_sent"] += 1
-        log.warning("hint not sent", extra={"job_id": job_id, "problem": str(problem), "not_sent": counts["not_sent"]})
+        log.warning(
+            "hint not sent",
+            extra={"job_id": job_id, "problem": str(problem), "not_sent": counts["not_sent"]},
+        )
         return False
     counts["sent"] += 1
     return True

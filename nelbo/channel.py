@@ -1,7 +1,9 @@
-"""kombu's Redis transport, from which a worker gets hints and nothing else, whatever somebody wrote into Redis.
+"""kombu's Redis transport, from which a worker gets hints and nothing else, whatever somebody wrote
+into Redis.
 
-kombu takes each message for one that Celery sent: what is no JSON ends the pool, what is compressed grows without a limit, and
-a header may start a timer or another task. Here only the job's id is taken out of a message, and the hint is made anew.
+kombu takes each message for one that Celery sent: what is no JSON ends the pool, what is compressed
+grows without a limit, and a header may start a timer or another task. Here only the job's id is
+taken out of a message, and the hint is made anew.
 """
 
 import base64
@@ -32,7 +34,8 @@ def use() -> None:
 
 
 def hinted_job(message: bytes) -> str | None:
-    """The id of the job that a message of Celery's protocol 2 hints at, None where it is no hint."""
+    """The id of the job that a message of Celery's protocol 2 hints at, None where it is no
+    hint."""
     if len(message) > LARGEST:
         return None
     try:
@@ -48,13 +51,22 @@ def hinted_job(message: bytes) -> str | None:
 def hint(job_id: str) -> bytes:
     """The message that Celery makes of a hint, with an id of its own."""
     tag = str(uuid.uuid4())
-    body = json.dumps([[job_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    body = json.dumps(
+        [[job_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    )
     return json.dumps(
         {
             "body": base64.b64encode(body.encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": {"lang": "py", "task": WORK, "id": tag, "root_id": tag, "retries": 0, "timelimit": [None, None]},
+            "headers": {
+                "lang": "py",
+                "task": WORK,
+                "id": tag,
+                "root_id": tag,
+                "retries": 0,
+                "timelimit": [None, None],
+            },
             "properties": {
                 "body_encoding": "base64",
                 "delivery_info": {"exchange": "", "routing_key": QUEUE},
@@ -82,8 +94,9 @@ class Client(redis.PrefixedStrictRedis):
 class Channel(redis.Channel):
     """A channel of such clients, which keeps in memory what it took and not in Redis.
 
-    A pool that is killed loses the hints in its hand, and the dispatcher hints again in its next round. kombu's books in Redis
-    would bring them back after minutes, and need a lock in Lua, which the broker's user may not run.
+    A pool that is killed loses the hints in its hand, and the dispatcher hints again in its next
+    round. kombu's books in Redis would bring them back after minutes, and need a lock in Lua, which
+    the broker's user may not run.
     """
 
     ack_emulation = False
@@ -114,7 +127,9 @@ class Channel(redis.Channel):
             if "WRONGTYPE" not in str(problem):
                 raise
             log.warning("queue removed: it was no list")
-            self._create_client().delete(*(self._q_for_pri(QUEUE, priority) for priority in self.priority_steps))
+            self._create_client().delete(
+                *(self._q_for_pri(QUEUE, priority) for priority in self.priority_steps)
+            )
 
 
 class Transport(redis.Transport):

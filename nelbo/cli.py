@@ -5,7 +5,8 @@ import signal
 import sys
 
 if os.path.basename(sys.argv[0]) in ("nelbo", "cli.py"):
-    # ^C and SIGTERM end the program without a trace while the modules below are loaded; `program.prepare` takes over.
+    # ^C and SIGTERM end the program without a trace while the modules below are loaded;
+    # `program.prepare` takes over.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
@@ -16,10 +17,22 @@ import typer
 
 import nelbo
 from nelbo import program
-from nelbo.commands import audit, doctor, explain, jobs, keys, models, owners, rows, system, training
+from nelbo.commands import (
+    audit,
+    doctor,
+    explain,
+    jobs,
+    keys,
+    models,
+    owners,
+    rows,
+    system,
+    training,
+)
 
 app = typer.Typer(
-    help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has examples.",
+    help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has"
+    " examples.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -57,7 +70,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="print the version", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", help="print the version", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Options before the command."""
@@ -66,7 +80,8 @@ def options(
 def main() -> None:
     """Run a command as a process of its own.
 
-    Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C, 143 SIGTERM.
+    Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C, 143
+    SIGTERM.
     """
     program.prepare()
     command()
@@ -74,7 +89,10 @@ def main() -> None:
 
 def command() -> None:
     """Run a command and end with its exit code; an error is one sentence on standard error."""
-    program.run(lambda: app(prog_name="nelbo"), lambda sentence: print(f"nelbo: {sentence}", file=sys.stderr))
+    program.run(
+        lambda: app(prog_name="nelbo"),
+        lambda sentence: print(f"nelbo: {sentence}", file=sys.stderr),
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ _Request = TypeVar("_Request", bound=BaseModel)
 
 
 def find_url(settings: Settings) -> str | None:
-    """The service's address: NELBO_URL, or that of a `nelbo up` on the data folder; None where there is none."""
+    """The service's address: NELBO_URL, or that of a `nelbo up` on the data folder; None where
+    there is none."""
     if settings.url:
         return settings.url
     try:
@@ -69,9 +70,10 @@ def find_url(settings: Settings) -> str | None:
 class Client:
     """A connection to a Nelbo service; close it, or use it in a `with`.
 
-    `url` and `api_key` default to NELBO_URL (or a running `nelbo up`) and NELBO_API_KEY. `timeout_s` bounds each wait
-    on the network; requests that can be repeated are, `retries` times with growing pauses from `pause_s` on, or as long
-    as the service asks for. Raises the errors of `nelbo.errors`, Unavailable where no service answers.
+    `url` and `api_key` default to NELBO_URL (or a running `nelbo up`) and NELBO_API_KEY.
+    `timeout_s` bounds each wait on the network; requests that can be repeated are, `retries` times
+    with growing pauses from `pause_s` on, or as long as the service asks for. Raises the errors of
+    `nelbo.errors`, Unavailable where no service answers.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Client:
         if url is None:
             raise Unavailable(f"no Nelbo service is running on {settings.home}; {START_ONE}")
         self.url = url.rstrip("/")
-        self._http = Http(self.url, api_key or settings.api_key.get_secret_value(), timeout_s, retries, pause_s)
+        self._http = Http(
+            self.url, api_key or settings.api_key.get_secret_value(), timeout_s, retries, pause_s
+        )
         self.files = Files(self._http)
         self.models = Models(self._http)
         self.jobs = Jobs(self._http, self.files)
@@ -130,11 +134,14 @@ class Files:
         params = {"name": name} | csv.given()
         body = FileBody(path, progress)
         headers = {"Content-Type": "application/octet-stream"}
-        sent = self._http.request("POST", "/v1/files", params=params, headers=headers, body=body, repeatable=False)
+        sent = self._http.request(
+            "POST", "/v1/files", params=params, headers=headers, body=body, repeatable=False
+        )
         return File.model_validate_json(sent.content)
 
     def _upload_converted(self, path: Path, name: str, progress: BytesProgress | None) -> File:
-        """An Arrow file as Parquet: over HTTP a service takes no buffers that it would have to trust."""
+        """An Arrow file as Parquet: over HTTP a service takes no buffers that it would have to
+        trust."""
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             copy = Path(folder) / f"{Path(name).stem}.parquet"
             with open_table(path) as table, open_writer(copy, schema=table.schema) as writer:
@@ -143,8 +150,15 @@ class Files:
             sent = self.upload(copy, progress=progress)
             return sent.model_copy(update={"notices": list(table.notices)})
 
-    def wait(self, file: File, *, progress: Callable[[File], None] | None = None, timeout_s: float | None = None) -> File:
-        """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects it."""
+    def wait(
+        self,
+        file: File,
+        *,
+        progress: Callable[[File], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> File:
+        """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects
+        it."""
 
         def settled() -> File | None:
             found = self.get(file.id)
@@ -155,7 +169,9 @@ class Files:
                 raise InvalidInput(f"{found.name}: {found.reason}")
             return found if found.state == "ready" else None
 
-        return poll(settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again")
+        return poll(
+            settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again"
+        )
 
     def get(self, file_id: str) -> File:
         return self._http.view(File, "GET", f"/v1/files/{part(file_id)}")
@@ -175,9 +191,15 @@ class Models:
         self._http = http
 
     def push(
-        self, folder: str | Path, *, name: str | None = None, progress: BytesProgress | None = None, wait: bool = True
+        self,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        progress: BytesProgress | None = None,
+        wait: bool = True,
     ) -> Version:
-        """Push the artifact in a folder as the next version of a model (by default the name in its manifest)."""
+        """Push the artifact in a folder as the next version of a model (by default the name in its
+        manifest)."""
         name = name or read_artifact(Path(folder)).manifest.name
         address = f"/v1/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
@@ -190,15 +212,22 @@ class Models:
         return self.wait(pushed) if wait else pushed
 
     def wait(self, version: Version, *, timeout_s: float | None = None) -> Version:
-        """Wait until a pushed version is verified. Raises InvalidArtifact where the service rejects it."""
+        """Wait until a pushed version is verified. Raises InvalidArtifact where the service rejects
+        it."""
 
         def settled() -> Version | None:
             found = self.version(version.model, version.version)
             if found.state == "rejected":
-                raise problem_types()["invalid-artifact"](f"{found.model}@{found.version} was rejected: {found.reason}")
+                raise problem_types()["invalid-artifact"](
+                    f"{found.model}@{found.version} was rejected: {found.reason}"
+                )
             return found if found.state == "ready" else None
 
-        return poll(settled, timeout_s, f"{version.model}@{version.version} is still being verified; wait again")
+        return poll(
+            settled,
+            timeout_s,
+            f"{version.model}@{version.version} is still being verified; wait again",
+        )
 
     def get(self, name: str) -> Model:
         return self._http.view(Model, "GET", f"/v1/models/{part(name)}")
@@ -209,7 +238,9 @@ class Models:
 
     def version(self, name: str, version: int | str) -> VersionDetails:
         """One version, by number or alias, with its schema and metrics."""
-        return self._http.view(VersionDetails, "GET", f"/v1/models/{part(name)}/versions/{part(str(version))}")
+        return self._http.view(
+            VersionDetails, "GET", f"/v1/models/{part(name)}/versions/{part(str(version))}"
+        )
 
     def versions(self, name: str) -> Iterator[Version]:
         """All versions of a model, the newest first."""
@@ -229,8 +260,9 @@ class Models:
 class Jobs:
     """Jobs: score, generate, augment and reconstruct.
 
-    `data` is a path on this machine, an uploaded File, a pyarrow table, a pandas data frame, or rows as dictionaries
-    (at most the service's `max_inline_rows`); a path or a table is uploaded first.
+    `data` is a path on this machine, an uploaded File, a pyarrow table, a pandas data frame, or
+    rows as dictionaries (at most the service's `max_inline_rows`); a path or a table is uploaded
+    first.
     """
 
     def __init__(self, http: Http, files: Files) -> None:
@@ -238,7 +270,13 @@ class Jobs:
         self._files = files
 
     def score(
-        self, model: str, data: Any, *, alpha: float = 0.01, fdr: float | None = None, explain: bool = False
+        self,
+        model: str,
+        data: Any,
+        *,
+        alpha: float = 0.01,
+        fdr: float | None = None,
+        explain: bool = False,
     ) -> "JobHandle":
         """Score each row by its negative ELBO."""
         request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
@@ -248,20 +286,28 @@ class Jobs:
         """Make n new rows."""
         return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
 
-    def augment(self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0) -> "JobHandle":
-        """Make per_row rows like each given one: near to it at spread 0, anywhere in the table at 1."""
+    def augment(
+        self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0
+    ) -> "JobHandle":
+        """Make per_row rows like each given one: near to it at spread 0, anywhere in the table at
+        1."""
         request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
         return self.submit(request.model_copy(update=self._given(data)))
 
-    def reconstruct(self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0) -> "JobHandle":
+    def reconstruct(
+        self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0
+    ) -> "JobHandle":
         """Fill the missing cells of each row."""
         request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
         return self.submit(request.model_copy(update=self._given(data)))
 
     def submit(self, request: Request, *, idempotency_key: str | None = None) -> "JobHandle":
-        """Submit a job; a lost answer is asked for again under the same key, so that one job is made."""
+        """Submit a job; a lost answer is asked for again under the same key, so that one job is
+        made."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        sent = self._http.request("POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers)
+        sent = self._http.request(
+            "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
+        )
         return self._job(sent)
 
     def get(self, job_id: str) -> "JobHandle":
@@ -278,7 +324,9 @@ class Jobs:
 
     def retry(self, job_id: str) -> "JobHandle":
         """Queue a failed or cancelled job again; what is done stays done."""
-        return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:retry", repeatable=False))
+        return self._job(
+            self._http.request("POST", f"/v1/jobs/{part(job_id)}:retry", repeatable=False)
+        )
 
     def delete(self, job_id: str) -> None:
         self._http.delete(f"/v1/jobs/{part(job_id)}")
@@ -293,7 +341,9 @@ class Jobs:
         if isinstance(data, str | Path):
             return {"file": self._files.wait(self._files.upload(data)).id}
         if _is_rows(data):
-            return {"rows": [{name: _json_cell(cell) for name, cell in row.items()} for row in data]}
+            return {
+                "rows": [{name: _json_cell(cell) for name, cell in row.items()} for row in data]
+            }
         return {"file": self._uploaded(_as_table(data)).id}
 
     def _uploaded(self, table: pa.Table) -> File:
@@ -347,7 +397,9 @@ class JobHandle:
         self.view = self._http.view(Job, "GET", self._address)
         return self
 
-    def wait(self, *, progress: Callable[[Job], None] | None = None, timeout_s: float | None = None) -> Self:
+    def wait(
+        self, *, progress: Callable[[Job], None] | None = None, timeout_s: float | None = None
+    ) -> Self:
         """Wait until the job has succeeded. Raises JobFailed where it failed or was cancelled."""
 
         def settled() -> bool | None:
@@ -358,7 +410,11 @@ class JobHandle:
 
         poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
         if self.state != "succeeded":
-            raise JobFailed(f"job {self.id} was {self.state}" if self.view.problem is None else self.view.problem)
+            raise JobFailed(
+                f"job {self.id} was {self.state}"
+                if self.view.problem is None
+                else self.view.problem
+            )
         return self
 
     def cancel(self) -> Self:
@@ -369,7 +425,8 @@ class JobHandle:
     def results(self, format: ResultFormat | None = None, *, safe_csv: bool = False) -> "Results":
         """The results of a job that has succeeded, in row order.
 
-        safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins with an apostrophe.
+        safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins
+        with an apostrophe.
         """
         return Results(self._http, f"{self._address}/results", format, safe_csv)
 
@@ -390,7 +447,9 @@ class JobHandle:
 class Results:
     """The results of a job: as a table here, or as a file in any of the four formats."""
 
-    def __init__(self, http: Http, address: str, format: ResultFormat | None, safe_csv: bool = False) -> None:
+    def __init__(
+        self, http: Http, address: str, format: ResultFormat | None, safe_csv: bool = False
+    ) -> None:
         self._http = http
         self._address = address
         self._format = format
@@ -417,9 +476,11 @@ class Results:
             yield from reader
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to a file, in the format given or that of the suffix; the file appears when it is whole.
+        """Write all rows to a file, in the format given or that of the suffix; the file appears
+        when it is whole.
 
-        A suffix .gz or .zst compresses it. Links, pipes, devices and "-" are as `nelbo.files.open_target` says.
+        A suffix .gz or .zst compresses it. Links, pipes, devices and "-" are as
+        `nelbo.files.open_target` says.
         """
         params = {"format": self._format or format_of(path), "safe": str(self._safe_csv).lower()}
         compression = compression_of(path)
@@ -441,7 +502,9 @@ def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:
         return request(**fields)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise InvalidRequest(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise InvalidRequest(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        ) from None
 
 
 def _is_rows(data: Any) -> bool:
@@ -455,11 +518,15 @@ def _as_table(data: Any) -> pa.Table:
         return pa.Table.from_batches([data])
     if type(data).__module__.startswith("pandas."):
         return pa.Table.from_pandas(data, preserve_index=False)
-    raise InvalidInput(f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame or rows")
+    raise InvalidInput(
+        f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame"
+        " or rows"
+    )
 
 
 def _json_cell(cell: Any) -> Any:
-    """A cell as JSON: dates as ISO 8601, NaN as null, infinities as text that becomes an error of its row."""
+    """A cell as JSON: dates as ISO 8601, NaN as null, infinities as text that becomes an error of
+    its row."""
     if hasattr(cell, "item"):
         cell = cell.item()  # a NumPy scalar
     if cell is None or cell != cell:

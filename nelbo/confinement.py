@@ -1,10 +1,12 @@
 """Confinement: a process gives up, for good, what work on a stranger's model or table never needs.
 
-After `confine` it opens only the paths that it named, uses no network, starts no program, sends no signal to another process
-and holds at most the memory that it asked for. Its working directory is empty and gone. The kernel enforces this: Landlock
-guards the paths and seccomp the system calls. `measures` says which of the two a machine has.
+After `confine` it opens only the paths that it named, uses no network, starts no program, sends no
+signal to another process and holds at most the memory that it asked for. Its working directory is
+empty and gone. The kernel enforces this: Landlock guards the paths and seccomp the system calls.
+`measures` says which of the two a machine has.
 
-https://docs.kernel.org/userspace-api/landlock.html, https://docs.kernel.org/userspace-api/seccomp_filter.html
+https://docs.kernel.org/userspace-api/landlock.html,
+https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
 import ctypes
@@ -67,9 +69,13 @@ REFUSED: Mapping[str, tuple[int | None, int | None]] = {
 """System calls that confinement refuses, with their numbers on x86_64 and aarch64."""
 CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
 
-_PLACES = (*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")), "/usr/share/zoneinfo")
+_PLACES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    "/usr/share/zoneinfo",
+)
 CODE = tuple(sorted({Path(place) for place in _PLACES if Path(place).exists()}))
-"""Python's own modules and the installed ones, which some load when they are first used, and the time zones."""
+"""Python's own modules and the installed ones, which some load when they are first used, and the
+time zones."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,24 @@ class Measures:
         return self.landlock >= 1 and self.seccomp
 
     def __str__(self) -> str:
-        files = f"files by Landlock {self.landlock}" if self.landlock else "files NOT confined (this kernel has no Landlock)"
-        calls = "network, programs and signals by seccomp" if self.seccomp else "network NOT confined (no seccomp filter)"
+        files = (
+            f"files by Landlock {self.landlock}"
+            if self.landlock
+            else "files NOT confined (this kernel has no Landlock)"
+        )
+        calls = (
+            "network, programs and signals by seccomp"
+            if self.seccomp
+            else "network NOT confined (no seccomp filter)"
+        )
         return f"{files}; {calls}"
 
 
 def measures() -> Measures:
     """What this kernel and this architecture have."""
     version = LIBC.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(RULESET_VERSION))
-    # With no program at all the kernel answers EFAULT where it has filters, and EINVAL where it has none.
+    # With no program at all the kernel answers EFAULT where it has filters, and EINVAL where it has
+    # none.
     try:
         _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)
     except OSError as problem:
@@ -105,15 +120,18 @@ def measures() -> Measures:
 def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path] = ()) -> Measures:
     """Confine this process for good: the thread that calls and those that it starts later.
 
-    Files and folders in `read` may be read, those in `write` also written, and no others opened. Open files stay open. Call
-    it before a second thread starts: a thread that runs already stays free.
+    Files and folders in `read` may be read, those in `write` also written, and no others opened.
+    Open files stay open. Call it before a second thread starts: a thread that runs already stays
+    free.
     """
     known = measures()
     _enter_empty_folder()
     limit = memory_mib << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # not what limit_memory set for the process that started this one
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (most, most)
+    )  # not what limit_memory set for the process that started this one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _control(PR_SET_NO_NEW_PRIVS, 1)
     if known.landlock:
@@ -124,8 +142,8 @@ def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path]
 
 
 def limit_memory(mib: int) -> None:
-    """Let this process hold at most so much memory: what takes more raises MemoryError. Processes that it starts inherit the
-    limit, and `confine` gives them their own."""
+    """Let this process hold at most so much memory: what takes more raises MemoryError. Processes
+    that it starts inherit the limit, and `confine` gives them their own."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = mib << 20
     if most == resource.RLIM_INFINITY or limit < most:
@@ -151,7 +169,9 @@ def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> N
     attributes = struct.pack("QQQ", rights, network, scopes)[:size]
     ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
     try:
-        for path, wanted in ((path, allowed) for paths, allowed in ((read, 0), (write, rights)) for path in paths):
+        for path, wanted in (
+            (path, allowed) for paths, allowed in ((read, 0), (write, rights)) for path in paths
+        ):
             _allow(ruleset, path, wanted or READ_FILE | READ_FOLDER)
         _call(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:
@@ -164,7 +184,9 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         rule = struct.pack("=Qi", rights, descriptor)
-        _call(ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(RULE_PATH_BENEATH), rule, ctypes.c_uint(0))
+        _call(
+            ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(RULE_PATH_BENEATH), rule, ctypes.c_uint(0)
+        )
     finally:
         os.close(descriptor)
 
@@ -178,7 +200,8 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def _guard_calls(machine: str) -> None:
-    """A seccomp program: the listed calls are refused, a new process (not a thread) and limits of another process as well."""
+    """A seccomp program: the listed calls are refused, a new process (not a thread) and limits of
+    another process as well."""
     which = list(ARCHITECTURES).index(machine)
     program = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
@@ -197,13 +220,22 @@ def _guard_calls(machine: str) -> None:
     program += _first_argument(PRLIMIT[which], (EQUAL, 1, 0, 0))
     program += [(RETURN, 0, 0, ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-    described = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+    described = ctypes.create_string_buffer(
+        struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+    )
     _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described)
 
 
-def _first_argument(number: int, allowed: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+def _first_argument(
+    number: int, allowed: tuple[int, int, int, int]
+) -> list[tuple[int, int, int, int]]:
     """Steps that refuse a call unless its first argument passes the test."""
-    test = [(LOAD, 0, 0, FIRST_ARGUMENT_AT), allowed, (RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW)]
+    test = [
+        (LOAD, 0, 0, FIRST_ARGUMENT_AT),
+        allowed,
+        (RETURN, 0, 0, REFUSE | errno.EPERM),
+        (RETURN, 0, 0, ALLOW),
+    ]
     return [(EQUAL, 0, len(test), number), *test]
 
 

@@ -1,4 +1,5 @@
-"""Copies of stored artifacts on this machine, one for all of its processes, named by their digests."""
+"""Copies of stored artifacts on this machine, one for all of its processes, named by their
+digests."""
 
 import os
 import shutil
@@ -23,8 +24,11 @@ def artifacts(home: Path) -> Path:
     return home / "cache" / "artifacts"
 
 
-def load(storage: Storage, version_id: str, digest: str, cache: Path, use: Callable[[Path], _T]) -> _T:
-    """What `use` makes of the artifact's folder. A copy that is damaged is fetched again: only what is stored counts."""
+def load(
+    storage: Storage, version_id: str, digest: str, cache: Path, use: Callable[[Path], _T]
+) -> _T:
+    """What `use` makes of the artifact's folder. A copy that is damaged is fetched again: only what
+    is stored counts."""
     try:
         return use(fetch(storage, version_id, digest, cache))
     except (InvalidArtifact, NotFound):
@@ -48,13 +52,15 @@ def _unpacked(storage: Storage, version_id: str, digest: str, temporary: Path) -
     storage.fetch(artifact_key(version_id), packed)
     found = unpack(packed, folder).digest
     if found != digest:
-        raise InvalidArtifact(f"the stored artifact has digest {found[:12]}…, wanted {digest[:12]}…; push it again")
+        raise InvalidArtifact(
+            f"the stored artifact has digest {found[:12]}…, wanted {digest[:12]}…; push it again"
+        )
     return folder
 
 
 def tidy(cache: Path, live: Callable[[Sequence[str]], set[str]], old_s: float = 86_400.0) -> int:
-    """Remove the copies whose digests are not `live` any more, and what a process that died left of one; their number. A copy
-    that is still needed, by another database, is fetched again."""
+    """Remove the copies whose digests are not `live` any more, and what a process that died left of
+    one; their number. A copy that is still needed, by another database, is fetched again."""
     if not cache.is_dir():
         return 0
     removed = 0
@@ -69,7 +75,10 @@ def tidy(cache: Path, live: Callable[[Sequence[str]], set[str]], old_s: float = 
 
 def _remove(folder: Path) -> None:
     """At once for others: nobody sees a half of it."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary, suppress(FileNotFoundError):
+    with (
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary,
+        suppress(FileNotFoundError),
+    ):
         os.rename(folder, Path(temporary) / "copy")
 
 
@@ -82,7 +91,8 @@ def _remove_old(folder: Path, old_s: float) -> bool:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Give a complete folder its name at once; another process may have been faster with the same content."""
+    """Give a complete folder its name at once; another process may have been faster with the same
+    content."""
     try:
         os.rename(folder, target)
     except OSError:

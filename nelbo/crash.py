@@ -1,7 +1,9 @@
-"""Places at which a test lets a process die, by name: what must survive a crash anywhere is tried exactly there.
+"""Places at which a test lets a process die, by name: what must survive a crash anywhere is tried
+exactly there.
 
-For tests only. A process that was started with NELBO_CRASH_AT=<name> and NELBO_CRASH_MARKER=<path> kills itself when it
-gets to `point(<name>)`, the first time alone: the marker is a file that it leaves, and whoever finds it goes on.
+For tests only. A process that was started with NELBO_CRASH_AT=<name> and NELBO_CRASH_MARKER=<path>
+kills itself when it gets to `point(<name>)`, the first time alone: the marker is a file that it
+leaves, and whoever finds it goes on.
 """
 
 import os

@@ -40,41 +40,59 @@ FROM score WHERE job_id = '{job}' AND anomaly ORDER BY nelbo DESC LIMIT 3"""
 
 
 def show(settings: Settings, port: int, console: Console) -> None:
-    """The whole demo, in ./demo unless NELBO_HOME is set; what it starts has ended when it returns, also after ^C."""
+    """The whole demo, in ./demo unless NELBO_HOME is set; what it starts has ended when it returns,
+    also after ^C."""
     home = (settings.home if "NELBO_HOME" in os.environ else Path("demo")).resolve()
     settings = settings.model_copy(update={"home": home, "url": ""})
     trained_on, held_out = (_table(f"adult-{part}.parquet") for part in ("train", "test"))
     began = time.monotonic()
     console.say(f"1. starting API, worker, broker and database in {home}")
     with _service(settings, port) as url, Client(url, settings=settings) as client:
-        console.say(f"   ready at {url}\n2. training on {pq.read_metadata(trained_on).num_rows:,} rows of UCI Adult")
+        console.say(
+            f"   ready at {url}\n2. training on {pq.read_metadata(trained_on).num_rows:,} rows of"
+            " UCI Adult"
+        )
         train(trained_on, MODEL, home / MODEL, SEED)
         version = client.models.push(home / MODEL, name=MODEL)
         console.say(f"   registered as {MODEL}@{version.version}\n3. three jobs over HTTP")
         jobs = _jobs(client, held_out, home, console)
-        _show_anomalies(jobs["scores"], pq.read_table(held_out), local.load(home / MODEL, "demo"), console)
+        _show_anomalies(
+            jobs["scores"], pq.read_table(held_out), local.load(home / MODEL, "demo"), console
+        )
         _show_quality(client, console)
         _show_places(settings, jobs, console)
-    console.say(f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`, and `nelbo --help`")
+    console.say(
+        f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`,"
+        " and `nelbo --help`"
+    )
 
 
 def _table(name: str) -> Path:
     path = Path(nelbo.__file__).parents[1] / "tests" / "data" / name
     if not path.exists():
-        raise NotFound(f"no table at {path}: the demo's tables are in a checkout only; run `make demo` there")
+        raise NotFound(
+            f"no table at {path}: the demo's tables are in a checkout only; run `make demo` there"
+        )
     return path
 
 
 @contextmanager
 def _service(settings: Settings, port: int) -> Iterator[str]:
-    """The address of a `nelbo up` on the data folder: one that runs already, or one for the time being."""
+    """The address of a `nelbo up` on the data folder: one that runs already, or one for the time
+    being."""
     if (running := find_url(settings)) is not None:
         yield running
         return
     privacy.prepare(settings)
     log = settings.home / "logs" / "up.log"
     log.parent.mkdir(exist_ok=True)
-    up = Child("up", "nelbo.cli", ["up", "--port", str(port)], {"NELBO_HOME": str(settings.home), "NELBO_URL": ""}, log=log)
+    up = Child(
+        "up",
+        "nelbo.cli",
+        ["up", "--port", str(port)],
+        {"NELBO_HOME": str(settings.home), "NELBO_URL": ""},
+        log=log,
+    )
     lifeline = Lifeline()
     try:
         up.start(lifeline)
@@ -111,7 +129,10 @@ def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[
         "generated": lambda: client.jobs.generate(MODEL, GENERATED, seed=SEED),
         "augmented": lambda: client.jobs.augment(MODEL, few, per_row=PER_ROW, seed=SEED),
     }
-    return {name: _finished(submit, home / f"{name}.parquet", console) for name, submit in submissions.items()}
+    return {
+        name: _finished(submit, home / f"{name}.parquet", console)
+        for name, submit in submissions.items()
+    }
 
 
 def _finished(submit: Callable[[], JobHandle], results: Path, console: Console) -> JobHandle:
@@ -125,20 +146,28 @@ def _finished(submit: Callable[[], JobHandle], results: Path, console: Console) 
 def _show_anomalies(job: JobHandle, given: pa.Table, engine: "Engine", console: Console) -> None:
     summary = job.view.summary or {}
     print(
-        f"\nThe five least likely of {given.num_rows:,} held-out rows ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
+        f"\nThe five least likely of {given.num_rows:,} held-out rows"
+        f" ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
     )
-    found = [(row, given.slice(row.row, 1).combine_chunks().to_batches()[0]) for row in job.anomalies(ANOMALIES)]
+    found = [
+        (row, given.slice(row.row, 1).combine_chunks().to_batches()[0])
+        for row in job.anomalies(ANOMALIES)
+    ]
     explain.show(console, engine, local.explained(engine, found, TERMS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:
     metrics = client.models.version(MODEL, "champion").metrics
     print(
-        "\nSynthetic rows beside fresh real ones, both held against the training rows (as close as the right column is good):"
+        "\nSynthetic rows beside fresh real ones, both held against the training rows (as close as"
+        " the right column is good):"
     )
     console.table(
         ["", "synthetic", "real"],
-        [[words, *(_figure(metrics.get(of)) for of in (name, f"{name}_floor"))] for name, words in MEASURES.items()],
+        [
+            [words, *(_figure(metrics.get(of)) for of in (name, f"{name}_floor"))]
+            for name, words in MEASURES.items()
+        ],
     )
 
 
@@ -149,7 +178,10 @@ def _figure(value: float | None) -> str:
 def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Console) -> None:
     home = settings.home
     print(f"\nFiles in {home}:")
-    print(f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact, {MODEL}/report.html what it is worth")
+    print(
+        f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact,"
+        f" {MODEL}/report.html what it is worth"
+    )
     path = settings.database.removeprefix("sqlite:///")
     query = QUERY.format(job=jobs["scores"].id)
     if path == settings.database:

@@ -1,7 +1,9 @@
-"""The embedded broker of `nelbo up`: a Valkey on a Unix socket in a folder that nobody else may enter.
+"""The embedded broker of `nelbo up`: a Valkey on a Unix socket in a folder that nobody else may
+enter.
 
-`python -P -m nelbo.embedded` runs the one that NELBO_BROKER_URL names until SIGTERM, and then removes the folder. Valkey itself
-would outlive whoever started it, so this process does nothing else than to end it.
+`python -P -m nelbo.embedded` runs the one that NELBO_BROKER_URL names until SIGTERM, and then
+removes the folder. Valkey itself would outlive whoever started it, so this process does nothing
+else than to end it.
 """
 
 import ctypes
@@ -23,13 +25,15 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
 COMMANDS = "hello ping select multi exec lpush brpop rpop llen del"
-"""All that Celery and kombu ask for: no CONFIG, no scripts, and nothing that lists or dumps keys."""
+"""All that Celery and kombu ask for: no CONFIG, no scripts, and nothing that lists or dumps
+keys."""
 
 
 def make_url() -> str:
     """The URL of a broker to be started: a new 0700 folder and a new password.
 
-    The folder has a short name: the path of a Unix socket ends at 107 bytes, which a data folder may exceed.
+    The folder has a short name: the path of a Unix socket ends at 107 bytes, which a data folder
+    may exceed.
     """
     folder = tempfile.mkdtemp(prefix="nelbo-", dir="/tmp")
     return f"redis+socket://:{secrets.token_urlsafe(32)}@{folder}/valkey.sock"
@@ -40,7 +44,8 @@ def folder_of(url: str) -> Path:
 
 
 def start(url: str) -> subprocess.Popen[bytes]:
-    """Valkey without persistence: it holds hints only, and each of them can be made again from SQL."""
+    """Valkey without persistence: it holds hints only, and each of them can be made again from
+    SQL."""
     options = {
         "port": "0",
         "unixsocket": str(_socket(url)),
@@ -53,10 +58,14 @@ def start(url: str) -> subprocess.Popen[bytes]:
         "user": f"default on {_digest(url)} ~nelbo:* -@all +{' +'.join(COMMANDS.split())}",
     }
     # Not as arguments: every user of the machine may read the command line of a process.
-    valkey = subprocess.Popen([_binary(), "-"], stdin=subprocess.PIPE, preexec_fn=_end_with_this_process)
+    valkey = subprocess.Popen(
+        [_binary(), "-"], stdin=subprocess.PIPE, preexec_fn=_end_with_this_process
+    )
     assert valkey.stdin is not None
     with valkey.stdin as configuration:
-        configuration.write("".join(f"{name} {value}\n" for name, value in options.items()).encode())
+        configuration.write(
+            "".join(f"{name} {value}\n" for name, value in options.items()).encode()
+        )
     return valkey
 
 

@@ -1,4 +1,5 @@
-"""Rows as numbers and codes, and back: the one place where names and strings become what the graphs take.
+"""Rows as numbers and codes, and back: the one place where names and strings become what the graphs
+take.
 
 All other maths (scaling, bins, densities) is inside the graphs.
 """
@@ -47,10 +48,10 @@ class RowError:
 class Encoded:
     """The usable rows of a batch.
 
-    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the epoch, or since the column that
-    theirs is counted from (missing where that is).
-    codes: int64[n, len(schema.categoricals)], an index into column.categories; len(categories) = other, + 1 = missing.
-    rows: int64[n], the row number of each; rows with an error are left out of all three.
+    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the
+    epoch, or since the column that theirs is counted from (missing where that is). codes: int64[n,
+    len(schema.categoricals)], an index into column.categories; len(categories) = other, + 1 =
+    missing. rows: int64[n], the row number of each; rows with an error are left out of all three.
     """
 
     numbers: NDArray[np.float64]
@@ -62,7 +63,8 @@ class Encoded:
 def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
     """Encode a batch that passed check_columns and whose first row has the number first_row.
 
-    Text is read as its file writes it where a field of the batch says so (spelling.columns), else as the schema's table did.
+    Text is read as its file writes it where a field of the batch says so (spelling.columns), else
+    as the schema's table did.
     """
     numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
     codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
@@ -72,10 +74,14 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
         numbers[:, at] = found.values
     for at, column in enumerate(schema.categoricals):
         if column.kind == "boolean":
-            faults[column.name] = found = cells.booleans(batch.column(column.name), missing_in(column, schema))
+            faults[column.name] = found = cells.booleans(
+                batch.column(column.name), missing_in(column, schema)
+            )
             codes[:, at] = np.where(np.isnan(found.values), 3, found.values)
         else:
-            codes[:, at] = cells.codes(batch.column(column.name), missing_in(column, schema), column.categories)
+            codes[:, at] = cells.codes(
+                batch.column(column.name), missing_in(column, schema), column.categories
+            )
     errors = _errors(batch, schema, faults, first_row)
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
     if errors:
@@ -96,7 +102,8 @@ def absolute(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64
 
 
 def _moved(numbers: NDArray[np.float64], schema: Schema, times: int) -> NDArray[np.float64]:
-    """With so many times the reference added to each datetime that has one, down to the resolution of the datetime itself."""
+    """With so many times the reference added to each datetime that has one, down to the resolution
+    of the datetime itself."""
     place, moved = {column.name: at for at, column in enumerate(schema.numbers)}, numbers.copy()
     for at, column in enumerate(schema.numbers):
         if column.since:
@@ -109,7 +116,9 @@ def floored(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     return step * np.floor(times / step)
 
 
-def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema) -> pa.RecordBatch:
+def decode(
+    numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema
+) -> pa.RecordBatch:
     """The modelled columns in schema order, in the types of arrow_schema. Other becomes null.
 
     Codes after those that encode gives name a column's rarer categories.
@@ -127,7 +136,8 @@ def decode(numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schem
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
-    """The Arrow types that decode gives, those of the table that was trained on; fields say how text files have them."""
+    """The Arrow types that decode gives, those of the table that was trained on; fields say how
+    text files have them."""
     return pa.schema([spelled_field(column) for column in schema.modelled])
 
 
@@ -151,25 +161,34 @@ def written_as(column: Column, field: "pa.Field[Any]") -> Column:
 
 
 def missing_in(column: Column, schema: Schema) -> tuple[str, ...]:
-    """The texts that mean in a column that a value is missing; beside numbers, dates and flags these are more."""
+    """The texts that mean in a column that a value is missing; beside numbers, dates and flags
+    these are more."""
     more = MAYBE_MISSING if column.kind not in ("categorical", "identifier") else ()
     return (*schema.missing, *column.missing, *more)
 
 
 def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
-    """Refuse a table whose columns do not serve the schema; notices about those that are too many."""
+    """Refuse a table whose columns do not serve the schema; notices about those that are too
+    many."""
     known, given = set(schema.names), Counter(names)
     twice = sorted(name for name, times in given.items() if times > 1)
     if twice:
-        raise InvalidInput(f"column names must be unique; these stand twice: {_listed(twice)}; rename one of each")
+        raise InvalidInput(
+            f"column names must be unique; these stand twice: {_listed(twice)}; rename one of each"
+        )
     absent = [column.name for column in schema.modelled if column.name not in given]
     if absent:
         raise InvalidInput(
-            f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add what is missing, "
+            f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add"
+            " what is missing, "
             "with empty cells where a value is not known"
         )
     extra = [name for name in names if name not in known]
-    return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"] if extra else []
+    return (
+        [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"]
+        if extra
+        else []
+    )
 
 
 def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
@@ -181,15 +200,21 @@ def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
     return read(array, missing, spelling.number_for(column.number), spelling.plain_first)
 
 
-def _errors(batch: pa.RecordBatch, schema: Schema, faults: dict[str, Cells], first_row: int) -> list[RowError]:
+def _errors(
+    batch: pa.RecordBatch, schema: Schema, faults: dict[str, Cells], first_row: int
+) -> list[RowError]:
     """One error for each row that has any, about its first faulty column; in row order."""
     errors: dict[int, RowError] = {}
     for column in schema.modelled:
         for code, mask in faults.get(column.name, _SOUND).faults.items():
             new = [int(at) for at in np.flatnonzero(mask) if int(at) not in errors]
-            values = cells.spelled(batch.column(column.name).take(np.array(new, np.int64))).to_pylist()
+            values = cells.spelled(
+                batch.column(column.name).take(np.array(new, np.int64))
+            ).to_pylist()
             for at, value in zip(new, values, strict=True):
-                errors[at] = RowError(first_row + at, column.name, code, _message(column, code, str(value)))
+                errors[at] = RowError(
+                    first_row + at, column.name, code, _message(column, code, str(value))
+                )
     return [errors[at] for at in sorted(errors)]
 
 
@@ -199,11 +224,19 @@ _SOUND = Cells(np.empty(0))
 def _message(column: Column, code: str, value: str) -> str:
     wanted = _WANTED.get(code)
     if code == "wrong-zone":
-        wanted = "a time with a zone, such as …Z or …+02:00" if column.zone else "a time without a zone"
+        wanted = (
+            "a time with a zone, such as …Z or …+02:00" if column.zone else "a time without a zone"
+        )
     elif code == "out-of-range":
-        wanted = "a date in the years 1 to 9999" if column.kind == "datetime" else "a whole number below 2^53 in size"
+        wanted = (
+            "a date in the years 1 to 9999"
+            if column.kind == "datetime"
+            else "a whole number below 2^53 in size"
+        )
     elif code == "not-a-date" and column.format and not dates.is_iso(column.format):
-        example = dates.write(pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us")), column.format)[0]
+        example = dates.write(
+            pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us")), column.format
+        )[0]
         wanted = f"a date such as {example} ({column.format}) or 2024-01-31"
     return f"column {_cut(column.name)!r} holds {_cut(value)!r}; the model wants {wanted}"
 
@@ -227,7 +260,11 @@ def _arrow_type(column: Column) -> pa.DataType:
         return own
     if column.kind == "datetime":
         return pa.timestamp("us", "UTC" if column.zone else None)
-    types: dict[str, pa.DataType] = {"continuous": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
+    types: dict[str, pa.DataType] = {
+        "continuous": pa.float64(),
+        "integer": pa.int64(),
+        "boolean": pa.bool_(),
+    }
     return types.get(column.kind, pa.string())
 
 
@@ -249,7 +286,11 @@ def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
 
 
 def _named(codes: NDArray[np.int64], column: Column) -> cells.Array:
-    every = pa.array([*column.categories, None, None, *(name for name, _ in column.rarer)], pa.string())
+    every = pa.array(
+        [*column.categories, None, None, *(name for name, _ in column.rarer)], pa.string()
+    )
     names = every.take(pa.array(codes, pa.int64()))
-    typed: cells.Array = as_type(cells.pc.equal(names, "true") if column.kind == "boolean" else names, _arrow_type(column))
+    typed: cells.Array = as_type(
+        cells.pc.equal(names, "true") if column.kind == "boolean" else names, _arrow_type(column)
+    )
     return typed

@@ -1,7 +1,9 @@
-"""The engine: runs an artifact's graphs with ONNX Runtime, over batches of one fixed shape on one thread.
+"""The engine: runs an artifact's graphs with ONNX Runtime, over batches of one fixed shape on one
+thread.
 
-A row's score depends on the artifact and the row alone, a generated row on the artifact, the seed and its row number alone:
-never on its neighbours, the batch it came in, the chunk, the machine count or a retry.
+A row's score depends on the artifact and the row alone, a generated row on the artifact, the seed
+and its row number alone: never on its neighbours, the batch it came in, the chunk, the machine
+count or a retry.
 """
 
 import re
@@ -34,11 +36,13 @@ Cells = tuple[Floats, Integers]
 """Numbers float64[n, …] and codes int64[n, …] of made rows, as nelbo.encoding.decode takes them."""
 
 PRIOR, FILLED, COPIES = 0, 1, 2
-"""Streams of random numbers: generated rows, filled rows, and from COPIES on copy 0, 1, 2 … of a row."""
+"""Streams of random numbers: generated rows, filled rows, and from COPIES on copy 0, 1, 2 … of a
+row."""
 HIDDEN = 2**63
 """From here on draw 0, 1, 2 … of a row's hidden cell: no row has so many copies."""
 DRAWS = 99
-"""Draws of a hidden cell: the 5th lowest and the 5th highest of 99 hold one more with probability 0.9."""
+"""Draws of a hidden cell: the 5th lowest and the 5th highest of 99 hold one more with probability
+0.9."""
 _PATH = re.compile(r"/\S+")
 """ONNX Runtime's messages name its own source files."""
 DRAWN, MODE = np.array([False]), np.array([True])
@@ -48,7 +52,8 @@ ANY, FILL = DRAWN, MODE
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of n rows in nats: nelbo[n] = terms[n, d].sum(1) + kl[n], terms in the manifest's order; p_value[n] in (0, 1]."""
+    """Scores of n rows in nats: nelbo[n] = terms[n, d].sum(1) + kl[n], terms in the manifest's
+    order; p_value[n] in (0, 1]."""
 
     rows: Integers
     nelbo: Floats
@@ -60,7 +65,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class Made:
-    """Rows made from given ones: column `row` names the given row, then `copy` (augment only), then the table's columns."""
+    """Rows made from given ones: column `row` names the given row, then `copy` (augment only), then
+    the table's columns."""
 
     batch: pa.RecordBatch
     errors: list[RowError]
@@ -72,7 +78,8 @@ class Graphs(Protocol):
     def run(
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None
     ) -> Iterator[Sequence[NDArray[Any]]]:
-        """The outputs of each fixed batch, in order; arrays stand in the manifest's order. `check` is called for each batch."""
+        """The outputs of each fixed batch, in order; arrays stand in the manifest's order. `check`
+        is called for each batch."""
         ...
 
 
@@ -92,7 +99,9 @@ class Sessions:
         for inputs in batches:
             if check is not None:
                 check()
-            yield self._loaded[graph].run(list(names.outputs), dict(zip(names.inputs, inputs, strict=True)))
+            yield self._loaded[graph].run(
+                list(names.outputs), dict(zip(names.inputs, inputs, strict=True))
+            )
 
 
 class Engine:
@@ -124,31 +133,53 @@ class Engine:
         """Fixed batches through a graph, one after the other; see Graphs.run."""
         return self.graphs.run(graph, batches, check)
 
-    def run(self, graph: str, *inputs: NDArray[Any], check: Check | None = None) -> Sequence[NDArray[Any]]:
-        """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch` rows long."""
+    def run(
+        self, graph: str, *inputs: NDArray[Any], check: Check | None = None
+    ) -> Sequence[NDArray[Any]]:
+        """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch`
+        rows long."""
         (outputs,) = self.map(graph, [inputs], check)
         return outputs
 
     def draw(self, *inputs: NDArray[Any], check: Check | None = None) -> Sequence[NDArray[Any]]:
-        """One fixed batch through the generator: z, x, keep, u, how, fill. Older artifacts have no `fill`, the last."""
-        return self.run("generate", *inputs[: len(self.manifest.graphs["generate"].inputs)], check=check)
+        """One fixed batch through the generator: z, x, keep, u, how, fill. Older artifacts have no
+        `fill`, the last."""
+        return self.run(
+            "generate", *inputs[: len(self.manifest.graphs["generate"].inputs)], check=check
+        )
 
     def p_value(self, nelbo: Floats) -> Floats:
-        """scores.p_values: by the counts of the calibration scores, and by their tail where the artifact has one."""
+        """scores.p_values: by the counts of the calibration scores, and by their tail where the
+        artifact has one."""
         return p_values(nelbo, self._calibration, self.manifest.calibration.used_tail)
 
 
-def score(engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Check | None = None) -> Scored:
-    """Negative ELBO of each row with its terms. Rows that cannot be encoded, or whose score is not finite, are errors."""
+def score(
+    engine: Engine, batch: pa.RecordBatch, first_row: int = 0, check: Check | None = None
+) -> Scored:
+    """Negative ELBO of each row with its terms. Rows that cannot be encoded, or whose score is not
+    finite, are errors."""
     given = encode(batch, engine.schema, first_row)
     nelbo, terms, kl = score_encoded(engine, given.numbers, given.codes, check)
     kept = np.isfinite(nelbo)
     errors = given.errors + [
-        RowError(int(row), None, "not-finite", "the row is so far from the training table that its nelbo is not finite")
+        RowError(
+            int(row),
+            None,
+            "not-finite",
+            "the row is so far from the training table that its nelbo is not finite",
+        )
         for row in given.rows[~kept]
     ]
     rows = given.rows[kept]
-    return Scored(rows, nelbo[kept], engine.p_value(nelbo[kept]), terms[kept], kl[kept], sorted(errors, key=lambda e: e.row))
+    return Scored(
+        rows,
+        nelbo[kept],
+        engine.p_value(nelbo[kept]),
+        terms[kept],
+        kl[kept],
+        sorted(errors, key=lambda e: e.row),
+    )
 
 
 def score_encoded(
@@ -157,14 +188,22 @@ def score_encoded(
     """Nelbo [n], terms [n, d] and kl [n] of rows that are encoded already."""
     batches = list(_fixed(engine, numbers, codes))
     scored = engine.map("score", (cells for _, *cells in batches), check)
-    parts = [[output[:size] for output in outputs] for (size, *_), outputs in zip(batches, scored, strict=True)]
+    parts = [
+        [output[:size] for output in outputs]
+        for (size, *_), outputs in zip(batches, scored, strict=True)
+    ]
     none = np.empty(0), np.empty((0, len(engine.manifest.order))), np.empty(0)
-    nelbo, terms, kl = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
+    nelbo, terms, kl = (
+        np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none)
+    )
     return nelbo, terms, kl
 
 
-def generate(engine: Engine, seed: int, first_row: int, rows: int, check: Check | None = None) -> pa.RecordBatch:
-    """Rows first_row … first_row + rows - 1 of the endless table that `seed` names: z from the prior, x from p(x|z)."""
+def generate(
+    engine: Engine, seed: int, first_row: int, rows: int, check: Check | None = None
+) -> pa.RecordBatch:
+    """Rows first_row … first_row + rows - 1 of the endless table that `seed` names: z from the
+    prior, x from p(x|z)."""
     draws = _uniforms(engine, seed, PRIOR, np.arange(first_row, first_row + rows))
     return decode(*_from_prior(engine, draws, check), engine.schema)
 
@@ -178,15 +217,20 @@ def augment(
     spread: float = 0.0,
     check: Check | None = None,
 ) -> Made:
-    """`per_row` copies of each row: z from q(z|x) at spread 0, from p(z) at 1, from between them otherwise; x from p(x|z).
+    """`per_row` copies of each row: z from q(z|x) at spread 0, from p(z) at 1, from between them
+    otherwise; x from p(x|z).
 
-    Copy k of row i depends on the spread, the seed, row i and k only. Raises InvalidInput where the artifact has no spread.
+    Copy k of row i depends on the spread, the seed, row i and k only. Raises InvalidInput where the
+    artifact has no spread.
     """
     check_spread(engine.manifest.graphs, spread)
     given = encode(batch, engine.schema, first_row)
     repeated, draws = _repeated(engine, given, per_row, seed, COPIES)
     every = np.ones((len(repeated.rows), len(engine.manifest.order)), dtype=np.bool_)
-    made = decode(*_from_posterior(engine, repeated, draws, every, ~every, False, check, spread), engine.schema)
+    made = decode(
+        *_from_posterior(engine, repeated, draws, every, ~every, False, check, spread),
+        engine.schema,
+    )
     copies = np.tile(np.arange(per_row), len(given.rows))
     columns = _with_identifiers(engine, made, batch.take(repeated.rows - first_row))
     return Made(_with_row_numbers({"row": repeated.rows, "copy": copies}, columns), given.errors)
@@ -201,36 +245,55 @@ def reconstruct(
     denoise: bool = False,
     check: Check | None = None,
 ) -> Made:
-    """Missing cells from p(x_j | z, the columns before it) with z from q(z | observed cells); observed cells stay.
+    """Missing cells from p(x_j | z, the columns before it) with z from q(z | observed cells);
+    observed cells stay.
 
-    With `denoise` the observed cells are replaced too. `mode` takes the most probable value and the mean of z, not a draw.
-    Categories that the model does not know keep their text.
+    With `denoise` the observed cells are replaced too. `mode` takes the most probable value and the
+    mean of z, not a draw. Categories that the model does not know keep their text.
     """
     given = encode(batch, engine.schema, first_row)
     observed = _observed(engine, given)
     keep = np.zeros_like(observed) if denoise else observed
     draws = _uniforms(engine, seed, FILLED, given.rows)
-    made = decode(*_from_posterior(engine, given, draws, observed, keep, mode, check, fill=True), engine.schema)
+    made = decode(
+        *_from_posterior(engine, given, draws, observed, keep, mode, check, fill=True),
+        engine.schema,
+    )
     source = batch.take(given.rows - first_row)
     if not denoise:
-        made = _with_own_dates(engine, _with_unknown_categories(engine, given, made, source), source)
-    return Made(_with_row_numbers({"row": given.rows}, _with_identifiers(engine, made, source)), given.errors)
+        made = _with_own_dates(
+            engine, _with_unknown_categories(engine, given, made, source), source
+        )
+    return Made(
+        _with_row_numbers({"row": given.rows}, _with_identifiers(engine, made, source)),
+        given.errors,
+    )
 
 
 def expected(
-    engine: Engine, batch: pa.RecordBatch, column: str, first_row: int = 0, seed: int = 0, check: Check | None = None
+    engine: Engine,
+    batch: pa.RecordBatch,
+    column: str,
+    first_row: int = 0,
+    seed: int = 0,
+    check: Check | None = None,
 ) -> Made:
-    """What a column should be in each row by all its other cells: DRAWS draws of p(x_j | z, the columns before it), each with
-    its own z from q(z | x without x_j). A row's own value of the column has no part in it.
+    """What a column should be in each row by all its other cells: DRAWS draws of p(x_j | z, the
+    columns before it), each with its own z from q(z | x without x_j). A row's own value of the
+    column has no part in it.
 
-    Columns: `row`, `expected`, `low`, `high`, `share`, `missing`. Of numbers and datetimes `expected` is the median of the
-    draws that have a value, and 90 % of those lie from `low` to `high`; of categories it is the most frequent draw, which may
-    be a missing one, and `share` how frequent. `missing` is the share of draws without a value.
+    Columns: `row`, `expected`, `low`, `high`, `share`, `missing`. Of numbers and datetimes
+    `expected` is the median of the draws that have a value, and 90 % of those lie from `low` to
+    `high`; of categories it is the most frequent draw, which may be a missing one, and `share` how
+    frequent. `missing` is the share of draws without a value.
     """
     given = encode(batch, engine.schema, first_row)
     kept = np.array([name != column for name in engine.manifest.order])
     if kept.all():
-        raise InvalidInput(f"the model has no column {column!r} to hide; it models {', '.join(engine.manifest.order)}")
+        raise InvalidInput(
+            f"the model has no column {column!r} to hide; it models"
+            f" {', '.join(engine.manifest.order)}"
+        )
     repeated, draws = _repeated(engine, _without(engine, given, column), DRAWS, seed, HIDDEN)
     others = np.tile(kept, (len(repeated.rows), 1))
     numbers, codes = _from_posterior(engine, repeated, draws, others, others, False, check)
@@ -256,7 +319,8 @@ def _without(engine: Engine, given: Encoded, column: str) -> Encoded:
 
 
 def _interval(column: Column, drawn: Floats) -> dict[str, Any]:
-    """Of draws float64[n, DRAWS]: each figure is one of them, hence a value that the column can have."""
+    """Of draws float64[n, DRAWS]: each figure is one of them, hence a value that the column can
+    have."""
     present = (~np.isnan(drawn)).sum(1)
     at = np.maximum(-(present[:, None] * np.array([-50, -5, -95]) // 100) - 1, 0)
     figures = np.take_along_axis(np.sort(drawn, axis=1), at, axis=1)
@@ -272,23 +336,32 @@ def _most_frequent(column: Column, drawn: Integers) -> dict[str, Any]:
     missing = len(column.categories) + 1
     times = np.zeros((len(drawn), missing + 1 + len(column.rarer)), dtype=np.int64)
     np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
-    value = decode(np.empty((len(drawn), 0)), times.argmax(1)[:, None], Schema(columns=(column,))).column(0)
+    value = decode(
+        np.empty((len(drawn), 0)), times.argmax(1)[:, None], Schema(columns=(column,))
+    ).column(0)
     nothing = pa.nulls(len(drawn), value.type)
     shares = {"share": times.max(1, initial=0) / DRAWS, "missing": times[:, missing] / DRAWS}
     return {"expected": value, "low": nothing, "high": nothing} | shares
 
 
-def _repeated(engine: Engine, given: Encoded, times: int, seed: int, stream: int) -> tuple[Encoded, Floats]:
-    """Each row so many times, one after the other, with uniform numbers of its own from the streams that begin at `stream`."""
-    draws = np.stack([_uniforms(engine, seed, stream + k, given.rows) for k in range(times)], axis=1)
+def _repeated(
+    engine: Engine, given: Encoded, times: int, seed: int, stream: int
+) -> tuple[Encoded, Floats]:
+    """Each row so many times, one after the other, with uniform numbers of its own from the streams
+    that begin at `stream`."""
+    draws = np.stack(
+        [_uniforms(engine, seed, stream + k, given.rows) for k in range(times)], axis=1
+    )
     at = np.repeat(np.arange(len(given.rows)), times)
     repeated = Encoded(given.numbers[at], given.codes[at], given.rows[at], [])
     return repeated, draws.reshape(len(at), draws.shape[-1])
 
 
-def _with_identifiers(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
-    """All columns of the schema in its order: identifiers, where given, from the source rows, the others made, in the form that
-    the given table has them in.
+def _with_identifiers(
+    engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch
+) -> pa.RecordBatch:
+    """All columns of the schema in its order: identifiers, where given, from the source rows, the
+    others made, in the form that the given table has them in.
     """
     columns, fields = [], []
     for column in engine.schema.columns:
@@ -302,8 +375,11 @@ def _with_identifiers(engine: Engine, made: pa.RecordBatch, source: pa.RecordBat
     return pa.record_batch(columns, schema=pa.schema(fields))
 
 
-def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
-    """Categories that the model does not know are observed all the same: each gets its own text back."""
+def _with_unknown_categories(
+    engine: Engine, given: Encoded, made: pa.RecordBatch, source: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Categories that the model does not know are observed all the same: each gets its own text
+    back."""
     for i, column in enumerate(engine.schema.categoricals):
         unknown = given.codes[:, i] == len(column.categories)
         if unknown.any():
@@ -314,8 +390,13 @@ def _with_unknown_categories(engine: Engine, given: Encoded, made: pa.RecordBatc
 
 
 def _with_own_dates(engine: Engine, made: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
-    """A datetime whose reference is missing cannot be encoded, but is observed all the same: it gets its own value back."""
-    counted = tuple(column.model_copy(update={"since": None}) for column in engine.schema.numbers if column.since)
+    """A datetime whose reference is missing cannot be encoded, but is observed all the same: it
+    gets its own value back."""
+    counted = tuple(
+        column.model_copy(update={"since": None})
+        for column in engine.schema.numbers
+        if column.since
+    )
     alone = Schema(columns=counted, missing=engine.schema.missing)
     given = encode(source, alone)
     own = decode(given.numbers, given.codes, alone)
@@ -349,18 +430,28 @@ def _from_posterior(
     spread: float = 0.0,
     fill: bool = False,
 ) -> Cells:
-    """Cells of rows like given ones: z from q(z | seen cells), or so far on the way to p(z) as `spread` says, then from p(x|z)
-    every cell that is not kept, with `fill` none of them missing. Cells are bool[n, d].
+    """Cells of rows like given ones: z from q(z | seen cells), or so far on the way to p(z) as
+    `spread` says, then from p(x|z) every cell that is not kept, with `fill` none of them missing.
+    Cells are bool[n, d].
     """
     split, how = engine.manifest.draws["z"], MODE if mode else DRAWN
     parts = []
-    for size, numbers, codes, u, now_seen, now_keep in _fixed(engine, given.numbers, given.codes, draws, seen, keep):
+    for size, numbers, codes, u, now_seen, now_keep in _fixed(
+        engine, given.numbers, given.codes, draws, seen, keep
+    ):
         z, x, *q = engine.run("posterior", numbers, codes, now_seen, u[:, :split], how, check=check)
         if spread:
-            (z,) = engine.run("spread", *q, u[:, :split], np.array([spread], dtype=np.float64), check=check)
-        made_numbers, made_codes = engine.draw(z, x, now_keep, u[:, split:], how, FILL if fill else ANY, check=check)
+            (z,) = engine.run(
+                "spread", *q, u[:, :split], np.array([spread], dtype=np.float64), check=check
+            )
+        made_numbers, made_codes = engine.draw(
+            z, x, now_keep, u[:, split:], how, FILL if fill else ANY, check=check
+        )
         kept_numbers, kept_codes = (now_keep[:, at] for at in engine.places)
-        cells = np.where(kept_numbers, numbers, made_numbers), np.where(kept_codes, codes, made_codes)
+        cells = (
+            np.where(kept_numbers, numbers, made_numbers),
+            np.where(kept_codes, codes, made_codes),
+        )
         parts.append([part[:size] for part in cells])
     return _joined(engine, parts)
 
@@ -368,36 +459,55 @@ def _from_posterior(
 def _joined(engine: Engine, parts: list[list[NDArray[Any]]]) -> Cells:
     """All batches together. Raises InvalidArtifact for a code that no category has."""
     schema = engine.schema
-    none = np.empty((0, len(schema.numbers))), np.empty((0, len(schema.categoricals)), dtype=np.int64)
-    numbers, codes = (np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none))
-    highest = np.array([len(column.categories) + 1 + len(column.rarer) for column in schema.categoricals], dtype=np.int64)
+    none = (
+        np.empty((0, len(schema.numbers))),
+        np.empty((0, len(schema.categoricals)), dtype=np.int64),
+    )
+    numbers, codes = (
+        np.concatenate([empty, *(part[i] for part in parts)]) for i, empty in enumerate(none)
+    )
+    highest = np.array(
+        [len(column.categories) + 1 + len(column.rarer) for column in schema.categoricals],
+        dtype=np.int64,
+    )
     if ((codes < 0) | (codes > highest)).any():
-        raise InvalidArtifact("the graph 'generate' gives a code that no category has; train the model again")
+        raise InvalidArtifact(
+            "the graph 'generate' gives a code that no category has; train the model again"
+        )
     return numbers, codes
 
 
 def _fixed(engine: Engine, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
-    """Batches of the one fixed number of rows as (rows, parts …); the last is padded with its own first row."""
+    """Batches of the one fixed number of rows as (rows, parts …); the last is padded with its own
+    first row."""
     batch = engine.manifest.batch
     for start in range(0, len(arrays[0]), batch):
         parts = [array[start : start + batch] for array in arrays]
         size = len(parts[0])
         if size < batch:
-            parts = [np.concatenate([part, np.repeat(part[:1], batch - size, axis=0)]) for part in parts]
+            parts = [
+                np.concatenate([part, np.repeat(part[:1], batch - size, axis=0)]) for part in parts
+            ]
         yield size, *parts
 
 
 def _uniforms(engine: Engine, seed: int, stream: int, rows: Integers) -> Floats:
-    """Uniform numbers in [0, 1), float64[n, draws]: Philox (Salmon et al. 2011) keyed by seed and stream, counted by row.
+    """Uniform numbers in [0, 1), float64[n, draws]: Philox (Salmon et al. 2011) keyed by seed and
+    stream, counted by row.
 
-    Row r owns the counters r * blocks … (r + 1) * blocks - 1, so that its numbers depend on nothing but seed, stream and r.
+    Row r owns the counters r * blocks … (r + 1) * blocks - 1, so that its numbers depend on nothing
+    but seed, stream and r.
     """
     draws = sum(engine.manifest.draws.values())
     blocks = -(-draws // 4)
     made = np.empty((len(rows), blocks * 4), dtype=np.uint64)
     for first, last in _runs(rows):
-        generator = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=int(rows[first]) * blocks)
-        made[first:last] = generator.random_raw((last - first) * blocks * 4).reshape(last - first, -1)
+        generator = np.random.Philox(
+            key=np.array([seed, stream], dtype=np.uint64), counter=int(rows[first]) * blocks
+        )
+        made[first:last] = generator.random_raw((last - first) * blocks * 4).reshape(
+            last - first, -1
+        )
     return np.asarray((made[:, :draws] >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
@@ -409,7 +519,8 @@ def _runs(rows: Integers) -> Iterator[tuple[int, int]]:
 
 
 def _observed(engine: Engine, given: Encoded) -> Booleans:
-    """bool[n, d] in the manifest's order: cells that are neither missing nor, where training knew none, an unknown category."""
+    """bool[n, d] in the manifest's order: cells that are neither missing nor, where training knew
+    none, an unknown category."""
     columns: dict[str, Booleans] = {}
     for i, column in enumerate(engine.schema.numbers):
         columns[column.name] = ~np.isnan(given.numbers[:, i])
@@ -419,7 +530,8 @@ def _observed(engine: Engine, given: Encoded) -> Booleans:
 
 
 def _with_row_numbers(first: dict[str, Integers], rest: pa.RecordBatch) -> pa.RecordBatch:
-    """Columns of row numbers before a table's own; where a table has a column of that name already, ours steps aside."""
+    """Columns of row numbers before a table's own; where a table has a column of that name already,
+    ours steps aside."""
     names = {name: name if name not in rest.schema.names else f"nelbo_{name}" for name in first}
     return pa.record_batch(
         [*(pa.array(values, pa.int64()) for values in first.values()), *rest.columns],
@@ -437,8 +549,12 @@ def _session(artifact: Artifact, graph: str) -> ort.InferenceSession:
     content = checked(artifact.manifest, graph, path.read_bytes())
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:  # onnxruntime raises classes of its own for each way that a graph can be broken
+    except (
+        Exception
+    ) as problem:  # onnxruntime raises classes of its own for each way that a graph can be broken
         if isinstance(problem, MemoryError) or "bad_alloc" in str(problem):
             raise MemoryError(f"{path.name} needs more memory than there is") from None
         words = _PATH.sub("…", str(problem)).partition("\n")[0]
-        raise InvalidArtifact(f"{path.name} cannot be loaded by ONNX Runtime: {words[:300]}") from None
+        raise InvalidArtifact(
+            f"{path.name} cannot be loaded by ONNX Runtime: {words[:300]}"
+        ) from None

@@ -1,7 +1,8 @@
-"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code and its problem type.
+"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code and
+its problem type.
 
-A message says what is there, what was expected and the next step. `code` is the last part of the problem type's URI
-(RFC 9457) and stays the same over HTTP, in the client and on the command line.
+A message says what is there, what was expected and the next step. `code` is the last part of the
+problem type's URI (RFC 9457) and stays the same over HTTP, in the client and on the command line.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field of a request that is wrong: where it stands (a JSON pointer), a stable code, and words."""
+    """One field of a request that is wrong: where it stands (a JSON pointer), a stable code, and
+    words."""
 
     pointer: str
     code: str
@@ -55,7 +57,8 @@ class InvalidRequest(InvalidInput):
 
 
 class InvalidArtifact(NelboError):
-    """An artifact whose files are missing, changed, of a newer format or not what its manifest says."""
+    """An artifact whose files are missing, changed, of a newer format or not what its manifest
+    says."""
 
     code = "invalid-artifact"
     title = "The artifact cannot be used"
@@ -89,7 +92,8 @@ class Forbidden(NelboError):
 
 
 class ForeignRequest(NelboError):
-    """A request for a host name that is not the service's, or a change that the page of another site asks for."""
+    """A request for a host name that is not the service's, or a change that the page of another
+    site asks for."""
 
     code = "foreign-request"
     title = "The request is for another host or from another site"
@@ -174,7 +178,8 @@ class UnsupportedMediaType(NelboError):
 
 
 class OverQuota(NelboError):
-    """More of one owner's work waits than may; the message says which setting, and when to come back."""
+    """More of one owner's work waits than may; the message says which setting, and when to come
+    back."""
 
     code = "over-quota"
     title = "Too much of yours waits already"
@@ -182,7 +187,8 @@ class OverQuota(NelboError):
 
 
 class TooManyTries(NelboError):
-    """Too many requests with a wrong API key from one address; the message says when to come back."""
+    """Too many requests with a wrong API key from one address; the message says when to come
+    back."""
 
     code = "too-many-tries"
     title = "Too many wrong API keys"
@@ -198,7 +204,8 @@ class Unavailable(NelboError):
 
 
 class Overloaded(Unavailable):
-    """The service as a whole has too much to do or too little disk to take more; the message says which setting."""
+    """The service as a whole has too much to do or too little disk to take more; the message says
+    which setting."""
 
     code = "overloaded"
     title = "The service takes no more right now"
@@ -219,11 +226,14 @@ class MissingExtra(NelboError):
     title = "A part of Nelbo is not installed"
 
     def __init__(self, command: str, extra: str) -> None:
-        super().__init__(f"{command} needs packages that are not installed: pip install 'nelbo[{extra}]'")
+        super().__init__(
+            f"{command} needs packages that are not installed: pip install 'nelbo[{extra}]'"
+        )
 
 
 def problem_types() -> dict[str, type[NelboError]]:
-    """All errors by their code: what the API documents and what the client turns answers back into."""
+    """All errors by their code: what the API documents and what the client turns answers back
+    into."""
     found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
     todo = list(NelboError.__subclasses__())
     while todo:

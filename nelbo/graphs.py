@@ -1,8 +1,9 @@
 """The graphs of an artifact: what each takes and gives, and which ONNX may run at all.
 
-A graph may come from a stranger, and two programs that parse the same bytes may see two different models. So a graph is
-accepted in one form only: the bytes that protobuf itself writes for the message that it reads from them, with the fields,
-operators and attributes that training writes, and nothing else. What is checked here is then what ONNX Runtime reads.
+A graph may come from a stranger, and two programs that parse the same bytes may see two different
+models. So a graph is accepted in one form only: the bytes that protobuf itself writes for the
+message that it reads from them, with the fields, operators and attributes that training writes, and
+nothing else. What is checked here is then what ONNX Runtime reads.
 """
 
 import math
@@ -37,10 +38,12 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "TensorShapeProto": frozenset({"dim"}),
     "Dimension": frozenset({"dim_value"}),
 }
-"""Fields that a message may have. Functions, external data, symbolic sizes and metadata are not among them."""
+"""Fields that a message may have. Functions, external data, symbolic sizes and metadata are not
+among them."""
 
 PLAIN = (
-    "Abs Add Clip Cos CumSum Div Equal Exp Expand Floor Greater GreaterOrEqual Identity IsNaN LessOrEqual Log MatMul Max Min"
+    "Abs Add Clip Cos CumSum Div Equal Exp Expand Floor Greater GreaterOrEqual Identity IsNaN"
+    " LessOrEqual Log MatMul Max Min"
     " Mul Neg Relu Reshape Sign Sin Slice Sqrt Squeeze Sub Sum Tanh Tile Unsqueeze Where"
 )
 OPERATORS: Mapping[str, frozenset[str]] = {name: frozenset[str]() for name in PLAIN.split()} | {
@@ -62,8 +65,9 @@ OPERATORS: Mapping[str, frozenset[str]] = {name: frozenset[str]() for name in PL
     "TopK": frozenset({"axis", "largest"}),
     "Transpose": frozenset({"perm"}),
 }
-"""The operators that training writes, with their attributes. None of them draws random numbers, reads a file or repeats
-without an end: a Scan takes as many steps as its inputs have slices, and none stands inside another."""
+"""The operators that training writes, with their attributes. None of them draws random numbers,
+reads a file or repeats without an end: a Scan takes as many steps as its inputs have slices, and
+none stands inside another."""
 
 TYPES: Mapping[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -97,7 +101,8 @@ class Signature:
 def signatures(manifest: Manifest) -> dict[str, Signature]:
     """What each graph of an artifact must take and give; all sizes follow from the manifest.
 
-    Raises InvalidArtifact for a graph that no Nelbo knows, or one with too many or too few inputs or outputs.
+    Raises InvalidArtifact for a graph that no Nelbo knows, or one with too many or too few inputs
+    or outputs.
     """
     batch, latent, columns = manifest.batch, manifest.latent, len(manifest.order)
     z = Array(np.dtype(np.float32), (batch, latent))
@@ -125,10 +130,15 @@ def signatures(manifest: Manifest) -> dict[str, Signature]:
     signature = {}
     for name, graph in manifest.graphs.items():
         if name not in full:
-            raise InvalidArtifact(f"the artifact has a graph {name!r}; the graphs are {', '.join(full)}")
+            raise InvalidArtifact(
+                f"the artifact has a graph {name!r}; the graphs are {', '.join(full)}"
+            )
         inputs, outputs = len(graph.inputs), len(graph.outputs)
         least, most = fewest[name], full[name]
-        if inputs not in (len(least.inputs), len(most.inputs)) or outputs not in (len(least.outputs), len(most.outputs)):
+        if inputs not in (len(least.inputs), len(most.inputs)) or outputs not in (
+            len(least.outputs),
+            len(most.outputs),
+        ):
             raise InvalidArtifact(
                 f"the graph {name!r} has {inputs} inputs and {outputs} outputs;"
                 f" {len(most.inputs)} and {len(most.outputs)} are expected"
@@ -138,20 +148,28 @@ def signatures(manifest: Manifest) -> dict[str, Signature]:
 
 
 def checked(manifest: Manifest, name: str, content: bytes) -> bytes:
-    """The bytes of a graph for ONNX Runtime: those of the message that was checked. Raises InvalidArtifact."""
+    """The bytes of a graph for ONNX Runtime: those of the message that was checked. Raises
+    InvalidArtifact."""
     graph = manifest.graphs[name]
     model = _parsed(graph.file, content)
     try:
         _check_size(model.graph)
         _check_fields(model)
-        if model.ir_version > IR_VERSION or [(o.domain, o.version) for o in model.opset_import] != [("", OPSET)]:
-            raise _Refused(f"is not written in version {OPSET} of ONNX's operators alone, as training writes it")
+        if model.ir_version > IR_VERSION or [(o.domain, o.version) for o in model.opset_import] != [
+            ("", OPSET)
+        ]:
+            raise _Refused(
+                f"is not written in version {OPSET} of ONNX's operators alone, as training writes"
+                " it"
+            )
         _check_graph(model.graph, scan=True)
         signature = signatures(manifest)[name]
         _check_values(model.graph.input, graph.inputs, signature.inputs)
         _check_values(model.graph.output, graph.outputs, signature.outputs)
     except _Refused as refusal:
-        raise InvalidArtifact(f"{graph.file} {refusal}; push an artifact that `nelbo train` wrote") from None
+        raise InvalidArtifact(
+            f"{graph.file} {refusal}; push an artifact that `nelbo train` wrote"
+        ) from None
     checked_bytes: bytes = model.SerializeToString(deterministic=True)
     return checked_bytes
 
@@ -161,16 +179,20 @@ class _Refused(Exception):
 
 
 def _parsed(file: str, content: bytes) -> onnx.ModelProto:
-    """The one message that these bytes mean: written again without what is unknown, they are the same bytes."""
+    """The one message that these bytes mean: written again without what is unknown, they are the
+    same bytes."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(content)
         model.DiscardUnknownFields()
         same = model.SerializeToString(deterministic=True) == content
     except (DecodeError, RecursionError):
-        raise InvalidArtifact(f"{file} is not an ONNX model; copy or push the artifact again") from None
+        raise InvalidArtifact(
+            f"{file} is not an ONNX model; copy or push the artifact again"
+        ) from None
     if not same or not model.HasField("graph"):
         raise InvalidArtifact(
-            f"{file} is not an ONNX model as training writes it: it holds unknown fields, or some twice or out of order"
+            f"{file} is not an ONNX model as training writes it: it holds unknown fields, or some"
+            " twice or out of order"
         )
     return model
 
@@ -204,11 +226,17 @@ def _check_graph(graph: onnx.GraphProto, scan: bool) -> None:
 def _check_tensor(tensor: TensorProto) -> None:
     dtype = TYPES.get(tensor.data_type)
     if dtype is None:
-        raise _Refused(f"has a constant of type {tensor.data_type}; {', '.join(str(t) for t in TYPES.values())} are allowed")
+        raise _Refused(
+            f"has a constant of type {tensor.data_type};"
+            f" {', '.join(str(t) for t in TYPES.values())} are allowed"
+        )
     if any(not 0 <= size <= MAX_DIMENSION for size in tensor.dims):
         raise _Refused(f"has a constant of shape {list(tensor.dims)[:8]}")
     if len(tensor.raw_data) != dtype.itemsize * math.prod(tensor.dims):
-        raise _Refused(f"has a constant of shape {list(tensor.dims)[:8]} with {len(tensor.raw_data):,} bytes of {dtype}")
+        raise _Refused(
+            f"has a constant of shape {list(tensor.dims)[:8]} with {len(tensor.raw_data):,} bytes"
+            f" of {dtype}"
+        )
 
 
 def _check_node(node: onnx.NodeProto, scan: bool) -> None:
@@ -218,13 +246,19 @@ def _check_node(node: onnx.NodeProto, scan: bool) -> None:
     if node.op_type == "Scan" and not scan:
         raise _Refused("has a Scan inside another one")
     for attribute in node.attribute:
-        if attribute.name not in attributes or (attribute.type == AttributeProto.GRAPH) != (attribute.name == "body"):
-            raise _Refused(f"uses {node.op_type} with {attribute.name[:40]!r}, which training does not write")
+        if attribute.name not in attributes or (attribute.type == AttributeProto.GRAPH) != (
+            attribute.name == "body"
+        ):
+            raise _Refused(
+                f"uses {node.op_type} with {attribute.name[:40]!r}, which training does not write"
+            )
         if attribute.type == AttributeProto.GRAPH:
             _check_graph(attribute.g, scan=False)
 
 
-def _check_values(values: Sequence[onnx.ValueInfoProto], names: Sequence[str], arrays: Sequence[Array]) -> None:
+def _check_values(
+    values: Sequence[onnx.ValueInfoProto], names: Sequence[str], arrays: Sequence[Array]
+) -> None:
     """Refuse inputs or outputs other than those of the manifest."""
     if [value.name for value in values] != list(names):
         raise _Refused("has other inputs and outputs than the manifest names")
@@ -241,5 +275,7 @@ def _array(value: onnx.ValueInfoProto) -> Array:
     tensor = value.type.tensor_type
     dtype, shape = TYPES.get(tensor.elem_type), tuple(dim.dim_value for dim in tensor.shape.dim)
     if dtype is None or any(not 0 <= size <= MAX_DIMENSION for size in shape):
-        raise _Refused(f"declares {value.name[:40]} with type {tensor.elem_type} and shape {list(shape)[:8]}")
+        raise _Refused(
+            f"declares {value.name[:40]} with type {tensor.elem_type} and shape {list(shape)[:8]}"
+        )
     return Array(dtype, shape)

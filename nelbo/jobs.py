@@ -1,4 +1,5 @@
-"""Jobs: their states, the requests that make them and the view that everyone gets of them. Pure data, no I/O."""
+"""Jobs: their states, the requests that make them and the view that everyone gets of them. Pure
+data, no I/O."""
 
 import os
 import time
@@ -35,15 +36,22 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)
-"""For an integer of a strict model, behind its limits: before them it would keep them out of the JSON schema."""
-Seed = Annotated[int, Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row"), WHOLE]
+"""For an integer of a strict model, behind its limits: before them it would keep them out of the
+JSON schema."""
+Seed = Annotated[
+    int,
+    Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row"),
+    WHOLE,
+]
 Spread = Annotated[
     float,
     Field(
         ge=0,
         le=1,
-        description="0: near to the given row, 1: anywhere in the table, as generate; left out of a job's params where it is 0",
-        # A request without a spread reads, and has the digest that its idempotency key goes with, as before there was one.
+        description="0: near to the given row, 1: anywhere in the table, as generate; left out of a"
+        " job's params where it is 0",
+        # A request without a spread reads, and has the digest that its idempotency key goes with,
+        # as before there was one.
         exclude_if=lambda spread: spread == 0,
     ),
 ]
@@ -56,10 +64,18 @@ def _require_kind(schema: dict[str, Any]) -> None:
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_require_kind)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, json_schema_extra=_require_kind
+    )
 
     model: Annotated[
-        str, Field(min_length=1, max_length=201, description="name, name@version or name@alias", examples=["adult"])
+        str,
+        Field(
+            min_length=1,
+            max_length=201,
+            description="name, name@version or name@alias",
+            examples=["adult"],
+        ),
     ]
 
 
@@ -67,16 +83,25 @@ class _OfRows(_Request):
     """A job about given rows: a ready file, or a few rows in the request itself."""
 
     file: Annotated[str | None, Field(max_length=100, description="id of a ready file")] = None
-    rows: Annotated[list[dict[str, Any]] | None, Field(description="rows inline, each {column: value}")] = None
+    rows: Annotated[
+        list[dict[str, Any]] | None, Field(description="rows inline, each {column: value}")
+    ] = None
 
 
 class ScoreRequest(_OfRows):
     """Score each row by its negative ELBO."""
 
     kind: Literal["score"] = "score"
-    alpha: Annotated[float, Field(gt=0, lt=1, description="rows with p-value <= alpha are anomalies")] = 0.01
-    fdr: Annotated[float | None, Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha")] = None
-    explain: Annotated[bool, Field(description="keep each column's term for every row, not the top anomalies only")] = False
+    alpha: Annotated[
+        float, Field(gt=0, lt=1, description="rows with p-value <= alpha are anomalies")
+    ] = 0.01
+    fdr: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha"),
+    ] = None
+    explain: Annotated[
+        bool, Field(description="keep each column's term for every row, not the top anomalies only")
+    ] = False
 
 
 class GenerateRequest(_Request):
@@ -88,7 +113,8 @@ class GenerateRequest(_Request):
 
 
 class AugmentRequest(_OfRows):
-    """Make rows like given ones: z from q(z|x) of each row, or so far on the way to p(z) as `spread` says, x from p(x|z)."""
+    """Make rows like given ones: z from q(z|x) of each row, or so far on the way to p(z) as
+    `spread` says, x from p(x|z)."""
 
     kind: Literal["augment"] = "augment"
     per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
@@ -105,11 +131,15 @@ class ReconstructRequest(_OfRows):
     seed: Seed = 0
 
 
-JobRequest = Annotated[ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest, Field(discriminator="kind")]
+JobRequest = Annotated[
+    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest,
+    Field(discriminator="kind"),
+]
 
 
 def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
-    """A reader of requests that carry at most this number of rows inline, each with at most this number of columns."""
+    """A reader of requests that carry at most this number of rows inline, each with at most this
+    number of columns."""
     row = Annotated[dict[str, Any], Field(max_length=max_columns)]
     rows = Annotated[list[row] | None, Field(max_length=max_rows)]
     score, augment, reconstruct = (
@@ -126,7 +156,9 @@ class Progress(BaseModel):
     rows: int
     rows_done: int
     rows_failed: int
-    eta_s: Annotated[float | None, Field(description="seconds that are left at the pace so far")] = None
+    eta_s: Annotated[
+        float | None, Field(description="seconds that are left at the pace so far")
+    ] = None
 
 
 class Job(BaseModel):
@@ -160,7 +192,8 @@ class Error(BaseModel):
 
 
 class Anomaly(BaseModel):
-    """A row of a score job that is among the least likely, with each column's share in nats: nelbo = sum(terms) + kl."""
+    """A row of a score job that is among the least likely, with each column's share in nats: nelbo
+    = sum(terms) + kl."""
 
     row: int
     nelbo: float
@@ -176,7 +209,8 @@ class Anomaly(BaseModel):
 
 
 def new_id() -> str:
-    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a quarter of a microsecond."""
+    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a
+    quarter of a microsecond."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction, random = nanoseconds * 2**12 // 1_000_000, int.from_bytes(os.urandom(8), "big") >> 2
     value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random

@@ -1,4 +1,5 @@
-"""Logs: one line for each event with ids and counts as fields; JSON where no terminal watches. No row contents, no secrets."""
+"""Logs: one line for each event with ids and counts as fields; JSON where no terminal watches. No
+row contents, no secrets."""
 
 import logging
 import sys
@@ -17,7 +18,8 @@ STEPS: list[structlog.types.Processor] = [
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send what structlog and the standard library log to `stream` (standard error), in one form."""
+    """Send what structlog and the standard library log to `stream` (standard error), in one
+    form."""
     stream = sys.stderr if stream is None else stream
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
@@ -35,7 +37,11 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     # Its plugins introduce themselves to each process.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *STEPS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *STEPS,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -1,4 +1,5 @@
-"""An artifact as one zip: written in pieces, and read with bounds on all that a stranger's zip may claim."""
+"""An artifact as one zip: written in pieces, and read with bounds on all that a stranger's zip may
+claim."""
 
 import os
 import struct
@@ -30,17 +31,28 @@ BESIDE = (MODEL_CARD, "report.html", "history.json", "run.json")
 MAX_MEMBERS = 16
 MAX_DIRECTORY_BYTES = 16 * 2**10
 _END = struct.Struct("<4s4H2LH")
-"""The record at the end of a zip: signature, disk, disk of the directory, members on this disk, members, bytes of the
-directory, its offset, bytes of the comment. https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16"""
+"""The record at the end of a zip: signature, disk, disk of the directory, members on this disk,
+members, bytes of the directory, its offset, bytes of the comment.
+https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16"""
 _ZIP64_LOCATOR, _LOCATOR_BYTES = b"PK\x06\x07", 20
 _PLAIN_FLAGS = 0x0002 | 0x0004 | 0x0008 | 0x0800
-"""Levels of deflate, sizes behind the content, names in UTF-8: every other flag is of encryption or patches."""
-_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError, OverflowError)
+"""Levels of deflate, sizes behind the content, names in UTF-8: every other flag is of encryption or
+patches."""
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+)
 """What zipfile raises about a zip that is not one."""
 
 
 def pack(folder: Path, packed: Path) -> None:
-    """Write the artifact in a folder as one zip (stored, fixed time stamps, so that equal artifacts give equal bytes)."""
+    """Write the artifact in a folder as one zip (stored, fixed time stamps, so that equal artifacts
+    give equal bytes)."""
     artifact = read_artifact(folder)
     extra = [MODEL_CARD] if (folder / MODEL_CARD).is_file() else []
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
@@ -56,7 +68,8 @@ def pack(folder: Path, packed: Path) -> None:
 def unpack(packed: Path, folder: Path) -> Artifact:
     """Unpack a zip made by `pack` into an empty folder and verify it. Raises InvalidArtifact.
 
-    Nothing is written before the directory and the manifest are found to be an artifact's, and nothing outside the folder.
+    Nothing is written before the directory and the manifest are found to be an artifact's, and
+    nothing outside the folder.
     """
     with packed.open("rb") as file, _opened(file) as archive:
         members = _members(archive)
@@ -75,7 +88,8 @@ def unpack(packed: Path, folder: Path) -> Artifact:
 
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
-    """The zip. Its last record is checked first, as zipfile reads the whole directory that the record tells of."""
+    """The zip. Its last record is checked first, as zipfile reads the whole directory that the
+    record tells of."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
     tail = file.read()
@@ -88,7 +102,10 @@ def _opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     if disk or directory_disk or here != entries or offset + directory_bytes + _END.size != size:
         raise _not_a_zip()
     if entries > MAX_MEMBERS or directory_bytes > MAX_DIRECTORY_BYTES:
-        raise InvalidArtifact(f"the zip holds {entries:,} files; an artifact has at most {MAX_MEMBERS}: use `nelbo push`")
+        raise InvalidArtifact(
+            f"the zip holds {entries:,} files; an artifact has at most {MAX_MEMBERS}: use `nelbo"
+            " push`"
+        )
     with _understood():
         archive = zipfile.ZipFile(file)
     with archive:
@@ -102,24 +119,40 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         raise InvalidArtifact("the zip holds a file twice; push the folder with `nelbo push`")
     for name, member in members.items():
         if not is_plain(name):
-            raise InvalidArtifact(f"the zip holds {name[:100]!r}; an artifact's files stand in no folder")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & ~_PLAIN_FLAGS:
-            raise InvalidArtifact(f"{name[:100]} is neither stored nor deflated, or is encrypted; use `nelbo push`")
+            raise InvalidArtifact(
+                f"the zip holds {name[:100]!r}; an artifact's files stand in no folder"
+            )
+        if (
+            member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            or member.flag_bits & ~_PLAIN_FLAGS
+        ):
+            raise InvalidArtifact(
+                f"{name[:100]} is neither stored nor deflated, or is encrypted; use `nelbo push`"
+            )
         if member.header_offset + member.compress_size > archive.start_dir:
             raise _not_a_zip()
     if sum(member.file_size for member in members.values()) > MAX_ARTIFACT_BYTES:
-        raise InvalidArtifact(f"the artifact unpacks to more than {MAX_ARTIFACT_BYTES // 2**20} MiB")
+        raise InvalidArtifact(
+            f"the artifact unpacks to more than {MAX_ARTIFACT_BYTES // 2**20} MiB"
+        )
     if MANIFEST not in members:
-        raise InvalidArtifact(f"the zip holds no {MANIFEST}; push the folder that `nelbo train` wrote")
+        raise InvalidArtifact(
+            f"the zip holds no {MANIFEST}; push the folder that `nelbo train` wrote"
+        )
     if members[MANIFEST].file_size > MAX_MANIFEST_BYTES:
-        raise InvalidArtifact(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB; train with fewer categories")
+        raise InvalidArtifact(
+            f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB; train with fewer"
+            " categories"
+        )
     return {MANIFEST: members[MANIFEST]} | members
 
 
 def _check_names(members: Iterable[str], known: Collection[str]) -> None:
     unknown = sorted(set(members) - set(known))
     if unknown:
-        raise InvalidArtifact(f"the zip holds {unknown[0][:100]!r}, which is no file of an artifact; use `nelbo push`")
+        raise InvalidArtifact(
+            f"the zip holds {unknown[0][:100]!r}, which is no file of an artifact; use `nelbo push`"
+        )
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -142,4 +175,7 @@ def _understood() -> Iterator[None]:
 
 
 def _not_a_zip() -> InvalidArtifact:
-    return InvalidArtifact("what was pushed is not a zip of an artifact, or is damaged; push the folder with `nelbo push`")
+    return InvalidArtifact(
+        "what was pushed is not a zip of an artifact, or is damaged; push the folder with `nelbo"
+        " push`"
+    )

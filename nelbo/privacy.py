@@ -1,4 +1,5 @@
-"""The data folder: made for its owner alone, and closed where an older version left it open to other users."""
+"""The data folder: made for its owner alone, and closed where an older version left it open to
+other users."""
 
 import contextlib
 import os
@@ -13,12 +14,14 @@ FOR_OTHERS = 0o077
 
 
 def close_to_others() -> None:
-    """From here on this process and its children make files and folders that no other user may open."""
+    """From here on this process and its children make files and folders that no other user may
+    open."""
     os.umask(FOR_OTHERS)
 
 
 def prepare(settings: Settings) -> None:
-    """Make the data folder, or close it and what Nelbo keeps in it. What this user may not change stays as it is."""
+    """Make the data folder, or close it and what Nelbo keeps in it. What this user may not change
+    stays as it is."""
     with contextlib.suppress(OSError):  # whoever needs the folder says so when it writes there
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in open_to_others(settings):
@@ -28,13 +31,17 @@ def prepare(settings: Settings) -> None:
 
 
 def open_to_others(settings: Settings) -> list[Path]:
-    """The data folder, the database and the folders of storage, cache and logs, as far as other users may open them."""
+    """The data folder, the database and the folders of storage, cache and logs, as far as other
+    users may open them."""
     return [path for path in _parts(settings) if path.exists() and _is_open(path)]
 
 
 def _parts(settings: Settings) -> list[Path]:
     home = settings.home
-    parts = [home, *(home / name for name in ("storage", "cache", "health", "logs", "up.json", "up.lock"))]
+    parts = [
+        home,
+        *(home / name for name in ("storage", "cache", "health", "logs", "up.json", "up.lock")),
+    ]
     if settings.database.startswith("sqlite:///"):
         file = settings.database.removeprefix("sqlite:///")
         parts += [Path(file + suffix) for suffix in ("", "-wal", "-shm")]

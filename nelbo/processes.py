@@ -1,7 +1,9 @@
-"""Child processes that never outlive their parent: started, watched, started again, ended in order; and who still lives.
+"""Child processes that never outlive their parent: started, watched, started again, ended in order;
+and who still lives.
 
-A parent that is killed cannot end its children, so each child watches a pipe whose writing end the parent alone holds:
-end of file means that the parent is gone, and the child ends itself as on SIGTERM.
+A parent that is killed cannot end its children, so each child watches a pipe whose writing end the
+parent alone holds: end of file means that the parent is gone, and the child ends itself as on
+SIGTERM.
 """
 
 import functools
@@ -22,7 +24,8 @@ from typing import Any, Literal
 
 ORPHAN_GRACE_S = 25.0
 HEALTHY_S = 10.0
-"""A child that lived so long is started again at once; the pauses are for one that dies right after its start."""
+"""A child that lived so long is started again at once; the pauses are for one that dies right after
+its start."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 
@@ -38,7 +41,8 @@ _NAME = re.compile(r".*\.(?P<place>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
 
 
 class Lifeline:
-    """The pipe. `reading` goes to the children; whoever is forked without an exec calls `drop` to let go of `writing`."""
+    """The pipe. `reading` goes to the children; whoever is forked without an exec calls `drop` to
+    let go of `writing`."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -57,28 +61,34 @@ def command(lifeline: Lifeline, module: str, args: Sequence[str] = ()) -> list[s
 
 
 def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
-    """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good `grace_s` later."""
+    """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good
+    `grace_s` later."""
     threading.Thread(target=_watch, args=(reading, grace_s), name="lifeline", daemon=True).start()
 
 
 def start_confined(
     lifeline: Lifeline, module: str, args: Sequence[str], keep: Sequence[int] = (), **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start `python -P -m module args`, a module that confines itself and then calls `exit_with_parent`.
+    """Start `python -P -m module args`, a module that confines itself and then calls
+    `exit_with_parent`.
 
-    Its environment tells it where its code is, and no secret. `keep` are descriptors that stay open; `options` are Popen's.
+    Its environment tells it where its code is, and no secret. `keep` are descriptors that stay
+    open; `options` are Popen's.
     """
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *args],
         pass_fds=(lifeline.reading, *keep),
-        env=environment | ONE_THREAD | {LIFELINE: str(lifeline.reading), "ORT_DISABLE_TELEMETRY": "1"},
+        env=environment
+        | ONE_THREAD
+        | {LIFELINE: str(lifeline.reading), "ORT_DISABLE_TELEMETRY": "1"},
         **options,
     )
 
 
 def exit_with_parent() -> None:
-    """In a confined process: leave at once when the parent is gone. Started as another one, it has no lifeline to watch."""
+    """In a confined process: leave at once when the parent is gone. Started as another one, it has
+    no lifeline to watch."""
 
     def watch(reading: int) -> None:
         os.read(reading, 1)
@@ -90,7 +100,8 @@ def exit_with_parent() -> None:
 
 @dataclass
 class Child:
-    """`python -P -m module args` under a lifeline. Its output is appended to `log`; `keep` are files that it holds open."""
+    """`python -P -m module args` under a lifeline. Its output is appended to `log`; `keep` are
+    files that it holds open."""
 
     name: str
     module: str
@@ -105,7 +116,8 @@ class Child:
     _not_before: float = 0.0
 
     def start(self, lifeline: Lifeline) -> None:
-        # A session of its own: a ^C at the terminal reaches the parent alone, which ends its children in order.
+        # A session of its own: a ^C at the terminal reaches the parent alone, which ends its
+        # children in order.
         output = open(self.log, "ab") if self.log else None  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
@@ -124,7 +136,8 @@ class Child:
         self._started = time.monotonic()
 
     def revive(self, lifeline: Lifeline) -> int | None:
-        """Start the child again if it ended and its pause is over; the exit status of one that is found ended."""
+        """Start the child again if it ended and its pause is over; the exit status of one that is
+        found ended."""
         now = time.monotonic()
         if self.process is None:
             if now >= self._not_before:
@@ -142,14 +155,21 @@ class Child:
 
 
 def pause_after(lived_s: float, last_pause_s: float) -> float:
-    """Seconds until a child that ended is started again: none where it had run well, else twice the last pause."""
-    return 0.0 if lived_s >= HEALTHY_S else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, last_pause_s * 2))
+    """Seconds until a child that ended is started again: none where it had run well, else twice the
+    last pause."""
+    return (
+        0.0 if lived_s >= HEALTHY_S else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, last_pause_s * 2))
+    )
 
 
 def keep_running(
-    children: Sequence[Child], lifeline: Lifeline, stop: threading.Event, tell: Callable[[Child, int], None]
+    children: Sequence[Child],
+    lifeline: Lifeline,
+    stop: threading.Event,
+    tell: Callable[[Child, int], None],
 ) -> None:
-    """Start the children and start again whichever ends, after telling of it with its exit status, until `stop` is set."""
+    """Start the children and start again whichever ends, after telling of it with its exit status,
+    until `stop` is set."""
     while True:
         for child in children:
             if (status := child.revive(lifeline)) is not None:
@@ -158,8 +178,11 @@ def keep_running(
             return
 
 
-def end_all(children: Sequence[Child], grace_s: float, hurry: threading.Event | None = None) -> None:
-    """SIGTERM to all, SIGKILL to what is left after `grace_s` seconds or as soon as `hurry` is set."""
+def end_all(
+    children: Sequence[Child], grace_s: float, hurry: threading.Event | None = None
+) -> None:
+    """SIGTERM to all, SIGKILL to what is left after `grace_s` seconds or as soon as `hurry` is
+    set."""
     for child in children:
         child.end()
     deadline = time.monotonic() + grace_s
@@ -172,14 +195,18 @@ def end_all(children: Sequence[Child], grace_s: float, hurry: threading.Event | 
 
 
 def my_name() -> str:
-    """A name that no other process has, had or will have: host, where its id means something, own start, id."""
+    """A name that no other process has, had or will have: host, where its id means something, own
+    start, id."""
     place, started = _place(), _started_at(os.getpid())
-    where = f"{socket.gethostname()}.{place}.{started}" if place and started else socket.gethostname()
+    where = (
+        f"{socket.gethostname()}.{place}.{started}" if place and started else socket.gethostname()
+    )
     return f"{where}:{os.getpid()}"
 
 
 def life(name: str) -> Life:
-    """Whether the process of this name (`my_name`) lives; unknown where it is one of another machine or container."""
+    """Whether the process of this name (`my_name`) lives; unknown where it is one of another
+    machine or container."""
     known = _NAME.fullmatch(name)
     if known is None or known["place"] != _place():
         return "unknown"
@@ -188,19 +215,26 @@ def life(name: str) -> Life:
 
 @functools.cache
 def _place() -> str:
-    """This start of the machine, this PID namespace and this user, in 8 letters: where process ids mean the same and all
-    processes can be seen (/proc may hide those of other users). Empty if not told."""
+    """This start of the machine, this PID namespace and this user, in 8 letters: where process ids
+    mean the same and all processes can be seen (/proc may hide those of other users). Empty if not
+    told."""
     try:
-        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid") + str(os.getuid())
+        told = (
+            Path("/proc/sys/kernel/random/boot_id").read_text()
+            + os.readlink("/proc/self/ns/pid")
+            + str(os.getuid())
+        )
     except OSError:
         return ""
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _started_at(pid: int) -> str:
-    """When a process was started, in clock ticks since the machine was; empty where it is not (or is dead and not reaped)."""
+    """When a process was started, in clock ticks since the machine was; empty where it is not (or
+    is dead and not reaped)."""
     try:
-        # The name, in brackets, may hold anything; state is the first field behind it, the start the twentieth.
+        # The name, in brackets, may hold anything; state is the first field behind it, the start
+        # the twentieth.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -215,7 +249,8 @@ def _watch(reading: int, grace_s: float) -> None:
 
 
 def main() -> None:
-    """`python -P -m nelbo.processes FD MODULE ARGS`: run the module as `python -m` would, under the lifeline FD."""
+    """`python -P -m nelbo.processes FD MODULE ARGS`: run the module as `python -m` would, under the
+    lifeline FD."""
     reading, module = int(sys.argv[1]), sys.argv[2]
     sys.argv = sys.argv[2:]
     end_with_parent(reading)

@@ -1,4 +1,5 @@
-"""A program on the command line: its streams, its signals, and how an error becomes one sentence and an exit code."""
+"""A program on the command line: its streams, its signals, and how an error becomes one sentence
+and an exit code."""
 
 import contextlib
 import errno
@@ -12,7 +13,8 @@ from types import FrameType
 from nelbo.errors import NelboError
 
 STOPPED = 128
-"""A program that a signal stops has this exit code plus the signal's number: 130 after ^C, 143 after SIGTERM."""
+"""A program that a signal stops has this exit code plus the signal's number: 130 after ^C, 143
+after SIGTERM."""
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _signals: list[int] = []
@@ -20,7 +22,8 @@ _signals: list[int] = []
 
 
 def prepare() -> None:
-    """Make standard streams that can be written to, whatever the terminal, and let signals end the work in order."""
+    """Make standard streams that can be written to, whatever the terminal, and let signals end the
+    work in order."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text stream of Python's own
@@ -29,7 +32,8 @@ def prepare() -> None:
 
 
 def run(work: Callable[[], object], say: Callable[[str], None]) -> None:
-    """Do the work of a program and end it: what failed is told to `say` in one sentence, a stop by a signal is not."""
+    """Do the work of a program and end it: what failed is told to `say` in one sentence, a stop by
+    a signal is not."""
     code, sentence = 0, None
     try:
         work()
@@ -62,36 +66,48 @@ def _sentence(problem: Exception) -> str:
             return "there is not enough memory; make some free, or give a smaller table"
         case OSError():
             if problem.filename is None and problem.errno in _FULL:
-                return f"a temporary file or standard output cannot be written: {problem.strerror or problem}"
+                return (
+                    "a temporary file or standard output cannot be written:"
+                    f" {problem.strerror or problem}"
+                )
             where = f"{problem.filename}: " if problem.filename else ""
             return f"{where}{problem.strerror or problem}"
     if "can't allocate memory" in str(problem):  # torch
         return _sentence(MemoryError())
     if os.environ.get("NELBO_LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(problem)
-    return f"a fault of Nelbo itself: {type(problem).__name__}: {problem} (NELBO_LOG_LEVEL=DEBUG shows where)"
+    return (
+        f"a fault of Nelbo itself: {type(problem).__name__}: {problem} (NELBO_LOG_LEVEL=DEBUG"
+        " shows where)"
+    )
 
 
 def _flushed(say: Callable[[str], None]) -> int:
-    """Write what standard output still holds; 1 where that fails. A reader that is gone needs no words."""
+    """Write what standard output still holds; 1 where that fails. A reader that is gone needs no
+    words."""
     try:
         sys.stdout.flush()
     except OSError as problem:
         if not isinstance(problem, BrokenPipeError):
             with contextlib.suppress(OSError):
                 say(f"standard output cannot be written: {problem.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python tries again at its end
         return 1
     return 0
 
 
 def _open_closed_streams() -> None:
-    """Take the numbers 0, 1 and 2 where they are closed, or the next file that is opened gets what is printed."""
+    """Take the numbers 0, 1 and 2 where they are closed, or the next file that is opened gets what
+    is printed."""
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, flags)  # the lowest free number; writing to standard output is then an error
+            os.open(
+                os.devnull, flags
+            )  # the lowest free number; writing to standard output is then an error
     sys.stdin = sys.stdin or open(0)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115

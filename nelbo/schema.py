@@ -4,7 +4,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.spelling.columns import MISSING as MISSING
@@ -28,15 +36,21 @@ class Column(BaseModel):
     name: Name
     kind: Kind
     categories: Annotated[tuple[str, ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
-    """Known values of a categorical column, chosen from the training rows; ("false", "true") for a boolean."""
-    rarer: Annotated[tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
-    """Categorical only: further values with the training rows of each, the most frequent first; all of them are `other`."""
+    """Known values of a categorical column, chosen from the training rows; ("false", "true") for a
+    boolean."""
+    rarer: Annotated[
+        tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_CATEGORIES), FailFast()
+    ] = ()
+    """Categorical only: further values with the training rows of each, the most frequent first; all
+    of them are `other`."""
     zone: Literal["utc"] | None = None
-    """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay naive."""
+    """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay
+    naive."""
     step: Annotated[int, Field(ge=1, le=10**14)] = 1
     """Datetime only: resolution in microseconds, of which all values are multiples."""
     format: Annotated[str, Field(max_length=100)] | None = None
-    """Datetime only: how dates are written in text (strptime's directives); ISO 8601 is read too, and written by default."""
+    """Datetime only: how dates are written in text (strptime's directives); ISO 8601 is read too,
+    and written by default."""
     number: NumberFormat | None = None
     """Numbers only: how they are written in text; None for 1234.5."""
     words: tuple[Name, Name] | None = None
@@ -46,7 +60,8 @@ class Column(BaseModel):
     type: Name | None = None
     """The Arrow type of the column, where it was typed: made columns have it too."""
     since: Name | None = None
-    """Datetime only: the datetime column that it stays close to in the training rows; modelled is the time from there."""
+    """Datetime only: the datetime column that it stays close to in the training rows; modelled is
+    the time from there."""
 
 
 class Schema(BaseModel):
@@ -67,11 +82,14 @@ class Schema(BaseModel):
 
     @model_validator(mode="after")
     def _since_is_a_datetime(self) -> Self:
-        counted = {column.name: column.since for column in self.columns if column.kind == "datetime"}
+        counted = {
+            column.name: column.since for column in self.columns if column.kind == "datetime"
+        }
         for name, since in ((column.name, column.since) for column in self.columns if column.since):
             if name not in counted or counted.get(since, since) is not None:
                 raise ValueError(
-                    f"column {name!r} cannot be counted since {since!r}; both must be datetimes, one without since"
+                    f"column {name!r} cannot be counted since {since!r}; both must be datetimes,"
+                    " one without since"
                 )
         return self
 
@@ -113,7 +131,10 @@ class Schema(BaseModel):
             raise InvalidInput(f"{path} cannot be read: {problem.strerror}") from None
         except ValidationError as problem:
             first = problem.errors()[0]
-            key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+            key = "".join(
+                f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
+            ).lstrip(".")
             raise InvalidInput(
-                f"{path} is not a schema: {key or 'the file'}: {first['msg']}; `nelbo schema FILE` writes one to start from"
+                f"{path} is not a schema: {key or 'the file'}: {first['msg']}; `nelbo schema FILE`"
+                " writes one to start from"
             ) from None

@@ -49,7 +49,8 @@ def push_key(version_id: str) -> str:
 def open_storage(url: str) -> "Storage":
     """A storage by its URL: file:///folder or a plain path (made if absent), or s3://bucket/prefix.
 
-    What S3 needs besides (AWS_ENDPOINT, AWS_REGION, keys) comes from the environment, as AWS names it.
+    What S3 needs besides (AWS_ENDPOINT, AWS_REGION, keys) comes from the environment, as AWS names
+    it.
     """
     scheme = urlsplit(url).scheme
     if scheme in ("", "file"):
@@ -64,7 +65,8 @@ def open_storage(url: str) -> "Storage":
 
 
 class Storage:
-    """Objects by key. A key is there with all of its bytes or not at all. Made after a fork, as it starts threads."""
+    """Objects by key. A key is there with all of its bytes or not at all. Made after a fork, as it
+    starts threads."""
 
     def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
         self._store = store
@@ -76,7 +78,8 @@ class Storage:
         return self._folder
 
     def put(self, key: str, content: bytes | Path | BinaryIO | Iterator[bytes]) -> None:
-        """Store bytes, a file, or pieces of bytes as they come; errors of the iterator pass through."""
+        """Store bytes, a file, or pieces of bytes as they come; errors of the iterator pass
+        through."""
         with _translated(key):
             if isinstance(content, Path):
                 with content.open("rb") as stream:
@@ -98,7 +101,8 @@ class Storage:
                 _sync(self._folder / to)
 
     def fetch(self, key: str, path: Path, check: Callable[[], None] | None = None) -> None:
-        """Copy an object to a local path. `check` is called for each piece; what it raises ends the copying."""
+        """Copy an object to a local path. `check` is called for each piece; what it raises ends the
+        copying."""
         with _translated(key), path.open("wb") as file:
             for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE_BYTES):
                 if check is not None:
@@ -108,27 +112,37 @@ class Storage:
     def open(self, key: str) -> BinaryIO:
         """An object as a file that can seek, for reading parts of it."""
         with _translated(key):
-            return cast(BinaryIO, io.BufferedReader(_Reader(obstore.open_reader(self._store, key)), PIECE_BYTES))
+            return cast(
+                BinaryIO,
+                io.BufferedReader(_Reader(obstore.open_reader(self._store, key)), PIECE_BYTES),
+            )
 
     def keys(self, prefix: str) -> list[str]:
         """The keys below a prefix, which ends at a slash, in order."""
         with _translated(prefix):
-            return sorted(found["path"] for page in obstore.list(self._store, prefix) for found in page)
+            return sorted(
+                found["path"] for page in obstore.list(self._store, prefix) for found in page
+            )
 
     def names(self, folder: str) -> list[str]:
-        """What lies directly below a folder, objects and folders, even those without an object in them."""
+        """What lies directly below a folder, objects and folders, even those without an object in
+        them."""
         with _translated(folder):
             if self._folder:
                 place = self._folder / folder
                 return sorted(os.listdir(place)) if place.is_dir() else []
             found = obstore.list_with_delimiter(self._store, folder)
-            return sorted(key.rpartition("/")[2] for key in (*found["common_prefixes"], *(o["path"] for o in found["objects"])))
+            return sorted(
+                key.rpartition("/")[2]
+                for key in (*found["common_prefixes"], *(o["path"] for o in found["objects"]))
+            )
 
     def delete(self, prefix: str) -> None:
         """Delete an object, or all below a prefix; what is not there is no error."""
         for key in [*self.keys(prefix), prefix]:
             with _translated(key), contextlib.suppress(FileNotFoundError):
-                # An upload that broke off leaves its folder, which has no head and cannot be deleted as an object.
+                # An upload that broke off leaves its folder, which has no head and cannot be
+                # deleted as an object.
                 obstore.head(self._store, key)
                 obstore.delete(self._store, key)
         if self._folder:

@@ -1,4 +1,5 @@
-"""Requests over HTTP to one service: repeated where that is safe, with its problems turned back into errors."""
+"""Requests over HTTP to one service: repeated where that is safe, with its problems turned back
+into errors."""
 
 import math
 import random
@@ -38,9 +39,12 @@ _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
 
 class Http:
-    """Requests to one service, repeated where that is safe, with problem documents turned back into errors."""
+    """Requests to one service, repeated where that is safe, with problem documents turned back into
+    errors."""
 
-    def __init__(self, url: str, api_key: str, timeout_s: float, retries: int, pause_s: float) -> None:
+    def __init__(
+        self, url: str, api_key: str, timeout_s: float, retries: int, pause_s: float
+    ) -> None:
         self.url = url
         self._retries, self._pause_s = retries, pause_s
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -48,11 +52,15 @@ class Http:
             host = urlsplit(url).hostname
             # A proxy of the environment is for other machines, never for this one.
             near = host in {"localhost", "127.0.0.1", "::1"}
-            self._client = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=not near)
+            self._client = httpx2.Client(
+                base_url=url, headers=headers, timeout=timeout_s, trust_env=not near
+            )
         except (ValueError, httpx2.InvalidURL):
             host = None
         if not host or not url.startswith(("http://", "https://")):
-            raise InvalidInput(f"{url!r} is not the address of a service; it looks like http://127.0.0.1:8765")
+            raise InvalidInput(
+                f"{url!r} is not the address of a service; it looks like http://127.0.0.1:8765"
+            )
 
     def close(self) -> None:
         self._client.close()
@@ -68,12 +76,15 @@ class Http:
         body: "FileBody | None" = None,
         repeatable: bool = True,
     ) -> httpx2.Response:
-        """One answer that is not an error. A request that is not repeatable is repeated only if it was never begun."""
+        """One answer that is not an error. A request that is not repeatable is repeated only if it
+        was never begun."""
 
         def send() -> httpx2.Response:
             given = dict(headers or {}) | ({"Content-Length": str(len(body))} if body else {})
             content = iter(body) if body else None
-            response = self._client.request(method, address, params=params, json=json, headers=given, content=content)
+            response = self._client.request(
+                method, address, params=params, json=json, headers=given, content=content
+            )
             return _accepted(response)
 
         return self._repeat(send, repeatable=repeatable)
@@ -81,7 +92,9 @@ class Http:
     def view(self, view: type[_View], method: str, address: str, *, json: object = None) -> _View:
         return view.model_validate_json(self.request(method, address, json=json).content)
 
-    def pages(self, view: type[_View], address: str, filters: Mapping[str, str] | None = None) -> Iterator[_View]:
+    def pages(
+        self, view: type[_View], address: str, filters: Mapping[str, str] | None = None
+    ) -> Iterator[_View]:
         """All members of a list, page by page."""
         cursor: str | None = None
         while True:
@@ -105,7 +118,8 @@ class Http:
         self._repeat(send)
 
     def download(self, address: str, target: BinaryIO, *, params: Mapping[str, Any]) -> None:
-        """Write the whole answer to a seekable file; an answer that breaks off is asked for again."""
+        """Write the whole answer to a seekable file; an answer that breaks off is asked for
+        again."""
 
         def copy() -> None:
             target.seek(0)
@@ -118,7 +132,8 @@ class Http:
 
     @contextmanager
     def incoming(self, address: str, *, params: Mapping[str, Any]) -> Iterator[BufferedReader]:
-        """The answer as a file to read from as it arrives; one that breaks off is not asked for again."""
+        """The answer as a file to read from as it arrives; one that breaks off is not asked for
+        again."""
         try:
             with self._stream(address, params) as response:
                 yield as_file(response.iter_bytes(_BLOCK))
@@ -151,14 +166,16 @@ class Http:
         raise AssertionError("the last attempt returns or raises")
 
     def _pause(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds: what the service asks for (at most a minute), else doubling with jitter up to five."""
+        """Seconds: what the service asks for (at most a minute), else doubling with jitter up to
+        five."""
         if retry_after is not None:
             return min(retry_after, 60.0)
         return min(self._pause_s * 2.0**attempt, 5.0) * random.uniform(0.5, 1.0)
 
 
 def poll(settled: Callable[[], _T | None], timeout_s: float | None, still: str) -> _T:
-    """Ask until there is an answer, often at first. A service that is away for less than a minute costs only time."""
+    """Ask until there is an answer, often at first. A service that is away for less than a minute
+    costs only time."""
     deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
     pause, answered_at = 0.05, time.monotonic()
     while True:
@@ -191,7 +208,9 @@ class FileBody:
     def __iter__(self) -> Iterator[bytes]:
         try:
             with self._path.open("rb") as file:
-                yield from _counted(iter(lambda: file.read(_BLOCK), b""), self._size, self._progress)
+                yield from _counted(
+                    iter(lambda: file.read(_BLOCK), b""), self._size, self._progress
+                )
         except OSError as problem:
             raise NotFound(f"{self._path} cannot be read: {problem.strerror}") from None
 
@@ -202,7 +221,8 @@ def part(text: str) -> str:
 
 
 class _PassingRefusal(Exception):
-    """The service, or a proxy before it, said: not now. `unharmed`: it did nothing, so that anything may be repeated."""
+    """The service, or a proxy before it, said: not now. `unharmed`: it did nothing, so that
+    anything may be repeated."""
 
     def __init__(self, error: NelboError, unharmed: bool) -> None:
         super().__init__(error.message)
@@ -226,7 +246,8 @@ def _error_of(response: httpx2.Response) -> NelboError:
         code, detail = problem["type"].rpartition("/")[2], str(problem["detail"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return Unavailable(
-            f"{response.url} answered {response.status_code} without saying why; is a Nelbo service there?",
+            f"{response.url} answered {response.status_code} without saying why; is a Nelbo service"
+            " there?",
             retry_after=retry_after,
         )
     kind = problem_types().get(code, NelboError)
@@ -259,7 +280,8 @@ def _counted(blocks: Iterable[bytes], size: int, progress: BytesProgress | None)
 
 
 def as_file(blocks: Iterator[bytes]) -> BufferedReader:
-    """Blocks as a file. Buffered, because a raw one may give fewer bytes than asked for, which pyarrow takes for the end."""
+    """Blocks as a file. Buffered, because a raw one may give fewer bytes than asked for, which
+    pyarrow takes for the end."""
     return BufferedReader(_Incoming(blocks), _BLOCK)
 
 

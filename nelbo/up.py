@@ -1,7 +1,9 @@
-"""`nelbo up`: everything on this machine. API, worker and an embedded Valkey as children of one process, data in one folder.
+"""`nelbo up`: everything on this machine. API, worker and an embedded Valkey as children of one
+process, data in one folder.
 
-The children work in the data folder and are started with `python -P`, so that a user's own api/, worker/ or training/ is
-never imported. They end with this process, however it ends (`nelbo.processes`).
+The children work in the data folder and are started with `python -P`, so that a user's own api/,
+worker/ or training/ is never imported. They end with this process, however it ends
+(`nelbo.processes`).
 """
 
 import fcntl
@@ -34,14 +36,22 @@ STOP_S = 30.0
 LOG_BYTES = 10 * 2**20
 
 
-def up(settings: Settings, port: int = 8765, workers: int | None = None, say: Callable[[str], None] = print) -> None:
+def up(
+    settings: Settings,
+    port: int = 8765,
+    workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
     """Start everything, say where it is, and keep it running until ^C or SIGTERM.
 
-    `port` 0 takes a free one; `workers` is the number of chunks computed side by side. Raises Conflict where another
-    `nelbo up` holds the data folder or another program the port, Unavailable where a part does not start.
+    `port` 0 takes a free one; `workers` is the number of chunks computed side by side. Raises
+    Conflict where another `nelbo up` holds the data folder or another program the port, Unavailable
+    where a part does not start.
     """
     home = settings.home.expanduser().resolve()
-    settings = settings.model_copy(update={"home": home, "worker_processes": workers or settings.worker_processes})
+    settings = settings.model_copy(
+        update={"home": home, "worker_processes": workers or settings.worker_processes}
+    )
     privacy.close_to_others()
     privacy.prepare(settings)
     with _asked_to_stop() as signals, _locked(home, say) as lock:
@@ -56,7 +66,9 @@ class Signals:
     hurry: threading.Event
 
 
-def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Callable[[str], None]) -> None:
+def _run(
+    settings: Settings, port: int, lock: IO[str], signals: Signals, say: Callable[[str], None]
+) -> None:
     _migrate(settings)
     lifeline, url = Lifeline(), f"http://{HOST}:{port}"
     broker = settings.broker or embedded.make_url()
@@ -66,7 +78,10 @@ def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Ca
         for child in children:
             child.start(lifeline)
         if _wait_until_ready(url, children, signals.stop):
-            _write(record, {"url": url, "pid": os.getpid(), "database": settings.database, "broker": broker})
+            _write(
+                record,
+                {"url": url, "pid": os.getpid(), "database": settings.database, "broker": broker},
+            )
             say(f"Nelbo is ready at {url} (data and logs in {settings.home}; ^C stops it)")
             keep_running(children, lifeline, signals.stop, partial(_tell, say))
     finally:
@@ -79,7 +94,8 @@ def _run(settings: Settings, port: int, lock: IO[str], signals: Signals, say: Ca
 
 
 def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list[Child]:
-    """The broker (unless the user has one), the API and the worker. All hold the lock, so that it is free when all are gone."""
+    """The broker (unless the user has one), the API and the worker. All hold the lock, so that it
+    is free when all are gone."""
     env = {
         "NELBO_HOME": str(settings.home),
         "NELBO_BROKER_URL": broker,
@@ -93,7 +109,9 @@ def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list
         "worker": ("worker.app", []),
     }
     return [
-        Child(name, module, args, env, settings.home, _log(settings.home, name), keep=(lock.fileno(),))
+        Child(
+            name, module, args, env, settings.home, _log(settings.home, name), keep=(lock.fileno(),)
+        )
         for name, (module, args) in programs.items()
         if name != "broker" or not settings.broker
     ]
@@ -112,16 +130,22 @@ def _migrate(settings: Settings) -> None:
 
 
 def _wait_until_ready(url: str, children: list[Child], stop: threading.Event) -> bool:
-    """Whether the API answers before anyone asks to stop. Raises Unavailable where a child ends or 60 s are not enough."""
+    """Whether the API answers before anyone asks to stop. Raises Unavailable where a child ends or
+    60 s are not enough."""
     deadline = time.monotonic() + START_S
     while not stop.wait(0.1):
         for child in children:
             if child.process is not None and child.process.poll() is not None:
-                raise Unavailable(f"the {child.name} ended at its start; {child.log} says why{_last_line(child.log)}")
+                raise Unavailable(
+                    f"the {child.name} ended at its start; {child.log} says"
+                    f" why{_last_line(child.log)}"
+                )
         if _answers(f"{url}/readyz"):
             return True
         if time.monotonic() > deadline:
-            raise Unavailable(f"{url}/readyz did not answer within {START_S:.0f} s; see {children[-2].log}")
+            raise Unavailable(
+                f"{url}/readyz did not answer within {START_S:.0f} s; see {children[-2].log}"
+            )
     return False
 
 
@@ -139,21 +163,27 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except OSError as problem:
-            raise Conflict(f"port {port} cannot be used ({problem.strerror}); choose another one with --port") from None
+            raise Conflict(
+                f"port {port} cannot be used ({problem.strerror}); choose another one with --port"
+            ) from None
         found: int = probe.getsockname()[1]
     return found
 
 
 @contextmanager
 def _locked(home: Path, say: Callable[[str], None]) -> Iterator[IO[str]]:
-    """Hold the data folder's lock. Children of a `nelbo up` that was killed hold it until they are gone: wait for them."""
+    """Hold the data folder's lock. Children of a `nelbo up` that was killed hold it until they are
+    gone: wait for them."""
     with open(home / "up.lock", "a+") as lock:
         deadline, told = time.monotonic() + STOP_S, False
         while not _try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
             if _alive(holder) or time.monotonic() > deadline:
-                raise Conflict(f"`nelbo up` (process {holder}) already runs on {home}; stop it, or set another NELBO_HOME")
+                raise Conflict(
+                    f"`nelbo up` (process {holder}) already runs on {home}; stop it, or set another"
+                    " NELBO_HOME"
+                )
             if not told:
                 say("waiting for the parts of a `nelbo up` that was killed to end")
                 told = True

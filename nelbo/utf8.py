@@ -9,7 +9,8 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises OSError where it cannot be read, InvalidInput where it is not UTF-8."""
+    """The text of a file. Raises OSError where it cannot be read, InvalidInput where it is not
+    UTF-8."""
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")

@@ -17,7 +17,10 @@ def postgresql() -> Iterator[Postgres]:
     """A PostgreSQL server for the whole run, with a migrated database `template` to copy."""
     commands = postgresql_commands()
     if commands is None:
-        pytest.skip("root needs Debian's PostgreSQL for the tests (apt install postgresql); others have it in the lock")
+        pytest.skip(
+            "root needs Debian's PostgreSQL for the tests (apt install postgresql); others have it"
+            " in the lock"
+        )
     with running_postgres(commands) as server:
         server.execute("CREATE DATABASE template")
         _migrate(server.url("template"))
@@ -75,7 +78,8 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
-    """A Valkey for the whole run. A test that kills or freezes one starts its own: `running_valkey`."""
+    """A Valkey for the whole run. A test that kills or freezes one starts its own:
+    `running_valkey`."""
     with running_valkey() as server:
         yield server
 

@@ -15,7 +15,8 @@ STEPS = 20_000_000
 
 
 def slow_artifact(folder: Path, only_with_values: bool = False) -> Path:
-    """Its score graph takes many seconds for a batch; if asked, only for one with a number in it."""
+    """Its score graph takes many seconds for a batch; if asked, only for one with a number in
+    it."""
     return _artifact(folder, _slow_nodes(), STEPS, only_with_values)
 
 
@@ -26,20 +27,24 @@ def greedy_artifact(folder: Path, gib: int, only_with_values: bool = False) -> P
 
 
 def large_batch_artifact(folder: Path, mib: int) -> Path:
-    """Its score graph makes an array of so many MiB where a number is there, which is no more than it may."""
+    """Its score graph makes an array of so many MiB where a number is there, which is no more than
+    it may."""
     sum_up = helper.make_node("ReduceSum", ["expanded"], ["bomb"], keepdims=0)
     return _artifact(folder, [sum_up], mib * 2**20 // 8, only_with_values=True)
 
 
 def wrong_artifact(folder: Path) -> Path:
-    """Its score graph declares a kl for each row and gives half of them: how many, only its inputs tell."""
+    """Its score graph declares a kl for each row and gives half of them: how many, only its inputs
+    tell."""
     linear_artifact(folder)
     model = onnx.load(folder / "score.onnx")
     for node in model.graph.node:
         for names in (node.input, node.output):
             names[:] = ["true_kl" if name == "kl" else name for name in names]
     constants = {"none": np.array([0]), "half": np.array([8])}
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items()
+    )
     model.graph.node.extend(
         [
             helper.make_node("Mul", ["codes", "none"], ["zeros"]),
@@ -59,17 +64,27 @@ def _slow_nodes() -> list[onnx.NodeProto]:
         [value("state", TensorProto.DOUBLE, []), value("step", TensorProto.DOUBLE, [])],
         [value("state_next", TensorProto.DOUBLE, [])],
     )
-    return [helper.make_node("Scan", ["nothing", "expanded"], ["bomb"], body=body, num_scan_inputs=1)]
+    return [
+        helper.make_node("Scan", ["nothing", "expanded"], ["bomb"], body=body, num_scan_inputs=1)
+    ]
 
 
 def _artifact(folder: Path, bomb: list[onnx.NodeProto], size: int, only_with_values: bool) -> Path:
-    """nelbo = nelbo + 0 * bomb, where the bomb is made of `size` zeros, or of one zero where no number is there."""
+    """nelbo = nelbo + 0 * bomb, where the bomb is made of `size` zeros, or of one zero where no
+    number is there."""
     linear_artifact(folder)
     model = onnx.load(folder / "score.onnx")
     (output,) = (node for node in model.graph.node if "nelbo" in node.output)
     output.output[0] = "true_nelbo"
-    constants = {"nothing": 0.0, "all": np.array([size]), "one": np.array([1]), "from_one": np.array([0])}
-    model.graph.initializer.extend(numpy_helper.from_array(np.array(array), name) for name, array in constants.items())
+    constants = {
+        "nothing": 0.0,
+        "all": np.array([size]),
+        "one": np.array([1]),
+        "from_one": np.array([0]),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(array), name) for name, array in constants.items()
+    )
     shape = "all"
     if only_with_values:
         shape = "size"

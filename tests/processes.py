@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 def hear_control_c() -> None:
-    """For Popen's preexec_fn: a shell starts what runs in the background with SIGINT ignored, and children inherit that."""
+    """For Popen's preexec_fn: a shell starts what runs in the background with SIGINT ignored, and
+    children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -24,7 +25,11 @@ def descendants(pid: int) -> set[int]:
 
 
 def children(pid: int) -> set[int]:
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _parent(int(path.name)) == pid}
+    return {
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and _parent(int(path.name)) == pid
+    }
 
 
 def command(pid: int) -> str:
@@ -36,7 +41,11 @@ def command(pid: int) -> str:
 
 def umask(pid: int) -> int:
     """Of a living process."""
-    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Umask:")]
+    [line] = [
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("Umask:")
+    ]
     return int(line.split()[1], 8)
 
 

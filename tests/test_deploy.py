@@ -1,4 +1,5 @@
-"""What the deployment's files promise, as far as it shows without containers: tests/system/test_compose.py has the rest."""
+"""What the deployment's files promise, as far as it shows without containers:
+tests/system/test_compose.py has the rest."""
 
 import hashlib
 import json
@@ -42,11 +43,18 @@ def worker_check(tmp_path: Path) -> list[str]:
     return ["sh", "-c", in_shell(json.loads(written)).replace("/data", str(tmp_path))]
 
 
-def test_a_worker_is_healthy_while_its_file_is_young(worker_check: list[str], tmp_path: Path) -> None:
+def test_a_worker_is_healthy_while_its_file_is_young(
+    worker_check: list[str], tmp_path: Path
+) -> None:
     environment = os.environ | {"HOSTNAME": socket.gethostname()}
 
     def healthy() -> bool:
-        return subprocess.run(worker_check, env=environment, stderr=subprocess.DEVNULL, check=False).returncode == 0
+        return (
+            subprocess.run(
+                worker_check, env=environment, stderr=subprocess.DEVNULL, check=False
+            ).returncode
+            == 0
+        )
 
     assert not healthy()
     health.beat(tmp_path)
@@ -67,13 +75,20 @@ def test_the_api_is_healthy_while_it_is_ready(tmp_path: Path, sqlite_url: str) -
     with served(Settings(home=tmp_path, database_url=sqlite_url)) as url:
         assert healthy(url)
     assert not healthy(url)
-    with served(Settings(home=tmp_path, database_url=f"sqlite:///{tmp_path}/without-a-schema.db")) as url:
+    with served(
+        Settings(home=tmp_path, database_url=f"sqlite:///{tmp_path}/without-a-schema.db")
+    ) as url:
         assert not healthy(url)
 
 
 def make_secrets(folder: Path) -> dict[str, str]:
     """What is in each file afterwards."""
-    subprocess.run([DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(folder)}, check=True, capture_output=True)
+    subprocess.run(
+        [DEPLOY / "make-secrets"],
+        env=os.environ | {"NELBO_SECRETS": str(folder)},
+        check=True,
+        capture_output=True,
+    )
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
@@ -116,6 +131,8 @@ def test_secrets_of_an_older_deployment_are_kept_and_what_is_new_is_added(tmp_pa
 
 def test_what_may_be_set_is_in_the_example() -> None:
     example = (DEPLOY / ".env.example").read_text()
-    assert set(re.findall(r"\$\{(\w+)", COMPOSE)) == set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
+    assert set(re.findall(r"\$\{(\w+)", COMPOSE)) == set(
+        re.findall(r"^#(\w+)=", example, re.MULTILINE)
+    )
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE))
     assert defaults == dict(re.findall(r"^#(\w+)=(.*)$", example, re.MULTILINE))

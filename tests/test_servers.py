@@ -19,7 +19,8 @@ from tests.servers import postgresql_commands, running_postgres, running_valkey
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with ExitStack() as stack:
     print(stack.enter_context(running_valkey()).folder)
-    print(stack.enter_context(running_postgres(postgresql_commands())).folder if postgresql_commands() else "", flush=True)
+    commands = postgresql_commands()
+    print(stack.enter_context(running_postgres(commands)).folder if commands else "", flush=True)
     signal.pause()
 """
 
@@ -38,9 +39,15 @@ def commands() -> Iterator[str]:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_servers_end_with_the_tests_that_started_them(end: signal.Signals) -> None:
-    tests = subprocess.Popen([sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    tests = subprocess.Popen(
+        [sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert tests.stdout is not None
-    folders = [Path(line.strip()) for line in (tests.stdout.readline(), tests.stdout.readline()) if line.strip()]
+    folders = [
+        Path(line.strip())
+        for line in (tests.stdout.readline(), tests.stdout.readline())
+        if line.strip()
+    ]
     assert len(folders) == 1 + (postgresql_commands() is not None)
     assert servers_in(folders)
     tests.send_signal(end)

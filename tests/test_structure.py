@@ -1,4 +1,5 @@
-"""What holds the code together: who imports whom, what a process loads, and a reference that names all there is."""
+"""What holds the code together: who imports whom, what a process loads, and a reference that names
+all there is."""
 
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def modules_of_nelbo() -> Iterator[str]:
 
 
 def first_import_of(forbidden: tuple[str, ...], modules: tuple[str, ...], folder: Path) -> str:
-    """Import the modules one by one in a fresh process: the first that loads something forbidden, or nothing."""
+    """Import the modules one by one in a fresh process: the first that loads something forbidden,
+    or nothing."""
     program = f"""
 import importlib, sys
 for name in {modules!r}:
@@ -38,14 +40,22 @@ for name in {modules!r}:
     if found:
         sys.exit(name + " loads " + ", ".join(found))
 """
-    ran = subprocess.run([sys.executable, "-P", "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return ran.stderr.strip()
 
 
 def test_the_import_contracts_hold() -> None:
     # Its script, not its module: a process of its own sees no module that the tests have loaded.
     script = Path(sys.executable).parent / "lint-imports"
-    ran = subprocess.run([script, "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [script, "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -83,7 +93,10 @@ def row(*cells: object) -> str:
 
 def test_the_reference_names_every_setting_with_its_default() -> None:
     defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    shown = {name: str(value if value or value == 0 else "").replace(str(Path.home()), "~") for name, value in defaults.items()}
+    shown = {
+        name: str(value if value or value == 0 else "").replace(str(Path.home()), "~")
+        for name, value in defaults.items()
+    }
     assert rows_under("Settings") == {
         row(f"`{variable(name)}`", f"`{shown[name]}`" if shown[name] else "", field.description)
         for name, field in Settings.model_fields.items()
@@ -92,7 +105,12 @@ def test_the_reference_names_every_setting_with_its_default() -> None:
 
 def test_the_reference_names_every_error() -> None:
     assert rows_under("Errors") == {
-        row(f"`{code}`", error.status, error.exit_code, (error.__doc__ or "").split("\n\n")[0])
+        row(
+            f"`{code}`",
+            error.status,
+            error.exit_code,
+            " ".join((error.__doc__ or "").partition("\n\n")[0].split()),
+        )
         for code, error in problem_types().items()
     }
 
@@ -117,5 +135,6 @@ def every_command(group: TyperGroup, name: str) -> Iterator[tuple[str, TyperComm
 def test_the_reference_names_every_command() -> None:
     group = typer.main.get_group(commands)
     assert rows_under("Commands") == {
-        row(f"`{name}`", command.get_short_help_str(limit=200)) for name, command in every_command(group, "nelbo")
+        row(f"`{name}`", command.get_short_help_str(limit=200))
+        for name, command in every_command(group, "nelbo")
     }

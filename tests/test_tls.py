@@ -1,4 +1,5 @@
-"""Database and broker over TLS: what their URLs ask for reaches the libraries, and a stranger's certificate is refused."""
+"""Database and broker over TLS: what their URLs ask for reaches the libraries, and a stranger's
+certificate is refused."""
 
 import shutil
 import socket
@@ -33,7 +34,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("server", "other"):
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
         files = ["-keyout", f"{name}.key", "-out", f"{name}.crt"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            *subject,
+            *files,
+        ]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
 
@@ -52,7 +64,10 @@ def secure_postgresql(certificates: Path) -> Iterator[Postgres]:
             place.chmod(0o600)
             shutil.chown(place, data.owner())
         (data / "pg_hba.conf").write_text("local all all trust\nhostssl all all all trust\n")
-        secure = replace(server, settings={"ssl": "on", "listen_addresses": "127.0.0.1", "port": str(free_port())})
+        secure = replace(
+            server,
+            settings={"ssl": "on", "listen_addresses": "127.0.0.1", "port": str(free_port())},
+        )
         secure.start()
         yield secure
 
@@ -62,14 +77,18 @@ def address(server: Postgres, **options: object) -> str:
     return f"postgresql://postgres@localhost:{server.settings['port']}/postgres?{words}"
 
 
-def test_a_database_is_used_over_tls_where_its_url_asks_for_it(secure_postgresql: Postgres, certificates: Path) -> None:
+def test_a_database_is_used_over_tls_where_its_url_asks_for_it(
+    secure_postgresql: Postgres, certificates: Path
+) -> None:
     url = address(secure_postgresql, sslmode="verify-full", sslrootcert=certificates / "server.crt")
     database = connect(url)
     database.migrate()
     add_job(database)
     assert work_off(database)
     with database.read() as connection:
-        used = connection.scalars(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")).one()
+        used = connection.scalars(
+            text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        ).one()
     database.dispose()
     assert used is True
 
@@ -78,7 +97,9 @@ def test_a_database_is_used_over_tls_where_its_url_asks_for_it(secure_postgresql
 def test_neither_a_strangers_certificate_nor_plain_text_will_do(
     secure_postgresql: Postgres, certificates: Path, mode: str
 ) -> None:
-    database = connect(address(secure_postgresql, sslmode=mode, sslrootcert=certificates / "other.crt"))
+    database = connect(
+        address(secure_postgresql, sslmode=mode, sslrootcert=certificates / "other.crt")
+    )
     with pytest.raises(Unavailable):
         database.check()
     database.dispose()
@@ -91,7 +112,10 @@ def secure_broker(certificates: Path, valkey: Valkey) -> Iterator[int]:
     context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
     with valkey.client() as client:
         client.flushall()
-    with socket.create_server(("127.0.0.1", 0)) as listener, unwrapped(listener, context, valkey.socket):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        unwrapped(listener, context, valkey.socket),
+    ):
         yield listener.getsockname()[1]
 
 
@@ -109,7 +133,10 @@ def unwrapped(listener: socket.socket, context: ssl.SSLContext, to: Path) -> Ite
 
     def serve(plain: socket.socket) -> None:
         try:
-            with context.wrap_socket(plain, server_side=True) as outside, socket.socket(socket.AF_UNIX) as inside:
+            with (
+                context.wrap_socket(plain, server_side=True) as outside,
+                socket.socket(socket.AF_UNIX) as inside,
+            ):
                 inside.connect(str(to))
                 back = threading.Thread(target=pump, args=(inside, outside), daemon=True)
                 back.start()
@@ -139,7 +166,9 @@ def broker(port: int, certificate: Path) -> str:
     return f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}"
 
 
-def test_a_broker_is_used_over_tls_where_its_url_asks_for_it(secure_broker: int, certificates: Path, valkey: Valkey) -> None:
+def test_a_broker_is_used_over_tls_where_its_url_asks_for_it(
+    secure_broker: int, certificates: Path, valkey: Valkey
+) -> None:
     app = make_app(Settings(broker_url=broker(secure_broker, certificates / "server.crt")))
     assert send_hint(app, "a")
     assert waiting_hints(app) == 1
@@ -147,7 +176,9 @@ def test_a_broker_is_used_over_tls_where_its_url_asks_for_it(secure_broker: int,
         assert client.llen("nelbo:nelbo") == 1
 
 
-def test_a_worker_takes_its_hints_over_tls(secure_broker: int, certificates: Path, tmp_path: Path, sqlite_url: str) -> None:
+def test_a_worker_takes_its_hints_over_tls(
+    secure_broker: int, certificates: Path, tmp_path: Path, sqlite_url: str
+) -> None:
     with Stage(tmp_path, sqlite_url, broker(secure_broker, certificates / "server.crt")) as stage:
         job = stage.submit(GenerateRequest(model="linear", n=20, seed=1), stage.version(), 20)
         with running_worker(stage) as host:
@@ -156,7 +187,9 @@ def test_a_worker_takes_its_hints_over_tls(secure_broker: int, certificates: Pat
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "redis"])
-def test_a_broker_with_a_strangers_certificate_gets_no_hint(secure_broker: int, certificates: Path, scheme: str) -> None:
+def test_a_broker_with_a_strangers_certificate_gets_no_hint(
+    secure_broker: int, certificates: Path, scheme: str
+) -> None:
     url = broker(secure_broker, certificates / "other.crt").replace("rediss", scheme, 1)
     app = make_app(Settings(broker_url=url), timeout_s=0.5)
     assert not send_hint(app, "a")

@@ -1,4 +1,5 @@
-"""Training: fits a variational autoencoder to a table and exports it to ONNX. The only package that loads torch."""
+"""Training: fits a variational autoencoder to a table and exports it to ONNX. The only package that
+loads torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`training.NelboDetector` and `training.NELBO`, loaded when they are asked for: they bring torch with them."""
+    """`training.NelboDetector` and `training.NELBO`, loaded when they are asked for: they bring
+    torch with them."""
     if name == "NelboDetector":
         from training.estimator import NelboDetector
 

@@ -1,8 +1,10 @@
-"""Calibration: nelbos of rows that touched nothing else in training, which turn a score into a conformal p-value.
+"""Calibration: nelbos of rows that touched nothing else in training, which turn a score into a
+conformal p-value.
 
-With 500 rows or more they are a part of the table that is held back (split conformal). Smaller tables keep no part back: five
-models, each fitted without one fifth of the rows, score that fifth (cross-conformal, Vovk 2015); their scores then stand in for
-those of the final model, which was fitted to all rows. That is an approximation, and the model card says so.
+With 500 rows or more they are a part of the table that is held back (split conformal). Smaller
+tables keep no part back: five models, each fitted without one fifth of the rows, score that fifth
+(cross-conformal, Vovk 2015); their scores then stand in for those of the final model, which was
+fitted to all rows. That is an approximation, and the model card says so.
 """
 
 import numpy as np
@@ -23,11 +25,15 @@ def split_calibration(engine: Engine, rows: Rows) -> Calibration:
     return _calibration("split", score_encoded(engine, rows.numbers, rows.codes)[0])
 
 
-def cross_calibration(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> Calibration:
+def cross_calibration(
+    schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress
+) -> Calibration:
     return _calibration("cross-conformal", cross_scores(schema, rows, config, seed, progress))
 
 
-def cross_scores(schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress) -> NDArray[np.float64]:
+def cross_scores(
+    schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress
+) -> NDArray[np.float64]:
     """Nelbo float64[n] of every row by a model that was fitted without it."""
     if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
         config = config.model_copy(update={"min_steps": 1, "max_steps": 1})
@@ -46,7 +52,8 @@ def _part(progress: Progress, fold: int) -> Progress:
 
 
 def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Rows:
-    """Rows in which categories that stand inside the fold only are `other`, as they would be to a model without the fold."""
+    """Rows in which categories that stand inside the fold only are `other`, as they would be to a
+    model without the fold."""
     codes = rows.codes.copy()
     for i, column in enumerate(schema.categoricals):
         known, other = len(column.categories), len(column.categories)
@@ -56,4 +63,6 @@ def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> R
 
 
 def _calibration(method: str, scores: NDArray[np.float64]) -> Calibration:
-    return Calibration.model_validate({"method": method, "scores": np.sort(scores[np.isfinite(scores)]).tolist()})
+    return Calibration.model_validate(
+        {"method": method, "scores": np.sort(scores[np.isfinite(scores)]).tolist()}
+    )

@@ -1,10 +1,12 @@
-"""`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers what it made."""
+"""`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers
+what it made."""
 
 import os
 import signal
 
 if __name__ == "__main__":
-    # ^C and SIGTERM end the program without a trace while torch is loaded; `program.prepare` takes over.
+    # ^C and SIGTERM end the program without a trace while torch is loaded; `program.prepare` takes
+    # over.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
@@ -16,9 +18,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-# Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine needs.
+# Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine
+# needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo import program
@@ -37,13 +48,28 @@ errors = Console(stderr=True, highlight=False)
 def run(
     file: Annotated[Path, typer.Argument(help="CSV, Parquet, Arrow or JSON Lines")],
     name: Annotated[str, typer.Option(help="name of the model")],
-    out: Annotated[Path | None, typer.Option(help="folder of the artifact; the name if not given")] = None,
-    config: Annotated[Path | None, typer.Option(help="run.toml with keys of training.config.Config")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="a draft in less than half of the time")] = False,
-    schema: Annotated[Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="same table, configuration and seed: same artifact")] = 0,
-    csv: Annotated[str, typer.Option(help="how a CSV file is written: JSON with fields of nelbo.files.CsvOptions")] = "{}",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the artifact; the name if not given")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="run.toml with keys of training.config.Config")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a draft in less than half of the time")
+    ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="same table, configuration and seed: same artifact")
+    ] = 0,
+    csv: Annotated[
+        str,
+        typer.Option(help="how a CSV file is written: JSON with fields of nelbo.files.CsvOptions"),
+    ] = "{}",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object on standard output")
+    ] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
     settings = read_settings()
@@ -71,7 +97,9 @@ def main() -> None:
 
 def command() -> None:
     """Train and end with an exit code; an error is one sentence on standard error."""
-    program.run(app, lambda sentence: errors.print("[red]error:[/]", escape(sentence), soft_wrap=True))
+    program.run(
+        app, lambda sentence: errors.print("[red]error:[/]", escape(sentence), soft_wrap=True)
+    )
 
 
 def _summary(run: Run) -> dict[str, object]:
@@ -95,10 +123,14 @@ def _words(run: Run) -> str:
     def of(name: str, form: str) -> str:
         return form.format(manifest.metrics[name]) if name in manifest.metrics else "not measured"
 
-    off_by = {end: [of(f"{name}{end}", "{:.1f} %") for name in ("shape_error", "pair_error")] for end in ("", "_floor")}
+    off_by = {
+        end: [of(f"{name}{end}", "{:.1f} %") for name in ("shape_error", "pair_error")]
+        for end in ("", "_floor")
+    }
     return "\n".join(
         [
-            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns, {seconds:.0f} s",
+            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
+            f" {seconds:.0f} s",
             f"  mean nelbo of held-out rows  {of('nelbo', '{:.2f} nats')}",
             f"  synthetic columns, pairs     off by {', '.join(off_by[''])}",
             f"  … fresh real rows            off by {', '.join(off_by['_floor'])}",
@@ -119,7 +151,10 @@ class _progress:  # reads as a function: `with _progress() as stage`
             TimeRemainingColumn(),
             TextColumn("{task.fields[words]}"),
         )
-        self.bars, self.tasks = Progress(*columns, console=errors, disable=not errors.is_terminal), dict[str, TaskID]()
+        self.bars, self.tasks = (
+            Progress(*columns, console=errors, disable=not errors.is_terminal),
+            dict[str, TaskID](),
+        )
         self.bars.start()
         return self.tell
 

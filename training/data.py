@@ -1,4 +1,5 @@
-"""The training table: read for its schema, then for its rows, which a seed splits into rows to fit, to stop, to calibrate."""
+"""The training table: read for its schema, then for its rows, which a seed splits into rows to fit,
+to stop, to calibrate."""
 
 import hashlib
 import json
@@ -24,11 +25,13 @@ from training.fields import few_values, fields
 
 MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
-"""Categories that an artifact names beside the known ones: of one column, and of all columns together."""
+"""Categories that an artifact names beside the known ones: of one column, and of all columns
+together."""
 ROOM = 2**20
 """Bytes of a manifest that are not its schema's."""
 NOTED = 0.01
-"""Share of a column's rows from which on a notice says that their values are too rare to be generated as they are."""
+"""Share of a column's rows from which on a notice says that their values are too rare to be
+generated as they are."""
 CLOSE = 0.1
 """A datetime is counted since another if that takes so much of its width, or less."""
 CROSS_BELOW = 500
@@ -63,7 +66,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Training:
-    """A table ready to train on. `table` are the rows as read, aligned with `rows`; `split` names the rows of each part."""
+    """A table ready to train on. `table` are the rows as read, aligned with `rows`; `split` names
+    the rows of each part."""
 
     schema: Schema
     table: pa.Table
@@ -86,9 +90,14 @@ class Split:
 
 
 def read(
-    source: Source, config: Config, seed: int, schema: Schema | None = None, heard: Callable[[int], None] | None = None
+    source: Source,
+    config: Config,
+    seed: int,
+    schema: Schema | None = None,
+    heard: Callable[[int], None] | None = None,
 ) -> Training:
-    """Read a table for training. Raises InvalidInput where it cannot be trained on. `heard` is told the rows read so far."""
+    """Read a table for training. Raises InvalidInput where it cannot be trained on. `heard` is told
+    the rows read so far."""
     inspector, as_read, total = Inspector(), Digest(), 0
     with source.open() as table:
         for batch in table.batches():
@@ -105,28 +114,38 @@ def read(
         ]
     schema = schema or found.schema
     if not schema.modelled:
-        raise InvalidInput("no column is left to model: all of them are identifiers; name their kinds in a schema file")
+        raise InvalidInput(
+            "no column is left to model: all of them are identifiers; name their kinds in a schema"
+            " file"
+        )
     kept = _sampled(total, config.max_train_rows, seed)
     with source.open() as table:
         rows_as_read = pa.Table.from_batches(_taken(table.batches(), kept))
     usable, refused = _usable(rows_as_read, schema)
     if len(usable) < MIN_ROWS:
         raise InvalidInput(
-            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants {MIN_ROWS} at least"
+            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants"
+            f" {MIN_ROWS} at least"
         )
     if refused:
         notices.append(
-            f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's kind and were left out"
+            f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's"
+            " kind and were left out"
         )
     split = split_rows(len(usable), config.held_out, seed)
     schema, rows, more = complete(schema, usable, split.fit, config)
     notices += more
     digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
-    return Training(schema, usable, rows, split, total, refused, digest, tuple(notices), as_read.hexdigest())
+    return Training(
+        schema, usable, rows, split, total, refused, digest, tuple(notices), as_read.hexdigest()
+    )
 
 
-def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: Config) -> tuple[Schema, Rows, list[str]]:
-    """The schema with what only its `fit` rows tell (categories, datetimes counted since another), the encoded rows, notices.
+def complete(
+    schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: Config
+) -> tuple[Schema, Rows, list[str]]:
+    """The schema with what only its `fit` rows tell (categories, datetimes counted since another),
+    the encoded rows, notices.
 
     Every row of `usable` must be one that encode takes.
     """
@@ -135,7 +154,11 @@ def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: C
     upto = config.max_categories + min(MOST_RARER, MOST_RARER_IN_ALL // max(1, with_rarer))
     schema = _with_categories(schema, counted, config, upto)
     _check_size(schema)
-    notices = [notice for name, counts in counted.items() for notice in _of_many_categories(name, counts, config, upto)]
+    notices = [
+        notice
+        for name, counts in counted.items()
+        for notice in _of_many_categories(name, counts, config, upto)
+    ]
     encoded = encode(_one_batch(usable), schema)
     if not any(column.since for column in schema.columns):
         schema = _with_since(schema, encoded.numbers[fit])
@@ -146,11 +169,16 @@ def complete(schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: C
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
-    """`held_out` of the rows to stop on (up to 2,000) and to calibrate (up to 10,000); small tables calibrate across folds."""
+    """`held_out` of the rows to stop on (up to 2,000) and to calibrate (up to 10,000); small tables
+    calibrate across folds."""
     order = np.random.default_rng([seed, 3]).permutation(n)
     stop = max(2, min(round(n * held_out), 2_000))
     calibrate = 0 if n < CROSS_BELOW else min(round(n * held_out), 10_000)
-    return Split(np.sort(order[stop + calibrate :]), np.sort(order[:stop]), np.sort(order[stop : stop + calibrate]))
+    return Split(
+        np.sort(order[stop + calibrate :]),
+        np.sort(order[:stop]),
+        np.sort(order[stop : stop + calibrate]),
+    )
 
 
 def folds(n: int, count: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -167,13 +195,18 @@ def _sampled(total: int, most: int, seed: int) -> NDArray[np.int64] | None:
     return np.sort(np.random.default_rng([seed, 2]).choice(total, most, replace=False))
 
 
-def _taken(batches: Iterator[pa.RecordBatch], kept: NDArray[np.int64] | None) -> Iterator[pa.RecordBatch]:
+def _taken(
+    batches: Iterator[pa.RecordBatch], kept: NDArray[np.int64] | None
+) -> Iterator[pa.RecordBatch]:
     first = 0
     for batch in batches:
         if kept is None:
             yield batch
         else:
-            inside = kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + batch.num_rows)] - first
+            inside = (
+                kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + batch.num_rows)]
+                - first
+            )
             yield batch.take(inside)
         first += batch.num_rows
 
@@ -197,18 +230,26 @@ Counts = list[tuple[str, int]]
 def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
     """Of the columns that come without known categories."""
     wanted = [column for column in schema.categoricals if not column.categories]
-    return {column.name: _counts(fit.column(column.name), missing_in(column, schema)) for column in wanted}
+    return {
+        column.name: _counts(fit.column(column.name), missing_in(column, schema))
+        for column in wanted
+    }
 
 
 def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
     found = pc.value_counts(texts(column.combine_chunks(), missing).drop_null())
-    counts = [(name.as_py(), rows.as_py()) for name, rows in zip(found.field("values"), found.field("counts"), strict=True)]
+    counts = [
+        (name.as_py(), rows.as_py())
+        for name, rows in zip(found.field("values"), found.field("counts"), strict=True)
+    ]
     return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
 
-def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config, upto: int) -> Schema:
-    """The schema with each column's most frequent categories, in the order of their texts, and rarer ones to generate: those
-    among its `upto` most frequent."""
+def _with_categories(
+    schema: Schema, counted: dict[str, Counts], config: Config, upto: int
+) -> Schema:
+    """The schema with each column's most frequent categories, in the order of their texts, and
+    rarer ones to generate: those among its `upto` most frequent."""
     most = config.max_categories
     found = {
         name: {
@@ -217,7 +258,9 @@ def _with_categories(schema: Schema, counted: dict[str, Counts], config: Config,
         }
         for name, counts in counted.items()
     }
-    columns = tuple(column.model_copy(update=found.get(column.name, {})) for column in schema.columns)
+    columns = tuple(
+        column.model_copy(update=found.get(column.name, {})) for column in schema.columns
+    )
     return schema.model_copy(update={"columns": columns})
 
 
@@ -226,23 +269,35 @@ def _check_size(schema: Schema) -> None:
     text = json.dumps(schema.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
     if schema.texts > MAX_TEXTS or len(text) > MAX_MANIFEST_BYTES - ROOM or not is_parsable(text):
         raise InvalidInput(
-            f"the table has {schema.texts:,} categories in all, which take {len(text) / 2**20:,.0f} MiB; an artifact holds at"
-            f" most {MAX_TEXTS:,} in {(MAX_MANIFEST_BYTES - ROOM) // 2**20} MiB: lower max_categories, or give columns of long"
+            f"the table has {schema.texts:,} categories in all, which take {len(text) / 2**20:,.0f}"
+            " MiB; an artifact holds at"
+            f" most {MAX_TEXTS:,} in {(MAX_MANIFEST_BYTES - ROOM) // 2**20} MiB: lower"
+            " max_categories, or give columns of long"
             " texts the kind identifier in a schema file"
         )
 
 
 def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
-    """The schema with each datetime counted since the earlier column that it stays closest to, if that one is never missing."""
+    """The schema with each datetime counted since the earlier column that it stays closest to, if
+    that one is never missing."""
     found: dict[str, str] = {}
-    whole = [i for i, column in enumerate(schema.numbers) if column.kind == "datetime" and not np.isnan(numbers[:, i]).any()]
+    whole = [
+        i
+        for i, column in enumerate(schema.numbers)
+        if column.kind == "datetime" and not np.isnan(numbers[:, i]).any()
+    ]
     for j, column in enumerate(schema.numbers):
         nearest = CLOSE * _width(numbers[:, j])
         for i in (i for i in whole if i < j and column.kind == "datetime"):
-            earlier, width = schema.numbers[i], _width(numbers[:, j] - floored(numbers[:, i], column.step))
+            earlier, width = (
+                schema.numbers[i],
+                _width(numbers[:, j] - floored(numbers[:, i], column.step)),
+            )
             if earlier.name not in found and width < nearest:
                 found[column.name], nearest = earlier.name, width
-    columns = tuple(column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns)
+    columns = tuple(
+        column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns
+    )
     return schema.model_copy(update={"columns": columns})
 
 
@@ -257,15 +312,18 @@ def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) ->
     most, rare = config.max_categories, config.rare
     if len(counts) > most:
         yield (
-            f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are modelled one by one, all others as"
+            f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are"
+            " modelled one by one, all others as"
             " one, from which generated rows draw by frequency (max_categories)"
         )
     never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= upto]
     share = sum(never) / max(1, sum(rows for _, rows in counts))
     if share >= NOTED:
         yield (
-            f"column {name!r}: {len(never):,} categories that fewer than {rare} rows hold, in {share:.0%} of the rows, are"
-            f" never generated (rare){'; generated rows leave the column empty' if len(never) == len(counts) else ''}"
+            f"column {name!r}: {len(never):,} categories that fewer than {rare} rows hold, in"
+            f" {share:.0%} of the rows, are"
+            f" never generated (rare)"
+            f"{'; generated rows leave the column empty' if len(never) == len(counts) else ''}"
         )
 
 
@@ -274,7 +332,10 @@ def _of_rare_numbers(schema: Schema, numbers: NDArray[np.float64], rare: int) ->
     for column, values in zip(schema.numbers, numbers.T, strict=True):
         held = int((~np.isnan(values)).sum())
         if held < rare <= len(values) - held:
-            yield (f"column {column.name!r}: fewer than {rare} rows hold a value; generated rows leave the column empty (rare)")
+            yield (
+                f"column {column.name!r}: fewer than {rare} rows hold a value; generated rows leave"
+                " the column empty (rare)"
+            )
             continue
         for one in fields(column, values):
             of_field = one.of(values[~np.isnan(values)])
@@ -283,6 +344,8 @@ def _of_rare_numbers(schema: Schema, numbers: NDArray[np.float64], rare: int) ->
             if few_values(of_field) and few.sum() >= NOTED * held > 0:
                 part = f" ({one.name})" if one.name else ""
                 yield (
-                    f"column {column.name!r}{part}: {len(few):,} values that fewer than {rare} rows hold, in"
-                    f" {few.sum() / held:.0%} of the rows, are generated as ranges of at least {rare} rows (rare)"
+                    f"column {column.name!r}{part}: {len(few):,} values that fewer than {rare} rows"
+                    " hold, in"
+                    f" {few.sum() / held:.0%} of the rows, are generated as ranges of at least"
+                    f" {rare} rows (rare)"
                 )

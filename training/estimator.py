@@ -1,4 +1,5 @@
-"""NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to ONNX Runtime."""
+"""NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to
+ONNX Runtime."""
 
 import tempfile
 import warnings
@@ -31,7 +32,8 @@ from training.fit import VAE, fit_rows, score
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Table: TypeAlias = Any
-"""An array-like of numbers, or a data frame of pandas, polars, Arrow or another library with `__arrow_c_stream__`."""
+"""An array-like of numbers, or a data frame of pandas, polars, Arrow or another library with
+`__arrow_c_stream__`."""
 
 MIN_ROWS = 10
 """scikit-learn's own checks fit to 10 rows, fewer than `nelbo train` takes."""
@@ -51,17 +53,21 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     >>> detector.predict([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).tolist()
     [1, -1]
 
-    `predict` is for new rows. The detector remembers the rows that it was fitted to and scores them too high, so that
-    `predict` flags few of them. `fit_predict` and `training_scores_` judge them as rows that the detector has not seen.
+    `predict` is for new rows. The detector remembers the rows that it was fitted to and scores them
+    too high, so that `predict` flags few of them. `fit_predict` and `training_scores_` judge them
+    as rows that the detector has not seen.
 
-    An array holds numbers, which are all continuous, and NaN where a value is missing. A data frame (pandas, polars, Arrow)
-    may also hold text, categories, booleans and dates; its numbers score as those of an array. A text column whose values all
-    differ is left out with a warning. A data frame to score must have the columns of the one fitted to, in the same order.
+    An array holds numbers, which are all continuous, and NaN where a value is missing. A data frame
+    (pandas, polars, Arrow) may also hold text, categories, booleans and dates; its numbers score as
+    those of an array. A text column whose values all differ is left out with a warning. A data
+    frame to score must have the columns of the one fitted to, in the same order.
 
     Attributes after `fit`:
         offset_: the score in nats below which `predict` gives -1.
-        training_scores_: float64[n] in nats, the score of each row fitted to, as of a row that the detector has not seen.
-        n_features_in_: the number of columns. feature_names_in_: their names, where all of them are strings.
+        training_scores_: float64[n] in nats, the score of each row fitted to, as of a row that the
+        detector has not seen.
+        n_features_in_: the number of columns. feature_names_in_: their names, where all of them are
+        strings.
     """
 
     offset_: float
@@ -80,11 +86,14 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Nothing is checked before `fit`.
 
         random_state: a seed; None and a RandomState draw another one at each fit.
-        contaminated: share of the rows to fit to that may be anomalies, from 0 to below 0.2. It changes the scores: anomalies
+        contaminated: share of the rows to fit to that may be anomalies, from 0 to below 0.2. It
+        changes the scores: anomalies
             that are alike no longer make each other look normal.
         config: replaces all defaults of the training, `contaminated` too.
-        contamination: share of the rows to fit to that fall below offset_, above 0 and at most 0.5; about the same share of new
-            normal rows does. It changes offset_ alone. "auto" is `contaminated` if that is above 0, else 0.1.
+        contamination: share of the rows to fit to that fall below offset_, above 0 and at most 0.5;
+        about the same share of new
+            normal rows does. It changes offset_ alone. "auto" is `contaminated` if that is above 0,
+            else 0.1.
         """
         self.random_state = random_state
         self.contaminated = contaminated
@@ -94,17 +103,22 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def fit(self, X: Table, y: object = None) -> Self:  # scikit-learn's name
         """Fit to X[n, d], at least 10 rows, most of them normal; y is ignored.
 
-        Raises ValueError where X or a parameter cannot be used, and TypeError where X is sparse or config is no Config.
+        Raises ValueError where X or a parameter cannot be used, and TypeError where X is sparse or
+        config is no Config.
         """
         config, contamination = self._settings()
         seed = _seed(self.random_state)
         table = self._checked(X, reset=True)
         parts = split_rows(len(table), config.held_out, seed)
-        split = Split(np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0])
+        split = Split(
+            np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0]
+        )
         self._schema, rows = _schema_and_rows(table, split, config)
         with _torch(config.threads), tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
             vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
-            exported = export_model(Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop))
+            exported = export_model(
+                Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop)
+            )
             for notice in exported.notices:
                 warnings.warn(notice, RuntimeWarning, stacklevel=2)
             self._scorer = Scorer.read(Path(made))
@@ -130,7 +144,8 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def fit_predict(self, X: Table, y: object = None) -> Labels:  # scikit-learn's name
-        """Fit to X and label its rows, int64[n]: -1 for the share `contamination` with the lowest scores, 1 for the others."""
+        """Fit to X and label its rows, int64[n]: -1 for the share `contamination` with the lowest
+        scores, 1 for the others."""
         self.fit(X, y)
         return np.where(self.training_scores_ >= self.offset_, 1, -1)
 
@@ -142,16 +157,23 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def _settings(self) -> tuple[Config, float]:
         """The configuration and the contamination, checked."""
         if not 0 <= _share("contaminated", self.contaminated) < MOST_CONTAMINATED:
-            raise ValueError(f"contaminated is {self.contaminated}; give a share from 0 to below {MOST_CONTAMINATED}")
+            raise ValueError(
+                f"contaminated is {self.contaminated}; give a share from 0 to below"
+                f" {MOST_CONTAMINATED}"
+            )
         if self.config is not None and not isinstance(self.config, Config):
-            raise TypeError(f"config is {self.config!r}; give a training.config.Config, or None for the defaults")
+            raise TypeError(
+                f"config is {self.config!r}; give a training.config.Config, or None for the"
+                " defaults"
+            )
         config = self.config or Config.quick(self.contaminated)
         if isinstance(self.contamination, str) and self.contamination == "auto":
             return config, config.contaminated or CONTAMINATION
         return config, checked_contamination(self.contamination)
 
     def _checked(self, X: Table, reset: bool) -> "Floats | pa.Table":
-        """X as scikit-learn checks it: its numbers float64[n, d], or an Arrow table of a data frame."""
+        """X as scikit-learn checks it: its numbers float64[n, d], or an Arrow table of a data
+        frame."""
         least = MIN_ROWS if reset else 1
         if not frames.is_frame(X):
             numbers: Floats = validate_data(
@@ -175,7 +197,8 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
 
 class Scorer:
-    """The score graph of an artifact. Pickle takes its bytes along; each process makes a session of its own from them."""
+    """The score graph of an artifact. Pickle takes its bytes along; each process makes a session of
+    its own from them."""
 
     def __init__(self, manifest: bytes, graph: bytes) -> None:
         self._manifest, self._graph = manifest, graph
@@ -200,18 +223,25 @@ class Scorer:
             (Path(folder) / manifest.graphs["score"].file).write_bytes(self._graph)
             engine = Engine(Artifact(Path(folder), manifest, digest_of(self._manifest)))
             schema = manifest.table_schema
-            blank = np.zeros((1, len(schema.numbers))), np.zeros((1, len(schema.categoricals)), dtype=np.int64)
+            blank = (
+                np.zeros((1, len(schema.numbers))),
+                np.zeros((1, len(schema.categoricals)), dtype=np.int64),
+            )
             score_encoded(engine, *blank)  # reads the graph, so that the folder may go
         return engine
 
 
-def _schema_and_rows(table: "Floats | pa.Table", split: Split, config: Config) -> tuple[Schema, Rows]:
+def _schema_and_rows(
+    table: "Floats | pa.Table", split: Split, config: Config
+) -> tuple[Schema, Rows]:
     if isinstance(table, pa.Table):
         schema = frames.schema_of(table)
         frames.rows_of(table, schema)  # refuses cells that are not of their column's kind
         schema, rows, _ = complete(schema, table, split.fit, config)
         return schema, rows
-    schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(table.shape[1])))
+    schema = Schema(
+        columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(table.shape[1]))
+    )
     return schema, _rows(table, schema)
 
 
@@ -221,7 +251,8 @@ def _rows(table: "Floats | pa.Table", schema: Schema) -> Rows:
     others = [column.name for column in schema.columns if column.kind != "continuous"]
     if others:
         raise ValueError(
-            f"column {others[0]!r} of the data frame fitted to is no column of numbers, so an array cannot take its place; "
+            f"column {others[0]!r} of the data frame fitted to is no column of numbers, so an array"
+            " cannot take its place; "
             f"give a data frame with the columns {', '.join(map(repr, schema.names))}"
         )
     return Rows(table, np.empty((len(table), 0), dtype=np.int64))
@@ -231,7 +262,9 @@ def checked_contamination(contamination: object) -> float:
     """A contamination above 0 and at most 0.5, or ValueError."""
     share = _share("contamination", contamination)
     if not 0 < share <= 0.5:
-        raise ValueError(f'contamination is {contamination}; give a share above 0 and at most 0.5, or "auto"')
+        raise ValueError(
+            f'contamination is {contamination}; give a share above 0 and at most 0.5, or "auto"'
+        )
     return share
 
 
@@ -244,12 +277,15 @@ def _share(name: str, value: object) -> float:
 def _seed(random_state: object) -> int:
     """An int is the seed itself, as for `nelbo train`; None and a RandomState draw one."""
     generator = check_random_state(random_state)
-    return int(random_state) if isinstance(random_state, Integral) else int(generator.randint(2**31))
+    return (
+        int(random_state) if isinstance(random_state, Integral) else int(generator.randint(2**31))
+    )
 
 
 @contextmanager
 def _torch(threads: int) -> Iterator[None]:
-    """Work in this many threads of torch, and leave the caller's number of threads and random state as they were."""
+    """Work in this many threads of torch, and leave the caller's number of threads and random state
+    as they were."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -260,10 +296,12 @@ def _torch(threads: int) -> Iterator[None]:
 
 
 def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed: int) -> Floats:
-    """ELBO float64[n] of the rows fitted to, each by exemplars outside of its own fifth of the rows.
+    """ELBO float64[n] of the rows fitted to, each by exemplars outside of its own fifth of the
+    rows.
 
-    A row that is its own nearest exemplar would look far more normal than it is. A VAE remembers single rows only of small
-    tables. Where it has a part in the scores of a small table, each fifth is scored by a whole model fitted without it.
+    A row that is its own nearest exemplar would look far more normal than it is. A VAE remembers
+    single rows only of small tables. Where it has a part in the scores of a small table, each fifth
+    is scored by a whole model fitted without it.
     """
     if vae.share < 1 and len(rows) < CROSS_BELOW:
         as_exported = config.model_copy(update={"exemplars": vae.share})
@@ -273,7 +311,9 @@ def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed:
     scores, exemplars = np.empty(len(rows)), vae.exemplars
     x, codes = vae.likelihoods.cut(torch.from_numpy(rows.numbers)), torch.from_numpy(rows.codes)
     for outside, inside in folds(len(rows), FOLDS, seed):
-        vae.exemplars = Exemplars.fit(vae.likelihoods, x[outside], codes[outside], seed, config.contaminated)
+        vae.exemplars = Exemplars.fit(
+            vae.likelihoods, x[outside], codes[outside], seed, config.contaminated
+        )
         scores[inside] = _elbo(vae, rows.take(inside))
     vae.exemplars = exemplars
     return scores

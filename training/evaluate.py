@@ -1,6 +1,8 @@
-"""Evaluation of an exported artifact: what its rows and its scores are worth, measured through the engine that serves them.
+"""Evaluation of an exported artifact: what its rows and its scores are worth, measured through the
+engine that serves them.
 
-Every measure of synthetic rows stands beside the same measure of fresh real rows: the floor that no honest generator beats.
+Every measure of synthetic rows stands beside the same measure of fresh real rows: the floor that no
+honest generator beats.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +27,8 @@ TOP = 20
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and the rows that it was measured on: `fit`, `fresh` (not fitted to) and `synthetic`.
+    """What was measured, and the rows that it was measured on: `fit`, `fresh` (not fitted to) and
+    `synthetic`.
 
     A notice tells of each metric that could not be measured.
     """
@@ -38,10 +41,12 @@ class Evaluation:
 
 
 def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
-    """Metrics by name; errors are total variation distances in percent, `…_floor` the same for equally many fresh real rows.
+    """Metrics by name; errors are total variation distances in percent, `…_floor` the same for
+    equally many fresh real rows.
 
-    nelbo: mean over rows that no weight was fitted to. z_kl: mean KL, how much z says of a row. shape_error: mean over columns;
-    pair_error: mean over pairs of columns. detect_auc: how well gradient boosting tells synthetic from fresh rows (0.5 = not).
+    nelbo: mean over rows that no weight was fitted to. z_kl: mean KL, how much z says of a row.
+    shape_error: mean over columns; pair_error: mean over pairs of columns. detect_auc: how well
+    gradient boosting tells synthetic from fresh rows (0.5 = not).
     """
     split, few = training.split, np.random.default_rng([seed, 5])
     held_out = training.rows.take(np.concatenate([split.stop, split.calibrate]))
@@ -50,7 +55,8 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     made = encode(generate(engine, seed, 0, len(fresh)), engine.schema)
     nelbo, _, kl = score_encoded(engine, fresh.numbers, fresh.codes)
     fit, fresh, synthetic = (
-        Rows(absolute(rows.numbers, engine.schema), rows.codes) for rows in (fit, fresh, Rows(made.numbers, made.codes))
+        Rows(absolute(rows.numbers, engine.schema), rows.codes)
+        for rows in (fit, fresh, Rows(made.numbers, made.codes))
     )
     metrics, notices = _measured(
         {
@@ -68,13 +74,16 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
 
 
 def _measured(measures: dict[str, Callable[[], float]]) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Finite values by name, and a notice of each that is not among them: no measure is worth a trained model."""
+    """Finite values by name, and a notice of each that is not among them: no measure is worth a
+    trained model."""
     metrics, notices = dict[str, float](), []
     for name, measure in measures.items():
         try:
             value = measure()
         except Exception as problem:
-            notices.append(f"metric {name} could not be measured: {type(problem).__name__}: {problem}")
+            notices.append(
+                f"metric {name} could not be measured: {type(problem).__name__}: {problem}"
+            )
         else:
             if np.isfinite(value):
                 metrics[name] = value
@@ -84,7 +93,8 @@ def _measured(measures: dict[str, Callable[[], float]]) -> tuple[dict[str, float
 
 
 def shape_error(real: Rows, other: Rows) -> float:
-    """Mean over columns of the total variation distance between two tables' cells, numbers in deciles of `real`, in percent."""
+    """Mean over columns of the total variation distance between two tables' cells, numbers in
+    deciles of `real`, in percent."""
     a, b = _binned(real, real), _binned(real, other)
     return 100 * float(np.mean([_distance(x, y) for x, y in zip(a, b, strict=True)]))
 
@@ -95,17 +105,31 @@ def pair_error(real: Rows, other: Rows) -> float:
     pairs = list(combinations(range(len(a)), 2)) or [(0, 0)]
     chosen = pairs[:: -(-len(pairs) // MOST_PAIRS)]
     width = TOP + 2
-    return 100 * float(np.mean([_distance(a[i] * width + a[j], b[i] * width + b[j]) for i, j in chosen]))
+    return 100 * float(
+        np.mean([_distance(a[i] * width + a[j], b[i] * width + b[j]) for i, j in chosen])
+    )
 
 
 def detect_auc(real: Rows, other: Rows, seed: int) -> float:
-    """Area under the ROC curve of a classifier that learned on half of the rows to tell the two tables apart."""
+    """Area under the ROC curve of a classifier that learned on half of the rows to tell the two
+    tables apart."""
     n, rng = min(len(real), len(other), 5_000), np.random.default_rng([seed, 6])
-    tables = [rows.take(rng.permutation(len(rows))[:n]) for rows in (real, other)]  # rows may be in any order
+    tables = [
+        rows.take(rng.permutation(len(rows))[:n]) for rows in (real, other)
+    ]  # rows may be in any order
     order = rng.permutation(2 * n)
-    x = _ranked(np.hstack([np.vstack([rows.numbers for rows in tables]), np.vstack([rows.codes for rows in tables])]))[order]
+    x = _ranked(
+        np.hstack(
+            [
+                np.vstack([rows.numbers for rows in tables]),
+                np.vstack([rows.codes for rows in tables]),
+            ]
+        )
+    )[order]
     y = np.repeat([0, 1], n)[order]
-    x = x[:, ~np.isnan(x[:n]).all(0)]  # the classifier takes no column that is empty where it learns
+    x = x[
+        :, ~np.isnan(x[:n]).all(0)
+    ]  # the classifier takes no column that is empty where it learns
     if not x.shape[1] or len(np.unique(y[:n])) < 2 or len(np.unique(y[n:])) < 2:
         return 0.5
     model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed % 2**32)
@@ -115,8 +139,11 @@ def detect_auc(real: Rows, other: Rows, seed: int) -> float:
 
 
 def _ranked(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each column's values as ranks, which trees tell apart as well, and which cannot overflow; NaN stays."""
-    ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in x.T]).astype(np.float64)
+    """Each column's values as ranks, which trees tell apart as well, and which cannot overflow; NaN
+    stays."""
+    ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in x.T]).astype(
+        np.float64
+    )
     return np.where(np.isnan(x), np.nan, ranks)
 
 
@@ -128,7 +155,9 @@ def _number_bins(real: Rows, rows: Rows) -> Iterator[NDArray[np.int64]]:
     for reference, values in zip(real.numbers.T, rows.numbers.T, strict=True):
         seen = reference[~np.isnan(reference)]
         deciles = np.quantile(seen, DECILES) if len(seen) else np.empty(0)
-        edges = np.unique([deciles, np.nextafter(deciles, np.inf)])  # a value that fills a decile is a bin of its own
+        edges = np.unique(
+            [deciles, np.nextafter(deciles, np.inf)]
+        )  # a value that fills a decile is a bin of its own
         yield np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, "right"))
 
 

@@ -1,4 +1,5 @@
-"""Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before anyone may use it."""
+"""Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before
+anyone may use it."""
 
 import hashlib
 import json
@@ -28,34 +29,51 @@ LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn",
 TOLERANCE = 1e-4
 """Largest relative difference between torch and ONNX Runtime that export accepts."""
 TIES = 0.02
-"""Share of rows that may differ: two exemplars, or two components of the prior, are equally near to them but for rounding."""
+"""Share of rows that may differ: two exemplars, or two components of the prior, are equally near to
+them but for rounding."""
 REPORT = "please report this table's schema"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact's manifest, without calibration and metrics, and what a user should know of the export."""
+    """An artifact's manifest, without calibration and metrics, and what a user should know of the
+    export."""
 
     manifest: Manifest
     notices: tuple[str, ...]
 
 
-def export(folder: Path, vae: VAE, name: str, training: Training, config: Config, seed: int) -> Exported:
+def export(
+    folder: Path, vae: VAE, name: str, training: Training, config: Config, seed: int
+) -> Exported:
     """The artifact of a training run; see export_model."""
-    data = {"rows": training.total, "trained_on": len(training.rows), "refused": training.refused, "sha256": training.digest}
+    data = {
+        "rows": training.total,
+        "trained_on": len(training.rows),
+        "refused": training.refused,
+        "sha256": training.digest,
+    }
     data["table_sha256"] = training.table_digest
     stop = training.rows.take(training.split.stop)
     return export_model(folder, vae, name, training.schema, config, seed, stop, data)
 
 
 def export_model(
-    folder: Path, vae: VAE, name: str, schema: Schema, config: Config, seed: int, rows: Rows, data: Mapping[str, Any] = NOTHING
+    folder: Path,
+    vae: VAE,
+    name: str,
+    schema: Schema,
+    config: Config,
+    seed: int,
+    rows: Rows,
+    data: Mapping[str, Any] = NOTHING,
 ) -> Exported:
     """Write the graphs and a manifest; compare them with torch on some rows.
 
-    Where the scores of ONNX Runtime and torch differ, the member that agrees alone (exemplars or VAE) has the whole score from
-    then on, in `vae` too, and a notice says so. Raises InvalidArtifact where none agrees.
+    Where the scores of ONNX Runtime and torch differ, the member that agrees alone (exemplars or
+    VAE) has the whole score from then on, in `vae` too, and a notice says so. Raises
+    InvalidArtifact where none agrees.
     """
     folder.mkdir(parents=True, exist_ok=True)
     problems = []
@@ -73,16 +91,22 @@ def export_model(
     notices = []
     if problems:
         member = "exemplars" if vae.share else "VAE"
-        notices.append(f"rows are scored by the {member} alone, because {problems[0].message}; {REPORT}")
+        notices.append(
+            f"rows are scored by the {member} alone, because {problems[0].message}; {REPORT}"
+        )
     try:
         check_draws(Engine.load(folder), vae, rows)
     except InvalidArtifact as problem:
-        notices.append(f"generated rows may be off, because {problem.message}; scores are not affected; {REPORT}")
+        notices.append(
+            f"generated rows may be off, because {problem.message}; scores are not affected;"
+            f" {REPORT}"
+        )
     return Exported(manifest, tuple(notices))
 
 
 def _members(vae: VAE) -> list[tuple[float, Exemplars | None]]:
-    """What may score rows, as the exemplars' share and the exemplars: what was fitted, then each of its members alone."""
+    """What may score rows, as the exemplars' share and the exemplars: what was fitted, then each of
+    its members alone."""
     fitted = [(vae.share, vae.exemplars)]
     if 0 < vae.share < 1:
         fitted.append((1.0, vae.exemplars))
@@ -92,7 +116,13 @@ def _members(vae: VAE) -> list[tuple[float, Exemplars | None]]:
 
 
 def _write_artifact(
-    folder: Path, vae: VAE, name: str, schema: Schema, config: Config, seed: int, data: Mapping[str, Any]
+    folder: Path,
+    vae: VAE,
+    name: str,
+    schema: Schema,
+    config: Config,
+    seed: int,
+    data: Mapping[str, Any],
 ) -> Manifest:
     batch, likelihoods = batch_for(vae), vae.likelihoods
     manifest = Manifest(
@@ -119,12 +149,15 @@ def _write_artifact(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Artifact:
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / MANIFEST).write_text(
+        json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     return read_artifact(folder)
 
 
 def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Compare terms, nelbo and KL of rows with torch's. Raises InvalidArtifact where they differ."""
+    """Compare terms, nelbo and KL of rows with torch's. Raises InvalidArtifact where they
+    differ."""
     few = rows.take(np.arange(min(len(rows), 256)))
     terms, kl = score(vae, few)
     nelbo, engine_terms, engine_kl = score_encoded(engine, few.numbers, few.codes)
@@ -135,7 +168,8 @@ def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def check_draws(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Compare with torch z between q(z|x) and p(z), and sampled codes with what the decoder's probabilities say.
+    """Compare with torch z between q(z|x) and p(z), and sampled codes with what the decoder's
+    probabilities say.
 
     Raises InvalidArtifact where they differ.
     """
@@ -144,7 +178,8 @@ def check_draws(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Half-way from q(z|x) to p(z), a row's z is what torch makes of it where all normal numbers are 1."""
+    """Half-way from q(z|x) to p(z), a row's z is what torch makes of it where all normal numbers
+    are 1."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     batch, draws = engine.manifest.batch, engine.manifest.draws["z"]
     few = rows.take(np.resize(np.arange(len(rows)), batch))
@@ -160,13 +195,17 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:
-    """Each code's interval of the distribution function, by torch from the codes before it, holds its uniform number."""
+    """Each code's interval of the distribution function, by torch from the codes before it, holds
+    its uniform number."""
     manifest, likelihoods = engine.manifest, vae.likelihoods
     d = len(likelihoods.columns)
     uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
     u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
     (z,) = engine.run("prior", u_z)
-    blank, keep = np.zeros((manifest.batch, d), dtype=np.int64), np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_)
+    blank, keep = (
+        np.zeros((manifest.batch, d), dtype=np.int64),
+        np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_),
+    )
     numbers, codes = engine.draw(z, blank, keep, u_x, DRAWN, ANY)
     other = likelihoods.other[likelihoods.category_at].numpy()
     known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
@@ -174,20 +213,31 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
     with torch.no_grad():
         logits = vae.decoder(torch.from_numpy(z), x)
     high, low = np.empty((manifest.batch, d)), np.empty((manifest.batch, d))
-    for j, (scores, drawn) in enumerate(zip(logits, likelihoods.drawn.split(likelihoods.sizes), strict=True)):
+    for j, (scores, drawn) in enumerate(
+        zip(logits, likelihoods.drawn.split(likelihoods.sizes), strict=True)
+    ):
         upto = torch.softmax(scores + drawn, -1).double().cumsum(-1)
         between = torch.nn.functional.pad(upto, (1, 0))
-        low[:, j], high[:, j] = (between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1))
+        low[:, j], high[:, j] = (
+            between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1)
+        )
     u = u_x[:, :d]
-    certain = np.array(likelihoods.follows) & (x == likelihoods.hidden - 1).numpy()  # missing as the first field is
+    certain = (
+        np.array(likelihoods.follows) & (x == likelihoods.hidden - 1).numpy()
+    )  # missing as the first field is
     off = np.where(certain, 0.0, np.maximum(low - u, u - high)).max()
     if off > TOLERANCE:
         raise InvalidArtifact(f"sampling in ONNX Runtime is off torch's probabilities by {off:.1e}")
 
 
 def _compare(what: str, engine: Floats, expected: Floats, ties: float = 0.0) -> None:
-    """`ties` is the share of rows that may differ because two exemplars are equally near to them."""
-    by_row = (np.abs(engine - expected) / (1 + np.abs(expected))).reshape(len(engine), -1).max(1, initial=0.0)
+    """`ties` is the share of rows that may differ because two exemplars are equally near to
+    them."""
+    by_row = (
+        (np.abs(engine - expected) / (1 + np.abs(expected)))
+        .reshape(len(engine), -1)
+        .max(1, initial=0.0)
+    )
     off = np.quantile(by_row, 1 - ties, method="lower") if len(by_row) else 0.0
     if not off <= TOLERANCE:
         raise InvalidArtifact(f"{what} of ONNX Runtime and torch differ by {off:.1e}")

@@ -1,9 +1,10 @@
 """Fields: what a number column's codes tell of its values, one after the other.
 
-Nearly every column has one field, the value itself. A datetime whose values seldom come back is cut into the week, the day of
-the week and the time of day, as ranges of a single number are too long for rhythms. Weeks begin on Mondays. The cut is a
-bijection, t = 7 · DAY · week + DAY · weekday + time + MONDAY, so that the masses of the fields multiply to the datetime's. The
-time since another column is one field.
+Nearly every column has one field, the value itself. A datetime whose values seldom come back is cut
+into the week, the day of the week and the time of day, as ranges of a single number are too long
+for rhythms. Weeks begin on Mondays. The cut is a bijection, t = 7 · DAY · week + DAY · weekday +
+time + MONDAY, so that the masses of the fields multiply to the datetime's. The time since another
+column is one field.
 """
 
 import math
@@ -28,7 +29,8 @@ ROWS_PER_ATOM = 20
 
 @dataclass(frozen=True)
 class Field:
-    """floor((x − origin) / unit), modulo `period` where that is finite; x itself where `unit` is 0."""
+    """floor((x − origin) / unit), modulo `period` where that is finite; x itself where `unit` is
+    0."""
 
     unit: float
     origin: float = 0.0
@@ -40,20 +42,27 @@ class Field:
         if not self.unit:
             return values
         whole = np.floor((values - self.origin) / self.unit)
-        return whole if math.isinf(self.period) else whole - self.period * np.floor(whole / self.period)
+        return (
+            whole
+            if math.isinf(self.period)
+            else whole - self.period * np.floor(whole / self.period)
+        )
 
 
 WEEKDAY = Field(DAY, MONDAY, 7, "weekday")
 
 
 def fields(column: Column, values: Floats) -> Sequence[Field]:
-    """The fields of a number column, the first of which says whether it is missing, by its training values, float64[n]."""
+    """The fields of a number column, the first of which says whether it is missing, by its training
+    values, float64[n]."""
     value = Field({"continuous": 0.0, "integer": 1.0, "datetime": float(column.step)}[column.kind])
     if column.since:
         return [replace(value, name=f"since {column.since}")]
     if column.kind != "datetime" or DAY % value.unit or few_values(value.of(values)):
         return [value]
-    of_day = [Field(value.unit, MONDAY, DAY / value.unit, "time of day")] if value.unit < DAY else []
+    of_day = (
+        [Field(value.unit, MONDAY, DAY / value.unit, "time of day")] if value.unit < DAY else []
+    )
     return [Field(7 * DAY, MONDAY, name="week"), WEEKDAY, *of_day]
 
 

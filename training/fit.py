@@ -1,4 +1,5 @@
-"""Fitting: joint training of encoder and decoder by maximising the ELBO, then a prior fitted to the aggregate posterior."""
+"""Fitting: joint training of encoder and decoder by maximising the ELBO, then a prior fitted to the
+aggregate posterior."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,17 +16,28 @@ from training.config import Config
 from training.data import Rows, Split
 from training.exemplars import Exemplars, share_for
 from training.likelihoods import Likelihoods
-from training.model import Auxiliary, CodeTable, Decoder, Encoder, Size, log_normal, negative_elbo, noise_points
+from training.model import (
+    Auxiliary,
+    CodeTable,
+    Decoder,
+    Encoder,
+    Size,
+    log_normal,
+    negative_elbo,
+    noise_points,
+)
 from training.prior import Mixture, StandardNormal, condense
 
 LARGEST = torch.finfo(torch.float16).max
 AVERAGE_EVERY = 5
-"""Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is kept."""
+"""Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is
+kept."""
 
 MOST_PASSES = 60
 """Small tables are passed over so often at most, unless 400 steps take more."""
 MOST_CELLS = 25_000_000
-"""So many cells go through training at most, two minutes' work or so, unless 200 steps take more; wide decoders take fewer."""
+"""So many cells go through training at most, two minutes' work or so, unless 200 steps take more;
+wide decoders take fewer."""
 
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
@@ -50,18 +62,29 @@ class VAE(nn.Module):
         self.share = 0.0
         self.register_buffer("eps", noise_points(points, size.latent, seed))
 
-    def terms(self, codes: Tensor, log_density: Tensor, eps: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Terms [n, d] and KL [n] of −ELBO, with z = mu + sigma · eps for eps float[S, n or 1, L] (reparameterisation).
+    def terms(
+        self, codes: Tensor, log_density: Tensor, eps: Tensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Terms [n, d] and KL [n] of −ELBO, with z = mu + sigma · eps for eps float[S, n or 1, L]
+        (reparameterisation).
 
-        `seen` int64[n, d] is what encoder and context read in place of the codes, with cells hidden from them.
+        `seen` int64[n, d] is what encoder and context read in place of the codes, with cells hidden
+        from them.
         """
         seen = codes if seen is None else seen
         mu, log_var = self.encoder(seen)
         z = mu + torch.exp(0.5 * log_var) * eps
-        log_p_x = torch.stack([self.likelihoods.log_prob(self.decoder(point, seen), codes) for point in z]) + log_density
+        log_p_x = (
+            torch.stack(
+                [self.likelihoods.log_prob(self.decoder(point, seen), codes) for point in z]
+            )
+            + log_density
+        )
         return negative_elbo(log_normal(z, mu, log_var), self.prior.log_prob(z), log_p_x)
 
-    def score(self, codes: Tensor, log_density: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def score(
+        self, codes: Tensor, log_density: Tensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Terms float64[n, d] and KL float64[n] at the fixed noise points."""
         terms, kl = self.terms(codes, log_density, self.eps[:, None, :], seen)
         return terms.double(), kl.double()
@@ -69,7 +92,8 @@ class VAE(nn.Module):
 
 @dataclass
 class History:
-    """What happened in training, a row each time the held-out rows were scored; times are not in here.
+    """What happened in training, a row each time the held-out rows were scored; times are not in
+    here.
 
     `kept` is the place of the row whose weights were kept.
     """
@@ -91,7 +115,9 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, held-out nelbo so far)."""
 
 
-def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress) -> tuple[VAE, History]:
+def fit_rows(
+    schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress
+) -> tuple[VAE, History]:
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
     fitted = rows.take(split.fit)
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
@@ -106,8 +132,13 @@ def fit_rows(schema: Schema, rows: Rows, split: Split, config: Config, seed: int
 
 
 def share_of_exemplars(schema: Schema, config: Config) -> float:
-    """Weight of the exemplars' bound in a row's score: as configured, else by the columns' kinds."""
-    return share_for(len(schema.numbers), len(schema.categoricals)) if config.exemplars is None else config.exemplars
+    """Weight of the exemplars' bound in a row's score: as configured, else by the columns'
+    kinds."""
+    return (
+        share_for(len(schema.numbers), len(schema.categoricals))
+        if config.exemplars is None
+        else config.exemplars
+    )
 
 
 def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
@@ -115,23 +146,35 @@ def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
 
 
 def fit(
-    likelihoods: Likelihoods, train: Coded, stop: Coded, config: Config, seed: int, progress: Progress
+    likelihoods: Likelihoods,
+    train: Coded,
+    stop: Coded,
+    config: Config,
+    seed: int,
+    progress: Progress,
 ) -> tuple[VAE, History]:
-    """Minimise the mean nelbo of the training rows; keep weights that the stop rows agree with; fit the prior.
+    """Minimise the mean nelbo of the training rows; keep weights that the stop rows agree with; fit
+    the prior.
 
-    The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0 to 1. A share of the rows
-    has random cells hidden from encoder and context, so that q(z | any subset of the cells) exists.
+    The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0
+    to 1. A share of the rows has random cells hidden from encoder and context, so that q(z | any
+    subset of the cells) exists.
 
-    Steps are taken on `config.device`; random numbers are the processor's all the same, so that a seed means as much.
+    Steps are taken on `config.device`; random numbers are the processor's all the same, so that a
+    seed means as much.
 
-    What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still easy to tell from real
-    ones: the last weights are kept whose held-out nelbo is within `slack` nats a column of the best.
+    What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still
+    easy to tell from real ones: the last weights are kept whose held-out nelbo is within `slack`
+    nats a column of the best.
     """
     codes, log_density = train
     n, d = codes.shape
     size = Size.for_table(likelihoods.values, config.widest)
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput('device = "cuda" is set, but torch finds no CUDA device; leave it out to train on the processor')
+        raise InvalidInput(
+            'device = "cuda" is set, but torch finds no CUDA device; leave it out to train on the'
+            " processor"
+        )
     device = torch.device(config.device)
     vae = VAE(likelihoods, size, config.noise_points, seed)
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
@@ -139,8 +182,12 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     plan = Plan.for_table(n, d, size, config)
     parameters = [*vae.parameters(), *auxiliary.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay))
+    optimiser = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay)
+    )
     smooth = cast(VAE, average.module)
     history, best, waited = History(), math.inf, 0
     kept = _state(vae)
@@ -160,10 +207,20 @@ def fit(
             average.update_parameters(vae)
         if step % plan.every == 0:
             held_out = mean_nelbo(smooth, stop)
-            history.add(step, step * plan.batch / n, float((terms.sum(1) + kl - density.sum(1)).mean().detach()), held_out)
+            history.add(
+                step,
+                step * plan.batch / n,
+                float((terms.sum(1) + kl - density.sum(1)).mean().detach()),
+                held_out,
+            )
             progress(step, plan.steps, held_out)
             if held_out < best + config.slack * d:
-                best, waited, kept, history.kept = min(best, held_out), 0, _state(smooth), len(history.step) - 1
+                best, waited, kept, history.kept = (
+                    min(best, held_out),
+                    0,
+                    _state(smooth),
+                    len(history.step) - 1,
+                )
             elif (waited := waited + 1) >= config.patience:
                 break
     vae.load_state_dict(kept)
@@ -184,12 +241,17 @@ class Plan:
 
     @staticmethod
     def for_table(n: int, columns: int, size: Size, config: Config) -> "Plan":
-        """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the configured limits."""
+        """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the
+        configured limits."""
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
-        affordable = max(200, MOST_CELLS * 128 // (columns * max(batch, 256) * (128 + size.decoder)))
+        affordable = max(
+            200, MOST_CELLS * 128 // (columns * max(batch, 256) * (128 + size.decoder))
+        )
         steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
-        return Plan(batch, steps, warm_up=max(1, steps // 8), every=min(steps, max(20, steps // 30)))
+        return Plan(
+            batch, steps, warm_up=max(1, steps // 8), every=min(steps, max(20, steps // 30))
+        )
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
@@ -197,7 +259,8 @@ class Plan:
 
     @property
     def decay(self) -> float:
-        """Of the running mean of the weights, so that it looks back over about a tenth of all steps."""
+        """Of the running mean of the weights, so that it looks back over about a tenth of all
+        steps."""
         return max(0.0, 1 - 10 * AVERAGE_EVERY / self.steps)
 
     def learning_rate(self, step: int) -> float:
@@ -206,8 +269,12 @@ class Plan:
 
 
 def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Terms float64[n, d_t] and KL float64[n] as the artifact gives them: the weighted mean of the members' bounds."""
-    parts = [part.split(_rows_at_once(vae)) for part in (torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))]
+    """Terms float64[n, d_t] and KL float64[n] as the artifact gives them: the weighted mean of the
+    members' bounds."""
+    parts = [
+        part.split(_rows_at_once(vae))
+        for part in (torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+    ]
     with torch.no_grad():
         scored = [_blend(vae, numbers, codes) for numbers, codes in zip(*parts, strict=True)]
     terms, kl = (torch.cat(values) for values in zip(*scored, strict=True))
@@ -221,7 +288,9 @@ def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         members.append((1 - vae.share, vae.score(*likelihoods.encode(numbers, codes))))
     if vae.exemplars is not None:
         members.append((vae.share, vae.exemplars.score(likelihoods.cut(numbers), codes)))
-    terms, kl = (torch.stack([weight * part[i] for weight, part in members]).sum(0) for i in range(2))
+    terms, kl = (
+        torch.stack([weight * part[i] for weight, part in members]).sum(0) for i in range(2)
+    )
     return likelihoods.by_column(terms), kl
 
 
@@ -234,7 +303,9 @@ def nelbos(vae: VAE, rows: Coded) -> Tensor:
     """Nelbo float64[n] of rows by the VAE alone, at the fixed noise points."""
     parts = []
     with torch.no_grad():
-        for codes, log_density in zip(*(part.split(_rows_at_once(vae)) for part in rows), strict=True):
+        for codes, log_density in zip(
+            *(part.split(_rows_at_once(vae)) for part in rows), strict=True
+        ):
             terms, kl = vae.score(codes.to(vae.eps.device), log_density.to(vae.eps.device))
             parts.append((terms.sum(1) + kl).cpu())
     return torch.cat(parts)
@@ -253,8 +324,11 @@ def _rows_at_once(vae: VAE) -> int:
     return max(16, min(512, 2**22 // sum(vae.likelihoods.sizes)))
 
 
-def objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Terms [n, d], KL [n] and the factorised −log p(x|z) [n], at one noise point; densities inside codes are left out."""
+def objective(
+    vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Terms [n, d], KL [n] and the factorised −log p(x|z) [n], at one noise point; densities inside
+    codes are left out."""
     mu, log_var = vae.encoder(seen)
     z = mu + torch.exp(0.5 * log_var) * eps
     log_p_x = vae.likelihoods.log_prob(vae.decoder(z[0], seen), codes)[None]
@@ -263,7 +337,8 @@ def objective(vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: 
 
 
 def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of each step: epoch after epoch in a new order, batches cut across the epochs' ends."""
+    """Row indices of each step: epoch after epoch in a new order, batches cut across the epochs'
+    ends."""
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(plan.steps):
         if len(order) < plan.batch:
@@ -272,10 +347,17 @@ def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]
         order = order[plan.batch :]
 
 
-def hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator) -> Tensor:
-    """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a probability between 0 and 1/2."""
+def hide(
+    codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator
+) -> Tensor:
+    """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a
+    probability between 0 and 1/2."""
     n, cells = len(codes), len(likelihoods.fitted)
-    rate = 0.5 * torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < share)
+    rate = (
+        0.5
+        * torch.rand(n, 1, generator=generator)
+        * (torch.rand(n, 1, generator=generator) < share)
+    )
     hidden = (torch.rand(n, cells, generator=generator) < rate).to(codes.device)
     return torch.where(hidden[:, likelihoods.column_of], likelihoods.hidden, codes)
 
@@ -283,8 +365,8 @@ def hide(codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch
 def _settle(vae: VAE) -> None:
     """End training: weights are rounded to 16 bits, which is how graphs store them.
 
-    A weight too large for 16 bits, such as the logit of a masked code, becomes the largest that they hold. An infinite logit
-    would stay infinite whatever is added to it.
+    A weight too large for 16 bits, such as the logit of a masked code, becomes the largest that
+    they hold. An infinite logit would stay infinite whatever is added to it.
     """
     vae.requires_grad_(False)
     for module in vae.modules():

@@ -1,4 +1,5 @@
-"""Data frames of pandas, polars, Arrow and other libraries (by the Arrow PyCapsule interface) as schema and encoded rows."""
+"""Data frames of pandas, polars, Arrow and other libraries (by the Arrow PyCapsule interface) as
+schema and encoded rows."""
 
 import warnings
 from typing import Any
@@ -17,12 +18,14 @@ def is_frame(x: object) -> bool:
 
 
 def is_pandas(x: object) -> bool:
-    """Whether x is a data frame of pandas, which may have an index and column names that are not strings."""
+    """Whether x is a data frame of pandas, which may have an index and column names that are not
+    strings."""
     return is_frame(x) and hasattr(x, "iloc")
 
 
 def arrow(frame: Any) -> pa.Table:
-    """The columns of a data frame, without its index. Numbers, durations and times of day become float64.
+    """The columns of a data frame, without its index. Numbers, durations and times of day become
+    float64.
 
     Raises ValueError for a column of lists, of bytes or of several types.
     """
@@ -30,29 +33,39 @@ def arrow(frame: Any) -> pa.Table:
         table = pa.table(frame)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as problem:
         raise ValueError(
-            f"the data frame cannot be read, as a column mixes values of several types ({problem}); "
+            f"the data frame cannot be read, as a column mixes values of several types ({problem});"
+            " "
             "give each column one type, such as df['name'].astype(str)"
         ) from None
     if is_pandas(frame):
         table = table.select(range(len(frame.columns)))  # the columns come first, then the index
-    columns = [_plain(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
+    columns = [
+        _plain(name, column) for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
     return pa.table(columns, names=table.column_names)
 
 
 def schema_of(table: pa.Table) -> Schema:
-    """The schema of a table from `arrow`: numbers are continuous, categories categorical; other kinds are inferred.
+    """The schema of a table from `arrow`: numbers are continuous, categories categorical; other
+    kinds are inferred.
 
     Warns of each column that is left out. Raises ValueError where none remains.
     """
-    inspector = Inspector({field.name: kind for field in table.schema if (kind := _kind(field.type))})
+    inspector = Inspector(
+        {field.name: kind for field in table.schema if (kind := _kind(field.type))}
+    )
     for batch in table.to_batches():
         inspector.update(batch)
     schema = inspector.finish().schema
     if not schema.modelled:
-        raise ValueError("no column is left to score: each is text that differs in every row; make one a category")
+        raise ValueError(
+            "no column is left to score: each is text that differs in every row; make one a"
+            " category"
+        )
     for column in schema.identifiers:
         warnings.warn(
-            f"column {column.name!r} looks like an identifier, as its text differs in every row: it has no part in the scores. "
+            f"column {column.name!r} looks like an identifier, as its text differs in every row: it"
+            " has no part in the scores. "
             "Make it a category to have it scored",
             stacklevel=4,
         )
@@ -60,7 +73,8 @@ def schema_of(table: pa.Table) -> Schema:
 
 
 def rows_of(table: pa.Table, schema: Schema) -> Rows:
-    """The encoded rows of a table from `arrow`, whose columns are the schema's in order, under any name.
+    """The encoded rows of a table from `arrow`, whose columns are the schema's in order, under any
+    name.
 
     Raises ValueError with row and column of the first cell that is not of its column's kind.
     """
@@ -82,9 +96,15 @@ def _kind(cells: pa.DataType) -> Kind | None:
 def _plain(name: str, column: "pa.ChunkedArray[Any]") -> "pa.ChunkedArray[Any]":
     cells = column.type
     if pa.types.is_nested(cells) or pa.types.is_binary(cells):
-        raise ValueError(f"column {name!r} holds {cells} values, which cannot be scored; leave it out or make it text")
+        raise ValueError(
+            f"column {name!r} holds {cells} values, which cannot be scored; leave it out or make it"
+            " text"
+        )
     if pa.types.is_duration(cells) or pa.types.is_time(cells):
         column = column.cast(pa.int32() if cells.bit_width == 32 else pa.int64())
-    if any(is_number(column.type) for is_number in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
+    if any(
+        is_number(column.type)
+        for is_number in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    ):
         return column.cast(pa.float64(), safe=False)
     return column

@@ -1,7 +1,8 @@
-"""The ONNX graphs of a fitted VAE: score, posterior, spread, prior and generate. Noise is data: no graph holds a random node.
+"""The ONNX graphs of a fitted VAE: score, posterior, spread, prior and generate. Noise is data: no
+graph holds a random node.
 
-They are built node by node, and export compares them with torch on real rows. Exporters trace in minutes what is built here
-in a moment, and pad all columns to the widest.
+They are built node by node, and export compares them with torch on real rows. Exporters trace in
+minutes what is built here in a moment, and pad all columns to the widest.
 """
 
 from collections.abc import Mapping
@@ -18,28 +19,37 @@ from training.parts import codes, exemplars, networks, priors
 from training.prior import Mixture
 
 NEAR_ONE = np.float32(1 - 2**-18)
-"""Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is still reached."""
+"""Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is
+still reached."""
 SHARP = np.float32(1e4)
 """Logits times this are the mode's: a softmax with nearly all mass at the largest."""
 
 
 def batch_for(vae: VAE) -> int:
-    """Rows of the one fixed batch: a power of two from 16 to 256 whose activations stay near 16 MiB.
+    """Rows of the one fixed batch: a power of two from 16 to 256 whose activations stay near 16
+    MiB.
 
-    Those are all columns' logits and hidden units or, where a Scan has those of one column at a time, the encoder's embeddings.
+    Those are all columns' logits and hidden units or, where a Scan has those of one column at a
+    time, the encoder's embeddings.
     """
     d, logits = len(vae.likelihoods.columns), sum(vae.likelihoods.sizes)
     of_decoder = len(vae.eps) * (logits + 4 * d * vae.decoder.hidden.shape[-1])
-    bytes_per_row = 4 * (of_decoder if d <= networks.UNROLLED else d * vae.encoder.embedding.weight.shape[1])
+    bytes_per_row = 4 * (
+        of_decoder if d <= networks.UNROLLED else d * vae.encoder.embedding.weight.shape[1]
+    )
     return int(2 ** np.clip(np.floor(np.log2(2**24 / bytes_per_row)), 4, 8))
 
 
 def draws_for(vae: VAE) -> dict[str, int]:
-    """Uniform numbers of a row: z takes one for the mixture's component and two for each pair of normals."""
+    """Uniform numbers of a row: z takes one for the mixture's component and two for each pair of
+    normals."""
     latent = vae.eps.shape[1]
     likelihoods = vae.likelihoods
     named = len(likelihoods.category_at) if likelihoods.has_rarer else 0
-    return {"z": 1 + 2 * ((latent + 1) // 2), "x": len(likelihoods.columns) + len(likelihoods.number_at) + named}
+    return {
+        "z": 1 + 2 * ((latent + 1) // 2),
+        "x": len(likelihoods.columns) + len(likelihoods.number_at) + named,
+    }
 
 
 def build(vae: VAE, batch: int) -> dict[str, onnx.ModelProto]:
@@ -64,12 +74,19 @@ def _score(vae: VAE, batch: int) -> onnx.ModelProto:
         members.append((1 - vae.share, _vae_score(nodes, vae, batch)))
     if vae.exemplars is not None:
         members.append((vae.share, exemplars.score(nodes, vae, vae.exemplars, batch)))
-    terms, kl = (nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members)) for i in range(2))
+    terms, kl = (
+        nodes("Sum", *(nodes("Mul", part[i], nodes.constant(weight)) for weight, part in members))
+        for i in range(2)
+    )
     nodes.name(codes.by_column(nodes, vae.likelihoods, terms), "terms")
     nodes.name(kl, "kl")
     nodes.name(nodes("Add", nodes("ReduceSum", "terms", nodes.axes(1), keepdims=0), "kl"), "nelbo")
     d_t = len(vae.likelihoods.fitted)
-    outputs = {"nelbo": ("float64", [batch]), "terms": ("float64", [batch, d_t]), "kl": ("float64", [batch])}
+    outputs = {
+        "nelbo": ("float64", [batch]),
+        "terms": ("float64", [batch, d_t]),
+        "kl": ("float64", [batch]),
+    }
     return nodes.model(_rows(vae, batch), outputs)
 
 
@@ -82,24 +99,37 @@ def _vae_score(nodes: Nodes, vae: VAE, batch: int) -> tuple[str, str]:
     eps = nodes.constant(np.repeat(vae.eps.numpy(), batch, axis=0))
     many = nodes.constant([points, 1], "int64")
     z = nodes("Add", nodes("Tile", mu, many), nodes("Mul", nodes("Tile", sigma, many), eps))
-    log_p_x = nodes("Cast", networks.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points), to=TensorProto.DOUBLE)
+    log_p_x = nodes(
+        "Cast",
+        networks.log_prob(nodes, vae, z, nodes("Tile", x, many), batch * points),
+        to=TensorProto.DOUBLE,
+    )
     by_point = nodes("Reshape", log_p_x, nodes.constant([points, batch, d], "int64"))
-    terms = nodes("Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density))
+    terms = nodes(
+        "Neg", nodes("Add", nodes("ReduceMean", by_point, nodes.axes(0), keepdims=0), log_density)
+    )
     of_noise = nodes.constant(-0.5 * (vae.eps.square() + LOG_TWO_PI).sum(1).mean().numpy())
     log_q = nodes("Sub", of_noise, networks.half_sum(nodes, log_var))
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
-    log_p_z = nodes("Reshape", priors.log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64"))
+    log_p_z = nodes(
+        "Reshape", priors.log_prob(nodes, vae.prior, z), nodes.constant([points, batch], "int64")
+    )
     kl = nodes("Sub", log_q, nodes("ReduceMean", log_p_z, nodes.axes(0), keepdims=0))
     return terms, nodes("Cast", kl, to=TensorProto.DOUBLE)
 
 
 def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
-    """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells) (its mean if mode), x codes,
-    mu and log_var of q.
+    """numbers, codes, observed, u float64[B, draws z], mode bool[1] → z ~ q(z | observed cells)
+    (its mean if mode), x codes, mu and log_var of q.
     """
     nodes, latent, d = Nodes(), vae.eps.shape[1], len(vae.likelihoods.columns)
     x, _ = codes.encode(nodes, vae)
-    seen = nodes("Where", _of_fields(nodes, vae, "observed"), x, nodes.constant(vae.likelihoods.hidden.numpy()))
+    seen = nodes(
+        "Where",
+        _of_fields(nodes, vae, "observed"),
+        x,
+        nodes.constant(vae.likelihoods.hidden.numpy()),
+    )
     mu, log_var = networks.encoder(nodes, vae.encoder, seen)
     sigma = nodes("Exp", nodes("Mul", log_var, nodes.constant(0.5, "float32")))
     noise = nodes("Where", "mode", nodes.constant(0, "float32"), priors.normals(nodes, "u", latent))
@@ -113,11 +143,14 @@ def _posterior(vae: VAE, batch: int) -> onnx.ModelProto:
         "mode": ("bool", [1]),
     }
     of_latent = ("float32", [batch, latent])
-    return nodes.model(inputs, {"z": of_latent, "x": ("int64", [batch, d]), "mu": of_latent, "log_var": of_latent})
+    return nodes.model(
+        inputs, {"z": of_latent, "x": ("int64", [batch, d]), "mu": of_latent, "log_var": of_latent}
+    )
 
 
 def _spread(vae: VAE, batch: int) -> onnx.ModelProto:
-    """mu, log_var of q(z|x), u float64[B, draws z], spread float64[1] → z from Mixture.between: as _prior draws from p(z)."""
+    """mu, log_var of q(z|x), u float64[B, draws z], spread float64[1] → z from Mixture.between: as
+    _prior draws from p(z)."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
     mean, sigma = priors.between(nodes, vae.prior, batch)
@@ -128,7 +161,8 @@ def _spread(vae: VAE, batch: int) -> onnx.ModelProto:
 
 
 def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
-    """u float64[B, draws z] → z from the mixture: a component by the first number, then its Gaussian."""
+    """u float64[B, draws z] → z from the mixture: a component by the first number, then its
+    Gaussian."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     latent, nodes = vae.eps.shape[1], Nodes()
     upto = np.cumsum(vae.prior.weight.double().numpy())
@@ -136,28 +170,45 @@ def _prior(vae: VAE, batch: int) -> onnx.ModelProto:
     mean = nodes("Gather", nodes.constant(vae.prior.mean.numpy()), component, axis=0)
     sigma = nodes("Gather", nodes.constant(vae.prior.variance.sqrt().numpy()), component, axis=0)
     nodes.name(nodes("Add", mean, nodes("Mul", sigma, priors.normals(nodes, "u", latent))), "z")
-    return nodes.model({"u": ("float64", [batch, draws_for(vae)["z"]])}, {"z": ("float32", [batch, latent])})
+    return nodes.model(
+        {"u": ("float64", [batch, draws_for(vae)["z"]])}, {"z": ("float32", [batch, latent])}
+    )
 
 
 def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
-    """z, x int64[B, d] codes, keep bool[B, d_t], u float64[B, draws x], mode, fill → numbers, codes from p(x|z), kept x given.
+    """z, x int64[B, d] codes, keep bool[B, d_t], u float64[B, draws x], mode, fill → numbers, codes
+    from p(x|z), kept x given.
 
     With `fill`, a cell that may be drawn as missing is drawn from what else it may be.
     """
     likelihoods, nodes = vae.likelihoods, Nodes()
     d = len(likelihoods.columns)
     u = nodes("Cast", nodes.slice("u", 0, d), to=TensorProto.FLOAT)
-    cells = {"x": "x", "keep": _of_fields(nodes, vae, "keep"), "u": nodes("Mul", u, nodes.constant(NEAR_ONE))}
+    cells = {
+        "x": "x",
+        "keep": _of_fields(nodes, vae, "keep"),
+        "u": nodes("Mul", u, nodes.constant(NEAR_ONE)),
+    }
     sharpness = nodes("Where", "mode", nodes.constant(SHARP), nodes.constant(1, "float32"))
 
     def draw(step: Nodes, h: str, of: Mapping[str, str]) -> tuple[str, str]:
         bias = of["out_bias"]
         for never, switch in switches.items():
             bias = step("Add", bias, step("Mul", of[never], switch))
-        p = step("Softmax", step("Mul", networks.logits(step, h, {**of, "out_bias": bias}), sharpness), axis=-1)
+        p = step(
+            "Softmax",
+            step("Mul", networks.logits(step, h, {**of, "out_bias": bias}), sharpness),
+            axis=-1,
+        )
         upto = step.slice(step("CumSum", p, step.constant(1, "int64")), 0, -1)
-        below = step("Cast", step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))), to=TensorProto.FLOAT)
-        drawn = step("Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64)
+        below = step(
+            "Cast",
+            step("LessOrEqual", upto, step("Unsqueeze", of["u"], step.axes(1))),
+            to=TensorProto.FLOAT,
+        )
+        drawn = step(
+            "Cast", step("ReduceSum", below, step.axes(1), keepdims=0), to=TensorProto.INT64
+        )
         code = step("Where", of["keep"], of["x"], drawn)
         return step("Add", h, step("Gather", of["embedding"], code, axis=0)), code
 
@@ -166,9 +217,13 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
         weights["no_other"] = networks.masked(vae, likelihoods.other)
         switches["no_other"] = nodes("Cast", "mode", to=TensorProto.FLOAT)
     if likelihoods.draws_missing.any():
-        weights["no_missing"] = networks.masked(vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1))
+        weights["no_missing"] = networks.masked(
+            vae, torch.where(likelihoods.draws_missing, likelihoods.other + 1, -1)
+        )
         switches["no_missing"] = nodes("Cast", "fill", to=TensorProto.FLOAT)
-    h, weights = networks.missing_together(nodes, vae, networks.decoder_start(nodes, vae, "z"), weights, batch)
+    h, weights = networks.missing_together(
+        nodes, vae, networks.decoder_start(nodes, vae, "z"), weights, batch
+    )
     made = networks.over_columns(nodes, draw, h, weights, cells, "int64", batch)
     numbers, categories = (
         nodes("Gather", made, nodes.constant(np.array(at, dtype=np.int64)), axis=1)
@@ -176,7 +231,9 @@ def _generate(vae: VAE, batch: int) -> onnx.ModelProto:
     )
     if likelihoods.has_rarer:
         first = d + len(likelihoods.number_at)
-        categories = codes.with_rarer(nodes, categories, vae, nodes.slice("u", first, first + len(likelihoods.category_at)))
+        categories = codes.with_rarer(
+            nodes, categories, vae, nodes.slice("u", first, first + len(likelihoods.category_at))
+        )
     none = nodes("Cast", numbers, to=TensorProto.DOUBLE)
     nodes.name(codes.values(nodes, numbers, vae, d) if likelihoods.number_at else none, "numbers")
     nodes.name(categories, "codes")

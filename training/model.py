@@ -1,6 +1,8 @@
-"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114): encoder q(z|x), decoder p(x|z), and its ELBO.
+"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114): encoder q(z|x), decoder
+p(x|z), and its ELBO.
 
-Shapes: n rows, d columns, K_j codes of column j, C of all columns, L latent variables, H hidden units, S noise points.
+Shapes: n rows, d columns, K_j codes of column j, C of all columns, L latent variables, H hidden
+units, S noise points.
 """
 
 import math
@@ -27,22 +29,25 @@ class Size:
 
     @staticmethod
     def for_table(codes: Sequence[int], widest: int) -> "Size":
-        """Columns of fine numbers want a wide decoder, columns of few categories sample fast with a thin one: the cube of the
-        mean number of codes over 1,024, as a power of two from 32 to `widest`. Wide tables get thinner ones, so that weights
-        and time grow with the columns only.
+        """Columns of fine numbers want a wide decoder, columns of few categories sample fast with a
+        thin one: the cube of the mean number of codes over 1,024, as a power of two from 32 to
+        `widest`. Wide tables get thinner ones, so that weights and time grow with the columns only.
         """
         columns = len(codes)
         wanted = (sum(codes) / columns) ** 3 / 1_024
         decoder = 2 ** round(math.log2(max(32.0, min(wanted, widest, 8_192 / columns))))
-        return Size(latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=decoder)
+        return Size(
+            latent=min(16, 2 * columns), encoder=128 if columns <= 300 else 64, decoder=decoder
+        )
 
 
 class CodeTable(nn.Module):
     """A vector for each code of each column, `weight` [ΣK_j, width].
 
-    The vectors of a column's `ordered` codes are cosines of their rank (DCT basis) times `coefficients`. High frequencies have
-    small amplitudes, so that neighbours learn together, and what few rows of one code say does not stand alone. The others
-    (categories, missing …) learn by themselves.
+    The vectors of a column's `ordered` codes are cosines of their rank (DCT basis) times
+    `coefficients`. High frequencies have small amplitudes, so that neighbours learn together, and
+    what few rows of one code say does not stand alone. The others (categories, missing …) learn by
+    themselves.
     """
 
     def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], width: int) -> None:
@@ -70,7 +75,8 @@ class CodeTable(nn.Module):
 
 
 class CodeEmbedding(CodeTable):
-    """One vector for each code of each column, and one more that stands for a hidden cell of it: weight [C + d, width]."""
+    """One vector for each code of each column, and one more that stands for a hidden cell of it:
+    weight [C + d, width]."""
 
     start: Tensor
 
@@ -93,14 +99,17 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
+        )
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.inner(h)  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
-    """q(z|x) = N(mu(x), diag(exp(log_var(x)))): the sum of code embeddings through residual blocks."""
+    """q(z|x) = N(mu(x), diag(exp(log_var(x)))): the sum of code embeddings through residual
+    blocks."""
 
     def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size) -> None:
         super().__init__()
@@ -119,18 +128,24 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|z) = Π_j p(x_j | x_<j, z), autoregressive over the columns' order (as NADE, Larochelle & Murray 2011).
+    """p(x|z) = Π_j p(x_j | x_<j, z), autoregressive over the columns' order (as NADE, Larochelle &
+    Murray 2011).
 
-    A running sum h starts from z and adds an embedding of each column's code; head j reads the sum before its own column.
-    `out` [C, H] and `out_bias` [C] hold the heads of all columns one after another, each as many rows as its column has codes.
+    A running sum h starts from z and adds an embedding of each column's code; head j reads the sum
+    before its own column. `out` [C, H] and `out_bias` [C] hold the heads of all columns one after
+    another, each as many rows as its column has codes.
     """
 
-    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
+    def __init__(
+        self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor
+    ) -> None:
         super().__init__()
         d, width = len(sizes), size.decoder
         self.sizes = list(sizes)
         self.first = nn.Linear(size.latent, width)
-        self.deeper = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width))
+        self.deeper = nn.Sequential(
+            nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width)
+        )
         self.embedding = CodeEmbedding(sizes, ordered, width)
         self.hidden = nn.Parameter(torch.randn(d, width, width) / math.sqrt(width))
         self.hidden_bias = nn.Parameter(torch.zeros(d, 1, width))
@@ -149,7 +164,9 @@ class Decoder(nn.Module):
         h, logits = self.start(z), []
         out, out_bias = (part.split(self.sizes) for part in (self.out.weight, self.out_bias))
         heads = zip(self.hidden, self.hidden_bias, out, out_bias, strict=True)
-        for (hidden, hidden_bias, head, head_bias), seen in zip(heads, self.embedding(codes), strict=True):
+        for (hidden, hidden_bias, head, head_bias), seen in zip(
+            heads, self.embedding(codes), strict=True
+        ):
             a = torch.relu(h)
             a = a + torch.relu(torch.addmm(hidden_bias, a, hidden))
             logits.append(F.linear(a, head, head_bias))
@@ -158,9 +175,12 @@ class Decoder(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A factorised decoder p(x_j | z), for training only: it keeps z informative beside an autoregressive decoder."""
+    """A factorised decoder p(x_j | z), for training only: it keeps z informative beside an
+    autoregressive decoder."""
 
-    def __init__(self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor) -> None:
+    def __init__(
+        self, sizes: Sequence[int], ordered: Sequence[Sequence[int]], size: Size, out_bias: Tensor
+    ) -> None:
         super().__init__()
         self.sizes, width = list(sizes), size.encoder
         self.body = nn.Sequential(nn.Linear(size.latent, width), nn.ReLU(), Residual(width))
@@ -173,10 +193,13 @@ class Auxiliary(nn.Module):
 
 
 def cosines(codes: int) -> Tensor:
-    """A cosine of the rank for each frequency, [codes, frequencies]; the squares of their amplitudes add up to 1."""
+    """A cosine of the rank for each frequency, [codes, frequencies]; the squares of their
+    amplitudes add up to 1."""
     rank, frequency = (torch.arange(codes) + 0.5) / codes, torch.arange(codes)
     amplitude = (1.0 + frequency) ** -FALL
-    return torch.cos(math.pi * rank[:, None] * frequency) * amplitude / amplitude.square().sum().sqrt()
+    return (
+        torch.cos(math.pi * rank[:, None] * frequency) * amplitude / amplitude.square().sum().sqrt()
+    )
 
 
 def log_normal(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
@@ -185,15 +208,18 @@ def log_normal(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
 
 
 def noise_points(points: int, latent: int, seed: int) -> Tensor:
-    """Fixed noise eps float[S, L]: antithetic pairs whose mean is 0 and whose second moment is 1 in each dimension."""
+    """Fixed noise eps float[S, L]: antithetic pairs whose mean is 0 and whose second moment is 1 in
+    each dimension."""
     half = torch.randn(points // 2, latent, generator=torch.Generator().manual_seed(seed))
     half = half / half.square().mean(0).sqrt()
     return torch.cat([half, -half])
 
 
 def negative_elbo(log_q: Tensor, log_p_z: Tensor, log_p_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Terms −E_q[log p(x_j | ·)] float[n, d] and KL(q(z|x) ‖ p(z)) float[n], means over S noise points.
+    """Terms −E_q[log p(x_j | ·)] float[n, d] and KL(q(z|x) ‖ p(z)) float[n], means over S noise
+    points.
 
-    −ELBO = terms.sum(1) + kl ≥ −log p(x) in expectation over the noise. log_q, log_p_z float[S, n]; log_p_x float[S, n, d].
+    −ELBO = terms.sum(1) + kl ≥ −log p(x) in expectation over the noise. log_q, log_p_z float[S, n];
+    log_p_x float[S, n, d].
     """
     return -log_p_x.mean(0), (log_q - log_p_z).mean(0)

@@ -31,7 +31,8 @@ class Nodes:
         return names[0] if outputs == 1 else names
 
     def constant(self, value: Any, dtype: str | None = None) -> str:
-        """Large ones are stored with 16 bits where those hold them exactly; engines widen them once, as they load."""
+        """Large ones are stored with 16 bits where those hold them exactly; engines widen them
+        once, as they load."""
         name, array = f"{self.prefix}constant_{len(self.constants)}", np.array(value, dtype=dtype)
         with np.errstate(over="ignore"):
             short = array.astype(np.float16)
@@ -40,10 +41,16 @@ class Nodes:
         widened: str = self("Cast", name, to=TensorProto.FLOAT) if halved else name
         return widened
 
-    def model(self, inputs: dict[str, tuple[str, list[int]]], outputs: dict[str, tuple[str, list[int]]]) -> onnx.ModelProto:
+    def model(
+        self, inputs: dict[str, tuple[str, list[int]]], outputs: dict[str, tuple[str, list[int]]]
+    ) -> onnx.ModelProto:
         """Inputs and outputs as name → (dtype, shape)."""
-        graph = helper.make_graph(self.nodes, "nelbo", values(inputs), values(outputs), self.constants)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        graph = helper.make_graph(
+            self.nodes, "nelbo", values(inputs), values(outputs), self.constants
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
 
     def axes(self, axis: int) -> str:
         """One axis, as reductions and their kin take it."""
@@ -61,4 +68,7 @@ class Nodes:
 
 def values(named: dict[str, tuple[str, list[int]]]) -> list[onnx.ValueInfoProto]:
     """Declared inputs or outputs from name → (dtype, shape)."""
-    return [helper.make_tensor_value_info(name, TYPES[dtype], shape) for name, (dtype, shape) in named.items()]
+    return [
+        helper.make_tensor_value_info(name, TYPES[dtype], shape)
+        for name, (dtype, shape) in named.items()
+    ]

@@ -1,6 +1,8 @@
-"""Codes of a number column's field: its frequent values are atoms, the others fall into bins with about equally many rows.
+"""Codes of a number column's field: its frequent values are atoms, the others fall into bins with
+about equally many rows.
 
-The density inside a code is fixed: a mass for an atom, piecewise uniform between quantiles in a bin, exponential in the tails.
+The density inside a code is fixed: a mass for an atom, piecewise uniform between quantiles in a
+bin, exponential in the tails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,15 +35,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Number:
-    """The likelihood of a field of a number column: its cells in order, and for each code its quantile function.
+    """The likelihood of a field of a number column: its cells in order, and for each code its
+    quantile function.
 
-    The quantile function of a code is linear between its `knots`, values float64[known, PARTS + 1], which it reaches at the
-    probabilities `upto`, float64[known, PARTS + 1]. Codes of fewer parts begin with parts of probability 0.
-    A continuous value that is drawn has at most `decimals` digits after the point, as all values of the table do (-1: any), and
-    any other value is as many multiples of `grid` steps from the smallest as those of the table are.
-    `tails` are the rates of the exponential tails to the left and to the right, `tail_log_density` their log-densities at
-    distance 0 (given `other`), `gap_log_density` the one in the gaps. In a column whose values are met often, `values` is their
-    number and `single` the number of those that one row holds; elsewhere they are the number of codes and 0.
+    The quantile function of a code is linear between its `knots`, values float64[known, PARTS + 1],
+    which it reaches at the probabilities `upto`, float64[known, PARTS + 1]. Codes of fewer parts
+    begin with parts of probability 0. A continuous value that is drawn has at most `decimals`
+    digits after the point, as all values of the table do (-1: any), and any other value is as many
+    multiples of `grid` steps from the smallest as those of the table are. `tails` are the rates of
+    the exponential tails to the left and to the right, `tail_log_density` their log-densities at
+    distance 0 (given `other`), `gap_log_density` the one in the gaps. In a column whose values are
+    met often, `values` is their number and `single` the number of those that one row holds;
+    elsewhere they are the number of codes and 0.
     """
 
     field: Field
@@ -70,22 +75,29 @@ class Number:
 
     @property
     def ordered(self) -> list[int]:
-        """The codes whose neighbours are alike: the bins or, where most codes are atoms, all of them if they are many and
-        fill most of their grid, as ages do. Atoms far apart, such as fees, may each mean something of their own.
+        """The codes whose neighbours are alike: the bins or, where most codes are atoms, all of
+        them if they are many and fill most of their grid, as ages do. Atoms far apart, such as
+        fees, may each mean something of their own.
         """
-        if 2 * len(self.bins) > self.known or self.known < MANY_ATOMS or (not self.field.unit and self.decimals < 0):
+        if (
+            2 * len(self.bins) > self.known
+            or self.known < MANY_ATOMS
+            or (not self.field.unit and self.decimals < 0)
+        ):
             return self.bins
         places = (self.knots[-1, 0] - self.knots[0, 0]) * 10.0 ** max(0, self.decimals) / self.grid
         return list(range(self.known)) if places < 2 * self.known else []
 
 
 def bins_for(rows: int) -> int:
-    """Bins of a number column: about 32 rows each, 64 at most, 8 at least where that leaves 10 rows to each."""
+    """Bins of a number column: about 32 rows each, 64 at most, 8 at least where that leaves 10 rows
+    to each."""
     return int(np.clip(rows // 32, np.clip(rows // 10, 1, 8), 64))
 
 
 def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
-    """The likelihood of a field from a number column's training values, float64[n] with NaN for missing.
+    """The likelihood of a field from a number column's training values, float64[n] with NaN for
+    missing.
 
     Each code holds at least `rare` rows, where the column has so many.
     """
@@ -100,7 +112,10 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
     gaps = sum(cell.high - cell.low for cell in cells if cell.code == len(codes))
     pieces = 2 + (gaps > 0)
     scales = _tail_scales(distinct)
-    at_zero = [-np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale) for scale in scales]
+    at_zero = [
+        -np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale)
+        for scale in scales
+    ]
     return Number(
         field=field,
         cells=cells,
@@ -120,8 +135,11 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
 
 
 def _decimals(distinct: Floats) -> int:
-    """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else -1."""
-    with np.errstate(over="ignore"):  # numbers near the largest float have no digits after the point
+    """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else
+    -1."""
+    with np.errstate(
+        over="ignore"
+    ):  # numbers near the largest float have no digits after the point
         for digits in range(MAX_DECIMALS + 1):
             if np.array_equal(np.round(distinct, digits), distinct):
                 return digits
@@ -134,7 +152,8 @@ def _grid(distinct: Floats) -> int:
 
 
 def _with_gaps(codes: Sequence[Code]) -> Iterator[Cell]:
-    """The cells of all codes, with those of `other` wherever one does not begin where the one before it ends."""
+    """The cells of all codes, with those of `other` wherever one does not begin where the one
+    before it ends."""
     end = codes[0].cells[0].low if codes else 0.0
     for number, code in enumerate(codes):
         for cell in code.cells:
@@ -145,10 +164,15 @@ def _with_gaps(codes: Sequence[Code]) -> Iterator[Cell]:
 
 
 def _tail_scales(distinct: Floats) -> tuple[float, float]:
-    """Mean excess of the outermost eighth of the distinct values, the exponential fit to a tail (Pickands 1975 at shape 0)."""
+    """Mean excess of the outermost eighth of the distinct values, the exponential fit to a tail
+    (Pickands 1975 at shape 0)."""
     largest = float(np.abs(distinct).max(initial=0.0)) or 1.0
     part = distinct / largest  # whose sums do not overflow
     outer = max(1, len(distinct) // 8)
-    means = (part[outer] - part[:outer].mean(), part[-outer:].mean() - part[-outer - 1]) if len(distinct) > 1 else (1.0, 1.0)
+    means = (
+        (part[outer] - part[:outer].mean(), part[-outer:].mean() - part[-outer - 1])
+        if len(distinct) > 1
+        else (1.0, 1.0)
+    )
     left, right = (float(np.clip(largest * mean, *TAIL_SCALES)) for mean in means)
     return left, right

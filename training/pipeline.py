@@ -52,17 +52,28 @@ class Run:
         return page if page.exists() else None
 
 
-def train(source: Source, name: str, out: Path, config: Config, seed: int, schema: Schema | None, stage: Stage) -> Run:
+def train(
+    source: Source,
+    name: str,
+    out: Path,
+    config: Config,
+    seed: int,
+    schema: Schema | None,
+    stage: Stage,
+) -> Run:
     """Train on a table and write an artifact to `out`, whole or not at all.
 
-    The same table, configuration and seed give the same artifact, byte for byte, on one machine; what differs between two runs
-    (times) stands in run.json. Where the evaluation or the report fails, a notice says so, and the artifact is made without it.
-    Raises InvalidInput, NotFound, and Conflict where `out` holds something else.
+    The same table, configuration and seed give the same artifact, byte for byte, on one machine;
+    what differs between two runs (times) stands in run.json. Where the evaluation or the report
+    fails, a notice says so, and the artifact is made without it. Raises InvalidInput, NotFound, and
+    Conflict where `out` holds something else.
     """
     _check_target(out)
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which CUDA refuses to be deterministic
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without which CUDA refuses to be deterministic
     clock = _Clock(stage)
     training = read(source, config, seed, schema, clock.stage("read", "rows"))
     with _whole_or_nothing(out) as folder:
@@ -71,48 +82,83 @@ def train(source: Source, name: str, out: Path, config: Config, seed: int, schem
         clock.stage("export", "ONNX")
         exported = export(folder, vae, name, training, config, seed)
         notices = [*training.notices, *exported.notices]
-        config = config.model_copy(update={"exemplars": vae.share})  # of the score as it was exported
-        calibrated = _tried(lambda: _calibrate(Engine.load(folder), training, config, seed, clock), "p-values", notices)
-        calibration = calibrated or exported.manifest.calibration  # without scores, every p-value is 1
+        config = config.model_copy(
+            update={"exemplars": vae.share}
+        )  # of the score as it was exported
+        calibrated = _tried(
+            lambda: _calibrate(Engine.load(folder), training, config, seed, clock),
+            "p-values",
+            notices,
+        )
+        calibration = (
+            calibrated or exported.manifest.calibration
+        )  # without scores, every p-value is 1
         if calibrated and config.peaks_over_threshold:
-            calibration = _tried(lambda: with_tail(calibration, seed), "the tail of the p-values", notices) or calibration
+            calibration = (
+                _tried(lambda: with_tail(calibration, seed), "the tail of the p-values", notices)
+                or calibration
+            )
             notices += of_tail(calibration)
         manifest = exported.manifest.model_copy(update={"calibration": calibration})
         engine = Engine(write_manifest(folder, manifest))
         clock.stage("evaluate", "synthetic beside real rows")
-        evaluation = _tried(lambda: evaluate(engine, training, seed), "the evaluation and the report", notices)
+        evaluation = _tried(
+            lambda: evaluate(engine, training, seed), "the evaluation and the report", notices
+        )
         if evaluation:
             notices += evaluation.notices
             metrics = {key: round(value, 6) for key, value in evaluation.metrics.items()}
             manifest = manifest.model_copy(update={"metrics": metrics})
         artifact = write_manifest(folder, manifest)
         clock.stage("report", "report.html")
-        _report(folder, Engine(artifact), replace(training, notices=tuple(notices)), history, evaluation, notices)
+        _report(
+            folder,
+            Engine(artifact),
+            replace(training, notices=tuple(notices)),
+            history,
+            evaluation,
+            notices,
+        )
         (folder / "history.json").write_text(json.dumps(asdict(history)) + "\n", "utf-8")
         seconds = clock.finish()
-        (folder / "run.json").write_text(json.dumps({"started_at": clock.started_at, "seconds": seconds}) + "\n", "utf-8")
+        (folder / "run.json").write_text(
+            json.dumps({"started_at": clock.started_at, "seconds": seconds}) + "\n", "utf-8"
+        )
     return Run(Artifact(out, artifact.manifest, artifact.digest), tuple(notices), seconds)
 
 
 def _report(
-    folder: Path, engine: Engine, training: Training, history: History, evaluation: Evaluation | None, notices: list[str]
+    folder: Path,
+    engine: Engine,
+    training: Training,
+    history: History,
+    evaluation: Evaluation | None,
+    notices: list[str],
 ) -> None:
     page, card = folder / "report.html", folder / "MODEL_CARD.md"
     if evaluation:
-        _tried(lambda: write_report(page, engine, training, history, evaluation), page.name, notices)
+        _tried(
+            lambda: write_report(page, engine, training, history, evaluation), page.name, notices
+        )
     _tried(lambda: card.write_text(model_card(engine.manifest), "utf-8"), card.name, notices)
 
 
 def _tried(work: Callable[[], Made], what: str, notices: list[str]) -> Made | None:
-    """What `work` gives, or None and a notice where it fails: an artifact is not thrown away because of what is said of it."""
+    """What `work` gives, or None and a notice where it fails: an artifact is not thrown away
+    because of what is said of it."""
     try:
         return work()
     except Exception as problem:
-        notices.append(f"{what} could not be made: {type(problem).__name__}: {problem}; the model itself is whole")
+        notices.append(
+            f"{what} could not be made: {type(problem).__name__}: {problem}; the model itself is"
+            " whole"
+        )
         return None
 
 
-def _calibrate(engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock") -> Calibration:
+def _calibrate(
+    engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock"
+) -> Calibration:
     if len(training.split.calibrate):
         clock.stage("calibrate", "held-back rows")
         return split_calibration(engine, training.rows.take(training.split.calibrate))
@@ -131,15 +177,21 @@ class _Clock:
         """Begin a stage; what comes back is told (done, of how many, a figure) while it runs."""
         self._began.append((name, time.monotonic()))
         self._told(name, 0, 0, words)
-        return lambda done, of=0, figure=None: self._told(name, done, of, words if figure is None else f"{words} {figure:.2f}")
+        return lambda done, of=0, figure=None: self._told(
+            name, done, of, words if figure is None else f"{words} {figure:.2f}"
+        )
 
     def finish(self) -> dict[str, float]:
         ends = [began for _, began in self._began[1:]] + [time.monotonic()]
-        return {name: round(end - began, 3) for (name, began), end in zip(self._began, ends, strict=True)}
+        return {
+            name: round(end - began, 3)
+            for (name, began), end in zip(self._began, ends, strict=True)
+        }
 
 
 def _check_target(out: Path) -> None:
-    """Refuse a folder that cannot take an artifact before there is one, and a folder of something else."""
+    """Refuse a folder that cannot take an artifact before there is one, and a folder of something
+    else."""
     if os.path.isfile(out):
         raise Conflict(f"{out} is a file; name a folder with --out")
     check_folder(out, ROOM)
@@ -147,7 +199,10 @@ def _check_target(out: Path) -> None:
         return
     folders = [name for name in ARTIFACT_FILES if (out / name).is_dir()]
     if folders:
-        raise Conflict(f"{out / folders[0]} is a folder, and the artifact has a file of that name; name another with --out")
+        raise Conflict(
+            f"{out / folders[0]} is a folder, and the artifact has a file of that name; name"
+            " another with --out"
+        )
     if is_artifact(out):
         _files_of(out)
     elif any(not path.name.startswith(SCRATCH) for path in out.iterdir()):
@@ -156,9 +211,11 @@ def _check_target(out: Path) -> None:
 
 @contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder whose files take the place of the artifact in `out` when all went well; what else is in `out` stays.
+    """A folder whose files take the place of the artifact in `out` when all went well; what else is
+    in `out` stays.
 
-    It is made in `out`, or in the nearest folder above that exists: files are renamed, never copied.
+    It is made in `out`, or in the nearest folder above that exists: files are renamed, never
+    copied.
     """
     out = Path(os.path.realpath(out))
     there = next(place for place in (out, *out.parents) if place.is_dir())
@@ -169,19 +226,23 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
         yield made
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
-            leaving = [(out / name, old / name) for name in _files_of(out) if (out / name).is_file()]
+            leaving = [
+                (out / name, old / name) for name in _files_of(out) if (out / name).is_file()
+            ]
             _rename_all([*leaving, *((path, out / path.name) for path in _manifest_last(made))])
 
 
 def _files_of(folder: Path) -> tuple[str, ...]:
-    """Names of Nelbo's files in a folder, the manifest first: without it the others are no artifact."""
+    """Names of Nelbo's files in a folder, the manifest first: without it the others are no
+    artifact."""
     if not is_artifact(folder):
         return ()
     try:
         known = files_of(parse_manifest((folder / MANIFEST).read_bytes()))
     except InvalidArtifact as problem:
         raise Conflict(
-            f"{folder} holds a {MANIFEST} that is no artifact's ({problem.message}); remove it, or name another"
+            f"{folder} holds a {MANIFEST} that is no artifact's ({problem.message}); remove it, or"
+            " name another"
             " folder with --out"
         ) from None
     return tuple(name for name in (*known, *ARTIFACT_FILES) if Path(name).name == name)

@@ -1,7 +1,9 @@
-"""The tail of the calibration scores: peaks over a threshold, which extend p-values beyond what counts can say.
+"""The tail of the calibration scores: peaks over a threshold, which extend p-values beyond what
+counts can say.
 
-Excesses over a high threshold are about generalised Pareto distributed, whatever the scores are (Balkema & de Haan 1974,
-Pickands 1975). About: it is an assumption, so it is checked, and where the check fails p-values stay counts.
+Excesses over a high threshold are about generalised Pareto distributed, whatever the scores are
+(Balkema & de Haan 1974, Pickands 1975). About: it is an assumption, so it is checked, and where the
+check fails p-values stay counts.
 """
 
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ Floats = NDArray[np.float64]
 ONE_IN = 20
 """The excesses are those of the highest twentieth: over the 95th percentile."""
 MIN_EXCESSES = 50
-"""With fewer, the shape is known to no better than 0.15, and a hundredth below the counts three times alpha is flagged."""
+"""With fewer, the shape is known to no better than 0.15, and a hundredth below the counts three
+times alpha is flagged."""
 LEVEL = 0.05
 REPLICATES = 499
 CANDIDATES = 30
@@ -48,10 +51,14 @@ def notices(calibration: Calibration) -> Iterator[str]:
     """Why a tail that was asked for is not used."""
     why = None
     if calibration.tail is None:
-        why = f"fewer than {MIN_EXCESSES} of {len(calibration.scores):,} calibration scores lie over their 95th percentile"
+        why = (
+            f"fewer than {MIN_EXCESSES} of {len(calibration.scores):,} calibration scores lie"
+            " over their 95th percentile"
+        )
     elif not calibration.tail.used:
         why = (
-            f"no generalised Pareto distribution fits the {calibration.tail.excesses:,} calibration scores over their 95th"
+            f"no generalised Pareto distribution fits the {calibration.tail.excesses:,} calibration"
+            " scores over their 95th"
             f" percentile (Anderson-Darling, p = {calibration.tail.fit:.2g})"
         )
     if why:
@@ -59,9 +66,11 @@ def notices(calibration: Calibration) -> Iterator[str]:
 
 
 def posterior(excess: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weight, shape and scale [CANDIDATES] each: what the parameters may be, given ascending excesses (Zhang & Stephens 2009).
+    """Weight, shape and scale [CANDIDATES] each: what the parameters may be, given ascending
+    excesses (Zhang & Stephens 2009).
 
-    A p-value that is averaged over them flags about alpha of the rows, one by the best of them alone up to ten times as many.
+    A p-value that is averaged over them flags about alpha of the rows, one by the best of them
+    alone up to ten times as many.
     """
     quartile, highest = excess[(len(excess) + 2) // 4 - 1], excess[-1]
     steps = 1 - np.sqrt(CANDIDATES / (np.arange(CANDIDATES) + 0.5))
@@ -69,8 +78,9 @@ def posterior(excess: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def goodness_of_fit(excess: Floats, rng: np.random.Generator) -> float:
-    """P-value of Anderson and Darling's statistic, of which fitted parameters change the distribution: so it is compared with
-    that of samples drawn from the fitted distribution, each fitted again (parametric bootstrap, Stute et al. 1993)."""
+    """P-value of Anderson and Darling's statistic, of which fitted parameters change the
+    distribution: so it is compared with that of samples drawn from the fitted distribution, each
+    fitted again (parametric bootstrap, Stute et al. 1993)."""
     shape, scale = best(excess)
     found = _anderson_darling(excess, shape, scale)
     more = 0
@@ -88,7 +98,8 @@ def best(excess: Floats) -> tuple[float, float]:
 
 
 def _profile(b: Floats, excess: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weight, shape and scale where -shape / scale is b [m]: the likeliest shape given b, weighted by its likelihood."""
+    """Weight, shape and scale where -shape / scale is b [m]: the likeliest shape given b, weighted
+    by its likelihood."""
     shape = np.log1p(-b[:, None] * excess).mean(1)
     log_likelihood = len(excess) * (np.log(-b / shape) - shape - 1)
     weight = np.exp(log_likelihood - log_likelihood.max())

@@ -1,1 +1,2 @@
-"""The worker: Celery processes that compute chunks of jobs, and the dispatcher that sees that none is forgotten."""
+"""The worker: Celery processes that compute chunks of jobs, and the dispatcher that sees that none
+is forgotten."""

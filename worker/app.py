@@ -1,6 +1,8 @@
-"""`python -P -m worker.app`: one worker host, that is a Celery prefork pool and the dispatcher as processes of their own.
+"""`python -P -m worker.app`: one worker host, that is a Celery prefork pool and the dispatcher as
+processes of their own.
 
-This process only keeps the two running: it opens neither database nor broker nor ONNX Runtime, and forks nothing.
+This process only keeps the two running: it opens neither database nor broker nor ONNX Runtime, and
+forks nothing.
 """
 
 import shutil
@@ -15,7 +17,8 @@ from nelbo.settings import read_settings
 from worker import pulse
 
 STOP_S = 20.0
-"""What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be longer."""
+"""What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be
+longer."""
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -1,7 +1,9 @@
-"""Arrays that a worker shares with the process that runs a model's graphs, so that no batch is sent through a pipe.
+"""Arrays that a worker shares with the process that runs a model's graphs, so that no batch is sent
+through a pipe.
 
-The memory has SLOTS slots, each as large as the largest graph's inputs and outputs together. A batch occupies one slot, and
-some batches are under way at the same time, so that neither process waits for the other.
+The memory has SLOTS slots, each as large as the largest graph's inputs and outputs together. A
+batch occupies one slot, and some batches are under way at the same time, so that neither process
+waits for the other.
 """
 
 import fcntl
@@ -51,10 +53,13 @@ class Arrays:
 
 
 def shared_memory(manifest: Manifest) -> int:
-    """A descriptor of new memory for an artifact's slots. Its size is sealed: neither side can pull it from under the other."""
+    """A descriptor of new memory for an artifact's slots. Its size is sealed: neither side can pull
+    it from under the other."""
     descriptor = os.memfd_create("nelbo-arrays", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, slot_bytes(manifest) * SLOTS)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    fcntl.fcntl(
+        descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    )
     return descriptor
 
 

@@ -20,7 +20,8 @@ def temporary(home: Path) -> Iterator[Path]:
 
 
 def tidy(home: Path, old_s: float) -> int:
-    """Remove temporary folders that nothing was written to for `old_s` seconds: whoever made them died. Gives their number."""
+    """Remove temporary folders that nothing was written to for `old_s` seconds: whoever made them
+    died. Gives their number."""
     removed = 0
     for folder in _folder(home).glob(f"{PREFIX}*"):
         try:

@@ -1,7 +1,9 @@
-"""A model's graphs in a confined process of their own: whoever made the model, it cannot read, send or hold up anything.
+"""A model's graphs in a confined process of their own: whoever made the model, it cannot read, send
+or hold up anything.
 
-The process (`worker.graph_process`) has the artifact and nothing else. It is killed when a batch takes it too long, when
-the worker's check raises (the job was cancelled, the lease is lost), and when it dies or needs too much memory.
+The process (`worker.graph_process`) has the artifact and nothing else. It is killed when a batch
+takes it too long, when the worker's check raises (the job was cancelled, the lease is lost), and
+when it dies or needs too much memory.
 """
 
 import json
@@ -25,7 +27,8 @@ from nelbo.processes import Lifeline, start_confined
 from worker.arrays import DONE, SLOTS, Arrays, shared_memory
 
 CHECK_S = 0.2
-"""How often the worker's check is called while a batch is computed: a cancelled job stops within that."""
+"""How often the worker's check is called while a batch is computed: a cancelled job stops within
+that."""
 START_S = 60.0
 LONGEST_ANSWER = 4_096
 COPIES = 4
@@ -41,7 +44,8 @@ class ModelDied(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model may take: seconds for one batch of rows, and MiB of memory besides its weights."""
+    """What a model may take: seconds for one batch of rows, and MiB of memory besides its
+    weights."""
 
     batch_s: float
     memory_mib: int
@@ -67,7 +71,8 @@ class ConfinedGraphs:
     def run(
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
     ) -> Iterator[Sequence[NDArray[Any]]]:
-        """See Graphs.run. Up to SLOTS batches are under way. Raises ModelDied, or InvalidArtifact where it cannot run."""
+        """See Graphs.run. Up to SLOTS batches are under way. Raises ModelDied, or InvalidArtifact
+        where it cannot run."""
         process = self._started(check)
         sent = received = 0
         try:
@@ -88,7 +93,8 @@ class ConfinedGraphs:
                 self.close()
 
     def rest(self) -> None:
-        """End the process if it holds much memory: ONNX Runtime keeps what its largest batch took. Others need it now."""
+        """End the process if it holds much memory: ONNX Runtime keeps what its largest batch took.
+        Others need it now."""
         if self._process is not None and self._process.holds_much():
             self.close()
 
@@ -117,7 +123,9 @@ class _Process:
 
     def __init__(self, artifact: Artifact, limits: Limits) -> None:
         self._manifest, self._limits = artifact.manifest, limits
-        self._weights = sum(artifact.graph(name).stat().st_size for name in artifact.manifest.graphs)
+        self._weights = sum(
+            artifact.graph(name).stat().st_size for name in artifact.manifest.graphs
+        )
         self._memory_mib = limits.memory_mib + COPIES * self._weights // 2**20
         memory = shared_memory(artifact.manifest)
         self._arrays = Arrays(artifact.manifest, memory)
@@ -148,7 +156,8 @@ class _Process:
             raise self._died() from None
 
     def receive(self, graph: str, slot: int, check: Check | None) -> list[NDArray[Any]]:
-        """The outputs, copied: the slot is used again, and a model that is broken may go on to write there."""
+        """The outputs, copied: the slot is used again, and a model that is broken may go on to
+        write there."""
         self.wait(self._limits.batch_s, check)
         return [output.copy() for output in self._arrays.of(graph, slot)[1]]
 
@@ -160,7 +169,8 @@ class _Process:
                 check()
             if time.monotonic() > end:
                 raise ModelDied(
-                    f"the model took more than {limit_s:g} s for one batch of {self._manifest.batch} rows"
+                    f"the model took more than {limit_s:g} s for one batch of"
+                    f" {self._manifest.batch} rows"
                     " (the setting model_batch_s) and was stopped"
                 )
         answer = os.read(self._answers.fileno(), 1)
@@ -186,7 +196,8 @@ class _Process:
         return ModelDied(f"the model's process ended with status {self._child.wait()}")
 
     def _problem(self) -> Exception:
-        """What the process said. It may be a stranger's by now, so that nothing of it is trusted but its words."""
+        """What the process said. It may be a stranger's by now, so that nothing of it is trusted
+        but its words."""
         try:
             problem = json.loads(os.read(self._answers.fileno(), LONGEST_ANSWER))
             kind, words = str(problem["kind"]), str(problem["words"])
@@ -195,5 +206,7 @@ class _Process:
         if kind == "invalid":
             return InvalidArtifact(words)
         if kind == "memory":
-            return ModelDied(f"the model needs more than {self._memory_mib:,} MiB (the setting model_memory_mib)")
+            return ModelDied(
+                f"the model needs more than {self._memory_mib:,} MiB (the setting model_memory_mib)"
+            )
         return ModelDied(f"ONNX Runtime could not run the model ({words})")

@@ -1,10 +1,13 @@
-"""`python -P -m worker.dispatcher`: what keeps a job going whose hint was lost, whose worker died or whose broker is away.
+"""`python -P -m worker.dispatcher`: what keeps a job going whose hint was lost, whose worker died
+or whose broker is away.
 
-Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran out or whose process on
-this host is gone, hint for what waits and nobody was told of, and say that this host is alive. All of it is safe to do twice.
+Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran
+out or whose process on this host is gone, hint for what waits and nobody was told of, and say that
+this host is alive. All of it is safe to do twice.
 
-The broker cannot lose work, only delay it: flushed or restarted, it is hinted again in the next round. While it does not
-answer at all, the dispatcher starts as many processes as the pool has, which claim from SQL without any hint.
+The broker cannot lose work, only delay it: flushed or restarted, it is hinted again in the next
+round. While it does not answer at all, the dispatcher starts as many processes as the pool has,
+which claim from SQL without any hint.
 """
 
 import math
@@ -34,7 +37,8 @@ TIDY_STOP_S = 2.0
 TIDY_S = 60.0
 TIDY_STORAGE_S = 3600.0
 SILENT_S = 300.0
-"""The pool touches its pulse each second while it works, except for the finish of a job, which is one long query."""
+"""The pool touches its pulse each second while it works, except for the finish of a job, which is
+one long query."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,9 +66,14 @@ class Dispatcher:
             self._sweep(began_at)
             waiting = self._hint()
             if waiting and pulse.silence_s() > SILENT_S:
-                log.error("work waits, and the pool shows no sign of life", seconds=round(pulse.silence_s()))
+                log.error(
+                    "work waits, and the pool shows no sign of life",
+                    seconds=round(pulse.silence_s()),
+                )
             else:
-                workers.heartbeat(self.database, self.name, host=socket.gethostname(), pid=os.getpid())
+                workers.heartbeat(
+                    self.database, self.name, host=socket.gethostname(), pid=os.getpid()
+                )
                 health.beat(self.settings.home)
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
@@ -101,13 +110,17 @@ class Dispatcher:
         dead = {worker for worker in queue.holders(self.database) if life(worker) == "dead"}
         # After so long no living worker may have been able to renew its lease either.
         blind = at - self.reached_at > self.settings.lease_s - self.settings.renew_s
-        swept = {name: count for name, count in asdict(sweep(self.database, dead=dead, blind=blind)).items() if count}
+        swept = {
+            name: count
+            for name, count in asdict(sweep(self.database, dead=dead, blind=blind)).items()
+            if count
+        }
         if swept:
             log.info("chunks taken back", workers_dead=len(dead), after_an_outage=blind, **swept)
 
     def _hint(self) -> bool:
-        """As many hints as keep two for each process of the pool in the queue: a flushed queue costs one round.
-        True where work waits."""
+        """As many hints as keep two for each process of the pool in the queue: a flushed queue
+        costs one round. True where work waits."""
         waiting = waiting_hints(self.app)
         most = 2 * self.settings.worker_processes
         room = most if waiting is None else most - waiting
@@ -122,14 +135,20 @@ class Dispatcher:
 
     def _send(self, due: list[tuple[str, int]]) -> None:
         crash.point("hint")
-        told = [job_id for job_id, count in due if all([send_hint(self.app, job_id) for _ in range(count)])]
+        told = [
+            job_id
+            for job_id, count in due
+            if all([send_hint(self.app, job_id) for _ in range(count)])
+        ]
         if told:
             crash.point("hinted")
             queue.mark_hinted(self.database, told)
             log.debug("hinted", jobs=len(told), hints=sum(count for _, count in due))
 
     def _work_without_broker(self) -> None:
-        self.solos = [solo for solo in self.solos if solo.process is not None and solo.process.poll() is None]
+        self.solos = [
+            solo for solo in self.solos if solo.process is not None and solo.process.poll() is None
+        ]
         missing = self.settings.worker_processes - len(self.solos)
         if missing > 0:
             log.warning("broker does not answer, working without it", processes=missing)

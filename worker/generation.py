@@ -1,4 +1,5 @@
-"""Make the rows of a chunk: from the prior, like given rows, or given rows with their missing cells filled."""
+"""Make the rows of a chunk: from the prior, like given rows, or given rows with their missing cells
+filled."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,8 @@ from nelbo.engine import Check, Engine
 from nelbo.store.claims import Claim, RowFault, TableOutcome
 
 PIECE_BYTES = 2**20
-"""Size from which on the rows of a chunk are stored in several pieces: who reads results holds one piece at a time. A long
-text that stands in many rows takes next to nothing until it is read."""
+"""Size from which on the rows of a chunk are stored in several pieces: who reads results holds one
+piece at a time. A long text that stands in many rows takes next to nothing until it is read."""
 
 
 def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
@@ -23,14 +24,22 @@ def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
 def augment(engine: Engine, given: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
     params = claim.params
     spread = params.get("spread", 0.0)
-    made = engines.augment(engine, given, claim.row_from, params["per_row"], params["seed"], spread, check)
+    made = engines.augment(
+        engine, given, claim.row_from, params["per_row"], params["seed"], spread, check
+    )
     return outcome_of(made.batch, made.errors)
 
 
 def reconstruct(engine: Engine, given: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
     params = claim.params
     made = engines.reconstruct(
-        engine, given, claim.row_from, params["seed"], mode=params["mode"], denoise=params["denoise"], check=check
+        engine,
+        given,
+        claim.row_from,
+        params["seed"],
+        mode=params["mode"],
+        denoise=params["denoise"],
+        check=check,
     )
     return outcome_of(made.batch, made.errors)
 
@@ -45,7 +54,8 @@ def outcome_of(batch: pa.RecordBatch, errors: Sequence[RowFault] = ()) -> TableO
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in halves of halves, each of at most PIECE_BYTES or of one row. Each becomes a row group."""
+    """The batch in halves of halves, each of at most PIECE_BYTES or of one row. Each becomes a row
+    group."""
     if batch.nbytes <= PIECE_BYTES or batch.num_rows < 2:
         yield batch
         return

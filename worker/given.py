@@ -1,4 +1,5 @@
-"""The given rows of a chunk: those of a file from its parts, or the ones that the request carried."""
+"""The given rows of a chunk: those of a file from its parts, or the ones that the request
+carried."""
 
 from typing import Any
 
@@ -22,10 +23,16 @@ def rows(storage: Storage, claim: Claim) -> pa.RecordBatch:
 def _carried(given: list[dict[str, Any]]) -> pa.RecordBatch:
     """Cells are text or None, as the API leaves them; each row has all columns."""
     names = list(given[0])
-    return pa.record_batch([pa.array([row[name] for row in given], pa.string()) for name in names], names=names)
+    return pa.record_batch(
+        [pa.array([row[name] for row in given], pa.string()) for name in names], names=names
+    )
 
 
 def _stored(storage: Storage, file_id: str, claim: Claim) -> pa.RecordBatch:
-    batches = list(read_parts(lambda number: storage.open(part_key(file_id, number)), claim.row_from, claim.row_to))
+    batches = list(
+        read_parts(
+            lambda number: storage.open(part_key(file_id, number)), claim.row_from, claim.row_to
+        )
+    )
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return batch

@@ -1,8 +1,10 @@
-"""`python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS`: runs the graphs of one artifact, confined.
+"""`python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS`: runs the graphs of one artifact,
+confined.
 
-It reads nothing but the artifact in FOLDER. Its inputs and outputs are arrays in memory that it shares with the worker
-(descriptor ARRAYS), laid out by `worker.arrays`. On stdin it reads two bytes for each batch, graph and slot, and on stdout it
-answers with one: DONE, or FAILED and a line of JSON, after which it ends.
+It reads nothing but the artifact in FOLDER. Its inputs and outputs are arrays in memory that it
+shares with the worker (descriptor ARRAYS), laid out by `worker.arrays`. On stdin it reads two bytes
+for each batch, graph and slot, and on stdout it answers with one: DONE, or FAILED and a line of
+JSON, after which it ends.
 """
 
 import json
@@ -32,7 +34,9 @@ def main() -> None:
         _fail("memory", "")
     except InvalidArtifact as problem:
         _fail("invalid", problem.message)
-    except Exception as problem:  # ONNX Runtime raises classes of its own for each way in which a graph can fail
+    except (
+        Exception
+    ) as problem:  # ONNX Runtime raises classes of its own for each way in which a graph can fail
         out_of_memory = "Failed to allocate" in str(problem) or "bad_alloc" in str(problem)
         _fail("memory" if out_of_memory else "failed", type(problem).__name__)
 
@@ -47,7 +51,9 @@ def _serve(folder: Path, shared: int) -> None:
         inputs, outputs = arrays.of(graph, slot)
         (results,) = sessions.run(graph, [inputs])
         for output, result in zip(outputs, results, strict=True):
-            output[...] = _exactly(result, output.dtype, output.shape, artifact.manifest.graphs[graph].file)
+            output[...] = _exactly(
+                result, output.dtype, output.shape, artifact.manifest.graphs[graph].file
+            )
         os.write(STDOUT, DONE)
 
 
@@ -58,7 +64,9 @@ def _exactly(result: object, dtype: object, shape: object, file: str) -> object:
 
 
 def _fail(kind: str, words: str) -> NoReturn:
-    os.write(STDOUT, FAILED + json.dumps({"kind": kind, "words": words[:LONGEST_WORDS]}).encode() + b"\n")
+    os.write(
+        STDOUT, FAILED + json.dumps({"kind": kind, "words": words[:LONGEST_WORDS]}).encode() + b"\n"
+    )
     os._exit(1)
 
 

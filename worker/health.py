@@ -1,8 +1,10 @@
-"""This host's sign of life: a file that is touched while its worker is well, so that a health check starts no Python.
+"""This host's sign of life: a file that is touched while its worker is well, so that a health check
+starts no Python.
 
     test -n "$(find "$NELBO_HOME/health/$HOSTNAME" -mmin -1)"
 
-is true while it was touched within the last minute. Hosts that share a data folder have a file each.
+is true while it was touched within the last minute. Hosts that share a data folder have a file
+each.
 """
 
 import logging
@@ -17,7 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def beat(home: Path) -> None:
-    """Say that this host's worker is well. A folder that cannot be written to is told of in the log and by the file's age."""
+    """Say that this host's worker is well. A folder that cannot be written to is told of in the log
+    and by the file's age."""
     try:
         file_of(home).parent.mkdir(parents=True, exist_ok=True)
         file_of(home).touch()

@@ -1,4 +1,5 @@
-"""A lease on a chunk: renewed from a thread while the work goes on, and the reason to stop when it is gone."""
+"""A lease on a chunk: renewed from a thread while the work goes on, and the reason to stop when it
+is gone."""
 
 import math
 import os
@@ -31,14 +32,17 @@ class ShuttingDown(Stopped):
 
 
 class Lease:
-    """`with Lease(renew, …) as lease:` keeps the lease; `lease.check()` between two batches raises what says to stop.
+    """`with Lease(renew, …) as lease:` keeps the lease; `lease.check()` between two batches raises
+    what says to stop.
 
-    `renew` asks the database and answers False where the lease is gone; `lease_s` and `renew_s` are seconds. The database's
-    clock decides who holds a chunk. This process can only see its own, so it stops by that one `lease_s` after it *asked*
-    for the lease, which is never later than the database's end of it.
+    `renew` asks the database and answers False where the lease is gone; `lease_s` and `renew_s` are
+    seconds. The database's clock decides who holds a chunk. This process can only see its own, so
+    it stops by that one `lease_s` after it *asked* for the lease, which is never later than the
+    database's end of it.
 
-    Each `check` is a sign of life. After `stuck_s` seconds without one the lease is not renewed any more, so that another
-    process gets the chunk, and this one is killed: whatever it waits for, it does not come back to check.
+    Each `check` is a sign of life. After `stuck_s` seconds without one the lease is not renewed any
+    more, so that another process gets the chunk, and this one is killed: whatever it waits for, it
+    does not come back to check.
     """
 
     def __init__(
@@ -59,7 +63,12 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._done.set()
         self._thread.join()
 
@@ -76,7 +85,9 @@ class Lease:
         while not self._done.wait(self._renew_s):
             asked_at = time.monotonic()
             if asked_at - self._checked_at > self._stuck_s:
-                log.error("process is stuck and ends itself", seconds=round(asked_at - self._checked_at))
+                log.error(
+                    "process is stuck and ends itself", seconds=round(asked_at - self._checked_at)
+                )
                 os.kill(os.getpid(), signal.SIGKILL)
             crash.point("renew")
             try:

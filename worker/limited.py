@@ -1,4 +1,5 @@
-"""Work on what strangers made (a table, an artifact) in a child process that confines itself and answers in one JSON line."""
+"""Work on what strangers made (a table, an artifact) in a child process that confines itself and
+answers in one JSON line."""
 
 import json
 import math
@@ -24,19 +25,26 @@ class ChildDied(OSError):
         self.status = status
 
 
-def run_limited(module: str, args: Sequence[str], check: Check, limit_s: float = math.inf) -> dict[str, Any]:
+def run_limited(
+    module: str, args: Sequence[str], check: Check, limit_s: float = math.inf
+) -> dict[str, Any]:
     """The last line that `python -P -m module args` prints, as JSON.
 
-    The child is killed where `check` raises, and after `limit_s` seconds, which raises TimeoutError.
+    The child is killed where `check` raises, and after `limit_s` seconds, which raises
+    TimeoutError.
     """
     lifeline = Lifeline()
     try:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as problems:
-            child = start_confined(lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=problems)
+            child = start_confined(
+                lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=problems
+            )
             _wait(child, check, time.monotonic() + limit_s)
             output.seek(0)
             problems.seek(0)
-            return _answer(output.read(LONGEST_ANSWER), problems.read(LONGEST_ANSWER), child.returncode)
+            return _answer(
+                output.read(LONGEST_ANSWER), problems.read(LONGEST_ANSWER), child.returncode
+            )
     finally:
         lifeline.close()
 

@@ -1,7 +1,9 @@
-"""The Celery side: a prefork pool whose children take hints. The main process opens neither database nor ONNX Runtime.
+"""The Celery side: a prefork pool whose children take hints. The main process opens neither
+database nor ONNX Runtime.
 
-A SQLite transaction or an ONNX session made before a fork locks or crashes the children, so each child makes its own on
-first use (`worker.process`). The modules are imported before the fork: children share their memory and start at once.
+A SQLite transaction or an ONNX session made before a fork locks or crashes the children, so each
+child makes its own on first use (`worker.process`). The modules are imported before the fork:
+children share their memory and start at once.
 """
 
 import logging
@@ -56,17 +58,19 @@ def _quieten() -> None:
 
 
 def _child_started(lifeline: Lifeline, **_: Any) -> None:
-    """In a forked child: end when the Celery main process is gone, which Celery's own children may not notice."""
+    """In a forked child: end when the Celery main process is gone, which Celery's own children may
+    not notice."""
     lifeline.drop()
     limit_memory(read_settings().worker_memory_mib)
     end_with_parent(lifeline.reading, grace_s=0.0)
 
 
 def _shutting_down(**_: Any) -> None:
-    """SIGTERM makes Celery wait for its tasks, which see this between two batches and hand their chunk back.
+    """SIGTERM makes Celery wait for its tasks, which see this between two batches and hand their
+    chunk back.
 
-    Celery's soft shutdown is of no use here: it always sleeps its whole time-out while a task runs, and tells of the
-    shutdown only after that.
+    Celery's soft shutdown is of no use here: it always sleeps its whole time-out while a task runs,
+    and tells of the shutdown only after that.
     """
     shutdown.announce()
 

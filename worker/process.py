@@ -1,4 +1,5 @@
-"""What one process of the worker holds: settings, database, storage, engines. Made after the fork, on first use."""
+"""What one process of the worker holds: settings, database, storage, engines. Made after the fork,
+on first use."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from worker.engines import Engines
 
 @dataclass(frozen=True)
 class Process:
-    """`name` stands in the chunks that this process claims; `hint` passes a job on to whoever is free next."""
+    """`name` stands in the chunks that this process claims; `hint` passes a job on to whoever is
+    free next."""
 
     name: str
     settings: Settings
@@ -37,6 +39,7 @@ def make(settings: Settings, hint: Callable[[str], object]) -> Process:
 
 @functools.cache
 def here() -> Process:
-    """This process's, made by the first task. Never called in the Celery main process, so nothing of it is forked."""
+    """This process's, made by the first task. Never called in the Celery main process, so nothing
+    of it is forked."""
     app = current_app._get_current_object()
     return make(read_settings(), lambda job_id: send_hint(app, job_id))

@@ -1,6 +1,8 @@
-"""The pulse of a worker's processes: a file that the work itself touches, so that a stuck pool is not taken for a healthy one.
+"""The pulse of a worker's processes: a file that the work itself touches, so that a stuck pool is
+not taken for a healthy one.
 
-`worker.app` names the file in an environment variable, for the processes that work and for the dispatcher that looks at it.
+`worker.app` names the file in an environment variable, for the processes that work and for the
+dispatcher that looks at it.
 """
 
 import os

@@ -15,13 +15,16 @@ from worker.limited import ChildDied, run_limited
 from worker.process import Process
 
 READ_S, READ_BYTES_PER_S = 600.0, 64 * 2**10
-"""How long reading may take: a while, and as long as its size allows at this pace. A few bytes may stand for 10^11 cells."""
+"""How long reading may take: a while, and as long as its size allows at this pace. A few bytes may
+stand for 10^11 cells."""
 
 
 def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
-    """Cut the upload into parts that a worker can read alone. Raises InvalidInput, which rejects the file.
+    """Cut the upload into parts that a worker can read alone. Raises InvalidInput, which rejects
+    the file.
 
-    Parts get the same keys and content whenever they are written, so that a second worker harms nothing.
+    Parts get the same keys and content whenever they are written, so that a second worker harms
+    nothing.
     """
     if claim.file_id is None:
         raise InvalidInput("the job names no file; upload it again")
@@ -43,7 +46,12 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
         folder,
         name=entry.name,
         format=entry.format,
-        limits=Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes, settings.min_free_bytes),
+        limits=Limits(
+            settings.max_columns,
+            settings.max_job_rows,
+            settings.max_upload_bytes,
+            settings.min_free_bytes,
+        ),
         memory_mib=settings.read_memory_mib,
         csv=CsvOptions(**entry.options),
     )
@@ -51,11 +59,15 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
     try:
         found = Reading.model_validate(run_limited("nelbo.files", arguments, check, limit_s))
     except ChildDied as death:
-        if death.status == -signal.SIGABRT:  # Arrow's own threads end the process where they get no memory
+        if (
+            death.status == -signal.SIGABRT
+        ):  # Arrow's own threads end the process where they get no memory
             raise InvalidInput(too_large(entry.name, settings.read_memory_mib).message) from None
         raise
     except TimeoutError:
-        raise InvalidInput(f"reading {entry.name} took more than {limit_s:,.0f} s; upload it in several files") from None
+        raise InvalidInput(
+            f"reading {entry.name} took more than {limit_s:,.0f} s; upload it in several files"
+        ) from None
     upload.unlink()
     if found.problem:
         raise InvalidInput(found.problem)

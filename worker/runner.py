@@ -28,11 +28,14 @@ EXPECTED = (NelboError, ModelDied, OSError, MemoryError)
 MODEL_DEATHS = 3
 """Times that a model may be stopped or die over one chunk before the job fails."""
 MOST_ATTEMPTS = 100
-"""Of a chunk whose database or storage keeps going away: most of an hour, with the pauses between them."""
+"""Of a chunk whose database or storage keeps going away: most of an hour, with the pauses between
+them."""
 STUCK_S = 300.0
-"""Seconds without a sign of life from the work, after which a process is stuck. A batch of rows takes far less."""
+"""Seconds without a sign of life from the work, after which a process is stuck. A batch of rows
+takes far less."""
 SLICE_S = 10.0
-"""How long one hint keeps a process working, so that Celery can count, replace and stop its children."""
+"""How long one hint keeps a process working, so that Celery can count, replace and stop its
+children."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,7 +50,8 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
             return
         crash.point("claimed")
         if not run(process, claim, asked_at):
-            # A process that is ill itself, short of memory for one, must not go through the whole queue like this.
+            # A process that is ill itself, short of memory for one, must not go through the whole
+            # queue like this.
             return
         if time.monotonic() >= end:
             process.hint(claim.job_id)
@@ -55,9 +59,15 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
 
 
 def run(process: Process, claim: Claim, asked_at: float) -> bool:
-    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the monotonic clock at the claim.
-    False after an error that need not be the chunk's."""
-    told = log.bind(job_id=claim.job_id, kind=claim.kind, stage=claim.stage, row_from=claim.row_from, rows=claim.rows)
+    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the
+    monotonic clock at the claim. False after an error that need not be the chunk's."""
+    told = log.bind(
+        job_id=claim.job_id,
+        kind=claim.kind,
+        stage=claim.stage,
+        row_from=claim.row_from,
+        rows=claim.rows,
+    )
     database, settings = process.database, process.settings
     renew = partial(ledger.renew, database, claim, settings.lease_s)
     try:
@@ -81,7 +91,8 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
 
 
 def compute(process: Process, claim: Claim, check: Check) -> Outcome:
-    """The chunk's outcome. Reads what it needs, writes nothing that another try would not write again."""
+    """The chunk's outcome. Reads what it needs, writes nothing that another try would not write
+    again."""
     if claim.stage == "finish":
         return results.finish(process.database, claim)
     match claim.kind:
@@ -103,21 +114,24 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
 
 
 def _within(check: Check, limit_s: float) -> Check:
-    """The check, which also stops a model whose chunk takes too long: each batch may be quick enough, and there are many."""
+    """The check, which also stops a model whose chunk takes too long: each batch may be quick
+    enough, and there are many."""
     end = time.monotonic() + limit_s
 
     def checked() -> None:
         check()
         if time.monotonic() > end:
             raise ModelDied(
-                f"the model took more than {limit_s:g} s for one chunk of rows (the setting model_chunk_s) and was stopped"
+                f"the model took more than {limit_s:g} s for one chunk of rows (the setting"
+                " model_chunk_s) and was stopped"
             )
 
     return checked
 
 
 def _stuck_s(claim: Claim) -> float:
-    """A finish is one query over all results of a job, which calls no check however long it takes."""
+    """A finish is one query over all results of a job, which calls no check however long it
+    takes."""
     return math.inf if claim.stage == "finish" else STUCK_S
 
 
@@ -133,29 +147,43 @@ def _claim(process: Process) -> Claim | None:
 
 def _is_permanent(claim: Claim, problem: Exception) -> bool:
     """An artifact that was verified once and cannot be loaded now may lack memory only."""
-    return isinstance(problem, PERMANENT) or (isinstance(problem, InvalidArtifact) and claim.kind == "verify")
+    return isinstance(problem, PERMANENT) or (
+        isinstance(problem, InvalidArtifact) and claim.kind == "verify"
+    )
 
 
 def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLogger) -> None:
-    """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk is not to blame for a
-    database or storage that was away, which costs it no more than time."""
+    """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk
+    is not to blame for a database or storage that was away, which costs it no more than time."""
     failed, words = not isinstance(problem, Unavailable), _words(problem)
     failures = claim.failures + int(failed)
-    told.warning("chunk not done", failures=failures, problem=words, exc_info=not isinstance(problem, EXPECTED))
-    most_failures = MODEL_DEATHS if isinstance(problem, ModelDied) else process.settings.max_attempts
+    told.warning(
+        "chunk not done",
+        failures=failures,
+        problem=words,
+        exc_info=not isinstance(problem, EXPECTED),
+    )
+    most_failures = (
+        MODEL_DEATHS if isinstance(problem, ModelDied) else process.settings.max_attempts
+    )
     if failures >= most_failures or claim.attempt >= MOST_ATTEMPTS:
         times = failures if failed else claim.attempt
-        advice = "train a smaller model" if isinstance(problem, ModelDied) else "retry the job later"
+        advice = (
+            "train a smaller model" if isinstance(problem, ModelDied) else "retry the job later"
+        )
         words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; {advice}"
         _settle(told, "chunk failed", lambda: ledger.fail(process.database, claim, words))
     else:
         delay_s = ledger.backoff_s(failures if failed else claim.attempt)
-        back = partial(ledger.release, process.database, claim, delay_s=delay_s, problem=words, failed=failed)
+        back = partial(
+            ledger.release, process.database, claim, delay_s=delay_s, problem=words, failed=failed
+        )
         _settle(told, "chunk put off", back)
 
 
 def _settle(told: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
-    """Write to the ledger what became of the chunk; where that fails too, its lease runs out and the sweep takes it back."""
+    """Write to the ledger what became of the chunk; where that fails too, its lease runs out and
+    the sweep takes it back."""
     try:
         told.info(event, written=transition())
     except Unavailable as problem:
@@ -163,12 +191,17 @@ def _settle(told: BoundLogger, event: str, transition: Callable[[], bool]) -> No
 
 
 def _words(problem: Exception) -> str:
-    """For the job's owner: our own message, else the error's name, as its text may hold paths or values of rows."""
+    """For the job's owner: our own message, else the error's name, as its text may hold paths or
+    values of rows."""
     if isinstance(problem, NelboError):
         return problem.message
     if isinstance(problem, ModelDied):
         return f"{WORKER_DIED}: {problem}"
-    return "the worker ran out of memory" if isinstance(problem, MemoryError) else type(problem).__name__
+    return (
+        "the worker ran out of memory"
+        if isinstance(problem, MemoryError)
+        else type(problem).__name__
+    )
 
 
 def _need(version_id: str | None) -> str:

@@ -1,4 +1,5 @@
-"""One byte that a worker's main process and its forked children share: set, it means "stop after this batch"."""
+"""One byte that a worker's main process and its forked children share: set, it means "stop after
+this batch"."""
 
 import mmap
 

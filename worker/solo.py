@@ -1,4 +1,5 @@
-"""`python -P -m worker.solo`: one process that works without a broker, until nothing is due or a minute is over."""
+"""`python -P -m worker.solo`: one process that works without a broker, until nothing is due or a
+minute is over."""
 
 import signal
 

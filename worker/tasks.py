@@ -8,5 +8,6 @@ from worker import process, runner
 
 @shared_task(name=WORK)  # type: ignore[untyped-decorator]
 def work(job_id: str) -> None:
-    """There is work on a job: do what is due, each job in its turn. The hinted one has no privilege."""
+    """There is work on a job: do what is due, each job in its turn. The hinted one has no
+    privilege."""
     runner.work(process.here())

@@ -1,4 +1,5 @@
-"""What time does away with, in bounded batches: what the dead left, results that expired, stored bytes of no use any more."""
+"""What time does away with, in bounded batches: what the dead left, results that expired, stored
+bytes of no use any more."""
 
 import time
 import uuid
@@ -14,9 +15,11 @@ from nelbo.store.session import Database
 from worker import cache
 
 OLD_S = 24 * 3600.0
-"""Age at which an upload that never ended, a push that was never registered and a temporary folder are given up."""
+"""Age at which an upload that never ended, a push that was never registered and a temporary folder
+are given up."""
 READERS_S = 3600.0
-"""What was deleted by its age is removed so much later: whoever was fetching it comes to the end."""
+"""What was deleted by its age is removed so much later: whoever was fetching it comes to the
+end."""
 BATCHES = 40
 """Of each sort in one tidying; the next one goes on."""
 AT_ONCE = 500
@@ -25,30 +28,46 @@ DAY_S = 86_400.0
 
 
 def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[str, int]:
-    """Do away with what is old in the database and in this host's cache; the numbers that are not 0, by what it was."""
+    """Do away with what is old in the database and in this host's cache; the numbers that are not
+    0, by what it was."""
     done = {
         "files_rejected": files.reject_stale_files(database, old_s),
         "folders_removed": cache.tidy(settings.home, old_s),
-        "copies_removed": copies.tidy(copies.artifacts(settings.home), partial(expiry.live_digests, database), old_s),
+        "copies_removed": copies.tidy(
+            copies.artifacts(settings.home), partial(expiry.live_digests, database), old_s
+        ),
         "manifests_emptied": sum(_batches(lambda: expiry.empty_manifests(database))),
         "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=expiry.INTERNAL),
-        "jobs_expired": _aged(settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)),
+        "jobs_expired": _aged(
+            settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)
+        ),
         "chunks_purged": sum(_batches(lambda: expiry.purge(database, READERS_S))),
-        "jobs_forgotten": _aged(settings.keep_deleted_days, lambda age_s: expiry.forget_jobs(database, age_s)),
+        "jobs_forgotten": _aged(
+            settings.keep_deleted_days, lambda age_s: expiry.forget_jobs(database, age_s)
+        ),
     }
     return {what: number for what, number in done.items() if number}
 
 
 def tidy_storage(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[str, int]:
-    """Remove the bytes of what was rejected or deleted, as an upload whose receiver died, and of pushes that came to nothing;
-    then what is left of such files in the database. Bytes that the database does not know stay: a folder or bucket
-    may be older than its database, or not be its alone."""
+    """Remove the bytes of what was rejected or deleted, as an upload whose receiver died, and of
+    pushes that came to nothing; then what is left of such files in the database. Bytes that the
+    database does not know stay: a folder or bucket may be older than its database, or not be its
+    alone."""
     storage = open_storage(settings.storage)
     done = {
-        "uploads_removed": _remove(storage, "files", file_prefix, partial(expiry.dead_files, database)),
-        "artifacts_removed": _remove(storage, "artifacts", artifact_key, partial(expiry.dead_versions, database)),
-        "pushes_removed": _remove(storage, PUSHES, push_key, lambda ids: {name for name in ids if _age_s(name) > old_s}),
-        "files_forgotten": _aged(settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)),
+        "uploads_removed": _remove(
+            storage, "files", file_prefix, partial(expiry.dead_files, database)
+        ),
+        "artifacts_removed": _remove(
+            storage, "artifacts", artifact_key, partial(expiry.dead_versions, database)
+        ),
+        "pushes_removed": _remove(
+            storage, PUSHES, push_key, lambda ids: {name for name in ids if _age_s(name) > old_s}
+        ),
+        "files_forgotten": _aged(
+            settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)
+        ),
     }
     return {what: number for what, number in done.items() if number}
 
@@ -67,7 +86,8 @@ def _batches(batch: Callable[[], int]) -> Iterator[int]:
 
 
 def _age_s(name: str) -> float:
-    """Seconds since an id was made, which is how it begins (UUID version 7); what we did not name has no age."""
+    """Seconds since an id was made, which is how it begins (UUID version 7); what we did not name
+    has no age."""
     try:
         found = uuid.UUID(name)
     except ValueError:
@@ -75,7 +95,12 @@ def _age_s(name: str) -> float:
     return time.time() - (found.int >> 80) / 1_000 if found.version == 7 else 0.0
 
 
-def _remove(storage: Storage, folder: str, key: Callable[[str], str], dead: Callable[[Sequence[str]], set[str]]) -> int:
+def _remove(
+    storage: Storage,
+    folder: str,
+    key: Callable[[str], str],
+    dead: Callable[[Sequence[str]], set[str]],
+) -> int:
     """Remove those of a folder that are dead, and give their number."""
     names, removed = [PurePosixPath(name).stem for name in storage.names(folder)], 0
     for start in range(0, len(names), AT_ONCE):

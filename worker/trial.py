@@ -1,5 +1,6 @@
-"""`python -P -m worker.trial ZIP FOLDER MIB`: unpack a pushed artifact into an empty folder, check its graphs and run a row
-through them, in a process that may use so much memory. The answer is one line of JSON."""
+"""`python -P -m worker.trial ZIP FOLDER MIB`: unpack a pushed artifact into an empty folder, check
+its graphs and run a row through them, in a process that may use so much memory. The answer is one
+line of JSON."""
 
 import json
 import sys
@@ -20,11 +21,14 @@ MADE_ROWS = 16
 
 
 def trial(engine: Engine) -> None:
-    """Everything that an artifact must do: with a row whose cells are all missing, and with rows that it makes itself."""
+    """Everything that an artifact must do: with a row whose cells are all missing, and with rows
+    that it makes itself."""
     names = list(engine.schema.names)
     blank = pa.record_batch([pa.nulls(1, pa.string()) for _ in names], names=names)
     if len(engines.score(engine, blank).rows) != 1:
-        raise InvalidArtifact("the score graph does not give a finite nelbo for a row without values")
+        raise InvalidArtifact(
+            "the score graph does not give a finite nelbo for a row without values"
+        )
     made = engines.generate(engine, seed=0, first_row=0, rows=MADE_ROWS)
     spread = 0.5 if "spread" in engine.manifest.graphs else 0.0
     for rows in (blank, made):
@@ -49,9 +53,14 @@ def _answer(packed: Path, folder: Path) -> dict[str, Any]:
         return {"problem": problem.message}
     except (MemoryError, OSError):  # no word on the artifact: the process ends without an answer
         raise
-    except Exception as problem:  # ONNX Runtime and NumPy raise what they like about a graph that breaks its manifest
+    # ONNX Runtime and NumPy raise what they like about a graph that breaks its manifest.
+    except Exception as problem:
         return {"problem": f"the trial run failed: {type(problem).__name__}: {problem}"}
-    return {"problem": None, "manifest": artifact.manifest.model_dump(mode="json"), "digest": artifact.digest}
+    return {
+        "problem": None,
+        "manifest": artifact.manifest.model_dump(mode="json"),
+        "digest": artifact.digest,
+    }
 
 
 if __name__ == "__main__":

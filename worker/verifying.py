@@ -1,4 +1,5 @@
-"""Verify a pushed artifact before any job may use it: a limited child reads the zip, checks it and runs a row through it."""
+"""Verify a pushed artifact before any job may use it: a limited child reads the zip, checks it and
+runs a row through it."""
 
 import re
 
@@ -27,13 +28,19 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
         process.storage.fetch(artifact_key(claim.version_id), packed, check)
         memory_mib = process.settings.read_memory_mib + COPIES * packed.stat().st_size // 2**20
         try:
-            answer = run_limited("worker.trial", [str(packed), str(folder), str(memory_mib)], check, TRIAL_S)
+            answer = run_limited(
+                "worker.trial", [str(packed), str(folder), str(memory_mib)], check, TRIAL_S
+            )
         except TimeoutError:
-            raise InvalidArtifact(f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model") from None
+            raise InvalidArtifact(
+                f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model"
+            ) from None
     if answer["problem"]:
         raise InvalidArtifact(_for_its_owner(answer["problem"]))
     # The child ran a stranger's graphs: what it answers is checked like the manifest of a stranger.
-    return VerifyOutcome(check_manifest(answer["manifest"]).model_dump(mode="json"), str(answer["digest"])[:64])
+    return VerifyOutcome(
+        check_manifest(answer["manifest"]).model_dump(mode="json"), str(answer["digest"])[:64]
+    )
 
 
 def _for_its_owner(problem: str) -> str:

@@ -19,15 +19,20 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"])
     "",
     operation_id="list_audit",
     summary="List changes and deletions of all owners, the newest first",
-    responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
+    responses=answers(
+        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
+    ),
 )
 def list_audit(
     service: Parts,
     _: Owner,
     limit: Limit = 50,
     cursor: Cursor = None,
-    owner: Annotated[str | None, Query(pattern=OWNER.pattern, description="only changes of what is this owner's")] = None,
+    owner: Annotated[
+        str | None, Query(pattern=OWNER.pattern, description="only changes of what is this owner's")
+    ] = None,
 ) -> Page[Change]:
-    """Each change of a model, a version, an alias or a key and each deletion, as it was written in its transaction."""
+    """Each change of a model, a version, an alias or a key and each deletion, as it was written in
+    its transaction."""
     changes = audit.list_changes(service.database, owner=owner, limit=limit + 1, before=cursor)
     return Page.of(changes, limit, key=lambda change: change.id)

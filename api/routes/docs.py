@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from api.protection import OWN_FILES
 
 File = Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]
-# The page's addresses are relative, so that it works behind a proxy that puts a path in front. Its script stands in a file
-# of its own, because the page's policy runs no other.
+# The page's addresses are relative, so that it works behind a proxy that puts a path in front. Its
+# script stands in a file of its own, because the page's policy runs no other.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -61,7 +61,8 @@ async def get_file(file: File) -> Response:
 
 
 def _folder() -> Path:
-    """Where the package fastapi-offline keeps the files of Swagger UI; it is never imported, as only those are wanted."""
+    """Where the package fastapi-offline keeps the files of Swagger UI; it is never imported, as
+    only those are wanted."""
     package = find_spec("fastapi_offline")
     assert package is not None, "the extra api installs it"
     assert package.origin is not None

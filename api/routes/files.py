@@ -35,7 +35,9 @@ from nelbo.store import files, ledger
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
-FileId = Annotated[str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])]
+FileId = Annotated[
+    str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])
+]
 NO_FILE = (NotFound, "no file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90")
 WAS_DELETED = (Gone, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 was deleted")
 TYPES = (
@@ -49,11 +51,13 @@ TYPES = (
     "application/gzip",
     "application/zstd",
 )
-"""Content types of an upload. None of them is among those that a web page may send to other sites unasked."""
+"""Content types of an upload. None of them is among those that a web page may send to other sites
+unasked."""
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "the file itself, as `curl -X POST -H 'Content-Type: text/csv' -T adult.csv` sends it. The name's"
+        "description": "the file itself, as `curl -X POST -H 'Content-Type: text/csv' -T adult.csv`"
+        " sends it. The name's"
         " suffix tells the format; the type only has to be one of these",
         "content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES},
     }
@@ -62,17 +66,30 @@ BODY = {
 
 def _csv(
     delimiter: Annotated[
-        str | None, Query(min_length=1, max_length=1, description="of CSV; a blank stands for any number of blanks")
+        str | None,
+        Query(
+            min_length=1,
+            max_length=1,
+            description="of CSV; a blank stands for any number of blanks",
+        ),
     ] = None,
-    encoding: Annotated[str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")] = None,
+    encoding: Annotated[
+        str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")
+    ] = None,
     decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
-    header: Annotated[bool | None, Query(description="whether a CSV file has column names above its rows")] = None,
-    skip: Annotated[int | None, Query(ge=0, description="number of lines above the header of a CSV file")] = None,
+    header: Annotated[
+        bool | None, Query(description="whether a CSV file has column names above its rows")
+    ] = None,
+    skip: Annotated[
+        int | None, Query(ge=0, description="number of lines above the header of a CSV file")
+    ] = None,
 ) -> CsvOptions:
     try:
         codecs.lookup(encoding or "utf-8")
     except (LookupError, ValueError):
-        raise InvalidInput(f"{encoding!r} is not an encoding; try utf-8, utf-16 or windows-1252") from None
+        raise InvalidInput(
+            f"{encoding!r} is not an encoding; try utf-8, utf-16 or windows-1252"
+        ) from None
     return CsvOptions(delimiter, encoding, decimal, header, skip)
 
 
@@ -89,7 +106,10 @@ Csv = Annotated[CsvOptions, Depends(_csv)]
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated,
-        (TooLarge, "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so"),
+        (
+            TooLarge,
+            "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so",
+        ),
         (InvalidInput, "'adult.xlsx' has the wrong suffix"),
         (InvalidRequest, "the request is not valid: /query/name: Field required"),
         (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
@@ -102,7 +122,10 @@ async def upload_file(
     response: Response,
     service: Parts,
     owner: Owner,
-    name: Annotated[str, Query(min_length=1, max_length=255, description="its suffix tells the format: adult.csv")],
+    name: Annotated[
+        str,
+        Query(min_length=1, max_length=255, description="its suffix tells the format: adult.csv"),
+    ],
     csv: Csv,
 ) -> File:
     """CSV, Parquet or JSON Lines by the name's suffix, also compressed (`.csv.gz`, `.jsonl.zst`).
@@ -110,7 +133,9 @@ async def upload_file(
     A job can name the file as soon as its state is `ready`.
     """
     format = _format(name)
-    allow_body(request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so")
+    allow_body(
+        request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so"
+    )
     with service.uploads.begun(owner) as upload:
         entry = await _received(request, service, upload, name, format, csv)
     service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
@@ -124,13 +149,19 @@ async def _received(
     """The file, stored and submitted to be read."""
     owner = upload.owner
     await run_in_threadpool(admission.need_readers, service, owner)
-    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
-    entry = await run_in_threadpool(files.add_file, service.database, owner, name, format, csv.given())
+    await run_in_threadpool(
+        admission.need_room, service, owner, request.headers.get("content-length")
+    )
+    entry = await run_in_threadpool(
+        files.add_file, service.database, owner, name, format, csv.given()
+    )
     try:
         room = partial(admission.need_room, service, owner)
         size = await upload.receive(request, service.storage, upload_key(entry.id), room)
         if size == 0:
-            raise InvalidInput(f"{name} is empty; send the file's content as the body of the request")
+            raise InvalidInput(
+                f"{name} is empty; send the file's content as the body of the request"
+            )
         crash.point("uploaded")
         await run_in_threadpool(ledger.submit_file, service.database, owner, entry.id, size)
     except BaseException as problem:
@@ -145,12 +176,16 @@ def _format(name: str) -> str:
     format = format_of(name)
     if format == "arrow":
         # Arrow's own advice: its readers trust the buffers they are given.
-        raise InvalidInput(f"{name}: Arrow files are not taken over HTTP; send Parquet (`nelbo` converts by itself)")
+        raise InvalidInput(
+            f"{name}: Arrow files are not taken over HTTP; send Parquet (`nelbo` converts by"
+            " itself)"
+        )
     return format
 
 
 def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
-    """Leave nothing of an upload but the reason. Where even that fails, the sweep of old uploads does it."""
+    """Leave nothing of an upload but the reason. Where even that fails, the sweep of old uploads
+    does it."""
     try:
         # False: it was accepted, and only the answer of the commit was lost.
         if files.reject_file(service.database, owner, file_id, reason):
@@ -171,9 +206,13 @@ def _view(entry: files.FileEntry) -> File:
     "",
     operation_id="list_files",
     summary="List files, the newest first",
-    responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
+    responses=answers(
+        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
+    ),
 )
-def list_files(service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None) -> Page[File]:
+def list_files(
+    service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None
+) -> Page[File]:
     """Pages of files with very many columns are shorter than `limit`."""
     found, more = files.list_files(service.database, owner, limit=limit, before=cursor)
     return Page(items=[_view(entry) for entry in found], next_cursor=found[-1].id if more else None)

@@ -1,4 +1,5 @@
-"""Probes. Readiness is the database's truth: without a broker work is slower to begin, and still done."""
+"""Probes. Readiness is the database's truth: without a broker work is slower to begin, and still
+done."""
 
 from typing import Annotated, Literal
 
@@ -20,13 +21,16 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The service accepts requests; `degraded` where no hint reaches the broker, so that the dispatcher finds the work, or
-    where a part of the keys file cannot be read."""
+    """The service accepts requests; `degraded` where no hint reaches the broker, so that the
+    dispatcher finds the work, or where a part of the keys file cannot be read."""
 
     status: Literal["ready", "degraded"]
     database: Literal["ok"] = "ok"
     broker: Annotated[Literal["ok", "down", "none"], Field(description="none: no broker is set")]
-    keys: Annotated[Literal["ok", "degraded", "none"], Field(description="none: no key is needed, everyone is `local`")]
+    keys: Annotated[
+        Literal["ok", "degraded", "none"],
+        Field(description="none: no key is needed, everyone is `local`"),
+    ]
 
 
 @router.get("/healthz", operation_id="get_health", summary="Is the process alive?")

@@ -43,24 +43,41 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 
 class JobIdConvertor(StringConvertor):
-    """An id in an address, without the action behind it: `/v1/jobs/ID:cancel` has no other methods than its own."""
+    """An id in an address, without the action behind it: `/v1/jobs/ID:cancel` has no other methods
+    than its own."""
 
     regex = "[^/:]+"
 
 
 register_url_convertor("job_id", JobIdConvertor())
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-JobId = Annotated[str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])]
+JobId = Annotated[
+    str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])
+]
 NO_JOB = (NotFound, "no job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11")
 WAS_DELETED = (Gone, "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was deleted")
 
 EXAMPLES: dict[str, Any] = {
-    "score a file": {"value": {"kind": "score", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"}},
+    "score a file": {
+        "value": {"kind": "score", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"}
+    },
     "score rows": {
-        "value": {"kind": "score", "model": "adult@3", "rows": [{"age": 39, "workclass": "State-gov"}], "alpha": 0.05}
+        "value": {
+            "kind": "score",
+            "model": "adult@3",
+            "rows": [{"age": 39, "workclass": "State-gov"}],
+            "alpha": 0.05,
+        }
     },
     "generate": {"value": {"kind": "generate", "model": "adult@champion", "n": 10_000, "seed": 7}},
-    "augment": {"value": {"kind": "augment", "model": "adult", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90", "per_row": 3}},
+    "augment": {
+        "value": {
+            "kind": "augment",
+            "model": "adult",
+            "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90",
+            "per_row": 3,
+        }
+    },
     "augment farther off": {
         "value": {
             "kind": "augment",
@@ -70,14 +87,24 @@ EXAMPLES: dict[str, Any] = {
             "spread": 0.3,
         }
     },
-    "reconstruct": {"value": {"kind": "reconstruct", "model": "adult", "rows": [{"age": None, "workclass": "Private"}]}},
+    "reconstruct": {
+        "value": {
+            "kind": "reconstruct",
+            "model": "adult",
+            "rows": [{"age": None, "workclass": "Private"}],
+        }
+    },
 }
 
 _SCHEMA = TypeAdapter(JobRequest).json_schema(ref_template=REFERENCE)
 REQUEST_SCHEMAS: dict[str, Any] = _SCHEMA.pop("$defs")
-"""The schemas of OpenAPI that the body of a job refers to. The route reads its body itself, so FastAPI does not know them."""
+"""The schemas of OpenAPI that the body of a job refers to. The route reads its body itself, so
+FastAPI does not know them."""
 BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA, "examples": EXAMPLES}}},
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _SCHEMA, "examples": EXAMPLES}},
+    },
 }
 
 
@@ -95,13 +122,30 @@ BODY = {
             (NotFound, "no model 'adlut'; did you mean adult?"),
             (Conflict, "adult@4 was rejected: score.onnx is not what the manifest says"),
             (Gone, "model adult was deleted"),
-            (NotReady, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 (adult.csv) is still reading; try again soon"),
-            (TooLarge, "the job is about 1,000,000,000 rows; one job takes at most 100,000,000 (the setting max_job_rows)"),
-            (InvalidRequest, "the request is not valid: /body/score/alpha: Input should be less than 1"),
+            (
+                NotReady,
+                "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 (adult.csv) is still reading; try again"
+                " soon",
+            ),
+            (
+                TooLarge,
+                "the job is about 1,000,000,000 rows; one job takes at most 100,000,000 (the"
+                " setting max_job_rows)",
+            ),
+            (
+                InvalidRequest,
+                "the request is not valid: /body/score/alpha: Input should be less than 1",
+            ),
             (InvalidInput, "the table lacks 1 column 'age'"),
             (IdempotencyMismatch, "the idempotency key 'nightly' was used for another request"),
-            (OverQuota, "150,000,000 rows of yours wait already; try again when one of your jobs has ended"),
-            (Overloaded, "a job has waited 4,000 s for a worker; try again later, or start more workers"),
+            (
+                OverQuota,
+                "150,000,000 rows of yours wait already; try again when one of your jobs has ended",
+            ),
+            (
+                Overloaded,
+                "a job has waited 4,000 s for a worker; try again later, or start more workers",
+            ),
             Unavailable,
         ),
     },
@@ -117,21 +161,29 @@ async def submit_job(
             min_length=1,
             max_length=200,
             pattern=r"^[!-~]+$",
-            description="the same key and request give the same job again, however often they are sent",
+            description="the same key and request give the same job again, however often they are"
+            " sent",
         ),
     ] = None,
-    prefer: Annotated[str | None, Header(description="wait=N: answer when the job has finished, after N s at most")] = None,
+    prefer: Annotated[
+        str | None,
+        Header(description="wait=N: answer when the job has finished, after N s at most"),
+    ] = None,
 ) -> Job:
-    """Everything that can be checked is checked first; then job and chunks are stored in one transaction.
+    """Everything that can be checked is checked first; then job and chunks are stored in one
+    transaction.
 
-    A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about none.
+    A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about
+    none.
     """
     allow_body(request.scope, MAX_JSON_BYTES, ROWS_ADVICE)
     match = _WAIT.search(prefer or "")
     # The place comes first: a job must not be stored whose request is refused.
     with service.waiting.taken(owner) if match else nullcontext():
         async with service.bodies.received(request, owner) as body:
-            job = await service.bodies.work(body, partial(_submit, service, owner, body, idempotency_key))
+            job = await service.bodies.work(
+                body, partial(_submit, service, owner, body, idempotency_key)
+            )
         if match:
             job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
             response.headers["Preference-Applied"] = f"wait={match[1]}"
@@ -173,7 +225,8 @@ def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> J
 
 
 async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Job:
-    """The job when it has finished, or as it is after wait_s seconds. Holds no thread and no connection meanwhile."""
+    """The job when it has finished, or as it is after wait_s seconds. Holds no thread and no
+    connection meanwhile."""
     deadline, pause = time.monotonic() + wait_s, 0.02
     while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
@@ -186,7 +239,9 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
     "",
     operation_id="list_jobs",
     summary="List jobs, the newest first",
-    responses=answers(NotAuthenticated, (InvalidRequest, "the cursor is not one of ours"), Unavailable),
+    responses=answers(
+        NotAuthenticated, (InvalidRequest, "the cursor is not one of ours"), Unavailable
+    ),
 )
 def list_jobs(
     service: Parts,
@@ -196,7 +251,9 @@ def list_jobs(
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     kind: Annotated[Kind | None, Query(description="only jobs of this kind")] = None,
 ) -> Page[Job]:
-    page = views.list_jobs(service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor)
+    page = views.list_jobs(
+        service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor
+    )
     return Page(items=page.jobs, next_cursor=page.cursor)
 
 
@@ -220,7 +277,10 @@ def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> 
     responses=answers(
         NotAuthenticated,
         NO_JOB,
-        (Conflict, "job 0198c6d2-… has succeeded; only a job that is queued or running can be cancelled"),
+        (
+            Conflict,
+            "job 0198c6d2-… has succeeded; only a job that is queued or running can be cancelled",
+        ),
         WAS_DELETED,
         Unavailable,
     ),
@@ -241,8 +301,14 @@ def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
         NO_JOB,
         (Conflict, "job 0198c6d2-… has succeeded; only a failed or cancelled job can be retried"),
         WAS_DELETED,
-        (OverQuota, "150,000,000 rows of yours wait already; try again when one of your jobs has ended"),
-        (Overloaded, "a job has waited 4,000 s for a worker; try again later, or start more workers"),
+        (
+            OverQuota,
+            "150,000,000 rows of yours wait already; try again when one of your jobs has ended",
+        ),
+        (
+            Overloaded,
+            "a job has waited 4,000 s for a worker; try again later, or start more workers",
+        ),
         Unavailable,
     ),
 )

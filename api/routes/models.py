@@ -53,13 +53,23 @@ Name = Annotated[
         examples=["adult"],
     ),
 ]
-After = Annotated[str, Query(max_length=100, pattern=r"^[ -~]*$", description="next_cursor of the page before")]
-Which = Annotated[str, Path(max_length=100, description="a version's number, or an alias", examples=["3", "champion"])]
+After = Annotated[
+    str, Query(max_length=100, pattern=r"^[ -~]*$", description="next_cursor of the page before")
+]
+Which = Annotated[
+    str,
+    Path(max_length=100, description="a version's number, or an alias", examples=["3", "champion"]),
+]
 Number = Annotated[int, Path(ge=1, lt=2**31, description="a version's number", examples=[3])]
-Alias = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])]
+Alias = Annotated[
+    str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])
+]
 NO_MODEL = (NotFound, "no model 'adlut'; did you mean adult?")
 WAS_DELETED = (Gone, "model adult was deleted")
-BAD_NAME = (InvalidRequest, "the request is not valid: /path/name: String should match pattern '^[0-9A-Za-z]…'")
+BAD_NAME = (
+    InvalidRequest,
+    "the request is not valid: /path/name: String should match pattern '^[0-9A-Za-z]…'",
+)
 BODY = {
     "requestBody": {
         "required": True,
@@ -74,7 +84,9 @@ class Target(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    version: Annotated[int, Field(ge=1, lt=2**31, description="number of a ready version", examples=[3]), WHOLE]
+    version: Annotated[
+        int, Field(ge=1, lt=2**31, description="number of a ready version", examples=[3]), WHOLE
+    ]
 
 
 @router.post(
@@ -94,13 +106,18 @@ class Target(BaseModel):
         Unavailable,
     ),
 )
-async def push_version(name: Name, request: Request, response: Response, service: Parts, owner: Owner, by: By) -> Version:
-    """The version is numbered and pending until a worker has read the zip, checked its digests and run it once; then it is
-    ready, or rejected with the reason. Its digest, schema and metrics are known when it is ready."""
+async def push_version(
+    name: Name, request: Request, response: Response, service: Parts, owner: Owner, by: By
+) -> Version:
+    """The version is numbered and pending until a worker has read the zip, checked its digests and
+    run it once; then it is ready, or rejected with the reason. Its digest, schema and metrics are
+    known when it is ready."""
     limit = min(MAX_PUSH_BYTES, service.settings.max_upload_bytes)
     allow_body(request.scope, limit, "no artifact is that large")
     await run_in_threadpool(admission.need_readers, service, owner)
-    await run_in_threadpool(admission.need_room, service, owner, request.headers.get("content-length"))
+    await run_in_threadpool(
+        admission.need_room, service, owner, request.headers.get("content-length")
+    )
     version_id = new_id()
     with service.uploads.begun(owner) as upload:
         room = partial(admission.need_room, service, owner)
@@ -114,7 +131,9 @@ async def push_version(name: Name, request: Request, response: Response, service
     return entry.view
 
 
-def _register(service: Service, owner: str, name: str, version_id: str, size: int, by: Actor) -> catalog.VersionEntry:
+def _register(
+    service: Service, owner: str, name: str, version_id: str, size: int, by: Actor
+) -> catalog.VersionEntry:
     key = push_key(version_id)
     if not size:
         service.storage.delete(key)
@@ -131,7 +150,9 @@ def _register(service: Service, owner: str, name: str, version_id: str, size: in
     "",
     operation_id="list_models",
     summary="List models by name",
-    responses=answers(NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable),
+    responses=answers(
+        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
+    ),
 )
 def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: After = "") -> Page[Model]:
     found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor)
@@ -173,9 +194,13 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
     ),
 )
 def get_version(name: Name, version: Which, service: Parts, owner: Owner) -> Response:
-    entry = catalog.get_version(service.database, owner, name, _number(service, owner, name, version))
+    entry = catalog.get_version(
+        service.database, owner, name, _number(service, owner, name, version)
+    )
     headers = {"Retry-After": "1"} if entry.state == "pending" else None
-    content = of_manifest(service.database, entry, lambda manifest: to_json(details(entry.view, manifest)))
+    content = of_manifest(
+        service.database, entry, lambda manifest: to_json(details(entry.view, manifest))
+    )
     return Response(content, headers=headers, media_type="application/json")
 
 
@@ -184,7 +209,9 @@ def _number(service: Service, owner: str, name: str, which: str) -> int:
         return int(which[:18])
     model = catalog.get_model(service.database, owner, name)
     if which not in model.aliases:
-        raise NotFound(f"model {name} has no alias {which!r}; it has: {', '.join(model.aliases) or 'none'}")
+        raise NotFound(
+            f"model {name} has no alias {which!r}; it has: {', '.join(model.aliases) or 'none'}"
+        )
     return model.aliases[which]
 
 
@@ -202,8 +229,11 @@ def _number(service: Service, owner: str, name: str, which: str) -> int:
         Unavailable,
     ),
 )
-def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: Owner, by: By) -> Model:
-    """`champion` is what a model's plain name means; set by hand it no longer follows new versions."""
+def set_alias(
+    name: Name, alias: Alias, target: Target, service: Parts, owner: Owner, by: By
+) -> Model:
+    """`champion` is what a model's plain name means; set by hand it no longer follows new
+    versions."""
     catalog.set_alias(service.database, owner, name, alias, target.version, by=by)
     return catalog.get_model(service.database, owner, name)
 
@@ -214,7 +244,9 @@ def set_alias(name: Name, alias: Alias, target: Target, service: Parts, owner: O
     summary="Take an alias away",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(NotAuthenticated, (NotFound, "model adult has no alias candidate"), BAD_NAME, Unavailable),
+    responses=answers(
+        NotAuthenticated, (NotFound, "model adult has no alias candidate"), BAD_NAME, Unavailable
+    ),
 )
 def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner, by: By) -> None:
     """`champion` follows the newest ready version again."""

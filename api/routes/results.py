@@ -1,4 +1,5 @@
-"""What jobs made: results in four formats, the rows that could not be done, the least likely rows."""
+"""What jobs made: results in four formats, the rows that could not be done, the least likely
+rows."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -34,8 +35,10 @@ TEXT = {"schema": {"type": "string"}}
 CONTENT: dict[str, Any] = {
     MEDIA_TYPES["parquet"]: BINARY,
     MEDIA_TYPES["arrow"]: BINARY,
-    MEDIA_TYPES["csv"]: TEXT | {"example": "row,nelbo,p_value,anomaly\n0,12.3,0.41,false\n1,48.9,0.002,true\n"},
-    MEDIA_TYPES["jsonl"]: TEXT | {"example": '{"row":0,"nelbo":12.3,"p_value":0.41,"anomaly":false}\n'},
+    MEDIA_TYPES["csv"]: TEXT
+    | {"example": "row,nelbo,p_value,anomaly\n0,12.3,0.41,false\n1,48.9,0.002,true\n"},
+    MEDIA_TYPES["jsonl"]: TEXT
+    | {"example": '{"row":0,"nelbo":12.3,"p_value":0.41,"anomaly":false}\n'},
 }
 
 
@@ -53,21 +56,42 @@ async def _downloading(service: Parts, owner: Owner) -> AsyncIterator[None]:
     dependencies=[Depends(_downloading)],
     responses={
         200: {
-            "description": "The whole table, as one stream. score: row, nelbo, p_value, anomaly (with explain also"
-            " term_<column> for each column, and kl). generate: the columns. augment: row, copy and the columns."
+            "description": "The whole table, as one stream. score: row, nelbo, p_value, anomaly"
+            " (with explain also"
+            " term_<column> for each column, and kl). generate: the columns. augment: row, copy and"
+            " the columns."
             " reconstruct: row and the columns",
             "content": CONTENT,
-            "headers": {"Content-Disposition": {"schema": {"type": "string"}, "description": "a name for the file"}},
+            "headers": {
+                "Content-Disposition": {
+                    "schema": {"type": "string"},
+                    "description": "a name for the file",
+                }
+            },
         },
         **answers(
             NotAuthenticated,
             NO_JOB,
-            (NotAcceptable, "results do not come as image/png; ask for one of application/vnd.apache.parquet, …"),
-            (NotReady, "job 0198c6d2-… is running (30,000 of 50,000 rows); its results come when it has succeeded"),
+            (
+                NotAcceptable,
+                "results do not come as image/png; ask for one of application/vnd.apache.parquet,"
+                " …",
+            ),
+            (
+                NotReady,
+                "job 0198c6d2-… is running (30,000 of 50,000 rows); its results come when it has"
+                " succeeded",
+            ),
             (JobFailed, "job 0198c6d2-… was cancelled; it has no results"),
             WAS_DELETED,
-            (InvalidRequest, "the request is not valid: /query/format: Input should be 'parquet', 'arrow', …"),
-            (OverQuota, "8 downloads of results of yours go on at this moment, the most of one owner"),
+            (
+                InvalidRequest,
+                "the request is not valid: /query/format: Input should be 'parquet', 'arrow', …",
+            ),
+            (
+                OverQuota,
+                "8 downloads of results of yours go on at this moment, the most of one owner",
+            ),
             (Overloaded, "16 downloads of results go on at this moment, the most of all owners"),
             Unavailable,
         ),
@@ -78,12 +102,15 @@ def get_results(
     request: Request,
     service: Parts,
     owner: Owner,
-    accept: Annotated[str | None, Header(description="the format, by media type; Parquet if it does not matter")] = None,
+    accept: Annotated[
+        str | None, Header(description="the format, by media type; Parquet if it does not matter")
+    ] = None,
     format: Annotated[Format | None, Query(description="the format, instead of Accept")] = None,
     safe: Annotated[
         bool | None,
         Query(
-            description="for CSV: put an apostrophe before what a spreadsheet would take for a formula. Left out: true where"
+            description="for CSV: put an apostrophe before what a spreadsheet would take for a"
+            " formula. Left out: true where"
             " a browser asks, false for programs, which get every text as it is"
         ),
     ] = None,
@@ -92,7 +119,11 @@ def get_results(
     chosen = format or wanted(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
-        encoded(_batches(service.database, job), chosen, for_people(request.headers) if safe is None else safe),
+        encoded(
+            _batches(service.database, job),
+            chosen,
+            for_people(request.headers) if safe is None else safe,
+        ),
         media_type=MEDIA_TYPES[chosen],
         headers={
             "Content-Disposition": f'attachment; filename="{job.kind}-{job.id}.{suffix}"',
@@ -106,13 +137,20 @@ def _succeeded(job: Job) -> Job:
         return job
     if job.state in ("failed", "cancelled"):
         why = f": {job.problem}" if job.problem else ""
-        raise JobFailed(f"job {job.id} {'was cancelled' if job.state == 'cancelled' else 'failed'}{why}; it has no results")
+        raise JobFailed(
+            f"job {job.id} {'was cancelled' if job.state == 'cancelled' else 'failed'}{why}; it has"
+            " no results"
+        )
     done = f"{job.progress.rows_done:,} of {job.progress.rows:,} rows"
-    raise NotReady(f"job {job.id} is {job.state} ({done}); its results come when it has succeeded", retry_after=1)
+    raise NotReady(
+        f"job {job.id} is {job.state} ({done}); its results come when it has succeeded",
+        retry_after=1,
+    )
 
 
 def _batches(database: Database, job: Job) -> Iterator[pa.RecordBatch]:
-    """At least one batch, so that a table without rows has its columns; the first is read before the answer begins."""
+    """At least one batch, so that a table without rows has its columns; the first is read before
+    the answer begins."""
     if job.kind != "score":
         return _begun(results.tables(database, job.id))
     explain = bool(job.params.get("explain"))
@@ -136,7 +174,10 @@ def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         NotAuthenticated,
         NO_JOB,
         WAS_DELETED,
-        (InvalidRequest, "the request is not valid: /query/limit: Input should be less than or equal to 1000"),
+        (
+            InvalidRequest,
+            "the request is not valid: /query/limit: Input should be less than or equal to 1000",
+        ),
         Unavailable,
     ),
 )
@@ -145,7 +186,9 @@ def list_errors(
     service: Parts,
     owner: Owner,
     limit: Limit = 100,
-    cursor: Annotated[int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")] = -1,
+    cursor: Annotated[
+        int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")
+    ] = -1,
 ) -> Page[Error]:
     """In row order; while the job runs, those found so far."""
     job = views.get_job(service.database, owner, job_id)
@@ -162,14 +205,22 @@ def list_errors(
         NO_JOB,
         (Conflict, "job 0198c6d2-… is a generate job; only score jobs have anomalies"),
         WAS_DELETED,
-        (InvalidRequest, "the request is not valid: /query/limit: Input should be less than or equal to 1000"),
+        (
+            InvalidRequest,
+            "the request is not valid: /query/limit: Input should be less than or equal to 1000",
+        ),
         Unavailable,
     ),
 )
-def list_anomalies(job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100) -> Page[Anomaly]:
+def list_anomalies(
+    job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100
+) -> Page[Anomaly]:
     """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
     job = views.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
     found = results.anomalies(service.database, job.id, limit=limit)
-    return Page(items=[Anomaly.model_validate(entry, from_attributes=True) for entry in found], next_cursor=None)
+    return Page(
+        items=[Anomaly.model_validate(entry, from_attributes=True) for entry in found],
+        next_cursor=None,
+    )

@@ -18,7 +18,10 @@ PAGE = 500
 
 def audit(
     owner: Annotated[
-        str | None, typer.Option(metavar="OWNER", help="only changes of what is this owner's", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="OWNER", help="only changes of what is this owner's", show_default=False
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="the newest N")] = 20,
     as_json: options.Json = False,
@@ -39,7 +42,19 @@ def audit(
         return
     console.table(
         ["when (UTC)", "by", "key", "address", "owner", "action", "subject", "detail"],
-        [[when(c.at), c.by, c.key and f"nb_{c.key}", c.address, c.owner, c.action, c.subject, c.detail] for c in changes],
+        [
+            [
+                when(c.at),
+                c.by,
+                c.key and f"nb_{c.key}",
+                c.address,
+                c.owner,
+                c.action,
+                c.subject,
+                c.detail,
+            ]
+            for c in changes
+        ],
     )
 
 

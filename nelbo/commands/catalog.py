@@ -37,10 +37,12 @@ class Catalog:
 
 @contextmanager
 def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
-    """The catalog; one that is not there is made only where something is to be registered. Raises NotFound, Unavailable."""
+    """The catalog; one that is not there is made only where something is to be registered. Raises
+    NotFound, Unavailable."""
     if not make and not exists(settings):
         raise NotFound(
-            f"no service runs and no model is registered in {settings.home}; `nelbo train` makes one, NELBO_HOME names another"
+            f"no service runs and no model is registered in {settings.home}; `nelbo train` makes"
+            " one, NELBO_HOME names another"
             " data folder, NELBO_URL a service"
         )
     database = connect(settings.database)
@@ -56,13 +58,15 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
 
 
 def exists(settings: Settings) -> bool:
-    """Whether there is a catalog to look into: a server's may be there, a file's is where the file is."""
+    """Whether there is a catalog to look into: a server's may be there, a file's is where the file
+    is."""
     path = settings.database.removeprefix("sqlite:///")
     return path == settings.database or Path(path).exists()
 
 
 def check_registering(settings: Settings) -> None:
-    """Refuse a data folder, a database or a storage that cannot take a version, before there is one."""
+    """Refuse a data folder, a database or a storage that cannot take a version, before there is
+    one."""
     if not exists(settings):
         check_folder(settings.home, ROOM)
         return
@@ -78,22 +82,28 @@ def check_name(name: str) -> None:
     """Refuse a name that no model can have."""
     if not NAME.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} cannot be the name of a model: it has letters, digits, '.', '_' and '-', at most 100, and begins"
+            f"{name!r} cannot be the name of a model: it has letters, digits, '.', '_' and '-', at"
+            " most 100, and begins"
             " with a letter or a digit"
         )
 
 
 def folder_of(settings: Settings, model: str) -> Path | None:
-    """The folder of MODEL's artifact for work in this process; None where a service does the work."""
+    """The folder of MODEL's artifact for work in this process; None where a service does the
+    work."""
     return folder_here(settings, model) if _is_folder(model) or not find_url(settings) else None
 
 
 def folder_here(settings: Settings, model: str) -> Path:
-    """The folder of MODEL's artifact for work that no service does: what one on the same data folder has is here too."""
+    """The folder of MODEL's artifact for work that no service does: what one on the same data
+    folder has is here too."""
     if _is_folder(model):
         return Path(model)
     if settings.url:
-        raise InvalidInput(f"no service does this, so {model!r} at {settings.url} does not serve; name an artifact's folder")
+        raise InvalidInput(
+            f"no service does this, so {model!r} at {settings.url} does not serve; name an"
+            " artifact's folder"
+        )
     with opened(settings) as here:
         version = catalog.resolve(here.database, OWNER, model)
         return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
@@ -114,7 +124,15 @@ def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
         pack(folder, packed)
         here.storage.put(artifact_key(version_id), packed)
     manifest = artifact.manifest.model_dump(mode="json")
-    return catalog.add_version(here.database, OWNER, name, manifest, artifact.digest, version_id=version_id, by=COMMAND_LINE)
+    return catalog.add_version(
+        here.database,
+        OWNER,
+        name,
+        manifest,
+        artifact.digest,
+        version_id=version_id,
+        by=COMMAND_LINE,
+    )
 
 
 def _verified(folder: Path) -> Path:

@@ -1,4 +1,5 @@
-"""What commands print: results on standard output, everything else (progress, notices) on standard error."""
+"""What commands print: results on standard output, everything else (progress, notices) on standard
+error."""
 
 import json
 import re
@@ -74,13 +75,17 @@ class Console:
         elif words is not None:
             print(words)
 
-    def table(self, head: Sequence[str], rows: Iterable[Iterable[object]], beside: bool = False) -> None:
+    def table(
+        self, head: Sequence[str], rows: Iterable[Iterable[object]], beside: bool = False
+    ) -> None:
         """A table on standard output, or beside it on standard error; numbers to the right."""
         shown = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[_cell(cell) for cell in row] for row in rows]
         for at, name in enumerate(head):
             told = [row[at] for row in cells if row[at]]
-            numeric = bool(told) and all(text.replace(",", "").replace(".", "", 1).isdigit() for text in told)
+            numeric = bool(told) and all(
+                text.replace(",", "").replace(".", "", 1).isdigit() for text in told
+            )
             shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
             shown.add_row(*row)
@@ -91,7 +96,8 @@ class Console:
 
     @contextmanager
     def progress(self, doing: str, unit: str = "rows") -> Iterator[Tell]:
-        """A bar with the time that is left on a terminal; elsewhere a line at the start and one at the end."""
+        """A bar with the time that is left on a terminal; elsewhere a line at the start and one at
+        the end."""
         if self.errors.is_terminal:
             with _bar(self.errors, unit) as bar:
                 task = bar.add_task(doing, total=None)
@@ -154,7 +160,9 @@ def _cell(cell: object) -> str:
 
 def _width(head: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
     """Wide enough for every cell: a pipe has no width to fold to."""
-    return sum(max(len(text) for text in column) + 2 for column in zip(head, *cells, strict=True)) + 2
+    return (
+        sum(max(len(text) for text in column) + 2 for column in zip(head, *cells, strict=True)) + 2
+    )
 
 
 def when(seconds: float | None) -> str:

@@ -1,4 +1,5 @@
-"""doctor: checks the installation, the data folder, the database, the broker and the service, and says what to do."""
+"""doctor: checks the installation, the data folder, the database, the broker and the service, and
+says what to do."""
 
 import json
 import os
@@ -47,7 +48,8 @@ class Finding:
 def doctor(as_json: options.Json = False) -> None:
     """Check what is installed and what runs, and say what to do.
 
-    Installation, data folder, database, storage, broker and service; exit code 1 where something is wrong.
+    Installation, data folder, database, storage, broker and service; exit code 1 where something is
+    wrong.
 
     \b
     Example:
@@ -58,7 +60,10 @@ def doctor(as_json: options.Json = False) -> None:
     if as_json:
         console.result({"findings": [asdict(finding) for finding in findings]})
     else:
-        console.table(["state", "part", "found", "what to do"], [[f.state, f.what, f.found, f.todo] for f in findings])
+        console.table(
+            ["state", "part", "found", "what to do"],
+            [[f.state, f.what, f.found, f.todo] for f in findings],
+        )
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)
 
@@ -67,7 +72,12 @@ def _program(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     supported = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
     found = f"{__version__}, Python {version}, {sys.platform}"
-    yield Finding("nelbo", "ok" if supported else "note", found, "" if supported else "supported: Linux with Python 3.11")
+    yield Finding(
+        "nelbo",
+        "ok" if supported else "note",
+        found,
+        "" if supported else "supported: Linux with Python 3.11",
+    )
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:
@@ -75,25 +85,45 @@ def _extras(settings: Settings) -> Iterator[Finding]:
         absent = [package for package in packages if find_spec(package) is None]
         if absent:
             yield Finding(
-                f"extra {extra}", "note", f"without {', '.join(absent)}", f"pip install 'nelbo[{extra}]' if you need it"
+                f"extra {extra}",
+                "note",
+                f"without {', '.join(absent)}",
+                f"pip install 'nelbo[{extra}]' if you need it",
             )
         else:
             yield Finding(f"extra {extra}", "ok", "installed")
 
 
 def _folder(settings: Settings) -> Iterator[Finding]:
-    there = next(place for place in (settings.home, *settings.home.absolute().parents) if place.exists())
+    there = next(
+        place for place in (settings.home, *settings.home.absolute().parents) if place.exists()
+    )
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        yield Finding("data folder", "wrong", f"{settings.home} cannot be written", "set NELBO_HOME to a folder of yours")
+        yield Finding(
+            "data folder",
+            "wrong",
+            f"{settings.home} cannot be written",
+            "set NELBO_HOME to a folder of yours",
+        )
         return
     free = shutil.disk_usage(there).free
     state: Literal["ok", "note"] = "ok" if free > LITTLE_SPACE else "note"
     absent = "" if settings.home.exists() else " (made when it is needed)"
     found = f"{settings.home}{absent}, {free / 2**30:.1f} GiB free"
-    yield Finding("data folder", state, found, "" if state == "ok" else "make room: jobs keep their results there")
+    yield Finding(
+        "data folder",
+        state,
+        found,
+        "" if state == "ok" else "make room: jobs keep their results there",
+    )
     if opened := privacy.open_to_others(settings):
         paths = ", ".join(map(str, opened))
-        yield Finding("privacy", "wrong", f"other users may open {paths}", f"chmod -R go= {' '.join(map(str, opened))}")
+        yield Finding(
+            "privacy",
+            "wrong",
+            f"other users may open {paths}",
+            f"chmod -R go= {' '.join(map(str, opened))}",
+        )
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -106,7 +136,12 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database.check()
         yield Finding("database", "ok", f"{database.dialect} answers and has the schema")
     except NelboError as problem:
-        yield Finding("database", "wrong", problem.message, "start it, set NELBO_DATABASE_URL right, or run `nelbo migrate`")
+        yield Finding(
+            "database",
+            "wrong",
+            problem.message,
+            "start it, set NELBO_DATABASE_URL right, or run `nelbo migrate`",
+        )
     finally:
         database.dispose()
 
@@ -125,14 +160,18 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 def _broker(settings: Settings) -> Iterator[Finding]:
     url = settings.broker or _of_up(settings, "broker")
     if not url:
-        yield Finding("broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL")
+        yield Finding(
+            "broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL"
+        )
         return
     if find_spec("celery") is None:
         yield Finding("broker", "note", "not asked: celery is not installed")
         return
     from nelbo import broker
 
-    app = broker.make_app(settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0)
+    app = broker.make_app(
+        settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0
+    )
     waiting = broker.waiting_hints(app)
     if waiting is None:
         todo = "start it; until then jobs run some seconds later than they could"
@@ -145,7 +184,10 @@ def _service(settings: Settings) -> Iterator[Finding]:
     url = find_url(settings)
     if url is None:
         yield Finding(
-            "service", "note", "none runs; commands work in this process", "`nelbo up` starts one, NELBO_URL names one"
+            "service",
+            "note",
+            "none runs; commands work in this process",
+            "`nelbo up` starts one, NELBO_URL names one",
         )
         return
     try:
@@ -156,7 +198,10 @@ def _service(settings: Settings) -> Iterator[Finding]:
         yield Finding("service", "wrong", f"{url} is not ready: {_reason(problem)}", "see its log")
     except (OSError, ValueError) as problem:
         yield Finding(
-            "service", "wrong", f"{url} does not answer: {problem}", "start it with `nelbo up`, or set NELBO_URL right"
+            "service",
+            "wrong",
+            f"{url} does not answer: {problem}",
+            "start it with `nelbo up`, or set NELBO_URL right",
         )
 
 
@@ -176,8 +221,13 @@ def _confinement(settings: Settings) -> Iterator[Finding]:
     if known.complete:
         yield Finding("confinement", "ok", f"models and uploads are confined: {known}")
     else:
-        todo = "use a Linux kernel of 5.13 or newer with Landlock and seccomp before you let strangers push models"
-        yield Finding("confinement", "note", f"models and uploads are confined in part: {known}", todo)
+        todo = (
+            "use a Linux kernel of 5.13 or newer with Landlock and seccomp before you let"
+            " strangers push models"
+        )
+        yield Finding(
+            "confinement", "note", f"models and uploads are confined in part: {known}", todo
+        )
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

@@ -1,4 +1,5 @@
-"""explain: why rows are unlikely: the columns that cost the most, and what they should be by all other cells of the row."""
+"""explain: why rows are unlikely: the columns that cost the most, and what they should be by all
+other cells of the row."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -34,10 +35,20 @@ def explain(
     file: options.File,
     row: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", min=0, help="this row, the first is 0; can be given more than once", show_default=False),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="this row, the first is 0; can be given more than once",
+            show_default=False,
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="so many rows, the least likely, if none is named")] = 10,
-    columns: Annotated[int, typer.Option(metavar="N", min=1, help="columns of each row, the costliest")] = SHOWN_TERMS,
+    top: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="so many rows, the least likely, if none is named"),
+    ] = 10,
+    columns: Annotated[
+        int, typer.Option(metavar="N", min=1, help="columns of each row, the costliest")
+    ] = SHOWN_TERMS,
     output: options.OutputOrScreen = None,
     seed: options.Seed = 0,
     errors: options.Errors = None,
@@ -49,9 +60,10 @@ def explain(
 ) -> None:
     """Show why rows are unlikely, and what their costliest cells should be.
 
-    What a cell should be is drawn by all other cells of its row: it is hidden, so that an odd value cannot speak for itself.
-    Numbers and dates get a median and the interval that 90 % of the draws lie in, categories the most frequent with its
-    share. The nats are the column's term of the nelbo. This runs here, on an artifact or the data folder's catalog.
+    What a cell should be is drawn by all other cells of its row: it is hidden, so that an odd value
+    cannot speak for itself. Numbers and dates get a median and the interval that 90 % of the draws
+    lie in, categories the most frequent with its share. The nats are the column's term of the
+    nelbo. This runs here, on an artifact or the data folder's catalog.
 
     \b
     Examples:
@@ -75,32 +87,47 @@ def explain(
     for line in faults.words():
         console.say(line)
     if target:
-        with open_writer(target.path, target.format, found.schema, safe_csv=target.safe_csv) as writer:
+        with open_writer(
+            target.path, target.format, found.schema, safe_csv=target.safe_csv
+        ) as writer:
             for batch in found.to_batches():
                 writer.write(batch)
         console.say(f"{found.num_rows:,} cells of {len(chosen):,} rows in {output}")
     elif not as_json:
         show(console, engine, found)
     console.result(
-        {"model": model, "output": output, "rows_failed": faults.count} | ({} if target else {"cells": found.to_pylist()})
+        {"model": model, "output": output, "rows_failed": faults.count}
+        | ({} if target else {"cells": found.to_pylist()})
     )
 
 
 def show(console: Console, engine: "Engine", found: pa.Table) -> None:
     """The explained cells as a table, with what its words mean below it."""
     continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
-    console.table(HEAD, _lines(_short(cell) if cell["column"] in continuous else cell for cell in found.to_pylist()))
-    given = ", or ".join(GIVEN[member] for member, weight in engine.manifest.members.items() if weight)
+    console.table(
+        HEAD,
+        _lines(
+            _short(cell) if cell["column"] in continuous else cell for cell in found.to_pylist()
+        ),
+    )
+    given = ", or ".join(
+        GIVEN[member] for member, weight in engine.manifest.members.items() if weight
+    )
     console.say(f"nats: the column's term of the nelbo, the mean of -log p(value) given {given}")
     console.say(
-        "expected: drawn with the cell hidden, given all the others; one in ten ordinary values lies outside its interval"
+        "expected: drawn with the cell hidden, given all the others; one in ten ordinary values"
+        " lies outside its interval"
     )
 
 
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
     """Continuous numbers with as many digits as people want."""
-    numbers = {name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None}
-    return cell | {name: f"{float(text):.6g}" for name, text in numbers.items() if re.match(PLAIN, text)}
+    numbers = {
+        name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None
+    }
+    return cell | {
+        name: f"{float(text):.6g}" for name, text in numbers.items() if re.match(PLAIN, text)
+    }
 
 
 def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
@@ -108,13 +135,18 @@ def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
     before = None
     for cell in cells:
         first, before = cell["row"] != before, cell["row"]
-        own = [str(cell["row"]), f"{cell['nelbo']:.1f}", f"{cell['p_value']:.2g}"] if first else [""] * 3
+        own = (
+            [str(cell["row"]), f"{cell['nelbo']:.1f}", f"{cell['p_value']:.2g}"]
+            if first
+            else [""] * 3
+        )
         shown = [_cut(cell[name]) for name in ("value", "expected")]
         yield [*own, _cut(cell["column"]), *shown, _room(cell), f"{cell['term']:.1f}"]
 
 
 def _room(cell: dict[str, Any]) -> str:
-    """The interval, or the share of the most frequent category; and the share of missing ones, where that is not it."""
+    """The interval, or the share of the most frequent category; and the share of missing ones,
+    where that is not it."""
     parts = []
     if cell["share"] is not None:
         parts.append(f"{100 * cell['share']:.0f} %")

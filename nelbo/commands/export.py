@@ -26,14 +26,26 @@ from nelbo.errors import Conflict, InvalidInput, Unavailable
 
 
 def export(results: Path, url: str, name: str, tell: Tell) -> int:
-    """Make the table `name` in the database at `url` from an Arrow stream, all of it or nothing; its number of rows."""
+    """Make the table `name` in the database at `url` from an Arrow stream, all of it or nothing;
+    its number of rows."""
     engine = create_engine(_url(url))
     written = 0
     try:
-        with results.open("rb") as file, pa.ipc.open_stream(file) as reader, engine.begin() as connection:
+        with (
+            results.open("rb") as file,
+            pa.ipc.open_stream(file) as reader,
+            engine.begin() as connection,
+        ):
             if inspect(connection).has_table(name):
-                raise Conflict(f"the database has a table {name!r} already; drop it, or name another one with --table")
-            table = Table(name, MetaData(), *(Column(field.name, _type(field.type)) for field in reader.schema))
+                raise Conflict(
+                    f"the database has a table {name!r} already; drop it, or name another one with"
+                    " --table"
+                )
+            table = Table(
+                name,
+                MetaData(),
+                *(Column(field.name, _type(field.type)) for field in reader.schema),
+            )
             table.create(connection)
             for batch in reader:
                 for part in pa.Table.from_batches([batch]).to_batches(max_chunksize=1_000):
@@ -42,7 +54,9 @@ def export(results: Path, url: str, name: str, tell: Tell) -> int:
                     tell(written, None)
     except SQLAlchemyError as problem:
         cause = getattr(problem, "orig", None) or problem
-        raise Unavailable(f"the database did not take the table: {str(cause).strip().splitlines()[0]}") from None
+        raise Unavailable(
+            f"the database did not take the table: {str(cause).strip().splitlines()[0]}"
+        ) from None
     finally:
         engine.dispose()
     return written
@@ -51,11 +65,16 @@ def export(results: Path, url: str, name: str, tell: Tell) -> int:
 def _url(url: str) -> URL:
     try:
         parsed = make_url(url)
-        parsed = parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgres", "postgresql") else parsed
+        parsed = (
+            parsed.set(drivername="postgresql+psycopg")
+            if parsed.drivername in ("postgres", "postgresql")
+            else parsed
+        )
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         raise InvalidInput(
-            "that is no URL of a database; it looks like postgresql://me@localhost/mine or sqlite:///my.db"
+            "that is no URL of a database; it looks like postgresql://me@localhost/mine or"
+            " sqlite:///my.db"
         ) from None
     return parsed
 

@@ -1,4 +1,5 @@
-"""Rows that could not be done: counted, the first of them shown, all of them written where someone asked for it."""
+"""Rows that could not be done: counted, the first of them shown, all of them written where someone
+asked for it."""
 
 import json
 import os
@@ -31,8 +32,8 @@ class Fault(Protocol):
 
 @dataclass
 class Faults:
-    """Use it in a `with`. `file` gets one JSON object a row, and is empty where every row could be done; it must not be the
-    command's `output`.
+    """Use it in a `with`. `file` gets one JSON object a row, and is empty where every row could be
+    done; it must not be the command's `output`.
     """
 
     file: Path | None = None
@@ -53,38 +54,63 @@ class Faults:
             self._reasons[reason] += 1
             self._messages.setdefault(reason, fault.message)
             if self._open is not None:
-                line = {"row": fault.row, "column": fault.column, "code": fault.code, "message": fault.message}
-                self._open.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
+                line = {
+                    "row": fault.row,
+                    "column": fault.column,
+                    "code": fault.code,
+                    "message": fault.message,
+                }
+                self._open.write(
+                    json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+                )
 
     def words(self) -> list[str]:
         """Lines that tell a user; none where there are no faults."""
         if not self.count:
             return []
-        lines = [f"{self.count:,} rows could not be done" if self.count > 1 else "1 row could not be done"]
+        lines = [
+            f"{self.count:,} rows could not be done"
+            if self.count > 1
+            else "1 row could not be done"
+        ]
         lines += [f"  row {fault.row}: {fault.message}" for fault in self.first]
         if self.count > SHOWN:
-            lines.append(f"  and {self.count - SHOWN:,} more" + ("" if self.file else "; --errors FILE writes them all"))
+            lines.append(
+                f"  and {self.count - SHOWN:,} more"
+                + ("" if self.file else "; --errors FILE writes them all")
+            )
         return lines
 
     def check(self, done: int) -> None:
-        """Raise InvalidInput, with the most frequent reason, where there were rows and none of them could be done."""
+        """Raise InvalidInput, with the most frequent reason, where there were rows and none of them
+        could be done."""
         if done or not self.count:
             return
         reason, rows = self._reasons.most_common(1)[0]
         if self.count == 1:
-            raise InvalidInput(f"the only row could not be done, so there is no output: {self._messages[reason]}")
+            raise InvalidInput(
+                f"the only row could not be done, so there is no output: {self._messages[reason]}"
+            )
         more = "" if self.file else "; --errors FILE writes the reason of each row"
         raise InvalidInput(
-            f"none of the {self.count:,} rows could be done, so there is no output. Most frequent reason ({rows:,} rows):"
+            f"none of the {self.count:,} rows could be done, so there is no output. Most frequent"
+            f" reason ({rows:,} rows):"
             f" {self._messages[reason]}{more}"
         )
 
     def __enter__(self) -> Self:
         if self.file is not None:
-            if self.output is not None and os.path.realpath(self.file) == os.path.realpath(self.output):
+            if self.output is not None and os.path.realpath(self.file) == os.path.realpath(
+                self.output
+            ):
                 raise InvalidInput(f"--output and --errors both name {self.file}; name two files")
             self._open = self._closing.enter_context(open_target(self.file))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._closing.__exit__(kind, error, trace)

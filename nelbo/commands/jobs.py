@@ -28,8 +28,13 @@ def jobs(context: typer.Context) -> None:
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="only those queued, running, succeeded ...")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="only score, generate, augment or reconstruct")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="only those queued, running, succeeded ...")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="only score, generate, augment or reconstruct"),
+    ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="the newest N")] = 20,
     as_json: options.Json = False,
 ) -> None:
@@ -41,7 +46,10 @@ def list_jobs(
       nelbo jobs list --state failed --json
     """
     with Client(settings=read_settings()) as client:
-        found = [job.view for job, _ in zip(client.jobs.list(state=state, kind=kind), range(limit), strict=False)]
+        found = [
+            job.view
+            for job, _ in zip(client.jobs.list(state=state, kind=kind), range(limit), strict=False)
+        ]
     console = Console(as_json)
     if as_json:
         console.result({"jobs": [view.model_dump() for view in found]})
@@ -74,10 +82,16 @@ def show(job: Id, as_json: options.Json = False) -> None:
     """
     with Client(settings=read_settings()) as client:
         found = client.jobs.get(job)
-        top = found.anomalies(SHOWN) if found.view.kind == "score" and found.state == "succeeded" else []
+        top = (
+            found.anomalies(SHOWN)
+            if found.view.kind == "score" and found.state == "succeeded"
+            else []
+        )
     console = Console(as_json)
     if as_json:
-        console.result(found.view.model_dump() | {"least_likely": [row.model_dump() for row in top]})
+        console.result(
+            found.view.model_dump() | {"least_likely": [row.model_dump() for row in top]}
+        )
         return
     console.table(["", ""], _facts(found.view))
     if top:
@@ -114,9 +128,14 @@ def results(
     job: Id,
     output: options.Output = "-",
     to: Annotated[
-        str | None, typer.Option(metavar="URL", help="write a typed table into this database instead", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="URL", help="write a typed table into this database instead", show_default=False
+        ),
     ] = None,
-    table: Annotated[str, typer.Option(metavar="NAME", help="name of that table, a new one")] = "nelbo_results",
+    table: Annotated[
+        str, typer.Option(metavar="NAME", help="name of that table, a new one")
+    ] = "nelbo_results",
     errors: options.Errors = None,
     output_format: options.OutputFormat = None,
     safe_csv: options.SafeCsv = False,
@@ -128,7 +147,8 @@ def results(
     Examples:
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 -o scores.parquet --errors bad.jsonl
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 | head
-      nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to postgresql://me@localhost/mine --table scores
+      nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to postgresql://me@localhost/mine --table
+      scores
     """
     console = Console(as_json)
     target = None if to else out(output, output_format, as_json, safe_csv)
@@ -152,7 +172,8 @@ def results(
 
 
 def _exported(job: JobHandle, url: str, table: str, console: Console) -> int:
-    """Fetch all rows first, so that a connection that breaks leaves no half of a table's transaction open."""
+    """Fetch all rows first, so that a connection that breaks leaves no half of a table's
+    transaction open."""
     with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
         with console.waiting("fetching the results"):
             copy = job.results("arrow").save(Path(folder) / "results.arrows")
@@ -174,7 +195,11 @@ def _facts(view: Job) -> list[tuple[str, Any]]:
         ("kind", view.kind),
         ("model", view.model),
         ("state", view.state),
-        ("rows", f"{progress.rows_done:,} of {progress.rows:,} done, {progress.rows_failed:,} of them errors"),
+        (
+            "rows",
+            f"{progress.rows_done:,} of {progress.rows:,} done, {progress.rows_failed:,} of them"
+            " errors",
+        ),
         ("made (UTC)", when(view.created_at)),
         ("started (UTC)", when(view.started_at)),
         ("finished (UTC)", when(view.finished_at)),

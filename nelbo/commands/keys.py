@@ -1,4 +1,5 @@
-"""keys: create, list, rotate, revoke, import; in the database that the settings name, by whoever may write to it."""
+"""keys: create, list, rotate, revoke, import; in the database that the settings name, by whoever
+may write to it."""
 
 import sys
 from collections.abc import Iterator
@@ -19,10 +20,20 @@ from nelbo.store.keys import SCOPES, KeyEntry, Scope
 from nelbo.store.session import Database, connect
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
-app = typer.Typer(help="The API keys in the database: list (also without a word), create, rotate, revoke, import.")
-Key = Annotated[str, typer.Argument(metavar="KEY", help="the key's prefix, such as nb_0123456789abcdef", show_default=False)]
+app = typer.Typer(
+    help="The API keys in the database: list (also without a word), create, rotate, revoke, import."
+)
+Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="the key's prefix, such as nb_0123456789abcdef", show_default=False
+    ),
+]
 Days = Annotated[
-    float | None, typer.Option("--days", metavar="N", min=0, help="days until the key expires", show_default=False)
+    float | None,
+    typer.Option(
+        "--days", metavar="N", min=0, help="days until the key expires", show_default=False
+    ),
 ]
 
 
@@ -34,8 +45,13 @@ def keys(context: typer.Context) -> None:
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Argument(metavar="OWNER", help="whose key it is", show_default=False)],
-    scope: Annotated[str, typer.Option(metavar="SCOPE", help="read < submit (jobs, files) < train (models) < admin")] = "train",
+    owner: Annotated[
+        str, typer.Argument(metavar="OWNER", help="whose key it is", show_default=False)
+    ],
+    scope: Annotated[
+        str,
+        typer.Option(metavar="SCOPE", help="read < submit (jobs, files) < train (models) < admin"),
+    ] = "train",
     label: Annotated[str, typer.Option(metavar="TEXT", help="what the key is for")] = "",
     days: Days = None,
     as_json: options.Json = False,
@@ -51,16 +67,27 @@ def create(
     """
     with _database(make=True) as database:
         entry, key = store.create(
-            database, owner, COMMAND_LINE, scope=_scope(scope), label=label, lifetime_s=None if days is None else days * DAY_S
+            database,
+            owner,
+            COMMAND_LINE,
+            scope=_scope(scope),
+            label=label,
+            lifetime_s=None if days is None else days * DAY_S,
         )
     console = Console(as_json)
-    console.say(f"key {entry.prefix} of {entry.owner} may {_may(entry.scope)}{_until(entry)}; it is shown only now:")
+    console.say(
+        f"key {entry.prefix} of {entry.owner} may {_may(entry.scope)}{_until(entry)}; it is shown"
+        " only now:"
+    )
     console.result(_view(entry) | {"key": key}, key)
 
 
 @app.command("list")
 def list_keys(
-    owner: Annotated[str | None, typer.Option(metavar="OWNER", help="only keys of this owner", show_default=False)] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER", help="only keys of this owner", show_default=False),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List API keys: prefix, owner, scope, when each was last used and until when it lives.
@@ -80,9 +107,27 @@ def list_keys(
         console.say("no keys; `nelbo keys create OWNER` makes one")
         return
     console.table(
-        ["key", "owner", "scope", "state", "label", "created (UTC)", "last used (UTC)", "expires (UTC)"],
         [
-            [e.prefix, e.owner, e.scope, e.state, e.label, when(e.created_at), when(e.last_used_at), when(e.expires_at)]
+            "key",
+            "owner",
+            "scope",
+            "state",
+            "label",
+            "created (UTC)",
+            "last used (UTC)",
+            "expires (UTC)",
+        ],
+        [
+            [
+                e.prefix,
+                e.owner,
+                e.scope,
+                e.state,
+                e.label,
+                when(e.created_at),
+                when(e.last_used_at),
+                when(e.expires_at),
+            ]
             for e in found
         ],
     )
@@ -91,7 +136,9 @@ def list_keys(
 @app.command()
 def rotate(
     key: Key,
-    grace_hours: Annotated[float, typer.Option(metavar="N", min=0, help="hours that the old key still works")] = 24.0,
+    grace_hours: Annotated[
+        float, typer.Option(metavar="N", min=0, help="hours that the old key still works")
+    ] = 24.0,
     days: Days = None,
     as_json: options.Json = False,
 ) -> None:
@@ -107,7 +154,11 @@ def rotate(
     lifetime_s = None if days is None else days * DAY_S
     with _database() as database:
         old, new, made = store.rotate(
-            database, store.id_of(key), COMMAND_LINE, grace_s=grace_hours * HOUR_S, lifetime_s=lifetime_s
+            database,
+            store.id_of(key),
+            COMMAND_LINE,
+            grace_s=grace_hours * HOUR_S,
+            lifetime_s=lifetime_s,
         )
     console = Console(as_json)
     console.say(f"key {old.prefix} of {old.owner} works until {when(old.expires_at)} UTC")
@@ -132,7 +183,12 @@ def revoke(key: Key, as_json: options.Json = False) -> None:
 
 @app.command("import")
 def import_keys(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="a keys file of an older Nelbo; - is a pipe", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="a keys file of an older Nelbo; - is a pipe", show_default=False
+        ),
+    ],
     as_json: options.Json = False,
 ) -> None:
     """Store the keys of an older Nelbo's keys file in the database, once.
@@ -150,19 +206,28 @@ def import_keys(
     console = Console(as_json)
     if bad:
         numbers = ", ".join(map(str, bad[:20]))
-        console.say(f"left out {len(bad):,} lines that are not '<id> <owner> <SHA-256 of the key>': line {numbers}")
-    console.say(f"stored {stored:,} of {len(lines):,} keys; {len(lines) - stored:,} were stored before")
-    console.say("the database counts from now on: end a key with `nelbo keys revoke`; delete the file")
+        console.say(
+            f"left out {len(bad):,} lines that are not '<id> <owner> <SHA-256 of the key>': line"
+            f" {numbers}"
+        )
+    console.say(
+        f"stored {stored:,} of {len(lines):,} keys; {len(lines) - stored:,} were stored before"
+    )
+    console.say(
+        "the database counts from now on: end a key with `nelbo keys revoke`; delete the file"
+    )
     console.result({"stored": stored, "keys": len(lines), "bad_lines": bad})
 
 
 @contextmanager
 def _database(make: bool = False) -> Iterator[Database]:
-    """The database of the settings; a file that is not there is made only where a key is to be stored in it."""
+    """The database of the settings; a file that is not there is made only where a key is to be
+    stored in it."""
     settings = read_settings()
     if not make and not catalog.exists(settings):
         raise NotFound(
-            f"no database is in {settings.home}, so there are no keys; NELBO_DATABASE_URL names another database,"
+            f"no database is in {settings.home}, so there are no keys; NELBO_DATABASE_URL names"
+            " another database,"
             " NELBO_HOME another data folder"
         )
     database = connect(settings.database)

@@ -41,7 +41,8 @@ def load(folder: Path, command: str) -> "Engine":
 
 @dataclass
 class Tally:
-    """What a scoring came to; `top` are the least likely rows, the least likely first; `digest` is that of the table."""
+    """What a scoring came to; `top` are the least likely rows, the least likely first; `digest` is
+    that of the table."""
 
     rows: int = 0
     anomalies: int = 0
@@ -68,20 +69,31 @@ def score(
     columns = engine.manifest.order if request.explain else None
     if request.fdr is None:
         tally.threshold = request.alpha
-        batches: Iterable[pa.RecordBatch] = (_batch(found, request.alpha, columns) for found in scored())
+        batches: Iterable[pa.RecordBatch] = (
+            _batch(found, request.alpha, columns) for found in scored()
+        )
         yield from _counted(batches, tally)
     else:
         p_values: Counter[float] = Counter()
         with _spooled(_watched(scored(), p_values), columns) as kept:
             tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
             yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
-    tally.top = [row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top]
+    tally.top = [
+        row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top
+    ]
 
 
 def chosen(
-    engine: "Engine", table: Table, rows: Collection[int], most: int, faults: Faults, tell: Tell, digest: Digest
+    engine: "Engine",
+    table: Table,
+    rows: Collection[int],
+    most: int,
+    faults: Faults,
+    tell: Tell,
+    digest: Digest,
 ) -> list[tuple[Anomaly, pa.RecordBatch]]:
-    """The rows of these numbers, or else the least likely `most`, with their cells; the least likely first."""
+    """The rows of these numbers, or else the least likely `most`, with their cells; the least
+    likely first."""
     from nelbo import engine as engines
 
     wanted, seen = sorted(set(rows)), 0
@@ -90,28 +102,41 @@ def chosen(
     for first_row, batch in _given(table, tell):
         digest.update(batch)
         seen = first_row + batch.num_rows
-        named = [(row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen]
+        named = [
+            (row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen
+        ]
         for first, part in named if wanted else [(first_row, batch)]:
             found = engines.score(engine, part, first)
             faults.add(found.errors)
             top = _least_likely(top, found, engine.manifest.order, len(wanted) or most)
-            cells = {row.row: cells[row.row] if row.row in cells else part.take([row.row - first]) for row in top}
+            cells = {
+                row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
+                for row in top
+            }
     if wanted and wanted[-1] >= seen:
-        raise NotFound(f"{table.name} has no row {wanted[-1]}; it has {seen:,}, and the first is row 0")
+        raise NotFound(
+            f"{table.name} has no row {wanted[-1]}; it has {seen:,}, and the first is row 0"
+        )
     return [(row, cells[row.row]) for row in top]
 
 
 EXPLAINED = pa.schema(
     [
-        *((name, pa.int64() if name == "row" else pa.float64()) for name in ("row", "nelbo", "p_value")),
+        *(
+            (name, pa.int64() if name == "row" else pa.float64())
+            for name in ("row", "nelbo", "p_value")
+        ),
         *((name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
         *((name, pa.float64()) for name in ("share", "missing", "term")),
     ]
 )
 
 
-def explained(engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int) -> pa.Table:
-    """The costliest columns of each row, with the value, what it should be (engine.expected) and the term. Cells are texts."""
+def explained(
+    engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
+) -> pa.Table:
+    """The costliest columns of each row, with the value, what it should be (engine.expected) and
+    the term. Cells are texts."""
     from nelbo import engine as engines
 
     known = {column.name: column for column in engine.schema.columns}
@@ -120,7 +145,10 @@ def explained(engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]],
         for column, term in row.highest(columns):
             made = engines.expected(engine, cells, column, row.row, seed).batch
             field = spelled_field(written_as(known[column], cells.schema.field(column)))
-            told = {name: written(as_type(made[name], field.type), field)[0].as_py() for name in ("expected", "low", "high")}
+            told = {
+                name: written(as_type(made[name], field.type), field)[0].as_py()
+                for name in ("expected", "low", "high")
+            }
             shares = {name: made[name][0].as_py() for name in ("share", "missing")}
             value = texts(cells.column(column), missing_in(known[column], engine.schema))[0].as_py()
             head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
@@ -128,7 +156,9 @@ def explained(engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]],
     return pa.Table.from_pylist(rows, schema=EXPLAINED)
 
 
-def generate(engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell) -> Iterator[pa.RecordBatch]:
+def generate(
+    engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell
+) -> Iterator[pa.RecordBatch]:
     """The rows of a generate job."""
     from nelbo import engine as engines
 
@@ -139,12 +169,16 @@ def generate(engine: "Engine", request: GenerateRequest, settings: Settings, tel
         tell(first_row + rows, request.n)
 
 
-def augment(engine: "Engine", table: Table, request: AugmentRequest, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
+def augment(
+    engine: "Engine", table: Table, request: AugmentRequest, faults: Faults, tell: Tell
+) -> Iterator[pa.RecordBatch]:
     """The rows of an augment job."""
     from nelbo import engine as engines
 
     for first_row, batch in _given(table, tell, max(1, 8_192 // request.per_row)):
-        made = engines.augment(engine, batch, first_row, request.per_row, request.seed, request.spread)
+        made = engines.augment(
+            engine, batch, first_row, request.per_row, request.seed, request.spread
+        )
         faults.add(made.errors)
         yield made.batch
 
@@ -156,7 +190,9 @@ def reconstruct(
     from nelbo import engine as engines
 
     for first_row, batch in _given(table, tell):
-        made = engines.reconstruct(engine, batch, first_row, request.seed, mode=request.mode, denoise=request.denoise)
+        made = engines.reconstruct(
+            engine, batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+        )
         faults.add(made.errors)
         yield made.batch
 
@@ -164,7 +200,8 @@ def reconstruct(
 def _check_size(rows: int, settings: Settings) -> None:
     if rows > settings.max_job_rows:
         raise TooLarge(
-            f"{rows:,} rows; one job makes at most {settings.max_job_rows:,} (NELBO_MAX_JOB_ROWS): ask for fewer at a time"
+            f"{rows:,} rows; one job makes at most {settings.max_job_rows:,} (NELBO_MAX_JOB_ROWS):"
+            " ask for fewer at a time"
         )
 
 
@@ -177,8 +214,12 @@ def _given(table: Table, tell: Tell, rows: int = 8_192) -> Iterator[tuple[int, p
         tell(first_row, table.rows)
 
 
-def _batch(found: "Scored", threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:
-    return scores.score_batch(found.rows, found.nelbo, found.p_value, threshold, columns, found.terms, found.kl)
+def _batch(
+    found: "Scored", threshold: float | None, columns: tuple[str, ...] | None
+) -> pa.RecordBatch:
+    return scores.score_batch(
+        found.rows, found.nelbo, found.p_value, threshold, columns, found.terms, found.kl
+    )
 
 
 def _counted(batches: Iterable[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
@@ -195,8 +236,11 @@ def _watched(found: Iterable["Scored"], p_values: Counter[float]) -> Iterator["S
 
 
 @contextmanager
-def _spooled(found: Iterable["Scored"], columns: tuple[str, ...] | None) -> Iterator[pa.RecordBatchReader]:
-    """All scores in a temporary file, read back: a threshold on the false discovery rate needs every p-value first."""
+def _spooled(
+    found: Iterable["Scored"], columns: tuple[str, ...] | None
+) -> Iterator[pa.RecordBatchReader]:
+    """All scores in a temporary file, read back: a threshold on the false discovery rate needs
+    every p-value first."""
     with tempfile.TemporaryFile(prefix="nelbo-") as copy:
         with pa.ipc.new_stream(copy, scores.score_schema(columns)) as writer:
             for part in found:
@@ -208,11 +252,16 @@ def _spooled(found: Iterable["Scored"], columns: tuple[str, ...] | None) -> Iter
 
 def _flagged(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
     flags = pa.array(np.asarray(batch.column("p_value")) <= threshold)
-    return batch.set_column(batch.schema.get_field_index("anomaly"), batch.schema.field("anomaly"), flags)
+    return batch.set_column(
+        batch.schema.get_field_index("anomaly"), batch.schema.field("anomaly"), flags
+    )
 
 
-def _least_likely(top: list[Anomaly], found: "Scored", columns: tuple[str, ...], most: int) -> list[Anomaly]:
-    """The first of those so far and of the new ones, by nelbo, then by row: the order of a job's anomalies."""
+def _least_likely(
+    top: list[Anomaly], found: "Scored", columns: tuple[str, ...], most: int
+) -> list[Anomaly]:
+    """The first of those so far and of the new ones, by nelbo, then by row: the order of a job's
+    anomalies."""
     best = np.lexsort((found.rows, -found.nelbo))[:most]
     new = [
         Anomaly(

@@ -19,7 +19,9 @@ from nelbo.storage import artifact_key
 from nelbo.store import catalog as store
 from nelbo.store.expiry import live_digests
 
-app = typer.Typer(help="The models that are registered: list (also without a word), show, promote, delete.")
+app = typer.Typer(
+    help="The models that are registered: list (also without a word), show, promote, delete."
+)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
 
 
@@ -47,7 +49,10 @@ def list_models(as_json: options.Json = False) -> None:
     if not found:
         console.say("no models yet; `nelbo train` makes one")
         return
-    console.table(["model", "versions", "aliases"], [[model.name, _listed(model.versions), _aliases(model)] for model in found])
+    console.table(
+        ["model", "versions", "aliases"],
+        [[model.name, _listed(model.versions), _aliases(model)] for model in found],
+    )
 
 
 @app.command()
@@ -68,7 +73,10 @@ def show(name: Name, as_json: options.Json = False) -> None:
         return
     console.table(
         ["version", "state", "aliases", "registered (UTC)", "reason"],
-        [[v.version, v.state, _aliases(model, v.version), when(v.created_at), v.reason] for v in versions],
+        [
+            [v.version, v.state, _aliases(model, v.version), when(v.created_at), v.reason]
+            for v in versions
+        ],
     )
     if champion:
         print(f"\nchampion is {name}@{champion.version}:")
@@ -76,13 +84,23 @@ def show(name: Name, as_json: options.Json = False) -> None:
         console.table(["metric", "value"], [*sorted(champion.metrics.items()), smallest])
         print()
         columns = champion.table_schema.columns if champion.table_schema else ()
-        console.table(["column", "kind", "categories"], [[c.name, c.kind, len(c.categories) or None] for c in columns])
+        console.table(
+            ["column", "kind", "categories"],
+            [[c.name, c.kind, len(c.categories) or None] for c in columns],
+        )
 
 
 @app.command()
 def promote(
-    model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="the version, by number or alias", show_default=False)],
-    alias: Annotated[str, typer.Option(metavar="ALIAS", help="champion is what the plain name means")] = "champion",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME@VERSION", help="the version, by number or alias", show_default=False
+        ),
+    ],
+    alias: Annotated[
+        str, typer.Option(metavar="ALIAS", help="champion is what the plain name means")
+    ] = "champion",
     as_json: options.Json = False,
 ) -> None:
     """Let an alias stand for a version: promotion, and the way back.
@@ -103,7 +121,12 @@ def promote(
 
 @app.command()
 def delete(
-    model: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="a model, or one version of it", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[@VERSION]", help="a model, or one version of it", show_default=False
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -119,7 +142,11 @@ def delete(
         number = models.version(name, version).version if at else None
         models.get(name)
         if not yes:
-            typer.confirm(f"delete {name}@{number}?" if at else f"delete {name} with all its versions?", abort=True, err=True)
+            typer.confirm(
+                f"delete {name}@{number}?" if at else f"delete {name} with all its versions?",
+                abort=True,
+                err=True,
+            )
         models.delete(name, number)
     console = Console(as_json)
     console.say(f"deleted {model}")
@@ -178,7 +205,9 @@ class _Local:
         if version is None:
             gone = store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
         else:
-            gone = [store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)]
+            gone = [
+                store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)
+            ]
         for version_id in gone:
             self._here.storage.delete(artifact_key(version_id))
         copies.tidy(self._here.cache, partial(live_digests, self._database))

@@ -19,7 +19,10 @@ from nelbo.store.expiry import live_digests
 
 REFUSED_S = 2.0
 """After so long every API process refuses a key that was revoked."""
-app = typer.Typer(help="The owners whose jobs, files, models and keys are in the database: erase.", no_args_is_help=True)
+app = typer.Typer(
+    help="The owners whose jobs, files, models and keys are in the database: erase.",
+    no_args_is_help=True,
+)
 
 
 @app.callback()
@@ -29,15 +32,20 @@ def owners() -> None:
 
 @app.command()
 def erase(
-    owner: Annotated[str, typer.Argument(metavar="OWNER", help="name of the owner", show_default=False)],
+    owner: Annotated[
+        str, typer.Argument(metavar="OWNER", help="name of the owner", show_default=False)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count what would be erased, and erase nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="count what would be erased, and erase nothing")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Erase all jobs, results, files, models and keys of an owner.
 
-    Run it where database, storage and data folder are. A SQLite file is written anew, which takes as long as to copy it.
-    Backups and logs are not changed; workers on other machines remove their copies within a minute.
+    Run it where database, storage and data folder are. A SQLite file is written anew, which takes
+    as long as to copy it. Backups and logs are not changed; workers on other machines remove their
+    copies within a minute.
 
     \b
     Examples:
@@ -48,10 +56,15 @@ def erase(
     with catalog.opened(read_settings()) as here:
         found = store.holdings(here.database, owner)
         if not found:
-            raise NotFound(f"the database holds nothing of an owner {owner!r}; `nelbo keys list` shows the owners of keys")
+            raise NotFound(
+                f"the database holds nothing of an owner {owner!r}; `nelbo keys list` shows the"
+                " owners of keys"
+            )
         if not dry_run:
             if not yes:
-                typer.confirm(f"erase {found} of {owner}? Nothing can bring them back", abort=True, err=True)
+                typer.confirm(
+                    f"erase {found} of {owner}? Nothing can bring them back", abort=True, err=True
+                )
             _erase(here, owner, found)
             _rewrite(here, console)
     console.say(f"{'would erase' if dry_run else 'erased'} {found} of {owner}")
@@ -62,12 +75,16 @@ def _rewrite(here: Catalog, console: Console) -> None:
     try:
         here.database.rewrite()
     except Unavailable as problem:
-        console.say(f"the rows are gone, but the SQLite file was not written anew and may keep their bytes: {problem.message}")
+        console.say(
+            "the rows are gone, but the SQLite file was not written anew and may keep their bytes:"
+            f" {problem.message}"
+        )
         console.say("make room on the disk, stop the service and run: sqlite3 nelbo.db VACUUM")
 
 
 def _erase(here: Catalog, owner: str, found: store.Holdings) -> None:
-    """In an order that may be cut short anywhere: what is left is erased when the command is run again."""
+    """In an order that may be cut short anywhere: what is left is erased when the command is run
+    again."""
     if store.revoke_keys(here.database, owner):
         time.sleep(REFUSED_S)
     store.erase_jobs(here.database, owner)
@@ -78,4 +95,6 @@ def _erase(here: Catalog, owner: str, found: store.Holdings) -> None:
     copies.tidy(here.cache, lambda digests: live_digests(here.database, digests))
     store.forget(here.database, owner, COMMAND_LINE, found)
     if left := store.holdings(here.database, owner):
-        raise Conflict(f"while {owner} was erased, {left} came in; stop who sends them, and run this again")
+        raise Conflict(
+            f"while {owner} was erased, {left} came in; stop who sends them, and run this again"
+        )

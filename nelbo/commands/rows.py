@@ -1,4 +1,5 @@
-"""score, generate, augment, reconstruct: in this process on an artifact, or as a job on a service. The same rows either way."""
+"""score, generate, augment, reconstruct: in this process on an artifact, or as a job on a service.
+The same rows either way."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -29,7 +30,8 @@ SHOWN_ROWS, SHOWN_TERMS = 3, 3
 
 @dataclass(frozen=True)
 class Done:
-    """What a command came to: rows given or asked for, rows written, rows that could not be done."""
+    """What a command came to: rows given or asked for, rows written, rows that could not be
+    done."""
 
     model: str
     rows: int
@@ -46,11 +48,18 @@ def score(
     model: options.Model,
     file: options.File,
     output: options.Output,
-    alpha: Annotated[float, typer.Option(metavar="P", help="rows with p-value <= alpha are anomalies")] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(metavar="P", help="rows with p-value <= alpha are anomalies")
+    ] = 0.01,
     fdr: Annotated[
-        float | None, typer.Option(metavar="Q", help="bound the false discovery rate instead of alpha", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="Q", help="bound the false discovery rate instead of alpha", show_default=False
+        ),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="also a term for each column, and kl")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="also a term for each column, and kl")
+    ] = False,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
@@ -60,8 +69,9 @@ def score(
 ) -> None:
     """Score each row of a table by its negative ELBO.
 
-    OUT has the columns row, nelbo (nats: how unlikely the row is), p_value and anomaly; with --explain also
-    term_COLUMN for each column, and kl, which add up to the nelbo. Rows that cannot be scored are counted and left out.
+    OUT has the columns row, nelbo (nats: how unlikely the row is), p_value and anomaly; with
+    --explain also term_COLUMN for each column, and kl, which add up to the nelbo. Rows that cannot
+    be scored are counted and left out.
 
     \b
     Examples:
@@ -73,10 +83,14 @@ def score(
     given, console = Given(file, input_format, csv), Console(as_json)
     tally = local.Tally()
 
-    def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
+    def work(
+        engine: "Engine", table: Table, faults: Faults, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
         return local.score(engine, table, asked, tally, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work, tally)
+    done = _of_rows(
+        asked, given, out(output, output_format, as_json, safe_csv), errors, console, work, tally
+    )
     _report(console, done, output)
 
 
@@ -99,7 +113,11 @@ def generate(
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
     asked = options.request(GenerateRequest, model=model, n=rows, seed=seed)
-    target, console, settings = out(output, output_format, as_json, safe_csv), Console(as_json), read_settings()
+    target, console, settings = (
+        out(output, output_format, as_json, safe_csv),
+        Console(as_json),
+        read_settings(),
+    )
     folder = folder_of(settings, model)
     if folder is None:
         with Client(settings=settings) as client, service.finished(client, asked, console) as job:
@@ -120,7 +138,10 @@ def augment(
     output: options.Output,
     per_row: Annotated[int, typer.Option(metavar="K", help="rows to make of each given one")] = 1,
     spread: Annotated[
-        float, typer.Option(metavar="S", help="from 0, near to the given row, to 1, anywhere in the table")
+        float,
+        typer.Option(
+            metavar="S", help="from 0, near to the given row, to 1, anywhere in the table"
+        ),
     ] = 0.0,
     seed: options.Seed = 0,
     errors: options.Errors = None,
@@ -132,8 +153,9 @@ def augment(
 ) -> None:
     """Make rows like given ones: each is a draw near its row.
 
-    With a --spread it is drawn farther off, and with --spread 1 it has no more to do with its row than a generated one.
-    OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of the table.
+    With a --spread it is drawn farther off, and with --spread 1 it has no more to do with its row
+    than a generated one. OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of
+    the table.
 
     \b
     Examples:
@@ -143,10 +165,14 @@ def augment(
     asked = options.request(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
     given, console = Given(file, input_format, csv), Console(as_json)
 
-    def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
+    def work(
+        engine: "Engine", table: Table, faults: Faults, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
         return local.augment(engine, table, asked, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work)
+    done = _of_rows(
+        asked, given, out(output, output_format, as_json, safe_csv), errors, console, work
+    )
     _report(console, done, output)
 
 
@@ -155,8 +181,12 @@ def reconstruct(
     model: options.Model,
     file: options.File,
     output: options.Output,
-    mode: Annotated[bool, typer.Option("--mode", help="the most probable value, not a draw")] = False,
-    denoise: Annotated[bool, typer.Option("--denoise", help="replace the observed cells too")] = False,
+    mode: Annotated[
+        bool, typer.Option("--mode", help="the most probable value, not a draw")
+    ] = False,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="replace the observed cells too")
+    ] = False,
     seed: options.Seed = 0,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -167,7 +197,8 @@ def reconstruct(
 ) -> None:
     """Fill the missing cells of a table, given the others.
 
-    OUT has the column row and those of the table. Observed cells stay as they are, unless --denoise.
+    OUT has the column row and those of the table. Observed cells stay as they are, unless
+    --denoise.
 
     \b
     Examples:
@@ -177,10 +208,14 @@ def reconstruct(
     asked = options.request(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
     given, console = Given(file, input_format, csv), Console(as_json)
 
-    def work(engine: "Engine", table: Table, faults: Faults, tell: Tell) -> Iterator[pa.RecordBatch]:
+    def work(
+        engine: "Engine", table: Table, faults: Faults, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
         return local.reconstruct(engine, table, asked, faults, tell)
 
-    done = _of_rows(asked, given, out(output, output_format, as_json, safe_csv), errors, console, work)
+    done = _of_rows(
+        asked, given, out(output, output_format, as_json, safe_csv), errors, console, work
+    )
     _report(console, done, output)
 
 
@@ -230,7 +265,15 @@ def _here(
         console.notices(table.late_notices)
     if tally is not None:
         console.notices(already_known(tally.digest.hexdigest(), engine.manifest.table_digest))
-    found = {} if tally is None else {"anomalies": tally.anomalies, "threshold": tally.threshold, "top": tally.top[:SHOWN_ROWS]}
+    found = (
+        {}
+        if tally is None
+        else {
+            "anomalies": tally.anomalies,
+            "threshold": tally.threshold,
+            "top": tally.top[:SHOWN_ROWS],
+        }
+    )
     return Done(asked.model, rows[0], written, faults, **found)  # type: ignore[arg-type]  # the fields of a scoring
 
 
@@ -291,7 +334,16 @@ def _of_job(job: JobHandle, faults: Faults) -> Done:
     if view.kind != "score":
         return Done(view.model, view.progress.rows, summary.get("rows_made", done), faults, view.id)
     top = job.anomalies(SHOWN_ROWS)
-    return Done(view.model, view.progress.rows, done, faults, view.id, summary.get("anomalies"), view.threshold, top)
+    return Done(
+        view.model,
+        view.progress.rows,
+        done,
+        faults,
+        view.id,
+        summary.get("anomalies"),
+        view.threshold,
+        top,
+    )
 
 
 def _report(console: Console, done: Done, output: str) -> None:
@@ -305,8 +357,15 @@ def _words(done: Done, output: str) -> list[str]:
     if done.anomalies is None:
         return [f"{done.written:,} rows in {where}"]
     limit = f"p-value <= {done.threshold:.4g}" if done.threshold else "no p-value is small enough"
-    lines = [f"{done.written:,} rows scored, {done.anomalies:,} of them anomalies ({limit}); scores in {where}"]
-    return lines + ["  the least likely:"] * bool(done.top) + [f"  {least_likely(row)}" for row in done.top]
+    lines = [
+        f"{done.written:,} rows scored, {done.anomalies:,} of them anomalies ({limit}); scores in"
+        f" {where}"
+    ]
+    return (
+        lines
+        + ["  the least likely:"] * bool(done.top)
+        + [f"  {least_likely(row)}" for row in done.top]
+    )
 
 
 def least_likely(row: Anomaly, terms: int = SHOWN_TERMS) -> str:

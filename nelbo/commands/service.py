@@ -12,7 +12,12 @@ from nelbo.encoding import check_columns
 from nelbo.errors import NelboError
 from nelbo.files import File
 
-DOING = {"score": "scoring", "generate": "generating", "augment": "augmenting", "reconstruct": "reconstructing"}
+DOING = {
+    "score": "scoring",
+    "generate": "generating",
+    "augment": "augmenting",
+    "reconstruct": "reconstructing",
+}
 
 
 def upload(client: Client, given: Given, console: Console) -> File:
@@ -23,20 +28,25 @@ def upload(client: Client, given: Given, console: Console) -> File:
             sent = client.files.upload(path, name=name, progress=tell, csv=given.csv)
         with console.waiting(f"reading {given.name}"):
             file = client.files.wait(sent)
-    # What the service says of a column, it says of a schema that it inferred; here the model's counts.
+    # What the service says of a column, it says of a schema that it inferred; here the model's
+    # counts.
     console.notices(notice for notice in file.notices if not notice.startswith("column "))
     return file
 
 
 def check_table(version: VersionDetails, file: File, console: Console) -> None:
-    """Say which columns are ignored; refuse a table that does not serve the model before a job is made."""
+    """Say which columns are ignored; refuse a table that does not serve the model before a job is
+    made."""
     if version.table_schema is not None:  # else the service refuses the job and says why
-        console.notices(check_columns([column.name for column in file.columns or ()], version.table_schema))
+        console.notices(
+            check_columns([column.name for column in file.columns or ()], version.table_schema)
+        )
 
 
 @contextmanager
 def finished(client: Client, request: Request, console: Console) -> Iterator[JobHandle]:
-    """The job when it has succeeded. ^C cancels it; a file that was uploaded for it goes when all went well."""
+    """The job when it has succeeded. ^C cancels it; a file that was uploaded for it goes when all
+    went well."""
     job = client.jobs.submit(request)
     try:
         with console.progress(f"{DOING[request.kind]} as job {job.id}") as tell:

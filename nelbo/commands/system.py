@@ -13,7 +13,10 @@ from nelbo.store.session import connect
 
 
 def up(
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one")] = 8765,
+    port: Annotated[
+        int,
+        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one"),
+    ] = 8765,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="chunks computed side by side", show_default=False),
@@ -62,7 +65,10 @@ def migrate(as_json: options.Json = False) -> None:
 
 
 def demo(
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one"),
+    ] = 0,
 ) -> None:
     """Show all of it on a real table, in about three minutes.
 

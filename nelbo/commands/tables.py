@@ -1,4 +1,5 @@
-"""FILE and OUT: a table opened for work in this process or made ready for an upload, and where a table goes."""
+"""FILE and OUT: a table opened for work in this process or made ready for an upload, and where a
+table goes."""
 
 import shutil
 import sys
@@ -11,7 +12,16 @@ from pathlib import Path
 import typer
 
 from nelbo.errors import InvalidInput, NotFound
-from nelbo.files import FORMATS, Format, Limits, Table, check_target, format_of, is_stream, open_table
+from nelbo.files import (
+    FORMATS,
+    Format,
+    Limits,
+    Table,
+    check_target,
+    format_of,
+    is_stream,
+    open_table,
+)
 from nelbo.files.compression import first_bytes
 from nelbo.files.formats import DETECTED, CsvOptions, format_of_content
 from nelbo.settings import Settings
@@ -77,7 +87,10 @@ class Out:
 def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) -> Out:
     """OUT, checked before any work is done for it."""
     if path == "-" and as_json:
-        raise typer.BadParameter("a table and --json cannot both go to standard output; name a file", param_hint="--output")
+        raise typer.BadParameter(
+            "a table and --json cannot both go to standard output; name a file",
+            param_hint="--output",
+        )
     check_target(path)
     if format is not None:
         return Out(path, _checked(format), safe_csv)

@@ -33,22 +33,37 @@ KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal
 @options.csv
 def train(
     file: options.File,
-    name: Annotated[str, typer.Option(metavar="NAME", help="name of the model", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the artifact (./NAME)", file_okay=False)] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="run.toml: how to train, where not as usual")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="a draft in less than half of the time")] = False,
-    schema: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="schema as `nelbo schema` prints it, in place of the inferred one")
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="name of the model", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="folder of the artifact (./NAME)", file_okay=False),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact")] = 0,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="run.toml: how to train, where not as usual")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a draft in less than half of the time")
+    ] = False,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="schema as `nelbo schema` prints it, in place of the inferred one"
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact"),
+    ] = 0,
     input_format: options.InputFormat = None,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
     """Train a model on a table and register its next version.
 
-    The artifact (manifest, ONNX graphs, model card, report.html) is written to DIR. It is registered on the service where one
-    runs, else in the data folder.
+    The artifact (manifest, ONNX graphs, model card, report.html) is written to DIR. It is
+    registered on the service where one runs, else in the data folder.
 
     \b
     Examples:
@@ -64,7 +79,14 @@ def train(
     given = Given(file, input_format, csv)
     more = {"config": config, "schema": schema, "csv": json.dumps(csv.given())}
     with given.on_disk() as path:
-        made = run(path, name, folder, seed, {key: str(value) for key, value in more.items() if value is not None}, quick)
+        made = run(
+            path,
+            name,
+            folder,
+            seed,
+            {key: str(value) for key, value in more.items() if value is not None},
+            quick,
+        )
     with _kept(folder, name):
         version = _register(folder, name, settings, console)
     worth = f"; what it is worth: {folder / 'report.html'}" if made["report"] else ""
@@ -73,8 +95,12 @@ def train(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with an artifact", show_default=False)],
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="name of the model (that in the artifact)")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="folder with an artifact", show_default=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="name of the model (that in the artifact)")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Register an artifact as the next version of a model.
@@ -98,10 +124,17 @@ def push(
 @options.csv
 def schema(
     file: options.File,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="instead of standard output")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="instead of standard output"),
+    ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=KIND", help=f"give a column's kind: {', '.join(KINDS)}", show_default=False),
+        typer.Option(
+            metavar="COLUMN=KIND",
+            help=f"give a column's kind: {', '.join(KINDS)}",
+            show_default=False,
+        ),
     ] = None,
     input_format: options.InputFormat = None,
     csv: CsvOptions = DETECTED,
@@ -109,8 +142,8 @@ def schema(
 ) -> None:
     """Infer the schema of a table and print it as JSON.
 
-    Beside it, on standard error: each column's kind, the rule that decided, and examples. Change a kind here, or anything else
-    in the file, and train with it.
+    Beside it, on standard error: each column's kind, the rule that decided, and examples. Change a
+    kind here, or anything else in the file, and train with it.
 
     \b
     Examples:
@@ -133,7 +166,10 @@ def schema(
         found = inspector.finish()
     console.notices([*table.notices, *table.late_notices, *found.notices])
     if not as_json:
-        lines = [(one.column.name, one.column.kind, one.rule, ", ".join(one.examples)) for one in found.decisions]
+        lines = [
+            (one.column.name, one.column.kind, one.rule, ", ".join(one.examples))
+            for one in found.decisions
+        ]
         console.table(("column", "kind", "because", "such as"), lines, beside=True)
     if output is not None:
         _save(output, _lines(found.schema))
@@ -142,19 +178,29 @@ def schema(
     elif not sys.stdout.isatty():
         print_json(_lines(found.schema))
     else:
-        console.say(f"nelbo schema {file} -o schema.json writes it as a file to edit and to train with")
+        console.say(
+            f"nelbo schema {file} -o schema.json writes it as a file to edit and to train with"
+        )
 
 
 def _shown(schema: Schema) -> dict[str, Any]:
     """A schema without what is as usual."""
-    return {"missing": list(schema.missing), **schema.model_dump(mode="json", exclude_defaults=True)}
+    return {
+        "missing": list(schema.missing),
+        **schema.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def _lines(schema: Schema) -> str:
     """A schema as JSON, a line a column."""
     shown = _shown(schema)
-    columns = ",\n".join(f"    {json.dumps(column, ensure_ascii=False)}" for column in shown["columns"])
-    return f'{{\n  "columns": [\n{columns}\n  ],\n  "missing": {json.dumps(shown["missing"], ensure_ascii=False)}\n}}'
+    columns = ",\n".join(
+        f"    {json.dumps(column, ensure_ascii=False)}" for column in shown["columns"]
+    )
+    return (
+        f'{{\n  "columns": [\n{columns}\n  ],\n  "missing":'
+        f" {json.dumps(shown['missing'], ensure_ascii=False)}\n}}"
+    )
 
 
 def _save(path: Path, text: str) -> None:
@@ -167,13 +213,21 @@ def _kind(given: str) -> tuple[str, Kind]:
     for known in KINDS:
         if name and known == kind:
             return name, known
-    raise typer.BadParameter(f"{given!r} is not COLUMN=KIND with one of {', '.join(KINDS)}", param_hint="--kind")
+    raise typer.BadParameter(
+        f"{given!r} is not COLUMN=KIND with one of {', '.join(KINDS)}", param_hint="--kind"
+    )
 
 
 def run(
-    file: Path, name: str, folder: Path, seed: int, more: Mapping[str, str] = NOTHING, quick: bool = False
+    file: Path,
+    name: str,
+    folder: Path,
+    seed: int,
+    more: Mapping[str, str] = NOTHING,
+    quick: bool = False,
 ) -> dict[str, Any]:
-    """Train in a process of its own, so that torch is never loaded here; its progress and its words go to standard error.
+    """Train in a process of its own, so that torch is never loaded here; its progress and its words
+    go to standard error.
 
     Ends this command with the exit code of a training that failed, which has said why.
     """
@@ -182,8 +236,19 @@ def run(
     fixed = {"name": name, "out": str(folder), "seed": str(seed)}
     arguments = [f"--{key}={value}" for key, value in {**fixed, **more}.items()]
     flags = ["--quick"] * quick
-    command = [sys.executable, "-P", "-m", "training.cli", *arguments, *flags, "--json", "--", str(file)]
-    # In a group of its own, the child never sees the terminal's ^C, which would show a trace while it starts.
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "training.cli",
+        *arguments,
+        *flags,
+        "--json",
+        "--",
+        str(file),
+    ]
+    # In a group of its own, the child never sees the terminal's ^C, which would show a trace while
+    # it starts.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as child:
         try:
             answer, _ = child.communicate()
@@ -204,7 +269,10 @@ def _ended(status: int) -> Exception:
     if status < 0:
         message = f"{signal.Signals(-status).name} ended the training"
         if status == -signal.SIGKILL:
-            message += "; there may be too little memory: make some free, or train on fewer rows (max_train_rows)"
+            message += (
+                "; there may be too little memory: make some free, or train on fewer rows"
+                " (max_train_rows)"
+            )
         return NelboError(message)
     return typer.Exit(status)
 

@@ -1,4 +1,5 @@
-"""Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch at constant memory."""
+"""Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch at
+constant memory."""
 
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts

@@ -1,4 +1,5 @@
-"""Parquet and Arrow IPC: typed columns, those of them that have a meaning as a column of a table."""
+"""Parquet and Arrow IPC: typed columns, those of them that have a meaning as a column of a
+table."""
 
 import contextlib
 import hashlib
@@ -58,7 +59,8 @@ _WORDS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 class Columns:
     """The columns that are read: their places in the file, and the types that they are read as.
 
-    left_out: what each of the other columns holds, by its name. units: those of durations, which are read as numbers.
+    left_out: what each of the other columns holds, by its name. units: those of durations, which
+    are read as numbers.
     """
 
     places: list[int]
@@ -73,19 +75,31 @@ def columns_of(schema: pa.Schema) -> Columns:
     return Columns(
         places=[place for place, kind in enumerate(types) if not isinstance(kind, str)],
         types=[kind for kind in types if not isinstance(kind, str)],
-        left_out={name: kind for name, kind in zip(schema.names, types, strict=True) if isinstance(kind, str)},
-        units=[(field.name, _UNITS[field.type.unit]) for field in schema if pa.types.is_duration(field.type)],
+        left_out={
+            name: kind
+            for name, kind in zip(schema.names, types, strict=True)
+            if isinstance(kind, str)
+        },
+        units=[
+            (field.name, _UNITS[field.type.unit])
+            for field in schema
+            if pa.types.is_duration(field.type)
+        ],
     )
 
 
 def open_parquet(source: Source, limits: Limits) -> pq.ParquetFile:
     """A Parquet file whose footer keeps the limits, before anything of its content is read."""
     with _explained(source.name, "Parquet"):
-        # Unknown to the stubs: without extensions, a file cannot choose the Python class of its columns.
+        # Unknown to the stubs: without extensions, a file cannot choose the Python class of its
+        # columns.
         strict: Any = {"arrow_extensions_enabled": False}
         file = pq.ParquetFile(source.reading(), buffer_size=_BUFFER_BYTES, **strict)
         if file.metadata.num_rows > limits.rows:
-            raise TooLarge(f"{source.name} has {file.metadata.num_rows:,} rows; at most {limits.rows:,} are read")
+            raise TooLarge(
+                f"{source.name} has {file.metadata.num_rows:,} rows; at most {limits.rows:,} are"
+                " read"
+            )
         return file
 
 
@@ -102,19 +116,28 @@ def arrow_schema(source: Source) -> pa.Schema:
 def _readable(schema: pa.Schema) -> pa.Schema:
     """The schema. Raises UnicodeDecodeError for names and time zones that are not UTF-8."""
     kinds: list[Any] = [_plain_type(kind) for kind in schema.types]
-    "".join([*schema.names, *(kind.tz or "" for kind in kinds if isinstance(kind, pa.TimestampType))])
+    "".join(
+        [*schema.names, *(kind.tz or "" for kind in kinds if isinstance(kind, pa.TimestampType))]
+    )
     return schema
 
 
-def read_parquet(file: pq.ParquetFile, name: str, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+def read_parquet(
+    file: pq.ParquetFile, name: str, columns: Columns, rows: int
+) -> Iterator[pa.RecordBatch]:
     all_names = file.schema_arrow.names
     names = [all_names[place] for place in columns.places]
     if any(all_names.count(one) > 1 for one in names):
-        raise InvalidInput(f"{name} has several columns without a name, which cannot be told apart in Parquet; name them")
+        raise InvalidInput(
+            f"{name} has several columns without a name, which cannot be told apart in Parquet;"
+            " name them"
+        )
     size = sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups))
     fewer = max(1, BATCH_BYTES * file.metadata.num_rows // max(1, size))
     with _explained(name, "Parquet"):
-        for batch in file.iter_batches(batch_size=min(rows, fewer), columns=names, use_threads=False):
+        for batch in file.iter_batches(
+            batch_size=min(rows, fewer), columns=names, use_threads=False
+        ):
             # A name with a point in it also stands for a part of a struct.
             yield _plain(batch.select(names), columns, name)
 
@@ -126,8 +149,11 @@ def read_arrow(source: Source, columns: Columns, rows: int) -> Iterator[pa.Recor
                 yield _plain(batch.slice(start, rows), columns, source.name)
 
 
-def _open_arrow(source: Source, places: Sequence[int] = ()) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """An Arrow IPC stream, or an IPC file by its first bytes: the columns at some places, or all."""
+def _open_arrow(
+    source: Source, places: Sequence[int] = ()
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """An Arrow IPC stream, or an IPC file by its first bytes: the columns at some places, or
+    all."""
     options = pa.ipc.IpcReadOptions(included_fields=list(places), use_threads=False)
     stream: Any = source.reading()  # the stubs want an IOBase, which BinaryIO is not
     readable = pa.PythonFile(stream, mode="r")
@@ -142,7 +168,9 @@ def _plain(batch: pa.RecordBatch, columns: Columns, name: str) -> pa.RecordBatch
     """The batch, its content checked, in the types that columns are read as."""
     batch.validate()
     names = batch.schema.names
-    arrays = [_read(*column, name) for column in zip(batch.columns, names, columns.types, strict=True)]
+    arrays = [
+        _read(*column, name) for column in zip(batch.columns, names, columns.types, strict=True)
+    ]
     made = pa.record_batch(arrays, names=names)
     if made.nbytes > LINE_BYTES:
         _check_rows(made, name)
@@ -150,25 +178,36 @@ def _plain(batch: pa.RecordBatch, columns: Columns, name: str) -> pa.RecordBatch
 
 
 def _check_rows(batch: pa.RecordBatch, name: str) -> None:
-    """Refuse a row that a text file could not hold: whoever works on a row has all of it in memory."""
+    """Refuse a row that a text file could not hold: whoever works on a row has all of it in
+    memory."""
     texts = [column for column in batch.columns if pa.types.is_string(column.type)]
-    lengths = sum(np.asarray(pc.fill_null(pc.binary_length(text), 0), dtype=np.int64) for text in texts)
+    lengths = sum(
+        np.asarray(pc.fill_null(pc.binary_length(text), 0), dtype=np.int64) for text in texts
+    )
     if np.max(lengths, initial=0) > LINE_BYTES:
-        raise InvalidInput(f"{name} has a row that holds more than {LINE_BYTES >> 20} MiB of text; shorten it")
+        raise InvalidInput(
+            f"{name} has a row that holds more than {LINE_BYTES >> 20} MiB of text; shorten it"
+        )
 
 
 def _read(array: Any, column: str, kind: pa.DataType, name: str) -> cells.Array:
     _check(array, column, name)
     array = _decoded(array)
     if pa.types.is_fixed_size_binary(array.type) and array.type.byte_width == 16:
-        return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in array.to_pylist()], pa.string())
+        return pa.array(
+            [None if value is None else str(uuid.UUID(bytes=value)) for value in array.to_pylist()],
+            pa.string(),
+        )
     if _is_bytes(array.type):
         array = _text_of_bytes(array)
     if pa.types.is_timestamp(array.type) and array.type.unit == "s":
         array = _countable(array)
     array = array.cast(kind)
     if pa.types.is_string(kind) and (pc.max(pc.binary_length(array)).as_py() or 0) > LINE_BYTES:
-        raise InvalidInput(f"column {column!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB; shorten it")
+        raise InvalidInput(
+            f"column {column!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB; shorten"
+            " it"
+        )
     return array  # type: ignore[no-any-return]  # an array, by the types above
 
 
@@ -179,7 +218,8 @@ def _check(array: Any, column: str, name: str) -> None:
         if "UTF8" not in str(problem):
             raise
         raise InvalidInput(
-            f"column {column!r} of {name} has a broken encoding: its text is not UTF-8; write it as UTF-8, or as bytes"
+            f"column {column!r} of {name} has a broken encoding: its text is not UTF-8; write it as"
+            " UTF-8, or as bytes"
         ) from None
 
 
@@ -198,9 +238,14 @@ def _decoded(array: Any) -> Any:
 
 
 def _countable(seconds: Any) -> Any:
-    """Seconds that can be counted in milliseconds. Those that cannot stay far outside of the years that are dates."""
+    """Seconds that can be counted in milliseconds. Those that cannot stay far outside of the years
+    that are dates."""
     most = 2**63 // 1_000 - 1
-    within = pc.max_element_wise(pc.min_element_wise(seconds.cast(pa.int64()), most, skip_nulls=False), -most, skip_nulls=False)
+    within = pc.max_element_wise(
+        pc.min_element_wise(seconds.cast(pa.int64()), most, skip_nulls=False),
+        -most,
+        skip_nulls=False,
+    )
     return within.cast(seconds.type)
 
 
@@ -210,14 +255,17 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _text_of_bytes(array: Any) -> cells.Array:
-    """Bytes of UTF-8 as that text, others as hexadecimal digits. Each cell alone decides, so that it is the same anywhere."""
+    """Bytes of UTF-8 as that text, others as hexadecimal digits. Each cell alone decides, so that
+    it is the same anywhere."""
     array = array.cast(pa.binary())
     with contextlib.suppress(pa.ArrowInvalid):
         text: cells.Array = array.cast(pa.string())
         if not pc.any(pc.match_substring_regex(text, _CONTROL)).as_py():
             return text
     encoded = array.dictionary_encode()
-    return pa.array([_spelled(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    return pa.array(
+        [_spelled(value) for value in encoded.dictionary.to_pylist()], pa.string()
+    ).take(encoded.indices)
 
 
 def _spelled(value: bytes) -> str:
@@ -225,7 +273,9 @@ def _spelled(value: bytes) -> str:
         text = value.decode()
         if not re.search(_CONTROL, text):
             return text
-    return value.hex() if len(value) <= _LONG_BYTES else f"sha256:{hashlib.sha256(value).hexdigest()}"
+    return (
+        value.hex() if len(value) <= _LONG_BYTES else f"sha256:{hashlib.sha256(value).hexdigest()}"
+    )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType | str:
@@ -262,17 +312,24 @@ def _explained(name: str, wanted: str) -> Iterator[None]:
     except MemoryError:  # Arrow's is an ArrowException too
         raise
     except UnicodeDecodeError:
-        raise InvalidInput(f"{name} has a broken encoding: a column name, time zone or text is not UTF-8") from None
+        raise InvalidInput(
+            f"{name} has a broken encoding: a column name, time zone or text is not UTF-8"
+        ) from None
     except pa.ArrowNotImplementedError as problem:
         raise InvalidInput(
-            f"{name} cannot be read as {wanted}: it uses what is not supported here ({_first_line(problem)}); "
+            f"{name} cannot be read as {wanted}: it uses what is not supported here"
+            f" ({_first_line(problem)}); "
             "write it again without"
         ) from None
     except pa.ArrowCapacityError as problem:
-        raise TooLarge(f"{name} holds more text in a few rows than fits into memory ({_first_line(problem)})") from None
+        raise TooLarge(
+            f"{name} holds more text in a few rows than fits into memory ({_first_line(problem)})"
+        ) from None
     except (pa.ArrowException, OSError, EOFError) as problem:
         what = _first_line(problem)
-        raise InvalidInput(f"{name} cannot be read as {wanted}: it is damaged or cut off ({what}); write it again") from None
+        raise InvalidInput(
+            f"{name} cannot be read as {wanted}: it is damaged or cut off ({what}); write it again"
+        ) from None
 
 
 def _first_line(problem: Exception) -> str:

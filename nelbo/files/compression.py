@@ -1,4 +1,5 @@
-"""Compressed files: gzip and zstd, unpacked into a temporary file at constant memory and up to a limit."""
+"""Compressed files: gzip and zstd, unpacked into a temporary file at constant memory and up to a
+limit."""
 
 import contextlib
 import errno
@@ -16,7 +17,8 @@ from nelbo.files.formats import Compression, Limits, compression_of_content
 
 _PIECE_BYTES = 2**20
 _RATIO = 1_100
-"""Highest believable ratio of the sizes. gzip cannot compress more than 1,032 times, tables compress 5 to 100 times."""
+"""Highest believable ratio of the sizes. gzip cannot compress more than 1,032 times, tables
+compress 5 to 100 times."""
 _BELIEVED_BYTES = 256 * 2**20
 """Size up to which any ratio is believed."""
 
@@ -30,7 +32,8 @@ def first_bytes(stream: BinaryIO, size: int) -> bytes:
 
 
 def unpacked(stream: BinaryIO, kind: Compression, name: str, limits: Limits) -> BinaryIO:
-    """The content in a temporary file; the stream is closed. Raises InvalidInput, TooLarge, Unavailable for a full disk."""
+    """The content in a temporary file; the stream is closed. Raises InvalidInput, TooLarge,
+    Unavailable for a full disk."""
     size = stream.seek(0, io.SEEK_END)
     most = min(limits.unpacked_bytes, max(_BELIEVED_BYTES, _RATIO * size))
     stream.seek(0)
@@ -73,17 +76,25 @@ def _pieces(stream: BinaryIO, kind: Compression, name: str) -> Generator[bytes]:
 
 def _unreadable(name: str, kind: Compression, problem: str) -> InvalidInput:
     if "too much memory" in problem:
-        return InvalidInput(f"{name} was compressed with a window of more than 128 MiB; compress it again without --long")
-    return InvalidInput(f"{name} cannot be unpacked with {kind}: it is damaged or cut off ({problem[:200]}); write it again")
+        return InvalidInput(
+            f"{name} was compressed with a window of more than 128 MiB; compress it again without"
+            " --long"
+        )
+    return InvalidInput(
+        f"{name} cannot be unpacked with {kind}: it is damaged or cut off ({problem[:200]}); write"
+        " it again"
+    )
 
 
 def _too_large(name: str, size: int, most: int, limits: Limits) -> TooLarge:
     if most == limits.unpacked_bytes:
         return TooLarge(
-            f"{name} unpacks to more than {most:,} bytes, the most that is read (NELBO_MAX_UPLOAD_BYTES); split the table"
+            f"{name} unpacks to more than {most:,} bytes, the most that is read"
+            " (NELBO_MAX_UPLOAD_BYTES); split the table"
         )
     return TooLarge(
-        f"{name} unpacks from {size:,} bytes to more than {most:,}, over {_RATIO:,} times as many; no table compresses so well:"
+        f"{name} unpacks from {size:,} bytes to more than {most:,}, over {_RATIO:,} times as many;"
+        " no table compresses so well:"
         " unpack it yourself if it is one"
     )
 
@@ -96,5 +107,6 @@ def _write(copy: BinaryIO, piece: bytes, name: str, limits: Limits) -> None:
         copy.write(piece)
     except OSError as problem:
         raise Unavailable(
-            f"{name} cannot be unpacked into {folder}: {problem.strerror}; free some disk, or set TMPDIR to another folder"
+            f"{name} cannot be unpacked into {folder}: {problem.strerror}; free some disk, or set"
+            " TMPDIR to another folder"
         ) from None

@@ -19,7 +19,11 @@ from nelbo.files.text import utf_8_pieces
 
 __all__ = ["Dialect", "detect", "read", "sample"]
 
-_AS_TEXT: Any = {"default_column_type": pa.string(), "strings_can_be_null": False, "check_utf8": False}
+_AS_TEXT: Any = {
+    "default_column_type": pa.string(),
+    "strings_can_be_null": False,
+    "check_utf8": False,
+}
 _FOOTER_LINES = 5
 """Number of lines at the end that may be no part of the table."""
 
@@ -35,17 +39,25 @@ class _Uneven:
 
     def notices(self) -> Iterator[str]:
         if self.short:
-            such = f"{_lines(self.short)} fewer cells than the header, such as line {self.first_short}"
+            such = (
+                f"{_lines(self.short)} fewer cells than the header, such as line {self.first_short}"
+            )
             yield f"{such}: their last cells are read as empty"
         if self.long:
-            yield f"{_lines(self.long)} more delimiters than the header, with nothing behind them: they are left out"
+            yield (
+                f"{_lines(self.long)} more delimiters than the header, with nothing behind them:"
+                " they are left out"
+            )
         if self.footer:
             shown = ", ".join(repr(line[:40]) for line in self.footer)
             yield f"the end of the file is no part of the table and is left out: {shown}"
 
 
-def read(source: Source, dialect: Dialect, rows: int, notices: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows as text, in batches of at most `rows`. When all are read, `notices` gets what reading found out."""
+def read(
+    source: Source, dialect: Dialect, rows: int, notices: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows as text, in batches of at most `rows`. When all are read, `notices` gets what
+    reading found out."""
     found: set[str] = set()
     uneven = _Uneven()
     pieces = _below(utf_8_pieces(source, dialect.encoding, found), dialect.start)
@@ -64,14 +76,18 @@ def _below(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
         start = max(0, start - len(piece))
 
 
-def _parsed(block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven) -> pa.RecordBatch:
+def _parsed(
+    block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven
+) -> pa.RecordBatch:
     if dialect.delimiter == BLANKS:
         block = normal(block.decode()).encode()
     try:
         batch = _by_arrow(block, dialect)
     except pa.ArrowInvalid as problem:
         if "columns, got" not in str(problem):
-            raise InvalidInput(f"{name} cannot be read as CSV: {str(problem).splitlines()[0][:200]}") from None
+            raise InvalidInput(
+                f"{name} cannot be read as CSV: {str(problem).splitlines()[0][:200]}"
+            ) from None
         batch = _evened(block, dialect, name, line, last, uneven)
     if dialect.trailing:
         batch = _without_last(batch, dialect, name)
@@ -97,14 +113,18 @@ def _without_last(batch: pa.RecordBatch, dialect: Dialect, name: str) -> pa.Reco
     filled = last.filter(cells.pc.not_equal(last, ""))
     if len(filled):
         raise InvalidInput(
-            f"{name} has lines of {dialect.width} cells, such as one that ends in {filled[0].as_py()[:40]!r}, "
+            f"{name} has lines of {dialect.width} cells, such as one that ends in"
+            f" {filled[0].as_py()[:40]!r}, "
             f"the header has {len(dialect.names)}; name the last column in the header"
         )
     return batch.select(range(batch.num_columns - 1))
 
 
-def _evened(block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven) -> pa.RecordBatch:
-    """A block with lines of other widths: trailing empty cells are put back, or left out where the header has none."""
+def _evened(
+    block: bytes, dialect: Dialect, name: str, line: int, last: bool, uneven: _Uneven
+) -> pa.RecordBatch:
+    """A block with lines of other widths: trailing empty cells are put back, or left out where the
+    header has none."""
     reader = csv.reader(io.StringIO(block.decode(), newline=""), delimiter=dialect.delimiter)
     records, starts, before = [], [], 0
     try:
@@ -114,7 +134,9 @@ def _evened(block: bytes, dialect: Dialect, name: str, line: int, last: bool, un
                 starts.append(line + before)
             before = reader.line_num
     except csv.Error as problem:
-        raise InvalidInput(f"line {line + before} of {name} cannot be read as CSV: {problem}") from None
+        raise InvalidInput(
+            f"line {line + before} of {name} cannot be read as CSV: {problem}"
+        ) from None
 
     width = dialect.width
     whole = [record for record in records if len(record) == width]
@@ -136,20 +158,29 @@ def _evened(block: bytes, dialect: Dialect, name: str, line: int, last: bool, un
             uneven.first_short = uneven.first_short or start
         records[at] = (record + [""] * width)[:width]
     columns = zip(*records, strict=True) if records else [()] * width
-    return pa.record_batch([pa.array(column, pa.string()) for column in columns], names=[str(at) for at in range(width)])
+    return pa.record_batch(
+        [pa.array(column, pa.string()) for column in columns],
+        names=[str(at) for at in range(width)],
+    )
 
 
 def _fits(record: list[str], numeric: list[bool]) -> bool:
-    """Whether each cell of an uneven line is of its column's kind: a cell that is lost or cut shifts those behind it."""
+    """Whether each cell of an uneven line is of its column's kind: a cell that is lost or cut
+    shifts those behind it."""
     pairs = zip(record, numeric, strict=False)
-    return bool(numeric) and all(not number or not cell.strip() or headers.is_number(cell) for cell, number in pairs)
+    return bool(numeric) and all(
+        not number or not cell.strip() or headers.is_number(cell) for cell, number in pairs
+    )
 
 
 def _footer(records: list[list[str]], starts: list[int], numeric: list[bool], width: int) -> int:
-    """The number of records at the end that hold one text and are no rows: it is no number, or a blank line is above it."""
+    """The number of records at the end that hold one text and are no rows: it is no number, or a
+    blank line is above it."""
     count = 0
     for at in range(len(records) - 1, max(0, len(records) - 1 - _FOOTER_LINES), -1):
-        alone = len(records[at]) < width and len([cell for cell in records[at] if cell.strip()]) == 1
+        alone = (
+            len(records[at]) < width and len([cell for cell in records[at] if cell.strip()]) == 1
+        )
         if not alone or width < 3:
             break
         if not _fits(records[at], numeric) or starts[at] > starts[at - 1] + 1:
@@ -162,8 +193,10 @@ def _ragged(record: list[str], line: int, dialect: Dialect, name: str, more: str
     if any('\\"' in cell or ("\\" in cell and '"' in cell) for cell in record):
         more += "a quote within quotes is written twice, not with a backslash; "
     return InvalidInput(
-        f"line {line} of {name} has {len(record)} cells, the header has {width} (delimiter {dialect.delimiter!r}); {more}"
-        "put cells that hold the delimiter in quotes, or give another --delimiter, or --skip-lines if the header is below"
+        f"line {line} of {name} has {len(record)} cells, the header has {width} (delimiter"
+        f" {dialect.delimiter!r}); {more}"
+        "put cells that hold the delimiter in quotes, or give another --delimiter, or --skip-lines"
+        " if the header is below"
     )
 
 

@@ -39,7 +39,8 @@ _STRANGERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """The widest and the longest table that is read, and the size to which a compressed one may unpack.
+    """The widest and the longest table that is read, and the size to which a compressed one may
+    unpack.
 
     free_bytes: free disk that unpacking leaves.
     """
@@ -54,8 +55,9 @@ class Limits:
 class CsvOptions:
     """How a CSV file is written; what is None is detected.
 
-    delimiter: one character; a blank stands for any number of blanks and tabs. encoding: by Python's name, of JSON Lines too.
-    decimal: "." or ",". header: whether the first record holds the column names. skip: number of lines above that record.
+    delimiter: one character; a blank stands for any number of blanks and tabs. encoding: by
+    Python's name, of JSON Lines too. decimal: "." or ",". header: whether the first record holds
+    the column names. skip: number of lines above that record.
     """
 
     delimiter: str | None = None
@@ -78,7 +80,8 @@ def format_of(name: str | PurePath) -> Format:
     suffix = (path.with_suffix("") if compression_of(path) else path).suffix.lower()
     if suffix not in SUFFIXES:
         raise InvalidInput(
-            f"{path.name!r} has the wrong suffix: tables end in {', '.join(SUFFIXES)}, compressed ones in"
+            f"{path.name!r} has the wrong suffix: tables end in {', '.join(SUFFIXES)}, compressed"
+            " ones in"
             f" {' or '.join(COMPRESSIONS)} after that; rename it or give its format"
         )
     return SUFFIXES[suffix]
@@ -112,4 +115,6 @@ def check_content(sample: bytes, format: Format, name: str) -> None:
             raise InvalidInput(f"{name} is {what}")
     content = format_of_content(sample)
     if content in ("parquet", "arrow") and content != format:
-        raise InvalidInput(f"{name} is read as {format}, but holds {content}; rename it or give its format")
+        raise InvalidInput(
+            f"{name} is read as {format}, but holds {content}; rename it or give its format"
+        )

@@ -1,4 +1,5 @@
-"""Whether the first record of a CSV file holds the names of its columns, or is a row like those below it."""
+"""Whether the first record of a CSV file holds the names of its columns, or is a row like those
+below it."""
 
 import itertools
 import re
@@ -14,7 +15,8 @@ _CELLS = 100_000
 _ENOUGH = 20
 """Number of values from which on their range says what the next one will be."""
 _NUMBER = re.compile(
-    r"[-+\u2212(]?[$€£¥]?\s?(?:\d[\d.,'\u2019\u00a0\u202f]*(?: \d{3})*(?:[.,]\d+)?|[.,]\d+)(?:e[-+]?\d+)?\)?\s?[%$€£¥]?"
+    r"[-+\u2212(]?[$€£¥]?\s?(?:\d[\d.,'\u2019\u00a0\u202f]*(?:"
+    r" \d{3})*(?:[.,]\d+)?|[.,]\d+)(?:e[-+]?\d+)?\)?\s?[%$€£¥]?"
     r"|[-+]?(?:inf|nan)",
     re.IGNORECASE,
 )
@@ -41,12 +43,15 @@ def numeric(column: Sequence[str]) -> bool:
 
 
 def votes(first: Sequence[str], body: Sequence[Sequence[str]]) -> Votes:
-    """What each column says of the first record, which has as many cells as each record of the body."""
+    """What each column says of the first record, which has as many cells as each record of the
+    body."""
     step = max(1, len(body) * len(first) // _CELLS)
     columns = list(zip(*body[::step], strict=True)) or [()] * len(first)
     if _counted_names(first, columns):
         return Votes(len(first), 0)
-    each = [_vote(value.strip(), _present(column)) for value, column in zip(first, columns, strict=True)]
+    each = [
+        _vote(value.strip(), _present(column)) for value, column in zip(first, columns, strict=True)
+    ]
     return Votes(each.count("name"), each.count("value"))
 
 
@@ -67,7 +72,10 @@ def _vote(first: str, values: list[str]) -> str | None:
         return "value"
     if len(values) >= _ENOUGH and len(set(values)) <= len(values) / 2:
         return "name"
-    unlike = any(has(first) and sum(map(has, values)) <= (1 - TYPED) * len(values) for has in (_is_word, str.islower))
+    unlike = any(
+        has(first) and sum(map(has, values)) <= (1 - TYPED) * len(values)
+        for has in (_is_word, str.islower)
+    )
     return "name" if unlike else None
 
 
@@ -75,7 +83,11 @@ def _out_of_range(first: str, values: list[str]) -> bool:
     """Whether a whole number is far from all of many values, as a year is that heads a column."""
     if not first.isdecimal() or len(values) < _ENOUGH:
         return False
-    found = [float(value.replace(",", ".")) for value in values if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)]
+    found = [
+        float(value.replace(",", "."))
+        for value in values
+        if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)
+    ]
     if len(found) < TYPED * len(values):
         return False
     low, high = min(found), max(found)
@@ -83,18 +95,26 @@ def _out_of_range(first: str, values: list[str]) -> bool:
 
 
 def _counted_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
-    """Whether the record counts 0, 1, 2 … as pandas heads columns without names, or counts years above other numbers."""
+    """Whether the record counts 0, 1, 2 … as pandas heads columns without names, or counts years
+    above other numbers."""
     numbers = [value.strip() for value in first if value.strip().isdecimal()]
     if len(numbers) < len([value for value in first[1:] if value.strip()]) or len(numbers) < 2:
         return False
     for start, least in ((0, 3), (1, 8)):
-        if len(numbers) >= least and numbers == [str(at) for at in range(start, start + len(numbers))]:
+        if len(numbers) >= least and numbers == [
+            str(at) for at in range(start, start + len(numbers))
+        ]:
             return True
     years = [int(value) for value in numbers if _YEAR.fullmatch(value)]
-    if len(years) < len(numbers) or any(later != year + 1 for year, later in itertools.pairwise(years)):
+    if len(years) < len(numbers) or any(
+        later != year + 1 for year, later in itertools.pairwise(years)
+    ):
         return False
     values = [value for column in columns[len(first) - len(years) :] for value in _present(column)]
-    return bool(values) and sum(_YEAR.fullmatch(value) is not None for value in values) < len(values) / 2
+    return (
+        bool(values)
+        and sum(_YEAR.fullmatch(value) is not None for value in values) < len(values) / 2
+    )
 
 
 def _shape(value: str) -> str:

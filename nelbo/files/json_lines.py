@@ -42,7 +42,13 @@ def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
     for place, text in _objects(source, encoding):
         pairs = _pairs(text, place, source.name)
         names.update(dict.fromkeys(key for key, _ in pairs))
-        left_out.update({key: "objects" if isinstance(value, tuple) else "lists" for key, value in pairs if _nested(value)})
+        left_out.update(
+            {
+                key: "objects" if isinstance(value, tuple) else "lists"
+                for key, value in pairs
+                if _nested(value)
+            }
+        )
         if len(names) > limits.columns:
             break
         rows += 1
@@ -50,7 +56,8 @@ def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
 
 
 def read(source: Source, encoding: str, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows as text in batches of at most `rows`; a key that an object lacks is missing there."""
+    """The rows as text in batches of at most `rows`; a key that an object lacks is missing
+    there."""
     for texts in _chunks(_objects(source, encoding), rows):
         try:
             objects = [_read_object(text) for text in texts]
@@ -93,7 +100,8 @@ def _lines(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
 
 
 def _elements(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
-    """The elements of the array, of which at most one piece more than the present one is in memory."""
+    """The elements of the array, of which at most one piece more than the present one is in
+    memory."""
     stream = io.TextIOWrapper(utf_8(source, encoding), "utf-8")
     text, end = stream.read(PIECE_BYTES).lstrip()[1:], 0
     for number in itertools.count(1):
@@ -112,7 +120,8 @@ def _elements(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
                 more = stream.read(PIECE_BYTES)
                 if not more:
                     raise InvalidInput(
-                        f"object {number} of {source.name} is not JSON or is cut off: {problem.msg}; write the array again"
+                        f"object {number} of {source.name} is not JSON or is cut off:"
+                        f" {problem.msg}; write the array again"
                     ) from None
                 text, end = text[start:] + more, 0
         if end - start > LINE_BYTES:
@@ -136,10 +145,13 @@ def _pairs(text: str, place: str, name: str) -> tuple[tuple[str, Any], ...]:
         raise _too_deep(place, name) from None
     except ValueError as problem:
         raise InvalidInput(
-            f"{place} of {name} is not JSON: {problem}; each line must be one JSON object, or the file one array of objects"
+            f"{place} of {name} is not JSON: {problem}; each line must be one JSON object, or the"
+            " file one array of objects"
         ) from None
     if not isinstance(pairs, tuple):
-        raise InvalidInput(f'{place} of {name} is not a JSON object; each must be one, such as {{"age": 39}}')
+        raise InvalidInput(
+            f'{place} of {name} is not a JSON object; each must be one, such as {{"age": 39}}'
+        )
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -152,11 +164,16 @@ def _nested(value: object) -> bool:
 
 
 def _too_deep(place: str, name: str) -> InvalidInput:
-    return InvalidInput(f"{place} of {name} is nested too deep to be read; give each part a key of its own")
+    return InvalidInput(
+        f"{place} of {name} is nested too deep to be read; give each part a key of its own"
+    )
 
 
 def _too_long(place: str, name: str) -> InvalidInput:
-    return InvalidInput(f"{place} of {name} has more than {LINE_BYTES >> 20} MiB; shorten it, or leave out what is no column")
+    return InvalidInput(
+        f"{place} of {name} has more than {LINE_BYTES >> 20} MiB; shorten it, or leave out what is"
+        " no column"
+    )
 
 
 def _texts(values: list[Any]) -> cells.Array:

@@ -27,8 +27,13 @@ class Content:
     digest: str
 
 
-def write_parts(batches: Iterable[pa.RecordBatch], put: Callable[[int, Path], object], scratch: Path | None = None) -> Content:
-    """Cut batches of one schema into parts, in row order; `put` takes each by number before the next is begun.
+def write_parts(
+    batches: Iterable[pa.RecordBatch],
+    put: Callable[[int, Path], object],
+    scratch: Path | None = None,
+) -> Content:
+    """Cut batches of one schema into parts, in row order; `put` takes each by number before the
+    next is begun.
 
     scratch: folder for the part that is being written, by default the system's for temporary files.
     """
@@ -53,8 +58,11 @@ def write_parts(batches: Iterable[pa.RecordBatch], put: Callable[[int, Path], ob
     return Content(number, rows, digest.hexdigest())
 
 
-def read_parts(open_part: Callable[[int], BinaryIO], start: int, stop: int, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-    """Rows start to stop (half-open), in batches of at most `rows`, from the parts that hold them."""
+def read_parts(
+    open_part: Callable[[int], BinaryIO], start: int, stop: int, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Rows start to stop (half-open), in batches of at most `rows`, from the parts that hold
+    them."""
     for number in range(start // PART_ROWS, -(-stop // PART_ROWS)):
         first = number * PART_ROWS
         with open_part(number) as stream:
@@ -67,7 +75,11 @@ def _rows_of(file: pq.ParquetFile, start: int, stop: int, rows: int) -> Iterator
         size = file.metadata.row_group(group).num_rows
         if first < stop and first + size > start:
             begin, end = max(0, start - first), min(size, stop - first)
-            yield from file.read_row_group(group, use_threads=False).slice(begin, end - begin).to_batches(rows)
+            yield from (
+                file.read_row_group(group, use_threads=False)
+                .slice(begin, end - begin)
+                .to_batches(rows)
+            )
         first += size
 
 
@@ -80,7 +92,8 @@ def _cut(batch: pa.RecordBatch, first: int) -> Iterator[pa.RecordBatch]:
 
 
 class Digest:
-    """SHA-256 of names, types and values, however the rows are cut into batches and whatever file they come from."""
+    """SHA-256 of names, types and values, however the rows are cut into batches and whatever file
+    they come from."""
 
     def __init__(self) -> None:
         self._columns: list[tuple[str, list[Any]]] = []

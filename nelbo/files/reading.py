@@ -1,4 +1,5 @@
-"""Reading an upload in a child process of limited memory and without a network: its schema, its rows, its parts."""
+"""Reading an upload in a child process of limited memory and without a network: its schema, its
+rows, its parts."""
 
 import argparse
 import json
@@ -33,7 +34,8 @@ class Reading(BaseModel):
 
 
 def read_into_parts(table: Table, folder: Path) -> Reading:
-    """Infer the schema of a table and cut it into folder/part-000000.parquet and so on, in one pass."""
+    """Infer the schema of a table and cut it into folder/part-000000.parquet and so on, in one
+    pass."""
     inspector = Inspector()
 
     def inspected() -> Iterator[pa.RecordBatch]:
@@ -41,7 +43,9 @@ def read_into_parts(table: Table, folder: Path) -> Reading:
             inspector.update(batch)
             yield batch
 
-    content = write_parts(inspected(), lambda number, path: path.rename(folder / part_name(number)), scratch=folder)
+    content = write_parts(
+        inspected(), lambda number, path: path.rename(folder / part_name(number)), scratch=folder
+    )
     found = inspector.finish()
     return Reading(
         rows=content.rows,
@@ -87,7 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     confine(memory_mib=given.memory_mib, read=[given.upload, *CODE], write=[given.folder])
     exit_with_parent()
     pa.set_cpu_count(1)
-    tempfile.tempdir = str(given.folder)  # whoever started this process removes the folder, however it ends
+    tempfile.tempdir = str(
+        given.folder
+    )  # whoever started this process removes the folder, however it ends
     print(_read(given).model_dump_json(exclude_defaults=True), flush=True)
 
 
@@ -95,7 +101,9 @@ def _read(given: argparse.Namespace) -> Reading:
     csv = CsvOptions(**json.loads(given.csv))
     limits = Limits(given.max_columns, given.max_rows, given.max_unpacked_bytes, given.free_bytes)
     try:
-        with open_table(given.upload, given.format, name=given.name, csv=csv, limits=limits) as table:
+        with open_table(
+            given.upload, given.format, name=given.name, csv=csv, limits=limits
+        ) as table:
             return read_into_parts(table, given.folder)
     except Unavailable:  # the disk is full: no fault of the upload
         raise
@@ -107,7 +115,8 @@ def _read(given: argparse.Namespace) -> Reading:
 
 def too_large(name: str, memory_mib: int) -> TooLarge:
     return TooLarge(
-        f"reading {name} needs more than {memory_mib} MiB (NELBO_READ_MEMORY_MIB); write it with smaller row groups, or as CSV"
+        f"reading {name} needs more than {memory_mib} MiB (NELBO_READ_MEMORY_MIB); write it with"
+        " smaller row groups, or as CSV"
     )
 
 
@@ -118,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("folder", type=Path)
     for option in ("--name", "--format", "--csv"):
         read.add_argument(option, required=True)
-    for option in ("--memory-mib", "--max-columns", "--max-rows", "--max-unpacked-bytes", "--free-bytes"):
+    for option in (
+        "--memory-mib",
+        "--max-columns",
+        "--max-rows",
+        "--max-unpacked-bytes",
+        "--free-bytes",
+    ):
         read.add_argument(option, type=int, required=True)
     return parser

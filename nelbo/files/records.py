@@ -1,7 +1,8 @@
 """Where the records of a CSV file end: the file in blocks of whole records.
 
-Arrow's own reader of streams reads ahead in threads. One that calls into Python while the interpreter ends aborts the
-process, so Arrow gets blocks of memory instead, each cut where a record ends.
+Arrow's own reader of streams reads ahead in threads. One that calls into Python while the
+interpreter ends aborts the process, so Arrow gets blocks of memory instead, each cut where a record
+ends.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from nelbo.files.text import LINE_BYTES
 _QUOTE, _LF, _CR = b'"\n\r'
 
 
-def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> Iterator[tuple[bytes, int, bool]]:
+def blocks(
+    pieces: Iterator[bytes], delimiters: bytes, name: str, line: int
+) -> Iterator[tuple[bytes, int, bool]]:
     """Blocks of whole records, the number of each one's first line, and whether it is the last.
 
-    delimiters: the bytes of which each ends a cell. line: number of the first line that the pieces hold.
+    delimiters: the bytes of which each ends a cell. line: number of the first line that the pieces
+    hold.
     """
     block = rest = b""
     for piece in pieces:
@@ -32,7 +36,8 @@ def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> 
         elif len(rest) >= LINE_BYTES:
             line += count_lines(block)
             raise InvalidInput(
-                f"line {line} of {name} has more than {LINE_BYTES >> 20} MiB; is there a quote that is never closed?"
+                f"line {line} of {name} has more than {LINE_BYTES >> 20} MiB; is there a quote that"
+                " is never closed?"
             )
     quotes = _quotes(rest, delimiters)
     if len(quotes) % 2:
@@ -42,7 +47,9 @@ def blocks(pieces: Iterator[bytes], delimiters: bytes, name: str, line: int) -> 
         start = int(quotes[at])
         cell = rest[start : start + 40].decode(errors="replace")
         line += count_lines(block) + count_lines(rest[:start])
-        raise InvalidInput(f"line {line} of {name} has a quote that is never closed: {cell!r}; close it")
+        raise InvalidInput(
+            f"line {line} of {name} has a quote that is never closed: {cell!r}; close it"
+        )
     yield block + rest, line, True
 
 
@@ -63,14 +70,17 @@ def _last_end(block: bytes, delimiters: bytes) -> int:
 
 
 def _quotes(block: bytes, delimiters: bytes) -> NDArray[np.int64]:
-    """The places of the quotes that open and close cells, by turns. A quote within an unquoted cell is a character."""
+    """The places of the quotes that open and close cells, by turns. A quote within an unquoted cell
+    is a character."""
     if b'"' not in block:
         return np.empty(0, np.int64)
     content = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(content == _QUOTE)
     opens = np.zeros(256, bool)
     opens[[*delimiters, _LF, _CR, _QUOTE]] = True
-    if opens[content[np.maximum(quotes[::2] - 1, 0)]].all():  # the first byte, if it is a quote, has none before it
+    if opens[
+        content[np.maximum(quotes[::2] - 1, 0)]
+    ].all():  # the first byte, if it is a quote, has none before it
         return quotes
     before = content[np.maximum(quotes - 1, 0)]
     doubled = (before == _QUOTE) & (quotes > 0)
@@ -78,7 +88,8 @@ def _quotes(block: bytes, delimiters: bytes) -> NDArray[np.int64]:
 
 
 def _of_cells(starts: list[bool], doubled: list[bool]) -> list[int]:
-    """Which quotes open and close cells, one after the other: where some are characters, turns do not tell."""
+    """Which quotes open and close cells, one after the other: where some are characters, turns do
+    not tell."""
     found: list[int] = []
     inside, closed = False, -2
     for at, (start, double) in enumerate(zip(starts, doubled, strict=True)):

@@ -1,4 +1,5 @@
-"""Where the bytes of a table come from: a path, a pipe, an open file; always a seekable stream in the end."""
+"""Where the bytes of a table come from: a path, a pipe, an open file; always a seekable stream in
+the end."""
 
 import io
 import shutil
@@ -27,7 +28,8 @@ class Source:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reading(self) -> BinaryIO:
-        """The bytes from their start, at a position of its own: Arrow reads ahead in threads that outlive a reader."""
+        """The bytes from their start, at a position of its own: Arrow reads ahead in threads that
+        outlive a reader."""
         return cast(BinaryIO, _Reading(self.stream, self._lock))
 
 
@@ -59,10 +61,15 @@ class _Reading(io.RawIOBase):
         return self._position
 
 
-def open_source(source: str | Path | BinaryIO, name: str | None = None, limits: Limits = Limits()) -> Source:  # noqa: B008  # frozen
+def open_source(
+    source: str | Path | BinaryIO,
+    name: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> Source:
     """Open a path, "-" for standard input, or a binary file.
 
-    What cannot seek is first copied to a temporary file; what is compressed, by its first bytes, is unpacked into one.
+    What cannot seek is first copied to a temporary file; what is compressed, by its first bytes, is
+    unpacked into one.
     """
     if isinstance(source, str | Path) and str(source) != "-":
         stream = _opened(Path(source))

@@ -1,4 +1,5 @@
-"""Where a file goes: through links, into pipes and devices, and over a regular file only when the new one is whole."""
+"""Where a file goes: through links, into pipes and devices, and over a regular file only when the
+new one is whole."""
 
 import contextlib
 import errno
@@ -28,10 +29,11 @@ _DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")
 def open_target(path: str | Path) -> Iterator[BinaryIO]:
     """A stream into the file that `path` names, "-" for standard output.
 
-    A regular file, also one behind symbolic links, gets its new content when the block ends without an error; until then it
-    stays as it was. It keeps its mode, its owner and its other names (hard links). Pipes, devices and open descriptors
-    (/dev/stdout, /dev/fd/63) are written as the bytes come. Only the stream of a regular file can seek.
-    Raises NotFound where the user may not write, InvalidInput where nobody could, Unavailable where the disk is full.
+    A regular file, also one behind symbolic links, gets its new content when the block ends without
+    an error; until then it stays as it was. It keeps its mode, its owner and its other names (hard
+    links). Pipes, devices and open descriptors (/dev/stdout, /dev/fd/63) are written as the bytes
+    come. Only the stream of a regular file can seek. Raises NotFound where the user may not write,
+    InvalidInput where nobody could, Unavailable where the disk is full.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
@@ -58,26 +60,34 @@ def check_target(path: str | Path) -> None:
 
 
 def check_folder(folder: Path, room: int) -> None:
-    """Refuse a folder in which no files of `room` bytes can be made; one that is absent is made where it can be."""
+    """Refuse a folder in which no files of `room` bytes can be made; one that is absent is made
+    where it can be."""
     final = Path(os.path.realpath(folder))
     try:
         there = next(place for place in (final, *final.parents) if place.exists())
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=there) as trial:
-            Path(trial, final.relative_to(there)).mkdir(parents=True, exist_ok=True)  # a name may be too long
+            Path(trial, final.relative_to(there)).mkdir(
+                parents=True, exist_ok=True
+            )  # a name may be too long
     except OSError as problem:
         raise cannot_write(folder, problem) from None
     free = shutil.disk_usage(there).free
     if free < room:
-        raise Unavailable(f"{folder} has {free / 2**20:.1f} MiB of free disk and {room / 2**20:.0f} MiB are needed; make room")
+        raise Unavailable(
+            f"{folder} has {free / 2**20:.1f} MiB of free disk and {room / 2**20:.0f} MiB are"
+            " needed; make room"
+        )
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if largest != resource.RLIM_INFINITY and largest < room:
         raise Unavailable(
-            f"files may be at most {largest / 2**20:.1f} MiB (ulimit -f) and {room / 2**20:.0f} MiB are needed; raise the limit"
+            f"files may be at most {largest / 2**20:.1f} MiB (ulimit -f) and {room / 2**20:.0f} MiB"
+            " are needed; raise the limit"
         )
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` is a pipe, a character device or an open descriptor: written as the bytes come, never replaced."""
+    """Whether `path` is a pipe, a character device or an open descriptor: written as the bytes
+    come, never replaced."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -91,15 +101,26 @@ def cannot_write(path: Path, problem: OSError) -> NelboError:
     """The error that says in one sentence why `path` cannot be written."""
     if problem.errno == errno.ENOENT:
         return NotFound(f"no folder {path.parent} to write {path.name} into; make it first")
-    kind = NotFound if problem.errno in _NOT_ALLOWED else Unavailable if problem.errno in _FULL else InvalidInput
+    kind = (
+        NotFound
+        if problem.errno in _NOT_ALLOWED
+        else Unavailable
+        if problem.errno in _FULL
+        else InvalidInput
+    )
     return kind(f"{path} cannot be written: {problem.strerror or problem}")
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number that /dev/stdout, /dev/fd/N and links to them stand for; None for any other path."""
+    """The number that /dev/stdout, /dev/fd/N and links to them stand for; None for any other
+    path."""
     for _ in range(40):  # the system follows as many links
         folder = os.path.realpath(path.parent)
-        if path.name.isdecimal() and _DESCRIPTORS.fullmatch(folder) and folder.startswith(f"/proc/{os.getpid()}/"):
+        if (
+            path.name.isdecimal()
+            and _DESCRIPTORS.fullmatch(folder)
+            and folder.startswith(f"/proc/{os.getpid()}/")
+        ):
             return int(path.name)
         try:
             path = Path(folder, os.readlink(path))
@@ -117,7 +138,8 @@ def _opened(path: Path) -> int:
 
 
 def _file_behind(path: Path) -> os.stat_result | None:
-    """What is known of the regular file behind `path`; None where none is yet. Refuses what no table can be written to."""
+    """What is known of the regular file behind `path`; None where none is yet. Refuses what no
+    table can be written to."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -127,7 +149,10 @@ def _file_behind(path: Path) -> os.stat_result | None:
     if stat.S_ISDIR(found.st_mode):
         raise InvalidInput(f"{path} is a folder; name a file to write")
     if not stat.S_ISREG(found.st_mode):
-        raise InvalidInput(f"{path} is a {'socket' if stat.S_ISSOCK(found.st_mode) else 'disk'}; name a file to write")
+        raise InvalidInput(
+            f"{path} is a {'socket' if stat.S_ISSOCK(found.st_mode) else 'disk'}; name a file to"
+            " write"
+        )
     if not os.access(path, os.W_OK):
         raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     return found
@@ -149,7 +174,8 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _temporary(path: Path, before: os.stat_result | None) -> Iterator[tuple[int, Path]]:
-    """A new file beside the one behind `path`, as a descriptor and its name; it is gone when the block ends."""
+    """A new file beside the one behind `path`, as a descriptor and its name; it is gone when the
+    block ends."""
     final = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         if before is None:
@@ -175,7 +201,11 @@ def _put(temporary: Path, final: Path, before: os.stat_result | None) -> None:
     if before is None:
         os.chmod(temporary, 0o666 & ~_umask())
     else:
-        if before.st_nlink > 1 or os.geteuid() not in (0, before.st_uid) or not os.access(final.parent, os.W_OK):
+        if (
+            before.st_nlink > 1
+            or os.geteuid() not in (0, before.st_uid)
+            or not os.access(final.parent, os.W_OK)
+        ):
             _copy_into(temporary, final)
             return
         with contextlib.suppress(PermissionError):
@@ -186,7 +216,9 @@ def _put(temporary: Path, final: Path, before: os.stat_result | None) -> None:
     except OSError as problem:
         if problem.errno not in _MOUNTED:
             raise
-        _copy_into(temporary, final)  # a single file that is mounted, as containers do, has no other place
+        _copy_into(
+            temporary, final
+        )  # a single file that is mounted, as containers do, has no other place
 
 
 def _copy_into(temporary: Path, final: Path) -> None:
@@ -194,7 +226,9 @@ def _copy_into(temporary: Path, final: Path) -> None:
         size, before = os.fstat(new.fileno()).st_size, os.fstat(old.fileno()).st_size
         if size > before:
             try:
-                os.posix_fallocate(old.fileno(), 0, size)  # a full disk is found while the old content is there
+                os.posix_fallocate(
+                    old.fileno(), 0, size
+                )  # a full disk is found while the old content is there
             except OSError:
                 old.truncate(before)
                 raise
@@ -230,7 +264,8 @@ def _stream(descriptor: int, path: Path, seekable: bool) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, stream)
         stream.flush()
     finally:
-        raw.close()  # and not the buffer, which would write once more what an error kept from being written
+        # Not the buffer: it would write once more what an error kept from being written.
+        raw.close()
 
 
 def _umask() -> int:

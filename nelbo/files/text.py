@@ -1,4 +1,5 @@
-"""Text of any encoding as a stream of UTF-8, checked on the way, and pieces of it from all over the file."""
+"""Text of any encoding as a stream of UTF-8, checked on the way, and pieces of it from all over the
+file."""
 
 import codecs
 import io
@@ -20,13 +21,17 @@ _PLACE_BYTES = 2**16
 _NOT_OF_FILES = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape"})
 """Encodings of host names, whose decoders take quadratic time, and of Python's own notation."""
 _UNDEFINED_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
-_BEYOND_ASCII_IN_UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_BEYOND_ASCII_IN_UTF_8 = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
 
 
 def encoding_of(source: Source) -> str:
-    """The encoding by the byte order mark, else UTF-16 by its zeros, else UTF-8 or Windows-1252 by what is plausible.
+    """The encoding by the byte order mark, else UTF-16 by its zeros, else UTF-8 or Windows-1252 by
+    what is plausible.
 
-    "ascii" says that the first MiB is nothing else: the first byte beyond tells UTF-8 from Windows-1252.
+    "ascii" says that the first MiB is nothing else: the first byte beyond tells UTF-8 from
+    Windows-1252.
     """
     sample = source.sample
     if sample.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -65,12 +70,15 @@ def known_encoding(name: str) -> str:
     except (LookupError, AttributeError, ValueError, TypeError):
         of_files = False
     if not of_files:
-        raise InvalidInput(f"{name!r} is no encoding of text; give one such as utf-8, utf-16 or cp1252")
+        raise InvalidInput(
+            f"{name!r} is no encoding of text; give one such as utf-8, utf-16 or cp1252"
+        )
     return name
 
 
 def utf_8(source: Source, encoding: str) -> io.BufferedReader:
-    """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for broken text."""
+    """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for
+    broken text."""
     encoding = "utf-8" if encoding == "ascii" else encoding
     return io.BufferedReader(_Pieces(utf_8_pieces(source, encoding, set())), PIECE_BYTES)
 
@@ -82,7 +90,8 @@ def sample_text(source: Source, encoding: str) -> str:
 
 
 def spread_texts(source: Source, encoding: str) -> list[str]:
-    """Whole lines from all over the file: the first MiB, and 64 KiB from each of 32 places behind the first of them.
+    """Whole lines from all over the file: the first MiB, and 64 KiB from each of 32 places behind
+    the first of them.
 
     A file of one MiB has no such places. The last place is the end of the file.
     """
@@ -107,9 +116,12 @@ def _decoded(content: bytes, encoding: str, name: str, final: bool) -> str:
     try:
         text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(content, final=final)
         return text.encode(errors="replace").decode()  # UTF-7 can spell half of a surrogate pair
-    except UnicodeError as problem:  # what cannot be replaced: UTF-16 and UTF-32 need a byte order mark
+    except (
+        UnicodeError
+    ) as problem:  # what cannot be replaced: UTF-16 and UTF-32 need a byte order mark
         raise InvalidInput(
-            f"{name} has a broken encoding: it is not {encoding} text ({problem}); save the table as UTF-8, or give the"
+            f"{name} has a broken encoding: it is not {encoding} text ({problem}); save the table"
+            " as UTF-8, or give the"
             " encoding it has, such as utf-16-le"
         ) from None
 
@@ -119,7 +131,11 @@ def _of_the_middle(encoding: str, sample: bytes) -> str:
     plain = codecs.lookup(encoding).name
     if plain not in ("utf-16", "utf-32"):
         return encoding
-    return f"{plain}-be" if sample.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)) else f"{plain}-le"
+    return (
+        f"{plain}-be"
+        if sample.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+        else f"{plain}-le"
+    )
 
 
 def _first_line_end(text: str) -> int:
@@ -149,7 +165,9 @@ def utf_8_pieces(source: Source, encoding: str, notices: set[str]) -> Iterator[b
             what = f"the byte 0x{raw[at]:02x} there" if at < len(raw) else "its end"
             raise _broken(name, lines + raw[:at].count(b"\n"), encoding, what) from None
         except UnicodeError:  # half of a surrogate pair
-            raise _broken(name, lines, encoding, "a part of a character there or further down") from None
+            raise _broken(
+                name, lines, encoding, "a part of a character there or further down"
+            ) from None
         if "\0" in text:
             raise _binary(name, lines + text[: text.index("\0")].count("\n"))
         start = start and not text
@@ -163,9 +181,14 @@ def utf_8_pieces(source: Source, encoding: str, notices: set[str]) -> Iterator[b
 def notices_of(encoding: str) -> list[str]:
     """What a user should know about an encoding that was detected."""
     if encoding == "cp1252":
-        return ["the text is not UTF-8 and is read as Windows-1252; --encoding NAME reads it otherwise"]
+        return [
+            "the text is not UTF-8 and is read as Windows-1252; --encoding NAME reads it otherwise"
+        ]
     if encoding.startswith("utf-16-"):
-        return [f"the text has no byte order mark and is read as {encoding.upper()}; --encoding NAME reads it otherwise"]
+        return [
+            f"the text has no byte order mark and is read as {encoding.upper()}; --encoding NAME"
+            " reads it otherwise"
+        ]
     return []
 
 

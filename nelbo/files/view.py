@@ -8,7 +8,8 @@ from nelbo.schema import Column
 
 
 class File(BaseModel):
-    """An uploaded table. `rows`, `digest`, `columns` and `notices` are known when it is ready, `reason` when it is rejected."""
+    """An uploaded table. `rows`, `digest`, `columns` and `notices` are known when it is ready,
+    `reason` when it is rejected."""
 
     id: str
     name: str

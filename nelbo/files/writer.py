@@ -20,9 +20,13 @@ from nelbo.files.target import open_target
 from nelbo.spelling.columns import Spelling
 
 _FORMULA = r"^(?:[\t\r\n]|[\s\x{a0}]*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
-"""What spreadsheets take for a formula (OWASP, CSV injection), also behind blanks and as wide signs."""
+"""What spreadsheets take for a formula (OWASP, CSV injection), also behind blanks and as wide
+signs."""
 _UNIT = r"(?:\p{Sc}|%|\p{L}{1,8})"
-_NUMBER = rf"^[+\-−]?(?:(?:\p{{Sc}}|\p{{L}}{{1,4}}\s)?\s?\d[\d.,'’\s\x{{a0}}\x{{202f}}]*(?:[eE][+\-]?\d+)?\s?{_UNIT}?|inf)$"
+_NUMBER = (
+    r"^[+\-−]?(?:(?:\p{Sc}|\p{L}{1,4}\s)?\s?"
+    rf"\d[\d.,'’\s\x{{a0}}\x{{202f}}]*(?:[eE][+\-]?\d+)?\s?{_UNIT}?|inf)$"
+)
 """A number with its sign, also with a currency or a unit: it computes nothing."""
 
 
@@ -32,12 +36,20 @@ class _Sink(Protocol):
 
 
 class TableWriter:
-    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are ISO 8601.
+    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are
+    ISO 8601.
 
-    safe_csv: cells and names of CSV that a spreadsheet would take for a formula begin with an apostrophe.
+    safe_csv: cells and names of CSV that a spreadsheet would take for a formula begin with an
+    apostrophe.
     """
 
-    def __init__(self, stream: BinaryIO, format: Format, schema: pa.Schema | None = None, safe_csv: bool = False) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        format: Format,
+        schema: pa.Schema | None = None,
+        safe_csv: bool = False,
+    ) -> None:
         self._stream = stream
         self._format = format
         self._safe_csv = safe_csv
@@ -63,17 +75,24 @@ class TableWriter:
 
 @contextlib.contextmanager
 def open_writer(
-    target: str | Path | BinaryIO, format: str | None = None, schema: pa.Schema | None = None, *, safe_csv: bool = False
+    target: str | Path | BinaryIO,
+    format: str | None = None,
+    schema: pa.Schema | None = None,
+    *,
+    safe_csv: bool = False,
 ) -> Iterator[TableWriter]:
-    """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary file.
+    """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary
+    file.
 
-    A path appears, whole, when the block ends without an error; what stood there before stays until then (open_target). Its
-    suffix .gz or .zst compresses the table.
-    schema: of a table that may get no batch at all, so that its columns are written all the same.
-    safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins with an apostrophe.
+    A path appears, whole, when the block ends without an error; what stood there before stays until
+    then (open_target). Its suffix .gz or .zst compresses the table. schema: of a table that may get
+    no batch at all, so that its columns are written all the same. safe_csv: for people who open CSV
+    in a spreadsheet: what it would take for a formula begins with an apostrophe.
     """
     if not isinstance(target, str | Path):
-        with _finished(TableWriter(target, _chosen(format, "table.csv"), schema, safe_csv)) as writer:
+        with _finished(
+            TableWriter(target, _chosen(format, "table.csv"), schema, safe_csv)
+        ) as writer:
             yield writer
     else:
         name = "table.csv" if str(target) == "-" else target
@@ -123,7 +142,12 @@ class _Csv:
         self._write([pa.array([name]) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._write([cells.written(column, field) for column, field in zip(batch.columns, batch.schema, strict=True)])
+        self._write(
+            [
+                cells.written(column, field)
+                for column, field in zip(batch.columns, batch.schema, strict=True)
+            ]
+        )
 
     def close(self) -> None:
         self._stream.flush()
@@ -142,12 +166,15 @@ class _JsonLines:
         self._stream = stream
         starts = itertools.chain("{", itertools.repeat(","))
         self._keys = [
-            f"{start}{json.dumps(name, ensure_ascii=False)}:" for start, name in zip(starts, schema.names, strict=False)
+            f"{start}{json.dumps(name, ensure_ascii=False)}:"
+            for start, name in zip(starts, schema.names, strict=False)
         ]
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = zip(batch.columns, batch.schema, strict=True)
-        values = [pc.fill_null(_json(cells.plain(column), field), "null") for column, field in columns]
+        values = [
+            pc.fill_null(_json(cells.plain(column), field), "null") for column, field in columns
+        ]
         pieces = [piece for pair in zip(self._keys, values, strict=True) for piece in pair]
         _write_lines(self._stream, pc.binary_join_element_wise(*pieces, "}", ""))
 
@@ -157,13 +184,16 @@ class _JsonLines:
 
 def _without_formulas(text: cells.Array) -> cells.Array:
     """Any column may hold one: a model's schema says how numbers, dates and truth are written."""
-    formula = pc.and_not(pc.match_substring_regex(text, _FORMULA), pc.match_substring_regex(text, _NUMBER))
+    formula = pc.and_not(
+        pc.match_substring_regex(text, _FORMULA), pc.match_substring_regex(text, _NUMBER)
+    )
     harmless: cells.Array = pc.if_else(formula, pc.binary_join_element_wise("'", text, ""), text)
     return harmless
 
 
 def _quoted(text: cells.Array, alone: bool) -> cells.Array:
-    """CSV cells. Quoted is also what else a reader might take for a delimiter, and text that is empty or not trimmed."""
+    """CSV cells. Quoted is also what else a reader might take for a delimiter, and text that is
+    empty or not trimmed."""
     special = pc.match_substring_regex(text, r'[",;|\t\r\n]|^\s|\s$|^$')
     if pc.any(special).as_py():
         inner = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
@@ -174,7 +204,8 @@ def _quoted(text: cells.Array, alone: bool) -> cells.Array:
 
 
 def _json(array: cells.Array, field: "pa.Field[Any]") -> cells.Array:
-    """JSON values as text, null where there is none. Numbers stay numbers, however text files have them."""
+    """JSON values as text, null where there is none. Numbers stay numbers, however text files have
+    them."""
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
@@ -184,7 +215,9 @@ def _json(array: cells.Array, field: "pa.Field[Any]") -> cells.Array:
         return text
     if pc.any(pc.match_substring_regex(text, r'["\\\x00-\x1f]')).as_py():
         encoded = text.dictionary_encode()
-        escaped = [json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()]
+        escaped = [
+            json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()
+        ]
         return pa.array(escaped, pa.string()).take(encoded.indices)
     quoted: cells.Array = pc.binary_join_element_wise('"', text, '"', "")
     return quoted

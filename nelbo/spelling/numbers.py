@@ -17,7 +17,8 @@ Decimal = Literal[".", ","]
 Group = Literal["", ",", ".", " ", "\u00a0", "\u202f", "'", "’"]
 
 TOLERATED = 0.05
-"""Share of a column's values that may break its kind or its format; each of them makes its row an error."""
+"""Share of a column's values that may break its kind or its format; each of them makes its row an
+error."""
 LONGEST = 60
 """Characters of a number with all that stands around it."""
 MOST_DIGITS = 6
@@ -45,7 +46,8 @@ _WRITTEN = re.compile(
 
 
 class NumberFormat(BaseModel):
-    """How a column's numbers are written: `$1,250.00` has the prefix `$`, groups by `,` and at least 2 `digits`."""
+    """How a column's numbers are written: `$1,250.00` has the prefix `$`, groups by `,` and at
+    least 2 `digits`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +70,8 @@ AFFIXES = ("prefix", "suffix")
 
 @dataclass(frozen=True)
 class NumberGuess:
-    """A number format that fits a column's values; `certain` unless `other` fits them as well, or none has a separator."""
+    """A number format that fits a column's values; `certain` unless `other` fits them as well, or
+    none has a separator."""
 
     format: NumberFormat
     certain: bool
@@ -76,7 +79,8 @@ class NumberGuess:
 
 
 def read(text: "pa.Array[Any]", format: NumberFormat, plain_first: bool = False) -> "pa.Array[Any]":
-    """Numbers in a format as plain ones (`1.234,5 €` as `1234.5`); whatever is not written so stays as it is.
+    """Numbers in a format as plain ones (`1.234,5 €` as `1234.5`); whatever is not written so stays
+    as it is.
 
     plain_first: leave every plain number alone, also one that the format reads in another way.
     """
@@ -84,7 +88,10 @@ def read(text: "pa.Array[Any]", format: NumberFormat, plain_first: bool = False)
     minus = pc.or_(
         pc.equal(parts.field("open"), "("),
         pc.is_in(
-            pc.binary_join_element_wise(*(parts.field(name) for name in ("sign", "inner", "behind")), ""), pa.array(["-", "−"])
+            pc.binary_join_element_wise(
+                *(parts.field(name) for name in ("sign", "inner", "behind")), ""
+            ),
+            pa.array(["-", "−"]),
         ),
     )
     whole = parts.field("whole")
@@ -92,7 +99,9 @@ def read(text: "pa.Array[Any]", format: NumberFormat, plain_first: bool = False)
         whole = pc.replace_substring_regex(whole, r"\D", "")
     fraction = parts.field("fraction")
     point = pc.if_else(pc.equal(fraction, ""), "", ".")
-    plain = pc.binary_join_element_wise(pc.if_else(minus, "-", ""), whole, point, fraction, parts.field("power"), "")
+    plain = pc.binary_join_element_wise(
+        pc.if_else(minus, "-", ""), whole, point, fraction, parts.field("power"), ""
+    )
     fits = pc.fill_null(pc.and_(parts.is_valid(), pc.match_substring_regex(plain, r"\d")), False)
     if plain_first:
         fits = pc.and_(fits, pc.invert(pc.fill_null(pc.match_substring_regex(text, PLAIN), False)))
@@ -101,34 +110,50 @@ def read(text: "pa.Array[Any]", format: NumberFormat, plain_first: bool = False)
 
 
 def write(text: "pa.Array[Any]", format: NumberFormat) -> "pa.Array[Any]":
-    """Plain numbers (`1234.5`) in a format (`1.234,50 €`). A number with an exponent keeps its plain form."""
+    """Plain numbers (`1234.5`) in a format (`1.234,50 €`). A number with an exponent keeps its
+    plain form."""
     parts = pc.extract_regex(text, r"^(?P<sign>-?)(?P<whole>\d+)(?:\.(?P<fraction>\d+))?$")
     whole, fraction = parts.field("whole"), parts.field("fraction")
     if format.digits:
         fraction = pc.utf8_rpad(fraction, format.digits, "0")
     if format.group:
-        backwards = pc.replace_substring_regex(pc.utf8_reverse(whole), r"(\d{3})", rf"\1{format.group}")
+        backwards = pc.replace_substring_regex(
+            pc.utf8_reverse(whole), r"(\d{3})", rf"\1{format.group}"
+        )
         whole = pc.utf8_reverse(pc.utf8_rtrim(backwards, format.group))
     point = pc.if_else(pc.equal(fraction, ""), "", format.decimal)
     pieces = parts.field("sign"), format.prefix, whole, point, fraction, format.suffix
-    made: pa.Array[Any] = pc.if_else(parts.is_valid(), pc.binary_join_element_wise(*pieces, ""), text)
+    made: pa.Array[Any] = pc.if_else(
+        parts.is_valid(), pc.binary_join_element_wise(*pieces, ""), text
+    )
     return made
 
 
-def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = None) -> NumberGuess | None:
+def find(
+    texts: Sequence[str], decimal: str | None = None, likely: str | None = None
+) -> NumberGuess | None:
     """The format of a column's distinct values, None if they are not numbers.
 
-    decimal: the only decimal sign to consider. likely: the sign where one value alone, such as 1,234, does not tell.
+    decimal: the only decimal sign to consider. likely: the sign where one value alone, such as
+    1,234, does not tell.
     """
     if sum(map(_has_digit, texts)) < (1 - TOLERATED) * len(texts):
         return None
     parts = [_WRITTEN.fullmatch(text) for text in texts]
-    kept = [part for part in parts if part and _is_currency(part["prefix"]) and bool(part["open"]) == part[0].endswith(")")]
-    prefix, suffix = (_common(part[affix].rstrip() if affix == "suffix" else part[affix] for part in kept) for affix in AFFIXES)
+    kept = [
+        part
+        for part in parts
+        if part and _is_currency(part["prefix"]) and bool(part["open"]) == part[0].endswith(")")
+    ]
+    prefix, suffix = (
+        _common(part[affix].rstrip() if affix == "suffix" else part[affix] for part in kept)
+        for affix in AFFIXES
+    )
     bodies = [
         part["body"]
         for part in kept
-        if part["prefix"].strip() in ("", prefix.strip()) and part["suffix"].strip() in ("", suffix.strip())
+        if part["prefix"].strip() in ("", prefix.strip())
+        and part["suffix"].strip() in ("", suffix.strip())
     ]
     enough = (1 - TOLERATED) * len(texts)
     if not bodies or len(bodies) < enough or not _held_by_most(kept, prefix, suffix):
@@ -136,13 +161,23 @@ def find(texts: Sequence[str], decimal: str | None = None, likely: str | None = 
     if all(body.isdigit() for body in bodies):
         sign: Decimal = "," if "," in (decimal, likely) else "."
         return NumberGuess(NumberFormat(decimal=sign, prefix=prefix, suffix=suffix), certain=False)
-    fitting = {signs: len(_of_form(bodies, *signs)) for signs in _READINGS if decimal in (None, signs[0])}
+    fitting = {
+        signs: len(_of_form(bodies, *signs)) for signs in _READINGS if decimal in (None, signs[0])
+    }
     most = max(fitting.values(), default=0)
     if most < enough:
         return None
-    chosen, other = _likeliest([signs for signs, count in fitting.items() if count == most], bodies, likely)
+    chosen, other = _likeliest(
+        [signs for signs, count in fitting.items() if count == most], bodies, likely
+    )
     formats = [
-        NumberFormat(decimal=sign, group=group, prefix=prefix, suffix=suffix, digits=_least_digits(bodies, sign, group))
+        NumberFormat(
+            decimal=sign,
+            group=group,
+            prefix=prefix,
+            suffix=suffix,
+            digits=_least_digits(bodies, sign, group),
+        )
         for sign, group in (chosen, other or chosen)
     ]
     return NumberGuess(formats[0], certain=other is None, other=formats[1] if other else None)
@@ -153,7 +188,10 @@ def _has_digit(text: str) -> bool:
 
 
 def _pattern(format: NumberFormat) -> str:
-    prefix, suffix = (rf"(?:{re.escape(affix.strip())})?" if affix.strip() else "" for affix in (format.prefix, format.suffix))
+    prefix, suffix = (
+        rf"(?:{re.escape(affix.strip())})?" if affix.strip() else ""
+        for affix in (format.prefix, format.suffix)
+    )
     whole = _whole(format.group)
     if format.group and format.group in _SPACES:  # people do not see which blank it is
         whole = whole.replace(re.escape(format.group), f"[{_SPACES}]")
@@ -165,7 +203,8 @@ def _pattern(format: NumberFormat) -> str:
 
 
 def _whole(group: str) -> str:
-    """Digits before the decimal sign: in groups of three, as in India of two before the last, or without groups."""
+    """Digits before the decimal sign: in groups of three, as in India of two before the last, or
+    without groups."""
     if not group:
         return r"\d*"
     separator = re.escape(group)
@@ -178,7 +217,8 @@ def _of_form(bodies: Iterable[str], decimal: str, group: str) -> list[str]:
 
 
 def _least_digits(bodies: Iterable[str], decimal: str, group: str) -> int:
-    """As many as all numbers have (12.50), one where whole numbers have a point too (3.0 beside 2.25), else none."""
+    """As many as all numbers have (12.50), one where whole numbers have a point too (3.0 beside
+    2.25), else none."""
     fractions = [body.partition(decimal)[2] for body in _of_form(bodies, decimal, group)]
     counts = {len(fraction) for fraction in fractions}
     if len(counts) == 1 and max(counts) <= MOST_DIGITS:
@@ -188,7 +228,11 @@ def _least_digits(bodies: Iterable[str], decimal: str, group: str) -> int:
 
 def _is_currency(prefix: str) -> bool:
     sign: str = prefix.strip().rstrip(".")
-    return not sign or bool(_CURRENCIES.fullmatch(sign)) or any(unicodedata.category(one) == "Sc" for one in sign)
+    return (
+        not sign
+        or bool(_CURRENCIES.fullmatch(sign))
+        or any(unicodedata.category(one) == "Sc" for one in sign)
+    )
 
 
 def _common(affixes: Iterable[str]) -> str:
@@ -198,13 +242,22 @@ def _common(affixes: Iterable[str]) -> str:
 
 def _held_by_most(parts: Sequence["re.Match[str]"], prefix: str, suffix: str) -> bool:
     """Whether a currency sign or unit is on nearly all numbers; zeros often go without."""
-    bare = [part for part in parts if (prefix and not part["prefix"].strip()) or (suffix and not part["suffix"].strip())]
+    bare = [
+        part
+        for part in parts
+        if (prefix and not part["prefix"].strip()) or (suffix and not part["suffix"].strip())
+    ]
     return len([part for part in bare if part["body"].strip("0.,")]) <= 2 * TOLERATED * len(parts)
 
 
-def _likeliest(best: Sequence[_Signs], bodies: Sequence[str], likely: str | None) -> tuple[_Signs, _Signs | None]:
-    """The likeliest of equally good readings, and the one that gives other numbers, where there is one."""
-    point, comma = (next((signs for signs in best if signs[0] == sign), None) for sign in (".", ","))
+def _likeliest(
+    best: Sequence[_Signs], bodies: Sequence[str], likely: str | None
+) -> tuple[_Signs, _Signs | None]:
+    """The likeliest of equally good readings, and the one that gives other numbers, where there is
+    one."""
+    point, comma = (
+        next((signs for signs in best if signs[0] == sign), None) for sign in (".", ",")
+    )
     if point is None or comma is None:
         return best[0], None
     if not any(sign in body for body in bodies for sign in ".,"):  # 1 234
@@ -214,6 +267,8 @@ def _likeliest(best: Sequence[_Signs], bodies: Sequence[str], likely: str | None
     if any(len(body) > 3 for body in whole):  # 12345 beside 2,528: digits are not in groups
         return plain, grouped
     padded = any(body.endswith("0") for body in bodies if not body.isdigit())
-    if whole and (padded or grouped is point):  # 2,500 beside 528: decimals would be filled in both or in neither
+    if whole and (
+        padded or grouped is point
+    ):  # 2,500 beside 528: decimals would be filled in both or in neither
         return grouped, plain
     return (grouped, plain) if grouped[0] == (likely or ".") else (plain, grouped)

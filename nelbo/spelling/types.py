@@ -1,4 +1,5 @@
-"""Arrow types by their names, as a schema keeps them, and values in the type that their column came in."""
+"""Arrow types by their names, as a schema keeps them, and values in the type that their column came
+in."""
 
 import re
 from typing import Any, Protocol
@@ -62,8 +63,14 @@ def type_of(column: HasType) -> pa.DataType | None:
     plain: Any = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
     if not is_in_parquet(plain):
         return None
-    numeric = pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain)
-    text = pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
+    numeric = (
+        pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain)
+    )
+    text = (
+        pa.types.is_string(plain)
+        or pa.types.is_large_string(plain)
+        or pa.types.is_string_view(plain)
+    )
     fits = {
         "continuous": numeric and not pa.types.is_integer(plain),
         "integer": numeric or pa.types.is_duration(plain),
@@ -75,7 +82,8 @@ def type_of(column: HasType) -> pa.DataType | None:
 
 
 def is_in_parquet(kind: Any) -> bool:
-    """False for decimals in tens or hundreds, and for those with more digits behind the point than digits."""
+    """False for decimals in tens or hundreds, and for those with more digits behind the point than
+    digits."""
     return not pa.types.is_decimal(kind) or 0 <= kind.scale <= kind.precision
 
 
@@ -86,7 +94,9 @@ def as_type(array: Any, wanted: pa.DataType) -> Any:
     if pa.types.is_dictionary(wanted):
         of: Any = wanted
         encoded = as_type(array, of.value_type).dictionary_encode()
-        return pa.DictionaryArray.from_arrays(encoded.indices.cast(of.index_type), encoded.dictionary, ordered=of.ordered)
+        return pa.DictionaryArray.from_arrays(
+            encoded.indices.cast(of.index_type), encoded.dictionary, ordered=of.ordered
+        )
     if pa.types.is_integer(wanted) and pa.types.is_integer(array.type):
         bounds: Any = np.iinfo(str(wanted))
         return _within(array, int(bounds.min), min(int(bounds.max), 2**63 - 1)).cast(wanted)
@@ -103,4 +113,6 @@ def as_type(array: Any, wanted: pa.DataType) -> Any:
 
 
 def _within(array: Any, low: int, high: int) -> Any:
-    return pc.min_element_wise(pc.max_element_wise(array, low, skip_nulls=False), high, skip_nulls=False)
+    return pc.min_element_wise(
+        pc.max_element_wise(array, low, skip_nulls=False), high, skip_nulls=False
+    )

@@ -1,6 +1,8 @@
-"""NumPy arrays as PostgreSQL's arrays in their binary form; as lists of Python floats they would cost 100 times as much.
+"""NumPy arrays as PostgreSQL's arrays in their binary form; as lists of Python floats they would
+cost 100 times as much.
 
-A value goes in as `wire(array)` and comes out as `unwire(bytes)`, of what `array_send(column)` gives.
+A value goes in as `wire(array)` and comes out as `unwire(bytes)`, of what `array_send(column)`
+gives.
 """
 
 import struct

@@ -1,4 +1,5 @@
-"""The audit in SQL: changes of models, versions, aliases and keys, and deletions, each in the transaction that makes it."""
+"""The audit in SQL: changes of models, versions, aliases and keys, and deletions, each in the
+transaction that makes it."""
 
 from sqlalchemy import Connection, insert, select
 
@@ -10,16 +11,31 @@ from nelbo.store.session import Database, now
 from nelbo.store.tables import AuditRow, KeyRow
 
 
-def record(connection: Connection, by: Actor, action: Action, owner: str, subject: str, detail: str | None = None) -> None:
-    """Write down a change, inside the transaction that makes it. Raises NotAuthenticated where the key was revoked meanwhile:
-    a long push that began with a good key changes nothing after its revocation."""
+def record(
+    connection: Connection,
+    by: Actor,
+    action: Action,
+    owner: str,
+    subject: str,
+    detail: str | None = None,
+) -> None:
+    """Write down a change, inside the transaction that makes it. Raises NotAuthenticated where the
+    key was revoked meanwhile: a long push that began with a good key changes nothing after its
+    revocation."""
     _need_live_key(connection, by)
     values = {"by": by.name, "key": by.key, "address": by.address, "request_id": by.request_id}
-    values |= {"owner": owner, "action": action, "subject": clean(subject), "detail": detail and clean(detail)}
+    values |= {
+        "owner": owner,
+        "action": action,
+        "subject": clean(subject),
+        "detail": detail and clean(detail),
+    }
     connection.execute(insert(AuditRow).values(id=new_id(), at=now(), **values))
 
 
-def list_changes(db: Database, *, owner: str | None = None, limit: int = 50, before: str | None = None) -> list[Change]:
+def list_changes(
+    db: Database, *, owner: str | None = None, limit: int = 50, before: str | None = None
+) -> list[Change]:
     """Changes of all owners or of one, the newest first, of ids below `before`."""
     statement = select(AuditRow.__table__).order_by(AuditRow.id.desc()).limit(limit)
     if owner is not None:
@@ -27,13 +43,20 @@ def list_changes(db: Database, *, owner: str | None = None, limit: int = 50, bef
     if before is not None:
         statement = statement.where(AuditRow.id < before)
     with db.read() as connection:
-        return [Change.model_validate(row, from_attributes=True) for row in connection.execute(statement)]
+        return [
+            Change.model_validate(row, from_attributes=True)
+            for row in connection.execute(statement)
+        ]
 
 
 def _need_live_key(connection: Connection, by: Actor) -> None:
     """Locked, so that whoever revokes the key waits for this transaction and sees what it wrote."""
     if by.key is None:
         return
-    live = select(KeyRow.id).where(KeyRow.id == by.key, KeyRow.revoked_at.is_(None)).with_for_update(read=True)
+    live = (
+        select(KeyRow.id)
+        .where(KeyRow.id == by.key, KeyRow.revoked_at.is_(None))
+        .with_for_update(read=True)
+    )
     if connection.execute(live).first() is None:
         raise NotAuthenticated("the API key was revoked while the request ran; nothing was changed")

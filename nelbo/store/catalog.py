@@ -1,4 +1,5 @@
-"""The catalog: models with their versions and aliases. Every row has an owner, and nobody sees another's."""
+"""The catalog: models with their versions and aliases. Every row has an owner, and nobody sees
+another's."""
 
 import difflib
 from collections.abc import Sequence
@@ -67,9 +68,12 @@ def add_version(
     version_id: str | None = None,
     by: Actor = ITSELF,
 ) -> VersionEntry:
-    """Register an artifact as the next version of a model. `ledger.submit_version` does so for one to be verified."""
+    """Register an artifact as the next version of a model. `ledger.submit_version` does so for one
+    to be verified."""
     with db.write() as connection:
-        return insert_version(connection, owner, model, manifest, digest, state, version_id or new_id(), by)
+        return insert_version(
+            connection, owner, model, manifest, digest, state, version_id or new_id(), by
+        )
 
 
 def resolve(db: Database, owner: str, reference: str) -> VersionEntry:
@@ -80,7 +84,9 @@ def resolve(db: Database, owner: str, reference: str) -> VersionEntry:
         if found is None:
             raise _no_version(connection, owner, name, which)
     if found.state == "pending":
-        raise NotReady(f"{found.name} is still being verified; ask again in a moment", retry_after=2)
+        raise NotReady(
+            f"{found.name} is still being verified; ask again in a moment", retry_after=2
+        )
     if found.state == "rejected":
         raise Conflict(f"{found.name} was rejected: {found.reason}")
     return found
@@ -105,9 +111,12 @@ def version_of(db: Database, version_id: str) -> VersionEntry:
 
 
 def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
-    """What a version's manifest says; empty until the version is verified. It may be large, so entries come without it."""
+    """What a version's manifest says; empty until the version is verified. It may be large, so
+    entries come without it."""
     with db.read() as connection:
-        manifest: dict[str, Any] = connection.scalars(select(VersionRow.manifest).where(VersionRow.id == version.id)).one()
+        manifest: dict[str, Any] = connection.scalars(
+            select(VersionRow.manifest).where(VersionRow.id == version.id)
+        ).one()
     return manifest
 
 
@@ -122,20 +131,31 @@ def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
 def get_model(db: Database, owner: str, name: str) -> Model:
     with db.read() as connection:
         _need_model(connection, owner, name)
-        return _models(connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name))[0]
+        return _models(
+            connection,
+            owner,
+            select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name),
+        )[0]
 
 
 def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") -> list[Model]:
     """Models in the order of their names, of names above `after`."""
-    statement = select(ModelRow).where(ModelRow.owner == owner, ModelRow.deleted_at.is_(None), ModelRow.name > after)
+    statement = select(ModelRow).where(
+        ModelRow.owner == owner, ModelRow.deleted_at.is_(None), ModelRow.name > after
+    )
     with db.read() as connection:
         return _models(connection, owner, statement.order_by(ModelRow.name).limit(limit))
 
 
-def set_alias(db: Database, owner: str, model: str, alias: str, number: int, *, by: Actor = ITSELF) -> None:
-    """Let an alias stand for a ready version. A champion that was set by hand no longer follows new versions."""
+def set_alias(
+    db: Database, owner: str, model: str, alias: str, number: int, *, by: Actor = ITSELF
+) -> None:
+    """Let an alias stand for a ready version. A champion that was set by hand no longer follows new
+    versions."""
     if not alias or alias.isdigit() or "@" in alias:
-        raise InvalidInput(f"{alias!r} cannot be an alias: it must be a word, neither a number nor with an @")
+        raise InvalidInput(
+            f"{alias!r} cannot be an alias: it must be a word, neither a number nor with an @"
+        )
     with db.write() as connection:
         found = _find_version(connection, owner, model, str(number))
         if found is None:
@@ -150,7 +170,10 @@ def _need_room(connection: Connection, owner: str, model: str, alias: str) -> No
     statement = select(AliasRow.name).where(AliasRow.owner == owner, AliasRow.model == model)
     names = connection.scalars(statement).all()
     if alias not in names and len(names) >= MAX_ALIASES:
-        raise Conflict(f"model {model} has {len(names)} aliases, the most of one model; delete one that is not used any more")
+        raise Conflict(
+            f"model {model} has {len(names)} aliases, the most of one model; delete one that is not"
+            " used any more"
+        )
 
 
 def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor = ITSELF) -> None:
@@ -164,8 +187,8 @@ def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor 
 
 
 def delete_version(db: Database, owner: str, model: str, number: int, *, by: Actor = ITSELF) -> str:
-    """Forget a version and give its id, whose artifact the caller removes. Raises Conflict while a job that is not
-    finished uses it."""
+    """Forget a version and give its id, whose artifact the caller removes. Raises Conflict while a
+    job that is not finished uses it."""
     with db.write() as connection:
         found = _find_version(connection, owner, model, str(number), lock=True)
         if found is None:
@@ -176,8 +199,8 @@ def delete_version(db: Database, owner: str, model: str, number: int, *, by: Act
 
 
 def delete_model(db: Database, owner: str, name: str, *, by: Actor = ITSELF) -> list[str]:
-    """Forget a model with its versions and give their ids, whose artifacts the caller removes. Raises Conflict while a
-    job that is not finished uses one."""
+    """Forget a model with its versions and give their ids, whose artifacts the caller removes.
+    Raises Conflict while a job that is not finished uses one."""
     with db.write() as connection:
         _need_model(connection, owner, name)
         statement = _versions().where(*_live(owner, name))
@@ -201,9 +224,18 @@ def insert_version(
 ) -> VersionEntry:
     """The next version of a model, inside a transaction of the caller."""
     _open_model(connection, owner, model)
-    taken = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.owner == owner, VersionRow.model == model)
+    taken = select(func.coalesce(func.max(VersionRow.number), 0)).where(
+        VersionRow.owner == owner, VersionRow.model == model
+    )
     number = connection.scalars(taken).one() + 1
-    values = {"owner": owner, "model": model, "number": number, "state": state, "digest": digest, "manifest": manifest}
+    values = {
+        "owner": owner,
+        "model": model,
+        "number": number,
+        "state": state,
+        "digest": digest,
+        "manifest": manifest,
+    }
     connection.execute(insert(VersionRow).values(id=version_id, created_at=now(), **values))
     audit.record(connection, by, "version.push", owner, f"{model}@{number}", state)
     if state == "ready":
@@ -211,22 +243,39 @@ def insert_version(
     return _version(connection.execute(_versions().where(VersionRow.id == version_id)).one())
 
 
-def accept_version(connection: Connection, version_id: str, manifest: dict[str, Any], digest: str) -> bool:
-    """pending -> ready, inside a transaction of the caller; False where the version is not pending."""
-    version = _settle(connection, version_id, "version.ready", state="ready", manifest=manifest, digest=digest)
+def accept_version(
+    connection: Connection, version_id: str, manifest: dict[str, Any], digest: str
+) -> bool:
+    """pending -> ready, inside a transaction of the caller; False where the version is not
+    pending."""
+    version = _settle(
+        connection, version_id, "version.ready", state="ready", manifest=manifest, digest=digest
+    )
     if version is not None:
         crown(connection, version.owner, version.model, ITSELF)
     return version is not None
 
 
 def reject_version(connection: Connection, version_id: str, reason: str) -> bool:
-    """pending -> rejected, inside a transaction of the caller; False where the version is not pending."""
-    return _settle(connection, version_id, "version.reject", state="rejected", reason=clean(reason)) is not None
+    """pending -> rejected, inside a transaction of the caller; False where the version is not
+    pending."""
+    return (
+        _settle(connection, version_id, "version.reject", state="rejected", reason=clean(reason))
+        is not None
+    )
 
 
-def _settle(connection: Connection, version_id: str, action: Action, **values: Any) -> Row[*tuple[Any, ...]] | None:
-    pending = update(VersionRow).where(VersionRow.id == version_id, VersionRow.state == "pending").values(**values)
-    version = connection.execute(pending.returning(VersionRow.owner, VersionRow.model, VersionRow.number)).first()
+def _settle(
+    connection: Connection, version_id: str, action: Action, **values: Any
+) -> Row[*tuple[Any, ...]] | None:
+    pending = (
+        update(VersionRow)
+        .where(VersionRow.id == version_id, VersionRow.state == "pending")
+        .values(**values)
+    )
+    version = connection.execute(
+        pending.returning(VersionRow.owner, VersionRow.model, VersionRow.number)
+    ).first()
     if version is not None:
         audit.record(connection, ITSELF, action, version.owner, f"{version.model}@{version.number}")
     return version
@@ -237,7 +286,12 @@ def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
     place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == CHAMPION)
     if connection.scalars(select(AliasRow.by_hand).where(*place)).first():
         return
-    newest = _versions().where(*_live(owner, model), VersionRow.state == "ready").order_by(VersionRow.number.desc()).limit(1)
+    newest = (
+        _versions()
+        .where(*_live(owner, model), VersionRow.state == "ready")
+        .order_by(VersionRow.number.desc())
+        .limit(1)
+    )
     found = connection.execute(newest).first()
     if found is not None:
         _point(connection, _version(found), CHAMPION, by, by_hand=False)
@@ -246,15 +300,19 @@ def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
 
 
 def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
-    """What stays of a deleted version's manifest: the names of the columns, where results of a score job still need them."""
-    scored = select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    """What stays of a deleted version's manifest: the names of the columns, where results of a
+    score job still need them."""
+    scored = (
+        select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    )
     order = select(VersionRow.manifest["order"]).where(VersionRow.id == version_id, scored)
     columns = connection.scalars(order).first()
     return {} if columns is None else {"order": columns}
 
 
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
-    """Raise unless the version can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
+    """Raise unless the version can be used by a job that this transaction inserts; it cannot be
+    deleted meanwhile."""
     statement = select(VersionRow.state).where(
         VersionRow.owner == owner, VersionRow.id == version_id, VersionRow.deleted_at.is_(None)
     )
@@ -266,7 +324,8 @@ def need_ready_version(connection: Connection, owner: str, version_id: str) -> N
 
 
 def _open_model(connection: Connection, owner: str, model: str) -> None:
-    """Make the model unless it is there, and lock it, so that versions get their numbers one after the other."""
+    """Make the model unless it is there, and lock it, so that versions get their numbers one after
+    the other."""
     place = (ModelRow.owner == owner, ModelRow.name == model)
     opened = update(ModelRow).where(*place).values(deleted_at=None)
     if connection.execute(opened).rowcount:
@@ -292,7 +351,9 @@ def _models(connection: Connection, owner: str, statement: Select[ModelRow]) -> 
     names = [model.name for model in found]
     numbers = (
         select(VersionRow.model, VersionRow.number)
-        .where(VersionRow.owner == owner, VersionRow.model.in_(names), VersionRow.deleted_at.is_(None))
+        .where(
+            VersionRow.owner == owner, VersionRow.model.in_(names), VersionRow.deleted_at.is_(None)
+        )
         .order_by(VersionRow.number)
     )
     aliases = (
@@ -306,7 +367,9 @@ def _models(connection: Connection, owner: str, statement: Select[ModelRow]) -> 
         Model(
             name=model.name,
             created_at=model.created_at,
-            versions=tuple(version.number for version in versions_of if version.model == model.name),
+            versions=tuple(
+                version.number for version in versions_of if version.model == model.name
+            ),
             aliases={alias.name: alias.number for alias in aliases_of if alias.model == model.name},
         )
         for model in found
@@ -334,7 +397,9 @@ def _version(found: Row[*tuple[Any, ...]]) -> VersionEntry:
     return VersionEntry(**found._asdict())
 
 
-def _find_version(connection: Connection, owner: str, model: str, which: str, lock: bool = False) -> VersionEntry | None:
+def _find_version(
+    connection: Connection, owner: str, model: str, which: str, lock: bool = False
+) -> VersionEntry | None:
     """By number or alias; None where nothing of that name is there (any more)."""
     statement = _versions().where(*_live(owner, model))
     if which.isdecimal():
@@ -342,22 +407,30 @@ def _find_version(connection: Connection, owner: str, model: str, which: str, lo
         statement = statement.where(VersionRow.number == int(which[:18]))
     else:
         place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == which)
-        statement = statement.where(VersionRow.id == select(AliasRow.version_id).where(*place).scalar_subquery())
+        statement = statement.where(
+            VersionRow.id == select(AliasRow.version_id).where(*place).scalar_subquery()
+        )
     found = connection.execute(statement.with_for_update() if lock else statement).first()
     return None if found is None else _version(found)
 
 
-def _no_version(connection: Connection, owner: str, model: str, which: str) -> NotFound | Gone | NotReady:
+def _no_version(
+    connection: Connection, owner: str, model: str, which: str
+) -> NotFound | Gone | NotReady:
     try:
         _need_model(connection, owner, model)
     except (NotFound, Gone) as problem:
         return problem
-    entry = _models(connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == model))[0]
+    entry = _models(
+        connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == model)
+    )[0]
     known = ", ".join([*entry.aliases, *map(str, entry.versions)]) or "none"
     if which in ("", CHAMPION):
         states = connection.scalars(select(VersionRow.state).where(*_live(owner, model))).all()
         if "pending" in states:
-            return NotReady(f"model {model} has no verified version yet; ask again in a moment", retry_after=2)
+            return NotReady(
+                f"model {model} has no verified version yet; ask again in a moment", retry_after=2
+            )
         return NotFound(f"model {model} has no ready version (versions: {known})")
     if which.isdecimal() and _was_deleted(connection, owner, model, which):
         return Gone(f"{model}@{which} was deleted")
@@ -372,31 +445,47 @@ def _was_deleted(connection: Connection, owner: str, model: str, number: str) ->
 
 
 def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
-    names = connection.scalars(select(ModelRow.name).where(ModelRow.owner == owner, ModelRow.deleted_at.is_(None))).all()
+    names = connection.scalars(
+        select(ModelRow.name).where(ModelRow.owner == owner, ModelRow.deleted_at.is_(None))
+    ).all()
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         return NotFound(f"no model {name!r}; did you mean {' or '.join(near)}?")
     return NotFound(f"no model {name!r}; `nelbo models` lists what is there")
 
 
-def _point(connection: Connection, version: VersionEntry, alias: str, by: Actor, by_hand: bool) -> None:
+def _point(
+    connection: Connection, version: VersionEntry, alias: str, by: Actor, by_hand: bool
+) -> None:
     values = {"version_id": version.id, "by_hand": by_hand}
-    place = (AliasRow.owner == version.owner, AliasRow.model == version.model, AliasRow.name == alias)
+    place = (
+        AliasRow.owner == version.owner,
+        AliasRow.model == version.model,
+        AliasRow.name == alias,
+    )
     before = connection.execute(select(AliasRow.version_id, AliasRow.by_hand).where(*place)).first()
     if before is not None and before._asdict() == values:
         return
     if connection.execute(update(AliasRow).where(*place).values(**values)).rowcount == 0:
-        connection.execute(insert(AliasRow).values(owner=version.owner, model=version.model, name=alias, **values))
-    audit.record(connection, by, "alias.set", version.owner, f"{version.model}@{alias}", version.name)
+        connection.execute(
+            insert(AliasRow).values(owner=version.owner, model=version.model, name=alias, **values)
+        )
+    audit.record(
+        connection, by, "alias.set", version.owner, f"{version.model}@{alias}", version.name
+    )
 
 
-def _forget_versions(connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry], by: Actor) -> None:
+def _forget_versions(
+    connection: Connection, owner: str, model: str, versions: Sequence[VersionEntry], by: Actor
+) -> None:
     ids = [version.id for version in versions]
     users = unfinished_jobs(connection, JobRow.version_id.in_(ids))
     if users:
         names = ", ".join(version.name for version in versions)
         raise Conflict(f"{names} is in use by {users}; cancel it or wait for it")
-    aliases = delete(AliasRow).where(AliasRow.owner == owner, AliasRow.model == model, AliasRow.version_id.in_(ids))
+    aliases = delete(AliasRow).where(
+        AliasRow.owner == owner, AliasRow.model == model, AliasRow.version_id.in_(ids)
+    )
     for alias in sorted(connection.scalars(aliases.returning(AliasRow.name))):
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
     for version in versions:

@@ -1,4 +1,5 @@
-"""What a worker is given, a claim, and what it gives back, an outcome. Checked here, before anything is written."""
+"""What a worker is given, a claim, and what it gives back, an outcome. Checked here, before
+anything is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class RowFault(Protocol):
-    """A row that could not be done, and why: `nelbo.jobs.Error` and the encoding's row errors both are."""
+    """A row that could not be done, and why: `nelbo.jobs.Error` and the encoding's row errors both
+    are."""
 
     @property
     def row(self) -> int: ...
@@ -76,7 +78,8 @@ class ScoreOutcome:
 
 @dataclass(frozen=True)
 class TableOutcome:
-    """Made rows of a chunk as one Parquet file, in row order, and the errors of the source rows without any."""
+    """Made rows of a chunk as one Parquet file, in row order, and the errors of the source rows
+    without any."""
 
     data: bytes
     rows: int
@@ -114,9 +117,12 @@ Outcome = ScoreOutcome | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutc
 
 
 def check(claim: Claim, outcome: Outcome) -> None:
-    """Raise ValueError unless the outcome is one of this claim: each row stored once or an error, no NaN, no inf."""
+    """Raise ValueError unless the outcome is one of this claim: each row stored once or an error,
+    no NaN, no inf."""
     if not isinstance(outcome, _wanted(claim)):
-        raise ValueError(f"a {claim.kind} chunk ({claim.stage}) cannot end with a {type(outcome).__name__}")
+        raise ValueError(
+            f"a {claim.kind} chunk ({claim.stage}) cannot end with a {type(outcome).__name__}"
+        )
     if isinstance(outcome, ScoreOutcome):
         _check_scores(claim, outcome)
     if isinstance(outcome, TableOutcome):
@@ -126,7 +132,11 @@ def check(claim: Claim, outcome: Outcome) -> None:
 def _wanted(claim: Claim) -> type[Outcome]:
     if claim.stage == "finish":
         return FinishOutcome
-    by_kind: dict[WorkKind, type[Outcome]] = {"score": ScoreOutcome, "read": ReadOutcome, "verify": VerifyOutcome}
+    by_kind: dict[WorkKind, type[Outcome]] = {
+        "score": ScoreOutcome,
+        "read": ReadOutcome,
+        "verify": VerifyOutcome,
+    }
     return by_kind.get(claim.kind, TableOutcome)
 
 
@@ -134,14 +144,22 @@ def _check_scores(claim: Claim, outcome: ScoreOutcome) -> None:
     n, d = len(outcome.rows), len(outcome.columns)
     shapes = (outcome.nelbo.shape, outcome.p_value.shape, outcome.kl.shape, outcome.terms.shape)
     if shapes != ((n,), (n,), (n,), (n, d)):
-        raise ValueError(f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns")
-    if any(not np.isfinite(values).all() for values in (outcome.nelbo, outcome.p_value, outcome.kl, outcome.terms)):
+        raise ValueError(
+            f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns"
+        )
+    if any(
+        not np.isfinite(values).all()
+        for values in (outcome.nelbo, outcome.p_value, outcome.kl, outcome.terms)
+    ):
         raise ValueError("scores hold NaN or inf; such a row is an error, not a result")
     if not (np.diff(outcome.rows) > 0).all():
         raise ValueError("scores must be in row order")
     failed = [error.row for error in outcome.errors]
     if sorted([*outcome.rows.tolist(), *failed]) != list(range(claim.row_from, claim.row_to)):
-        raise ValueError(f"{n} scores and {len(failed)} errors are not rows {claim.row_from} to {claim.row_to} once each")
+        raise ValueError(
+            f"{n} scores and {len(failed)} errors are not rows {claim.row_from} to {claim.row_to}"
+            " once each"
+        )
 
 
 def _check_table(claim: Claim, outcome: TableOutcome) -> None:
@@ -151,5 +169,6 @@ def _check_table(claim: Claim, outcome: TableOutcome) -> None:
     copies = claim.params["per_row"] if claim.kind == "augment" else 1
     if outcome.rows != (claim.rows - len(failed)) * copies:
         raise ValueError(
-            f"{outcome.rows} made rows and {len(failed)} errors do not add up to {claim.rows} rows, {copies} for each"
+            f"{outcome.rows} made rows and {len(failed)} errors do not add up to {claim.rows} rows,"
+            f" {copies} for each"
         )

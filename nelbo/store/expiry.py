@@ -1,7 +1,9 @@
-"""What is old enough to go: results of jobs that ended long ago, and what is left of deleted things.
+"""What is old enough to go: results of jobs that ended long ago, and what is left of deleted
+things.
 
-Each function does one bounded batch in a transaction of its own and says how much that was, so that nobody waits long for
-a lock. Any process may call any of them at any time: each statement names what may go, and looks again as it deletes.
+Each function does one bounded batch in a transaction of its own and says how much that was, so that
+nobody waits long for a lock. Any process may call any of them at any time: each statement names
+what may go, and looks again as it deletes.
 """
 
 from collections.abc import Sequence
@@ -20,8 +22,11 @@ INTERNAL: tuple[WorkKind, ...] = ("read", "verify")
 """Kinds of jobs that nobody sees."""
 
 
-def expire_jobs(db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTED, limit: int = 100) -> int:
-    """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with `purge`."""
+def expire_jobs(
+    db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTED, limit: int = 100
+) -> int:
+    """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with
+    `purge`."""
     old = (
         JobRow.kind.in_(kinds),
         JobRow.state.not_in(UNFINISHED),
@@ -30,35 +35,55 @@ def expire_jobs(db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTE
     )
     oldest = select(JobRow.id).where(*old).order_by(JobRow.finished_at).limit(limit)
     with db.write() as connection:
-        expired = update(JobRow).where(JobRow.id.in_(oldest), *old).values(deleted_at=now(), inline=None)
+        expired = (
+            update(JobRow).where(JobRow.id.in_(oldest), *old).values(deleted_at=now(), inline=None)
+        )
         return connection.execute(expired).rowcount
 
 
 def purge(db: Database, age_s: float, *, limit: int = 50) -> int:
-    """Remove some chunks of a job that was deleted `age_s` ago, with their results; the number of chunks. The age lets whoever
-    reads them at the time of the deletion come to the end."""
+    """Remove some chunks of a job that was deleted `age_s` ago, with their results; the number of
+    chunks. The age lets whoever reads them at the time of the deletion come to the end."""
     with db.write() as connection:
-        waiting = select(JobRow.id).where(JobRow.deleted_at < now() - age_s, _has_chunks()).order_by(JobRow.deleted_at).limit(1)
+        waiting = (
+            select(JobRow.id)
+            .where(JobRow.deleted_at < now() - age_s, _has_chunks())
+            .order_by(JobRow.deleted_at)
+            .limit(1)
+        )
         job_id = connection.scalars(waiting.with_for_update(skip_locked=True)).first()
         return 0 if job_id is None else delete_chunks(connection, job_id, limit)
 
 
 def forget_jobs(db: Database, age_s: float, *, limit: int = 500) -> int:
-    """Forget jobs that were deleted `age_s` ago and of which nothing is left: their ids are unknown then, their keys free."""
+    """Forget jobs that were deleted `age_s` ago and of which nothing is left: their ids are unknown
+    then, their keys free."""
     return _forget(db, JobRow.id, (JobRow.deleted_at < now() - age_s, ~_has_chunks()), limit)
 
 
 def forget_files(db: Database, age_s: float, *, limit: int = 500) -> int:
-    """Forget files that were deleted, or uploaded and rejected, `age_s` ago and that no job names."""
-    gone = or_(FileRow.deleted_at < now() - age_s, and_(FileRow.state == "rejected", FileRow.created_at < now() - age_s))
-    return _forget(db, FileRow.id, (gone, ~select(JobRow.id).where(JobRow.file_id == FileRow.id).exists()), limit)
+    """Forget files that were deleted, or uploaded and rejected, `age_s` ago and that no job
+    names."""
+    gone = or_(
+        FileRow.deleted_at < now() - age_s,
+        and_(FileRow.state == "rejected", FileRow.created_at < now() - age_s),
+    )
+    return _forget(
+        db,
+        FileRow.id,
+        (gone, ~select(JobRow.id).where(JobRow.file_id == FileRow.id).exists()),
+        limit,
+    )
 
 
 def dead_files(db: Database, ids: Sequence[str]) -> set[str]:
-    """Those of which no stored byte is needed any more: they were rejected or deleted. Files that this database does not know
-    are none of its business: they may be another one's."""
+    """Those of which no stored byte is needed any more: they were rejected or deleted. Files that
+    this database does not know are none of its business: they may be another one's."""
     return _found(
-        db, select(FileRow.id).where(FileRow.id.in_(ids), or_(FileRow.deleted_at.is_not(None), FileRow.state == "rejected"))
+        db,
+        select(FileRow.id).where(
+            FileRow.id.in_(ids), or_(FileRow.deleted_at.is_not(None), FileRow.state == "rejected")
+        ),
     )
 
 
@@ -70,22 +95,34 @@ def dead_versions(db: Database, ids: Sequence[str]) -> set[str]:
 
 def live_digests(db: Database, digests: Sequence[str]) -> set[str]:
     """Those of artifacts that a version of anyone still has."""
-    live = (VersionRow.digest.in_(digests), VersionRow.deleted_at.is_(None), VersionRow.state != "rejected")
+    live = (
+        VersionRow.digest.in_(digests),
+        VersionRow.deleted_at.is_(None),
+        VersionRow.state != "rejected",
+    )
     return _found(db, select(VersionRow.digest).where(*live))
 
 
 def empty_manifests(db: Database, *, limit: int = 50) -> int:
-    """Take from deleted versions what no result needs any more of their manifests; the number of versions. What an older
-    Nelbo deleted still has all of it."""
-    scored = select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    """Take from deleted versions what no result needs any more of their manifests; the number of
+    versions. What an older Nelbo deleted still has all of it."""
+    scored = (
+        select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
+    )
     whole = VersionRow.manifest["table_schema"].as_string().is_not(None)
     unneeded = and_(cast(VersionRow.manifest, Text) != "{}", ~scored)
-    fat = select(VersionRow.id).where(VersionRow.deleted_at.is_not(None), or_(whole, unneeded)).limit(limit)
+    fat = (
+        select(VersionRow.id)
+        .where(VersionRow.deleted_at.is_not(None), or_(whole, unneeded))
+        .limit(limit)
+    )
     with db.write() as connection:
         versions = connection.scalars(fat).all()
         for version_id in versions:
             rest = rest_of_manifest(connection, version_id)
-            connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(manifest=rest))
+            connection.execute(
+                update(VersionRow).where(VersionRow.id == version_id).values(manifest=rest)
+            )
     return len(versions)
 
 
@@ -93,7 +130,9 @@ def _has_chunks() -> ColumnElement[bool]:
     return select(ChunkRow.id).where(ChunkRow.job_id == JobRow.id).exists()
 
 
-def _forget(db: Database, key: InstrumentedAttribute[str], old: tuple[ColumnElement[bool], ...], limit: int) -> int:
+def _forget(
+    db: Database, key: InstrumentedAttribute[str], old: tuple[ColumnElement[bool], ...], limit: int
+) -> int:
     forget: Delete = delete(key.class_).where(key.in_(select(key).where(*old).limit(limit)), *old)
     with db.write() as connection:
         return connection.execute(forget).rowcount

@@ -1,4 +1,5 @@
-"""Files: received, read, then ready or rejected. Every row has an owner, and nobody sees another's."""
+"""Files: received, read, then ready or rejected. Every row has an owner, and nobody sees
+another's."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,8 @@ class FileEntry:
     name: str
     format: str
     options: dict[str, Any]
-    """How to read it where that is not detected: the fields of nelbo.files.CsvOptions that are given."""
+    """How to read it where that is not detected: the fields of nelbo.files.CsvOptions that are
+    given."""
     state: FileState
     bytes: int | None
     rows: int | None
@@ -41,13 +43,27 @@ class FileEntry:
 
 
 def add_file(
-    db: Database, owner: str, name: str, format: str, options: dict[str, Any] | None = None, file_id: str | None = None
+    db: Database,
+    owner: str,
+    name: str,
+    format: str,
+    options: dict[str, Any] | None = None,
+    file_id: str | None = None,
 ) -> FileEntry:
-    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the storage."""
+    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the
+    storage."""
     place = file_id or new_id()
-    values = {"name": clean(name), "format": format, "options": options or {}, "state": "receiving", "notices": []}
+    values = {
+        "name": clean(name),
+        "format": format,
+        "options": options or {},
+        "state": "receiving",
+        "notices": [],
+    }
     with db.write() as connection:
-        connection.execute(insert(FileRow).values(id=place, owner=owner, created_at=now(), **values))
+        connection.execute(
+            insert(FileRow).values(id=place, owner=owner, created_at=now(), **values)
+        )
         return _need_file(connection, owner, place)
 
 
@@ -65,17 +81,25 @@ def file_of(db: Database, file_id: str) -> FileEntry:
     return _file(found)
 
 
-def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None = None) -> tuple[list[FileEntry], bool]:
-    """Files, the newest first, of ids below `before`, and whether there are more: `limit` of them, or fewer where these have
-    very many columns."""
+def list_files(
+    db: Database, owner: str, *, limit: int = 100, before: str | None = None
+) -> tuple[list[FileEntry], bool]:
+    """Files, the newest first, of ids below `before`, and whether there are more: `limit` of them,
+    or fewer where these have very many columns."""
     statement = (
-        select(FileRow).where(FileRow.owner == owner, FileRow.deleted_at.is_(None)).order_by(FileRow.id.desc()).limit(limit + 1)
+        select(FileRow)
+        .where(FileRow.owner == owner, FileRow.deleted_at.is_(None))
+        .order_by(FileRow.id.desc())
+        .limit(limit + 1)
     )
     if before is not None:
         statement = statement.where(FileRow.id < before)
     listed: list[FileEntry] = []
     columns = 0
-    with db.read() as connection, connection.execution_options(yield_per=1).execute(statement) as found:
+    with (
+        db.read() as connection,
+        connection.execution_options(yield_per=1).execute(statement) as found,
+    ):
         for row in found:
             if len(listed) == limit or columns > LISTED_COLUMNS:
                 return listed, True
@@ -85,7 +109,8 @@ def list_files(db: Database, owner: str, *, limit: int = 100, before: str | None
 
 
 def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -> None:
-    """Forget a file, whose content the caller removes. Conflict while a job that is not finished uses it."""
+    """Forget a file, whose content the caller removes. Conflict while a job that is not finished
+    uses it."""
     with db.write() as connection:
         _need_file(connection, owner, file_id, lock=True)
         users = unfinished_jobs(connection, JobRow.file_id == file_id)
@@ -97,28 +122,43 @@ def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -
 
 def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
     """receiving -> rejected, for an upload that broke off; False when it is received already."""
-    statement = update(FileRow).where(FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving")
+    statement = update(FileRow).where(
+        FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving"
+    )
     with db.write() as connection:
-        return connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount == 1
+        return (
+            connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount
+            == 1
+        )
 
 
 def reject_stale_files(db: Database, age_s: float) -> int:
-    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives their number."""
-    statement = update(FileRow).where(FileRow.state == "receiving", FileRow.created_at < now() - age_s)
+    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives
+    their number."""
+    statement = update(FileRow).where(
+        FileRow.state == "receiving", FileRow.created_at < now() - age_s
+    )
     with db.write() as connection:
-        return connection.execute(statement.values(state="rejected", reason="the upload broke off")).rowcount
+        return connection.execute(
+            statement.values(state="rejected", reason="the upload broke off")
+        ).rowcount
 
 
 def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
-    """Raise unless the file can be used by a job that this transaction inserts; it cannot be deleted meanwhile."""
+    """Raise unless the file can be used by a job that this transaction inserts; it cannot be
+    deleted meanwhile."""
     found = _need_file(connection, owner, file_id, share=True)
     if found.state in ("receiving", "reading"):
-        raise NotReady(f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2)
+        raise NotReady(
+            f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2
+        )
     if found.state == "rejected":
         raise Conflict(f"file {file_id} was rejected: {found.reason}")
 
 
-def _need_file(connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False) -> FileEntry:
+def _need_file(
+    connection: Connection, owner: str, file_id: str, *, lock: bool = False, share: bool = False
+) -> FileEntry:
     statement = select(FileRow).where(FileRow.owner == owner, FileRow.id == file_id)
     if lock or share:
         statement = statement.with_for_update(read=share)

@@ -1,6 +1,8 @@
-"""What the roles of a deployment may do in a PostgreSQL database: the role that migrates owns the tables, the others use them.
+"""What the roles of a deployment may do in a PostgreSQL database: the role that migrates owns the
+tables, the others use them.
 
-`deploy/roles.sql` makes the roles. Where one is absent, as on a database with a single user, nothing is granted to it.
+`deploy/roles.sql` makes the roles. Where one is absent, as on a database with a single user,
+nothing is granted to it.
 """
 
 from sqlalchemy import Connection, bindparam, inspect, text
@@ -33,20 +35,30 @@ OF_API = {
     "worker": "SELECT",
     **dict.fromkeys(RESULTS, "SELECT, DELETE"),
 }
-"""What the API may do with these tables. With all others it may do all that is not a change of the schema."""
+"""What the API may do with these tables. With all others it may do all that is not a change of the
+schema."""
 
 
 def grant(connection: Connection) -> None:
-    """Give both roles their rights to the tables of this database, and take all others from them."""
+    """Give both roles their rights to the tables of this database, and take all others from
+    them."""
     tables = inspect(connection).get_table_names()
     if API in _roles(connection):
-        _give(connection, API, {table: OF_API.get(table, ALL) for table in tables} | {"score": "SELECT"})
+        _give(
+            connection,
+            API,
+            {table: OF_API.get(table, ALL) for table in tables} | {"score": "SELECT"},
+        )
     if WORKER in _roles(connection):
-        _give(connection, WORKER, {table: OF_WORKER[table] for table in tables if table in OF_WORKER})
+        _give(
+            connection, WORKER, {table: OF_WORKER[table] for table in tables if table in OF_WORKER}
+        )
 
 
 def _roles(connection: Connection) -> set[str]:
-    known = text("SELECT rolname FROM pg_roles WHERE rolname IN :names").bindparams(bindparam("names", expanding=True))
+    known = text("SELECT rolname FROM pg_roles WHERE rolname IN :names").bindparams(
+        bindparam("names", expanding=True)
+    )
     return set(connection.scalars(known, {"names": [API, WORKER]}))
 
 

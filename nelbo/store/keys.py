@@ -1,4 +1,5 @@
-"""API keys in SQL: created, listed, rotated, revoked and looked up. The key itself is stored nowhere, only its digest.
+"""API keys in SQL: created, listed, rotated, revoked and looked up. The key itself is stored
+nowhere, only its digest.
 
 A key is `nb_<id>_<secret>`: the id finds its row, the secret has 256 random bits.
 """
@@ -80,7 +81,13 @@ def digest_of(key: str) -> str:
 
 
 def create(
-    db: Database, owner: str, by: Actor, *, scope: Scope = "train", label: str = "", lifetime_s: float | None = None
+    db: Database,
+    owner: str,
+    by: Actor,
+    *,
+    scope: Scope = "train",
+    label: str = "",
+    lifetime_s: float | None = None,
 ) -> tuple[KeyEntry, str]:
     """A new key of this owner: its entry, and the key itself, which is shown now or never."""
     check_owner(owner)
@@ -104,13 +111,15 @@ def list_keys(db: Database, owner: str | None = None) -> list[KeyEntry]:
 def rotate(
     db: Database, key_id: str, by: Actor, *, grace_s: float, lifetime_s: float | None = None
 ) -> tuple[KeyEntry, KeyEntry, str]:
-    """A new key with the owner, scope and label of an old one, which stays live for `grace_s`: the old entry, the new entry
-    and the new key itself. Without `lifetime_s` the new key lives as long as the old one was made for."""
+    """A new key with the owner, scope and label of an old one, which stays live for `grace_s`: the
+    old entry, the new entry and the new key itself. Without `lifetime_s` the new key lives as long
+    as the old one was made for."""
     with db.write() as connection:
         old = _need_key(connection, key_id, lock=True)
         if old.state != "live":
             raise Conflict(
-                f"key {old.prefix} is {old.state}; only a live key can be rotated, `nelbo keys create` makes a new one"
+                f"key {old.prefix} is {old.state}; only a live key can be rotated, `nelbo keys"
+                " create` makes a new one"
             )
         if lifetime_s is None and old.expires_at is not None:
             lifetime_s = old.expires_at - old.created_at
@@ -134,7 +143,8 @@ def revoke(db: Database, key_id: str, by: Actor) -> KeyEntry:
 
 
 def import_lines(db: Database, lines: Iterable[KeyLine], by: Actor) -> int:
-    """Store the keys of a keys file that were never stored; their number. One that was stored and revoked stays revoked."""
+    """Store the keys of a keys file that were never stored; their number. One that was stored and
+    revoked stays revoked."""
     given = {line.id: line for line in lines}
     with db.read() as connection:
         known = set(connection.scalars(select(KeyRow.id).where(KeyRow.id.in_(given))))
@@ -143,7 +153,13 @@ def import_lines(db: Database, lines: Iterable[KeyLine], by: Actor) -> int:
 
 
 def _import(db: Database, line: KeyLine, by: Actor) -> int:
-    values = {"id": line.id, "owner": line.owner, "digest": line.digest, "scope": "train", "label": "keys file"}
+    values = {
+        "id": line.id,
+        "owner": line.owner,
+        "digest": line.digest,
+        "scope": "train",
+        "label": "keys file",
+    }
     try:
         with db.write() as connection:
             connection.execute(insert(KeyRow).values(from_file=True, created_at=now(), **values))
@@ -156,7 +172,15 @@ def _import(db: Database, line: KeyLine, by: Actor) -> int:
 def find(db: Database, key_id: str) -> StoredKey | None:
     """The key of this id, for a request that names it."""
     idle_s = (now() - KeyRow.last_used_at).label("idle_s")
-    columns = (KeyRow.id, KeyRow.owner, KeyRow.scope, KeyRow.digest, _state(), KeyRow.from_file, idle_s)
+    columns = (
+        KeyRow.id,
+        KeyRow.owner,
+        KeyRow.scope,
+        KeyRow.digest,
+        _state(),
+        KeyRow.from_file,
+        idle_s,
+    )
     with db.read() as connection:
         row = connection.execute(select(*columns).where(KeyRow.id == key_id)).first()
     return None if row is None else StoredKey(**row._asdict())
@@ -180,7 +204,8 @@ def mark_used(db: Database, key_id: str) -> None:
 
 
 def parse_lines(content: bytes) -> tuple[list[KeyLine], list[int]]:
-    """The keys of a keys file, and the numbers of the lines that are neither a key nor blank nor a comment after `#`."""
+    """The keys of a keys file, and the numbers of the lines that are neither a key nor blank nor a
+    comment after `#`."""
     keys, bad = list[KeyLine](), list[int]()
     for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
         entry = line.partition("#")[0].strip()
@@ -196,7 +221,8 @@ def check_owner(owner: str) -> None:
     """Refuse what cannot be the name of an owner."""
     if not OWNER.fullmatch(owner):
         raise InvalidInput(
-            f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and underscores, and begin with a letter"
+            f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and"
+            " underscores, and begin with a letter"
             " or a digit"
         )
 
@@ -205,16 +231,28 @@ def id_of(text: str) -> str:
     """The id in what someone names a key by: its id, its prefix nb_<id>, or the whole key."""
     match = _ID.fullmatch(text.strip())
     if match is None:
-        raise InvalidInput("a key is named by its prefix, such as nb_0123456789abcdef; `nelbo keys list` shows it")
+        raise InvalidInput(
+            "a key is named by its prefix, such as nb_0123456789abcdef; `nelbo keys list` shows it"
+        )
     return match[1]
 
 
-def _insert(connection: Connection, owner: str, scope: Scope, label: str, lifetime_s: float | None) -> tuple[str, str]:
+def _insert(
+    connection: Connection, owner: str, scope: Scope, label: str, lifetime_s: float | None
+) -> tuple[str, str]:
     key_id = secrets.token_hex(8)
     key = f"nb_{key_id}_{secrets.token_urlsafe(32)}"
-    values = {"id": key_id, "owner": owner, "digest": digest_of(key), "scope": scope, "label": clean(label)}
+    values = {
+        "id": key_id,
+        "owner": owner,
+        "digest": digest_of(key),
+        "scope": scope,
+        "label": clean(label),
+    }
     end = None if lifetime_s is None else now() + lifetime_s
-    connection.execute(insert(KeyRow).values(from_file=False, created_at=now(), expires_at=end, **values))
+    connection.execute(
+        insert(KeyRow).values(from_file=False, created_at=now(), expires_at=end, **values)
+    )
     return key_id, key
 
 
@@ -243,4 +281,6 @@ def _keys() -> Select[*tuple[Any, ...]]:
 
 def _state() -> ColumnElement[str]:
     over = and_(KeyRow.expires_at.is_not(None), KeyRow.expires_at <= now())
-    return case((KeyRow.revoked_at.is_not(None), "revoked"), (over, "expired"), else_="live").label("state")
+    return case((KeyRow.revoked_at.is_not(None), "revoked"), (over, "expired"), else_="live").label(
+        "state"
+    )

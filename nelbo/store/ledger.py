@@ -1,10 +1,12 @@
-"""The ledger of jobs: each transition of a job or a chunk is one function, and one conditional UPDATE.
+"""The ledger of jobs: each transition of a job or a chunk is one function, and one conditional
+UPDATE.
 
-    job    queued -> running -> succeeded | failed | cancelled      retry: failed | cancelled -> queued
-    chunk  queued -> running -> done | failed | cancelled           given back, lease over, retry: -> queued
+    job    queued -> running -> succeeded | failed | cancelled   retry: failed | cancelled -> queued
+    chunk  queued -> running -> done | failed | cancelled   released, lost, retry: -> queued
 
-Whoever changes a job locks its row first, then its chunks; a claim locks one chunk alone and skips what is locked. A
-job that has ended has no chunk that is queued or running. The sweep, which ends leases, is a module of its own.
+Whoever changes a job locks its row first, then its chunks; a claim locks one chunk alone and skips
+what is locked. A job that has ended has no chunk that is queued or running. The sweep, which ends
+leases, is a module of its own.
 """
 
 import json
@@ -19,16 +21,34 @@ from sqlalchemy.exc import IntegrityError
 from nelbo import crash
 from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
-from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS, ChunkState, Job, JobRequest, State, chunk_ranges, new_id
+from nelbo.jobs import (
+    CHUNK_TRANSITIONS,
+    JOB_TRANSITIONS,
+    ChunkState,
+    Job,
+    JobRequest,
+    State,
+    chunk_ranges,
+    new_id,
+)
 from nelbo.store import audit, catalog, claims, files, queue, results, views
-from nelbo.store.claims import Claim, FinishOutcome, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
+from nelbo.store.claims import (
+    Claim,
+    FinishOutcome,
+    Outcome,
+    ReadOutcome,
+    ScoreOutcome,
+    TableOutcome,
+    VerifyOutcome,
+)
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
 
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 CANDIDATES = 32
-"""Jobs that one claim looks at; the chunks of all of them would have to be locked by others for it to find none."""
+"""Jobs that one claim looks at; the chunks of all of them would have to be locked by others for it
+to find none."""
 
 
 # Accept
@@ -50,9 +70,10 @@ def submit(
 ) -> tuple[Job, bool]:
     """Accept a job: the job, all its chunks and its idempotency key in one transaction.
 
-    `rows` is the number of rows in the file or inline, or to generate. Gives the job and whether it was made: with a key
-    that was used before, the job of then. Raises IdempotencyMismatch where that was another request, NotReady or Conflict
-    where version or file cannot be used (any more), OverQuota or Overloaded where too much waits already (`limits`).
+    `rows` is the number of rows in the file or inline, or to generate. Gives the job and whether it
+    was made: with a key that was used before, the job of then. Raises IdempotencyMismatch where
+    that was another request, NotReady or Conflict where version or file cannot be used (any more),
+    OverQuota or Overloaded where too much waits already (`limits`).
     """
     if rows <= 0 or chunk_rows <= 0:
         raise ValueError(f"rows ({rows}) and chunk_rows ({chunk_rows}) must be positive")
@@ -60,8 +81,16 @@ def submit(
     if known is not None:
         return known, False
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
-    values: dict[str, Any] = {"version_id": version_id, "file_id": file_id, "params": params, "request_digest": request_digest}
-    values |= {"inline": None if inline is None else list(inline), "idempotency_key": idempotency_key}
+    values: dict[str, Any] = {
+        "version_id": version_id,
+        "file_id": file_id,
+        "params": params,
+        "request_digest": request_digest,
+    }
+    values |= {
+        "inline": None if inline is None else list(inline),
+        "idempotency_key": idempotency_key,
+    }
     values["bytes"] = 0 if inline is None else len(json.dumps(values["inline"]))
     try:
         with db.write() as connection:
@@ -82,10 +111,16 @@ def submit(
 
 
 def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
-    """receiving -> reading, with the internal job that reads the file. Raises Conflict unless it was receiving."""
+    """receiving -> reading, with the internal job that reads the file. Raises Conflict unless it
+    was receiving."""
     received = (
         update(FileRow)
-        .where(FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving", FileRow.deleted_at.is_(None))
+        .where(
+            FileRow.owner == owner,
+            FileRow.id == file_id,
+            FileRow.state == "receiving",
+            FileRow.deleted_at.is_(None),
+        )
         .values(state="reading", bytes=bytes)
     )
     with db.write() as connection:
@@ -97,10 +132,12 @@ def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
 def submit_version(
     db: Database, owner: str, model: str, *, version_id: str | None = None, by: Actor = ITSELF
 ) -> catalog.VersionEntry:
-    """Register a pushed artifact, which nobody has looked into yet, as a pending version, with the internal job that verifies
-    it."""
+    """Register a pushed artifact, which nobody has looked into yet, as a pending version, with the
+    internal job that verifies it."""
     with db.write() as connection:
-        version = catalog.insert_version(connection, owner, model, {}, "", "pending", version_id or new_id(), by)
+        version = catalog.insert_version(
+            connection, owner, model, {}, "", "pending", version_id or new_id(), by
+        )
         _enqueue(connection, owner, "verify", 1, 1, {"version_id": version.id, "params": {}})
         return version
 
@@ -109,8 +146,9 @@ def submit_version(
 
 
 def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
-    """Take a chunk for `lease_s` seconds, of the job whose turn it is (`queue.in_claim_order`). None where there is nothing
-    to do. The attempt counts from here on: a crash never reports itself."""
+    """Take a chunk for `lease_s` seconds, of the job whose turn it is (`queue.in_claim_order`).
+    None where there is nothing to do. The attempt counts from here on: a crash never reports
+    itself."""
     with db.write() as connection:
         jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
@@ -123,23 +161,31 @@ def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
 
 
 def renew(db: Database, claim: Claim, lease_s: float) -> bool:
-    """Hold the chunk for `lease_s` seconds from now. False: it is no longer this claim's (expired and taken by someone
-    else, or the job ended or was cancelled): stop working on it."""
+    """Hold the chunk for `lease_s` seconds from now. False: it is no longer this claim's (expired
+    and taken by someone else, or the job ended or was cancelled): stop working on it."""
     statement = update(ChunkRow).where(*_held(claim)).values(lease_until=now() + lease_s)
     with db.write() as connection:
         return connection.execute(statement).rowcount == 1
 
 
-def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | None = None, failed: bool = True) -> bool:
-    """Give the chunk back, to be claimed again after `delay_s`: with the problem for a transient error, which counts as
-    an attempt and, unless it is the database's own (`failed` False), in `claim.failures`; without one for a worker that
-    shuts down, which counts as neither."""
+def release(
+    db: Database,
+    claim: Claim,
+    *,
+    delay_s: float = 0.0,
+    problem: str | None = None,
+    failed: bool = True,
+) -> bool:
+    """Give the chunk back, to be claimed again after `delay_s`: with the problem for a transient
+    error, which counts as an attempt and, unless it is the database's own (`failed` False), in
+    `claim.failures`; without one for a worker that shuts down, which counts as neither."""
     statement = (
         chunk_to("queued")
         .where(*_held(claim))
         .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=_clean(problem))
         .values(
-            attempt=ChunkRow.attempt - int(problem is None), failures=ChunkRow.failures + int(problem is not None and failed)
+            attempt=ChunkRow.attempt - int(problem is None),
+            failures=ChunkRow.failures + int(problem is not None and failed),
         )
     )
     with db.write() as connection:
@@ -148,16 +194,17 @@ def release(db: Database, claim: Claim, *, delay_s: float = 0.0, problem: str | 
 
 
 def backoff_s(times: int) -> float:
-    """Seconds to wait after so many failures in a row: doubled each time, and random, so that not all come at once."""
+    """Seconds to wait after so many failures in a row: doubled each time, and random, so that not
+    all come at once."""
     return min(LONGEST_BACKOFF_S, BACKOFF_S * 2.0 ** (times - 1)) * random.uniform(0.5, 1.0)
 
 
 def commit(db: Database, claim: Claim, outcome: Outcome) -> bool:
     """Store a chunk's outcome, its state and the job's progress in one transaction.
 
-    False: refused, nothing was written, for the chunk is no longer this claim's. To commit the same claim again is
-    harmless and True, so Unavailable can be answered by another try. Raises ValueError for an outcome that is not one of
-    this claim: a row missing or twice, NaN or inf.
+    False: refused, nothing was written, for the chunk is no longer this claim's. To commit the same
+    claim again is harmless and True, so Unavailable can be answered by another try. Raises
+    ValueError for an outcome that is not one of this claim: a row missing or twice, NaN or inf.
     """
     claims.check(claim, outcome)
     try:
@@ -179,8 +226,9 @@ def was_committed(db: Database, claim: Claim) -> bool:
 
 
 def fail(db: Database, claim: Claim, problem: str) -> bool:
-    """End the chunk and its job as failed, for an error that another try would not cure. False: no longer this claim's.
-    A file that cannot be read and a version that cannot be verified are rejected with the problem as the reason."""
+    """End the chunk and its job as failed, for an error that another try would not cure. False: no
+    longer this claim's. A file that cannot be read and a version that cannot be verified are
+    rejected with the problem as the reason."""
     with db.write() as connection:
         lock_job(connection, claim.job_id)
         queue.charge(connection, claim.job_id, claim.claimed_at)
@@ -194,20 +242,27 @@ def fail(db: Database, claim: Claim, problem: str) -> bool:
 
 
 def cancel(db: Database, owner: str, job_id: str) -> Job:
-    """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it learns so at the next
-    renewal. Raises Conflict where it has ended already."""
+    """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it
+    learns so at the next renewal. Raises Conflict where it has ended already."""
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
-        statement = _job_to("cancelled").where(JobRow.id == job_id).values(cancel_requested_at=now(), finished_at=now())
+        statement = (
+            _job_to("cancelled")
+            .where(JobRow.id == job_id)
+            .values(cancel_requested_at=now(), finished_at=now())
+        )
         if connection.execute(statement).rowcount == 0:
-            raise Conflict(f"job {job_id} is {before.state} already; only a queued or running job can be cancelled")
+            raise Conflict(
+                f"job {job_id} is {before.state} already; only a queued or running job can be"
+                " cancelled"
+            )
         connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
         return views.need_job(connection, owner, job_id)
 
 
 def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> Job:
-    """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states and for a deleted file,
-    OverQuota or Overloaded where too much waits already (`limits`)."""
+    """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states
+    and for a deleted file, OverQuota or Overloaded where too much waits already (`limits`)."""
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
         if limits is not None and before.state in _sources(JOB_TRANSITIONS, "queued"):
@@ -216,17 +271,29 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
         statement = (
             _job_to("queued")
             .where(JobRow.id == job_id)
-            .values(problem=None, cancel_requested_at=None, started_at=None, finished_at=None, hinted_at=None)
+            .values(
+                problem=None,
+                cancel_requested_at=None,
+                started_at=None,
+                finished_at=None,
+                hinted_at=None,
+            )
             .returning(JobRow.version_id, JobRow.file_id)
         )
         job = connection.execute(statement).first()
         if job is None:
-            raise Conflict(f"job {job_id} is {before.state}; only a failed or cancelled job can be retried")
+            raise Conflict(
+                f"job {job_id} is {before.state}; only a failed or cancelled job can be retried"
+            )
         catalog.need_ready_version(connection, owner, job.version_id)
         if job.file_id is not None:
             files.need_ready_file(connection, owner, job.file_id)
-        missing = chunk_to("queued").where(ChunkRow.job_id == job_id, ChunkRow.state.in_(("failed", "cancelled")))
-        connection.execute(missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None))
+        missing = chunk_to("queued").where(
+            ChunkRow.job_id == job_id, ChunkRow.state.in_(("failed", "cancelled"))
+        )
+        connection.execute(
+            missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None)
+        )
         return views.need_job(connection, owner, job_id)
 
 
@@ -235,7 +302,12 @@ def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None
     ended = (JobRow.id == job_id, JobRow.state.not_in(views.UNFINISHED))
     with db.write() as connection:
         before = views.need_job(connection, owner, job_id, lock=True)
-        if connection.execute(update(JobRow).where(*ended).values(deleted_at=now(), inline=None)).rowcount == 0:
+        if (
+            connection.execute(
+                update(JobRow).where(*ended).values(deleted_at=now(), inline=None)
+            ).rowcount
+            == 0
+        ):
             raise Conflict(f"job {job_id} is {before.state}; cancel it first")
         results.delete_results(connection, job_id)
         connection.execute(sql_delete(ChunkRow).where(ChunkRow.job_id == job_id))
@@ -252,12 +324,18 @@ def _sources(table: dict[Any, frozenset[Any]], state: str) -> list[str]:
 
 def _job_to(state: State) -> Update:
     """UPDATE job SET state, of those jobs alone whose state may become it."""
-    return update(JobRow).where(JobRow.state.in_(_sources(JOB_TRANSITIONS, state))).values(state=state)
+    return (
+        update(JobRow).where(JobRow.state.in_(_sources(JOB_TRANSITIONS, state))).values(state=state)
+    )
 
 
 def chunk_to(state: ChunkState) -> Update:
     """UPDATE chunk SET state, of those chunks alone whose state may become it."""
-    return update(ChunkRow).where(ChunkRow.state.in_(_sources(CHUNK_TRANSITIONS, state))).values(state=state)
+    return (
+        update(ChunkRow)
+        .where(ChunkRow.state.in_(_sources(CHUNK_TRANSITIONS, state)))
+        .values(state=state)
+    )
 
 
 def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None = None) -> Update:
@@ -281,7 +359,13 @@ def _start_job(connection: Connection, job_id: str) -> bool:
 
 
 def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
-    first = select(ChunkRow.id).where(*queue.due(job_id)).order_by(ChunkRow.row_from).limit(1).with_for_update(skip_locked=True)
+    first = (
+        select(ChunkRow.id)
+        .where(*queue.due(job_id))
+        .order_by(ChunkRow.row_from)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
     return (
         chunk_to("running")
         .where(ChunkRow.id == first.scalar_subquery())
@@ -302,9 +386,15 @@ def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
 
 
 def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
-    statement = select(JobRow.owner, JobRow.kind, JobRow.params, JobRow.version_id, JobRow.file_id, JobRow.inline)
+    statement = select(
+        JobRow.owner, JobRow.kind, JobRow.params, JobRow.version_id, JobRow.file_id, JobRow.inline
+    )
     job = connection.execute(statement.where(JobRow.id == chunk.job_id)).one()
-    return Claim(chunk_id=chunk.id, **{k: v for k, v in chunk._asdict().items() if k != "id"}, **job._asdict())
+    return Claim(
+        chunk_id=chunk.id,
+        **{k: v for k, v in chunk._asdict().items() if k != "id"},
+        **job._asdict(),
+    )
 
 
 # Statements: commit and fail
@@ -331,7 +421,9 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
             _end_reading(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows)
         case VerifyOutcome():
-            catalog.accept_version(connection, _need(claim.version_id), outcome.manifest, outcome.digest)
+            catalog.accept_version(
+                connection, _need(claim.version_id), outcome.manifest, outcome.digest
+            )
             store_progress(connection, claim.job_id, claim.rows)
         case FinishOutcome():
             _succeed(connection, claim.job_id, outcome)
@@ -344,22 +436,33 @@ def _is_done(connection: Connection, claim: Claim) -> bool:
 
 
 def store_progress(
-    connection: Connection, job_id: str, rows: int, faults: Sequence[claims.RowFault] = (), result_bytes: int = 0
+    connection: Connection,
+    job_id: str,
+    rows: int,
+    faults: Sequence[claims.RowFault] = (),
+    result_bytes: int = 0,
 ) -> None:
-    """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once if it is internal."""
+    """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once
+    if it is internal."""
     stored_bytes = result_bytes + results.store_errors(connection, job_id, faults)
     statement = (
         update(JobRow)
         .where(JobRow.id == job_id)
         .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(faults))
-        .values(chunks_done=JobRow.chunks_done + 1, bytes=func.coalesce(JobRow.bytes, 0) + stored_bytes)
+        .values(
+            chunks_done=JobRow.chunks_done + 1, bytes=func.coalesce(JobRow.bytes, 0) + stored_bytes
+        )
         .returning(JobRow.kind, JobRow.chunks, JobRow.chunks_done)
     )
     job = connection.execute(statement).one()
     if job.chunks_done < job.chunks:
         return
     if job.kind in views.LISTED:
-        connection.execute(insert(ChunkRow).values(job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"))
+        connection.execute(
+            insert(ChunkRow).values(
+                job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"
+            )
+        )
     else:
         _succeed(connection, job_id, FinishOutcome(summary={}))
 
@@ -371,7 +474,12 @@ def _succeed(connection: Connection, job_id: str, outcome: FinishOutcome) -> Non
 
 
 def _end_reading(connection: Connection, claim: Claim, outcome: ReadOutcome) -> None:
-    values = {"rows": outcome.rows, "digest": outcome.digest, "columns": outcome.columns, "notices": outcome.notices}
+    values = {
+        "rows": outcome.rows,
+        "digest": outcome.digest,
+        "columns": outcome.columns,
+        "notices": outcome.notices,
+    }
     reading = update(FileRow).where(FileRow.id == claim.file_id, FileRow.state == "reading")
     connection.execute(reading.values(state="ready", **values))
 
@@ -397,14 +505,32 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
 
 
 def _enqueue(
-    connection: Connection, owner: str, kind: claims.WorkKind, rows: int, chunk_rows: int, values: dict[str, Any]
+    connection: Connection,
+    owner: str,
+    kind: claims.WorkKind,
+    rows: int,
+    chunk_rows: int,
+    values: dict[str, Any],
 ) -> str:
     """Insert a job with its chunks."""
     job_id, ranges = new_id(), list(chunk_ranges(rows, chunk_rows))
-    place = {"id": job_id, "owner": owner, "kind": kind, "state": "queued", "rows": rows, "chunks": len(ranges)}
+    place = {
+        "id": job_id,
+        "owner": owner,
+        "kind": kind,
+        "state": "queued",
+        "rows": rows,
+        "chunks": len(ranges),
+    }
     connection.execute(insert(JobRow).values(created_at=now(), **place, **values))
     chunks = [
-        {"job_id": job_id, "stage": "work", "row_from": row_from, "row_to": row_to, "state": "queued"}
+        {
+            "job_id": job_id,
+            "stage": "work",
+            "row_from": row_from,
+            "row_to": row_to,
+            "state": "queued",
+        }
         for row_from, row_to in ranges
     ]
     connection.execute(insert(ChunkRow), chunks)

@@ -8,7 +8,8 @@ from nelbo.store import revision
 
 
 def upgrade(connection: Connection, to: str = "") -> None:
-    """Bring the database to a revision, the newest by default, in the transaction of the caller. A newer one that serves stays.
+    """Bring the database to a revision, the newest by default, in the transaction of the caller. A
+    newer one that serves stays.
 
     Raises Unavailable where the database is newer and does not serve.
     """

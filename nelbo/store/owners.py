@@ -1,7 +1,9 @@
-"""Erase an owner: all rows that hold something of theirs, in transactions that may be cut short and begun again.
+"""Erase an owner: all rows that hold something of theirs, in transactions that may be cut short and
+begun again.
 
-Files, versions and keys leave a row that holds an id and nothing else: the sweep by age then finds stored bytes that turn up
-later, as those of an upload that was under way, and a keys file does not bring a key back.
+Files, versions and keys leave a row that holds an id and nothing else: the sweep by age then finds
+stored bytes that turn up later, as those of an upload that was under way, and a keys file does not
+bring a key back.
 """
 
 from contextlib import suppress
@@ -15,7 +17,16 @@ from nelbo.errors import Conflict, Gone, NotFound
 from nelbo.store import audit, ledger
 from nelbo.store.results import delete_chunks, delete_results
 from nelbo.store.session import Database, now
-from nelbo.store.tables import AliasRow, AuditRow, ChunkRow, FileRow, JobRow, KeyRow, ModelRow, VersionRow
+from nelbo.store.tables import (
+    AliasRow,
+    AuditRow,
+    ChunkRow,
+    FileRow,
+    JobRow,
+    KeyRow,
+    ModelRow,
+    VersionRow,
+)
 
 NOBODY = ""
 """The owner of what is left: no name of an owner is empty."""
@@ -61,11 +72,16 @@ def revoke_keys(db: Database, owner: str) -> int:
 
 
 def erase_jobs(db: Database, owner: str) -> None:
-    """Cancel and remove all jobs of an owner with their results. A worker that is at one of them is refused what it commits."""
+    """Cancel and remove all jobs of an owner with their results. A worker that is at one of them is
+    refused what it commits."""
     with db.read() as connection:
-        jobs = connection.scalars(select(JobRow.id).where(JobRow.owner == owner).order_by(JobRow.id)).all()
+        jobs = connection.scalars(
+            select(JobRow.id).where(JobRow.owner == owner).order_by(JobRow.id)
+        ).all()
     for job_id in jobs:
-        with suppress(Conflict, NotFound, Gone):  # it has ended, is one that nobody sees, or was deleted
+        with suppress(
+            Conflict, NotFound, Gone
+        ):  # it has ended, is one that nobody sees, or was deleted
             ledger.cancel(db, owner, job_id)
         while _erase_chunks(db, job_id):
             pass
@@ -78,23 +94,34 @@ def erase_jobs(db: Database, owner: str) -> None:
 
 def erase_files(db: Database, owner: str) -> list[str]:
     """Empty the rows of an owner's files and give their ids, whose bytes the caller removes."""
-    content: dict[str, Any] = {"name": "", "options": {}, "digest": "", "columns": None, "notices": [], "reason": None}
+    content: dict[str, Any] = {
+        "name": "",
+        "options": {},
+        "digest": "",
+        "columns": None,
+        "notices": [],
+        "reason": None,
+    }
     emptied = (
-        update(FileRow).where(FileRow.owner == owner).values(owner=NOBODY, deleted_at=now(), **content).returning(FileRow.id)
+        update(FileRow)
+        .where(FileRow.owner == owner)
+        .values(owner=NOBODY, deleted_at=now(), **content)
+        .returning(FileRow.id)
     )
     with db.write() as connection:
         return list(connection.scalars(emptied))
 
 
 def erase_models(db: Database, owner: str) -> list[str]:
-    """Remove an owner's models and aliases, empty the rows of their versions, and give the ids of these, whose bytes the caller
-    removes. The jobs of the owner are gone."""
+    """Remove an owner's models and aliases, empty the rows of their versions, and give the ids of
+    these, whose bytes the caller removes. The jobs of the owner are gone."""
     with db.write() as connection:
         connection.execute(delete(AliasRow).where(AliasRow.owner == owner))
         versions = list(connection.scalars(select(VersionRow.id).where(VersionRow.owner == owner)))
         content: dict[str, Any] = {"owner": NOBODY, "digest": "", "manifest": {}, "reason": None}
         for version_id in versions:
-            # A version needs a model: one of its own, so that no two versions have a number in common.
+            # A version needs a model: one of its own, so that no two versions have a number in
+            # common.
             model = {"owner": NOBODY, "name": version_id}
             connection.execute(insert(ModelRow).values(created_at=now(), deleted_at=now(), **model))
             emptied = update(VersionRow).where(VersionRow.id == version_id)
@@ -104,7 +131,8 @@ def erase_models(db: Database, owner: str) -> list[str]:
 
 
 def forget(db: Database, owner: str, by: Actor, erased: Holdings) -> None:
-    """Empty the rows of an owner's keys, remove the audit's lines about the owner, and leave one that holds numbers alone."""
+    """Empty the rows of an owner's keys, remove the audit's lines about the owner, and leave one
+    that holds numbers alone."""
     gone = {"owner": NOBODY, "label": "", "digest": "", "last_used_at": None}
     with db.write() as connection:
         connection.execute(update(KeyRow).where(KeyRow.owner == owner).values(**gone))

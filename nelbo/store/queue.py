@@ -1,4 +1,5 @@
-"""The queue: what waits to be claimed, in which order, how much it is, and which of it nobody was told of."""
+"""The queue: what waits to be claimed, in which order, how much it is, and which of it nobody was
+told of."""
 
 import functools
 from collections.abc import Sequence
@@ -18,19 +19,21 @@ QUOTA_S, FULL_S = 10.0, 30.0
 LONG_S = 5.0
 """Chunks that take less count as turns alone."""
 ADMISSION_LOCK = 0x6E656C62
-"""First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the other."""
+"""First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the
+other."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What was accepted and has not ended. Rows to be made count: an augmentation has `per_row` for each that it is given."""
+    """What was accepted and has not ended. Rows to be made count: an augmentation has `per_row` for
+    each that it is given."""
 
     rows: int
     rows_of_owner: int
     jobs_of_owner: int
     oldest_s: float
-    """How long the oldest job has waited that nobody has begun with. It grows for ever where no worker runs; a job that
-    is under way, however long it takes, does not count."""
+    """How long the oldest job has waited that nobody has begun with. It grows for ever where no
+    worker runs; a job that is under way, however long it takes, does not count."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,18 @@ class Limits:
 
 
 def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: Limits) -> None:
-    """Raise OverQuota, Overloaded or TooLarge unless `rows` more may be queued by the transaction that asks.
+    """Raise OverQuota, Overloaded or TooLarge unless `rows` more may be queued by the transaction
+    that asks.
 
-    On both databases no owner gets past their own limits by submitting many at once. The limit of all together is exact
-    on SQLite; on PostgreSQL owners do not wait for each other, and each may exceed it by one job.
+    On both databases no owner gets past their own limits by submitting many at once. The limit of
+    all together is exact on SQLite; on PostgreSQL owners do not wait for each other, and each may
+    exceed it by one job.
     """
     rows *= per_row
     if rows > limits.rows_of_owner:
         raise TooLarge(
-            f"the job is about {rows:,} rows; of one owner at most {limits.rows_of_owner:,} may wait at a time (the setting"
+            f"the job is about {rows:,} rows; of one owner at most {limits.rows_of_owner:,} may"
+            " wait at a time (the setting"
             " max_queued_rows): split it, and submit a part when the one before has ended"
         )
     if connection.dialect.name == "postgresql":
@@ -60,25 +66,30 @@ def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: L
     found = backlog(connection, owner)
     if found.rows_of_owner + rows > limits.rows_of_owner:
         raise OverQuota(
-            f"{found.rows_of_owner:,} rows of yours wait already; with these {rows:,} there would be more than"
-            f" {limits.rows_of_owner:,} (the setting max_queued_rows): try again when one of your jobs has ended",
+            f"{found.rows_of_owner:,} rows of yours wait already; with these {rows:,} there would"
+            " be more than"
+            f" {limits.rows_of_owner:,} (the setting max_queued_rows): try again when one of your"
+            " jobs has ended",
             retry_after=QUOTA_S,
         )
     if found.jobs_of_owner >= limits.jobs_of_owner:
         raise OverQuota(
-            f"{found.jobs_of_owner:,} jobs of yours have not ended (the setting max_unfinished_jobs): try again when one"
+            f"{found.jobs_of_owner:,} jobs of yours have not ended (the setting"
+            " max_unfinished_jobs): try again when one"
             " has, or put more rows into one job",
             retry_after=QUOTA_S,
         )
     if found.rows + rows > limits.rows:
         raise Overloaded(
-            f"{found.rows:,} rows of all owners wait already; with these {rows:,} there would be more than {limits.rows:,}"
+            f"{found.rows:,} rows of all owners wait already; with these {rows:,} there would be"
+            f" more than {limits.rows:,}"
             " (the setting max_queued_rows_in_all): try again later",
             retry_after=FULL_S,
         )
     if found.oldest_s > limits.wait_s:
         raise Overloaded(
-            f"a job has waited {found.oldest_s:,.0f} s for a worker, longer than {limits.wait_s:,.0f} s (the setting"
+            f"a job has waited {found.oldest_s:,.0f} s for a worker, longer than"
+            f" {limits.wait_s:,.0f} s (the setting"
             " max_queue_s): try again later, or start more workers",
             retry_after=FULL_S,
         )
@@ -101,16 +112,25 @@ def backlog(connection: Connection, owner: str) -> Backlog:
         select(
             func.coalesce(func.sum(left), 0).label("rows"),
             func.coalesce(func.sum(case((mine, left), else_=0)), 0).label("rows_of_owner"),
-            func.coalesce(func.sum(case((mine & JobRow.kind.in_(LISTED), 1), else_=0)), 0).label("jobs_of_owner"),
-            func.coalesce(now() - func.min(case((JobRow.state == "queued", since))), 0.0).label("oldest_s"),
+            func.coalesce(func.sum(case((mine & JobRow.kind.in_(LISTED), 1), else_=0)), 0).label(
+                "jobs_of_owner"
+            ),
+            func.coalesce(now() - func.min(case((JobRow.state == "queued", since))), 0.0).label(
+                "oldest_s"
+            ),
         ).where(JobRow.state.in_(UNFINISHED))
     ).one()
-    return Backlog(int(found.rows), int(found.rows_of_owner), int(found.jobs_of_owner), max(0.0, found.oldest_s))
+    return Backlog(
+        int(found.rows),
+        int(found.rows_of_owner),
+        int(found.jobs_of_owner),
+        max(0.0, found.oldest_s),
+    )
 
 
 def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:
-    """Jobs with chunks that nobody was told of for `again_s`, in the order of claims, and how many hints each deserves;
-    about `limit` in all, at least one a job."""
+    """Jobs with chunks that nobody was told of for `again_s`, in the order of claims, and how many
+    hints each deserves; about `limit` in all, at least one a job."""
     quiet = (JobRow.hinted_at.is_(None)) | (JobRow.hinted_at < now() - again_s)
     count = select(func.count()).where(*due(JobRow.id)).scalar_subquery()
     statement = in_claim_order(select(JobRow.id, count).where(quiet)).limit(limit)
@@ -132,26 +152,33 @@ def holders(db: Database) -> set[str]:
     with db.read() as connection:
         return set(
             connection.scalars(
-                select(ChunkRow.worker).where(ChunkRow.state == "running", ChunkRow.worker.is_not(None)).distinct()
+                select(ChunkRow.worker)
+                .where(ChunkRow.state == "running", ChunkRow.worker.is_not(None))
+                .distinct()
             )
         )
 
 
 def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
-    """Remember that a chunk of a job occupied a worker from `claimed_at` until now, if that was long.
+    """Remember that a chunk of a job occupied a worker from `claimed_at` until now, if that was
+    long.
 
-    Its owner then waits as long as the chunk took while others have work: owners share the workers' time, not only the turns.
+    Its owner then waits as long as the chunk took while others have work: owners share the workers'
+    time, not only the turns.
     """
     took = now() - claimed_at
-    long = update(JobRow).where(JobRow.id == job_id, took > LONG_S).values(served_until=now() + took)
+    long = (
+        update(JobRow).where(JobRow.id == job_id, took > LONG_S).values(served_until=now() + took)
+    )
     connection.execute(long)
 
 
 def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
-    """Active jobs with a chunk to claim, each in its turn: first the owner who was served longest ago, then the job of
-    theirs that was. So no job waits for more claims than there are other jobs, however huge or many these are; who was
-    never served stands where they came. A chunk that takes long counts by its time (`charge`), also while it is worked on.
-    Read from indexes alone: no claim locks or counts what others claimed."""
+    """Active jobs with a chunk to claim, each in its turn: first the owner who was served longest
+    ago, then the job of theirs that was. So no job waits for more claims than there are other jobs,
+    however huge or many these are; who was never served stands where they came. A chunk that takes
+    long counts by its time (`charge`), also while it is worked on. Read from indexes alone: no
+    claim locks or counts what others claimed."""
     turns = _turns()
     return (
         statement.select_from(JobRow)
@@ -163,12 +190,23 @@ def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ..
 
 def _turns() -> Subquery:
     """Of each active job when its owner was served last, and when it was."""
-    claimed_at = select(func.max(ChunkRow.claimed_at)).where(ChunkRow.job_id == JobRow.id).scalar_subquery()
+    claimed_at = (
+        select(func.max(ChunkRow.claimed_at)).where(ChunkRow.job_id == JobRow.id).scalar_subquery()
+    )
     other = aliased(JobRow)
-    # Jobs that have ended count as well: many small ones, one after the other, are no new owner each.
-    started_at = select(func.max(other.started_at)).where(other.owner == JobRow.owner).scalar_subquery()
-    served_until = select(func.max(other.served_until)).where(other.owner == JobRow.owner).scalar_subquery()
-    running = ChunkRow.job_id == JobRow.id, ChunkRow.state == "running", ChunkRow.claimed_at < now() - LONG_S
+    # Jobs that have ended count as well: many small ones, one after the other, are no new owner
+    # each.
+    started_at = (
+        select(func.max(other.started_at)).where(other.owner == JobRow.owner).scalar_subquery()
+    )
+    served_until = (
+        select(func.max(other.served_until)).where(other.owner == JobRow.owner).scalar_subquery()
+    )
+    running = (
+        ChunkRow.job_id == JobRow.id,
+        ChunkRow.state == "running",
+        ChunkRow.claimed_at < now() - LONG_S,
+    )
     occupied_since = select(func.min(ChunkRow.claimed_at)).where(*running).scalar_subquery()
     moments = {
         "claimed_at": claimed_at,
@@ -176,12 +214,18 @@ def _turns() -> Subquery:
         "served_until": served_until,
         "occupied_until": 2 * now() - occupied_since,
     }
-    columns = (JobRow.id, JobRow.owner, JobRow.created_at, *(moment.label(name) for name, moment in moments.items()))
+    columns = (
+        JobRow.id,
+        JobRow.owner,
+        JobRow.created_at,
+        *(moment.label(name) for name, moment in moments.items()),
+    )
     active = select(*columns).where(JobRow.state.in_(UNFINISHED)).subquery()
     columns_of_moments: list[ColumnElement[float]] = [active.c[name] for name in moments]
     served = functools.reduce(_later, columns_of_moments)
     of_owner = func.coalesce(
-        func.max(served).over(partition_by=active.c.owner), func.min(active.c.created_at).over(partition_by=active.c.owner)
+        func.max(served).over(partition_by=active.c.owner),
+        func.min(active.c.created_at).over(partition_by=active.c.owner),
     )
     of_job = func.coalesce(active.c.claimed_at, active.c.created_at)
     return select(active.c.id, of_owner.label("of_owner"), of_job.label("of_job")).subquery()
@@ -198,11 +242,13 @@ def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], 
 
 
 def _reads_another() -> ColumnElement[bool]:
-    """Whether the job is to read a file while another file of its owner is being read. How long that takes cannot be told from
-    a file's size, and no owner may hold all workers with it."""
+    """Whether the job is to read a file while another file of its owner is being read. How long
+    that takes cannot be told from a file's size, and no owner may hold all workers with it."""
     other = aliased(JobRow)
     reading = select(ChunkRow.id).join(other, ChunkRow.job_id == other.id)
-    reading = reading.where(other.owner == JobRow.owner, other.kind == "read", ChunkRow.state == "running")
+    reading = reading.where(
+        other.owner == JobRow.owner, other.kind == "read", ChunkRow.state == "running"
+    )
     return and_(JobRow.kind == "read", reading.exists())
 
 

@@ -1,4 +1,5 @@
-"""Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory, summed up at the end."""
+"""Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory,
+summed up at the end."""
 
 import io
 import json
@@ -13,14 +14,35 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, ScalarSelect, delete, func, insert, literal, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    ScalarSelect,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+)
 
 from nelbo import scores as scores_of
 from nelbo.jobs import Anomaly, Error
 from nelbo.store import arrays
 from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database
-from nelbo.store.tables import AnomalyRow, ChunkRow, ErrorRow, JobRow, TableChunkRow, VersionRow, score_arrays, score_json
+from nelbo.store.tables import (
+    AnomalyRow,
+    ChunkRow,
+    ErrorRow,
+    JobRow,
+    TableChunkRow,
+    VersionRow,
+    score_arrays,
+    score_json,
+)
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
@@ -33,7 +55,8 @@ TERM_BYTES = 24
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n * d]."""
+    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n *
+    d]."""
 
     rows: npt.NDArray[np.int64]
     nelbo: Floats
@@ -43,10 +66,16 @@ class _Scores:
 
 
 def scores(
-    db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None, explain: bool = False
+    db: Database,
+    job_id: str,
+    *,
+    after_row: int = -1,
+    limit: int | None = None,
+    explain: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """Scores in row order, a batch a chunk, of rows above `after_row`, at most `limit`. Each batch is read on its own,
-    so that a slow reader holds neither memory nor a transaction. `explain` needs a job with explain."""
+    """Scores in row order, a batch a chunk, of rows above `after_row`, at most `limit`. Each batch
+    is read on its own, so that a slow reader holds neither memory nor a transaction. `explain`
+    needs a job with explain."""
     with db.read() as connection:
         threshold, columns = _score_head(connection, job_id)
     left = limit
@@ -71,10 +100,12 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
     return scores_of.score_schema(columns if explain else None)
 
 
-def tables(db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Made rows in row order, a batch for each piece of a chunk, of source rows above `after_row` (generate: of row
-    numbers), at most `limit` made rows. A chunk of which no row could be made gives a batch of none, so that the columns are
-    known."""
+def tables(
+    db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Made rows in row order, a batch for each piece of a chunk, of source rows above `after_row`
+    (generate: of row numbers), at most `limit` made rows. A chunk of which no row could be made
+    gives a batch of none, so that the columns are known."""
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
@@ -98,13 +129,23 @@ def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000
         .limit(limit)
     )
     with db.read() as connection:
-        return [Error(row=e.row, column=e.column, code=e.code, message=e.message) for e in connection.execute(statement)]
+        return [
+            Error(row=e.row, column=e.column, code=e.code, message=e.message)
+            for e in connection.execute(statement)
+        ]
 
 
 def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[Anomaly]:
     """The rows with the largest nelbo, the largest first; at most 1,000 are kept."""
     statement = (
-        select(AnomalyRow.row, AnomalyRow.nelbo, AnomalyRow.p_value, AnomalyRow.kl, AnomalyRow.terms, JobRow.threshold)
+        select(
+            AnomalyRow.row,
+            AnomalyRow.nelbo,
+            AnomalyRow.p_value,
+            AnomalyRow.kl,
+            AnomalyRow.terms,
+            JobRow.threshold,
+        )
         .join_from(AnomalyRow, JobRow, AnomalyRow.job_id == JobRow.id)
         .where(AnomalyRow.job_id == job_id)
         .order_by(AnomalyRow.nelbo.desc(), AnomalyRow.row)
@@ -127,26 +168,38 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
 def finish(db: Database, claim: Claim) -> FinishOutcome:
     """What needs all chunks of the claim's job: totals and, of scores, threshold and histogram."""
     with db.read() as connection:
-        job = connection.execute(select(JobRow.rows, JobRow.rows_failed).where(JobRow.id == claim.job_id)).one()
+        job = connection.execute(
+            select(JobRow.rows, JobRow.rows_failed).where(JobRow.id == claim.job_id)
+        ).one()
     totals = {"rows": job.rows, "rows_failed": job.rows_failed}
     if claim.kind == "score":
         return _finish_scores(db, claim, totals)
     with db.read() as connection:
-        made = connection.scalars(select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)).all()
+        made = connection.scalars(
+            select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)
+        ).all()
     return FinishOutcome(totals | {"rows_made": sum(made)})
 
 
 def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> int:
-    """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes that adds."""
+    """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes
+    that adds."""
     explain = bool(claim.params.get("explain"))
-    place = {"chunk_id": claim.chunk_id, "job_id": claim.job_id, "row_from": claim.row_from, "fence": claim.fence}
+    place = {
+        "chunk_id": claim.chunk_id,
+        "job_id": claim.job_id,
+        "row_from": claim.row_from,
+        "fence": claim.fence,
+    }
     if connection.dialect.name == "sqlite":
         data = _to_json(outcome, explain)
         connection.execute(insert(score_json).values(**place, data=data))
         stored_bytes = len(data)
     else:
         connection.execute(insert(score_arrays).values(**place, **_to_arrays(outcome, explain)))
-        stored_bytes = FLOAT_BYTES * (3 * len(outcome.rows) + (outcome.kl.size + outcome.terms.size if explain else 0))
+        stored_bytes = FLOAT_BYTES * (
+            3 * len(outcome.rows) + (outcome.kl.size + outcome.terms.size if explain else 0)
+        )
     anomaly_bytes = sum(len(name) + TERM_BYTES for name in outcome.columns)
     return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, outcome)
 
@@ -166,7 +219,8 @@ def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> 
 
 
 def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> int:
-    """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes that adds."""
+    """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes
+    that adds."""
     found = [
         {
             "job_id": job_id,
@@ -191,7 +245,8 @@ def delete_results(connection: Connection, job_id: str) -> None:
 
 
 def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
-    """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the number of chunks."""
+    """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the
+    number of chunks."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     first = (
         select(ChunkRow.id, ChunkRow.row_from, ChunkRow.row_to)
@@ -210,7 +265,8 @@ def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
 
 
 def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> FinishOutcome:
-    """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the histogram."""
+    """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the
+    histogram."""
     p_values: Counter[float] = Counter()
     low, high = math.inf, -math.inf
 
@@ -221,7 +277,8 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
             low, high = min(low, float(chunk.nelbo.min())), max(high, float(chunk.nelbo.max()))
             yield from chunk.nelbo.tolist()
 
-    # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into chunks.
+    # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into
+    # chunks.
     total, scored = math.fsum(nelbos()), p_values.total()
     threshold = scores_of.threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
     flagged = sum(times for p_value, times in p_values.items() if p_value <= threshold)
@@ -232,7 +289,9 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     return FinishOutcome(summary, threshold)
 
 
-def _histogram(db: Database, job_id: str, low: float, high: float) -> dict[str, list[float] | list[int]]:
+def _histogram(
+    db: Database, job_id: str, low: float, high: float
+) -> dict[str, list[float] | list[int]]:
     edges = np.histogram_bin_edges(np.array([low, high]), bins=HISTOGRAM_BINS)
     counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
     for chunk in _chunks(db, job_id):
@@ -264,7 +323,9 @@ def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tupl
     return head.threshold, tuple(head.columns)
 
 
-def _next_scores(connection: Connection, job_id: str, after_row: int, explain: bool) -> tuple[int, _Scores] | None:
+def _next_scores(
+    connection: Connection, job_id: str, after_row: int, explain: bool
+) -> tuple[int, _Scores] | None:
     """The first stored chunk with rows above after_row: its row_to and its scores."""
     if connection.dialect.name == "sqlite":
         payload, decode = score_json, _from_json
@@ -286,7 +347,8 @@ def _next_scores(connection: Connection, job_id: str, after_row: int, explain: b
 
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
-    """Where the chunk that holds a row begins; the index finds it at once, however many chunks stand before."""
+    """Where the chunk that holds a row begins; the index finds it at once, however many chunks
+    stand before."""
     found = select(func.max(ChunkRow.row_from)).where(
         ChunkRow.job_id == job_id, ChunkRow.stage == "work", ChunkRow.row_from <= row
     )
@@ -294,7 +356,8 @@ def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
 
 
 def _to_json(outcome: ScoreOutcome, explain: bool) -> str:
-    """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and SQLite does read it so."""
+    """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and
+    SQLite does read it so."""
     columns = [outcome.rows.tolist(), outcome.nelbo.tolist(), outcome.p_value.tolist()]
     if explain:
         columns += [outcome.kl.tolist(), *outcome.terms.T.tolist()]
@@ -307,7 +370,9 @@ def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
         values = values.reshape(0, 4)
     # Row numbers are exact as float64: there are far fewer than 2^53.
     rows, (nelbo, p_value) = values[:, 0].astype(np.int64), values[:, 1:3].T
-    return _Scores(rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None)))
+    return _Scores(
+        rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None))
+    )
 
 
 def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, ColumnElement[Any]]:
@@ -318,21 +383,35 @@ def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, ColumnElement[
 
 
 def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    values: dict[str, Any] = {name: arrays.unwire(data) for name, data in found._asdict().items() if name != "row_to"}
-    return _Scores(values["rows"], values["nelbo"], values["p_value"], values.get("kl"), values.get("terms"))
+    values: dict[str, Any] = {
+        name: arrays.unwire(data) for name, data in found._asdict().items() if name != "row_to"
+    }
+    return _Scores(
+        values["rows"], values["nelbo"], values["p_value"], values.get("kl"), values.get("terms")
+    )
 
 
-def _score_batch(chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None) -> pa.RecordBatch:
-    return scores_of.score_batch(chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl)
+def _score_batch(
+    chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None
+) -> pa.RecordBatch:
+    return scores_of.score_batch(
+        chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl
+    )
 
 
-def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[int, Iterator[pa.Table]] | None:
-    """The first stored chunk with rows above after_row: its row_to and its made rows above after_row, piece by piece."""
+def _next_table(
+    connection: Connection, job_id: str, after_row: int
+) -> tuple[int, Iterator[pa.Table]] | None:
+    """The first stored chunk with rows above after_row: its row_to and its made rows above
+    after_row, piece by piece."""
     statement = (
         select(ChunkRow.row_from, ChunkRow.row_to, JobRow.kind, TableChunkRow.data)
         .join_from(TableChunkRow, ChunkRow, TableChunkRow.chunk_id == ChunkRow.id)
         .join(JobRow, TableChunkRow.job_id == JobRow.id)
-        .where(TableChunkRow.job_id == job_id, TableChunkRow.row_from >= _chunk_of(job_id, after_row + 1))
+        .where(
+            TableChunkRow.job_id == job_id,
+            TableChunkRow.row_from >= _chunk_of(job_id, after_row + 1),
+        )
         .where(ChunkRow.row_to > after_row + 1)
         .order_by(TableChunkRow.row_from)
         .limit(1)
@@ -341,11 +420,14 @@ def _next_table(connection: Connection, job_id: str, after_row: int) -> tuple[in
     if found is None:
         return None
     skip = max(0, after_row + 1 - found.row_from)
-    return found.row_to, _made_rows(found.data, after_row, skip if found.kind == "generate" else None)
+    return found.row_to, _made_rows(
+        found.data, after_row, skip if found.kind == "generate" else None
+    )
 
 
 def _made_rows(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
-    """The pieces of a stored chunk, without its first `skip` rows or, where that is None, with rows above after_row alone."""
+    """The pieces of a stored chunk, without its first `skip` rows or, where that is None, with rows
+    above after_row alone."""
     file = pq.ParquetFile(io.BytesIO(data))
     for at in range(file.num_row_groups):
         piece = file.read_row_group(at, use_threads=False)
@@ -362,8 +444,8 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> int:
-    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the rest goes. How many more
-    there are than before."""
+    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the
+    rest goes. How many more there are than before."""
     best = np.lexsort((outcome.rows, -outcome.nelbo))[:TOP_ANOMALIES]
     last = _last_kept(connection, job_id)
     found = [

@@ -1,4 +1,5 @@
-"""One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its migration."""
+"""One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its
+migration."""
 
 import json
 import math
@@ -30,10 +31,14 @@ POSTGRESQL_OPTIONS = {
     "idle_in_transaction_session_timeout": 60_000,
 }
 READ_ONLY = "25006"
-"""PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was nearly full."""
+"""PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was
+nearly full."""
 DISK_FULL = "53100"
 """PostgreSQL's code for a write that found no room."""
-FULL = "the disk of the database is full: ask whoever runs the service to make room or to get a larger disk"
+FULL = (
+    "the disk of the database is full: ask whoever runs the service to make room or to get a"
+    " larger disk"
+)
 FULL_S = 10.0
 """Seconds for which a disk that was found full counts as full."""
 CHECK_S = 2.0
@@ -69,7 +74,9 @@ class Database:
         self._process = os.getpid()
         self._check_at = 0.0
         self._full_at = -math.inf
-        self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
+        self.dialect: Literal["sqlite", "postgresql"] = (
+            "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
+        )
         self.now = now()
 
     @property
@@ -83,14 +90,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads. Raises Unavailable when the database does not answer or has another schema."""
+        """One transaction that only reads. Raises Unavailable when the database does not answer or
+        has another schema."""
         self._need_schema()
         with self._answering(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: all of it is committed at the end of the block, or nothing when the block raises."""
+        """One transaction: all of it is committed at the end of the block, or nothing when the
+        block raises."""
         self._need_schema()
         with self.alter() as connection:
             yield connection
@@ -102,7 +111,8 @@ class Database:
             yield connection
 
     def migrate(self) -> None:
-        """Bring the database to this program's schema. Safe to run from several processes at once."""
+        """Bring the database to this program's schema. Safe to run from several processes at
+        once."""
         from nelbo.store import grants, migration
 
         if self.dialect == "sqlite":
@@ -111,21 +121,25 @@ class Database:
             if self.dialect == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
             migration.upgrade(connection)
             if self.dialect == "postgresql":
                 grants.grant(connection)
 
     def check(self) -> None:
-        """Raise Unavailable, with what to do, unless the database answers and this program can work on its schema."""
+        """Raise Unavailable, with what to do, unless the database answers and this program can work
+        on its schema."""
         from nelbo.store import revision
 
         with self._answering(), self._engine.connect() as connection:
             revision.check(connection)
 
     def need_room(self, max_bytes: int, free_bytes: int) -> None:
-        """Raise Overloaded where a server's disk is full or about to be: a write has found it so a short while ago, or fewer
-        than `free_bytes` are left of the `max_bytes` that the database may have (0: nobody said how many)."""
+        """Raise Overloaded where a server's disk is full or about to be: a write has found it so a
+        short while ago, or fewer than `free_bytes` are left of the `max_bytes` that the database
+        may have (0: nobody said how many)."""
         if time.monotonic() - self._full_at < FULL_S:
             raise Overloaded(FULL, retry_after=FULL_S)
         if max_bytes and self.dialect == "postgresql":
@@ -133,18 +147,24 @@ class Database:
                 size = connection.scalars(text("SELECT pg_database_size(current_database())")).one()
             if size + free_bytes > max_bytes:
                 raise Overloaded(
-                    f"the database has {size / 2**20:,.0f} MiB of the {max_bytes / 2**20:,.0f} MiB that it may have (the"
-                    f" setting database_max_bytes), and {free_bytes / 2**20:,.0f} MiB must be free (min_free_bytes): ask"
-                    " whoever runs the service for a larger disk, or to delete jobs and then VACUUM FULL",
+                    f"the database has {size / 2**20:,.0f} MiB of the {max_bytes / 2**20:,.0f} MiB"
+                    " that it may have (the"
+                    f" setting database_max_bytes), and {free_bytes / 2**20:,.0f} MiB must be free"
+                    " (min_free_bytes): ask"
+                    " whoever runs the service for a larger disk, or to delete jobs and then VACUUM"
+                    " FULL",
                     retry_after=FULL_S,
                 )
 
     def rewrite(self) -> None:
-        """Write a SQLite file anew, as it keeps the bytes of deleted rows; others can read meanwhile. PostgreSQL does so by
-        itself."""
+        """Write a SQLite file anew, as it keeps the bytes of deleted rows; others can read
+        meanwhile. PostgreSQL does so by itself."""
         if self.dialect == "sqlite":
             path = self._engine.url.database or ""
-            with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
+            with (
+                self._answering(),
+                closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection,
+            ):
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -161,30 +181,38 @@ class Database:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         if os.getpid() != self._process:
-            raise RuntimeError("this Database was made before a fork; call connect() again in each process")
+            raise RuntimeError(
+                "this Database was made before a fork; call connect() again in each process"
+            )
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError) as problem:
             if getattr(getattr(problem, "orig", None), "sqlstate", None) == DISK_FULL:
                 self._full_at = time.monotonic()
                 raise Overloaded(FULL, retry_after=FULL_S) from problem
-            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+            raise Unavailable(
+                f"the database does not answer: {_reason(problem)}", retry_after=2
+            ) from problem
         except DBAPIError as problem:
             if not problem.connection_invalidated:
                 raise
-            raise Unavailable(f"the database does not answer: {_reason(problem)}", retry_after=2) from problem
+            raise Unavailable(
+                f"the database does not answer: {_reason(problem)}", retry_after=2
+            ) from problem
 
     def _make_sqlite_file(self) -> None:
         path = Path(self._engine.url.database or "")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # SQLite's files beside it get its mode
         with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
-            # Readers go on while one writes. The mode is kept in the file and cannot be set inside a transaction.
+            # Readers go on while one writes. The mode is kept in the file and cannot be set inside
+            # a transaction.
             connection.execute("PRAGMA journal_mode = WAL")
 
 
 def connect(url: str) -> Database:
-    """A database by URL: sqlite:////path/to/nelbo.db or postgresql://user@host/name. Opens no connection yet."""
+    """A database by URL: sqlite:////path/to/nelbo.db or postgresql://user@host/name. Opens no
+    connection yet."""
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         return Database(_sqlite(parsed))
@@ -195,13 +223,20 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise InvalidInput("the database URL cannot be read; it begins with sqlite:/// or postgresql://") from None
+        raise InvalidInput(
+            "the database URL cannot be read; it begins with sqlite:/// or postgresql://"
+        ) from None
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise InvalidInput("a SQLite database must be a file, as several processes share it: sqlite:////path/nelbo.db")
+        raise InvalidInput(
+            "a SQLite database must be a file, as several processes share it:"
+            " sqlite:////path/nelbo.db"
+        )
     if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise InvalidInput(f"{parsed.drivername} is no database for Nelbo; use sqlite:/// or postgresql://")
+        raise InvalidInput(
+            f"{parsed.drivername} is no database for Nelbo; use sqlite:/// or postgresql://"
+        )
     return parsed
 
 
@@ -213,14 +248,16 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, record: object) -> None:
-        # The driver would begin transactions by itself, late and never IMMEDIATE; the next listener does it.
+        # The driver would begin transactions by itself, late and never IMMEDIATE; the next listener
+        # does it.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later may find that it cannot be had any more (SQLITE_BUSY_SNAPSHOT).
+        # A transaction that reads first and writes later may find that it cannot be had any more
+        # (SQLITE_BUSY_SNAPSHOT).
         writes = connection.get_execution_options().get("nelbo_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -15,11 +15,13 @@ from nelbo.store.tables import ChunkRow, JobRow
 from nelbo.store.views import LISTED
 
 CRASHES_TO_SPLIT = 2
-"""A chunk whose worker died this often is halved; one row whose worker died this often is an error."""
+"""A chunk whose worker died this often is halved; one row whose worker died this often is an
+error."""
 CRASHES_TO_FAIL = 5
 """Reading and verifying cannot be halved: they fail their job when their worker died this often."""
 CRASHES_TO_FAIL_FINISH = 20
-"""Finishing only adds up what is stored: it is hardly what killed its workers, and all rows of the job are done already."""
+"""Finishing only adds up what is stored: it is hardly what killed its workers, and all rows of the
+job are done already."""
 WORKER_DIED = "worker-died"
 Fate = Literal["requeued", "split", "row", "job", "none"]
 
@@ -34,19 +36,30 @@ class Swept:
     jobs_failed: int = 0
 
 
-def sweep(db: Database, *, dead: Collection[str] = (), blind: bool = False, limit: int = 1_000) -> Swept:
-    """Take back the chunks whose lease ran out. One that keeps killing its worker is halved, down to the one row, which
-    becomes an error; what cannot be halved fails its job. Any process may do this at any time.
+def sweep(
+    db: Database, *, dead: Collection[str] = (), blind: bool = False, limit: int = 1_000
+) -> Swept:
+    """Take back the chunks whose lease ran out. One that keeps killing its worker is halved, down
+    to the one row, which becomes an error; what cannot be halved fails its job. Any process may do
+    this at any time.
 
-    `dead` are workers by name whose process is gone for good: their leases are over at once. `blind`: the caller could not
-    reach the database for a while, so nobody else may have been able to renew: a lease that ran out is no crash then.
+    `dead` are workers by name whose process is gone for good: their leases are over at once.
+    `blind`: the caller could not reach the database for a while, so nobody else may have been able
+    to renew: a lease that ran out is no crash then.
     """
     orphaned = _Orphaned(frozenset(dead), blind)
-    found_now = select(ChunkRow.id, ChunkRow.job_id).where(*orphaned.condition).order_by(ChunkRow.lease_until).limit(limit)
+    found_now = (
+        select(ChunkRow.id, ChunkRow.job_id)
+        .where(*orphaned.condition)
+        .order_by(ChunkRow.lease_until)
+        .limit(limit)
+    )
     with db.read() as connection:
         found = connection.execute(found_now).all()
     fates = [_sweep_chunk(db, chunk.id, chunk.job_id, orphaned) for chunk in found]
-    return Swept(fates.count("requeued"), fates.count("split"), fates.count("row"), fates.count("job"))
+    return Swept(
+        fates.count("requeued"), fates.count("split"), fates.count("row"), fates.count("job")
+    )
 
 
 @dataclass(frozen=True)
@@ -58,14 +71,18 @@ class _Orphaned:
 
     @property
     def condition(self) -> tuple[ColumnElement[bool], ...]:
-        """A dead process never comes back, so this is safe in an UPDATE however long ago its death was seen."""
-        return ChunkRow.state == "running", or_(ChunkRow.lease_until < now(), ChunkRow.worker.in_(sorted(self.dead)))
+        """A dead process never comes back, so this is safe in an UPDATE however long ago its death
+        was seen."""
+        return ChunkRow.state == "running", or_(
+            ChunkRow.lease_until < now(), ChunkRow.worker.in_(sorted(self.dead))
+        )
 
     def crashed(self, worker: str | None) -> bool:
         return worker in self.dead or not self.blind
 
     def only(self, statement: Update, chunk: Row[*tuple[Any, ...]]) -> Update:
-        """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and may have come between."""
+        """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and
+        may have come between."""
         return statement.where(ChunkRow.id == chunk.id, *self.condition)
 
 
@@ -83,7 +100,9 @@ def _sweep_chunk(db: Database, chunk_id: int, job_id: str, orphaned: _Orphaned) 
             ChunkRow.claimed_at,
             JobRow.kind,
         ).join_from(ChunkRow, JobRow, ChunkRow.job_id == JobRow.id)
-        chunk = connection.execute(statement.where(ChunkRow.id == chunk_id, *orphaned.condition)).first()
+        chunk = connection.execute(
+            statement.where(ChunkRow.id == chunk_id, *orphaned.condition)
+        ).first()
         if chunk is None:
             return "none"
         queue.charge(connection, job_id, chunk.claimed_at)
@@ -111,16 +130,25 @@ def _crashes_to_fail(chunk: Row[*tuple[Any, ...]]) -> int:
     return CRASHES_TO_FAIL_FINISH if chunk.stage == "finish" else CRASHES_TO_FAIL
 
 
-def _requeue(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, crashes: int) -> Fate:
+def _requeue(
+    connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, crashes: int
+) -> Fate:
     how = "died" if chunk.worker in orphaned.dead else "did not renew its lease"
-    values = {"lease_until": None, "crashes": crashes, "problem": f"the worker {chunk.worker} {how}"}
+    values = {
+        "lease_until": None,
+        "crashes": crashes,
+        "problem": f"the worker {chunk.worker} {how}",
+    }
     pause_s = backoff_s(max(1, crashes))
-    statement = orphaned.only(chunk_to("queued"), chunk).values(not_before=now() + pause_s, **values)
+    statement = orphaned.only(chunk_to("queued"), chunk).values(
+        not_before=now() + pause_s, **values
+    )
     return "requeued" if connection.execute(statement).rowcount else "none"
 
 
 def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned) -> Fate:
-    """Halve the rows. One more crash halves a half again; one row alone has to be there for two crashes of its own."""
+    """Halve the rows. One more crash halves a half again; one row alone has to be there for two
+    crashes of its own."""
     middle = (chunk.row_from + chunk.row_to) // 2
     values = {"state": "queued", "problem": "halved: its worker died repeatedly"}
 
@@ -128,18 +156,27 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orph
         return CRASHES_TO_SPLIT - 1 if row_to - row_from > 1 else 0
 
     first = orphaned.only(chunk_to("queued"), chunk).values(
-        row_to=middle, lease_until=None, crashes=crashes(chunk.row_from, middle), problem=values["problem"]
+        row_to=middle,
+        lease_until=None,
+        crashes=crashes(chunk.row_from, middle),
+        problem=values["problem"],
     )
     if connection.execute(first).rowcount == 0:
         return "none"
     crash.point("split")
-    second = insert(ChunkRow).values(job_id=chunk.job_id, stage="work", row_from=middle, row_to=chunk.row_to, **values)
+    second = insert(ChunkRow).values(
+        job_id=chunk.job_id, stage="work", row_from=middle, row_to=chunk.row_to, **values
+    )
     connection.execute(second.values(crashes=crashes(middle, chunk.row_to)))
-    connection.execute(update(JobRow).where(JobRow.id == chunk.job_id).values(chunks=JobRow.chunks + 1))
+    connection.execute(
+        update(JobRow).where(JobRow.id == chunk.job_id).values(chunks=JobRow.chunks + 1)
+    )
     return "split"
 
 
-def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str) -> Fate:
+def _give_up_row(
+    connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str
+) -> Fate:
     # With a new fence the dead worker, should it live, cannot take this for a commit of its own.
     done = orphaned.only(end_chunk("done", problem), chunk).values(fence=ChunkRow.fence + 1)
     if connection.execute(done).rowcount == 0:
@@ -149,7 +186,9 @@ def _give_up_row(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned:
     return "row"
 
 
-def _give_up_job(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str) -> Fate:
+def _give_up_job(
+    connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str
+) -> Fate:
     if connection.execute(orphaned.only(end_chunk("failed", problem), chunk)).rowcount == 0:
         return "none"
     fail_job(connection, chunk.job_id, problem)

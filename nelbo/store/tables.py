@@ -1,4 +1,5 @@
-"""The SQL tables as typed models. What must always hold stands here as a constraint or in the migration as a trigger."""
+"""The SQL tables as typed models. What must always hold stands here as a constraint or in the
+migration as a trigger."""
 
 from typing import Any, ClassVar
 
@@ -46,7 +47,8 @@ class Base(DeclarativeBase):
 
 
 class ModelRow(Base):
-    """A name under which versions stand. Deleting it deletes its versions; the numbering goes on."""
+    """A name under which versions stand. Deleting it deletes its versions; the numbering goes
+    on."""
 
     __tablename__ = "model"
 
@@ -57,7 +59,8 @@ class ModelRow(Base):
 
 
 class VersionRow(Base):
-    """A trained artifact, never changed once it is ready. `digest` and `manifest` are empty until it is verified."""
+    """A trained artifact, never changed once it is ready. `digest` and `manifest` are empty until
+    it is verified."""
 
     __tablename__ = "version"
     __table_args__ = (
@@ -82,7 +85,8 @@ class VersionRow(Base):
 
 
 class AliasRow(Base):
-    """A movable name for a version. `champion` follows the newest ready version until someone sets it by hand."""
+    """A movable name for a version. `champion` follows the newest ready version until someone sets
+    it by hand."""
 
     __tablename__ = "alias"
 
@@ -100,7 +104,9 @@ class FileRow(Base):
     __table_args__ = (
         CheckConstraint("state IN ('receiving', 'reading', 'ready', 'rejected')", name="state"),
         CheckConstraint("bytes >= 0 AND rows >= 0", name="sizes"),
-        CheckConstraint("state <> 'ready' OR (rows IS NOT NULL AND digest IS NOT NULL)", name="ready"),
+        CheckConstraint(
+            "state <> 'ready' OR (rows IS NOT NULL AND digest IS NOT NULL)", name="ready"
+        ),
         Index("file_owner_idx", "owner", "id"),
     )
 
@@ -121,28 +127,48 @@ class FileRow(Base):
 
 
 class JobRow(Base):
-    """The kinds read (a file) and verify (a pushed version) are internal: one chunk, never listed."""
+    """The kinds read (a file) and verify (a pushed version) are internal: one chunk, never
+    listed."""
 
     __tablename__ = "job"
     __table_args__ = (
         UniqueConstraint("owner", "idempotency_key"),
-        CheckConstraint("kind IN ('score', 'generate', 'augment', 'reconstruct', 'read', 'verify')", name="kind"),
-        CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+        CheckConstraint(
+            "kind IN ('score', 'generate', 'augment', 'reconstruct', 'read', 'verify')", name="kind"
+        ),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
+        ),
         CheckConstraint("rows > 0", name="rows"),
-        CheckConstraint("rows_failed >= 0 AND rows_failed <= rows_done AND rows_done <= rows", name="progress"),
+        CheckConstraint(
+            "rows_failed >= 0 AND rows_failed <= rows_done AND rows_done <= rows", name="progress"
+        ),
         CheckConstraint("chunks > 0 AND chunks_done >= 0 AND chunks_done <= chunks", name="chunks"),
-        CheckConstraint("state <> 'succeeded' OR (rows_done = rows AND chunks_done = chunks)", name="whole"),
-        CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
-        CheckConstraint("(state = 'cancelled') = (cancel_requested_at IS NOT NULL)", name="cancelled"),
+        CheckConstraint(
+            "state <> 'succeeded' OR (rows_done = rows AND chunks_done = chunks)", name="whole"
+        ),
+        CheckConstraint(
+            "(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"
+        ),
+        CheckConstraint(
+            "(state = 'cancelled') = (cancel_requested_at IS NOT NULL)", name="cancelled"
+        ),
         Index("job_owner_idx", "owner", "id"),
-        Index("job_active_idx", "created_at", sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE)),
+        Index(
+            "job_active_idx", "created_at", sqlite_where=text(ACTIVE), postgresql_where=text(ACTIVE)
+        ),
         Index("job_file_idx", "file_id"),
         Index("job_version_idx", "version_id"),
         Index("job_started_idx", "owner", "started_at"),
         Index("job_served_idx", "owner", "served_until"),
         Index("job_finished_idx", "finished_at"),
         Index("job_stored_idx", "owner", "deleted_at", "bytes"),
-        Index("job_deleted_idx", "deleted_at", sqlite_where=text(DELETED), postgresql_where=text(DELETED)),
+        Index(
+            "job_deleted_idx",
+            "deleted_at",
+            sqlite_where=text(DELETED),
+            postgresql_where=text(DELETED),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -170,24 +196,31 @@ class JobRow(Base):
     hinted_at: Mapped[float | None]
     deleted_at: Mapped[float | None]
     served_until: Mapped[float | None]
-    """As long after the end of its last long chunk as that chunk took; until then others have their turns."""
+    """As long after the end of its last long chunk as that chunk took; until then others have their
+    turns."""
     bytes: Mapped[int | None]
     """Of its inline rows and of the results that are stored so far, about."""
 
 
 class ChunkRow(Base):
-    """Rows row_from..row_to (half-open) of a job. The finish chunk has no rows: it runs after all others are done."""
+    """Rows row_from..row_to (half-open) of a job. The finish chunk has no rows: it runs after all
+    others are done."""
 
     __tablename__ = "chunk"
     __table_args__ = (
         UniqueConstraint("job_id", "stage", "row_from"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
         CheckConstraint(
-            "(stage = 'work' AND row_from >= 0 AND row_to > row_from) OR (stage = 'finish' AND row_from = 0 AND row_to = 0)",
+            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
+        ),
+        CheckConstraint(
+            "(stage = 'work' AND row_from >= 0 AND row_to > row_from) OR (stage = 'finish' AND"
+            " row_from = 0 AND row_to = 0)",
             name="range",
         ),
         CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
-        CheckConstraint("attempt >= 0 AND attempt <= fence AND crashes >= 0 AND failures >= 0", name="counts"),
+        CheckConstraint(
+            "attempt >= 0 AND attempt <= fence AND crashes >= 0 AND failures >= 0", name="counts"
+        ),
         Index("chunk_state_idx", "job_id", "state", "row_from"),
         Index("chunk_claimed_idx", "job_id", "claimed_at"),
         Index(
@@ -198,7 +231,9 @@ class ChunkRow(Base):
         ),
     )
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer(), "sqlite"), primary_key=True
+    )
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
     stage: Mapped[str]
     row_from: Mapped[int]
@@ -224,9 +259,14 @@ class TableChunkRow(Base):
     """The made rows of a chunk, as one Parquet file."""
 
     __tablename__ = "table_chunk"
-    __table_args__ = (UniqueConstraint("job_id", "row_from"), CheckConstraint("rows >= 0", name="rows"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "row_from"),
+        CheckConstraint("rows >= 0", name="rows"),
+    )
 
-    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id"), primary_key=True, autoincrement=False)
+    chunk_id: Mapped[int] = mapped_column(
+        ForeignKey("chunk.id"), primary_key=True, autoincrement=False
+    )
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
     row_from: Mapped[int]
     fence: Mapped[int]
@@ -273,7 +313,8 @@ class WorkerRow(Base):
 
 
 class KeyRow(Base):
-    """A key of an owner, by its digest. The row outlives the key: a service that ever had a key wants keys for good."""
+    """A key of an owner, by its digest. The row outlives the key: a service that ever had a key
+    wants keys for good."""
 
     __tablename__ = "api_key"
     __table_args__ = (
@@ -296,7 +337,8 @@ class KeyRow(Base):
 
 
 class AuditRow(Base):
-    """One change of a model, a version, an alias or a key, or one deletion; written in the transaction of the change."""
+    """One change of a model, a version, an alias or a key, or one deletion; written in the
+    transaction of the change."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("audit_owner_idx", "owner", "id"),)
@@ -323,11 +365,18 @@ class CompatibilityRow(Base):
 
 
 def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
-    """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its own for each."""
+    """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its
+    own for each."""
     return Table(
         "score_chunk",
         MetaData(naming_convention=Base.metadata.naming_convention),
-        Column("chunk_id", ChunkRow.id.type, ForeignKey(ChunkRow.id), primary_key=True, autoincrement=False),
+        Column(
+            "chunk_id",
+            ChunkRow.id.type,
+            ForeignKey(ChunkRow.id),
+            primary_key=True,
+            autoincrement=False,
+        ),
         Column("job_id", Text, ForeignKey(JobRow.id), nullable=False),
         Column("row_from", BigInteger, nullable=False),
         Column("fence", BigInteger, nullable=False),
@@ -336,8 +385,11 @@ def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
     )
 
 
-score_json = _score_chunk(Column("data", Text, nullable=False), CheckConstraint("json_valid(data)", name="data"))
-"""SQLite: one JSON array with an array per row: [row, nelbo, p_value], with `explain` also kl and a term per column."""
+score_json = _score_chunk(
+    Column("data", Text, nullable=False), CheckConstraint("json_valid(data)", name="data")
+)
+"""SQLite: one JSON array with an array per row: [row, nelbo, p_value], with `explain` also kl and a
+term per column."""
 
 score_arrays = _score_chunk(
     Column("rows", ARRAY(BigInteger), nullable=False),
@@ -345,6 +397,9 @@ score_arrays = _score_chunk(
     Column("p_value", ARRAY(Double), nullable=False),
     Column("kl", ARRAY(Double)),
     Column("terms", ARRAY(Double)),
-    CheckConstraint("cardinality(nelbo) = cardinality(rows) AND cardinality(p_value) = cardinality(rows)", name="lengths"),
+    CheckConstraint(
+        "cardinality(nelbo) = cardinality(rows) AND cardinality(p_value) = cardinality(rows)",
+        name="lengths",
+    ),
 )
 """PostgreSQL: one array per column; `terms` is flat, row after row."""

@@ -1,4 +1,5 @@
-"""What an owner has stored, and what of it still waits to be read: the sums that quotas are held against."""
+"""What an owner has stored, and what of it still waits to be read: the sums that quotas are held
+against."""
 
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ class Usage:
     """An owner's part of the storage and of the workers that read."""
 
     stored_bytes: int
-    """Uploads and artifacts as they were sent, inline rows and results as they lie in the database."""
+    """Uploads and artifacts as they were sent, inline rows and results as they lie in the
+    database."""
     unread: int
     """Uploads that wait to be read or are read, and pushes that wait to be verified or are."""
 
@@ -22,7 +24,11 @@ class Usage:
 def usage(db: Database, owner: str) -> Usage:
     """What the owner takes up now."""
     stored = _kept_bytes(FileRow, owner) + _kept_bytes(VersionRow, owner) + _job_bytes(owner)
-    internal = (JobRow.owner == owner, JobRow.kind.in_(("read", "verify")), JobRow.state.in_(UNFINISHED))
+    internal = (
+        JobRow.owner == owner,
+        JobRow.kind.in_(("read", "verify")),
+        JobRow.state.in_(UNFINISHED),
+    )
     unread = select(func.count()).select_from(JobRow).where(*internal).scalar_subquery()
     with db.read() as connection:
         found = connection.execute(select(stored, unread)).one()
@@ -32,7 +38,9 @@ def usage(db: Database, owner: str) -> Usage:
 def note_bytes(db: Database, version_id: str, bytes: int) -> None:
     """Remember how large a version's artifact is."""
     with db.write() as connection:
-        connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(bytes=bytes))
+        connection.execute(
+            update(VersionRow).where(VersionRow.id == version_id).values(bytes=bytes)
+        )
 
 
 def _kept_bytes(kind: type[FileRow] | type[VersionRow], owner: str) -> ColumnElement[int]:

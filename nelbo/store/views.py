@@ -1,4 +1,5 @@
-"""Jobs as their owners see them: one, all, the one of an idempotency key. Nothing changes a job here."""
+"""Jobs as their owners see them: one, all, the one of an idempotency key. Nothing changes a job
+here."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -39,7 +40,9 @@ def list_jobs(
     cursor: str | None = None,
 ) -> Page:
     """Jobs, the newest first; `cursor` is that of the page before."""
-    statement = _views().where(JobRow.owner == owner, JobRow.kind.in_(LISTED), JobRow.deleted_at.is_(None))
+    statement = _views().where(
+        JobRow.owner == owner, JobRow.kind.in_(LISTED), JobRow.deleted_at.is_(None)
+    )
     if state is not None:
         statement = statement.where(JobRow.state == state)
     if kind is not None:
@@ -53,16 +56,21 @@ def list_jobs(
 
 
 def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> Job | None:
-    """The job that was accepted under this idempotency key, if any. Raises IdempotencyMismatch for another request."""
+    """The job that was accepted under this idempotency key, if any. Raises IdempotencyMismatch for
+    another request."""
     if key is None:
         return None
     with db.read() as connection:
-        statement = select(JobRow.id, JobRow.request_digest).where(JobRow.owner == owner, JobRow.idempotency_key == key)
+        statement = select(JobRow.id, JobRow.request_digest).where(
+            JobRow.owner == owner, JobRow.idempotency_key == key
+        )
         found = connection.execute(statement).first()
         if found is None:
             return None
         if found.request_digest != request_digest:
-            raise IdempotencyMismatch(f"idempotency key {key!r} was used for another request; take a new one for this one")
+            raise IdempotencyMismatch(
+                f"idempotency key {key!r} was used for another request; take a new one for this one"
+            )
         return need_job(connection, owner, found.id)
 
 
@@ -78,8 +86,11 @@ def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = Fa
 
 
 def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """The unfinished jobs that a condition finds, as words for a message; empty when there is none."""
-    found = connection.execute(select(JobRow.id, JobRow.kind).where(condition, JobRow.state.in_(UNFINISHED)).limit(3)).all()
+    """The unfinished jobs that a condition finds, as words for a message; empty when there is
+    none."""
+    found = connection.execute(
+        select(JobRow.id, JobRow.kind).where(condition, JobRow.state.in_(UNFINISHED)).limit(3)
+    ).all()
     return ", ".join(f"{job.kind} job {job.id}" for job in found)
 
 
@@ -108,7 +119,12 @@ def _views() -> Select[*tuple[Any, ...]]:
 
 
 def _job(found: Row[*tuple[Any, ...]]) -> Job:
-    progress = Progress(rows=found.rows, rows_done=found.rows_done, rows_failed=found.rows_failed, eta_s=_eta_s(found))
+    progress = Progress(
+        rows=found.rows,
+        rows_done=found.rows_done,
+        rows_failed=found.rows_failed,
+        eta_s=_eta_s(found),
+    )
     return Job(
         id=found.id,
         kind=found.kind,

@@ -23,16 +23,24 @@ class Heartbeat:
 
 def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
     """Say that a worker is alive."""
-    seen = update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), host=host, pid=pid)
+    seen = (
+        update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), host=host, pid=pid)
+    )
     with db.write() as connection:
         if connection.execute(seen).rowcount == 0:
             connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < now() - FORGET_WORKER_S))
-            connection.execute(insert(WorkerRow).values(name=worker, host=host, pid=pid, started_at=now(), seen_at=now()))
+            connection.execute(
+                insert(WorkerRow).values(
+                    name=worker, host=host, pid=pid, started_at=now(), seen_at=now()
+                )
+            )
 
 
 def heartbeats(db: Database, *, within_s: float = 60.0) -> list[Heartbeat]:
     """Workers that were seen within so many seconds."""
     age = (now() - WorkerRow.seen_at).label("age_s")
-    statement = select(WorkerRow.name, WorkerRow.host, WorkerRow.pid, WorkerRow.started_at, age).where(age <= within_s)
+    statement = select(
+        WorkerRow.name, WorkerRow.host, WorkerRow.pid, WorkerRow.started_at, age
+    ).where(age <= within_s)
     with db.read() as connection:
         return [Heartbeat(*row) for row in connection.execute(statement.order_by(WorkerRow.name))]

@@ -36,13 +36,18 @@ def served(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def process(home: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of `python -P -m api.app` and its process, with the data folder as working directory."""
+    """The address of `python -P -m api.app` and its process, with the data folder as working
+    directory."""
     port = free_port()
     command = [sys.executable, "-P", "-m", "api.app", "--port", str(port)]
     known = {name: value for name, value in os.environ.items() if not name.startswith("NELBO_")}
     with (home / "api.log").open("wb") as log:
         started = subprocess.Popen(
-            command, cwd=home, stdout=log, stderr=log, env=known | {"NELBO_HOME": str(home), "PYTHONPATH": ROOT} | env
+            command,
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            env=known | {"NELBO_HOME": str(home), "PYTHONPATH": ROOT} | env,
         )
     url = f"http://127.0.0.1:{port}"
     try:

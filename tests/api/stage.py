@@ -1,7 +1,8 @@
-"""A service to ask: the real application on a real database and a real storage folder, and what a worker does, by hand.
+"""A service to ask: the real application on a real database and a real storage folder, and what a
+worker does, by hand.
 
-Chunks are claimed and committed through the ledger as a worker does it; only the numbers are made up, from the row's number.
-Every answer is held against the OpenAPI description of its route.
+Chunks are claimed and committed through the ledger as a worker does it; only the numbers are made
+up, from the row's number. Every answer is held against the OpenAPI description of its route.
 """
 
 import io
@@ -32,7 +33,14 @@ from nelbo.jobs import Error
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, keys, ledger, results
-from nelbo.store.claims import Claim, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
+from nelbo.store.claims import (
+    Claim,
+    Outcome,
+    ReadOutcome,
+    ScoreOutcome,
+    TableOutcome,
+    VerifyOutcome,
+)
 from nelbo.store.keys import Scope
 from nelbo.store.session import Database, connect
 
@@ -95,9 +103,12 @@ class Stage:
         return service
 
     def ask(self, method: str, path: str, **given: Any) -> httpx2.Response:
-        """A request whose answer must be one that OpenAPI lists for the route. Bytes go with the type of their route."""
+        """A request whose answer must be one that OpenAPI lists for the route. Bytes go with the
+        type of their route."""
         if "content" in given:
-            given["headers"] = (AS_ZIP if path.endswith("/versions") else AS_BYTES) | dict(given.get("headers") or {})
+            given["headers"] = (AS_ZIP if path.endswith("/versions") else AS_BYTES) | dict(
+                given.get("headers") or {}
+            )
         response = self.client.request(method, path, **given)
         check_documented(description(), response)
         return response
@@ -108,10 +119,14 @@ class Stage:
     def post(self, path: str, **given: Any) -> httpx2.Response:
         return self.ask("POST", path, **given)
 
-    def model(self, name: str = "adult", owner: str = "local", state: Any = "ready") -> catalog.VersionEntry:
+    def model(
+        self, name: str = "adult", owner: str = "local", state: Any = "ready"
+    ) -> catalog.VersionEntry:
         return add_model(self.service.database, name, owner, state)
 
-    def file(self, content: bytes = CSV, name: str = "people.csv", headers: dict[str, str] | None = None) -> str:
+    def file(
+        self, content: bytes = CSV, name: str = "people.csv", headers: dict[str, str] | None = None
+    ) -> str:
         """The id of a file that is ready."""
         sent = self.post("/v1/files", params={"name": name}, content=content, headers=headers)
         assert sent.status_code == 201, sent.text
@@ -145,16 +160,23 @@ class Stage:
         return work_off(self.service.database, errors)
 
 
-def add_model(database: Database, name: str = "adult", owner: str = "local", state: Any = "ready") -> catalog.VersionEntry:
+def add_model(
+    database: Database, name: str = "adult", owner: str = "local", state: Any = "ready"
+) -> catalog.VersionEntry:
     """Register a version whose artifact is nowhere, for the API never opens one."""
-    return catalog.add_version(database, owner, name, manifest(name).model_dump(mode="json"), "d" * 64, state=state)
+    return catalog.add_version(
+        database, owner, name, manifest(name).model_dump(mode="json"), "d" * 64, state=state
+    )
 
 
 def work_off(database: Database, errors: Collection[int] = ()) -> int:
-    """Claim and commit all that is queued, as a worker does, with errors for these rows; the number of chunks."""
+    """Claim and commit all that is queued, as a worker does, with errors for these rows; the number
+    of chunks."""
     chunks = 0
     while (claim := ledger.claim(database, "test", lease_s=60)) is not None:
-        outcome = results.finish(database, claim) if claim.stage == "finish" else _outcome(claim, errors)
+        outcome = (
+            results.finish(database, claim) if claim.stage == "finish" else _outcome(claim, errors)
+        )
         assert ledger.commit(database, claim, outcome)
         chunks += 1
     return chunks
@@ -259,13 +281,18 @@ def operation_of(openapi: dict[str, Any], method: str, path: str) -> dict[str, A
 
 
 def check_documented(openapi: dict[str, Any], response: httpx2.Response) -> None:
-    """The answer's status and media type are among those of its operation; errors are problem documents."""
+    """The answer's status and media type are among those of its operation; errors are problem
+    documents."""
     operation = operation_of(openapi, response.request.method, response.request.url.path)
     if operation is not None:
         known = operation["responses"].get(str(response.status_code))
-        assert known is not None, f"{operation['operationId']} answered {response.status_code}: {response.text}"
+        assert known is not None, (
+            f"{operation['operationId']} answered {response.status_code}: {response.text}"
+        )
         media = response.headers.get("content-type", "").partition(";")[0]
-        assert media in known.get("content", {"": None}), f"{operation['operationId']} answered {media}"
+        assert media in known.get("content", {"": None}), (
+            f"{operation['operationId']} answered {media}"
+        )
     if response.status_code >= 400:
         check_problem(response)
 

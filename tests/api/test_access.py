@@ -33,7 +33,11 @@ def keys(stage: Stage) -> dict[Scope, str]:
 
 
 def operations() -> set[str]:
-    return {operation["operationId"] for operations in description()["paths"].values() for operation in operations.values()}
+    return {
+        operation["operationId"]
+        for operations in description()["paths"].values()
+        for operation in operations.values()
+    }
 
 
 def test_the_table_lists_every_operation_and_no_other() -> None:
@@ -55,11 +59,15 @@ def test_every_route_of_the_application_is_an_operation_or_a_description(stage: 
     routes = list(leaves(stage.client.app.routes))  # type: ignore[attr-defined]
     listed = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
     assert {route.operation_id for route in listed} == set(NEEDS)
-    assert {getattr(route, "path", route) for route in routes if route not in listed} == WITHOUT_OPERATION
+    assert {
+        getattr(route, "path", route) for route in routes if route not in listed
+    } == WITHOUT_OPERATION
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_key_may_do_what_its_scope_and_the_lower_ones_may(stage: Stage, keys: dict[Scope, str], scope: Scope) -> None:
+def test_a_key_may_do_what_its_scope_and_the_lower_ones_may(
+    stage: Stage, keys: dict[Scope, str], scope: Scope
+) -> None:
     refused = set()
     for operation, (method, path, given) in REQUESTS.items():
         if stage.ask(method, path, **given, headers=bearer(keys[scope])).status_code == 403:

@@ -1,4 +1,5 @@
-"""A service that has enough to do says so, with the time to come back, and the client comes back by itself."""
+"""A service that has enough to do says so, with the time to come back, and the client comes back by
+itself."""
 
 import json
 import time
@@ -20,7 +21,19 @@ from nelbo.store.session import connect, now
 from nelbo.store.tables import JobRow
 from nelbo.store.usage import usage
 from tests.api.serving import served
-from tests.api.stage import AS_BYTES, CSV, ROWS, Stage, add_model, make_key, open_stage, packed, settings_for, work_off, working
+from tests.api.stage import (
+    AS_BYTES,
+    CSV,
+    ROWS,
+    Stage,
+    add_model,
+    make_key,
+    open_stage,
+    packed,
+    settings_for,
+    work_off,
+    working,
+)
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
 FULL = 2**62
@@ -33,19 +46,25 @@ def refused(response: httpx2.Response, status: int, kind: str, setting: str) -> 
     assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_an_owner_with_too_much_waiting_is_told_and_others_are_not(tmp_path: Path, database_url: str) -> None:
+def test_an_owner_with_too_much_waiting_is_told_and_others_are_not(
+    tmp_path: Path, database_url: str
+) -> None:
     with open_stage(settings_for(tmp_path, database_url, max_queued_rows=25)) as stage:
         stage.model()
         key = {"Idempotency-Key": "k"}
         first = stage.submit(headers=key, **GENERATE)
         stage.submit(**GENERATE)
         refused(stage.post("/v1/jobs", json=GENERATE), 429, "over-quota", "max_queued_rows")
-        assert stage.submit(headers=key, **GENERATE) == first, "what was accepted before is given again"
+        assert stage.submit(headers=key, **GENERATE) == first, (
+            "what was accepted before is given again"
+        )
         stage.work_off()
         stage.submit(**GENERATE)
 
 
-def test_a_service_whose_queue_nobody_works_off_takes_no_more(tmp_path: Path, database_url: str) -> None:
+def test_a_service_whose_queue_nobody_works_off_takes_no_more(
+    tmp_path: Path, database_url: str
+) -> None:
     with open_stage(settings_for(tmp_path, database_url, max_queue_s=60.0)) as stage:
         stage.model()
         stage.submit(**GENERATE)
@@ -90,7 +109,9 @@ def test_an_upload_that_would_fill_the_disk_is_refused_before_it_is_received(sta
         admission.need_disk(stage.service, str(left))
 
 
-def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(tmp_path: Path, sqlite_url: str, monkeypatch: Any) -> None:
+def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(
+    tmp_path: Path, sqlite_url: str, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("nelbo.store.queue.QUOTA_S", 1.0)
     settings = settings_for(tmp_path, sqlite_url, max_queued_rows=15)
     database = connect(sqlite_url)
@@ -115,7 +136,9 @@ def upload(stage: Stage, content: bytes, **headers: str) -> httpx2.Response:
     return stage.post("/v1/files", params={"name": "a.csv"}, content=content, headers=headers)
 
 
-def test_an_owner_stores_no_more_than_their_part_and_others_have_theirs(tmp_path: Path, database_url: str) -> None:
+def test_an_owner_stores_no_more_than_their_part_and_others_have_theirs(
+    tmp_path: Path, database_url: str
+) -> None:
     ada, bob = make_key(database_url, "ada"), make_key(database_url, "bob")
     settings = settings_for(tmp_path, database_url, max_stored_bytes=len(CSV) + 10)
     with open_stage(settings) as stage:
@@ -131,9 +154,13 @@ def test_an_owner_stores_no_more_than_their_part_and_others_have_theirs(tmp_path
         assert upload(stage, CSV).status_code == 201
 
 
-def test_artifacts_count_as_stored_until_they_are_deleted_or_rejected(tmp_path: Path, database_url: str) -> None:
+def test_artifacts_count_as_stored_until_they_are_deleted_or_rejected(
+    tmp_path: Path, database_url: str
+) -> None:
     content = packed()
-    with open_stage(settings_for(tmp_path, database_url, max_stored_bytes=len(content) + 10)) as stage:
+    with open_stage(
+        settings_for(tmp_path, database_url, max_stored_bytes=len(content) + 10)
+    ) as stage:
         assert stage.post("/v1/models/adult/versions", content=content).status_code == 202
         assert usage(stage.service.database, "local").stored_bytes == len(content)
         assert stage.post("/v1/models/adult/versions", content=content).status_code == 413
@@ -161,7 +188,13 @@ def test_a_body_that_tells_no_length_is_stopped_where_the_part_ends(
 
     settings = settings_for(tmp_path, sqlite_url, max_stored_bytes=3 * MIB)
     with served(settings) as url:
-        sent = httpx2.post(f"{url}/v1/files", params={"name": "a.csv"}, headers=AS_BYTES, content=body(), trust_env=False)
+        sent = httpx2.post(
+            f"{url}/v1/files",
+            params={"name": "a.csv"},
+            headers=AS_BYTES,
+            content=body(),
+            trust_env=False,
+        )
         assert sent.status_code == 413
         assert "max_stored_bytes" in sent.json()["detail"]
         assert taken < 50, "the rest lay in buffers"
@@ -176,14 +209,18 @@ def test_uploads_that_go_on_count_as_stored(tmp_path: Path, sqlite_url: str) -> 
         assert upload(stage, CSV).status_code == 201
 
 
-def test_a_short_body_without_a_length_is_held_against_the_part_as_well(tmp_path: Path, sqlite_url: str) -> None:
+def test_a_short_body_without_a_length_is_held_against_the_part_as_well(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     with open_stage(settings_for(tmp_path, sqlite_url, max_stored_bytes=len(CSV) - 1)) as stage:
         sent = stage.post("/v1/files", params={"name": "a.csv"}, content=iter([CSV]))
         assert sent.status_code == 413
         assert stage.service.storage.keys("files/") == []
 
 
-def test_a_disk_that_fills_up_while_a_body_streams_stops_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_while_a_body_streams_stops_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks = iter([FULL] * 4)
     monkeypatch.setattr("api.uploads.CHECK_BYTES", MIB)
     monkeypatch.setattr(admission, "free_bytes", lambda folder: next(looks, 0))
@@ -196,18 +233,32 @@ def test_an_owner_of_whom_too_much_is_unread_has_to_wait(tmp_path: Path, databas
         assert upload(stage, CSV).status_code == 201
         assert stage.post("/v1/models/adult/versions", content=packed()).status_code == 202
         refused(upload(stage, CSV), 429, "over-quota", "max_unread")
-        refused(stage.post("/v1/models/adult/versions", content=packed()), 429, "over-quota", "max_unread")
+        refused(
+            stage.post("/v1/models/adult/versions", content=packed()),
+            429,
+            "over-quota",
+            "max_unread",
+        )
         stage.work_off()
         assert upload(stage, CSV).status_code == 201
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
-    settings = Settings(max_queued_rows=1, max_queued_rows_in_all=2, max_unfinished_jobs=3, max_queue_s=4.0)
+    settings = Settings(
+        max_queued_rows=1, max_queued_rows_in_all=2, max_unfinished_jobs=3, max_queue_s=4.0
+    )
     limits = admission.limits(settings)
-    assert (limits.rows_of_owner, limits.rows, limits.jobs_of_owner, limits.wait_s) == (1, 2, 3, 4.0)
+    assert (limits.rows_of_owner, limits.rows, limits.jobs_of_owner, limits.wait_s) == (
+        1,
+        2,
+        3,
+        4.0,
+    )
 
 
-def test_a_database_that_may_become_no_larger_takes_no_more(tmp_path: Path, postgresql_url: str) -> None:
+def test_a_database_that_may_become_no_larger_takes_no_more(
+    tmp_path: Path, postgresql_url: str
+) -> None:
     options = {"database_max_bytes": 2**20, "min_free_bytes": 1}
     with open_stage(settings_for(tmp_path, postgresql_url, **options)) as stage:
         stage.model()
@@ -225,7 +276,8 @@ def test_a_database_that_may_become_no_larger_takes_no_more(tmp_path: Path, post
 
 FULL_DISK = """
 CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'could not extend file "base/16384/2619"' USING ERRCODE = 'disk_full'; END $$;
+    $$ BEGIN RAISE EXCEPTION 'could not extend file "base/16384/2619"'
+        USING ERRCODE = 'disk_full'; END $$;
 CREATE TRIGGER no_room BEFORE INSERT ON job FOR EACH STATEMENT EXECUTE FUNCTION no_room()
 """
 
@@ -237,7 +289,11 @@ def test_a_database_whose_disk_is_full_is_not_ready_until_there_is_room(
         stage.model()
         with stage.service.database.write() as connection:
             connection.execute(text(FULL_DISK))
-        for response in (stage.post("/v1/jobs", json=GENERATE), stage.post("/v1/jobs", json=GENERATE), stage.get("/readyz")):
+        for response in (
+            stage.post("/v1/jobs", json=GENERATE),
+            stage.post("/v1/jobs", json=GENERATE),
+            stage.get("/readyz"),
+        ):
             refused(response, 503, "overloaded", "disk of the database is full")
             assert "base/" not in response.text
         assert stage.get("/v1/jobs").status_code == 200
@@ -248,7 +304,9 @@ def test_a_database_whose_disk_is_full_is_not_ready_until_there_is_room(
         stage.submit(**GENERATE)
 
 
-def test_inline_rows_and_results_count_as_stored_until_their_job_is_deleted(tmp_path: Path, database_url: str) -> None:
+def test_inline_rows_and_results_count_as_stored_until_their_job_is_deleted(
+    tmp_path: Path, database_url: str
+) -> None:
     with open_stage(settings_for(tmp_path, database_url)) as stage:
         stage.model()
         database = stage.service.database

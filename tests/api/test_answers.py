@@ -1,4 +1,5 @@
-"""Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not listed."""
+"""Each answer that OpenAPI lists for a route is produced here; the stage refuses any that is not
+listed."""
 
 import json
 import re
@@ -13,7 +14,17 @@ import pytest
 
 from api.access import NEEDS
 from nelbo.errors import problem_types
-from tests.api.stage import ROWS, Stage, bearer, description, make_key, open_stage, packed, settings_for, working
+from tests.api.stage import (
+    ROWS,
+    Stage,
+    bearer,
+    description,
+    make_key,
+    open_stage,
+    packed,
+    settings_for,
+    working,
+)
 
 NOBODY = "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"
 FILE, MODEL, JOB = f"/v1/files/{NOBODY}", "/v1/models/nothing", f"/v1/jobs/{NOBODY}"
@@ -46,7 +57,9 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "list_audit": ("GET", "/v1/audit", {}),
 }
 """For each operation about owned things a request about something that nobody has."""
-ABOUT_ONE = {name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path} - {"push_version"}
+ABOUT_ONE = {
+    name for name, (_, path, _given) in REQUESTS.items() if "0198" in path or "nothing" in path
+} - {"push_version"}
 ABOVE_READ = {name for name in REQUESTS if NEEDS[name] != "read"}
 WRONG = bearer(f"nb_{'0' * 16}_{'A' * 43}")
 OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -55,7 +68,9 @@ OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
     "get_problem_type": ("GET", "/problems/gone", {}),
 }
 """Operations that need no key."""
-WITH_BODY = {name for name, (_, _path, given) in REQUESTS.items() if "content" in given or "json" in given}
+WITH_BODY = {
+    name for name, (_, _path, given) in REQUESTS.items() if "content" in given or "json" in given
+}
 """test_origins.py and test_bodies.py have their bodies of other types, too large and too slow."""
 
 
@@ -161,9 +176,13 @@ CASES: dict[tuple[str, int], Case] = {
     ("get_readiness", 200): lambda stage: stage.get("/readyz"),
     ("get_problem_type", 200): lambda stage: stage.get("/problems/not-found"),
     ("get_problem_type", 404): lambda stage: stage.get("/problems/lost"),
-    ("upload_file", 201): lambda stage: stage.post("/v1/files", params={"name": "a.csv"}, content=b"age\n1\n"),
+    ("upload_file", 201): lambda stage: stage.post(
+        "/v1/files", params={"name": "a.csv"}, content=b"age\n1\n"
+    ),
     ("upload_file", 413): upload_above,
-    ("upload_file", 422): lambda stage: stage.post("/v1/files", params={"name": "a.xlsx"}, content=b"x"),
+    ("upload_file", 422): lambda stage: stage.post(
+        "/v1/files", params={"name": "a.xlsx"}, content=b"x"
+    ),
     ("upload_file", 429): lambda stage: while_all_places_are_taken(stage, "upload_file"),
     ("list_files", 200): lambda stage: stage.get("/v1/files"),
     ("list_files", 422): lambda stage: stage.get("/v1/files", params={"limit": 0}),
@@ -173,7 +192,9 @@ CASES: dict[tuple[str, int], Case] = {
     ("delete_file", 409): used_file,
     ("delete_file", 410): lambda stage: stage.ask("DELETE", f"/v1/files/{deleted_file(stage)}"),
     ("push_version", 202): lambda stage: stage.post("/v1/models/adult/versions", content=packed()),
-    ("push_version", 413): lambda stage: stage.post("/v1/models/adult/versions", content=b"0" * 4_097),
+    ("push_version", 413): lambda stage: stage.post(
+        "/v1/models/adult/versions", content=b"0" * 4_097
+    ),
     ("push_version", 422): lambda stage: stage.post("/v1/models/adult/versions", content=b""),
     ("push_version", 429): lambda stage: while_all_places_are_taken(stage, "push_version"),
     ("list_models", 200): lambda stage: stage.get("/v1/models"),
@@ -184,19 +205,31 @@ CASES: dict[tuple[str, int], Case] = {
     ("list_versions", 200): lambda stage: stage.get(f"/v1/models/{stage.model().model}/versions"),
     ("list_versions", 410): lambda stage: stage.get(f"/v1/models/{deleted_model(stage)}/versions"),
     ("list_versions", 422): lambda stage: stage.get("/v1/models/$/versions"),
-    ("get_version", 200): lambda stage: stage.get(f"/v1/models/{stage.model().model}/versions/champion"),
+    ("get_version", 200): lambda stage: stage.get(
+        f"/v1/models/{stage.model().model}/versions/champion"
+    ),
     ("get_version", 410): lambda stage: stage.get(f"/v1/models/{deleted_model(stage)}/versions/1"),
     ("get_version", 422): lambda stage: stage.get("/v1/models/$/versions/1"),
     ("set_alias", 200): aliased,
     ("set_alias", 409): lambda stage: aliased(stage, "pending"),
-    ("set_alias", 410): lambda stage: stage.ask("PUT", f"/v1/models/{deleted_model(stage)}/aliases/good", json={"version": 1}),
-    ("set_alias", 422): lambda stage: stage.ask("PUT", "/v1/models/adult/aliases/good", json={"version": 0}),
+    ("set_alias", 410): lambda stage: stage.ask(
+        "PUT", f"/v1/models/{deleted_model(stage)}/aliases/good", json={"version": 1}
+    ),
+    ("set_alias", 422): lambda stage: stage.ask(
+        "PUT", "/v1/models/adult/aliases/good", json={"version": 0}
+    ),
     ("delete_alias", 204): without_alias,
     ("delete_alias", 422): lambda stage: stage.ask("DELETE", "/v1/models/$/aliases/good"),
-    ("delete_version", 204): lambda stage: stage.ask("DELETE", f"/v1/models/{stage.model().model}/versions/1"),
+    ("delete_version", 204): lambda stage: stage.ask(
+        "DELETE", f"/v1/models/{stage.model().model}/versions/1"
+    ),
     ("delete_version", 409): lambda stage: in_use(stage, "/v1/models/adult/versions/1"),
-    ("delete_version", 410): lambda stage: stage.ask("DELETE", f"/v1/models/{deleted_model(stage)}/versions/1"),
-    ("delete_version", 422): lambda stage: stage.ask("DELETE", "/v1/models/adult/versions/champion"),
+    ("delete_version", 410): lambda stage: stage.ask(
+        "DELETE", f"/v1/models/{deleted_model(stage)}/versions/1"
+    ),
+    ("delete_version", 422): lambda stage: stage.ask(
+        "DELETE", "/v1/models/adult/versions/champion"
+    ),
     ("delete_model", 204): lambda stage: stage.ask("DELETE", f"/v1/models/{stage.model().model}"),
     ("delete_model", 409): lambda stage: in_use(stage, "/v1/models/adult"),
     ("delete_model", 410): lambda stage: stage.ask("DELETE", f"/v1/models/{deleted_model(stage)}"),
@@ -205,7 +238,9 @@ CASES: dict[tuple[str, int], Case] = {
     ("submit_job", 202): lambda stage: submit(stage, **GENERATE),
     ("submit_job", 404): lambda stage: stage.post("/v1/jobs", json=GENERATE),
     ("submit_job", 409): lambda stage: _with_version(stage, "pending"),
-    ("submit_job", 410): lambda stage: stage.post("/v1/jobs", json=GENERATE | {"model": deleted_model(stage)}),
+    ("submit_job", 410): lambda stage: stage.post(
+        "/v1/jobs", json=GENERATE | {"model": deleted_model(stage)}
+    ),
     ("submit_job", 413): lambda stage: submit(stage, **(GENERATE | {"n": 10**9})),
     ("submit_job", 422): key_used_for_another_request,
     ("submit_job", 429): quota_used_up,
@@ -224,17 +259,27 @@ CASES: dict[tuple[str, int], Case] = {
     ("delete_job", 409): lambda stage: stage.ask("DELETE", f"/v1/jobs/{submitted(stage)}"),
     ("delete_job", 410): lambda stage: stage.ask("DELETE", f"/v1/jobs/{deleted_job(stage)}"),
     ("get_results", 200): lambda stage: stage.get(f"/v1/jobs/{finished(stage)}/results"),
-    ("get_results", 406): lambda stage: stage.get(f"/v1/jobs/{finished(stage)}/results", headers={"Accept": "image/png"}),
+    ("get_results", 406): lambda stage: stage.get(
+        f"/v1/jobs/{finished(stage)}/results", headers={"Accept": "image/png"}
+    ),
     ("get_results", 409): lambda stage: stage.get(f"/v1/jobs/{submitted(stage)}/results"),
     ("get_results", 410): lambda stage: stage.get(f"/v1/jobs/{deleted_job(stage)}/results"),
-    ("get_results", 422): lambda stage: stage.get(f"/v1/jobs/{finished(stage)}/results", params={"format": "xlsx"}),
+    ("get_results", 422): lambda stage: stage.get(
+        f"/v1/jobs/{finished(stage)}/results", params={"format": "xlsx"}
+    ),
     ("list_errors", 200): lambda stage: stage.get(f"/v1/jobs/{finished(stage)}/errors"),
     ("list_errors", 410): lambda stage: stage.get(f"/v1/jobs/{deleted_job(stage)}/errors"),
-    ("list_errors", 422): lambda stage: stage.get(f"/v1/jobs/{NOBODY}/errors", params={"cursor": "x"}),
+    ("list_errors", 422): lambda stage: stage.get(
+        f"/v1/jobs/{NOBODY}/errors", params={"cursor": "x"}
+    ),
     ("list_anomalies", 200): lambda stage: stage.get(f"/v1/jobs/{finished(stage)}/anomalies"),
-    ("list_anomalies", 409): lambda stage: stage.get(f"/v1/jobs/{finished(stage, **GENERATE)}/anomalies"),
+    ("list_anomalies", 409): lambda stage: stage.get(
+        f"/v1/jobs/{finished(stage, **GENERATE)}/anomalies"
+    ),
     ("list_anomalies", 410): lambda stage: stage.get(f"/v1/jobs/{deleted_job(stage)}/anomalies"),
-    ("list_anomalies", 422): lambda stage: stage.get(f"/v1/jobs/{NOBODY}/anomalies", params={"limit": 0}),
+    ("list_anomalies", 422): lambda stage: stage.get(
+        f"/v1/jobs/{NOBODY}/anomalies", params={"limit": 0}
+    ),
     ("list_audit", 200): lambda stage: stage.get("/v1/audit"),
     ("list_audit", 422): lambda stage: stage.get("/v1/audit", params={"limit": 0}),
 }
@@ -247,7 +292,9 @@ def _with_version(stage: Stage, state: str) -> httpx2.Response:
 
 @pytest.fixture
 def small(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
-    with open_stage(settings_for(tmp_path, sqlite_url, max_upload_bytes=4_096, max_queued_rows=99)) as opened:
+    with open_stage(
+        settings_for(tmp_path, sqlite_url, max_upload_bytes=4_096, max_queued_rows=99)
+    ) as opened:
         yield opened
 
 
@@ -305,7 +352,9 @@ def reader(guarded: Stage) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("operation", sorted(ABOVE_READ))
-def test_a_key_of_too_low_a_scope_is_refused(guarded: Stage, reader: dict[str, str], operation: str) -> None:
+def test_a_key_of_too_low_a_scope_is_refused(
+    guarded: Stage, reader: dict[str, str], operation: str
+) -> None:
     method, path, given = REQUESTS[operation]
     response = guarded.ask(method, path, **given, headers=reader)
     assert response.status_code == 403
@@ -330,13 +379,17 @@ def test_after_too_many_wrong_keys_an_address_has_to_wait(tried: Stage, operatio
     assert 1 <= int(response.headers["retry-after"]) <= 60
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/problems/gone", "/openapi.json", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/problems/gone", "/openapi.json", "/docs"]
+)
 def test_probes_and_descriptions_need_no_key(guarded: Stage, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_whoever_asks_for_the_service_itself_is_led_to_its_description(guarded: Stage, method: str) -> None:
+def test_whoever_asks_for_the_service_itself_is_led_to_its_description(
+    guarded: Stage, method: str
+) -> None:
     answer = guarded.client.request(method, "/", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
@@ -376,12 +429,17 @@ def test_every_operation_is_described_well() -> None:
                 if int(status) >= 400:
                     assert problem is not None, (path, status)
                     assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}
-                    codes = {example["value"]["type"].rpartition("/")[2] for example in problem["examples"].values()}
+                    codes = {
+                        example["value"]["type"].rpartition("/")[2]
+                        for example in problem["examples"].values()
+                    }
                     assert {problem_types()[code].status for code in codes} == {int(status)}
     assert "HTTPValidationError" not in json.dumps(description())
 
 
-def test_an_unknown_address_a_wrong_method_and_a_body_that_is_no_json_are_problems_too(small: Stage) -> None:
+def test_an_unknown_address_a_wrong_method_and_a_body_that_is_no_json_are_problems_too(
+    small: Stage,
+) -> None:
     assert small.get("/v2").status_code == 404
     wrong = small.ask("PATCH", "/v1/jobs")
     assert wrong.status_code == 405
@@ -391,9 +449,13 @@ def test_an_unknown_address_a_wrong_method_and_a_body_that_is_no_json_are_proble
         assert sent.status_code == 422, content[:10]
 
 
-@pytest.mark.parametrize("path", [path for path in description()["paths"] if path != "/problems/{code}"])
+@pytest.mark.parametrize(
+    "path", [path for path in description()["paths"] if path != "/problems/{code}"]
+)
 @pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE", "QUERY"])
-def test_a_wrong_method_is_answered_with_all_that_there_are(small: Stage, path: str, method: str) -> None:
+def test_a_wrong_method_is_answered_with_all_that_there_are(
+    small: Stage, path: str, method: str
+) -> None:
     methods = {method.upper() for method in description()["paths"][path]}
     answer = small.client.request(method, re.sub(r"{\w+}", "1", path))
     assert answer.status_code == 405
@@ -411,7 +473,9 @@ def test_each_problem_type_can_be_opened_by_program_and_browser(small: Stage) ->
         assert error.title in page.text.replace("&#x27;", "'")
 
 
-@pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("has space", False), ("x" * 129, False), ("", False)])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("abc-123", True), ("has space", False), ("x" * 129, False), ("", False)]
+)
 def test_a_request_id_is_echoed_or_made(small: Stage, given: str, kept: bool) -> None:
     answer = small.get("/healthz", headers={"X-Request-ID": given})
     assert (answer.headers["x-request-id"] == given) == kept

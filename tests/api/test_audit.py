@@ -1,4 +1,5 @@
-"""The audit over HTTP: whatever changes or deletes something names its caller, and administrators alone see it."""
+"""The audit over HTTP: whatever changes or deletes something names its caller, and administrators
+alone see it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +34,18 @@ def test_whatever_changes_or_deletes_something_names_its_caller(stage: Stage) ->
     stage.work_off()
     made = ("/v1/models/adult/aliases/good", {"version": 1})
     assert stage.ask("PUT", made[0], json=made[1], headers=headers).status_code == 200
-    gone = [made[0], f"/v1/jobs/{job}", f"/v1/files/{file}", "/v1/models/adult/versions/1", "/v1/models/adult"]
+    gone = [
+        made[0],
+        f"/v1/jobs/{job}",
+        f"/v1/files/{file}",
+        "/v1/models/adult/versions/1",
+        "/v1/models/adult",
+    ]
     for path in gone:
         assert stage.ask("DELETE", path, headers=headers).status_code == 204, path
-    hers = [change for change in reversed(changes(stage, admin, owner="ann")) if change["by"] == "ann"]
+    hers = [
+        change for change in reversed(changes(stage, admin, owner="ann")) if change["by"] == "ann"
+    ]
     assert [(change["action"], change["subject"]) for change in hers] == [
         ("version.push", "adult@1"),
         ("alias.set", "adult@good"),
@@ -66,7 +75,11 @@ def test_changes_come_in_pages(stage: Stage) -> None:
         make_key(stage.settings.database, f"owner-{number}")
     cursor, owners = None, []
     while True:
-        page = stage.get("/v1/audit", params={"limit": 2} | ({"cursor": cursor} if cursor else {}), headers=bearer(admin))
+        page = stage.get(
+            "/v1/audit",
+            params={"limit": 2} | ({"cursor": cursor} if cursor else {}),
+            headers=bearer(admin),
+        )
         owners += [change["owner"] for change in page.json()["items"]]
         cursor = page.json()["next_cursor"]
         if cursor is None:

@@ -81,7 +81,9 @@ def test_the_first_key_closes_the_service_and_nothing_opens_it_again(
         assert process_keys.remembered(None) is None
 
 
-def test_a_service_that_requires_keys_and_has_none_answers_nobody(tmp_path: Path, opened: Callable[..., Keys]) -> None:
+def test_a_service_that_requires_keys_and_has_none_answers_nobody(
+    tmp_path: Path, opened: Callable[..., Keys]
+) -> None:
     for keys in (opened(required=True), opened(keys_file(tmp_path))):
         with pytest.raises(NotAuthenticated, match="wants an API key"):
             keys.look_up(None)
@@ -90,7 +92,9 @@ def test_a_service_that_requires_keys_and_has_none_answers_nobody(tmp_path: Path
 # Keys in SQL
 
 
-def test_a_key_names_its_owner_and_its_scope(database: Database, opened: Callable[..., Keys]) -> None:
+def test_a_key_names_its_owner_and_its_scope(
+    database: Database, opened: Callable[..., Keys]
+) -> None:
     ada, bob = make(database, "ada"), make(database, "bob", scope="read")
     keys = opened()
     assert owner(keys, ada) == "ada"
@@ -100,15 +104,28 @@ def test_a_key_names_its_owner_and_its_scope(database: Database, opened: Callabl
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", "Basic YTpi", "Bearer nb_short", f"Bearer nb_{'0' * 16}_{'A' * 43}", "Bearer ключ"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "Bearer nb_short",
+        f"Bearer nb_{'0' * 16}_{'A' * 43}",
+        "Bearer ключ",
+    ],
 )
-def test_what_is_not_a_known_key_is_refused(database: Database, opened: Callable[..., Keys], authorization: str | None) -> None:
+def test_what_is_not_a_known_key_is_refused(
+    database: Database, opened: Callable[..., Keys], authorization: str | None
+) -> None:
     make(database, "ada")
     with pytest.raises(NotAuthenticated, match="API key"):
         opened().look_up(authorization)
 
 
-def test_a_known_id_with_another_secret_is_refused(database: Database, opened: Callable[..., Keys]) -> None:
+def test_a_known_id_with_another_secret_is_refused(
+    database: Database, opened: Callable[..., Keys]
+) -> None:
     key = make(database, "ada")
     keys = opened()
     assert owner(keys, key) == "ada"
@@ -119,23 +136,33 @@ def test_a_known_id_with_another_secret_is_refused(database: Database, opened: C
             owner(keys, wrong)
 
 
-def test_an_unknown_id_costs_what_a_wrong_secret_costs(database: Database, opened: Callable[..., Keys]) -> None:
+def test_an_unknown_id_costs_what_a_wrong_secret_costs(
+    database: Database, opened: Callable[..., Keys]
+) -> None:
     """Neither is remembered, and each is one look into SQL however often it is sent."""
     key = make(database, "ada")
     keys = opened()
     owner(keys, key)
     statements: list[str] = []
-    event.listen(database._engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    event.listen(
+        database._engine,
+        "before_cursor_execute",
+        lambda *arguments: statements.append(arguments[2]),
+    )
     for wrong in (key[:-1] + ("A" if key[-1] != "A" else "B"), f"nb_{'0' * 16}_{'A' * 43}"):
         for _ in range(2):
             before = len(statements)
             with pytest.raises(NotAuthenticated):
                 owner(keys, wrong)
-            looks = [statement for statement in statements[before:] if statement.startswith("SELECT")]
+            looks = [
+                statement for statement in statements[before:] if statement.startswith("SELECT")
+            ]
             assert len(looks) == 1
 
 
-def test_a_revoked_and_an_expired_key_are_told_apart_to_who_holds_them(database: Database, opened: Callable[..., Keys]) -> None:
+def test_a_revoked_and_an_expired_key_are_told_apart_to_who_holds_them(
+    database: Database, opened: Callable[..., Keys]
+) -> None:
     keys = opened()
     revoked, expired = make(database, "ada"), make(database, "ada", lifetime_s=0.0)
     store.revoke(database, store.id_of(revoked), COMMAND_LINE)
@@ -172,13 +199,19 @@ def test_no_number_of_keys_fills_the_memory(
     assert len(keys._remembered) == 3
 
 
-def test_the_last_use_of_a_key_is_written_down(database: Database, opened: Callable[..., Keys]) -> None:
+def test_the_last_use_of_a_key_is_written_down(
+    database: Database, opened: Callable[..., Keys]
+) -> None:
     key = make(database, "ada")
     owner(opened(), key)
-    until(lambda: store.list_keys(database)[0].last_used_at is not None, "the use to be written down")
+    until(
+        lambda: store.list_keys(database)[0].last_used_at is not None, "the use to be written down"
+    )
 
 
-def test_a_database_that_does_not_answer_is_not_taken_for_a_wrong_key(opened: Callable[..., Keys]) -> None:
+def test_a_database_that_does_not_answer_is_not_taken_for_a_wrong_key(
+    opened: Callable[..., Keys],
+) -> None:
     away = connect("postgresql://nobody@127.0.0.1:1/none")
     for required in (True, False):
         keys = Keys(away, required=required)
@@ -237,7 +270,9 @@ def test_a_line_that_is_added_or_deleted_counts_however_the_file_is_edited(
             owner(process_keys, ada)
 
 
-def test_a_line_whose_owner_or_digest_was_changed_ends_the_key(tmp_path: Path, opened: Callable[..., Keys]) -> None:
+def test_a_line_whose_owner_or_digest_was_changed_ends_the_key(
+    tmp_path: Path, opened: Callable[..., Keys]
+) -> None:
     ada, line = made_by_hand("ada")
     path = keys_file(tmp_path, line)
     keys = opened(path)
@@ -300,7 +335,9 @@ def test_a_file_that_cannot_be_read_stops_the_start_and_later_only_its_own_keys(
 # Over HTTP
 
 
-def test_readiness_is_degraded_where_a_part_of_the_keys_cannot_be_read(tmp_path: Path, sqlite_url: str) -> None:
+def test_readiness_is_degraded_where_a_part_of_the_keys_cannot_be_read(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     path = keys_file(tmp_path, made_by_hand("ada")[1])
     with open_stage(settings_for(tmp_path, sqlite_url, api_keys_file=path)) as stage:
         assert stage.get("/readyz").json()["keys"] == "ok"
@@ -313,17 +350,24 @@ def status_of(url: str, key: str) -> int:
     return httpx2.get(f"{url}/v1/jobs", headers=bearer(key), trust_env=False).status_code
 
 
-def test_a_revoked_key_is_refused_by_every_process_soon_and_others_go_on(tmp_path: Path, database_url: str) -> None:
+def test_a_revoked_key_is_refused_by_every_process_soon_and_others_go_on(
+    tmp_path: Path, database_url: str
+) -> None:
     ada, bob = make_key(database_url, "ada"), make_key(database_url, "bob")
     database = connect(database_url)
     homes = [tmp_path / name for name in ("first", "second")]
     for home in homes:
         home.mkdir()
     with ExitStack() as stack:
-        urls = [stack.enter_context(process(home, NELBO_DATABASE_URL=database_url))[0] for home in homes]
+        urls = [
+            stack.enter_context(process(home, NELBO_DATABASE_URL=database_url))[0] for home in homes
+        ]
         assert [status_of(url, key) for url in urls for key in (ada, bob)] == [200] * 4
         store.revoke(database, store.id_of(ada), COMMAND_LINE)
-        until(lambda: [status_of(url, ada) for url in urls] == [401, 401], "both processes to refuse the key")
+        until(
+            lambda: [status_of(url, ada) for url in urls] == [401, 401],
+            "both processes to refuse the key",
+        )
         assert [status_of(url, bob) for url in urls] == [200, 200]
     database.dispose()
 
@@ -335,7 +379,9 @@ def stage(tmp_path: Path, sqlite_template: Path) -> Iterator[Stage]:
         yield opened
 
 
-def test_wrong_keys_are_logged_with_address_and_prefix_and_never_whole(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_keys_are_logged_with_address_and_prefix_and_never_whole(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     known = make_key(stage.settings.database, "ada")
     wrong = known[:-10] + "A" * 10
     for header in (wrong, "nb_half-a-secret-key"):
@@ -350,12 +396,20 @@ def test_wrong_keys_are_logged_with_address_and_prefix_and_never_whole(stage: St
 
 def test_who_guesses_keys_has_to_wait_and_keeps_nobody_else_out(stage: Stage) -> None:
     """Nobody who shares the address, behind one proxy, whether or not their key was used before."""
-    guesses = [stage.get("/v1/jobs", headers=bearer(made_by_hand("eve")[0])).status_code for _ in range(8)]
+    guesses = [
+        stage.get("/v1/jobs", headers=bearer(made_by_hand("eve")[0])).status_code for _ in range(8)
+    ]
     assert guesses == [401] * 5 + [429] * 3
     revoked, known = (make_key(stage.settings.database, "ada") for _ in range(2))
-    until(lambda: stage.get("/v1/jobs", headers=bearer(known)).status_code == 200, "the list to hold the new key")
+    until(
+        lambda: stage.get("/v1/jobs", headers=bearer(known)).status_code == 200,
+        "the list to hold the new key",
+    )
     store.revoke(stage.service.database, store.id_of(revoked), COMMAND_LINE)
-    until(lambda: stage.get("/v1/jobs", headers=bearer(revoked)).status_code == 429, "the list to lack the revoked key")
+    until(
+        lambda: stage.get("/v1/jobs", headers=bearer(revoked)).status_code == 429,
+        "the list to lack the revoked key",
+    )
 
 
 def test_a_flood_of_wrong_keys_costs_the_database_no_more_than_a_few(stage: Stage) -> None:
@@ -367,22 +421,31 @@ def test_a_flood_of_wrong_keys_costs_the_database_no_more_than_a_few(stage: Stag
     began = time.monotonic()
     for _ in range(200):
         assert stage.get("/v1/jobs", headers=bearer(made_by_hand("eve")[0])).status_code == 429
-    assert len([look for look in looks if "api_key" in look]) <= 1 + (time.monotonic() - began) / REMEMBER_S
+    assert (
+        len([look for look in looks if "api_key" in look])
+        <= 1 + (time.monotonic() - began) / REMEMBER_S
+    )
 
 
 def test_a_request_without_a_key_is_no_try(stage: Stage) -> None:
     assert {stage.get("/v1/jobs").status_code for _ in range(10)} == {401}
 
 
-def test_a_client_cannot_name_an_address_for_itself_unless_a_proxy_is_trusted(tmp_path: Path, sqlite_url: str) -> None:
+def test_a_client_cannot_name_an_address_for_itself_unless_a_proxy_is_trusted(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     make_key(sqlite_url, "ada")
 
     def statuses(**env: str) -> list[int]:
-        with process(tmp_path, NELBO_DATABASE_URL=sqlite_url, NELBO_MAX_WRONG_KEYS="2", **env) as (url, _):
+        with process(tmp_path, NELBO_DATABASE_URL=sqlite_url, NELBO_MAX_WRONG_KEYS="2", **env) as (
+            url,
+            _,
+        ):
             return [
                 httpx2.get(
                     f"{url}/v1/jobs",
-                    headers=bearer(made_by_hand("eve")[0]) | {"X-Forwarded-For": f"10.0.0.{number}"},
+                    headers=bearer(made_by_hand("eve")[0])
+                    | {"X-Forwarded-For": f"10.0.0.{number}"},
                     trust_env=False,
                 ).status_code
                 for number in range(3)

@@ -1,4 +1,5 @@
-"""JSON bodies: whatever they hold, they are refused or taken at bounded memory, and rows inline work as ever."""
+"""JSON bodies: whatever they hold, they are refused or taken at bounded memory, and rows inline
+work as ever."""
 
 import json
 import socket
@@ -57,7 +58,9 @@ BOMBS = {
     "nesting in a wide list": request(b"[" * 150 + repeated(b'{"a":[]}') + b"]" * 150),
     "a number of a million digits": request(b'[{"a":' + b"1" * 10**6 + b"}]"),
     "one long text": request(b'[{"a":"' + b"x" * (MAX_JSON_BYTES - 200) + b'"}]'),
-    "text of wide letters": request(b'[{"a":"' + "\U0001f600".encode() + b"x" * (MAX_JSON_BYTES - 300) + b'"}]'),
+    "text of wide letters": request(
+        b'[{"a":"' + "\U0001f600".encode() + b"x" * (MAX_JSON_BYTES - 300) + b'"}]'
+    ),
     "escapes": request(b'[{"a":"' + b"\\u0041" * ((MAX_JSON_BYTES - 200) // 6) + b'"}]'),
     "blanks": b" " * MAX_JSON_BYTES,
     "no JSON": b"\xff" * MAX_JSON_BYTES,
@@ -65,7 +68,9 @@ BOMBS = {
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[tuple[httpx2.Client, int]]:
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[tuple[httpx2.Client, int]]:
     """A client of a service in a process of its own, and the number of that process."""
     home = tmp_path_factory.mktemp("alone")
     (home / "nelbo.db").write_bytes(sqlite_template.read_bytes())
@@ -103,9 +108,13 @@ def test_neither_do_all_of_them_at_once(alone: tuple[httpx2.Client, int]) -> Non
     assert client.post("/v1/jobs", json=SCORE).status_code == 202
 
 
-@pytest.mark.parametrize("operation", sorted(WITH_BODY - {"upload_file", "push_version", "submit_job"}))
+@pytest.mark.parametrize(
+    "operation", sorted(WITH_BODY - {"upload_file", "push_version", "submit_job"})
+)
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 8 * 2**20])
-def test_a_route_without_rows_takes_only_small_bodies(stage: Stage, operation: str, length: int) -> None:
+def test_a_route_without_rows_takes_only_small_bodies(
+    stage: Stage, operation: str, length: int
+) -> None:
     method, path, _ = REQUESTS[operation]
     sent = stage.ask(method, path, content=b" " * length, headers=AS_JSON)
     assert sent.status_code == 413
@@ -122,15 +131,22 @@ def test_too_many_rows_are_refused_with_their_number_and_the_setting(stage: Stag
     stage.model()
     sent = stage.post("/v1/jobs", json=SCORE | {"rows": ROWS * 501})
     assert sent.status_code == 413
-    assert "1,002 rows in a request; at most 1,000 fit (the setting max_inline_rows)" in sent.json()["detail"]
+    assert (
+        "1,002 rows in a request; at most 1,000 fit (the setting max_inline_rows)"
+        in sent.json()["detail"]
+    )
 
 
 def test_the_settings_say_how_many_rows_and_columns_fit(tmp_path: Path, sqlite_url: str) -> None:
-    with open_stage(settings_for(tmp_path, sqlite_url, max_inline_rows=2_000, max_columns=4)) as stage:
+    with open_stage(
+        settings_for(tmp_path, sqlite_url, max_inline_rows=2_000, max_columns=4)
+    ) as stage:
         stage.model()
         assert stage.post("/v1/jobs", json=SCORE | {"rows": ROWS * 1_000}).status_code == 202
         assert stage.post("/v1/jobs", json=SCORE | {"rows": ROWS * 1_001}).status_code == 413
-        wide = stage.post("/v1/jobs", json=SCORE | {"rows": [ROWS[0] | {str(at): at for at in range(9)}]})
+        wide = stage.post(
+            "/v1/jobs", json=SCORE | {"rows": [ROWS[0] | {str(at): at for at in range(9)}]}
+        )
         assert wide.status_code == 422
         assert wide.json()["errors"][0]["pointer"] == "/body/score/rows/0"
 
@@ -153,7 +169,9 @@ def test_a_field_that_is_wrong_is_named(stage: Stage, change: dict[str, Any], po
     assert [field["pointer"] for field in sent.json()["errors"]] == [pointer]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"1", b'{"kind":"score"', b"[" * 300])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe", b"[]", b"1", b'{"kind":"score"', b"[" * 300]
+)
 def test_what_is_no_request_is_refused(stage: Stage, body: bytes) -> None:
     assert stage.post("/v1/jobs", content=body, headers=AS_JSON).status_code == 422
 
@@ -169,7 +187,9 @@ Json = st.recursive(
 def test_json_means_what_it_means_everywhere(value: Any) -> None:
     text = json.dumps(value)
     assert parsed(text.encode()) == json.loads(text)
-    assert repr(parsed(text.encode())) == repr(json.loads(text)), "also the type of each number, and each of its bits"
+    assert repr(parsed(text.encode())) == repr(json.loads(text)), (
+        "also the type of each number, and each of its bits"
+    )
 
 
 def test_the_limit_is_one_of_values() -> None:
@@ -190,13 +210,19 @@ def begun_post(url: str, sent: int) -> socket.socket:
     """A connection that sends this much of a longer body, and then nothing."""
     host, _, port = url.removeprefix("http://").partition(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    head = f"POST /v1/jobs HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type:"
+        " application/json\r\nContent-Length: 1000000\r\n\r\n"
+    )
     connection.sendall(head.encode() + b" " * sent)
     return connection
 
 
-def test_large_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path, sqlite_url: str) -> None:
-    """Of one owner some are received at a time; a further one is told to come back, and small ones are not concerned."""
+def test_large_bodies_that_do_not_end_leave_room_for_others(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    """Of one owner some are received at a time; a further one is told to come back, and small ones
+    are not concerned."""
     with served(settings_for(tmp_path, sqlite_url)) as url:
         database = connect(sqlite_url)
         add_model(database)
@@ -208,7 +234,8 @@ def test_large_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path, sqli
             return httpx2.post(f"{url}/v1/jobs", content=content, headers=AS_JSON, trust_env=False)
 
         def begin_and_post() -> bool:
-            # One that is begun while the post arrives may itself be the one that is refused, so each time another is begun.
+            # One that is begun while the post arrives may itself be the one that is refused, so
+            # each time another is begun.
             open_ones.enter_context(begun_post(url, 100_000))
             return post(large).status_code == 429
 

@@ -36,21 +36,32 @@ def slowest_submission_s(stage: Stage, count: int = 20) -> float:
     return slowest
 
 
-def test_an_accepted_job_is_hinted_for_once(tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str) -> None:
+def test_an_accepted_job_is_hinted_for_once(
+    tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str
+) -> None:
     with stage_with(broker_url, tmp_path, sqlite_url) as stage, valkey.client() as broker:
         key = {"Idempotency-Key": "k"}
         job_id = stage.submit(headers=key, **GENERATE)
         stage.submit(headers=key, **GENERATE)
         until(lambda: broker.llen("nelbo:nelbo"), "a hint arrives")
-        assert stage.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok", "keys": "none"}
+        assert stage.get("/readyz").json() == {
+            "status": "ready",
+            "database": "ok",
+            "broker": "ok",
+            "keys": "none",
+        }
     with valkey.client() as broker:
         (hint,) = broker.lrange("nelbo:nelbo", 0, -1)
         assert job_id.encode() in hint
 
 
-def test_an_upload_is_hinted_for_too(tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str) -> None:
+def test_an_upload_is_hinted_for_too(
+    tmp_path: Path, sqlite_url: str, valkey: Valkey, broker_url: str
+) -> None:
     with stage_with(broker_url, tmp_path, sqlite_url) as stage, valkey.client() as broker:
-        assert stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n").status_code == 201
+        assert (
+            stage.post("/v1/files", params={"name": "a.csv"}, content=b"a\n1\n").status_code == 201
+        )
         until(lambda: broker.llen("nelbo:nelbo"), "a hint arrives")
 
 
@@ -58,7 +69,11 @@ def test_a_broker_that_is_down_costs_a_submission_nothing(tmp_path: Path, sqlite
     with stage_with("redis://127.0.0.1:1/0", tmp_path, sqlite_url) as stage:
         assert slowest_submission_s(stage) < 1.0
         ready = stage.get("/readyz")
-        assert (ready.status_code, ready.json()["status"], ready.json()["broker"]) == (200, "degraded", "down")
+        assert (ready.status_code, ready.json()["status"], ready.json()["broker"]) == (
+            200,
+            "degraded",
+            "down",
+        )
 
 
 def test_a_frozen_broker_costs_a_submission_nothing(tmp_path: Path, sqlite_url: str) -> None:
@@ -72,7 +87,9 @@ def test_a_frozen_broker_costs_a_submission_nothing(tmp_path: Path, sqlite_url: 
             os.kill(pid, signal.SIGCONT)
 
 
-def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(tmp_path: Path, sqlite_url: str) -> None:
+def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     speakers: set[str] = set()
     watching = True
 
@@ -81,7 +98,11 @@ def test_no_request_speaks_to_the_broker_but_the_thread_of_hints(tmp_path: Path,
             speakers.add(threading.current_thread().name)
 
     # One of its own, which nobody in this process is connected to yet.
-    with running_valkey() as fresh, stage_with(fresh.url, tmp_path, sqlite_url) as stage, fresh.client() as broker:
+    with (
+        running_valkey() as fresh,
+        stage_with(fresh.url, tmp_path, sqlite_url) as stage,
+        fresh.client() as broker,
+    ):
         broker.ping()
         sys.addaudithook(watch)  # There is no way to take one away.
         job_id = stage.submit(**GENERATE)

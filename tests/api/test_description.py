@@ -1,4 +1,5 @@
-"""The description says exactly what the service takes: the fields of a body, their types, and whose bodies are read."""
+"""The description says exactly what the service takes: the fields of a body, their types, and whose
+bodies are read."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,29 @@ AUGMENT, RECONSTRUCT = SCORE | {"kind": "augment"}, SCORE | {"kind": "reconstruc
 
 
 @pytest.mark.parametrize("operation", sorted(WITH_BODY))
-def test_who_holds_no_key_learns_nothing_of_the_bodies_that_are_taken(operation: str, tmp_path: Path, sqlite_url: str) -> None:
+def test_who_holds_no_key_learns_nothing_of_the_bodies_that_are_taken(
+    operation: str, tmp_path: Path, sqlite_url: str
+) -> None:
     method, path, _ = REQUESTS[operation]
     make_key(sqlite_url, "ada")
     with open_stage(settings_for(tmp_path, sqlite_url)) as stage:
         for headers in ({}, bearer("nonsense")):
             headers |= {"Content-Type": "text/html"}
-            assert stage.client.request(method, path, content=b"x", headers=headers).status_code == 401
+            assert (
+                stage.client.request(method, path, content=b"x", headers=headers).status_code == 401
+            )
 
 
-@pytest.mark.parametrize("request_", [GENERATE, SCORE, AUGMENT, RECONSTRUCT], ids=lambda request: request["kind"])
-def test_the_fields_that_are_described_as_required_are_those_that_are(request_: dict[str, Any], stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "request_", [GENERATE, SCORE, AUGMENT, RECONSTRUCT], ids=lambda request: request["kind"]
+)
+def test_the_fields_that_are_described_as_required_are_those_that_are(
+    request_: dict[str, Any], stage: Stage
+) -> None:
     stage.model()
-    required = description()["components"]["schemas"][f"{request_['kind'].title()}Request"]["required"]
+    required = description()["components"]["schemas"][f"{request_['kind'].title()}Request"][
+        "required"
+    ]
     bare = {name: value for name, value in request_.items() if name in (*required, "rows")}
     assert stage.post("/v1/jobs", json=bare).status_code == 202
     for name in required:
@@ -53,7 +64,9 @@ def test_the_fields_that_are_described_as_required_are_those_that_are(request_: 
     ],
     ids=str,
 )
-def test_a_value_of_another_type_than_the_described_one_is_refused(request_: dict[str, Any], stage: Stage) -> None:
+def test_a_value_of_another_type_than_the_described_one_is_refused(
+    request_: dict[str, Any], stage: Stage
+) -> None:
     stage.model()
     assert stage.post("/v1/jobs", json=request_).json()["type"] == "/problems/invalid-request"
 
@@ -67,5 +80,13 @@ def test_an_alias_is_pointed_at_a_number_alone(version: object, stage: Stage) ->
 
 def test_a_number_without_a_fraction_is_an_integer_as_in_all_of_json(stage: Stage) -> None:
     stage.model()
-    assert stage.post("/v1/jobs", json=GENERATE | {"n": 10.0, "seed": 7.0}).json()["params"]["seed"] == 7
-    assert stage.ask("PUT", "/v1/models/adult/aliases/good", json={"version": 1.0}).json()["aliases"]["good"] == 1
+    assert (
+        stage.post("/v1/jobs", json=GENERATE | {"n": 10.0, "seed": 7.0}).json()["params"]["seed"]
+        == 7
+    )
+    assert (
+        stage.ask("PUT", "/v1/models/adult/aliases/good", json={"version": 1.0}).json()["aliases"][
+            "good"
+        ]
+        == 1
+    )

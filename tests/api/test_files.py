@@ -28,7 +28,10 @@ def test_a_rejected_file_says_why_and_so_does_a_job_about_it(stage: Stage) -> No
     assert claim is not None
     ledger.fail(stage.service.database, claim, "line 3 of people.csv has 2 cells, the header has 3")
     file = stage.get(f"/v1/files/{file_id}").json()
-    assert (file["state"], file["reason"]) == ("rejected", "line 3 of people.csv has 2 cells, the header has 3")
+    assert (file["state"], file["reason"]) == (
+        "rejected",
+        "line 3 of people.csv has 2 cells, the header has 3",
+    )
     refused = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id})
     assert refused.status_code == 422
     assert "line 3 of people.csv" in refused.json()["detail"]
@@ -41,7 +44,9 @@ def test_dialect_options_reach_whoever_reads(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_compressed_table_is_stored_as_it_came_under_the_format_of_its_name(stage: Stage, suffix: str) -> None:
+def test_a_compressed_table_is_stored_as_it_came_under_the_format_of_its_name(
+    stage: Stage, suffix: str
+) -> None:
     sent = stage.post("/v1/files", params={"name": f"a.jsonl{suffix}"}, content=b"packed")
     assert (sent.status_code, sent.json()["format"], sent.json()["bytes"]) == (201, "jsonl", 6)
 
@@ -59,7 +64,9 @@ def test_a_compressed_table_is_stored_as_it_came_under_the_format_of_its_name(st
         ({}, CSV, "/query/name"),
     ],
 )
-def test_what_cannot_be_a_table_is_refused_at_once(stage: Stage, params: dict[str, str], content: bytes, words: str) -> None:
+def test_what_cannot_be_a_table_is_refused_at_once(
+    stage: Stage, params: dict[str, str], content: bytes, words: str
+) -> None:
     sent = stage.post("/v1/files", params=params, content=content)
     assert sent.status_code == 422
     assert words in sent.json()["detail"]
@@ -94,8 +101,13 @@ def test_pages_hold_every_file_once_the_newest_first(stage: Stage) -> None:
     assert seen == made[::-1]
 
 
-@pytest.mark.parametrize("name", ["na\0me.csv", "../../etc/passwd.csv", "имя.csv", "a" * 251 + ".csv"])
+@pytest.mark.parametrize(
+    "name", ["na\0me.csv", "../../etc/passwd.csv", "имя.csv", "a" * 251 + ".csv"]
+)
 def test_a_name_is_only_a_name(stage: Stage, name: str) -> None:
     sent = stage.post("/v1/files", params={"name": name}, content=CSV)
     assert sent.status_code == 201
-    assert all(key.startswith(f"files/{sent.json()['id']}/") for key in stage.service.storage.keys("files/"))
+    assert all(
+        key.startswith(f"files/{sent.json()['id']}/")
+        for key in stage.service.storage.keys("files/")
+    )

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from nelbo.store import catalog, ledger
-from tests.api.stage import ROWS, Stage, bearer, make_key, manifest, open_stage, settings_for, working
+from tests.api.stage import (
+    ROWS,
+    Stage,
+    bearer,
+    make_key,
+    manifest,
+    open_stage,
+    settings_for,
+    working,
+)
 from tests.deadline import until
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 25_000, "seed": 7}
@@ -48,13 +57,17 @@ def test_one_key_makes_one_job_however_often_and_at_once_it_is_sent(either: Stag
     either.model()
     with ThreadPoolExecutor(20) as pool:
         key = {"Idempotency-Key": "nightly-2026-11-22"}
-        sent = list(pool.map(lambda _: either.post("/v1/jobs", json=GENERATE, headers=key), range(20)))
+        sent = list(
+            pool.map(lambda _: either.post("/v1/jobs", json=GENERATE, headers=key), range(20))
+        )
     assert {response.status_code for response in sent} == {202}
     assert len({response.json()["id"] for response in sent}) == 1
     assert len(either.get("/v1/jobs").json()["items"]) == 1
 
 
-def test_a_key_gives_its_job_even_when_the_request_could_not_be_accepted_any_more(stage: Stage) -> None:
+def test_a_key_gives_its_job_even_when_the_request_could_not_be_accepted_any_more(
+    stage: Stage,
+) -> None:
     stage.model()
     request = {"kind": "score", "model": "adult", "file": stage.file()}
     key = {"Idempotency-Key": "k"}
@@ -62,7 +75,11 @@ def test_a_key_gives_its_job_even_when_the_request_could_not_be_accepted_any_mor
     stage.work_off()
     stage.ask("DELETE", f"/v1/files/{request['file']}")
     again = stage.post("/v1/jobs", json=request, headers=key)
-    assert (again.status_code, again.json()["id"], again.json()["state"]) == (202, job_id, "succeeded")
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (
+        202,
+        job_id,
+        "succeeded",
+    )
 
 
 def test_a_key_belongs_to_one_request(stage: Stage) -> None:
@@ -90,23 +107,35 @@ def test_a_spread_stands_in_the_job_and_needs_a_model_that_knows_it(stage: Stage
     del older["graphs"]["spread"]
     catalog.add_version(stage.service.database, "local", "older", older, "e" * 64, state="ready")
     request: dict[str, Any] = {"kind": "augment", "rows": ROWS, "spread": 0.3}
-    assert stage.get(f"/v1/jobs/{stage.submit(model='adult', **request)}").json()["params"]["spread"] == 0.3
+    assert (
+        stage.get(f"/v1/jobs/{stage.submit(model='adult', **request)}").json()["params"]["spread"]
+        == 0.3
+    )
     refused = stage.post("/v1/jobs", json=request | {"model": "older"})
     assert (refused.status_code, "train it again" in refused.json()["detail"]) == (422, True)
     stage.submit(**request | {"model": "older", "spread": 0})
 
 
-@pytest.mark.parametrize("preference", ["wait=20", "respond-async, wait=20", 'wait="20"', "handling=lenient; x, Wait = 20"])
+@pytest.mark.parametrize(
+    "preference",
+    ["wait=20", "respond-async, wait=20", 'wait="20"', "handling=lenient; x, Wait = 20"],
+)
 def test_a_wait_is_answered_as_soon_as_the_job_has_finished(stage: Stage, preference: str) -> None:
     stage.model()
     with working(stage.service.database):
-        sent = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "rows": ROWS}, headers={"Prefer": preference})
+        sent = stage.post(
+            "/v1/jobs",
+            json={"kind": "score", "model": "adult", "rows": ROWS},
+            headers={"Prefer": preference},
+        )
     assert (sent.status_code, sent.json()["state"]) == (200, "succeeded")
     assert sent.headers["preference-applied"] == "wait=20"
     assert sent.elapsed.total_seconds() < 10
 
 
-def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(tmp_path: Path, sqlite_url: str) -> None:
+def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     settings = settings_for(tmp_path, sqlite_url, max_waiting=3, max_waiting_of_owner=2)
     keys = {owner: make_key(sqlite_url, owner) for owner in ("ann", "bob")}
     with open_stage(settings) as stage, ThreadPoolExecutor(4) as pool, ExitStack() as waiting:
@@ -114,7 +143,9 @@ def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(tmp_path: Pa
             stage.model(owner=owner)
 
         def submit(owner: str, **headers: str) -> int:
-            return stage.post("/v1/jobs", json=GENERATE, headers=bearer(keys[owner]) | headers).status_code
+            return stage.post(
+                "/v1/jobs", json=GENERATE, headers=bearer(keys[owner]) | headers
+            ).status_code
 
         for owner in ("bob", "bob"):
             waiting.enter_context(stage.service.waiting.taken(owner))
@@ -122,7 +153,10 @@ def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(tmp_path: Pa
         assert stage.get("/v1/jobs", headers=bearer(keys["bob"])).json()["items"] == []
         assert submit("bob") == 202, "who does not wait takes no place"
         waited = pool.submit(submit, "ann", Prefer="wait=60")
-        until(lambda: stage.get("/v1/jobs", headers=bearer(keys["ann"])).json()["items"], "her job is stored")
+        until(
+            lambda: stage.get("/v1/jobs", headers=bearer(keys["ann"])).json()["items"],
+            "her job is stored",
+        )
         assert submit("ann", Prefer="wait=60") == 503
         stage.work_off()
         assert waited.result() == 200
@@ -130,9 +164,13 @@ def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(tmp_path: Pa
 
 
 @pytest.mark.parametrize("field", ["model", "file"])
-def test_a_name_that_nothing_can_have_is_refused_however_long_it_is(stage: Stage, field: str) -> None:
+def test_a_name_that_nothing_can_have_is_refused_however_long_it_is(
+    stage: Stage, field: str
+) -> None:
     """To look for names that are like it would take the service long."""
-    sent = stage.post("/v1/jobs", json={"kind": "score", "model": "adult"} | {field: "x" * 5_000_000})
+    sent = stage.post(
+        "/v1/jobs", json={"kind": "score", "model": "adult"} | {field: "x" * 5_000_000}
+    )
     assert sent.status_code == 422
     assert len(sent.content) < 2_000
 
@@ -190,10 +228,18 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"kind": "score", "model": "adult", "file": "nothing"}, 404, "no file nothing"),
     ({"kind": "score", "model": "adult", "file": "no\0thing"}, 404, "no file"),
     ({"kind": "score", "model": "adult"}, 422, "either 'file' or 'rows'"),
-    ({"kind": "score", "model": "adult", "rows": ROWS, "file": "x"}, 422, "either 'file' or 'rows'"),
+    (
+        {"kind": "score", "model": "adult", "rows": ROWS, "file": "x"},
+        422,
+        "either 'file' or 'rows'",
+    ),
     ({"kind": "score", "model": "adult", "rows": []}, 422, "at least one row"),
     ({"kind": "score", "model": "adult", "rows": [{"age": 1}]}, 422, "lacks"),
-    ({"kind": "score", "model": "adult", "rows": [{"age": [1], "job": "x"}]}, 422, "row 0, column 'age'"),
+    (
+        {"kind": "score", "model": "adult", "rows": [{"age": [1], "job": "x"}]},
+        422,
+        "row 0, column 'age'",
+    ),
     ({"kind": "score", "model": "adult", "rows": [ROWS[0]] * 1_001}, 413, "max_inline_rows"),
     ({"kind": "score", "model": "adult", "rows": ROWS, "alpha": 1.5}, 422, "/body/score/alpha"),
     ({"kind": "score", "model": "adult", "rows": ROWS, "beta": 4}, 422, "/body/score/beta"),
@@ -203,9 +249,21 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"kind": "generate", "model": "adult", "n": 1_000_000_000}, 413, "max_job_rows"),
     ({"kind": "generate", "model": "adult", "n": 10**30}, 413, "max_job_rows"),
     ({"kind": "generate", "model": "adult", "n": 1, "seed": -1}, 422, "/body/generate/seed"),
-    ({"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001}, 422, "/body/augment/per_row"),
-    ({"kind": "augment", "model": "adult", "rows": ROWS, "spread": 1.5}, 422, "/body/augment/spread"),
-    ({"kind": "augment", "model": "adult", "rows": ROWS, "spread": -0.1}, 422, "/body/augment/spread"),
+    (
+        {"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001},
+        422,
+        "/body/augment/per_row",
+    ),
+    (
+        {"kind": "augment", "model": "adult", "rows": ROWS, "spread": 1.5},
+        422,
+        "/body/augment/spread",
+    ),
+    (
+        {"kind": "augment", "model": "adult", "rows": ROWS, "spread": -0.1},
+        422,
+        "/body/augment/spread",
+    ),
 ]
 
 
@@ -228,7 +286,9 @@ def test_a_wrong_field_is_pointed_at(stage: Stage) -> None:
 
 def test_a_file_that_is_being_read_is_worth_waiting_for(stage: Stage) -> None:
     stage.model()
-    file_id = stage.post("/v1/files", params={"name": "a.csv"}, content=b"id,age,job\n1,2,x\n").json()["id"]
+    file_id = stage.post(
+        "/v1/files", params={"name": "a.csv"}, content=b"id,age,job\n1,2,x\n"
+    ).json()["id"]
     refused = stage.post("/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/not-ready")
     assert int(refused.headers["retry-after"]) >= 1
@@ -236,7 +296,10 @@ def test_a_file_that_is_being_read_is_worth_waiting_for(stage: Stage) -> None:
 
 def test_odd_cells_of_inline_rows_become_text_that_either_database_holds(either: Stage) -> None:
     either.model()
-    rows = '[{"id": "\\u00fc", "age": 1e400, "job": null}, {"id": 9007199254740993, "age": NaN, "job": true}]'
+    rows = (
+        '[{"id": "\\u00fc", "age": 1e400, "job": null}, {"id": 9007199254740993, "age": NaN,'
+        ' "job": true}]'
+    )
     sent = either.post(
         "/v1/jobs",
         content=f'{{"kind": "score", "model": "adult", "rows": {rows}}}',
@@ -271,7 +334,12 @@ def test_an_address_is_never_a_crash(either: Stage) -> None:
         "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 ",
     ]
     for name in odd:
-        for address in (f"/v1/jobs/{name}", f"/v1/files/{name}", f"/v1/jobs/{name}/results", f"/v1/jobs/{name}/"):
+        for address in (
+            f"/v1/jobs/{name}",
+            f"/v1/files/{name}",
+            f"/v1/jobs/{name}/results",
+            f"/v1/jobs/{name}/",
+        ):
             assert either.client.get(address).status_code == 404, address
         assert either.client.get(f"/v1/models/{name}").status_code in (404, 422)
         assert either.client.get(f"/v1/models/adult/versions/{name}").status_code in (404, 422)

@@ -1,4 +1,5 @@
-"""Links of the description: each leads to an operation, and with values that the answer before it has."""
+"""Links of the description: each leads to an operation, and with values that the answer before it
+has."""
 
 import re
 from typing import Any
@@ -9,26 +10,38 @@ from api.links import NEXT
 from tests.api.stage import Stage, description, operation_of
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
-BODIES: dict[str, dict[str, Any]] = {"push_version": {"content": b""}, "set_alias": {"json": {"version": 1}}}
+BODIES: dict[str, dict[str, Any]] = {
+    "push_version": {"content": b""},
+    "set_alias": {"json": {"version": 1}},
+}
 
 
 def operations() -> dict[str, tuple[str, str, dict[str, Any]]]:
     """Method, address and description by operation."""
     paths = description()["paths"]
-    return {operation["operationId"]: (method, path, operation) for path in paths for method, operation in paths[path].items()}
+    return {
+        operation["operationId"]: (method, path, operation)
+        for path in paths
+        for method, operation in paths[path].items()
+    }
 
 
 def test_each_link_leads_to_an_operation_and_says_where_its_values_are() -> None:
     described = operations()
     for source, (_, path, operation) in described.items():
-        successes = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+        successes = [
+            answer for status, answer in operation["responses"].items() if status.startswith("2")
+        ]
         for answer in successes:
             assert bool(answer.get("links")) == (source in NEXT)
             for name, link in answer.get("links", {}).items():
                 _, target, following = described[link["operationId"]]
                 parameters = {parameter["name"] for parameter in following["parameters"]}
                 assert set(link["parameters"]) <= parameters, (source, name)
-                assert set(re.findall(r"{(\w+)}", target)) - {"alias"} <= set(link["parameters"]), (source, name)
+                assert set(re.findall(r"{(\w+)}", target)) - {"alias"} <= set(link["parameters"]), (
+                    source,
+                    name,
+                )
                 for expression in link["parameters"].values():
                     where, _, field = expression.rpartition("#/" if "#/" in expression else ".")
                     assert where in ("$response.body", "$request.path")
@@ -60,7 +73,10 @@ def followed(stage: Stage, answer: httpx2.Response) -> dict[str, int]:
     operation = operation_of(description(), answer.request.method, answer.request.url.path)
     assert operation is not None
     links = operation["responses"][str(answer.status_code)]["links"]
-    return {name: asked(stage, links[name], answer) for name in sorted(links, key=lambda name: "delete" in name)}
+    return {
+        name: asked(stage, links[name], answer)
+        for name in sorted(links, key=lambda name: "delete" in name)
+    }
 
 
 def asked(stage: Stage, link: dict[str, Any], answer: httpx2.Response) -> int:

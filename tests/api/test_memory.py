@@ -1,4 +1,5 @@
-"""What a stranger sends takes little memory: the real process of the API, each route that takes a body, each bomb."""
+"""What a stranger sends takes little memory: the real process of the API, each route that takes a
+body, each bomb."""
 
 import bz2
 import io
@@ -34,10 +35,18 @@ ZEROS_MIB = 256
 def zipped(content: bytes, method: int) -> bytes:
     """A zip of a manifest of zeros that were compressed before, by `method`."""
     name, size = MANIFEST.encode(), ZEROS_MIB * 2**20
-    end = struct.pack("<HHHHHLLLHH", 20, 0, method, 0, 33, checksum(), len(content), size, len(name), 0)
+    end = struct.pack(
+        "<HHHHHLLLHH", 20, 0, method, 0, 33, checksum(), len(content), size, len(name), 0
+    )
     local = b"PK\x03\x04" + end + name + content
-    directory = b"PK\x01\x02" + struct.pack("<H", 20) + end + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name
-    return local + directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    directory = (
+        b"PK\x01\x02" + struct.pack("<H", 20) + end + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name
+    )
+    return (
+        local
+        + directory
+        + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    )
 
 
 @cache
@@ -70,9 +79,13 @@ def xzed() -> bytes:
 
 def million_names() -> bytes:
     """Members without content, which all say that their header is the first."""
-    head = b"PK\x01\x02" + struct.pack("<HHHHHHLLLHHHHHLL", 20, 20, 0, 0, 0, 33, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0)
+    head = b"PK\x01\x02" + struct.pack(
+        "<HHHHHHLLLHHHHHLL", 20, 20, 0, 0, 0, 33, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0
+    )
     directory = b"".join(head + b"%07d" % number for number in range(1_000_000))
-    return directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, len(directory), 0, 0)
+    return directory + struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, len(directory), 0, 0
+    )
 
 
 def stored(text: bytes) -> bytes:
@@ -87,7 +100,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a manifest of zeros, bzip2": bzip2ed,
     "a manifest of zeros, LZMA": xzed,
     "a million names": million_names,
-    "a manifest of 40 MiB": lambda: stored(b'{"format":1,"data":{"a":[' + b"[]," * (40 * 2**20 // 3)),
+    "a manifest of 40 MiB": lambda: stored(
+        b'{"format":1,"data":{"a":[' + b"[]," * (40 * 2**20 // 3)
+    ),
     "100 MiB of zeros": lambda: bytes(100 * 2**20),
 }
 """Bodies by name. A new kind is a line here."""
@@ -155,49 +170,77 @@ def test_no_bomb_takes_the_service_much_memory_on_any_route(service: Service, na
     for method, path, content_type in routes():
         parameters = {"name": "bomb.csv"} if path == "/v1/files" else {}
         headers = {"Content-Type": content_type}
-        answer = service.http.request(method, path, params=parameters, content=bomb(name), headers=headers)
+        answer = service.http.request(
+            method, path, params=parameters, content=bomb(name), headers=headers
+        )
         assert answer.status_code < 500
         assert peak_mib(service.process.pid) < LIMIT_MIB, f"{method} {path}"
     assert service.http.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("format", ["parquet", "arrow", "csv", "jsonl"])
-def test_results_that_repeat_a_long_text_take_the_service_little_memory(service: Service, format: str) -> None:
+def test_results_that_repeat_a_long_text_take_the_service_little_memory(
+    service: Service, format: str
+) -> None:
     """300 MiB of them, which are some kilobytes as they are stored."""
     text = "x" * (300 * 2**10)
     request = AugmentRequest(model="adult", rows=[{"age": "1", "job": text}], per_row=1_000)
-    version = catalog.add_version(service.database, "local", "adult", manifest().model_dump(mode="json"), "d" * 64)
+    version = catalog.add_version(
+        service.database, "local", "adult", manifest().model_dump(mode="json"), "d" * 64
+    )
     inline = list(request.rows or ())
-    job, _ = ledger.submit(service.database, "local", request, version_id=version.id, rows=1, chunk_rows=1, inline=inline)
+    job, _ = ledger.submit(
+        service.database,
+        "local",
+        request,
+        version_id=version.id,
+        rows=1,
+        chunk_rows=1,
+        inline=inline,
+    )
     while (claim := ledger.claim(service.database, "test", lease_s=60)) is not None:
         if claim.job_id != job.id:
             assert ledger.fail(service.database, claim, "it was pushed or uploaded by another test")
             continue
         made = pa.record_batch({"row": [0] * 1_000, "copy": range(1_000), "job": [text] * 1_000})
-        outcome = outcome_of(made) if claim.stage == "work" else results.finish(service.database, claim)
+        outcome = (
+            outcome_of(made) if claim.stage == "work" else results.finish(service.database, claim)
+        )
         assert ledger.commit(service.database, claim, outcome)
     forget_peak(service.process.pid)
-    with service.http.stream("GET", f"/v1/jobs/{job.id}/results", params={"format": format}) as answer:
+    with service.http.stream(
+        "GET", f"/v1/jobs/{job.id}/results", params={"format": format}
+    ) as answer:
         size = sum(len(piece) for piece in answer.iter_raw())
     assert format == "parquet" or size > 1_000 * len(text)
     assert peak_mib(service.process.pid) < LIMIT_MIB
 
 
-def test_the_largest_manifest_takes_the_service_little_memory_wherever_it_is_needed(service: Service) -> None:
-    """Ten versions of it, of which a list holds none; and some who ask at once, who are answered one after the other."""
+def test_the_largest_manifest_takes_the_service_little_memory_wherever_it_is_needed(
+    service: Service,
+) -> None:
+    """Ten versions of it, of which a list holds none; and some who ask at once, who are answered
+    one after the other."""
     manifest = largest_manifest().model_dump(mode="json")
     for _ in range(10):
         catalog.add_version(service.database, "local", "wide", manifest, "d" * 64)
     forget_peak(service.process.pid)
     assert len(service.http.get("/v1/models/wide/versions").json()["items"]) == 10
-    assert len(service.http.get("/v1/models/wide/versions/champion").json()["table_schema"]["columns"]) == 2_000
+    assert (
+        len(service.http.get("/v1/models/wide/versions/champion").json()["table_schema"]["columns"])
+        == 2_000
+    )
     row = {f"column {at}": "category of" for at in range(2_000)}
     job = {"kind": "score", "model": "wide", "rows": [row]}
     assert service.http.post("/v1/jobs", json=job).status_code == 202
     with ThreadPoolExecutor(LARGE_OF_OWNER) as pool:
-        answers = list(pool.map(lambda _: service.http.post("/v1/jobs", json=job).status_code, range(5)))
+        answers = list(
+            pool.map(lambda _: service.http.post("/v1/jobs", json=job).status_code, range(5))
+        )
     with ThreadPoolExecutor(5) as pool:
-        answers += pool.map(lambda _: service.http.get("/v1/models/wide/versions/champion").status_code, range(5))
+        answers += pool.map(
+            lambda _: service.http.get("/v1/models/wide/versions/champion").status_code, range(5)
+        )
     assert answers == [202] * 5 + [200] * 5
     assert service.http.delete("/v1/models/wide/versions/3").status_code == 204
     assert peak_mib(service.process.pid) < LIMIT_MIB

@@ -32,9 +32,14 @@ def test_a_pushed_version_is_pending_then_ready_then_champion(stage: Stage) -> N
 
 
 def test_the_same_push_twice_makes_two_versions(stage: Stage) -> None:
-    numbers = [stage.post("/v1/models/adult/versions", content=packed()).json()["version"] for _ in range(2)]
+    numbers = [
+        stage.post("/v1/models/adult/versions", content=packed()).json()["version"]
+        for _ in range(2)
+    ]
     assert numbers == [1, 2]
-    assert [version["version"] for version in stage.get("/v1/models/adult/versions").json()["items"]] == [2, 1]
+    assert [
+        version["version"] for version in stage.get("/v1/models/adult/versions").json()["items"]
+    ] == [2, 1]
 
 
 def test_a_rejected_version_says_why_and_no_job_can_use_it(stage: Stage) -> None:
@@ -43,7 +48,10 @@ def test_a_rejected_version_says_why_and_no_job_can_use_it(stage: Stage) -> None
     assert claim is not None
     ledger.fail(stage.service.database, claim, "score.onnx is not what the manifest says")
     version = stage.get("/v1/models/adult/versions/1").json()
-    assert (version["state"], version["reason"]) == ("rejected", "score.onnx is not what the manifest says")
+    assert (version["state"], version["reason"]) == (
+        "rejected",
+        "score.onnx is not what the manifest says",
+    )
     refused = stage.post("/v1/jobs", json={"kind": "generate", "model": "adult@1", "n": 1})
     assert refused.status_code == 409
     assert "score.onnx" in refused.json()["detail"]
@@ -69,7 +77,11 @@ def test_the_service_stores_what_is_pushed_and_does_not_look_into_it(
     sent = stage.post("/v1/models/adult/versions", content=content)
     assert (sent.status_code, sent.json()["state"], sent.json()["digest"]) == (202, "pending", None)
     details = stage.get("/v1/models/adult/versions/1").json()
-    assert (details["table_schema"], details["smallest_p_value"], details["metrics"]) == (None, None, {})
+    assert (details["table_schema"], details["smallest_p_value"], details["metrics"]) == (
+        None,
+        None,
+        {},
+    )
 
 
 def test_the_digest_is_known_when_the_version_is_ready(stage: Stage) -> None:
@@ -78,7 +90,9 @@ def test_the_digest_is_known_when_the_version_is_ready(stage: Stage) -> None:
     assert stage.get("/v1/models/adult/versions/1").json()["digest"] == "d" * 64
 
 
-def test_a_version_that_an_older_service_left_pending_shows_what_its_manifest_says(stage: Stage) -> None:
+def test_a_version_that_an_older_service_left_pending_shows_what_its_manifest_says(
+    stage: Stage,
+) -> None:
     stage.model(state="pending")
     details = stage.get("/v1/models/adult/versions/1").json()
     assert (details["state"], details["metrics"]) == ("pending", {"nelbo": 12.5})
@@ -138,7 +152,9 @@ def test_a_push_whose_key_is_revoked_while_it_comes_in_registers_nothing_and_lea
     with served(settings_for(tmp_path, database_url)) as url:
         database = connect(database_url)
         headers = bearer(key) | {"Content-Type": "application/zip"}
-        sent = httpx2.post(f"{url}/v1/models/adult/versions", content=content(), headers=headers, trust_env=False)
+        sent = httpx2.post(
+            f"{url}/v1/models/adult/versions", content=content(), headers=headers, trust_env=False
+        )
         database.dispose()
     assert sent.status_code == 401
     assert "revoked while the request ran" in sent.json()["detail"]

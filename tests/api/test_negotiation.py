@@ -17,7 +17,9 @@ def test_a_piece_leaves_before_the_next_batch_is_asked_for(format: Format) -> No
         nonlocal asked
         for _ in range(100):
             asked += 1
-            yield pa.record_batch([pa.array(range(10_000)), pa.array(["abc"] * 10_000)], names=["row", "text"])
+            yield pa.record_batch(
+                [pa.array(range(10_000)), pa.array(["abc"] * 10_000)], names=["row", "text"]
+            )
 
     pieces = encoded(batches(), format)
     next(pieces)

@@ -81,4 +81,6 @@ def test_bob_cannot_use_what_is_adas_in_a_job_of_his_own(two: TwoOwners) -> None
     refused = two.stage.post("/v1/jobs", json=foreign_file, headers=two.bob)
     assert refused.status_code == 404
     unknown = two.stage.post("/v1/jobs", json=foreign_file | {"file": two.job}, headers=two.bob)
-    assert unknown.json()["detail"].replace(two.job, "") == refused.json()["detail"].replace(two.file, "")
+    assert unknown.json()["detail"].replace(two.job, "") == refused.json()["detail"].replace(
+        two.file, ""
+    )

@@ -24,7 +24,9 @@ def test_every_answer_has_the_headers(stage: Stage, operation: str) -> None:
     check_headers(ask(stage, operation))
 
 
-def test_refusals_and_crashes_have_them_too(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_and_crashes_have_them_too(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for answer in (
         stage.get("/v2"),
         stage.get("/v1/files", headers={"Host": "evil.example"}),
@@ -59,7 +61,9 @@ def test_results_are_stored_by_no_cache_and_run_by_no_browser(stage: Stage, form
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
-def test_the_documentation_needs_no_file_of_another_host_and_no_script_in_the_page(stage: Stage) -> None:
+def test_the_documentation_needs_no_file_of_another_host_and_no_script_in_the_page(
+    stage: Stage,
+) -> None:
     page = stage.get("/docs")
     assert page.headers["Content-Security-Policy"] == OWN_FILES
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page.text)

@@ -1,4 +1,5 @@
-"""Two APIs on one database and one storage are one service: whoever is asked, the answer is the same."""
+"""Two APIs on one database and one storage are one service: whoever is asked, the answer is the
+same."""
 
 import threading
 from collections.abc import Iterator
@@ -25,9 +26,14 @@ def replicas(tmp_path: Path, database_url: str) -> Iterator[tuple[httpx2.Client,
         for name in ("first", "second"):
             home = tmp_path / name
             home.mkdir()
-            places = {"NELBO_DATABASE_URL": database_url, "NELBO_STORAGE_URL": (tmp_path / "storage").as_uri()}
+            places = {
+                "NELBO_DATABASE_URL": database_url,
+                "NELBO_STORAGE_URL": (tmp_path / "storage").as_uri(),
+            }
             url, _ = stack.enter_context(process(home, **places))
-            clients.append(stack.enter_context(httpx2.Client(base_url=url, trust_env=False, timeout=60)))
+            clients.append(
+                stack.enter_context(httpx2.Client(base_url=url, trust_env=False, timeout=60))
+            )
         yield clients[0], clients[1]
 
 
@@ -51,21 +57,34 @@ def test_one_idempotency_key_is_one_job_whoever_is_asked(
     for client in replicas:
         assert [job["id"] for job in client.get("/v1/jobs").json()["items"]] == [job_id]
         other = client.post(
-            "/v1/jobs", json={"kind": "generate", "model": "adult", "n": 3}, headers={"Idempotency-Key": "same"}
+            "/v1/jobs",
+            json={"kind": "generate", "model": "adult", "n": 3},
+            headers={"Idempotency-Key": "same"},
         )
         assert other.status_code == 422
 
 
-def test_what_one_took_the_other_shows_and_deletes(replicas: tuple[httpx2.Client, httpx2.Client], database: Database) -> None:
+def test_what_one_took_the_other_shows_and_deletes(
+    replicas: tuple[httpx2.Client, httpx2.Client], database: Database
+) -> None:
     first, second = replicas
     add_model(database)
-    file_id = first.post("/v1/files", params={"name": "people.csv"}, content=CSV, headers=AS_BYTES).json()["id"]
+    file_id = first.post(
+        "/v1/files", params={"name": "people.csv"}, content=CSV, headers=AS_BYTES
+    ).json()["id"]
     work_off(database)
     assert second.get(f"/v1/files/{file_id}").json()["state"] == "ready"
-    job_id = second.post("/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id}).json()["id"]
+    job_id = second.post(
+        "/v1/jobs", json={"kind": "score", "model": "adult", "file": file_id}
+    ).json()["id"]
     work_off(database)
-    until(lambda: first.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded", "the job to succeed")
-    contents = [client.get(f"/v1/jobs/{job_id}/results", headers={"Accept": "text/csv"}).content for client in replicas]
+    until(
+        lambda: first.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded", "the job to succeed"
+    )
+    contents = [
+        client.get(f"/v1/jobs/{job_id}/results", headers={"Accept": "text/csv"}).content
+        for client in replicas
+    ]
     assert contents[0] == contents[1] != b""
     assert first.delete(f"/v1/jobs/{job_id}").is_success
     assert second.get(f"/v1/jobs/{job_id}").status_code == 410

@@ -19,7 +19,9 @@ READ: dict[str, Callable[[bytes], Any]] = {
     "parquet": lambda content: pa.parquet.read_table(io.BytesIO(content)),
     "arrow": lambda content: pa.ipc.open_stream(content).read_all(),
     "csv": lambda content: pa.csv.read_csv(io.BytesIO(content)),
-    "jsonl": lambda content: pa.Table.from_pylist([json.loads(line) for line in content.splitlines()]),
+    "jsonl": lambda content: pa.Table.from_pylist(
+        [json.loads(line) for line in content.splitlines()]
+    ),
 }
 MEDIA = {
     "parquet": "application/vnd.apache.parquet",
@@ -38,10 +40,14 @@ def test_the_same_scores_come_in_every_format(either: Stage) -> None:
 
 def check_scores(either: Stage, job_id: str, format: str) -> None:
     by_type = either.get(f"/v1/jobs/{job_id}/results", headers={"Accept": MEDIA[format]})
-    by_name = either.get(f"/v1/jobs/{job_id}/results", params={"format": format}, headers={"Accept": "text/html"})
+    by_name = either.get(
+        f"/v1/jobs/{job_id}/results", params={"format": format}, headers={"Accept": "text/html"}
+    )
     assert by_type.headers["content-type"].partition(";")[0] == MEDIA[format]
     suffix = "arrows" if format == "arrow" else format
-    assert by_type.headers["content-disposition"] == f'attachment; filename="score-{job_id}.{suffix}"'
+    assert (
+        by_type.headers["content-disposition"] == f'attachment; filename="score-{job_id}.{suffix}"'
+    )
     assert by_type.headers["vary"] == "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest"
     table = READ[format](by_type.content)
     assert READ[format](by_name.content) == table
@@ -57,7 +63,15 @@ def test_explained_scores_have_a_term_for_each_column(either: Stage) -> None:
     either.model()
     job_id = either.finished(explain=True, **SCORE)
     table = READ["parquet"](either.get(f"/v1/jobs/{job_id}/results").content)
-    assert table.column_names == ["row", "nelbo", "p_value", "anomaly", "term_age", "term_job", "kl"]
+    assert table.column_names == [
+        "row",
+        "nelbo",
+        "p_value",
+        "anomaly",
+        "term_age",
+        "term_job",
+        "kl",
+    ]
     assert table["term_job"].to_pylist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
 
 
@@ -65,14 +79,22 @@ def test_explained_scores_have_a_term_for_each_column(either: Stage) -> None:
     ("request_", "columns", "rows"),
     [
         ({"kind": "generate", "model": "adult", "n": 25_000}, ["age", "job"], 25_000),
-        ({"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 3}, ["row", "copy", "age", "job"], 6),
+        (
+            {"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 3},
+            ["row", "copy", "age", "job"],
+            6,
+        ),
         ({"kind": "reconstruct", "model": "adult", "rows": ROWS}, ["row", "age", "job"], 2),
     ],
 )
-def test_made_rows_come_in_row_order(stage: Stage, request_: dict[str, Any], columns: list[str], rows: int) -> None:
+def test_made_rows_come_in_row_order(
+    stage: Stage, request_: dict[str, Any], columns: list[str], rows: int
+) -> None:
     stage.model()
     job_id = stage.finished(**request_)
-    table = READ["arrow"](stage.get(f"/v1/jobs/{job_id}/results", params={"format": "arrow"}).content)
+    table = READ["arrow"](
+        stage.get(f"/v1/jobs/{job_id}/results", params={"format": "arrow"}).content
+    )
     assert (table.column_names, table.num_rows) == (columns, rows)
     ages = table["age"].to_pylist()
     assert ages == sorted(ages)
@@ -80,7 +102,11 @@ def test_made_rows_come_in_row_order(stage: Stage, request_: dict[str, Any], col
 
 def test_a_table_of_no_rows_still_has_its_columns(stage: Stage) -> None:
     stage.model()
-    columns = {"score": [*HEAD], "augment": ["row", "copy", "age", "job"], "reconstruct": ["row", "age", "job"]}
+    columns = {
+        "score": [*HEAD],
+        "augment": ["row", "copy", "age", "job"],
+        "reconstruct": ["row", "age", "job"],
+    }
     for kind, names in columns.items():
         job_id = stage.finished(errors=(0, 1), kind=kind, model="adult", rows=ROWS)
         for format in ("parquet", "arrow", "csv"):
@@ -94,7 +120,11 @@ def test_results_wait_for_success(stage: Stage) -> None:
     stage.model()
     job_id = stage.submit(**SCORE)
     early = stage.get(f"/v1/jobs/{job_id}/results")
-    assert (early.status_code, early.json()["type"], early.headers["retry-after"]) == (409, "/problems/not-ready", "1")
+    assert (early.status_code, early.json()["type"], early.headers["retry-after"]) == (
+        409,
+        "/problems/not-ready",
+        "1",
+    )
     stage.post(f"/v1/jobs/{job_id}:cancel")
     never = stage.get(f"/v1/jobs/{job_id}/results")
     assert (never.status_code, never.json()["type"]) == (409, "/problems/job-failed")

@@ -10,7 +10,9 @@ from nelbo.jobs import AugmentRequest, GenerateRequest, ScoreRequest, chunk_rang
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 
-SCHEMA = Schema(columns=(Column(name="age", kind="integer"), Column(name="job", kind="categorical")))
+SCHEMA = Schema(
+    columns=(Column(name="age", kind="integer"), Column(name="job", kind="categorical"))
+)
 SETTINGS = Settings(max_inline_rows=3, max_job_rows=1_000_000, chunk_rows=100)
 
 
@@ -80,14 +82,20 @@ def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:
         chunk_rows(generate, MAX_CHUNKS * 10 + 1, small_chunks)
 
 
-@pytest.mark.parametrize(("columns", "size"), [(1, 10_000), (100, 10_000), (200, 5_000), (2_000, 500), (10_000, 100)])
+@pytest.mark.parametrize(
+    ("columns", "size"), [(1, 10_000), (100, 10_000), (200, 5_000), (2_000, 500), (10_000, 100)]
+)
 def test_a_chunk_of_a_wide_table_has_fewer_rows(columns: int, size: int) -> None:
     assert chunk_rows(GenerateRequest(model="m", n=50_000), 50_000, Settings(), columns) == size
-    assert chunk_rows(AugmentRequest(model="m", per_row=10), 50_000, Settings(), columns) == max(1, size // 10)
+    assert chunk_rows(AugmentRequest(model="m", per_row=10), 50_000, Settings(), columns) == max(
+        1, size // 10
+    )
 
 
 @given(per_row=st.integers(1, 1_000), rows=st.integers(1, 900))
-def test_a_chunk_of_an_augmentation_makes_no_more_rows_than_any_other_chunk(per_row: int, rows: int) -> None:
+def test_a_chunk_of_an_augmentation_makes_no_more_rows_than_any_other_chunk(
+    per_row: int, rows: int
+) -> None:
     size = chunk_rows(AugmentRequest(model="m", per_row=per_row), rows, SETTINGS)
     made = [(end - start) * per_row for start, end in chunk_ranges(rows, size)]
     assert sum(made) == rows * per_row
@@ -96,6 +104,10 @@ def test_a_chunk_of_an_augmentation_makes_no_more_rows_than_any_other_chunk(per_
 
 def test_the_digest_tells_requests_apart_and_knows_defaults() -> None:
     rows = [{"age": 1, "job": "\ud800"}]
-    assert digest(ScoreRequest(model="m", rows=rows)) == digest(ScoreRequest(model="m", rows=rows, alpha=0.01))
-    assert digest(ScoreRequest(model="m", rows=rows)) != digest(ScoreRequest(model="m", rows=rows, alpha=0.02))
+    assert digest(ScoreRequest(model="m", rows=rows)) == digest(
+        ScoreRequest(model="m", rows=rows, alpha=0.01)
+    )
+    assert digest(ScoreRequest(model="m", rows=rows)) != digest(
+        ScoreRequest(model="m", rows=rows, alpha=0.02)
+    )
     assert digest(GenerateRequest(model="m", n=1)) != digest(GenerateRequest(model="m", n=2))

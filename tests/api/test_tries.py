@@ -1,4 +1,5 @@
-"""Wrong keys by address: counted, answered with the time to wait, and forgotten at bounded memory."""
+"""Wrong keys by address: counted, answered with the time to wait, and forgotten at bounded
+memory."""
 
 from api import tries
 from api.tries import Tries

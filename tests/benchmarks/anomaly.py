@@ -1,16 +1,20 @@
 """Anomaly scores on labelled tables beside the figures of other methods.
 
-    python -m tests.benchmarks.anomaly --data FOLDER [--seeds 0 1 2] [--only NAME ...] [--polluted 0.05 [--contaminated 0.05]]
+    python -m tests.benchmarks.anomaly --data FOLDER [--seeds 0 1 2] [--only NAME ...] [--polluted
+    0.05 [--contaminated 0.05]]
         [--exemplars 0]
 
-FOLDER holds ADBench's classical data sets (Han et al. 2022, arXiv:2206.09426) as NAME.npz with X float64[n, d] and y in {0, 1},
-1 = anomaly, and peers.csv with the columns method, dataset, auroc, ap.
+FOLDER holds ADBench's classical data sets (Han et al. 2022, arXiv:2206.09426) as NAME.npz with X
+float64[n, d] and y in {0, 1}, 1 = anomaly, and peers.csv with the columns method, dataset, auroc,
+ap.
 
-At most 50,000 rows of a table are taken; its normal rows are shuffled by the seed and halved. Training sees one half (10,000
-rows at most), the test is the other half with all anomalies (20,000 at most, stratified). Columns are standardised on the
-training rows. With --polluted a share of the training rows is replaced by anomalies, and those are taken out of the test; four
-methods of scikit-learn are fitted to the same rows beside it, as peers.csv holds figures of clean rows alone. --contaminated is
-what the detector is told of them. --exemplars is their weight in the score, in place of 1 for tables of numbers: 0 is the VAE.
+At most 50,000 rows of a table are taken; its normal rows are shuffled by the seed and halved.
+Training sees one half (10,000 rows at most), the test is the other half with all anomalies (20,000
+at most, stratified). Columns are standardised on the training rows. With --polluted a share of the
+training rows is replaced by anomalies, and those are taken out of the test; four methods of
+scikit-learn are fitted to the same rows beside it, as peers.csv holds figures of clean rows alone.
+--contaminated is what the detector is told of them. --exemplars is their weight in the score, in
+place of 1 for tables of numbers: 0 is the VAE.
 """
 
 import argparse
@@ -40,7 +44,8 @@ MAX_ROWS, MAX_TRAIN, MAX_TEST = 50_000, 10_000, 20_000
 
 @dataclass(frozen=True)
 class Judged:
-    """AUROC and average precision in percent; fit_cpu_s for everything up to a loaded ONNX graph; rows_s through it."""
+    """AUROC and average precision in percent; fit_cpu_s for everything up to a loaded ONNX graph;
+    rows_s through it."""
 
     dataset: str
     seed: int
@@ -83,13 +88,18 @@ def beside(path: Path, seed: int, polluted: float) -> Iterator[dict[str, object]
         "kNNmean5": np.square(near.kneighbors(test)[0]).mean(1),
     }
     for method, score in scores.items():
-        auroc, ap = (100 * float(measure(anomalous, score)) for measure in (roc_auc_score, average_precision_score))
+        auroc, ap = (
+            100 * float(measure(anomalous, score))
+            for measure in (roc_auc_score, average_precision_score)
+        )
         yield {"method": method, "dataset": path.stem, "seed": seed, "auroc": auroc, "ap": ap}
 
 
 def _robust_distances(train: Floats, test: Floats, seed: int) -> Floats:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # it tells of each step where columns depend on each other
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # it tells of each step where columns depend on each other
         distances: Floats = MinCovDet(random_state=seed).fit(train).mahalanobis(test)
     return distances
 
@@ -125,7 +135,9 @@ def summary(judged: pd.DataFrame, peers: pd.DataFrame) -> str:
     both = pd.concat([peers, judged.assign(method="Nelbo")])
     by_set = both.groupby(["method", "dataset"])[["auroc", "ap"]].mean().reset_index()
     table = by_set.groupby("method")[["auroc", "ap"]].mean()
-    ranks = by_set.pivot(index="dataset", columns="method", values="auroc").rank(axis=1, ascending=False)
+    ranks = by_set.pivot(index="dataset", columns="method", values="auroc").rank(
+        axis=1, ascending=False
+    )
     table["mean rank"] = ranks.mean()
     cost = (
         f"fit: median {judged.fit_cpu_s.median():.1f}, at most {judged.fit_cpu_s.max():.1f} CPU s;"
@@ -135,7 +147,9 @@ def summary(judged: pd.DataFrame, peers: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+")
@@ -143,7 +157,9 @@ def main() -> None:
     parser.add_argument("--contaminated", type=float, default=0.0)
     parser.add_argument("--exemplars", type=float)
     given = parser.parse_args()
-    config = Config.quick().model_copy(update={"contaminated": given.contaminated, "exemplars": given.exemplars})
+    config = Config.quick().model_copy(
+        update={"contaminated": given.contaminated, "exemplars": given.exemplars}
+    )
     torch.set_num_threads(1)
     paths = sorted(given.data.glob("*.npz"), key=lambda path: int(path.stem.split("_")[0]))
     rows: list[Judged] = []
@@ -154,7 +170,8 @@ def main() -> None:
             peers.extend(beside(path, seed, given.polluted) if given.polluted else ())
             last = rows[-1]
             print(
-                f"{last.dataset:24} seed {seed}  AUROC {last.auroc:6.2f}  AP {last.ap:6.2f}  {last.rows_s:9,.0f} rows/s",
+                f"{last.dataset:24} seed {seed}  AUROC {last.auroc:6.2f}  AP {last.ap:6.2f} "
+                f" {last.rows_s:9,.0f} rows/s",
                 flush=True,
             )
     known = pd.DataFrame(peers) if given.polluted else pd.read_csv(given.data / "peers.csv")

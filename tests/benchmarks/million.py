@@ -1,10 +1,12 @@
-"""Score a million rows through the embedded stack, beside a bare ONNX Runtime loop over the same rows.
+"""Score a million rows through the embedded stack, beside a bare ONNX Runtime loop over the same
+rows.
 
     python -m tests.benchmarks.million [--rows 1000000] [--model FOLDER]
 
-Prints rows/s of the job (from submission to success, upload and results apart), of the bare loop on one thread, their ratio,
-and the peak resident memory of every process that took part. Without --model it trains one on UCI Adult for a short while:
-the speed depends on the sizes of the networks, not on how long they learned.
+Prints rows/s of the job (from submission to success, upload and results apart), of the bare loop on
+one thread, their ratio, and the peak resident memory of every process that took part. Without
+--model it trains one on UCI Adult for a short while: the speed depends on the sizes of the
+networks, not on how long they learned.
 """
 
 import argparse
@@ -35,11 +37,16 @@ BIN = Path(sys.executable).parent
 
 
 class Peaks(threading.Thread):
-    """The highest resident memory of a process and of all that it starts, in MiB by what they run, sampled until stopped."""
+    """The highest resident memory of a process and of all that it starts, in MiB by what they run,
+    sampled until stopped."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.pid, self.stopped, self.found = pid, threading.Event(), defaultdict[tuple[int, str], float](float)
+        self.pid, self.stopped, self.found = (
+            pid,
+            threading.Event(),
+            defaultdict[tuple[int, str], float](float),
+        )
 
     def run(self) -> None:
         while not self.stopped.wait(0.5):
@@ -51,13 +58,20 @@ class Peaks(threading.Thread):
             status = Path(f"/proc/{pid}/status").read_text()
         except OSError:
             return
-        peak = next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+        peak = next(
+            (
+                int(line.split()[1]) / 1024
+                for line in status.splitlines()
+                if line.startswith("VmHWM")
+            ),
+            0.0,
+        )
         name = " ".join(command(pid).split()[1:7]) or "?"
         self.found[pid, name] = max(self.found[pid, name], peak)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.partition("\n\n")[0].split()))
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--model", type=Path, help="folder of an artifact")
     arguments = parser.parse_args()
@@ -122,7 +136,9 @@ def show(job: Job) -> None:
 
 def connect(home: Path) -> Client:
     settings = Settings(home=home, url="")
-    return Client(until(lambda: find_url(settings), "the service", deadline_s=120), settings=settings)
+    return Client(
+        until(lambda: find_url(settings), "the service", deadline_s=120), settings=settings
+    )
 
 
 def bare_seconds(engine: Engine, table: Path) -> float:
@@ -137,14 +153,20 @@ def bare_seconds(engine: Engine, table: Path) -> float:
 
 
 def report(rows: int, job: float, bare: float, peaks: Peaks) -> None:
-    print(f"job          {rows / job:10,.0f} rows/s   {job:7.1f} s   {Settings().worker_processes} processes")
+    print(
+        f"job          {rows / job:10,.0f} rows/s   {job:7.1f} s   {Settings().worker_processes}"
+        " processes"
+    )
     print(f"bare loop    {rows / bare:10,.0f} rows/s   {bare:7.1f} s   1 thread")
     print(f"job / bare   {bare / job:10.2f}")
     print("peak resident memory, MiB")
     for (pid, name), peak in sorted(peaks.found.items(), key=lambda item: -item[1])[:12]:
         print(f"  {peak:7.0f}   {name} ({pid})")
     highest = max(peaks.found.values())
-    print(f"highest {highest:.0f} MiB, limit {LIMIT_MIB} MiB: {'kept' if highest <= LIMIT_MIB else 'BROKEN'}")
+    print(
+        f"highest {highest:.0f} MiB, limit {LIMIT_MIB} MiB:"
+        f" {'kept' if highest <= LIMIT_MIB else 'BROKEN'}"
+    )
 
 
 if __name__ == "__main__":

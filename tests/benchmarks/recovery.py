@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.recovery [--kills 20] [--database sqlite|postgresql|both]
 
-A supervised worker, as `nelbo up` runs it, computes one long job. Again and again a process is killed with SIGKILL that
-holds a chunk: one child of the pool, then all processes of the worker at once, which the supervisor starts again. Seconds
-from the kill until the chunk is claimed again, and until the last of its rows is done (computing it takes some itself).
+A supervised worker, as `nelbo up` runs it, computes one long job. Again and again a process is
+killed with SIGKILL that holds a chunk: one child of the pool, then all processes of the worker at
+once, which the supervisor starts again. Seconds from the kill until the chunk is claimed again, and
+until the last of its rows is done (computing it takes some itself).
 """
 
 import argparse
@@ -59,8 +60,13 @@ class Scene:
         """Chunks that a living process holds."""
         statement = select(ChunkRow.row_from, ChunkRow.row_to, ChunkRow.fence, ChunkRow.worker)
         with self.stage.database.read() as connection:
-            held = connection.execute(statement.where(ChunkRow.job_id == self.job_id, ChunkRow.state == "running")).all()
-        hits = [Hit(chunk.row_from, chunk.row_to, chunk.fence, int(chunk.worker.rpartition(":")[2])) for chunk in held]
+            held = connection.execute(
+                statement.where(ChunkRow.job_id == self.job_id, ChunkRow.state == "running")
+            ).all()
+        hits = [
+            Hit(chunk.row_from, chunk.row_to, chunk.fence, int(chunk.worker.rpartition(":")[2]))
+            for chunk in held
+        ]
         return [hit for hit in hits if alive(hit.pid)]
 
     def claimed(self, hit: Hit) -> bool:
@@ -71,13 +77,19 @@ class Scene:
         return not self._any(hit, ChunkRow.state != "done")
 
     def _any(self, hit: Hit, *conditions: object) -> bool:
-        of_job = (ChunkRow.job_id == self.job_id, ChunkRow.row_from >= hit.row_from, ChunkRow.row_from < hit.row_to)
+        of_job = (
+            ChunkRow.job_id == self.job_id,
+            ChunkRow.row_from >= hit.row_from,
+            ChunkRow.row_from < hit.row_to,
+        )
         with self.stage.database.read() as connection:
-            return connection.scalars(select(func.count()).select_from(ChunkRow).where(*of_job, *conditions)).one() > 0  # type: ignore[arg-type]
+            count = select(func.count()).select_from(ChunkRow)
+            count = count.where(*of_job, *conditions)  # type: ignore[arg-type]
+            return connection.scalars(count).one() > 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.partition("\n\n")[0].split()))
     parser.add_argument("--kills", type=int, default=20, help="of each kind (default: %(default)s)")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
@@ -86,7 +98,10 @@ def main() -> None:
     for database in ("sqlite", "postgresql") if options.database == "both" else (options.database,):
         for name, victims in KINDS.items():
             with scene(database) as made:
-                report(f"{database}, {name}", [strike(made, victims, chance) for _ in range(options.kills)])
+                report(
+                    f"{database}, {name}",
+                    [strike(made, victims, chance) for _ in range(options.kills)],
+                )
 
 
 def child(scene: Scene, hits: Sequence[Hit]) -> set[int]:
@@ -97,10 +112,15 @@ def whole_worker(scene: Scene, hits: Sequence[Hit]) -> set[int]:
     return scene.pids()
 
 
-KINDS: dict[str, Callable[[Scene, Sequence[Hit]], set[int]]] = {"child killed": child, "whole worker killed": whole_worker}
+KINDS: dict[str, Callable[[Scene, Sequence[Hit]], set[int]]] = {
+    "child killed": child,
+    "whole worker killed": whole_worker,
+}
 
 
-def strike(made: Scene, choose: Callable[[Scene, Sequence[Hit]], set[int]], chance: random.Random) -> tuple[float, float]:
+def strike(
+    made: Scene, choose: Callable[[Scene, Sequence[Hit]], set[int]], chance: random.Random
+) -> tuple[float, float]:
     """Seconds until all chunks that a kill hit are claimed again, and done."""
     moment = time.monotonic() + HEALTHY_S + chance.uniform(0.0, 3.0)
     found = until(lambda: time.monotonic() > moment and made.running(), "a chunk to be computed")
@@ -146,9 +166,19 @@ def staged(folder: Path, url: str, broker_url: str) -> Iterator[Scene]:
         rows = CHUNKS * CHUNK_ROWS
         request = GenerateRequest(model="linear", n=rows, seed=1)
         job = stage.submit(request, stage.version(), rows, CHUNK_ROWS)
-        env = {"NELBO_HOME": str(stage.settings.home), "NELBO_DATABASE_URL": url, "NELBO_BROKER_URL": broker_url}
-        worker, stop, lifeline = Child("worker", "worker.app", env=env, log=folder / "log"), threading.Event(), Lifeline()
-        keeper = threading.Thread(target=keep_running, args=([worker], lifeline, stop, lambda child, status: None))
+        env = {
+            "NELBO_HOME": str(stage.settings.home),
+            "NELBO_DATABASE_URL": url,
+            "NELBO_BROKER_URL": broker_url,
+        }
+        worker, stop, lifeline = (
+            Child("worker", "worker.app", env=env, log=folder / "log"),
+            threading.Event(),
+            Lifeline(),
+        )
+        keeper = threading.Thread(
+            target=keep_running, args=([worker], lifeline, stop, lambda child, status: None)
+        )
         keeper.start()
         made = Scene(stage, job.id, worker)
         try:
@@ -165,7 +195,9 @@ def staged(folder: Path, url: str, broker_url: str) -> Iterator[Scene]:
 
 
 def report(kind: str, times: Sequence[tuple[float, float]]) -> None:
-    for what, seconds in zip(("claimed again", "all rows done"), zip(*times, strict=True), strict=True):
+    for what, seconds in zip(
+        ("claimed again", "all rows done"), zip(*times, strict=True), strict=True
+    ):
         print(f"{kind:32} {what:14} {spread(seconds)}   n = {len(seconds)}", flush=True)
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.submission [--requests 500] [--database sqlite|postgresql|both]
 
-Three services as they are deployed stand on one database, one with a broker that answers, one with a broker that is stopped
-(SIGSTOP), one whose broker does not exist. They are asked in turn, one POST /v1/jobs each, so that the machine's other work
-falls on all alike. Prints p50 and p99 of the time until the answer, and their ratios to those with the broker up.
+Three services as they are deployed stand on one database, one with a broker that answers, one with
+a broker that is stopped (SIGSTOP), one whose broker does not exist. They are asked in turn, one
+POST /v1/jobs each, so that the machine's other work falls on all alike. Prints p50 and p99 of the
+time until the answer, and their ratios to those with the broker up.
 """
 
 import argparse
@@ -29,12 +30,17 @@ ENDLESS = {"NELBO_MAX_UNFINISHED_JOBS": str(10**9), "NELBO_MAX_QUEUED_ROWS": str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=500, help="to each service (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.partition("\n\n")[0].split()))
+    parser.add_argument(
+        "--requests", type=int, default=500, help="to each service (default: %(default)s)"
+    )
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     options = parser.parse_args()
     for database in ("sqlite", "postgresql") if options.database == "both" else (options.database,):
-        with tempfile.TemporaryDirectory(prefix="nelbo-submission-") as folder, url_of(database, Path(folder)) as url:
+        with (
+            tempfile.TemporaryDirectory(prefix="nelbo-submission-") as folder,
+            url_of(database, Path(folder)) as url,
+        ):
             report(database, measure(Path(folder), url, options.requests))
 
 
@@ -58,8 +64,15 @@ def measure(folder: Path, url: str, requests: int) -> dict[str, list[float]]:
     opened.dispose()
     with ExitStack() as stack:
         up, frozen = stack.enter_context(running_valkey()), stack.enter_context(running_valkey())
-        brokers = {"up": up.url, "frozen": frozen.url, "absent": f"redis+socket://{folder}/no-broker"}
-        clients = {name: stack.enter_context(client(folder / name, url, broker)) for name, broker in brokers.items()}
+        brokers = {
+            "up": up.url,
+            "frozen": frozen.url,
+            "absent": f"redis+socket://{folder}/no-broker",
+        }
+        clients = {
+            name: stack.enter_context(client(folder / name, url, broker))
+            for name, broker in brokers.items()
+        }
         with frozen.client() as broker:
             pid = int(broker.info("server")["process_id"])
         os.kill(pid, signal.SIGSTOP)
@@ -76,7 +89,10 @@ def client(home: Path, database: str, broker: str) -> Iterator[httpx2.Client]:
     """To a service of its own with this broker."""
     home.mkdir()
     env = {"NELBO_DATABASE_URL": database, "NELBO_BROKER_URL": broker, **ENDLESS}
-    with process(home, **env) as (url, _), httpx2.Client(base_url=url, trust_env=False, timeout=60.0) as service:
+    with (
+        process(home, **env) as (url, _),
+        httpx2.Client(base_url=url, trust_env=False, timeout=60.0) as service,
+    ):
         yield service
 
 
@@ -94,7 +110,8 @@ def report(database: str, seconds: Mapping[str, Sequence[float]]) -> None:
         p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
         print(
             f"{database:10}  broker {broker:6}  p50 {p50 * 1e3:6.1f} ms (x {p50 / p50_up:.2f})"
-            f"  p99 {p99 * 1e3:6.1f} ms (x {p99 / p99_up:.2f})  max {max(times) * 1e3:6.1f} ms  n = {len(times)}",
+            f"  p99 {p99 * 1e3:6.1f} ms (x {p99 / p99_up:.2f})  max {max(times) * 1e3:6.1f} ms  n ="
+            f" {len(times)}",
             flush=True,
         )
 

@@ -1,9 +1,11 @@
-"""Which member finds rows whose cells do not belong together: the VAE, the exemplars, or the mean of both?
+"""Which member finds rows whose cells do not belong together: the VAE, the exemplars, or the mean
+of both?
 
     python -m tests.benchmarks.swapped --train TRAIN --test TEST [--cells 1 2 4] [--seed 0]
 
-Both members are fitted to TRAIN. One in ten of 6,000 TEST rows gets some cells from another row, so that every value is usual
-in its column and only the row is not. The mean weighs each bound by the spread of its scores.
+Both members are fitted to TRAIN. One in ten of 6,000 TEST rows gets some cells from another row, so
+that every value is usual in its column and only the row is not. The mean weighs each bound by the
+spread of its scores.
 """
 
 import argparse
@@ -28,13 +30,19 @@ def swapped(rows: Rows, cells: int, rng: np.random.Generator) -> Rows:
     for row in range(0, len(rows), ONE_IN):
         other = rng.integers(len(rows))
         for j in rng.choice(numbers.shape[1] + codes.shape[1], cells, replace=False):
-            part, given, at = (numbers, rows.numbers, j) if j < numbers.shape[1] else (codes, rows.codes, j - numbers.shape[1])
+            part, given, at = (
+                (numbers, rows.numbers, j)
+                if j < numbers.shape[1]
+                else (codes, rows.codes, j - numbers.shape[1])
+            )
             part[row, at] = given[other, at]
     return Rows(numbers, codes)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 2, 4])
@@ -43,10 +51,14 @@ def main() -> None:
     torch.set_num_threads(1)
     training = read(Source(given.train), Config(), given.seed)
     config = Config(exemplars=0.5)
-    vae, _ = fit.fit_rows(training.schema, training.rows, training.split, config, given.seed, lambda *_: None)
+    vae, _ = fit.fit_rows(
+        training.schema, training.rows, training.split, config, given.seed, lambda *_: None
+    )
     assert vae.exemplars is not None
     with Source(given.test).open() as table:
-        encoded = encode(pa.Table.from_batches(table.batches()).combine_chunks().to_batches()[0], training.schema)
+        encoded = encode(
+            pa.Table.from_batches(table.batches()).combine_chunks().to_batches()[0], training.schema
+        )
     rows = Rows(encoded.numbers, encoded.codes).take(np.arange(min(ROWS, len(encoded.rows))))
     odd = np.arange(len(rows)) % ONE_IN == 0
     for cells in given.cells:
@@ -56,10 +68,15 @@ def main() -> None:
             vae.share = share
             terms, kl = fit.score(vae, made)
             scores[name] = (terms.sum(1) + kl).numpy()
-        scores["mean"] = sum(score / np.subtract(*np.percentile(score[~odd], [75, 25])) for score in scores.values())
+        scores["mean"] = sum(
+            score / np.subtract(*np.percentile(score[~odd], [75, 25])) for score in scores.values()
+        )
         for name, score in scores.items():
             figures = 100 * roc_auc_score(odd, score), 100 * average_precision_score(odd, score)
-            print(f"{cells} cells swapped  {name:10} AUROC {figures[0]:5.1f}  AP {figures[1]:5.1f}", flush=True)
+            print(
+                f"{cells} cells swapped  {name:10} AUROC {figures[0]:5.1f}  AP {figures[1]:5.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

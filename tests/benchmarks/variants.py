@@ -1,11 +1,14 @@
-"""What the parts of the model are worth: named variants of it on one table, a line each in a results file.
+"""What the parts of the model are worth: named variants of it on one table, a line each in a
+results file.
 
-    python -m tests.benchmarks.variants [NAME ...] --train TRAIN --test TEST --target COLUMN [--seeds 0] [--out FILE.csv]
+    python -m tests.benchmarks.variants [NAME ...] --train TRAIN --test TEST --target COLUMN
+    [--seeds 0] [--out FILE.csv]
 
-Without a NAME all are run. A variant changes one thing: the configuration, the sizes of the networks, how bins learn, or the
-prior that is fitted last. The figures are those of tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE
-alone, the nats of log p(x|z) that shuffling z between rows costs (whether the decoder uses z), and the CPU seconds of the fit.
-What single settings of a score are worth says tests.benchmarks.anomaly.
+Without a NAME all are run. A variant changes one thing: the configuration, the sizes of the
+networks, how bins learn, or the prior that is fitted last. The figures are those of
+tests.benchmarks.synthetic, with the mean nelbo and KL of TEST by the VAE alone, the nats of log
+p(x|z) that shuffling z between rows costs (whether the decoder uses z), and the CPU seconds of the
+fit. What single settings of a score are worth says tests.benchmarks.anomaly.
 """
 
 import argparse
@@ -45,14 +48,21 @@ def all_posteriors(mu: Tensor, log_var: Tensor, seed: int) -> Mixture:
 
 def few_gaussians(mu: Tensor, log_var: Tensor, seed: int) -> Mixture:
     """32 components by EM on draws from the posteriors."""
-    draws = mu + torch.exp(log_var / 2) * torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed))
-    found = GaussianMixture(32, covariance_type="diag", random_state=seed, max_iter=200).fit(draws.numpy())
-    return Mixture(*(torch.from_numpy(values) for values in (found.weights_, found.means_, found.covariances_)))
+    draws = mu + torch.exp(log_var / 2) * torch.randn(
+        mu.shape, generator=torch.Generator().manual_seed(seed)
+    )
+    found = GaussianMixture(32, covariance_type="diag", random_state=seed, max_iter=200).fit(
+        draws.numpy()
+    )
+    return Mixture(
+        *(torch.from_numpy(values) for values in (found.weights_, found.means_, found.covariances_))
+    )
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the default: settings of Config, fields of Size, the prior, the functions of rank that bins share."""
+    """What differs from the default: settings of Config, fields of Size, the prior, the functions
+    of rank that bins share."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     size: Mapping[str, int] = field(default_factory=dict)
@@ -93,7 +103,9 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
         mock.patch.object(fit, "condense", variant.prior),
         mock.patch.object(model, "cosines", variant.basis),
     ):
-        vae, history = fit.fit_rows(training.schema, training.rows, training.split, config, seed, lambda *_: None)
+        vae, history = fit.fit_rows(
+            training.schema, training.rows, training.split, config, seed, lambda *_: None
+        )
     seconds = time.process_time() - began
     given, wanted = (read(path) for path in (train, test))
     with tempfile.TemporaryDirectory() as folder:
@@ -104,22 +116,38 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
         vae.share, vae.exemplars = 0.0, None
         export(Path(folder), vae, "variant", training, config, seed)
         nelbo, _, kl = score_encoded(Engine.load(Path(folder)), rows.numbers, rows.codes)
-    costs = {"nelbo": float(nelbo.mean()), "kl": float(kl.mean()), "z": worth_of_z(vae, rows), "fit CPU s": seconds}
-    return {**judge(given, wanted, made, target), **costs, "steps": float(history.step[history.kept])}
+    costs = {
+        "nelbo": float(nelbo.mean()),
+        "kl": float(kl.mean()),
+        "z": worth_of_z(vae, rows),
+        "fit CPU s": seconds,
+    }
+    return {
+        **judge(given, wanted, made, target),
+        **costs,
+        "steps": float(history.step[history.kept]),
+    }
 
 
 def worth_of_z(vae: fit.VAE, rows: Encoded) -> float:
-    """Mean nats of log p(x|z) at the means of q(z|x) that are lost where each row has the z of another."""
+    """Mean nats of log p(x|z) at the means of q(z|x) that are lost where each row has the z of
+    another."""
     x, _ = vae.likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
     z, _ = fit.posteriors(vae, x)
     with torch.no_grad():
-        own, other = (vae.likelihoods.log_prob(vae.decoder(given, x), x).sum(1) for given in (z, z.roll(1, 0)))
+        own, other = (
+            vae.likelihoods.log_prob(vae.decoder(given, x), x).sum(1) for given in (z, z.roll(1, 0))
+        )
     return float((own - other).mean())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", default=list(VARIANTS), help=", ".join(VARIANTS))
+    parser = argparse.ArgumentParser(
+        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", default=list(VARIANTS), help=", ".join(VARIANTS)
+    )
     for name in ("train", "test"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--target", required=True)
@@ -133,7 +161,9 @@ def main() -> None:
     for name in asked.names:
         for seed in asked.seeds:
             figures = measure(VARIANTS[name], asked.train, asked.test, asked.target, seed)
-            row = pd.DataFrame([{"variant": name, "table": asked.train.stem, "seed": seed, **figures}]).round(4)
+            row = pd.DataFrame(
+                [{"variant": name, "table": asked.train.stem, "seed": seed, **figures}]
+            ).round(4)
             print(row.to_string(index=False), flush=True)
             if asked.out:
                 asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""A reader's share of a run: processes one after the other, until all inputs are done, whatever ends one of them."""
+"""A reader's share of a run: processes one after the other, until all inputs are done, whatever
+ends one of them."""
 
 import itertools
 import json
@@ -21,7 +22,8 @@ MOST_DEATHS = 20
 
 
 def fuzz(reader: str, inputs: int, seed: int, folder: Path, guided: bool) -> Report:
-    """Give a reader that many inputs. `folder` is empty; afterwards it holds `corpus` and `found`."""
+    """Give a reader that many inputs. `folder` is empty; afterwards it holds `corpus` and
+    `found`."""
     for name in ("corpus", "found", "work"):
         (folder / name).mkdir(parents=True)
     outcome = Report()
@@ -46,16 +48,28 @@ def fuzz(reader: str, inputs: int, seed: int, folder: Path, guided: bool) -> Rep
 
 
 def _run(reader: str, inputs: int, seed: int, folder: Path, guided: bool) -> int:
-    """The exit code of a process, negative for a signal. One that does nothing for too long is killed."""
+    """The exit code of a process, negative for a signal. One that does nothing for too long is
+    killed."""
     (folder / "flight").unlink(missing_ok=True)
     (folder / "report.json").write_text("{}")
     shutil.rmtree(folder / "work")
     (folder / "work").mkdir()
-    command = [sys.executable, "-P", "-m", "tests.fuzz.child", reader, str(folder), f"--inputs={inputs}", f"--seed={seed}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tests.fuzz.child",
+        reader,
+        str(folder),
+        f"--inputs={inputs}",
+        f"--seed={seed}",
+    ]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([*command, *["--guided"] * guided], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, *["--guided"] * guided], env=environment, stdout=log, stderr=log
+        )
     try:
         return _ended(process, folder)
     finally:
@@ -67,13 +81,19 @@ def _ended(process: "subprocess.Popen[bytes]", folder: Path) -> int:
     done, since = -1, time.monotonic()
     while (code := process.poll()) is None:
         time.sleep(0.05)
-        now = in_flight(folder)[0] if (folder / "flight").exists() and (folder / "flight").stat().st_size else -1
+        now = (
+            in_flight(folder)[0]
+            if (folder / "flight").exists() and (folder / "flight").stat().st_size
+            else -1
+        )
         if now != done:
             done, since = now, time.monotonic()
         if time.monotonic() > since + STUCK_S:
             return -signal.SIGALRM
     if done < 0 and not (folder / "flight").exists():
-        raise RuntimeError(f"the process did not begin: {(folder / 'log').read_text(errors='replace')[-2_000:]}")
+        raise RuntimeError(
+            f"the process did not begin: {(folder / 'log').read_text(errors='replace')[-2_000:]}"
+        )
     return code
 
 

@@ -1,8 +1,9 @@
 """The process in which one reader is fuzzed: confined, watched at each input, and expendable.
 
-`python -m tests.fuzz.child READER FOLDER --inputs N --seed S [--guided]`. In the folder: `corpus`, the inputs that showed
-something new; `found`, those that a fault came of; `work`, where the reader writes; `flight`, the input that is being read;
-`report.json`. With --guided, atheris keeps what reaches new code and changes that further; without, only seeds are changed.
+`python -m tests.fuzz.child READER FOLDER --inputs N --seed S [--guided]`. In the folder: `corpus`,
+the inputs that showed something new; `found`, those that a fault came of; `work`, where the reader
+writes; `flight`, the input that is being read; `report.json`. With --guided, atheris keeps what
+reaches new code and changes that further; without, only seeds are changed.
 """
 
 import argparse
@@ -34,16 +35,25 @@ ROOT = Path(__file__).parents[2]
 FOUND = Path(__file__).parent / "found"
 """Inputs of faults that were mended, in a folder for each reader."""
 MEMORY_MIB = 8_192
-"""Address space of a process, four times NELBO_READ_MEMORY_MIB: one that reads thousands of inputs keeps some for each. What
-counts is the memory that it holds, which is far less (Reader.peak_mib)."""
+"""Address space of a process, four times NELBO_READ_MEMORY_MIB: one that reads thousands of inputs
+keeps some for each. What counts is the memory that it holds, which is far less
+(Reader.peak_mib)."""
 TOO_MUCH_MEMORY = 3
 """Exit code of a process that held more memory than its reader may."""
 PR_SET_PDEATHSIG = 1
 _REPORT_EVERY = 200
 _HEADER = struct.Struct("<QQ")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_PATHS = {"os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.truncate": 1}
-"""Events of Python's audit hook, with the number of paths that change. The folders that those are seen from come last."""
+_PATHS = {
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.remove": 1,
+    "os.rename": 2,
+    "os.link": 2,
+    "os.truncate": 1,
+}
+"""Events of Python's audit hook, with the number of paths that change. The folders that those are
+seen from come last."""
 
 
 @dataclass
@@ -71,7 +81,8 @@ class Report:
 
 
 class Flight:
-    """The number of inputs that are done and the one that is being read, in a file that outlives the process."""
+    """The number of inputs that are done and the one that is being read, in a file that outlives
+    the process."""
 
     def __init__(self, path: Path, size: int) -> None:
         path.touch()
@@ -112,7 +123,8 @@ class Watch:
         sys.addaudithook(self._see)
 
     def one(self, content: bytes) -> None:
-        """Read an input. The process ends with the last one, or with more memory than it may have."""
+        """Read an input. The process ends with the last one, or with more memory than it may
+        have."""
         self._flight.begin(self._report.done, content)
         self._out.mkdir()
         begin = time.process_time()
@@ -161,16 +173,26 @@ class Watch:
             self._write()
         if ends:
             self._flight.begin(report.done, content)
-            os._exit(TOO_MUCH_MEMORY if too_much else 0)  # atheris ends in no other way that keeps its exit code
+            os._exit(
+                TOO_MUCH_MEMORY if too_much else 0
+            )  # atheris ends in no other way that keeps its exit code
 
     def _peak_mib(self) -> int:
-        """The most memory that this process has held. getrusage would count what the process that started it has held."""
+        """The most memory that this process has held. getrusage would count what the process that
+        started it has held."""
         status = os.pread(self._status, 4_096, 0).partition(b"VmHWM:")[2]
         return int(status.split(maxsplit=1)[0]) >> 10
 
     def _fault(self, problem: BaseException, content: bytes) -> None:
-        frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if frame.filename != __file__]
-        product, tests = ([one for one in frames if one.filename.startswith(f"{ROOT}/{part}/")] for part in ("nelbo", "tests"))
+        frames = [
+            frame
+            for frame in traceback.extract_tb(problem.__traceback__)
+            if frame.filename != __file__
+        ]
+        product, tests = (
+            [one for one in frames if one.filename.startswith(f"{ROOT}/{part}/")]
+            for part in ("nelbo", "tests")
+        )
         last = (product or tests or frames)[-1]
         place = last.filename.removeprefix(f"{ROOT}/")
         self._count(f"{type(problem).__name__} at {place}:{last.lineno}", content, str(problem))
@@ -188,7 +210,8 @@ class Watch:
         temporary.replace(self._folder / "report.json")
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Python's audit hook: a path that the reader would change outside of its folder is refused, which is a fault."""
+        """Python's audit hook: a path that the reader would change outside of its folder is
+        refused, which is a fault."""
         if not self._watching:
             return
         paths: list[tuple[Any, int]] = []
@@ -200,10 +223,13 @@ class Watch:
             paths = list(zip(arguments[:count], folders, strict=True))
         for path, folder in paths:
             if isinstance(path, str | bytes) and not self._is_inside(os.fsdecode(path), folder):
-                raise PermissionError(f"{event} of {path!r}, which is outside of the reader's folder")
+                raise PermissionError(
+                    f"{event} of {path!r}, which is outside of the reader's folder"
+                )
 
     def _is_inside(self, path: str, folder: int) -> bool:
-        """Whether a path lies in the reader's folder, seen from an open folder, or with -1 from nowhere."""
+        """Whether a path lies in the reader's folder, seen from an open folder, or with -1 from
+        nowhere."""
         base = "/" if folder < 0 else os.readlink(f"/proc/self/fd/{folder}")
         return Path(os.path.realpath(os.path.join(base, path))).is_relative_to(self._out)
 
@@ -267,7 +293,10 @@ def _confine(folder: Path) -> None:
 
 
 def _unguided(
-    one: Callable[[bytes], None], mutate: Callable[[Random, bytes], bytes], contents: list[bytes], rng: Random
+    one: Callable[[bytes], None],
+    mutate: Callable[[Random, bytes], bytes],
+    contents: list[bytes],
+    rng: Random,
 ) -> None:
     for content in contents:
         one(content)
@@ -302,9 +331,23 @@ def _guided(
         return mutate(rng, rng.choice(seeds) if choice < 0.4 else content)[:size]
 
     signals = ("segv", "bus", "abrt", "ill", "fpe", "int", "term", "xfsz", "usr1", "usr2")
-    options = [f"-handle_{name}=0" for name in signals]  # a signal ends the process, and whoever started it sees which
-    options += ["-runs=-1", "-timeout=86400", "-rss_limit_mb=0", "-len_control=0", "-reload=0", "-verbosity=0"]
-    options += [f"-seed={seed}", f"-max_len={MOST_BYTES}", f"-artifact_prefix={folder}/", str(folder / "corpus")]
+    options = [
+        f"-handle_{name}=0" for name in signals
+    ]  # a signal ends the process, and whoever started it sees which
+    options += [
+        "-runs=-1",
+        "-timeout=86400",
+        "-rss_limit_mb=0",
+        "-len_control=0",
+        "-reload=0",
+        "-verbosity=0",
+    ]
+    options += [
+        f"-seed={seed}",
+        f"-max_len={MOST_BYTES}",
+        f"-artifact_prefix={folder}/",
+        str(folder / "corpus"),
+    ]
     atheris.Setup([sys.argv[0], *options], one, custom_mutator=mutated)
     atheris.Fuzz()
 

@@ -17,16 +17,32 @@ from tests.fuzz import mutations, tables, thrift
 from tests.fuzz.tables import Opening
 
 MODULES = ("columnar",)
-PARQUET = (*[Opening("parquet")] * 8, Opening(None, name=None), Opening("parquet", pipe=True), Opening("csv"))
-ARROW = (*[Opening("arrow")] * 8, Opening(None, name=None), Opening("arrow", pipe=True), Opening("jsonl"))
+PARQUET = (
+    *[Opening("parquet")] * 8,
+    Opening(None, name=None),
+    Opening("parquet", pipe=True),
+    Opening("csv"),
+)
+ARROW = (
+    *[Opening("arrow")] * 8,
+    Opening(None, name=None),
+    Opening("arrow", pipe=True),
+    Opening("jsonl"),
+)
 _DAY = datetime(2024, 2, 29, 12, 30, 15, 123_456)
 _VALUES: tuple[tuple[Any, tuple[Any, ...]], ...] = (
     *((kind, (0, 1, 2, 100, 127)) for kind in (pa.int8(), pa.uint8(), pa.int16(), pa.uint32())),
     (pa.int64(), (0, 1, -1, 2**53, 2**63 - 1, -(2**63))),
     (pa.uint64(), (0, 1, 2**64 - 1)),
-    *((kind, (0.0, 1.5, -0.0, float("nan"), float("inf"))) for kind in (pa.float16(), pa.float32(), pa.float64())),
+    *(
+        (kind, (0.0, 1.5, -0.0, float("nan"), float("inf")))
+        for kind in (pa.float16(), pa.float32(), pa.float64())
+    ),
     (pa.bool_(), (True, False)),
-    *((kind, (Decimal("1.50"), Decimal("-9.99"))) for kind in (pa.decimal128(10, 2), pa.decimal256(40, 2), pa.decimal32(5, 2))),
+    *(
+        (kind, (Decimal("1.50"), Decimal("-9.99")))
+        for kind in (pa.decimal128(10, 2), pa.decimal256(40, 2), pa.decimal32(5, 2))
+    ),
     (pa.decimal128(10, -2), (Decimal("1200"), Decimal("-100"))),
     (pa.date32(), (date(2024, 2, 29), date(1, 1, 1), date(9999, 12, 31))),
     (pa.date64(), (date(2024, 2, 29), date(1969, 12, 31))),
@@ -35,12 +51,21 @@ _VALUES: tuple[tuple[Any, tuple[Any, ...]], ...] = (
     (pa.timestamp("ms", "Europe/Berlin"), (_DAY,)),
     (pa.timestamp("ms", "Nowhere/None"), (_DAY,)),
     (pa.timestamp("s"), (2**62, -(2**62))),
-    *((kind, (time(12, 30), time(0, 0, 1))) for kind in (pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"))),
+    *(
+        (kind, (time(12, 30), time(0, 0, 1)))
+        for kind in (pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"))
+    ),
     *((pa.duration(unit), (timedelta(seconds=5), timedelta(days=-1))) for unit in ("s", "ns")),
-    *((kind, ("a", "b", "", " 1,5 ", "é")) for kind in (pa.string(), pa.large_string(), pa.string_view())),
+    *(
+        (kind, ("a", "b", "", " 1,5 ", "é"))
+        for kind in (pa.string(), pa.large_string(), pa.string_view())
+    ),
     (pa.string(), ("1.234,5", "12,5", "7")),
     (pa.string(), ("2024-01-31", "2024-02-01")),
-    *((kind, (b"a", b"\xff", b"\0", b"x" * 2_000)) for kind in (pa.binary(), pa.large_binary(), pa.binary_view())),
+    *(
+        (kind, (b"a", b"\xff", b"\0", b"x" * 2_000))
+        for kind in (pa.binary(), pa.large_binary(), pa.binary_view())
+    ),
     (pa.binary(16), (uuid.UUID(int=5).bytes, b"\xff" * 16)),
     (pa.binary(3), (b"abc", b"\xff\0\1")),
     (pa.null(), (None,)),
@@ -92,15 +117,35 @@ def table(rng: Random, only_arrow: bool) -> pa.Table:
         array: Any = pa.array([rng.choice((*values, None)) for _ in range(rows)], kind)
         if only_arrow and rng.random() < 0.1:
             array = rng.choice((_run_ends, _union, _nested))(array)
-        columns[rng.choice((f"c{at}", f"c{at}", f"c{at}", f"a.{at}", f" {at}", "", "index", "id", "__index_level_0__"))] = array
-    if only_arrow or not any(pa.types.is_decimal(array.type) and array.type.scale < 0 for array in columns.values()):
+        columns[
+            rng.choice(
+                (
+                    f"c{at}",
+                    f"c{at}",
+                    f"c{at}",
+                    f"a.{at}",
+                    f" {at}",
+                    "",
+                    "index",
+                    "id",
+                    "__index_level_0__",
+                )
+            )
+        ] = array
+    if only_arrow or not any(
+        pa.types.is_decimal(array.type) and array.type.scale < 0 for array in columns.values()
+    ):
         return pa.table(columns)
     return table(rng, only_arrow)
 
 
 def _run_ends(array: Any) -> Any:
     size = len(array)
-    return pa.RunEndEncodedArray.from_arrays(pa.array(range(1, size + 1), pa.int32()), array) if size else array
+    return (
+        pa.RunEndEncodedArray.from_arrays(pa.array(range(1, size + 1), pa.int32()), array)
+        if size
+        else array
+    )
 
 
 def _union(array: Any) -> Any:
@@ -143,7 +188,11 @@ def as_arrow(rng: Random) -> bytes:
     codec: Any = rng.choice((None, None, "lz4", "zstd"))
     batches = table(rng, only_arrow=True)
     make = rng.choice((pa.ipc.new_stream, pa.ipc.new_file))
-    with make(file, batches.schema, options=pa.ipc.IpcWriteOptions(compression=codec, emit_dictionary_deltas=True)) as writer:
+    with make(
+        file,
+        batches.schema,
+        options=pa.ipc.IpcWriteOptions(compression=codec, emit_dictionary_deltas=True),
+    ) as writer:
         writer.write_table(batches, max_chunksize=rng.choice((5, 1_000)))
     return file.getvalue()
 
@@ -176,9 +225,15 @@ def _changed_footer(rng: Random, content: bytes) -> bytes:
 
 
 def _changed_page(rng: Random, content: bytes) -> bytes:
-    """A page header is changed, or a byte of the page behind it; the offsets of later pages move along if it can be."""
+    """A page header is changed, or a byte of the page behind it; the offsets of later pages move
+    along if it can be."""
     start, fields = _footer(content)
-    numbers = [value for struct_ in thrift._structs(fields) for _, kind, value in struct_ if kind == thrift.I64]
+    numbers = [
+        value
+        for struct_ in thrift._structs(fields)
+        for _, kind, value in struct_
+        if kind == thrift.I64
+    ]
     at = rng.choice([value for value in numbers if 4 <= value < start])
     page, end = thrift.read(content, at)
     if rng.random() < 0.3:
@@ -206,7 +261,8 @@ def _changed_arrow(rng: Random, content: bytes) -> bytes:
 
 
 def _with_number(rng: Random, message: bytes) -> bytes:
-    """A number of the message's metadata, most of which have four or eight bytes and stand at multiples of their size."""
+    """A number of the message's metadata, most of which have four or eight bytes and stand at
+    multiples of their size."""
     size = rng.choice((1, 2, 4, 4, 8))
     length = struct.unpack_from("<I", message.ljust(4, b"\0"))[0]
     places = range(4, min(len(message), 4 + length) - size, size)
@@ -214,4 +270,8 @@ def _with_number(rng: Random, message: bytes) -> bytes:
         return mutations.changed(rng, message)
     at = rng.choice(places)
     value: int = int.from_bytes(message[at : at + size], "little")
-    return message[:at] + (mutations.number(rng, value) % (1 << 8 * size)).to_bytes(size, "little") + message[at + size :]
+    return (
+        message[:at]
+        + (mutations.number(rng, value) % (1 << 8 * size)).to_bytes(size, "little")
+        + message[at + size :]
+    )

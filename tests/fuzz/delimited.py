@@ -36,7 +36,8 @@ OPENINGS = (
     Opening("csv", CsvOptions(skip=-1)),
 )
 ABOVE = (
-    "sep=;\n", "sep=\\t\n", "# a comment\n# of two lines\n", "Report of May\n\n", "Report,,,\n,,,\n", "\n\n", "#a,b,c\n",
+    "sep=;\n", "sep=\\t\n", "# a comment\n# of two lines\n", "Report of May\n\n",
+    "Report,,,\n,,,\n", "\n\n", "#a,b,c\n",
     "# c0 c1 c2\n", "\ufeff", "a;b\n", "printed by x on y\npage 1\n",
 )  # fmt: skip
 BELOW = (
@@ -51,7 +52,18 @@ BELOW = (
     '"',
     "\n\n12\n",
 )
-ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1")
+ENCODINGS = (
+    "utf-8",
+    "utf-8",
+    "utf-8",
+    "utf-8-sig",
+    "cp1252",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "latin-1",
+)
 
 
 def read(content: bytes, folder: Path) -> None:
@@ -76,9 +88,16 @@ def mutate(rng: Random, content: bytes) -> bytes:
 
 def written(rng: Random) -> bytes:
     """A small table as CSV in a dialect of its own."""
-    delimiter, end = rng.choice((",", ",", ",", ";", "\t", "|", " ", "  ")), rng.choice(("\n", "\n", "\r\n", "\r"))
+    delimiter, end = (
+        rng.choice((",", ",", ",", ";", "\t", "|", " ", "  ")),
+        rng.choice(("\n", "\n", "\r\n", "\r")),
+    )
     columns = tables.table_of_text(rng)
-    header, quoted, trailing = rng.random() < 0.9, rng.random() < 0.3, rng.choice(("", "", "", delimiter))
+    header, quoted, trailing = (
+        rng.random() < 0.9,
+        rng.random() < 0.3,
+        rng.choice(("", "", "", delimiter)),
+    )
     records = [list(columns), *map(list, zip(*columns.values(), strict=True))][0 if header else 1 :]
     if header and rng.random() < 0.1:
         records[0] = records[0][1:]  # as R writes row names
@@ -111,7 +130,8 @@ def _lines(rng: Random, text: str) -> str:
 
 
 def _cells(rng: Random, text: str) -> str:
-    """Some cells of a line become others, or a whole column does, or a line gets more or fewer cells."""
+    """Some cells of a line become others, or a whole column does, or a line gets more or fewer
+    cells."""
     delimiter = max(",;\t|", key=text.count)
     records = [line.split(delimiter) for line in text.split("\n")]
     at = rng.randrange(len(records))
@@ -133,8 +153,12 @@ def _cells(rng: Random, text: str) -> str:
 def _signs(rng: Random, text: str) -> str:
     """One sign of the dialect becomes another everywhere."""
     signs = (",", ";", "\t", "|", " ", "\n", "\r", "\r\n", '"', "'", ".", "-", "/", ":")
-    return text.replace(rng.choice(signs), rng.choice((*signs, '""', '\\"')), rng.choice((-1, 1, 5)))
+    return text.replace(
+        rng.choice(signs), rng.choice((*signs, '""', '\\"')), rng.choice((-1, 1, 5))
+    )
 
 
 def _frame(rng: Random, text: str) -> str:
-    return rng.choice((rng.choice(ABOVE) + text, text + rng.choice(BELOW), text * 40, text.rstrip("\r\n")))
+    return rng.choice(
+        (rng.choice(ABOVE) + text, text + rng.choice(BELOW), text * 40, text.rstrip("\r\n"))
+    )

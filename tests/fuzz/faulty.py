@@ -1,4 +1,5 @@
-"""A reader that breaks each rule on purpose: what the fuzzer does not find in it, it would find nowhere."""
+"""A reader that breaks each rule on purpose: what the fuzzer does not find in it, it would find
+nowhere."""
 
 import ctypes
 from pathlib import Path
@@ -34,7 +35,9 @@ def _writes_outside(content: bytes, folder: Path) -> None:
 
 
 def _writes_beside(content: bytes, folder: Path) -> None:
-    ctypes.CDLL(None).mkdir(bytes(folder.parent / "evil"), 0o700)  # as a library of C does, which Python does not see
+    ctypes.CDLL(None).mkdir(
+        bytes(folder.parent / "evil"), 0o700
+    )  # as a library of C does, which Python does not see
 
 
 FAULTS = (_fails, _crashes, _hangs, _takes_memory, _runs_out, _writes_outside, _writes_beside)
@@ -50,4 +53,8 @@ def _seeds() -> list[bytes]:
     return [bytes([at]) for at in range(len(FAULTS) + 5)]
 
 
-FAULTY = {"faulty": Reader(_read, _seeds, lambda rng, content: b"\xff", (), 0.0, deadline_s=2.0, peak_mib=400)}
+FAULTY = {
+    "faulty": Reader(
+        _read, _seeds, lambda rng, content: b"\xff", (), 0.0, deadline_s=2.0, peak_mib=400
+    )
+}

@@ -18,7 +18,19 @@ from nelbo.graphs import OPERATORS
 from tests.fuzz import manifest, mutations
 
 MODULES = ("graphs",)
-OTHERS = ("Loop", "If", "RandomNormal", "Constant", "ConstantOfShape", "Einsum", "com.microsoft", "", "scan", "Resize", "Range")
+OTHERS = (
+    "Loop",
+    "If",
+    "RandomNormal",
+    "Constant",
+    "ConstantOfShape",
+    "Einsum",
+    "com.microsoft",
+    "",
+    "scan",
+    "Resize",
+    "Range",
+)
 FIELD = FieldDescriptor
 
 
@@ -28,7 +40,8 @@ def _manifest() -> Manifest:
 
 
 def read(content: bytes, folder: Path) -> None:
-    """Check a graph, whose name the first byte chooses; what is accepted is loaded by ONNX Runtime as a worker does it."""
+    """Check a graph, whose name the first byte chooses; what is accepted is loaded by ONNX Runtime
+    as a worker does it."""
     names = list(_manifest().graphs)
     name = names[content[0] % len(names)] if content else names[0]
     artifact = Artifact(folder, _manifest(), "")
@@ -47,14 +60,21 @@ def _with_scan(content: bytes) -> bytes:
     model = onnx.ModelProto.FromString(content)
     value = helper.make_tensor_value_info
     body = helper.make_graph(
-        [helper.make_node("Add", ["state", "step"], ["next"]), helper.make_node("Identity", ["next"], ["shown"])],
+        [
+            helper.make_node("Add", ["state", "step"], ["next"]),
+            helper.make_node("Identity", ["next"], ["shown"]),
+        ],
         "body",
         [value("state", TensorProto.DOUBLE, []), value("step", TensorProto.DOUBLE, [])],
         [value("next", TensorProto.DOUBLE, []), value("shown", TensorProto.DOUBLE, [])],
     )
-    scan = helper.make_node("Scan", ["begin", "steps"], ["end", "all"], body=body, num_scan_inputs=1)
+    scan = helper.make_node(
+        "Scan", ["begin", "steps"], ["end", "all"], body=body, num_scan_inputs=1
+    )
     constants = {"begin": np.array(0.0), "steps": np.ones(3)}
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items()
+    )
     model.graph.node.append(scan)
     written: bytes = model.SerializeToString(deterministic=True)
     return written
@@ -113,7 +133,10 @@ def _change_items(rng: Random, message: Any, field: Any, messages: list[Any]) ->
         items[:] = values
         return
     same = [other for other in messages if other.DESCRIPTOR is field.message_type]
-    copies = [type(item).FromString(item.SerializeToString()) for item in mutations.taken(rng, list(items))]
+    copies = [
+        type(item).FromString(item.SerializeToString())
+        for item in mutations.taken(rng, list(items))
+    ]
     if same and rng.random() < 0.3:
         copies.insert(rng.randrange(len(copies) + 1), rng.choice(same))
     copies = [type(item).FromString(item.SerializeToString()) for item in copies]
@@ -136,7 +159,12 @@ def _set(rng: Random, message: Any, field: Any) -> None:
 def _scalar(rng: Random, field: Any, value: Any) -> Any:
     """Another value of the field's type."""
     kind = field.cpp_type
-    if kind in (FIELD.CPPTYPE_INT32, FIELD.CPPTYPE_INT64, FIELD.CPPTYPE_UINT64, FIELD.CPPTYPE_UINT32):
+    if kind in (
+        FIELD.CPPTYPE_INT32,
+        FIELD.CPPTYPE_INT64,
+        FIELD.CPPTYPE_UINT64,
+        FIELD.CPPTYPE_UINT32,
+    ):
         bits = 31 if kind in (FIELD.CPPTYPE_INT32, FIELD.CPPTYPE_UINT32) else 63
         low = 0 if kind in (FIELD.CPPTYPE_UINT64, FIELD.CPPTYPE_UINT32) else -(2**bits)
         return max(low, min(2**bits - 1, mutations.number(rng, value or 0)))
@@ -148,7 +176,9 @@ def _scalar(rng: Random, field: Any, value: Any) -> Any:
         return rng.random() < 0.5
     if field.type == FIELD.TYPE_BYTES:
         return mutations.changed(rng, value or b"")[:2_000]
-    text = value.decode(errors="replace") if isinstance(value, bytes) else value or ""  # bytes are no UTF-8
+    text = (
+        value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+    )  # bytes are no UTF-8
     return mutations.text(rng, text).encode(errors="replace").decode()
 
 

@@ -30,8 +30,10 @@ def read(content: bytes, folder: Path) -> None:
 def seeds() -> list[bytes]:
     rng = Random(2)
     odd: list[bytes] = [
-        b"[]", b"{}", b"[[1]]", b"[{}]", b'{"a":1}{"a":2}', b'{"a":1,"a":2}', b'{"a":"\\ud800"}', b"[" * 5_000,
-        b'{"a":' * 5_000, b'[{"a":1},{"a":' + b"[" * 3_000, b"{" * 100, b'{"a":{"b":1}}', b'{"a":[1]}', b'{"a":NaN}',
+        b"[]", b"{}", b"[[1]]", b"[{}]", b'{"a":1}{"a":2}', b'{"a":1,"a":2}', b'{"a":"\\ud800"}',
+        b"[" * 5_000,
+        b'{"a":' * 5_000, b'[{"a":1},{"a":' + b"[" * 3_000, b"{" * 100, b'{"a":{"b":1}}',
+        b'{"a":[1]}', b'{"a":NaN}',
     ]  # fmt: skip
     large = [
         b'{"a":"' + b"x" * 5 * 2**19 + b'"}\n',
@@ -50,7 +52,9 @@ def mutate(rng: Random, content: bytes) -> bytes:
 def written(rng: Random) -> bytes:
     columns = tables.table_of_text(rng)
     objects = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return _spelled(rng, [{name: _value(rng, cell) for name, cell in one.items()} for one in objects])
+    return _spelled(
+        rng, [{name: _value(rng, cell) for name, cell in one.items()} for one in objects]
+    )
 
 
 def _value(rng: Random, cell: str) -> Any:
@@ -63,7 +67,11 @@ def _value(rng: Random, cell: str) -> Any:
 def _spelled(rng: Random, objects: list[Any]) -> bytes:
     as_array, ascii_only = rng.random() < 0.3, rng.random() < 0.5
     texts = [json.dumps(one, ensure_ascii=ascii_only) for one in objects]
-    text = "[" + rng.choice((",", ", ", ",\n", "\n")).join(texts) + "]" if as_array else "\n".join(texts) + "\n"
+    text = (
+        "[" + rng.choice((",", ", ", ",\n", "\n")).join(texts) + "]"
+        if as_array
+        else "\n".join(texts) + "\n"
+    )
     if rng.random() < 0.1:
         return text.encode(rng.choice(ENCODINGS), errors="replace")
     return text.encode(errors="surrogatepass")
@@ -86,5 +94,9 @@ def _changed(rng: Random, content: bytes) -> bytes:
 
 def _parsed(text: str) -> list[Any]:
     whole = text.lstrip().startswith("[")
-    objects: list[Any] = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+    objects: list[Any] = (
+        json.loads(text)
+        if whole
+        else [json.loads(line) for line in text.splitlines() if line.strip()]
+    )
     return objects

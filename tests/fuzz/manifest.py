@@ -19,13 +19,18 @@ MODULES = ("artifact", "schema")
 def files() -> dict[str, bytes]:
     """The files of a small artifact, by their names."""
     with tempfile.TemporaryDirectory() as folder:
-        return {path.name: path.read_bytes() for path in sorted(linear_artifact(Path(folder), calibration=9).iterdir())}
+        return {
+            path.name: path.read_bytes()
+            for path in sorted(linear_artifact(Path(folder), calibration=9).iterdir())
+        }
 
 
 def read(content: bytes, folder: Path) -> None:
     """The manifest, and what is derived from it before a graph runs."""
     manifest = parse_manifest(content)
-    assert check_manifest(manifest.model_dump(mode="json")) == manifest, "a stored manifest is read as another"
+    assert check_manifest(manifest.model_dump(mode="json")) == manifest, (
+        "a stored manifest is read as another"
+    )
     signatures(manifest)
     check_spread(manifest.graphs, 0.0)
     assert len(files_of(manifest)) == 1 + len(manifest.graphs)
@@ -36,15 +41,32 @@ def read(content: bytes, folder: Path) -> None:
 def seeds() -> list[bytes]:
     small = json.loads(files()[MANIFEST])
     column = {
-        "name": "when", "kind": "datetime", "zone": "utc", "step": 1000, "format": "%d.%m.%Y", "missing": ["9999-12-31"],
+        "name": "when", "kind": "datetime", "zone": "utc", "step": 1000, "format": "%d.%m.%Y",
+        "missing": ["9999-12-31"],
         "type": "timestamp[us, tz=UTC]", "words": ["no", "yes"], "rarer": [["x", 3]],
         "number": {"decimal": ",", "group": ".", "prefix": "", "suffix": " €", "digits": 2},
     }  # fmt: skip
-    tail = {"threshold": 5.0, "excesses": 50, "components": [[1.0, 0.1, 2.0]], "fit": 0.5, "used": True}
-    more = mutations.json_value(Random(0), small) | {"order": ["when"], "table_schema": {"columns": [column]}}
-    kept = small | {"calibration": small["calibration"] | {"tail": tail}, "data": {"table_sha256": "a" * 64, "rows": [1, {}]}}
+    tail = {
+        "threshold": 5.0,
+        "excesses": 50,
+        "components": [[1.0, 0.1, 2.0]],
+        "fit": 0.5,
+        "used": True,
+    }
+    more = mutations.json_value(Random(0), small) | {
+        "order": ["when"],
+        "table_schema": {"columns": [column]},
+    }
+    kept = small | {
+        "calibration": small["calibration"] | {"tail": tail},
+        "data": {"table_sha256": "a" * 64, "rows": [1, {}]},
+    }
     since = column | {"name": "until", "since": "when"}
-    two = kept | {"order": ["when", "until"], "table_schema": {"columns": [column, since]}, "codes": 4}
+    two = kept | {
+        "order": ["when", "until"],
+        "table_schema": {"columns": [column, since]},
+        "codes": 4,
+    }
     values: list[Any] = [small, more, kept, two, {}, [], {"format": 2}, {"format": 1}]
     return [_spelled(value) for value in values]
 

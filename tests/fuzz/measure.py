@@ -1,6 +1,8 @@
-"""Which branches the kept inputs reach: `python -m tests.fuzz.measure FOLDER` reads each reader's corpus under coverage.py.
+"""Which branches the kept inputs reach: `python -m tests.fuzz.measure FOLDER` reads each reader's
+corpus under coverage.py.
 
-The inputs that a guided run keeps are those that reached new code, so that they reach what the run has reached.
+The inputs that a guided run keeps are those that reached new code, so that they reach what the run
+has reached.
 """
 
 import json
@@ -29,14 +31,19 @@ def branches(report: Path, modules: tuple[str, ...]) -> Branches:
     """Those of modules by a report."""
     files = json.loads(report.read_text())["files"]
     summaries = [files[module]["summary"] for module in modules]
-    return Branches(sum(one["covered_branches"] for one in summaries), sum(one["num_branches"] for one in summaries))
+    return Branches(
+        sum(one["covered_branches"] for one in summaries),
+        sum(one["num_branches"] for one in summaries),
+    )
 
 
 def main() -> None:
     import coverage
 
     folder = Path(sys.argv[1]).resolve()
-    measured = coverage.Coverage(branch=True, include=[f"{ROOT}/nelbo/*"], data_file=None, config_file=False)
+    measured = coverage.Coverage(
+        branch=True, include=[f"{ROOT}/nelbo/*"], data_file=None, config_file=False
+    )
     measured.start()
     from tests.fuzz.readers import READERS
 

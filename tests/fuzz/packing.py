@@ -15,15 +15,18 @@ from tests.fuzz import manifest, mutations
 
 MODULES = ("packing",)
 NAMES = (
-    "../out-of-it", "/tmp/out-of-it", "..", ".", "", "a/b", "a\\b", "C:x", "MODEL_CARD.md", "report.html", "run.json", "x.py",
-    "manifest.json", "score.onnx", "score.onnx/", "é.onnx", "n" * 300, "nul\0.onnx", " score.onnx", "SCORE.ONNX",
+    "../out-of-it", "/tmp/out-of-it", "..", ".", "", "a/b", "a\\b", "C:x", "MODEL_CARD.md",
+    "report.html", "run.json", "x.py",
+    "manifest.json", "score.onnx", "score.onnx/", "é.onnx", "n" * 300, "nul\0.onnx",
+    " score.onnx", "SCORE.ONNX",
 )  # fmt: skip
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # Where each field of a record begins and how many bytes it has: APPNOTE.TXT 4.3.7, 4.3.12, 4.3.16.
 RECORDS = {
     b"PK\x03\x04": ((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)),
     b"PK\x01\x02": (
-        (4, 2), (6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (34, 2), (38, 4), (42, 4),
+        (4, 2), (6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2),
+        (34, 2), (38, 4), (42, 4),
     ),
     b"PK\x05\x06": ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)),
 }  # fmt: skip
@@ -40,7 +43,14 @@ def seeds() -> list[bytes]:
     many = [(f"{at}.onnx", b"") for at in range(20)]
     bomb = [*files[:-1], (files[-1][0], b"\0" * 2**20)]
     zips = [_zip(files, (method,)) for method in METHODS]
-    return [*zips, _zip(files[1:], METHODS), _zip(files + many, METHODS), _zip(bomb, METHODS[1:2]), _zip([], METHODS), b""]
+    return [
+        *zips,
+        _zip(files[1:], METHODS),
+        _zip(files + many, METHODS),
+        _zip(bomb, METHODS[1:2]),
+        _zip([], METHODS),
+        b"",
+    ]
 
 
 def mutate(rng: Random, content: bytes) -> bytes:
@@ -79,7 +89,11 @@ def _changed_members(rng: Random, members: list[tuple[str, bytes]]) -> bytes:
         members[at] = members[at][0], mutations.changed(rng, members[at][1])
     elif choice < 0.95:
         members = _with_manifest(rng, members)
-    return _zip(members, rng.choice(((0,), (8,), METHODS)), rng.choice((b"", b"", b"", b"PK\x05\x06 a comment")))
+    return _zip(
+        members,
+        rng.choice(((0,), (8,), METHODS)),
+        rng.choice((b"", b"", b"", b"PK\x05\x06 a comment")),
+    )
 
 
 def _with_manifest(rng: Random, members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
@@ -103,10 +117,20 @@ def _with_manifest(rng: Random, members: list[tuple[str, bytes]]) -> list[tuple[
 
 def _changed_record(rng: Random, content: bytes) -> bytes:
     signature = rng.choice(tuple(RECORDS))
-    places = [at for at in range(len(content)) if content.startswith(signature, at)] if signature in content else []
+    places = (
+        [at for at in range(len(content)) if content.startswith(signature, at)]
+        if signature in content
+        else []
+    )
     if not places:
         return mutations.changed(rng, content)
     offset, size = rng.choice(RECORDS[signature])
     at = rng.choice(places) + offset
-    value: int = struct.unpack_from("<H" if size == 2 else "<I", content.ljust(at + size, b"\0"), at)[0]
-    return content[:at] + (mutations.number(rng, value) % (1 << 8 * size)).to_bytes(size, "little") + content[at + size :]
+    value: int = struct.unpack_from(
+        "<H" if size == 2 else "<I", content.ljust(at + size, b"\0"), at
+    )[0]
+    return (
+        content[:at]
+        + (mutations.number(rng, value) % (1 << 8 * size)).to_bytes(size, "little")
+        + content[at + size :]
+    )

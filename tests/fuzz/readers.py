@@ -12,9 +12,10 @@ from tests.fuzz import columnar, delimited, graphs, json_lines, manifest, packin
 class Reader:
     """A reader of what strangers send.
 
-    read: reads bytes, and may write into an empty folder. seeds: sound inputs, and some that are not. mutate: an input after a
-    change. share: its part of all inputs. may_run_out: whether its caller answers a MemoryError. deadline_s: process CPU time
-    for one input. peak_mib: most memory that its process may have held, the fuzzer's own included.
+    read: reads bytes, and may write into an empty folder. seeds: sound inputs, and some that are
+    not. mutate: an input after a change. share: its part of all inputs. may_run_out: whether its
+    caller answers a MemoryError. deadline_s: process CPU time for one input. peak_mib: most memory
+    that its process may have held, the fuzzer's own included.
     """
 
     read: Callable[[bytes, Path], None]
@@ -32,14 +33,36 @@ def _files(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 READERS: dict[str, Reader] = {
-    "csv": Reader(delimited.read, delimited.seeds, delimited.mutate, _files(delimited.MODULES), 0.18, True),
-    "jsonl": Reader(json_lines.read, json_lines.seeds, json_lines.mutate, _files(json_lines.MODULES), 0.12, True),
-    "parquet": Reader(
-        columnar.read_parquet, columnar.parquet_seeds, columnar.mutate_parquet, _files(columnar.MODULES), 0.17, True
+    "csv": Reader(
+        delimited.read, delimited.seeds, delimited.mutate, _files(delimited.MODULES), 0.18, True
     ),
-    "arrow": Reader(columnar.read_arrow, columnar.arrow_seeds, columnar.mutate_arrow, _files(columnar.MODULES), 0.11, True),
+    "jsonl": Reader(
+        json_lines.read, json_lines.seeds, json_lines.mutate, _files(json_lines.MODULES), 0.12, True
+    ),
+    "parquet": Reader(
+        columnar.read_parquet,
+        columnar.parquet_seeds,
+        columnar.mutate_parquet,
+        _files(columnar.MODULES),
+        0.17,
+        True,
+    ),
+    "arrow": Reader(
+        columnar.read_arrow,
+        columnar.arrow_seeds,
+        columnar.mutate_arrow,
+        _files(columnar.MODULES),
+        0.11,
+        True,
+    ),
     "zip": Reader(packing.read, packing.seeds, packing.mutate, ("nelbo/packing.py",), 0.14),
-    "manifest": Reader(manifest.read, manifest.seeds, manifest.mutate, ("nelbo/artifact.py", "nelbo/schema.py"), 0.14),
+    "manifest": Reader(
+        manifest.read,
+        manifest.seeds,
+        manifest.mutate,
+        ("nelbo/artifact.py", "nelbo/schema.py"),
+        0.14,
+    ),
     "onnx": Reader(graphs.read, graphs.seeds, graphs.mutate, ("nelbo/graphs.py",), 0.14, True),
 }
 SHARED = (
@@ -50,5 +73,5 @@ SHARED = (
     "nelbo/spelling/dates.py",
     "nelbo/spelling/numbers.py",
 )
-"""Modules that all readers of tables run through. nelbo/encoding.py, which reads the rows as a worker does, does not count:
-half of it makes rows."""
+"""Modules that all readers of tables run through. nelbo/encoding.py, which reads the rows as a
+worker does, does not count: half of it makes rows."""

@@ -1,4 +1,5 @@
-"""Each reader takes some hundreds of changed inputs, and all that a fault once came of; the fuzzer itself finds faults."""
+"""Each reader takes some hundreds of changed inputs, and all that a fault once came of; the fuzzer
+itself finds faults."""
 
 import contextlib
 from pathlib import Path
@@ -22,7 +23,9 @@ def test_a_reader_answers_or_refuses_whatever_it_is_sent(name: str, tmp_path: Pa
     assert outcome.refused > 10
 
 
-@pytest.mark.parametrize("path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}: {path.name}")
+@pytest.mark.parametrize(
+    "path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}: {path.name}"
+)
 def test_what_a_fault_once_came_of_is_answered_or_refused(path: Path, tmp_path: Path) -> None:
     with contextlib.suppress(NelboError):
         READERS[path.parent.name].read(path.read_bytes(), tmp_path)
@@ -40,4 +43,6 @@ def test_the_fuzzer_finds_and_keeps_what_breaks_each_of_its_rules(tmp_path: Path
         "wrote beside its folder",
     }
     assert outcome.done == 50
-    assert {path.read_bytes() for path in (tmp_path / "fuzz" / "found").iterdir()} == {bytes([at]) for at in range(7)}
+    assert {path.read_bytes() for path in (tmp_path / "fuzz" / "found").iterdir()} == {
+        bytes([at]) for at in range(7)
+    }

@@ -1,4 +1,5 @@
-"""Thrift's compact protocol, as far as Parquet's footers and page headers need it: read into lists, changed, written again.
+"""Thrift's compact protocol, as far as Parquet's footers and page headers need it: read into lists,
+changed, written again.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -50,7 +51,9 @@ class _Reader:
         while header := self.byte():
             number = number + (header >> 4) if header >> 4 else self.zigzag()
             kind = header & 15
-            fields.append([number, kind, None if kind in (TRUE, FALSE) else self.value(kind, depth)])
+            fields.append(
+                [number, kind, None if kind in (TRUE, FALSE) else self.value(kind, depth)]
+            )
         return fields
 
     def value(self, kind: int, depth: int) -> Any:
@@ -97,7 +100,11 @@ def _value(kind: int, value: Any) -> bytes:
     if kind == STRUCT:
         return written(value)
     of, items = value
-    header = bytes([len(items) << 4 | of]) if len(items) < 15 else bytes([15 << 4 | of]) + _varint(len(items))
+    header = (
+        bytes([len(items) << 4 | of])
+        if len(items) < 15
+        else bytes([15 << 4 | of]) + _varint(len(items))
+    )
     return header + b"".join(_value(of, item) for item in items)
 
 

@@ -69,7 +69,10 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(folder: Path, name: st
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["graphs"]["score"]["file"] = name
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InvalidArtifact, match=r"graphs\.score\.file: .* is not a plain file name, such as score\.onnx"):
+    with pytest.raises(
+        InvalidArtifact,
+        match=r"graphs\.score\.file: .* is not a plain file name, such as score\.onnx",
+    ):
         read_artifact(folder)
 
 

@@ -1,4 +1,5 @@
-"""Hints: taken where the broker answers, given up in bounded time where it does not, never raised."""
+"""Hints: taken where the broker answers, given up in bounded time where it does not, never
+raised."""
 
 import os
 import shutil
@@ -61,7 +62,9 @@ def test_a_hint_waits_until_a_worker_takes_it(app: Celery) -> None:
     assert waiting_hints(app) == 2
 
 
-def test_a_broker_that_is_down_takes_no_hint_and_raises_nothing(app: Celery, valkey: Valkey) -> None:
+def test_a_broker_that_is_down_takes_no_hint_and_raises_nothing(
+    app: Celery, valkey: Valkey
+) -> None:
     valkey.kill()
     before = broker.counts["not_sent"]
     assert not send_hint(app, "a")
@@ -140,7 +143,9 @@ def test_the_embedded_broker_does_what_hints_need_and_no_more(valkey: Valkey, wo
             client.execute_command(*words.split())
 
 
-def test_the_embedded_broker_asks_for_a_password_that_no_command_line_shows(app: Celery, valkey: Valkey) -> None:
+def test_the_embedded_broker_asks_for_a_password_that_no_command_line_shows(
+    app: Celery, valkey: Valkey
+) -> None:
     assert send_hint(app, "a")
     url = urlsplit(valkey.url)
     with redis.Redis(unix_socket_path=url.path) as client, pytest.raises(redis.AuthenticationError):
@@ -151,6 +156,16 @@ def test_the_embedded_broker_asks_for_a_password_that_no_command_line_shows(app:
 
 def test_the_deployments_broker_may_do_what_the_embedded_one_may(tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
-    subprocess.run([DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True)
-    [user] = [line for line in (secrets / "redis_conf").read_text().splitlines() if line.startswith("user nelbo on #")]
-    assert user.split()[4:] == ["~nelbo:*", "-@all", *(f"+{command}" for command in embedded.COMMANDS.split())]
+    subprocess.run(
+        [DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True
+    )
+    [user] = [
+        line
+        for line in (secrets / "redis_conf").read_text().splitlines()
+        if line.startswith("user nelbo on #")
+    ]
+    assert user.split()[4:] == [
+        "~nelbo:*",
+        "-@all",
+        *(f"+{command}" for command in embedded.COMMANDS.split()),
+    ]

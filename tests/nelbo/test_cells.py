@@ -37,13 +37,24 @@ def test_every_type_has_one_spelling(array: Any, wanted: list[str | None]) -> No
 
 def test_text_is_trimmed_and_what_means_missing_is_null() -> None:
     array = pa.array([" a b\t", "", "  ", "NA", " null ", None, "\u00a0x", "na"])
-    assert cells.texts(array, MISSING).to_pylist() == ["a b", None, None, None, None, None, "x", "na"]
+    assert cells.texts(array, MISSING).to_pylist() == [
+        "a b",
+        None,
+        None,
+        None,
+        None,
+        None,
+        "x",
+        "na",
+    ]
     assert cells.texts(array, ("a b",)).to_pylist()[:4] == [None, "", "", "NA"]
 
 
 @pytest.mark.parametrize("text", ["7", "+7", " 7 ", "7.0", "7.", "0.7e1", "70E-1", "007"])
 @pytest.mark.parametrize("beside", ["1", "junk"])
-def test_a_number_is_read_in_any_spelling_beside_numbers_and_beside_junk(text: str, beside: str) -> None:
+def test_a_number_is_read_in_any_spelling_beside_numbers_and_beside_junk(
+    text: str, beside: str
+) -> None:
     assert cells.numbers(pa.array([text, beside]), MISSING).values[0] == 7
 
 
@@ -64,5 +75,9 @@ def test_the_values_can_be_written_to_without_touching_the_column() -> None:
 def test_a_slice_means_what_its_own_rows_mean() -> None:
     array = pa.array(["1", "x", "3", None, "5"]).slice(2)
     assert cells.numbers(array, MISSING).values.tolist()[0::2] == [3, 5]
-    assert cells.codes(pa.array(["a", "b", None, "a"]).slice(1), MISSING, ("a", "b")).tolist() == [1, 3, 0]
+    assert cells.codes(pa.array(["a", "b", None, "a"]).slice(1), MISSING, ("a", "b")).tolist() == [
+        1,
+        3,
+        0,
+    ]
     assert cells.booleans(pa.array([True, False, None]).slice(1), MISSING).values[0] == 0

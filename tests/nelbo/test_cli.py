@@ -42,12 +42,18 @@ def test_the_help_of_each_command_has_an_example_that_calls_it(name: str) -> Non
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_example_uses_options_that_its_command_has(name: str) -> None:
     command = COMMANDS[name]
-    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    known = {
+        flag
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
     lines = [line for line in (command.help or "").splitlines() if f"nelbo {name}" in line]
     used = {
         flag
         for line in lines
-        for flag in re.findall(r"\s(--?[a-z][a-z-]*)", line.partition(f"nelbo {name}")[2].partition("|")[0])
+        for flag in re.findall(
+            r"\s(--?[a-z][a-z-]*)", line.partition(f"nelbo {name}")[2].partition("|")[0]
+        )
     }
     assert lines
     assert used <= known
@@ -55,7 +61,9 @@ def test_each_example_uses_options_that_its_command_has(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_that_answers_can_answer_in_json(name: str) -> None:
-    assert name in ("up", "demo") or any("--json" in parameter.opts for parameter in COMMANDS[name].params)
+    assert name in ("up", "demo") or any(
+        "--json" in parameter.opts for parameter in COMMANDS[name].params
+    )
 
 
 def test_each_command_that_the_readme_shows_exists_with_its_options() -> None:
@@ -116,7 +124,11 @@ def generating(tmp_path: Path, target: object) -> Iterator[subprocess.Popen[byte
     arguments = ["generate", str(artifact), "--rows", "90000000", "-o", str(target)]
     env = environment(tmp_path / "home")
     with subprocess.Popen(
-        [*COMMAND, *arguments], env=env, stdout=subprocess.PIPE, preexec_fn=hear_control_c, stderr=subprocess.PIPE
+        [*COMMAND, *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        preexec_fn=hear_control_c,
+        stderr=subprocess.PIPE,
     ) as command:
         try:
             yield command
@@ -141,7 +153,10 @@ def test_control_c_and_sigterm_end_the_command_quietly_and_leave_no_half_of_a_fi
     target = tmp_path / "out" / "made.csv"
     target.parent.mkdir()
     with generating(tmp_path, target) as command:
-        until(lambda: list(target.parent.iterdir()) or command.poll() is not None, "rows are being written")
+        until(
+            lambda: list(target.parent.iterdir()) or command.poll() is not None,
+            "rows are being written",
+        )
         command.send_signal(stop)
         _, err = command.communicate(timeout=60)
     assert err.decode().splitlines() == ["generating ..."]
@@ -150,7 +165,10 @@ def test_control_c_and_sigterm_end_the_command_quietly_and_leave_no_half_of_a_fi
 
 
 def test_a_table_goes_through_pipes(tmp_path: Path) -> None:
-    artifact, rows = linear_artifact(tmp_path / "linear"), written(table(50), tmp_path / "rows.jsonl")
+    artifact, rows = (
+        linear_artifact(tmp_path / "linear"),
+        written(table(50), tmp_path / "rows.jsonl"),
+    )
     ran = subprocess.run(
         [*COMMAND, "score", str(artifact), "-", "-o", "-", "--output-format", "jsonl"],
         input=rows.read_bytes(),

@@ -73,19 +73,33 @@ def test_the_whole_road(scene: Scene) -> None:
 def walk(busy: Scene) -> None:
     (busy.home / "people.csv").write_bytes(CSV)
     sent: list[tuple[int, int | None]] = []
-    file = busy.client.files.upload(busy.home / "people.csv", progress=lambda done, size: sent.append((done, size)))
+    file = busy.client.files.upload(
+        busy.home / "people.csv", progress=lambda done, size: sent.append((done, size))
+    )
     assert sent[-1] == (len(CSV), len(CSV))
     assert busy.client.files.wait(file).state == "ready"
 
     seen: list[Job] = []
     job = busy.client.jobs.score("adult", file, alpha=0.3, explain=True).wait(progress=seen.append)
-    assert (job.state, job.view.progress.rows_failed, seen[-1].state) == ("succeeded", 1, "succeeded")
+    assert (job.state, job.view.progress.rows_failed, seen[-1].state) == (
+        "succeeded",
+        1,
+        "succeeded",
+    )
     assert [(error.row, error.code) for error in job.errors()] == [(1, "not-a-number")]
     (worst, _) = job.anomalies(2)
     assert worst.row == 2
     assert worst.nelbo == pytest.approx(sum(worst.terms.values()) + worst.kl)
     assert job.results().to_arrow()["row"].to_pylist() == [0, 2]
-    assert list(job.results().to_pandas().columns) == ["row", "nelbo", "p_value", "anomaly", "term_age", "term_job", "kl"]
+    assert list(job.results().to_pandas().columns) == [
+        "row",
+        "nelbo",
+        "p_value",
+        "anomaly",
+        "term_age",
+        "term_job",
+        "kl",
+    ]
     assert sum(batch.num_rows for batch in job.results().batches()) == 2
 
     busy.client.jobs.delete(job.id)
@@ -95,12 +109,17 @@ def walk(busy: Scene) -> None:
     assert list(busy.client.files.list()) == []
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrows", ".csv", ".jsonl", ".csv.gz", ".jsonl.zst"])
+@pytest.mark.parametrize(
+    "suffix", [".parquet", ".arrows", ".csv", ".jsonl", ".csv.gz", ".jsonl.zst"]
+)
 def test_results_are_saved_in_the_format_of_the_suffix(busy: Scene, suffix: str) -> None:
     job = busy.client.jobs.generate("adult", 100).wait()
     saved = job.results().save(busy.home / f"made{suffix}")
     with open_table(saved) as table:
-        assert (table.names, sum(batch.num_rows for batch in table.batches())) == (("age", "job"), 100)
+        assert (table.names, sum(batch.num_rows for batch in table.batches())) == (
+            ("age", "job"),
+            100,
+        )
     assert [path.name for path in busy.home.glob(".made*")] == []
 
 
@@ -123,7 +142,13 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
     pa.parquet.write_table(table, busy.home / "people.parquet")
     with pa.ipc.new_stream(str(busy.home / "people.arrows"), table.schema) as writer:
         writer.write_table(table)
-    given = [ROWS, table, table.to_pandas(), busy.home / "people.parquet", str(busy.home / "people.arrows")]
+    given = [
+        ROWS,
+        table,
+        table.to_pandas(),
+        busy.home / "people.parquet",
+        str(busy.home / "people.arrows"),
+    ]
     for data in given:
         job = busy.client.jobs.augment("adult", data, per_row=2, spread=0.5).wait()
         assert job.view.params["spread"] == 0.5
@@ -132,7 +157,9 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         busy.client.jobs.reconstruct("adult", {1, 2})
 
 
-def test_columns_that_an_upload_leaves_out_here_are_told_with_what_the_service_says(busy: Scene) -> None:
+def test_columns_that_an_upload_leaves_out_here_are_told_with_what_the_service_says(
+    busy: Scene,
+) -> None:
     table = pa.Table.from_pylist(ROWS).append_column("tags", pa.array([[1]] * len(ROWS)))
     with pa.ipc.new_stream(str(busy.home / "people.arrows"), table.schema) as writer:
         writer.write_table(table)
@@ -148,7 +175,16 @@ def test_a_table_in_memory_with_types_that_parquet_lacks_is_sent_without_them(bu
 
 
 def test_cells_of_python_numpy_and_pandas_become_json(scene: Scene) -> None:
-    cells = [np.int64(2**60), np.float32(0.5), np.nan, pd.NaT, float("inf"), date(2026, 1, 2), None, np.bool_(True)]
+    cells = [
+        np.int64(2**60),
+        np.float32(0.5),
+        np.nan,
+        pd.NaT,
+        float("inf"),
+        date(2026, 1, 2),
+        None,
+        np.bool_(True),
+    ]
     cells += [pd.Timestamp("2026-01-02T03:04:05Z"), datetime(2026, 1, 2)]
     scene.client.jobs.score("adult", [{"id": cell, "age": 1, "job": "x"} for cell in cells])
     claim = ledger.claim(scene.database, "test", lease_s=60)
@@ -174,7 +210,9 @@ def test_jobs_are_watched_cancelled_and_queued_again(scene: Scene) -> None:
     assert job.wait().finished
     with pytest.raises(Conflict):
         scene.client.jobs.cancel(job.id)
-    assert [found.id for found in scene.client.jobs.list(state="succeeded", kind="generate")] == [job.id]
+    assert [found.id for found in scene.client.jobs.list(state="succeeded", kind="generate")] == [
+        job.id
+    ]
     assert list(scene.client.jobs.list(kind="score")) == []
 
 
@@ -192,7 +230,9 @@ def test_models_are_listed_aliased_and_deleted(scene: Scene) -> None:
 def test_lists_of_any_length_are_read_page_by_page(scene: Scene) -> None:
     for number in range(120):
         add_model(scene.database, f"m{number:03d}")
-    assert [model.name for model in scene.client.models.list()][1:] == [f"m{number:03d}" for number in range(120)]
+    assert [model.name for model in scene.client.models.list()][1:] == [
+        f"m{number:03d}" for number in range(120)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +262,8 @@ def test_a_rejected_push_says_why(scene: Scene, artifact: Path) -> None:
 def test_a_rejected_file_says_why(scene: Scene) -> None:
     (scene.home / "people.csv").write_bytes(CSV)
     file = scene.client.files.upload(
-        scene.home / "people.csv", csv=CsvOptions(delimiter=",", encoding="utf-8", header=True, skip=0)
+        scene.home / "people.csv",
+        csv=CsvOptions(delimiter=",", encoding="utf-8", header=True, skip=0),
     )
     claim = ledger.claim(scene.database, "test", lease_s=60)
     assert claim is not None
@@ -252,7 +293,9 @@ def test_problems_become_the_errors_that_they_were(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("ask", [{"alpha": 2.0}, {"fdr": 0.0}])
-def test_what_cannot_be_asked_is_refused_before_anything_is_sent(scene: Scene, ask: dict[str, Any]) -> None:
+def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
+    scene: Scene, ask: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(ask))):
         scene.client.jobs.score("adult", scene.home / "missing.csv", **ask)
 
@@ -277,15 +320,23 @@ def test_a_key_is_sent(tmp_path: Path, sqlite_url: str) -> None:
 
 
 def test_without_a_service_one_sentence_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"no Nelbo service is running .*; start one with `nelbo up` or set NELBO_URL"):
+    with pytest.raises(
+        Unavailable,
+        match=r"no Nelbo service is running .*; start one with `nelbo up` or set NELBO_URL",
+    ):
         Client(settings=Settings(home=tmp_path))
-    with Client("http://127.0.0.1:1", retries=1, pause_s=0.0) as client, pytest.raises(Unavailable) as refused:
+    with (
+        Client("http://127.0.0.1:1", retries=1, pause_s=0.0) as client,
+        pytest.raises(Unavailable) as refused,
+    ):
         list(client.jobs.list())
     assert "no Nelbo service answers at http://127.0.0.1:1 (" in refused.value.message
     assert "`nelbo up`" in refused.value.message
 
 
-def test_a_running_service_is_found_by_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_service_is_found_by_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(home=tmp_path)
     assert find_url(settings) is None
     record = tmp_path / "up.json"
@@ -296,7 +347,12 @@ def test_a_running_service_is_found_by_the_data_folder(tmp_path: Path, monkeypat
     if ended == 0:
         os._exit(0)
     os.waitpid(ended, 0)
-    for stale in (json.dumps({"url": "http://127.0.0.1:8765", "pid": ended}), "{", "[]", '{"pid": "x"}'):
+    for stale in (
+        json.dumps({"url": "http://127.0.0.1:8765", "pid": ended}),
+        "{",
+        "[]",
+        '{"pid": "x"}',
+    ):
         record.write_text(stale)
         assert find_url(settings) is None
     monkeypatch.setenv("NELBO_URL", "http://from-environment:1")

@@ -1,4 +1,5 @@
-"""A confined process opens what it may, and nothing else: no file, no network, no program, no other process, no more memory."""
+"""A confined process opens what it may, and nothing else: no file, no network, no program, no other
+process, no more memory."""
 
 import os
 import socket
@@ -18,8 +19,12 @@ from nelbo.confinement import confine
 readable, writable, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 confine(memory_mib=512, read=[readable], write=[writable])
 """
-needs_paths = pytest.mark.skipif(not measures().landlock, reason="this kernel has no Landlock, so nothing guards files here")
-needs_calls = pytest.mark.skipif(not measures().seccomp, reason="this kernel has no seccomp filters, so nothing guards calls")
+needs_paths = pytest.mark.skipif(
+    not measures().landlock, reason="this kernel has no Landlock, so nothing guards files here"
+)
+needs_calls = pytest.mark.skipif(
+    not measures().seccomp, reason="this kernel has no seccomp filters, so nothing guards calls"
+)
 
 
 @pytest.fixture
@@ -33,7 +38,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def attempt(folders: tuple[Path, Path], statement: str, port: int = 1) -> str:
-    """What a confined process says of a statement: "done", or the name of the error that it raised."""
+    """What a confined process says of a statement: "done", or the name of the error that it
+    raised."""
     program = BEGIN + textwrap.dedent(
         f"""
         try:
@@ -51,7 +57,8 @@ ALLOWED = {
     "read a named file": "(readable / 'table').read_text()",
     "list a named folder": "os.listdir(readable)",
     "write into a named folder": "(writable / 'part').write_text('rows')",
-    "replace a file there": "(writable / 'new').write_text('a'); (writable / 'new').replace(writable / 'old')",
+    "replace a file there": "(writable / 'new').write_text('a'); (writable /"
+    " 'new').replace(writable / 'old')",
     "start a thread": "thread = threading.Thread(target=print); thread.start(); thread.join()",
     "hold 200 MiB": "bytes(200 * 2**20)",
     "ask for its own limits": "resource.getrlimit(resource.RLIMIT_AS)",
@@ -65,7 +72,8 @@ def test_a_confined_process_may(folders: tuple[Path, Path], what: str) -> None:
 
 FILES = {
     "read a file beside the named ones": "(readable.parent / 'secret').read_text()",
-    "read it through a link": "(writable / 'link').symlink_to('../secret'); (writable / 'link').read_text()",
+    "read it through a link": "(writable / 'link').symlink_to('../secret'); (writable /"
+    " 'link').read_text()",
     "read it as a hard link": "os.link(readable.parent / 'secret', writable / 'link')",
     "read a file of the system": "Path('/etc/passwd').read_text()",
     "read the environment of its parent": "Path(f'/proc/{os.getppid()}/environ').read_bytes()",
@@ -93,8 +101,10 @@ CALLS = {
     "start a program": "os.posix_spawn('/bin/true', ['true'], {})",
     "send a signal to its parent": "os.kill(os.getppid(), signal.SIGTERM)",
     "send a signal to itself": "os.kill(os.getpid(), signal.SIGTERM)",
-    "change the limits of its parent": "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (9, 9))",
-    "enter another namespace": "os.unshare(os.CLONE_NEWUSER) if hasattr(os, 'unshare') else os.chroot('/')",
+    "change the limits of its parent": "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (9,"
+    " 9))",
+    "enter another namespace": "os.unshare(os.CLONE_NEWUSER) if hasattr(os, 'unshare') else"
+    " os.chroot('/')",
 }
 
 
@@ -119,15 +129,24 @@ def test_a_confined_process_gets_no_more_memory(folders: tuple[Path, Path]) -> N
     assert attempt(folders, "bytes(600 * 2**20)") == "MemoryError"
 
 
-def test_the_working_directory_of_a_confined_process_is_empty_and_gone(folders: tuple[Path, Path]) -> None:
+def test_the_working_directory_of_a_confined_process_is_empty_and_gone(
+    folders: tuple[Path, Path],
+) -> None:
     assert attempt(folders, "os.listdir('.') and 1 / 0") in ("done", "PermissionError")
-    assert attempt(folders, "Path('file').write_text('x')") in ("FileNotFoundError", "PermissionError")
+    assert attempt(folders, "Path('file').write_text('x')") in (
+        "FileNotFoundError",
+        "PermissionError",
+    )
 
 
 def test_the_numbers_of_system_calls_are_those_of_this_machine() -> None:
     header = Path(f"/usr/include/{os.uname().machine}-linux-gnu/asm/unistd_64.h")
     if not header.exists():
         pytest.skip("the system's headers are not installed here")
-    lines = dict(line.split()[1:3] for line in header.read_text().splitlines() if line.startswith("#define __NR_"))
+    lines = dict(
+        line.split()[1:3]
+        for line in header.read_text().splitlines()
+        if line.startswith("#define __NR_")
+    )
     for name, (number, _) in REFUSED.items():
         assert lines[f"__NR_{name}"] == str(number), name

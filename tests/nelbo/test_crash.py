@@ -39,7 +39,9 @@ def test_every_crash_point_of_the_list_is_one_place_in_the_code() -> None:
 
 def run(tmp_path: Path, at: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"NELBO_CRASH_AT": at, "NELBO_CRASH_MARKER": str(tmp_path / "marker")}
-    return subprocess.run([sys.executable, "-c", DIE], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", DIE], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_process_dies_at_its_point_and_the_next_one_goes_on(tmp_path: Path) -> None:

@@ -31,8 +31,12 @@ def read(values: list[str], folder: Path) -> tuple[Column, pa.RecordBatch]:
     return infer([batch]).columns[0], batch
 
 
-@pytest.mark.parametrize(("given", "kind", "first"), [row[:3] for row in table_under("Cells of text")])
-def test_a_column_is_read_as_the_page_says(given: str, kind: str, first: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "kind", "first"), [row[:3] for row in table_under("Cells of text")]
+)
+def test_a_column_is_read_as_the_page_says(
+    given: str, kind: str, first: str, tmp_path: Path
+) -> None:
     values = re.findall(r"`([^`]+)`", given)
     column, batch = read(values, tmp_path)
     assert column.kind == kind
@@ -49,7 +53,9 @@ def test_a_column_is_read_as_the_page_says(given: str, kind: str, first: str, tm
 
 
 def test_every_key_of_a_schema_file_is_explained() -> None:
-    explained = {key for row in table_under("The schema file") for key in re.findall(r"`(\w+)`", row[0])}
+    explained = {
+        key for row in table_under("The schema file") for key in re.findall(r"`(\w+)`", row[0])
+    }
     assert explained == set(Column.model_fields) - {"rarer"}
 
 
@@ -57,4 +63,6 @@ def test_every_test_that_the_page_on_security_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", Path("docs/security.md").read_text())
     assert len(named) > 50
     for file, name in named:
-        assert not name or re.search(rf"^(async )?def {name}\(", Path(file).read_text(), re.MULTILINE), f"{file}::{name}"
+        assert not name or re.search(
+            rf"^(async )?def {name}\(", Path(file).read_text(), re.MULTILINE
+        ), f"{file}::{name}"

@@ -18,7 +18,9 @@ from nelbo.files import FORMATS, open_table, open_writer
 from nelbo.schema import MISSING, Column, Schema
 
 LARGEST = 2**53 - 1
-law = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+law = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 FIRST_EXACT, LAST_EXACT = dt.datetime(1700, 1, 1), dt.datetime(2250, 1, 1)
 
 
@@ -27,14 +29,16 @@ def _is_category(text: str) -> bool:
 
 
 CATEGORIES = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).filter(_is_category),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).filter(
+        _is_category
+    ),
     min_size=1,
     max_size=5,
     unique=True,
 )
-WHOLE_SECONDS = st.datetimes(min_value=dt.datetime(1, 1, 2), max_value=dt.datetime(9999, 12, 30)).map(
-    lambda time: time.replace(microsecond=0)
-)
+WHOLE_SECONDS = st.datetimes(
+    min_value=dt.datetime(1, 1, 2), max_value=dt.datetime(9999, 12, 30)
+).map(lambda time: time.replace(microsecond=0))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "continuous": st.floats(allow_nan=False, allow_infinity=False),
     "integer": st.integers(-LARGEST, LARGEST),
@@ -60,7 +64,10 @@ def tables(draw: st.DrawFn) -> tuple[Schema, pa.RecordBatch]:
         )
     )
     values = VALUES | {"categorical": st.sampled_from(categories)}
-    content = {name: draw(st.lists(st.none() | values[name], min_size=rows, max_size=rows)) for name in schema.names}
+    content = {
+        name: draw(st.lists(st.none() | values[name], min_size=rows, max_size=rows))
+        for name in schema.names
+    }
     return schema, pa.record_batch(content, schema=arrow_schema(schema))
 
 
@@ -78,11 +85,23 @@ CLOSE = st.none() | st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1
 
 @law
 @given(st.lists(st.tuples(CLOSE, CLOSE), min_size=1))
-def test_a_datetime_counted_since_another_round_trips_where_that_is_known(pairs: list[tuple[Any, Any]]) -> None:
-    schema = Schema(columns=(Column(name="to", kind="datetime", since="from"), Column(name="from", kind="datetime")))
-    batch = pa.record_batch(dict(zip(("from", "to"), map(list, zip(*pairs, strict=True)), strict=True)))
+def test_a_datetime_counted_since_another_round_trips_where_that_is_known(
+    pairs: list[tuple[Any, Any]],
+) -> None:
+    schema = Schema(
+        columns=(
+            Column(name="to", kind="datetime", since="from"),
+            Column(name="from", kind="datetime"),
+        )
+    )
+    batch = pa.record_batch(
+        dict(zip(("from", "to"), map(list, zip(*pairs, strict=True)), strict=True))
+    )
     encoded = encode(batch, schema)
-    gap = [None if None in pair else (pair[1] - pair[0]) // dt.timedelta(microseconds=1) for pair in pairs]
+    gap = [
+        None if None in pair else (pair[1] - pair[0]) // dt.timedelta(microseconds=1)
+        for pair in pairs
+    ]
     assert [None if np.isnan(x) else x for x in encoded.numbers[:, 0]] == gap
     known = [(start, None if start is None else end) for start, end in pairs]
     again = decode(encoded.numbers, encoded.codes, schema)
@@ -93,7 +112,10 @@ def test_a_day_is_counted_since_the_day_of_a_time() -> None:
     day = Column(name="due", kind="datetime", step=86_400_000_000, since="made")
     schema = Schema(columns=(Column(name="made", kind="datetime"), day))
     batch = pa.record_batch(
-        {"made": ["2024-05-01T15:30:00.000001", "1969-12-31T23:00:00"], "due": ["2024-05-03", "1970-01-02"]}
+        {
+            "made": ["2024-05-01T15:30:00.000001", "1969-12-31T23:00:00"],
+            "due": ["2024-05-03", "1970-01-02"],
+        }
     )
     encoded = encode(batch, schema)
     assert (encoded.numbers[:, 1] / day.step).tolist() == [2, 2]
@@ -103,7 +125,9 @@ def test_a_day_is_counted_since_the_day_of_a_time() -> None:
 
 @law
 @given(tables())
-def test_the_same_values_encode_equally_from_every_format(table: tuple[Schema, pa.RecordBatch]) -> None:
+def test_the_same_values_encode_equally_from_every_format(
+    table: tuple[Schema, pa.RecordBatch],
+) -> None:
     schema, batch = table
     wanted = encode(batch, schema)
     for format in FORMATS:
@@ -123,14 +147,24 @@ def test_the_same_values_encode_equally_from_every_format(table: tuple[Schema, p
 def test_narrow_and_dictionary_types_mean_what_their_text_means(values: list[float | None]) -> None:
     schema = Schema(columns=(Column(name="x", kind="continuous"),))
     typed = pa.array(values, pa.float32())
-    for array in (typed, typed.cast(pa.string()), typed.cast(pa.large_string()), typed.cast(pa.string()).dictionary_encode()):
+    for array in (
+        typed,
+        typed.cast(pa.string()),
+        typed.cast(pa.large_string()),
+        typed.cast(pa.string()).dictionary_encode(),
+    ):
         if np.isfinite(np.asarray(typed.fill_null(0))).all():
             text = typed.cast(pa.string()).cast(pa.float64())
             found = encode(pa.record_batch({"x": array}), schema).numbers[:, 0]
             np.testing.assert_array_equal(found, np.asarray(text.fill_null(np.nan)))
 
 
-MOMENTS = ["2024-02-29T10:30:00.25", "2024-02-29 10:30:00.25", "2024-02-29T10:30:00.250000000", " 2024-02-29T10:30:00.25 "]
+MOMENTS = [
+    "2024-02-29T10:30:00.25",
+    "2024-02-29 10:30:00.25",
+    "2024-02-29T10:30:00.250000000",
+    " 2024-02-29T10:30:00.25 ",
+]
 MOMENT = int(dt.datetime(2024, 2, 29, 10, 30, 0, 250_000, dt.UTC).timestamp() * 1e6)
 
 
@@ -144,7 +178,11 @@ def test_one_naive_moment_is_one_number_however_it_is_written(text: str, beside:
 @pytest.mark.parametrize("beside", ["", "2024-01-01T00:00:00.123456789Z"])
 @pytest.mark.parametrize(
     "text",
-    [moment + zone for moment in ["2024-02-29T12:30:00.25"] for zone in ("+02", "+0200", "+02:00", " +02:00")]
+    [
+        moment + zone
+        for moment in ["2024-02-29T12:30:00.25"]
+        for zone in ("+02", "+0200", "+02:00", " +02:00")
+    ]
     + ["2024-02-29T10:30:00.25Z", "2024-02-29T05:00:00.25-05:30"],
 )
 def test_one_moment_with_a_zone_is_one_number_in_utc(text: str, beside: str) -> None:
@@ -181,14 +219,23 @@ def test_a_made_date_beyond_the_year_9999_becomes_one_that_can_be_read(step: int
 def test_dates_are_read_in_the_format_of_the_column_and_in_iso_8601(format: str) -> None:
     schema = Schema(columns=(Column(name="t", kind="datetime", format=format),))
     day = dt.datetime(2023, 12, 31, tzinfo=dt.UTC)
-    encoded = encode(pa.record_batch({"t": [day.strftime(format), "", "2023-12-31", "12/31/2023"]}), schema)
+    encoded = encode(
+        pa.record_batch({"t": [day.strftime(format), "", "2023-12-31", "12/31/2023"]}), schema
+    )
     assert encoded.numbers[[0, 2], 0].tolist() == [day.timestamp() * 1e6] * 2
     assert np.isnan(encoded.numbers[1, 0])
-    assert f"a date such as {dt.date(2024, 1, 31).strftime(format)} ({format}) or 2024-01-31" in encoded.errors[0].message
+    assert (
+        f"a date such as {dt.date(2024, 1, 31).strftime(format)} ({format}) or 2024-01-31"
+        in encoded.errors[0].message
+    )
 
 
-@pytest.mark.parametrize(("text", "step"), [("9999-12-31T23:59:59.999", 1_000), ("9999-12-31T23:59:59", 1_000_000)])
-def test_the_ends_of_time_that_databases_write_are_dates_and_come_back(text: str, step: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "step"), [("9999-12-31T23:59:59.999", 1_000), ("9999-12-31T23:59:59", 1_000_000)]
+)
+def test_the_ends_of_time_that_databases_write_are_dates_and_come_back(
+    text: str, step: int
+) -> None:
     schema = Schema(columns=(Column(name="t", kind="datetime", step=step),))
     batch = pa.record_batch({"t": [text]})
     encoded = encode(batch, schema)
@@ -200,19 +247,30 @@ def test_categories_have_a_code_others_have_one_and_missing_has_one() -> None:
     schema = Schema(columns=(Column(name="c", kind="categorical", categories=("a", "b")),))
     batch = pa.record_batch({"c": ["b", " a ", "c", "", None, "NA", "A"]})
     assert encode(batch, schema).codes[:, 0].tolist() == [1, 0, 2, 3, 3, 3, 2]
-    assert decode(np.empty((4, 0)), np.array([[0], [1], [2], [3]]), schema).column(0).to_pylist() == ["a", "b", None, None]
+    assert decode(np.empty((4, 0)), np.array([[0], [1], [2], [3]]), schema).column(
+        0
+    ).to_pylist() == ["a", "b", None, None]
 
 
 def test_a_category_that_is_a_number_is_known_in_any_spelling_of_it() -> None:
-    schema = Schema(columns=(Column(name="c", kind="categorical", categories=("3", "4.50", "007", "x")),))
+    schema = Schema(
+        columns=(Column(name="c", kind="categorical", categories=("3", "4.50", "007", "x")),)
+    )
     text = pa.record_batch({"c": ["3", "3.0", "4.5", "007", "7", "x"]})
     assert encode(text, schema).codes[:, 0].tolist() == [0, 0, 1, 2, 4, 3]
-    assert encode(pa.record_batch({"c": pa.array([3.0, 4.5, None, 7.0])}), schema).codes[:, 0].tolist() == [0, 1, 5, 4]
+    assert encode(pa.record_batch({"c": pa.array([3.0, 4.5, None, 7.0])}), schema).codes[
+        :, 0
+    ].tolist() == [0, 1, 5, 4]
     assert encode(pa.record_batch({"c": pa.array([3, 7])}), schema).codes[:, 0].tolist() == [0, 4]
 
 
 @pytest.mark.parametrize(
-    "values", [["TRUE", "no", "1", "0", ""], ["Yes", "F", "1.0", "n", "nan"], pa.array([True, False, True, False, None])]
+    "values",
+    [
+        ["TRUE", "no", "1", "0", ""],
+        ["Yes", "F", "1.0", "n", "nan"],
+        pa.array([True, False, True, False, None]),
+    ],
 )
 def test_booleans_are_true_or_false_in_any_spelling(values: Any) -> None:
     schema = Schema(columns=(Column(name="b", kind="boolean", categories=("false", "true")),))
@@ -220,7 +278,12 @@ def test_booleans_are_true_or_false_in_any_spelling(values: Any) -> None:
 
 
 FAULTS: list[tuple[Column, Any, str, str]] = [
-    (Column(name="x", kind="continuous"), ["abc"], "not-a-number", "column 'x' holds 'abc'; the model wants a number"),
+    (
+        Column(name="x", kind="continuous"),
+        ["abc"],
+        "not-a-number",
+        "column 'x' holds 'abc'; the model wants a number",
+    ),
     (Column(name="x", kind="continuous"), ["1,5"], "not-a-number", "'1,5'"),
     (Column(name="x", kind="continuous"), ["0x10"], "not-a-number", "'0x10'"),
     (Column(name="x", kind="continuous"), pa.array([True]), "not-a-number", "'true'"),
@@ -231,26 +294,60 @@ FAULTS: list[tuple[Column, Any, str, str]] = [
     (Column(name="x", kind="integer"), ["3.5"], "not-an-integer", "a whole number"),
     (Column(name="x", kind="integer"), pa.array([3.5]), "not-an-integer", "'3.5'"),
     (Column(name="x", kind="integer"), [str(2**53 + 1)], "out-of-range", "2^53"),
-    (Column(name="x", kind="integer"), pa.array([-(2**53) - 1]), "out-of-range", "'-9007199254740993'"),
-    (Column(name="x", kind="integer"), pa.array([2**64 - 1], pa.uint64()), "out-of-range", "'18446744073709551615'"),
+    (
+        Column(name="x", kind="integer"),
+        pa.array([-(2**53) - 1]),
+        "out-of-range",
+        "'-9007199254740993'",
+    ),
+    (
+        Column(name="x", kind="integer"),
+        pa.array([2**64 - 1], pa.uint64()),
+        "out-of-range",
+        "'18446744073709551615'",
+    ),
     (Column(name="x", kind="datetime"), ["2024-02-30"], "not-a-date", "a date such as 2024-01-31"),
     (Column(name="x", kind="datetime"), ["2024-13-01"], "not-a-date", "'2024-13-01'"),
     (Column(name="x", kind="datetime"), ["2024-01-01T25:00"], "not-a-date", "'2024-01-01T25:00'"),
     (Column(name="x", kind="datetime"), pa.array([5]), "not-a-date", "'5'"),
     (Column(name="x", kind="datetime"), ["0000-01-01"], "out-of-range", "years 1 to 9999"),
-    (Column(name="x", kind="datetime"), pa.array([10**15], pa.timestamp("s")), "out-of-range", "years 1 to 9999"),
+    (
+        Column(name="x", kind="datetime"),
+        pa.array([10**15], pa.timestamp("s")),
+        "out-of-range",
+        "years 1 to 9999",
+    ),
     (Column(name="x", kind="datetime"), ["2024-01-01T00:00Z"], "wrong-zone", "without a zone"),
     (Column(name="x", kind="datetime", zone="utc"), ["2024-01-01"], "wrong-zone", "with a zone"),
-    (Column(name="x", kind="datetime", zone="utc"), pa.array([0], pa.timestamp("us")), "wrong-zone", "with a zone"),
-    (Column(name="x", kind="boolean", categories=("false", "true")), ["maybe"], "not-a-boolean", "true or false"),
-    (Column(name="x", kind="boolean", categories=("false", "true")), pa.array([2]), "not-a-boolean", "'2'"),
+    (
+        Column(name="x", kind="datetime", zone="utc"),
+        pa.array([0], pa.timestamp("us")),
+        "wrong-zone",
+        "with a zone",
+    ),
+    (
+        Column(name="x", kind="boolean", categories=("false", "true")),
+        ["maybe"],
+        "not-a-boolean",
+        "true or false",
+    ),
+    (
+        Column(name="x", kind="boolean", categories=("false", "true")),
+        pa.array([2]),
+        "not-a-boolean",
+        "'2'",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("column", "values", "code", "words"), FAULTS)
-def test_a_cell_that_does_not_fit_is_an_error_of_its_row_alone(column: Column, values: Any, code: str, words: str) -> None:
+def test_a_cell_that_does_not_fit_is_an_error_of_its_row_alone(
+    column: Column, values: Any, code: str, words: str
+) -> None:
     values = pa.array(values)
-    batch = pa.record_batch({"x": pa.concat_arrays([pa.nulls(1, values.type), values, pa.nulls(1, values.type)])})
+    batch = pa.record_batch(
+        {"x": pa.concat_arrays([pa.nulls(1, values.type), values, pa.nulls(1, values.type)])}
+    )
     encoded = encode(batch, Schema(columns=(column,)), first_row=10)
     assert encoded.rows.tolist() == [10, 12]
     assert len(encoded.numbers) == len(encoded.codes) == 2
@@ -275,10 +372,16 @@ def test_a_message_repeats_forty_characters_of_a_value_and_no_control_characters
 
 def test_a_table_that_lacks_a_column_is_refused_and_too_many_are_told() -> None:
     schema = Schema(
-        columns=(Column(name="a", kind="integer"), Column(name="b", kind="integer"), Column(name="i", kind="identifier"))
+        columns=(
+            Column(name="a", kind="integer"),
+            Column(name="b", kind="integer"),
+            Column(name="i", kind="identifier"),
+        )
     )
     assert check_columns(["b", "a"], schema) == []
-    assert check_columns(["b", "i", "a", "x"], schema) == ["ignored the column 'x', which the model does not know"]
+    assert check_columns(["b", "i", "a", "x"], schema) == [
+        "ignored the column 'x', which the model does not know"
+    ]
     with pytest.raises(InvalidInput, match="lacks the column 'b'; it has 'a', 'B'"):
         check_columns(["a", "B"], schema)
     with pytest.raises(InvalidInput, match="stand twice: 'a'"):
@@ -290,7 +393,12 @@ def test_text_of_fifteen_columns_is_encoded_at_300_000_rows_a_second() -> None:
     columns = [Column(name=f"n{at}", kind="integer") for at in range(6)]
     columns += [Column(name=f"c{at}", kind="categorical", categories=words) for at in range(9)]
     batch = pa.record_batch(
-        {column.name: [str(at) if column.kind == "integer" else words[at % 3] for at in range(8_192)] for column in columns}
+        {
+            column.name: [
+                str(at) if column.kind == "integer" else words[at % 3] for at in range(8_192)
+            ]
+            for column in columns
+        }
     )
     schema = Schema(columns=tuple(columns))
     # The best of ten, by the time this process had: other processes share the machine.

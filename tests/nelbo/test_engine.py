@@ -30,7 +30,16 @@ from nelbo.engine import (
     score,
 )
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
-from tests.artifacts import BATCH, LOADINGS, MEAN, NOISE, SCHEMA, exact_nelbo, linear_artifact, sample
+from tests.artifacts import (
+    BATCH,
+    LOADINGS,
+    MEAN,
+    NOISE,
+    SCHEMA,
+    exact_nelbo,
+    linear_artifact,
+    sample,
+)
 
 ROWS = 3 * BATCH + 5
 
@@ -46,16 +55,26 @@ def rows() -> pa.RecordBatch:
 
 
 def test_onnx_runtime_leaves_nothing_in_the_folder_for_temporary_files(tmp_path: Path) -> None:
-    """With its telemetry it writes a file there when it is loaded, and sends events when a session is made."""
+    """With its telemetry it writes a file there when it is loaded, and sends events when a session
+    is made."""
     env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     artifact = linear_artifact(tmp_path / "artifact")
-    script = f"from pathlib import Path; from nelbo.engine import Engine; Engine.load(Path({str(artifact)!r}))"
+    script = (
+        "from pathlib import Path; from nelbo.engine import Engine;"
+        f" Engine.load(Path({str(artifact)!r}))"
+    )
     (tmp_path / "temporary").mkdir()
-    subprocess.run([sys.executable, "-c", script], env=env | {"TMPDIR": str(tmp_path / "temporary")}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=env | {"TMPDIR": str(tmp_path / "temporary")},
+        check=True,
+    )
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_rows_that_cannot_be_encoded_at_all_are_errors_and_no_row_is_made(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_rows_that_cannot_be_encoded_at_all_are_errors_and_no_row_is_made(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     bad = rows.set_column(1, "length", pa.array(["far"] * len(rows)))
     for made in (reconstruct(engine, bad, 0, 1), augment(engine, bad, 0, 2, 1), score(engine, bad)):
         assert len(made.errors) == len(rows)
@@ -78,8 +97,12 @@ def _numbers(batch: pa.RecordBatch) -> Floats:
     return np.column_stack([batch.column(name) for name in ("length", "width", "weight")])
 
 
-def test_nelbo_of_a_linear_model_is_the_exact_negative_log_likelihood(engine: Engine, rows: pa.RecordBatch) -> None:
-    np.testing.assert_allclose(score(engine, rows).nelbo, exact_nelbo(*sample(ROWS, seed=7)), rtol=1e-12)
+def test_nelbo_of_a_linear_model_is_the_exact_negative_log_likelihood(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    np.testing.assert_allclose(
+        score(engine, rows).nelbo, exact_nelbo(*sample(ROWS, seed=7)), rtol=1e-12
+    )
 
 
 def test_terms_and_kl_add_up_to_the_nelbo(engine: Engine, rows: pa.RecordBatch) -> None:
@@ -103,12 +126,22 @@ def test_a_p_value_counts_calibration_scores_at_least_as_high(engine: Engine) ->
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_a_tail_in_the_manifest_makes_smaller_p_values_only_where_it_is_used(engine: Engine, used: bool) -> None:
+def test_a_tail_in_the_manifest_makes_smaller_p_values_only_where_it_is_used(
+    engine: Engine, used: bool
+) -> None:
     scores = engine.manifest.calibration.scores
-    tail = Tail(threshold=scores[93], excesses=5, components=((1.0, 0.1, 1.0),), fit=0.5 if used else 0.01, used=used)
+    tail = Tail(
+        threshold=scores[93],
+        excesses=5,
+        components=((1.0, 0.1, 1.0),),
+        fit=0.5 if used else 0.01,
+        used=used,
+    )
     calibration = engine.manifest.calibration.model_copy(update={"tail": tail})
     manifest = engine.manifest.model_copy(update={"calibration": calibration})
-    tailed = Engine(replace(engine.artifact, manifest=Manifest.model_validate_json(manifest.model_dump_json())))
+    tailed = Engine(
+        replace(engine.artifact, manifest=Manifest.model_validate_json(manifest.model_dump_json()))
+    )
     assert np.array_equal(tailed.p_value(np.array(scores)), engine.p_value(np.array(scores)))
     beyond = scores[-1] + np.array([1.0, 2.0, 1e6])
     if used:
@@ -131,12 +164,17 @@ def test_generated_rows_have_the_moments_of_the_model(engine: Engine) -> None:
     wanted, _ = sample(200_000, seed=2)
     np.testing.assert_allclose(numbers.mean(0), wanted.mean(0), atol=0.05)
     np.testing.assert_allclose(np.cov(numbers.T), np.cov(wanted.T), atol=0.08)
-    shares = {colour: count / 20_000 for colour, count in Counter(made.column("colour").to_pylist()).items()}
+    shares = {
+        colour: count / 20_000
+        for colour, count in Counter(made.column("colour").to_pylist()).items()
+    }
     assert shares == pytest.approx({"red": 0.5263, "green": 0.3158, "blue": 0.1579}, abs=0.02)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
-def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(engine: Engine, rows: pa.RecordBatch, spread: float) -> None:
+def test_a_copy_depends_on_the_seed_its_row_and_its_number_only(
+    engine: Engine, rows: pa.RecordBatch, spread: float
+) -> None:
     three = augment(engine, rows, 0, 3, seed=9, spread=spread).batch
     later = augment(engine, rows.slice(40), 40, 1, seed=9, spread=spread).batch
     assert three.take(list(range(3 * 40, 3 * ROWS, 3))).equals(later)
@@ -160,15 +198,23 @@ def test_copies_resemble_their_row_the_less_the_farther_they_spread(engine: Engi
     assert abs(alike[-1]) < 0.05
 
 
-def test_copies_at_spread_one_are_distributed_as_the_model_whatever_their_row(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_copies_at_spread_one_are_distributed_as_the_model_whatever_their_row(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     made = _numbers(augment(engine, rows.slice(0, 1), 0, 20_000, seed=1, spread=1.0).batch)
     wanted, _ = sample(200_000, seed=2)
     np.testing.assert_allclose(made.mean(0), wanted.mean(0), atol=0.05)
     np.testing.assert_allclose(np.cov(made.T), np.cov(wanted.T), atol=0.08)
 
 
-def test_reconstruction_fills_missing_cells_and_leaves_the_others(engine: Engine, rows: pa.RecordBatch) -> None:
-    holes = rows.set_column(1, "length", pa.array([None if i % 2 else v for i, v in enumerate(rows["length"].to_pylist())]))
+def test_reconstruction_fills_missing_cells_and_leaves_the_others(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    holes = rows.set_column(
+        1,
+        "length",
+        pa.array([None if i % 2 else v for i, v in enumerate(rows["length"].to_pylist())]),
+    )
     made = reconstruct(engine, holes, 0, seed=1).batch
     assert made["length"].null_count == 0
     assert made["length"].to_pylist()[::2] == rows["length"].to_pylist()[::2]
@@ -179,7 +225,9 @@ def test_reconstruction_fills_missing_cells_and_leaves_the_others(engine: Engine
 def test_the_mode_fills_with_the_conditional_mean(engine: Engine, rows: pa.RecordBatch) -> None:
     holes = rows.set_column(1, "length", pa.nulls(ROWS, pa.float64()))
     errors = {
-        mode: np.abs(np.array(reconstruct(engine, holes, 0, 1, mode=mode).batch["length"]) - rows["length"]).mean()
+        mode: np.abs(
+            np.array(reconstruct(engine, holes, 0, 1, mode=mode).batch["length"]) - rows["length"]
+        ).mean()
         for mode in (True, False)
     }
     assert errors[True] < errors[False]
@@ -200,7 +248,9 @@ OTHERS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_what_a_cell_should_be_does_not_depend_on_what_it_is(engine: Engine, rows: pa.RecordBatch, column: str) -> None:
+def test_what_a_cell_should_be_does_not_depend_on_what_it_is(
+    engine: Engine, rows: pa.RecordBatch, column: str
+) -> None:
     made, at = expected(engine, rows, column).batch, rows.schema.get_field_index(column)
     for value in OTHERS[column]:
         others = pa.array([value] * ROWS, rows.schema.field(column).type)
@@ -218,20 +268,25 @@ def test_what_a_cell_should_be_depends_on_its_row_its_number_and_the_seed_only(
 
 
 def test_what_a_number_should_be_is_that_of_the_model(engine: Engine, rows: pa.RecordBatch) -> None:
-    """The hand-made encoder sets a missing number to its mean, so that z and the draws have a distribution in closed form."""
+    """The hand-made encoder sets a missing number to its mean, so that z and the draws have a
+    distribution in closed form."""
     made = expected(engine, rows, "length").batch
     numbers = np.column_stack([rows[name] for name in ("length", "width", "weight")]) - MEAN
     precision = LOADINGS.T @ LOADINGS + NOISE**2 * np.eye(2)
     mean = MEAN[0] + LOADINGS[0] @ np.linalg.solve(precision, LOADINGS.T @ (numbers * [0, 1, 1]).T)
     sigma = np.sqrt(NOISE**2 + LOADINGS[0] ** 2 @ (NOISE**2 / np.diag(precision)))
-    low, middle, high = ((np.array(made[name]) - mean) / sigma for name in ("low", "expected", "high"))
+    low, middle, high = (
+        (np.array(made[name]) - mean) / sigma for name in ("low", "expected", "high")
+    )
     error = 1.25 / np.sqrt(DRAWS)  # of a median; the interval's ends are less sure
     assert (np.abs(middle) < 5 * error).all()
     assert np.mean(middle) == pytest.approx(0, abs=4 * error / np.sqrt(ROWS))
     assert (np.mean(low), np.mean(high)) == pytest.approx((-1.645, 1.645), abs=0.15)
 
 
-def test_a_category_has_its_most_frequent_draw_and_no_interval(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_a_category_has_its_most_frequent_draw_and_no_interval(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     made = expected(engine, rows, "colour").batch
     assert set(made["expected"].to_pylist()) == {"red"}
     assert np.mean(np.array(made["share"])) == pytest.approx(0.5263, abs=0.03)
@@ -243,11 +298,17 @@ def test_no_copy_of_a_row_has_the_random_numbers_of_a_hidden_cell() -> None:
     assert max(PRIOR, FILLED, COPIES + 2**62) < HIDDEN < HIDDEN + DRAWS < 2**64
 
 
-def test_what_cannot_be_hidden_is_refused_and_what_cannot_be_read_is_an_error(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_what_cannot_be_hidden_is_refused_and_what_cannot_be_read_is_an_error(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     for column in ("id", "height"):
-        with pytest.raises(InvalidInput, match=f"no column '{column}' to hide; it models length, colour"):
+        with pytest.raises(
+            InvalidInput, match=f"no column '{column}' to hide; it models length, colour"
+        ):
             expected(engine, rows, column)
-    text = rows.set_column(1, "length", pa.array(["a lot" if i == 3 else "1.5" for i in range(ROWS)]))
+    text = rows.set_column(
+        1, "length", pa.array(["a lot" if i == 3 else "1.5" for i in range(ROWS)])
+    )
     made = expected(engine, text, "width", 100)
     assert [error.row for error in made.errors] == [103]
     assert made.batch["row"].to_pylist() == [row for row in range(100, 100 + ROWS) if row != 103]
@@ -261,9 +322,13 @@ def test_an_unknown_category_is_scored_and_kept(engine: Engine, rows: pa.RecordB
     assert set(reconstruct(engine, purple, 0, seed=0).batch["colour"].to_pylist()) == {"purple"}
 
 
-def test_a_row_that_cannot_be_encoded_is_an_error_and_the_others_are_scored(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_a_row_that_cannot_be_encoded_is_an_error_and_the_others_are_scored(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     text = rows.set_column(
-        1, "length", pa.array(["a lot" if i == 3 else str(v) for i, v in enumerate(rows["length"].to_pylist())])
+        1,
+        "length",
+        pa.array(["a lot" if i == 3 else str(v) for i, v in enumerate(rows["length"].to_pylist())]),
     )
     scored = score(engine, text, first_row=100)
     assert [(error.row, error.column) for error in scored.errors] == [(103, "length")]
@@ -285,7 +350,9 @@ def test_no_rows_give_no_scores(engine: Engine, rows: pa.RecordBatch) -> None:
     assert augment(engine, rows.slice(0, 0), 0, 2, 0).batch.num_rows == 0
 
 
-def test_work_stops_between_two_batches_when_the_check_raises(engine: Engine, rows: pa.RecordBatch) -> None:
+def test_work_stops_between_two_batches_when_the_check_raises(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
     calls: list[None] = []
 
     def check() -> None:
@@ -308,7 +375,9 @@ def test_a_graph_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     manifest = (tmp_path / "manifest.json").read_text()
     old = Engine.load(tmp_path).manifest.graphs["score"].sha256
     (tmp_path / "score.onnx").write_bytes(b"no graph")
-    (tmp_path / "manifest.json").write_text(manifest.replace(old, hashlib.sha256(b"no graph").hexdigest()))
+    (tmp_path / "manifest.json").write_text(
+        manifest.replace(old, hashlib.sha256(b"no graph").hexdigest())
+    )
     with pytest.raises(InvalidArtifact, match="is not an ONNX model"):
         score(Engine.load(tmp_path), _batch(*sample(1, 0)))
 
@@ -320,11 +389,13 @@ KEPT = Path(__file__).parents[1] / "data"
 def test_artifacts_of_every_older_format_are_read_and_score_as_they_did(number: int) -> None:
     kept = Engine.load(KEPT / f"artifact-format-{number}")
     numbers, codes = sample(ROWS, seed=7)
-    np.testing.assert_allclose(score(kept, _batch(numbers, codes)).nelbo, exact_nelbo(numbers, codes), rtol=1e-12)
+    np.testing.assert_allclose(
+        score(kept, _batch(numbers, codes)).nelbo, exact_nelbo(numbers, codes), rtol=1e-12
+    )
     assert generate(kept, 1, 0, 3).num_rows == 3
 
 
-def test_a_model_from_before_there_was_a_spread_gives_the_same_copies_and_asks_to_be_trained_again_for_others(
+def test_a_model_of_before_the_spread_gives_the_same_copies_and_refuses_others(
     engine: Engine, rows: pa.RecordBatch
 ) -> None:
     kept = Engine.load(KEPT / "artifact-format-1")

@@ -1,4 +1,5 @@
-"""A stranger's graph runs only in the form that training writes: one message, known fields, known operators, no other file."""
+"""A stranger's graph runs only in the form that training writes: one message, known fields, known
+operators, no other file."""
 
 import time
 from collections.abc import Callable
@@ -69,13 +70,16 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def tensor_outside() -> TensorProto:
-    tensor = TensorProto(name="loot", data_type=TensorProto.UINT8, dims=[256], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="loot", data_type=TensorProto.UINT8, dims=[256], data_location=TensorProto.EXTERNAL
+    )
     tensor.external_data.add(key="location", value="nelbo.db")
     return tensor
 
 
 def overlong_tags(artifact: Artifact) -> bytes:
-    """External data under tags of five bytes: a reader of 64 bits sees field 2^29 + 13, one of 32 bits sees field 13."""
+    """External data under tags of five bytes: a reader of 64 bits sees field 2^29 + 13, one of 32
+    bits sees field 13."""
     plain = TensorProto(name="loot", data_type=TensorProto.UINT8, dims=[256]).SerializeToString()
     entry = tensor_outside().external_data[0].SerializeToString()
     hidden = bytes([13 << 3 | 2 | 128, 128, 128, 128, 16]) + varint(len(entry)) + entry
@@ -85,7 +89,8 @@ def overlong_tags(artifact: Artifact) -> bytes:
 
 
 def ort_polyglot(artifact: Artifact) -> bytes:
-    """To protobuf a number, eight bytes and one long unknown field; to ONNX Runtime a file of its own format."""
+    """To protobuf a number, eight bytes and one long unknown field; to ONNX Runtime a file of its
+    own format."""
     return b"\x08\x00\x01\x00ORTM\0\0\0" + field(100, b"\0" * 64)
 
 
@@ -93,12 +98,19 @@ ONE_MEANING: dict[str, Callable[[Artifact], bytes]] = {
     "overlong tags": overlong_tags,
     "a file of ONNX Runtime's own format": lambda artifact: b"\x20\0\0\0ORTM" + b"\0" * 64,
     "a polyglot of both formats": ort_polyglot,
-    "an unknown field behind it": lambda artifact: artifact.graph("score").read_bytes() + field(99, b"more"),
-    "an unknown field before it": lambda artifact: field(99, b"more") + artifact.graph("score").read_bytes(),
-    "a second graph, which is merged": lambda artifact: (
-        artifact.graph("score").read_bytes() + field(7, field(5, tensor_outside().SerializeToString()))
+    "an unknown field behind it": lambda artifact: (
+        artifact.graph("score").read_bytes() + field(99, b"more")
     ),
-    "a number that is not as short as it can be": lambda artifact: b"\x08\x8a\x00" + artifact.graph("score").read_bytes()[2:],
+    "an unknown field before it": lambda artifact: (
+        field(99, b"more") + artifact.graph("score").read_bytes()
+    ),
+    "a second graph, which is merged": lambda artifact: (
+        artifact.graph("score").read_bytes()
+        + field(7, field(5, tensor_outside().SerializeToString()))
+    ),
+    "a number that is not as short as it can be": lambda artifact: (
+        b"\x08\x8a\x00" + artifact.graph("score").read_bytes()[2:]
+    ),
     "nothing": lambda artifact: b"",
     "a zip": lambda artifact: b"PK\x03\x04" + artifact.graph("score").read_bytes(),
     "half of it": lambda artifact: artifact.graph("score").read_bytes()[:-7],
@@ -107,7 +119,9 @@ ONE_MEANING: dict[str, Callable[[Artifact], bytes]] = {
 
 
 @pytest.mark.parametrize("what", ONE_MEANING)
-def test_bytes_that_are_not_the_one_way_to_write_a_model_are_refused(artifact: Artifact, what: str) -> None:
+def test_bytes_that_are_not_the_one_way_to_write_a_model_are_refused(
+    artifact: Artifact, what: str
+) -> None:
     assert "is not an ONNX model" in refusal(artifact, ONE_MEANING[what](artifact))
 
 
@@ -155,7 +169,9 @@ def with_a_sequence(model: ModelProto) -> None:
 
 
 def with_text(model: ModelProto) -> None:
-    model.graph.initializer.append(TensorProto(name="t", data_type=TensorProto.STRING, dims=[1], string_data=[b"x"]))
+    model.graph.initializer.append(
+        TensorProto(name="t", data_type=TensorProto.STRING, dims=[1], string_data=[b"x"])
+    )
 
 
 UNKNOWN_FIELDS: dict[str, Change] = {
@@ -193,18 +209,30 @@ FOREIGN: dict[str, NodeProto] = {
     "a branch": helper.make_node("If", ["go"], ["y"], then_branch=body(), else_branch=body()),
     "a random number": helper.make_node("RandomNormalLike", ["zero"], ["y"]),
     "an array of any size": helper.make_node("ConstantOfShape", ["n"], ["y"]),
-    "an operator of ONNX Runtime": helper.make_node("Gelu", ["zero"], ["y"], domain="com.microsoft"),
-    "an operator under the long name of ONNX": helper.make_node("Add", ["zero", "zero"], ["y"], domain="ai.onnx"),
-    "an attribute that training does not set": helper.make_node("Cast", ["zero"], ["y"], to=1, saturate=0),
+    "an operator of ONNX Runtime": helper.make_node(
+        "Gelu", ["zero"], ["y"], domain="com.microsoft"
+    ),
+    "an operator under the long name of ONNX": helper.make_node(
+        "Add", ["zero", "zero"], ["y"], domain="ai.onnx"
+    ),
+    "an attribute that training does not set": helper.make_node(
+        "Cast", ["zero"], ["y"], to=1, saturate=0
+    ),
     "a graph where a number belongs": helper.make_node("Softmax", ["zero"], ["y"], axis=body()),
-    "a number where a graph belongs": helper.make_node("Scan", ["zero"], ["y"], body=1, num_scan_inputs=1),
-    "a scan with directions": helper.make_node("Scan", ["z"], ["y"], body=body(), num_scan_inputs=1, scan_input_directions=[1]),
+    "a number where a graph belongs": helper.make_node(
+        "Scan", ["zero"], ["y"], body=1, num_scan_inputs=1
+    ),
+    "a scan with directions": helper.make_node(
+        "Scan", ["z"], ["y"], body=body(), num_scan_inputs=1, scan_input_directions=[1]
+    ),
 }
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["at the top", "inside a scan"])
 @pytest.mark.parametrize("what", FOREIGN)
-def test_an_operator_that_training_does_not_use_is_refused(artifact: Artifact, what: str, inside: bool) -> None:
+def test_an_operator_that_training_does_not_use_is_refused(
+    artifact: Artifact, what: str, inside: bool
+) -> None:
     node = scan(body(FOREIGN[what])) if inside else FOREIGN[what]
     refusal(artifact, changed(artifact, lambda model: model.graph.node.append(node)))
 
@@ -222,16 +250,24 @@ def test_another_version_of_the_operators_is_refused(artifact: Artifact) -> None
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
     for change in (newer, foreign):
-        assert "version 18 of ONNX's operators alone" in refusal(artifact, changed(artifact, change))
+        assert "version 18 of ONNX's operators alone" in refusal(
+            artifact, changed(artifact, change)
+        )
 
 
 # Sizes
 
 
-@pytest.mark.parametrize(("shape", "size"), [([2**40], 0), ([-1], 0), ([4], 8), ([2**20, 2**20], 8), ([2**31, 2**33], 0)])
-def test_a_constant_whose_bytes_are_not_its_shape_is_refused(artifact: Artifact, shape: list[int], size: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "size"), [([2**40], 0), ([-1], 0), ([4], 8), ([2**20, 2**20], 8), ([2**31, 2**33], 0)]
+)
+def test_a_constant_whose_bytes_are_not_its_shape_is_refused(
+    artifact: Artifact, shape: list[int], size: int
+) -> None:
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=shape, raw_data=b"\0" * size)
-    assert "a constant of shape" in refusal(artifact, changed(artifact, lambda model: model.graph.initializer.append(tensor)))
+    assert "a constant of shape" in refusal(
+        artifact, changed(artifact, lambda model: model.graph.initializer.append(tensor))
+    )
 
 
 def test_inputs_and_outputs_must_be_those_of_the_manifest(artifact: Artifact) -> None:

@@ -1,4 +1,5 @@
-"""Each rule of inference, and that it holds however the rows are cut and whatever type holds the values."""
+"""Each rule of inference, and that it holds however the rows are cut and whatever type holds the
+values."""
 
 import datetime as dt
 import io
@@ -73,12 +74,16 @@ RULES: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("rows", [1, 7, 1_000])
-def test_a_column_has_the_kind_that_the_rules_say_however_the_rows_are_cut(rule: str, rows: int) -> None:
+def test_a_column_has_the_kind_that_the_rules_say_however_the_rows_are_cut(
+    rule: str, rows: int
+) -> None:
     values, kind = RULES[rule]
     assert inferred(values, rows=rows).kind == kind
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "user_id", "customerId", "key", "uuid", "row_number", "Order ID"])
+@pytest.mark.parametrize(
+    "name", ["id", "ID", "user_id", "customerId", "key", "uuid", "row_number", "Order ID"]
+)
 def test_whole_numbers_that_all_differ_under_the_name_of_a_key_are_identifiers(name: str) -> None:
     assert inferred(texts(range(0, 30, 3)), name).kind == "identifier"
     assert inferred(texts([1, 5, 5]), name).kind == "integer"
@@ -104,7 +109,9 @@ def test_a_name_that_only_ends_like_a_key_is_none(name: str) -> None:
         (pa.array([1], pa.timestamp("ms", "UTC")), "utc", 1_000),
     ],
 )
-def test_a_datetime_knows_its_zone_and_its_resolution(values: Any, zone: str | None, step: int) -> None:
+def test_a_datetime_knows_its_zone_and_its_resolution(
+    values: Any, zone: str | None, step: int
+) -> None:
     column = inferred(values, rows=1)
     assert (column.kind, column.zone, column.step) == ("datetime", zone, step)
 
@@ -123,7 +130,13 @@ def test_an_override_wins_and_one_for_no_column_is_refused() -> None:
 def test_notices_tell_what_a_user_may_want_to_override() -> None:
     inspector = Inspector()
     inspector.update(
-        pa.record_batch({"age": ["1", "2"] * 19 + ["3", "old"], "name": texts(f"n{at}" for at in range(N)), "gone": [""] * N})
+        pa.record_batch(
+            {
+                "age": ["1", "2"] * 19 + ["3", "old"],
+                "name": texts(f"n{at}" for at in range(N)),
+                "gone": [""] * N,
+            }
+        )
     )
     found = inspector.finish()
     assert found.rows == N
@@ -144,9 +157,13 @@ def test_a_weird_table_has_a_schema_too() -> None:
     assert len(infer([pa.record_batch(columns)]).columns) == 3
 
 
-def test_the_search_for_repeated_values_is_bounded_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_repeated_values_is_bounded_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nelbo.inference.DISTINCT_BYTES", 1_000)
-    batches = [pa.record_batch({"x": texts(f"w{batch}-{at}" for at in range(100))}) for batch in range(20)]
+    batches = [
+        pa.record_batch({"x": texts(f"w{batch}-{at}" for at in range(100))}) for batch in range(20)
+    ]
     inspector = Inspector()
     for batch in batches:
         inspector.update(batch)
@@ -165,8 +182,13 @@ def inspected(content: str, format: str = "csv") -> Inspected:
 
 
 @pytest.mark.parametrize("word", ["None", "none", "?", "-", "--", "n.a.", "unknown", "."])
-@pytest.mark.parametrize("values", [["1.5", "2"], ["7", "8"], ["2024-01-31", "2024-02-01"], ["Yes", "No"], ["1,5", "2,25"]])
-def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(word: str, values: list[str]) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [["1.5", "2"], ["7", "8"], ["2024-01-31", "2024-02-01"], ["Yes", "No"], ["1,5", "2,25"]],
+)
+def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(
+    word: str, values: list[str]
+) -> None:
     found = inspected("\n".join(["a;b", *(f"{value};x" for value in [*values * 5, word, word])]))
     (column, _) = found.schema.columns
     assert column.kind != "categorical"
@@ -179,7 +201,9 @@ def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(wor
 
 @pytest.mark.parametrize("word", ["#N/A", "NAN", "n/a", "\\N", "NaT", "<NA>", "#DIV/0!"])
 @pytest.mark.parametrize("values", [["1.5", "2"], ["red", "blue"]])
-def test_a_word_that_programs_write_for_missing_does_so_everywhere(word: str, values: list[str]) -> None:
+def test_a_word_that_programs_write_for_missing_does_so_everywhere(
+    word: str, values: list[str]
+) -> None:
     found = inspected("\n".join(["a", *values * 5, word, word]))
     assert encode(pa.record_batch({"a": [word, values[0]]}), found.schema).errors == []
     assert found.notices == ()
@@ -208,7 +232,11 @@ def test_a_number_far_from_all_others_that_comes_often_is_told(number: str) -> N
 
 def test_a_declared_sentinel_is_missing_as_text_and_as_a_number() -> None:
     schema = Schema(columns=(Column(name="a", kind="continuous", missing=("-9999", "?")),))
-    for values in (["-9999", "?", "-9999.0", "1"], pa.array([-9999.0, None, -9999.0, 1.0]), pa.array([-9999, None, -9999, 1])):
+    for values in (
+        ["-9999", "?", "-9999.0", "1"],
+        pa.array([-9999.0, None, -9999.0, 1.0]),
+        pa.array([-9999, None, -9999, 1]),
+    ):
         found = encode(pa.record_batch({"a": values}), schema)
         assert np.isnan(found.numbers[:3, 0]).all()
         assert found.numbers[3, 0] == 1.0
@@ -216,10 +244,16 @@ def test_a_declared_sentinel_is_missing_as_text_and_as_a_number() -> None:
 
 @pytest.mark.parametrize("format", [None, "%d.%m.%Y"])
 def test_a_declared_open_end_is_missing_however_dates_are_written(format: str | None) -> None:
-    schema = Schema(columns=(Column(name="a", kind="datetime", format=format, missing=("9999-12-31",)),))
+    schema = Schema(
+        columns=(Column(name="a", kind="datetime", format=format, missing=("9999-12-31",)),)
+    )
     last, first = dt.date(9999, 12, 31), dt.date(2024, 2, 1)
     texts = [f"{day:{format or '%Y-%m-%d'}}" for day in (last, first)]
-    for values in (texts, pa.array([last, first]), pa.array([last, first]).cast(pa.timestamp("us"))):
+    for values in (
+        texts,
+        pa.array([last, first]),
+        pa.array([last, first]).cast(pa.timestamp("us")),
+    ):
         found = encode(pa.record_batch({"a": values}), schema)
         assert found.errors == []
         assert np.isnan(found.numbers[:, 0]).tolist() == [True, False]
@@ -233,13 +267,18 @@ def test_a_decimal_sign_that_the_sample_has_not_shown_is_found_in_the_whole_tabl
 
 
 def test_ordinary_tables_are_read_without_a_word() -> None:
-    rows = [f"{n % 7},{n / 4},{['a', 'b'][n % 2]},2024-01-{n % 28 + 1:02},{['yes', 'no'][n % 2]}," for n in range(50)]
+    rows = [
+        f"{n % 7},{n / 4},{['a', 'b'][n % 2]},2024-01-{n % 28 + 1:02},{['yes', 'no'][n % 2]},"
+        for n in range(50)
+    ]
     content = "\n".join(["i,f,c,d,b,i2", *(row + str(n % 3) for n, row in enumerate(rows))])
     assert inspected(content).notices == ()
 
 
 def test_each_decision_has_its_rule_and_examples() -> None:
-    found = inspected("\n".join(["a,b,c", *(f"{n % 7},{n % 28 + 1:02}/12/2023,w{n % 2}" for n in range(50))]))
+    found = inspected(
+        "\n".join(["a,b,c", *(f"{n % 7},{n % 28 + 1:02}/12/2023,w{n % 2}" for n in range(50))])
+    )
     assert [(one.column.kind, one.rule) for one in found.decisions] == [
         ("integer", "whole numbers"),
         ("datetime", "dates written %d/%m/%Y"),

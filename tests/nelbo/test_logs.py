@@ -27,7 +27,12 @@ def test_an_event_of_ours_and_one_of_a_library_are_one_json_line_each(lines: io.
     structlog.stdlib.get_logger("worker").info("chunk done", job_id="j", rows=3)
     logging.getLogger("api").warning("hint not sent", extra={"job_id": "j"})
     ours, theirs = (json.loads(line) for line in lines.getvalue().splitlines())
-    assert (ours["event"], ours["level"], ours["job_id"], ours["rows"]) == ("chunk done", "info", "j", 3)
+    assert (ours["event"], ours["level"], ours["job_id"], ours["rows"]) == (
+        "chunk done",
+        "info",
+        "j",
+        3,
+    )
     assert (theirs["event"], theirs["level"], theirs["job_id"]) == ("hint not sent", "warning", "j")
 
 

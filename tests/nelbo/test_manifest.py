@@ -1,4 +1,5 @@
-"""Every number, list and text of a manifest has a bound: it admits what training makes, and refuses one more."""
+"""Every number, list and text of a manifest has a bound: it admits what training makes, and refuses
+one more."""
 
 import json
 import tracemalloc
@@ -38,7 +39,9 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def columns(manifest: dict[str, Any], count: int, **more: Any) -> None:
     """Let the manifest be of so many categorical columns."""
     names = [f"c{at}" for at in range(count)]
-    manifest["table_schema"]["columns"] = [{"name": name, "kind": "categorical", **more} for name in names]
+    manifest["table_schema"]["columns"] = [
+        {"name": name, "kind": "categorical", **more} for name in names
+    ]
     manifest["order"], manifest["likelihoods"] = names, dict.fromkeys(names, "categorical")
 
 
@@ -80,7 +83,13 @@ def nested(depth: int) -> Any:
 
 
 def tail(manifest: dict[str, Any], count: int) -> None:
-    parts = {"threshold": 1.0, "components": [(0.1, 0.1, 1.0)] * count, "excesses": 50, "fit": 0.5, "used": True}
+    parts = {
+        "threshold": 1.0,
+        "components": [(0.1, 0.1, 1.0)] * count,
+        "excesses": 50,
+        "fit": 0.5,
+        "used": True,
+    }
     manifest["calibration"]["tail"] = parts
 
 
@@ -112,7 +121,10 @@ BOUNDS: dict[str, tuple[Edit, int]] = {
     "prefix": (column("number", lambda size: {"prefix": "$" * size}), LONGEST),
     "suffix": (column("number", lambda size: {"suffix": "$" * size}), LONGEST),
     "words": (column("words", lambda size: ["no", "y" * size]), 1_000),
-    "likelihoods": (sized("likelihoods", of=lambda size: dict.fromkeys(texts(size), "bins")), MAX_COLUMNS),
+    "likelihoods": (
+        sized("likelihoods", of=lambda size: dict.fromkeys(texts(size), "bins")),
+        MAX_COLUMNS,
+    ),
     "likelihood": (sized("likelihoods", "length", of=lambda size: "b" * size), 10_000),
     "scores": (sized("calibration", "scores", of=lambda size: [1.5] * size), MAX_CALIBRATION),
     "tail": (tail, 1_000),
@@ -128,7 +140,10 @@ BOUNDS: dict[str, tuple[Edit, int]] = {
 
 def columns_since(manifest: dict[str, Any], name: str) -> None:
     columns(manifest, 1)
-    manifest["table_schema"]["columns"] = [{"name": name, "kind": "datetime"}, {"name": "b", "kind": "datetime", "since": name}]
+    manifest["table_schema"]["columns"] = [
+        {"name": name, "kind": "datetime"},
+        {"name": "b", "kind": "datetime", "since": name},
+    ]
     manifest["order"] = [name, "b"]
 
 
@@ -154,16 +169,27 @@ def test_a_bound_is_met_exactly_and_one_more_is_refused(linear: dict[str, Any], 
 
 @pytest.mark.parametrize("field", ["latent", "points", "batch"])
 @pytest.mark.parametrize("value", [0, -1, -(10**30), 1.5, "many", None])
-def test_a_number_that_is_no_number_of_things_is_refused(linear: dict[str, Any], field: str, value: object) -> None:
+def test_a_number_that_is_no_number_of_things_is_refused(
+    linear: dict[str, Any], field: str, value: object
+) -> None:
     with pytest.raises(InvalidArtifact, match=field):
         parse_manifest(text_of(linear | {field: value}))
 
 
 @pytest.mark.parametrize(
-    "path", [("calibration", "scores", 0), ("metrics", "nelbo"), ("members", "vae"), ("config", "a"), ("data", "a")]
+    "path",
+    [
+        ("calibration", "scores", 0),
+        ("metrics", "nelbo"),
+        ("members", "vae"),
+        ("config", "a"),
+        ("data", "a"),
+    ],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_is_refused(linear: dict[str, Any], path: tuple[str | int, ...], value: float) -> None:
+def test_a_number_that_is_not_finite_is_refused(
+    linear: dict[str, Any], path: tuple[str | int, ...], value: float
+) -> None:
     manifest = json.loads(text_of(linear))
     at(*path)(manifest, value)  # type: ignore[arg-type]
     with pytest.raises(InvalidArtifact, match="damaged"):
@@ -184,11 +210,16 @@ def test_a_batch_takes_at_most_so_many_bytes_whatever_is_in_it(linear: dict[str,
     ("change", "words"),
     [
         ({"order": ["length", "colour", "width"]}, "order does not name each modelled column"),
-        ({"order": ["length", "length", "width", "weight"]}, "order does not name each modelled column"),
+        (
+            {"order": ["length", "length", "width", "weight"]},
+            "order does not name each modelled column",
+        ),
         ({"draws": {"z": 4}}, "draws does not give a number for z and for x"),
     ],
 )
-def test_parts_that_do_not_agree_are_refused(linear: dict[str, Any], change: dict[str, Any], words: str) -> None:
+def test_parts_that_do_not_agree_are_refused(
+    linear: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InvalidArtifact, match=words):
         parse_manifest(text_of(linear | change))
 
@@ -196,7 +227,9 @@ def test_parts_that_do_not_agree_are_refused(linear: dict[str, Any], change: dic
 @pytest.mark.parametrize("name", ["loop", "Score", ""])
 def test_a_graph_that_no_artifact_has_is_refused(linear: dict[str, Any], name: str) -> None:
     graphs = {name if key == "spread" else key: graph for key, graph in linear["graphs"].items()}
-    with pytest.raises(InvalidArtifact, match="an artifact has score, posterior, prior, generate and maybe spread"):
+    with pytest.raises(
+        InvalidArtifact, match="an artifact has score, posterior, prior, generate and maybe spread"
+    ):
         parse_manifest(text_of(linear | {"graphs": graphs}))
 
 
@@ -207,7 +240,9 @@ def test_twenty_thousand_graphs_are_refused(linear: dict[str, Any]) -> None:
 
 
 def test_the_largest_manifest_that_training_can_make_is_read_at_little_memory() -> None:
-    text = json.dumps(largest_manifest().model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+    text = json.dumps(
+        largest_manifest().model_dump(mode="json"), indent=1, ensure_ascii=False
+    ).encode()
     assert 8 * 2**20 < len(text) < MAX_MANIFEST_BYTES, "not much larger than it must be"
     tracemalloc.start()
     try:
@@ -226,7 +261,12 @@ def test_training_itself_asks_for_no_more_than_a_manifest_holds() -> None:
     assert most["noise_points"] <= MAX_POINTS
     assert most["max_categories"] <= MAX_CATEGORIES
     assert MOST_RARER <= MAX_CATEGORIES
-    assert next(rule.le for rule in Settings.model_fields["max_columns"].metadata if hasattr(rule, "le")) == MAX_COLUMNS
+    assert (
+        next(
+            rule.le for rule in Settings.model_fields["max_columns"].metadata if hasattr(rule, "le")
+        )
+        == MAX_COLUMNS
+    )
 
 
 def test_the_manifest_of_the_first_format_is_within_the_bounds() -> None:

@@ -1,4 +1,5 @@
-"""The data folder opens for its owner alone, whatever the umask and however an older version left it."""
+"""The data folder opens for its owner alone, whatever the umask and however an older version left
+it."""
 
 import os
 from collections.abc import Iterator
@@ -45,7 +46,9 @@ def test_a_database_and_a_storage_are_private_wherever_they_are(tmp_path: Path) 
     assert [mode(folder), mode(tmp_path / "storage")] == [0o700, 0o700]
 
 
-def test_what_an_older_version_left_open_is_closed_and_the_users_own_files_stay(tmp_path: Path) -> None:
+def test_what_an_older_version_left_open_is_closed_and_the_users_own_files_stay(
+    tmp_path: Path,
+) -> None:
     settings = Settings(home=tmp_path / "home")
     for folder in ("storage", "cache", "logs"):
         (settings.home / folder).mkdir(parents=True)
@@ -67,6 +70,8 @@ def test_a_folder_that_everyone_writes_to_is_not_closed(tmp_path: Path) -> None:
 
 def test_a_database_outside_of_the_data_folder_is_told_of_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.db").touch()
-    settings = Settings(home=tmp_path / "home", database_url=f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    settings = Settings(
+        home=tmp_path / "home", database_url=f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    )
     privacy.prepare(settings)
     assert privacy.open_to_others(settings) == [tmp_path / "elsewhere.db"]

@@ -1,4 +1,5 @@
-"""Children end with their parent however it ends, and are started again when they end by themselves."""
+"""Children end with their parent however it ends, and are started again when they end by
+themselves."""
 
 import os
 import signal
@@ -9,11 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from nelbo.processes import HEALTHY_S, LONGEST_PAUSE_S, Child, Lifeline, end_all, keep_running, life, my_name, pause_after
+from nelbo.processes import (
+    HEALTHY_S,
+    LONGEST_PAUSE_S,
+    Child,
+    Lifeline,
+    end_all,
+    keep_running,
+    life,
+    my_name,
+    pause_after,
+)
 from tests.deadline import until
 from tests.processes import alive
 
-SLEEPER = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1], str(os.getpid())).touch()\ntime.sleep(600)\n"
+SLEEPER = (
+    "import os, pathlib, sys, time\npathlib.Path(sys.argv[1],"
+    " str(os.getpid())).touch()\ntime.sleep(600)\n"
+)
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
 PARENT = """
 import sys, threading, time
@@ -26,7 +40,9 @@ time.sleep(600)
 
 def module(folder: Path, code: str = SLEEPER) -> Child:
     (folder / "sleeper.py").write_text(code)
-    return Child("sleeper", "sleeper", [str(folder)], env={"PYTHONPATH": str(folder)}, log=folder / "log")
+    return Child(
+        "sleeper", "sleeper", [str(folder)], env={"PYTHONPATH": str(folder)}, log=folder / "log"
+    )
 
 
 def pids(folder: Path) -> set[int]:
@@ -45,7 +61,9 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
     child, stop = module(tmp_path), threading.Event()
     told: list[int] = []
-    keeper = threading.Thread(target=keep_running, args=([child], Lifeline(), stop, lambda _, status: told.append(status)))
+    keeper = threading.Thread(
+        target=keep_running, args=([child], Lifeline(), stop, lambda _, status: told.append(status))
+    )
     keeper.start()
     try:
         (first,) = until(lambda: pids(tmp_path), "the child")
@@ -58,7 +76,7 @@ def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
         end_all([child], grace_s=10)
 
 
-def test_a_child_that_ran_well_is_started_again_at_once_and_one_that_dies_at_its_start_ever_later() -> None:
+def test_a_child_that_ran_well_restarts_at_once_and_one_that_dies_at_its_start_ever_later() -> None:
     assert pause_after(HEALTHY_S, last_pause_s=LONGEST_PAUSE_S) == 0.0
     pause, pauses = 0.0, []
     for _ in range(10):
@@ -70,7 +88,9 @@ def test_a_child_that_ran_well_is_started_again_at_once_and_one_that_dies_at_its
 
 def test_a_name_tells_whether_its_process_lives() -> None:
     program = "from nelbo.processes import my_name; print(my_name(), flush=True); input()"
-    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdin is not None
     assert child.stdout is not None
     with child.stdin, child.stdout:
@@ -78,7 +98,10 @@ def test_a_name_tells_whether_its_process_lives() -> None:
         assert name.endswith(f":{child.pid}")
         assert life(name) == life(my_name()) == "alive"
         child.kill()
-        until(lambda: life(name) == "dead", "a process that nobody has waited for yet to count as dead")
+        until(
+            lambda: life(name) == "dead",
+            "a process that nobody has waited for yet to count as dead",
+        )
         child.wait()
     assert life(name) == "dead"
 
@@ -118,7 +141,13 @@ def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text("import worker\nprint(worker.__file__)\n")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "probe.py").rename(tmp_path / "elsewhere" / "probe.py")
-    child = Child("probe", "probe", env={"PYTHONPATH": str(tmp_path / "elsewhere")}, cwd=tmp_path, log=tmp_path / "log")
+    child = Child(
+        "probe",
+        "probe",
+        env={"PYTHONPATH": str(tmp_path / "elsewhere")},
+        cwd=tmp_path,
+        log=tmp_path / "log",
+    )
     child.start(Lifeline())
     assert child.process is not None
     assert child.process.wait(30) == 0

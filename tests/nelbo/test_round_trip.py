@@ -1,4 +1,5 @@
-"""What comes out is what went in: a table of every kind of column comes back as it was written, in every format."""
+"""What comes out is what went in: a table of every kind of column comes back as it was written, in
+every format."""
 
 import datetime as dt
 import io
@@ -19,7 +20,10 @@ from nelbo.schema import Column, Schema
 
 ROWS = 60
 NUMBERS = [(-1) ** n * (n % 7 * 1234.5 + n / 4) for n in range(ROWS)]
-DAYS = [dt.datetime(2021, 1, 1) + dt.timedelta(days=n * 17 % 900, hours=n % 24, minutes=n * 7 % 60) for n in range(ROWS)]
+DAYS = [
+    dt.datetime(2021, 1, 1) + dt.timedelta(days=n * 17 % 900, hours=n % 24, minutes=n * 7 % 60)
+    for n in range(ROWS)
+]
 
 
 def german(value: float) -> str:
@@ -34,7 +38,9 @@ WRITTEN: dict[str, list[str]] = {
     "decimal commas": [str(value).replace(".", ",") for value in NUMBERS],
     "english thousands": [f"{value:,.2f}" for value in NUMBERS],
     "german thousands": [german(value) for value in NUMBERS],
-    "french thousands": [f"{value:,.1f}".replace(",", "\u202f").replace(".", ",") for value in NUMBERS],
+    "french thousands": [
+        f"{value:,.1f}".replace(",", "\u202f").replace(".", ",") for value in NUMBERS
+    ],
     "swiss thousands": [f"{value:,.2f}".replace(",", "'") for value in NUMBERS],
     "whole thousands": [f"{n * 457 % 5000:,}" for n in range(ROWS)],
     "dollars": [f"-${-value:,.2f}" if value < 0 else f"${value:,.2f}" for value in NUMBERS],
@@ -73,7 +79,9 @@ TYPED: dict[str, Any] = {
     "bool": pa.array([n % 3 == 0 for n in range(ROWS)]),
     "string": pa.array([f"w{n % 5}" for n in range(ROWS)]),
     "large string": pa.array([f"w{n % 5}" for n in range(ROWS)], pa.large_string()),
-    "dictionary": pa.array([f"w{n % 5}" for n in range(ROWS)]).cast(pa.dictionary(pa.int8(), pa.string())),
+    "dictionary": pa.array([f"w{n % 5}" for n in range(ROWS)]).cast(
+        pa.dictionary(pa.int8(), pa.string())
+    ),
     "date32": pa.array([day.date() for day in DAYS], pa.date32()),
     "timestamp s": pa.array(DAYS, pa.timestamp("s")),
     "timestamp ns": pa.array(DAYS, pa.timestamp("ns")),
@@ -127,7 +135,9 @@ def _cells(batches: Iterator[pa.RecordBatch], name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_column_of_text_comes_back_as_it_was_written(name: str) -> None:
-    given = saved(pa.record_batch({"n": [str(n % 5 + 0.5) for n in range(ROWS)], name: WRITTEN[name]}), "csv")
+    given = saved(
+        pa.record_batch({"n": [str(n % 5 + 0.5) for n in range(ROWS)], name: WRITTEN[name]}), "csv"
+    )
     with opened(given, "csv") as table:
         schema, batch = trained_on(table)
     again = saved(made(schema, batch), "csv")
@@ -168,7 +178,8 @@ def test_rows_that_a_model_makes_are_rows_that_it_takes(source: Format, target: 
 
 
 def test_a_few_made_rows_are_read_as_the_model_reads_them() -> None:
-    """Few values leave open how numbers and dates are written; the model's own table decides then."""
+    """Few values leave open how numbers and dates are written; the model's own table decides
+    then."""
     given = pa.record_batch({name: WRITTEN[name] for name in WRITTEN})
     with opened(saved(given, "csv"), "csv") as table:
         schema, batch = trained_on(table)
@@ -182,7 +193,12 @@ def test_a_few_made_rows_are_read_as_the_model_reads_them() -> None:
 
 @pytest.mark.parametrize("flag", [("0", "1"), ("false", "true"), ("False", "TRUE")])
 def test_flags_mean_the_same_as_numbers_and_as_words(flag: tuple[str, str]) -> None:
-    schema = Schema(columns=(Column(name="n", kind="integer"), Column(name="b", kind="boolean", categories=("false", "true"))))
+    schema = Schema(
+        columns=(
+            Column(name="n", kind="integer"),
+            Column(name="b", kind="boolean", categories=("false", "true")),
+        )
+    )
     for values in (list(flag), pa.array([False, True])):
         found = encode(pa.record_batch({"n": values, "b": values}), schema)
         assert found.errors == []

@@ -44,7 +44,14 @@ def test_only_a_datetime_is_counted_since_another_that_is_not(since: str) -> Non
     seen = Column(name="seen", kind="datetime", since=since)
     left = Column(name="left", kind="datetime", since="came")
     with pytest.raises(ValidationError, match=f"'seen' cannot be counted since '{since}'"):
-        Schema(columns=(Column(name="came", kind="datetime"), left, seen, Column(name="age", kind="integer")))
+        Schema(
+            columns=(
+                Column(name="came", kind="datetime"),
+                left,
+                seen,
+                Column(name="age", kind="integer"),
+            )
+        )
 
 
 def test_a_schema_file_that_is_not_there_or_no_schema_says_so(tmp_path: Path) -> None:
@@ -52,7 +59,9 @@ def test_a_schema_file_that_is_not_there_or_no_schema_says_so(tmp_path: Path) ->
     with pytest.raises(NotFound, match=r"schema\.json"):
         Schema.read(path)
     path.write_text('{"columns": [{"name": "age", "kind": "number"}]}')
-    with pytest.raises(InvalidInput, match=r"schema\.json is not a schema: columns\[0\]\.kind: .*'continuous'"):
+    with pytest.raises(
+        InvalidInput, match=r"schema\.json is not a schema: columns\[0\]\.kind: .*'continuous'"
+    ):
         Schema.read(path)
 
 
@@ -61,9 +70,18 @@ def test_a_schema_file_that_is_not_there_or_no_schema_says_so(tmp_path: Path) ->
     [
         (b"columns", "the file: Invalid JSON"),
         (b"{}", "columns: Field required"),
-        (b'{"columns": [{"name": "age"}, {"kind": "integer"}]}', r"columns\[0\]\.kind: Field required"),
-        (b'{"columns": [{"name": "age", "kind": "integer", "hue": 1}]}', r"columns\[0\]\.hue: Extra inputs"),
-        (b'{"columns": [{"name": "a", "kind": "integer"}, {"name": "a", "kind": "integer"}]}', "the file: .* must be unique"),
+        (
+            b'{"columns": [{"name": "age"}, {"kind": "integer"}]}',
+            r"columns\[0\]\.kind: Field required",
+        ),
+        (
+            b'{"columns": [{"name": "age", "kind": "integer", "hue": 1}]}',
+            r"columns\[0\]\.hue: Extra inputs",
+        ),
+        (
+            b'{"columns": [{"name": "a", "kind": "integer"}, {"name": "a", "kind": "integer"}]}',
+            "the file: .* must be unique",
+        ),
         ('{"columns": []}'.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         ('{"columns": ["größe"]}'.encode("cp1252"), r"not UTF-8 text \(line 1\); save it as UTF-8"),
     ],

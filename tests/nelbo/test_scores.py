@@ -1,4 +1,5 @@
-"""P-values of scores with and without a tail, the threshold of an anomaly, and scores as a table."""
+"""P-values of scores with and without a tail, the threshold of an anomaly, and scores as a
+table."""
 
 from collections import Counter
 
@@ -28,7 +29,9 @@ def test_without_a_bound_on_false_discoveries_the_threshold_is_alpha() -> None:
 
 
 @given(P_VALUES, st.sampled_from([0.01, 0.1, 0.5]))
-def test_the_threshold_rejects_what_benjamini_and_hochberg_reject(p_values: list[float], fdr: float) -> None:
+def test_the_threshold_rejects_what_benjamini_and_hochberg_reject(
+    p_values: list[float], fdr: float
+) -> None:
     ordered = np.sort(p_values)
     small = np.flatnonzero(ordered * len(ordered) <= fdr * np.arange(1, len(ordered) + 1))
     wanted = ordered[: small[-1] + 1] if len(small) else ordered[:0]
@@ -37,7 +40,9 @@ def test_the_threshold_rejects_what_benjamini_and_hochberg_reject(p_values: list
 
 
 @given(P_VALUES, P_VALUES)
-def test_p_values_are_counted_chunk_by_chunk_as_all_at_once(first: list[float], second: list[float]) -> None:
+def test_p_values_are_counted_chunk_by_chunk_as_all_at_once(
+    first: list[float], second: list[float]
+) -> None:
     counted: Counter[float] = Counter()
     for part in (first, second):
         count(counted, np.array(part))
@@ -45,9 +50,13 @@ def test_p_values_are_counted_chunk_by_chunk_as_all_at_once(first: list[float], 
 
 
 @pytest.mark.parametrize("columns", [None, (), ("a", "kl")])
-def test_a_batch_has_its_schema_with_terms_named_by_their_columns(columns: tuple[str, ...] | None) -> None:
+def test_a_batch_has_its_schema_with_terms_named_by_their_columns(
+    columns: tuple[str, ...] | None,
+) -> None:
     terms = np.arange(2.0 * len(columns or ())).reshape(2, -1)
-    batch = score_batch(np.arange(2), np.ones(2), np.array([0.005, 0.5]), 0.01, columns, terms, np.zeros(2))
+    batch = score_batch(
+        np.arange(2), np.ones(2), np.array([0.005, 0.5]), 0.01, columns, terms, np.zeros(2)
+    )
     assert batch.schema == score_schema(columns)
     assert batch.schema.names[:4] == SCORES.names
     assert batch["anomaly"].to_pylist() == [True, False]
@@ -56,7 +65,10 @@ def test_a_batch_has_its_schema_with_terms_named_by_their_columns(columns: tuple
 
 
 def test_without_a_threshold_nobody_knows_what_is_an_anomaly() -> None:
-    assert score_batch(np.arange(2), np.ones(2), np.ones(2), None)["anomaly"].to_pylist() == [None, None]
+    assert score_batch(np.arange(2), np.ones(2), np.ones(2), None)["anomaly"].to_pylist() == [
+        None,
+        None,
+    ]
 
 
 N = 999
@@ -67,7 +79,9 @@ SHAPES = {"heavy": 0.5, "exponential": 0.0, "bounded": -0.4}
 
 
 def tail(shape: float, scale: float = 3.0) -> Tail:
-    return Tail(threshold=THRESHOLD, excesses=50, components=((1.0, shape, scale),), fit=0.5, used=True)
+    return Tail(
+        threshold=THRESHOLD, excesses=50, components=((1.0, shape, scale),), fit=0.5, used=True
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -78,7 +92,9 @@ def test_a_tail_changes_no_p_value_that_counts_can_give(shape: float) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_beyond_the_counts_p_values_fall_without_a_jump_and_never_to_0(shape: float) -> None:
-    nelbo = CALIBRATION[-1] + np.concatenate([[0.0, 1e-9], np.linspace(1e-3, 20, 100_000), [1e9, 1e300]])
+    nelbo = CALIBRATION[-1] + np.concatenate(
+        [[0.0, 1e-9], np.linspace(1e-3, 20, 100_000), [1e9, 1e300]]
+    )
     found = p_values(nelbo, CALIBRATION, tail(shape))
     assert (np.diff(found) <= 0).all()
     assert found[1] == 1 / (N + 1), "the tail begins where the counts end"
@@ -110,15 +126,25 @@ def test_a_million_distinct_scores_have_few_distinct_p_values() -> None:
 def test_the_mean_over_what_the_parameters_may_be_is_between_them() -> None:
     mixed = tail(0.0).model_copy(update={"components": ((0.3, 0.5, 1.0), (0.7, -0.1, 1.0))})
     nelbo = CALIBRATION[-1] + np.linspace(0.5, 2, 50)
-    low, found, high = (p_values(nelbo, CALIBRATION, one) for one in (tail(-0.1, 1.0), mixed, tail(0.5, 1.0)))
+    low, found, high = (
+        p_values(nelbo, CALIBRATION, one) for one in (tail(-0.1, 1.0), mixed, tail(0.5, 1.0))
+    )
     assert (low < found).all()
     assert (found < high).all()
 
 
-@pytest.mark.parametrize(("alpha", "rows"), [(0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (1 / 3, 2)])
-def test_so_many_calibration_rows_can_flag_a_row_and_one_less_cannot(alpha: float, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("alpha", "rows"), [(0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (1 / 3, 2)]
+)
+def test_so_many_calibration_rows_can_flag_a_row_and_one_less_cannot(
+    alpha: float, rows: int
+) -> None:
     assert rows_for(alpha) == rows
-    assert p_values(np.array([9.0]), np.zeros(rows))[0] <= alpha < p_values(np.array([9.0]), np.zeros(rows - 1))[0]
+    assert (
+        p_values(np.array([9.0]), np.zeros(rows))[0]
+        <= alpha
+        < p_values(np.array([9.0]), np.zeros(rows - 1))[0]
+    )
 
 
 @pytest.mark.parametrize("tail", [None, tail(0.5)], ids=["counts", "tail"])
@@ -130,4 +156,6 @@ def test_an_alpha_that_no_row_can_reach_is_told(tail: Tail | None) -> None:
     assert list(out_of_reach(1e-9, 0.5, calibration.smallest)) == []
     for alpha, fdr in ((smallest / 2, None), (0.5, smallest / 2)):
         (told,) = out_of_reach(alpha, fdr, calibration.smallest)
-        assert told.startswith(f"no row can be an anomaly at {'alpha' if fdr is None else 'fdr'} {smallest / 2:g}: ")
+        assert told.startswith(
+            f"no row can be an anomaly at {'alpha' if fdr is None else 'fdr'} {smallest / 2:g}: "
+        )

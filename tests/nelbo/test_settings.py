@@ -27,10 +27,14 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def value_of(name: str) -> str:
     """A text that the setting accepts and that is not its default."""
     field = Settings.model_fields[name]
-    return TEXTS.get(name, "secret" if field.default is not None and "Secret" in str(field.annotation) else "7")
+    return TEXTS.get(
+        name, "secret" if field.default is not None and "Secret" in str(field.annotation) else "7"
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in {"lease_s", "renew_s"}])
+@pytest.mark.parametrize(
+    "name", [name for name in Settings.model_fields if name not in {"lease_s", "renew_s"}]
+)
 def test_every_setting_is_the_same_from_a_variable_and_from_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,13 +50,19 @@ def test_every_setting_is_the_same_from_a_variable_and_from_a_file(
 def test_a_variable_and_its_file_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NELBO_DATABASE_URL", "sqlite:///here.db")
     monkeypatch.setenv("NELBO_DATABASE_URL_FILE", "/dev/null")
-    with pytest.raises(InvalidInput, match="NELBO_DATABASE_URL and NELBO_DATABASE_URL_FILE are both set"):
+    with pytest.raises(
+        InvalidInput, match="NELBO_DATABASE_URL and NELBO_DATABASE_URL_FILE are both set"
+    ):
         read_settings()
 
 
-def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_file_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NELBO_BROKER_URL_FILE", str(tmp_path / "gone"))
-    with pytest.raises(InvalidInput, match=r"NELBO_BROKER_URL_FILE names .*gone, which cannot be read"):
+    with pytest.raises(
+        InvalidInput, match=r"NELBO_BROKER_URL_FILE names .*gone, which cannot be read"
+    ):
         read_settings()
 
 
@@ -64,7 +74,9 @@ def test_a_byte_order_mark_in_a_secret_file_is_skipped_and_other_encodings_are_n
     path.write_text("redis://broker\n", encoding="utf-8-sig")
     assert read_settings().broker == "redis://broker"
     path.write_text("redis://broker\n", encoding="utf-16")
-    with pytest.raises(InvalidInput, match=r"NELBO_BROKER_URL_FILE names .*url is UTF-16 text; save it as UTF-8"):
+    with pytest.raises(
+        InvalidInput, match=r"NELBO_BROKER_URL_FILE names .*url is UTF-16 text; save it as UTF-8"
+    ):
         read_settings()
 
 

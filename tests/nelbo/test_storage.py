@@ -12,7 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.errors import InvalidInput, NotFound, Unavailable
-from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, part_key, push_key, upload_key
+from nelbo.storage import (
+    PUSHES,
+    Storage,
+    artifact_key,
+    file_prefix,
+    open_storage,
+    part_key,
+    push_key,
+    upload_key,
+)
 
 
 @pytest.fixture
@@ -34,13 +43,21 @@ def test_bytes_files_and_streams_are_stored_alike(storage: Storage, tmp_path: Pa
     content = b"".join(pieces(12))
     path = tmp_path / "content"
     path.write_bytes(content)
-    given_as: dict[str, Any] = {"a": content, "b": path, "c": io.BytesIO(content), "d": pieces(12), "e": iter(())}
+    given_as: dict[str, Any] = {
+        "a": content,
+        "b": path,
+        "c": io.BytesIO(content),
+        "d": pieces(12),
+        "e": iter(()),
+    }
     for key, given in given_as.items():
         storage.put(f"files/{key}/upload", given)
         assert storage.get(f"files/{key}/upload") == (content if key != "e" else b"")
 
 
-def test_an_object_is_fetched_or_read_in_the_places_that_matter(storage: Storage, tmp_path: Path) -> None:
+def test_an_object_is_fetched_or_read_in_the_places_that_matter(
+    storage: Storage, tmp_path: Path
+) -> None:
     table = pa.table({"n": list(range(100_000))})
     pq.write_table(table, tmp_path / "table.parquet", row_group_size=10_000)
     storage.put("k", tmp_path / "table.parquet")
@@ -76,16 +93,28 @@ def test_names_are_what_lies_directly_below_a_folder(storage: Storage, folder: P
 
 
 def test_keys_of_a_prefix_are_listed_and_deleted_and_no_others(storage: Storage) -> None:
-    for key in (upload_key("1"), part_key("1", 0), part_key("1", 11), upload_key("11"), artifact_key("1")):
+    for key in (
+        upload_key("1"),
+        part_key("1", 0),
+        part_key("1", 11),
+        upload_key("11"),
+        artifact_key("1"),
+    ):
         storage.put(key, b"x")
-    assert storage.keys(file_prefix("1")) == ["files/1/part-000000.parquet", "files/1/part-000011.parquet", "files/1/upload"]
+    assert storage.keys(file_prefix("1")) == [
+        "files/1/part-000000.parquet",
+        "files/1/part-000011.parquet",
+        "files/1/upload",
+    ]
     storage.delete(file_prefix("1"))
     storage.delete(artifact_key("1"))
     assert storage.keys("") == [upload_key("11")]
     storage.delete(file_prefix("1"))
 
 
-def test_a_stream_that_breaks_off_leaves_nothing_and_its_error_passes(storage: Storage, folder: Path) -> None:
+def test_a_stream_that_breaks_off_leaves_nothing_and_its_error_passes(
+    storage: Storage, folder: Path
+) -> None:
     def broken() -> Iterator[bytes]:
         yield from pieces(12)
         raise InvalidInput("the upload is too large")

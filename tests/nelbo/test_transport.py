@@ -21,7 +21,9 @@ from nelbo.transport import as_file
 from tests.api.stage import CSV
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://host", "http://", "http://[::1", "http://host:port"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://host", "http://", "http://[::1", "http://host:port"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="is not the address of a service"):
         Client(url)
@@ -31,7 +33,8 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Script(BaseHTTPRequestHandler):
-    """A stranger on the port: answers, one after the other, what the test wrote down; None cuts the connection."""
+    """A stranger on the port: answers, one after the other, what the test wrote down; None cuts the
+    connection."""
 
     answers: ClassVar[list[Answer | None]] = []
     seen: ClassVar[list[tuple[str, str | None]]] = []
@@ -63,7 +66,9 @@ def scripted(*answers: Answer | None) -> Iterator[Client]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            with Client(f"http://127.0.0.1:{server.server_port}", retries=3, pause_s=0.01) as client:
+            with Client(
+                f"http://127.0.0.1:{server.server_port}", retries=3, pause_s=0.01
+            ) as client:
                 yield client
         finally:
             server.shutdown()
@@ -81,7 +86,13 @@ def accepted() -> Answer:
         "file": None,
         "summary": None,
     }
-    job |= {"progress": progress, "threshold": None, "problem": None, "cancel_requested": False, "created_at": 0.0}
+    job |= {
+        "progress": progress,
+        "threshold": None,
+        "problem": None,
+        "cancel_requested": False,
+        "created_at": 0.0,
+    }
     return 202, {}, json.dumps(job | {"started_at": None, "finished_at": None}).encode()
 
 
@@ -106,7 +117,11 @@ def test_what_is_not_safe_to_repeat_is_not_repeated(tmp_path: Path) -> None:
 
 def test_a_refusal_that_passes_is_waited_for_and_one_that_stays_is_told() -> None:
     full = {"type": "/problems/unavailable", "detail": "the queue is full", "errors": []}
-    busy = (429, {"Retry-After": "0", "Content-Type": "application/problem+json"}, json.dumps(full).encode())
+    busy = (
+        429,
+        {"Retry-After": "0", "Content-Type": "application/problem+json"},
+        json.dumps(full).encode(),
+    )
     with scripted(busy, busy, accepted()) as client:
         client.jobs.generate("m", 1)
     with scripted(*[busy] * 4) as client, pytest.raises(Unavailable, match="the queue is full"):
@@ -135,13 +150,22 @@ def test_batches_that_break_off_are_not_taken_for_the_whole() -> None:
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     cut = (200, {"Content-Length": "100000"}, stream.getvalue()[:-8])
-    with scripted(accepted(), cut) as client, pytest.raises(Unavailable, match="no Nelbo service answers"):
+    with (
+        scripted(accepted(), cut) as client,
+        pytest.raises(Unavailable, match="no Nelbo service answers"),
+    ):
         list(client.jobs.get("j").results().batches())
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'{"detail": 1}', b'{"type": 5, "detail": ""}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>Bad gateway</html>", b"[]", b'{"detail": 1}', b'{"type": 5, "detail": ""}'],
+)
 def test_a_stranger_on_the_port_is_told_apart(body: bytes) -> None:
-    with scripted((500, {}, body)) as client, pytest.raises(Unavailable, match="is a Nelbo service there"):
+    with (
+        scripted((500, {}, body)) as client,
+        pytest.raises(Unavailable, match="is a Nelbo service there"),
+    ):
         client.jobs.get("j")
 
 

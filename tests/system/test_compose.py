@@ -1,4 +1,5 @@
-"""The deployment for real: docker-compose brings it up, a job comes in from outside, its result goes out again."""
+"""The deployment for real: docker-compose brings it up, a job comes in from outside, its result
+goes out again."""
 
 import json
 import os
@@ -37,13 +38,16 @@ def docker_answers() -> bool:
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(1500),
-    pytest.mark.skipif(not docker_answers(), reason="the deployment is left out: `docker info` does not answer"),
+    pytest.mark.skipif(
+        not docker_answers(), reason="the deployment is left out: `docker info` does not answer"
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A compose project of its own name, port, image tag and secrets, so that it meets no other one on this machine."""
+    """A compose project of its own name, port, image tag and secrets, so that it meets no other one
+    on this machine."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -51,7 +55,12 @@ class Deployment:
 
     def run(self, *words: str) -> str:
         ran = subprocess.run(
-            [*self.command, *words], cwd=DEPLOY, env=self.environment, capture_output=True, text=True, check=False
+            [*self.command, *words],
+            cwd=DEPLOY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, f"{' '.join(words)}: {ran.stdout}{ran.stderr}"
         return ran.stdout
@@ -60,7 +69,9 @@ class Deployment:
         """What the engine says about a service's container."""
         name = self.run("ps", "-q", service).strip()
         assert name, f"{service} has no container"
-        told = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            ["docker", "inspect", name], capture_output=True, text=True, check=True
+        )
         return dict(json.loads(told.stdout)[0])
 
     def up(self) -> None:
@@ -107,7 +118,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 @pytest.fixture(scope="module")
 def key(deployment: Deployment) -> str:
     """A key as deploy/README.md makes it; it is shown once."""
-    return deployment.run("run", "--rm", "--no-deps", "-T", "migrate", "nelbo", "keys", "create", "ann").strip()
+    return deployment.run(
+        "run", "--rm", "--no-deps", "-T", "migrate", "nelbo", "keys", "create", "ann"
+    ).strip()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +132,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out.write("id,length,colour,width,weight\n")
         for row, (values, code) in enumerate(zip(numbers, codes[:, 0], strict=True)):
             length, width, weight = (repr(float(value)) for value in values)
-            out.write(f"r{row},{length if row % 1000 else 'long'},{('red', 'green', 'blue')[code]},{width},{weight}\n")
+            out.write(
+                f"r{row},{length if row % 1000 else 'long'},"
+                f"{('red', 'green', 'blue')[code]},{width},{weight}\n"
+            )
     return path
 
 
@@ -130,7 +146,9 @@ def test_a_job_from_outside_ends_in_a_download_and_outlives_a_restart(
     with Client(deployment.url, key) as client:
         version = client.models.push(artifact)
         job = client.jobs.score(f"linear@{version.version}", table).wait(timeout_s=120)
-        scores = pq.read_table(job.results("parquet").save(tmp_path / "scores.parquet")).sort_by("row")
+        scores = pq.read_table(job.results("parquet").save(tmp_path / "scores.parquet")).sort_by(
+            "row"
+        )
         errors = list(job.errors())
     assert [error.row for error in errors] == list(range(0, ROWS, 1000))
     assert len(errors) + len(scores) == ROWS
@@ -140,7 +158,9 @@ def test_a_job_from_outside_ends_in_a_download_and_outlives_a_restart(
     assert np.array_equal(scores["nelbo"].to_numpy(), expected.nelbo)
 
     deployment.run("stop", "--timeout=60")
-    assert "database system is shut down" in deployment.run("logs", "--no-color", "--tail=5", "postgres")
+    assert "database system is shut down" in deployment.run(
+        "logs", "--no-color", "--tail=5", "postgres"
+    )
     deployment.run("down")
     deployment.up()
     with Client(deployment.url, key) as client:
@@ -155,7 +175,10 @@ def as_text(table: Path) -> pa.RecordBatch:
 
 
 def test_nobody_without_a_key_is_answered(deployment: Deployment) -> None:
-    with Client(deployment.url, "nb_0000000000000000_" + "0" * 43) as client, pytest.raises(NotAuthenticated):
+    with (
+        Client(deployment.url, "nb_0000000000000000_" + "0" * 43) as client,
+        pytest.raises(NotAuthenticated),
+    ):
         list(client.jobs.list())
 
 
@@ -195,13 +218,19 @@ def test_only_the_api_is_reachable_and_only_from_this_machine(deployment: Deploy
     for service in ("postgres", "redis", *OURS):
         ports = deployment.container(service)["NetworkSettings"]["Ports"]
         assert isinstance(ports, dict)
-        published[service] = [binding["HostIp"] for bindings in ports.values() for binding in bindings or ()]
+        published[service] = [
+            binding["HostIp"] for bindings in ports.values() for binding in bindings or ()
+        ]
     assert published == {"postgres": [], "redis": [], "worker": [], "api": ["127.0.0.1"]}
 
 
 def test_no_secret_shows_in_descriptions_and_logs(deployment: Deployment) -> None:
     folder = Path(deployment.environment["NELBO_SECRETS"])
-    names = ("postgres_password", "broker_url", *(f"{role}_database_url" for role in ("migrate", "api", "worker")))
+    names = (
+        "postgres_password",
+        "broker_url",
+        *(f"{role}_database_url" for role in ("migrate", "api", "worker")),
+    )
     secrets = [re.sub(r".*:(.+)@.*", r"\1", (folder / name).read_text()) for name in names]
     shown = deployment.run("logs", "--no-color") + "".join(
         json.dumps(deployment.container(service)) for service in ("postgres", "redis", *OURS)
@@ -221,14 +250,20 @@ except psycopg.errors.InsufficientPrivilege:
 
 
 @pytest.mark.parametrize("role", OURS)
-def test_no_container_of_ours_starts_programs_on_the_databases(deployment: Deployment, role: str) -> None:
-    said = deployment.run("exec", "-T", role, "python", "-P", "-c", RUNS_A_PROGRAM.format(role=role))
+def test_no_container_of_ours_starts_programs_on_the_databases(
+    deployment: Deployment, role: str
+) -> None:
+    said = deployment.run(
+        "exec", "-T", role, "python", "-P", "-c", RUNS_A_PROGRAM.format(role=role)
+    )
     assert said.strip() == "refused"
 
 
 def test_several_apis_are_one_service(deployment: Deployment, key: str) -> None:
     first = int(deployment.url.rpartition(":")[2])
-    ranged = replace(deployment, environment=deployment.environment | {"NELBO_PORT": f"{first}-{first + 7}"})
+    ranged = replace(
+        deployment, environment=deployment.environment | {"NELBO_PORT": f"{first}-{first + 7}"}
+    )
     ranged.run("up", "--detach", "--no-build", "--scale", "api=2", "api")
     jobs = []
     for number in ("1", "2"):

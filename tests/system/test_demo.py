@@ -91,4 +91,6 @@ def test_the_demo_shows_everything_and_works_a_second_time(tmp_path: Path) -> No
         assert pq.read_metadata(home / "augmented.parquet").num_rows == 1_000
         assert not processes_of(home)
     with closing(sqlite3.connect(home / "nelbo.db")) as database:
-        assert database.execute("SELECT count(*) FROM job WHERE state = 'succeeded' AND kind = 'score'").fetchone() == (2,)
+        assert database.execute(
+            "SELECT count(*) FROM job WHERE state = 'succeeded' AND kind = 'score'"
+        ).fetchone() == (2,)

@@ -1,4 +1,5 @@
-"""An artifact of 400 MiB goes from the client through the service to a worker, and only the worker holds it in memory."""
+"""An artifact of 400 MiB goes from the client through the service to a worker, and only the worker
+holds it in memory."""
 
 import os
 import subprocess
@@ -30,14 +31,21 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
-def test_an_artifact_of_400_mib_becomes_ready_and_client_and_service_hold_little_of_it(tmp_path: Path, sqlite_url: str) -> None:
+def test_an_artifact_of_400_mib_becomes_ready_and_client_and_service_hold_little_of_it(
+    tmp_path: Path, sqlite_url: str
+) -> None:
     with Stage(tmp_path, sqlite_url) as stage:
         stage.settings.home.mkdir(parents=True, exist_ok=True)
         folder = padded(linear_artifact(tmp_path / "large"), MIB)
         before = os.environ | {"TMPDIR": str(tmp_path)}
-        with process(stage.settings.home, NELBO_DATABASE_URL=sqlite_url) as (url, api), working(stage):
+        with (
+            process(stage.settings.home, NELBO_DATABASE_URL=sqlite_url) as (url, api),
+            working(stage),
+        ):
             command = [sys.executable, "-P", "-c", PUSH, url, str(folder)]
-            pushed = subprocess.run(command, env=before, capture_output=True, text=True, check=False)
+            pushed = subprocess.run(
+                command, env=before, capture_output=True, text=True, check=False
+            )
             assert pushed.returncode == 0, pushed.stderr
             state, client_mib = pushed.stdout.split()
             assert state == "ready"

@@ -1,5 +1,6 @@
-"""Thousands of requests that Schemathesis makes from the OpenAPI description, answered by a real service with a real worker:
-no answer is one that the description does not allow, and nothing is broken afterwards."""
+"""Thousands of requests that Schemathesis makes from the OpenAPI description, answered by a real
+service with a real worker: no answer is one that the description does not allow, and nothing is
+broken afterwards."""
 
 import json
 import os
@@ -51,14 +52,21 @@ LIMITS = {
 }
 GOING_ON = "SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')"
 BY_CHANCE = {"delete_alias"}
-"""Operations that not every run brings to success: an alias must be there at the moment at which it is deleted."""
+"""Operations that not every run brings to success: an alias must be there at the moment at which it
+is deleted."""
 BROKEN = {
-    "jobs that ended with chunks that go on": "SELECT COUNT(*) FROM chunk JOIN job ON job.id = chunk.job_id"
-    " WHERE job.state IN ('succeeded', 'failed', 'cancelled') AND chunk.state IN ('queued', 'running')",
-    "jobs that succeeded without all rows": "SELECT COUNT(*) FROM job WHERE state = 'succeeded' AND rows_done <> rows",
-    "jobs that failed by themselves": "SELECT COUNT(*) FROM job WHERE state = 'failed' AND kind NOT IN ('read', 'verify')",
-    "files without an end": "SELECT COUNT(*) FROM file WHERE state IN ('receiving', 'reading') AND deleted_at IS NULL",
-    "versions without an end": "SELECT COUNT(*) FROM version WHERE state = 'pending' AND deleted_at IS NULL",
+    "jobs that ended with chunks that go on": "SELECT COUNT(*) FROM chunk JOIN job ON job.id ="
+    " chunk.job_id"
+    " WHERE job.state IN ('succeeded', 'failed', 'cancelled') AND chunk.state IN ('queued',"
+    " 'running')",
+    "jobs that succeeded without all rows": "SELECT COUNT(*) FROM job WHERE state = 'succeeded' AND"
+    " rows_done <> rows",
+    "jobs that failed by themselves": "SELECT COUNT(*) FROM job WHERE state = 'failed' AND kind NOT"
+    " IN ('read', 'verify')",
+    "files without an end": "SELECT COUNT(*) FROM file WHERE state IN ('receiving', 'reading') AND"
+    " deleted_at IS NULL",
+    "versions without an end": "SELECT COUNT(*) FROM version WHERE state = 'pending' AND deleted_at"
+    " IS NULL",
 }
 
 
@@ -93,7 +101,8 @@ def service(home: Path, folder: Path) -> Iterator[Service]:
 
 
 def cases(service: Service, folder: Path, seed: int) -> int:
-    """The number of cases of a run without a complaint: the first has every phase, the others are stateful alone."""
+    """The number of cases of a run without a complaint: the first has every phase, the others are
+    stateful alone."""
     config, report = folder / "schemathesis.toml", folder / f"{seed}.json"
     config.write_text(CONFIG)
     command: list[str | Path] = [
@@ -106,10 +115,26 @@ def cases(service: Service, folder: Path, seed: int) -> int:
         f"{service.url}/openapi.json",
     ]
     command += ["-H", f"Authorization: Bearer {service.key}", "--seed", str(seed)]
-    command += ["--phases", "examples,coverage,fuzzing,stateful" if seed == SEEDS[0] else "stateful"]
-    command += ["--suppress-health-check", "all", "--report", "json", "--report-json-path", report, "--no-color"]
-    environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.system.described.hooks", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command += [
+        "--phases",
+        "examples,coverage,fuzzing,stateful" if seed == SEEDS[0] else "stateful",
+    ]
+    command += [
+        "--suppress-health-check",
+        "all",
+        "--report",
+        "json",
+        "--report-json-path",
+        report,
+        "--no-color",
+    ]
+    environment = os.environ | {
+        "SCHEMATHESIS_HOOKS": "tests.system.described.hooks",
+        "PYTHONPATH": str(ROOT),
+    }
+    run = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     ended = json.loads(report.read_text())
     assert ended["stop_reason"] == "completed"
@@ -121,7 +146,11 @@ def cases(service: Service, folder: Path, seed: int) -> int:
 def operations() -> dict[tuple[str, str], str]:
     """Operations by address and method, as the log names them."""
     paths = description()["paths"]
-    return {(path, method.upper()): operation["operationId"] for path in paths for method, operation in paths[path].items()}
+    return {
+        (path, method.upper()): operation["operationId"]
+        for path in paths
+        for method, operation in paths[path].items()
+    }
 
 
 def answered(log: list[dict[str, Any]], statuses: range) -> set[str]:
@@ -131,16 +160,24 @@ def answered(log: list[dict[str, Any]], statuses: range) -> set[str]:
     return {named[address] for address in addresses if address in named}
 
 
-def test_two_thousand_requests_are_answered_as_described_and_leave_a_whole_service(tmp_path: Path) -> None:
+def test_two_thousand_requests_are_answered_as_described_and_leave_a_whole_service(
+    tmp_path: Path,
+) -> None:
     with service(tmp_path / "home", tmp_path / "artifact") as running:
         number = 0
         for seed in SEEDS:
             number += cases(running, tmp_path, seed)
-            if number >= CASES and answered(running.log(), range(200, 300)) >= set(operations().values()) - BY_CHANCE:
+            if (
+                number >= CASES
+                and answered(running.log(), range(200, 300))
+                >= set(operations().values()) - BY_CHANCE
+            ):
                 break
         assert number >= CASES
         until(lambda: running.count(GOING_ON) == 0, "all jobs to end", 180)
-        assert {what: running.count(statement) for what, statement in BROKEN.items()} == dict.fromkeys(BROKEN, 0)
+        assert {
+            what: running.count(statement) for what, statement in BROKEN.items()
+        } == dict.fromkeys(BROKEN, 0)
         ready = httpx2.get(f"{running.url}/readyz")
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
         log = running.log()

@@ -1,4 +1,5 @@
-"""Each command, stopped at any moment or out of disk, ends in a sentence at most and leaves nothing behind."""
+"""Each command, stopped at any moment or out of disk, ends in a sentence at most and leaves nothing
+behind."""
 
 import os
 import signal
@@ -33,7 +34,11 @@ class Scene:
     """An artifact, a table, and a folder with an older output of each kind."""
 
     def __init__(self, folder: Path) -> None:
-        self.out, self.folder, self.temporary = folder / "out" / "out.csv", folder / "out" / "made", folder / "temporary"
+        self.out, self.folder, self.temporary = (
+            folder / "out" / "out.csv",
+            folder / "out" / "made",
+            folder / "temporary",
+        )
         self.artifact = linear_artifact(folder / "linear")
         self.rows = written(table(10_000), folder / "rows.csv")
         self.home = folder / "home"
@@ -81,7 +86,9 @@ def scene(tmp_path: Path) -> Scene:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_signal_at_any_moment_ends_a_command_without_a_trace(name: str, number: signal.Signals, scene: Scene) -> None:
+def test_a_signal_at_any_moment_ends_a_command_without_a_trace(
+    name: str, number: signal.Signals, scene: Scene
+) -> None:
     before, after = scene.left(), scene.finished(name)
     for delay in np.random.default_rng([number, len(name)]).uniform(FIRST_S, COMMANDS[name][1], 8):
         scene.restore(before)
@@ -105,11 +112,16 @@ def test_a_signal_at_any_moment_ends_a_command_without_a_trace(name: str, number
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("free", [0, 100])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_is_one_sentence_and_the_older_output_stays(name: str, free: int, scene: Scene) -> None:
-    """A file system of 1 MiB with `free` KiB left, where the output, temporary files and the data folder are."""
+def test_a_full_disk_is_one_sentence_and_the_older_output_stays(
+    name: str, free: int, scene: Scene
+) -> None:
+    """A file system of 1 MiB with `free` KiB left, where the output, temporary files and the data
+    folder are."""
     script = (
-        'mount -t tmpfs -o size=1m none "$1" && mkdir "$1/out" "$1/out/made" && printf old >"$1/out/out.csv" && shift &&'
-        ' head -c $((1024 * (1000 - $1))) /dev/zero >"$0/fill"; test $1 = 0 && cat /dev/zero >>"$0/fill" 2>/dev/null; shift;'
+        'mount -t tmpfs -o size=1m none "$1" && mkdir "$1/out" "$1/out/made" && printf old'
+        ' >"$1/out/out.csv" && shift &&'
+        ' head -c $((1024 * (1000 - $1))) /dev/zero >"$0/fill"; test $1 = 0 && cat /dev/zero'
+        ' >>"$0/fill" 2>/dev/null; shift;'
         ' "$@"; code=$?; ls -A "$0/out" "$0"; cat "$0/out/out.csv"; exit $code'
     )
     disk = scene.out.parent.parent / "disk"
@@ -132,4 +144,12 @@ def test_a_full_disk_is_one_sentence_and_the_older_output_stays(name: str, free:
     assert "Traceback" not in ran.stderr
     assert "fault of Nelbo" not in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("nelbo: "), ran.stderr
-    assert ran.stdout.split() == [f"{disk}:", "fill", "out", f"{disk}/out:", "made", "out.csv", "old"], ran.stdout
+    assert ran.stdout.split() == [
+        f"{disk}:",
+        "fill",
+        "out",
+        f"{disk}/out:",
+        "made",
+        "out.csv",
+        "old",
+    ], ran.stdout

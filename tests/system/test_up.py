@@ -1,4 +1,5 @@
-"""`nelbo up` for real: it starts, does a job, ends when asked or killed, leaves nothing behind, and starts again."""
+"""`nelbo up` for real: it starts, does a job, ends when asked or killed, leaves nothing behind, and
+starts again."""
 
 import json
 import os
@@ -84,7 +85,9 @@ def project(tmp_path: Path) -> Path:
     for package in ("api", "worker", "training", "nelbo"):
         (folder / package).mkdir(parents=True)
         for module in ("__init__", "app", "pool", "dispatcher", "tasks"):
-            (folder / package / f"{module}.py").write_text(f"raise SystemExit('imported the wrong {package}')\n")
+            (folder / package / f"{module}.py").write_text(
+                f"raise SystemExit('imported the wrong {package}')\n"
+            )
     return folder
 
 
@@ -110,7 +113,9 @@ def do_a_job(up: Up, folder: Path, model: str) -> None:
     assert made.to_pylist() == generate(Engine.load(artifact), 3, 0, 100).to_pylist()
 
 
-def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_ctrl_c(home: Path, project: Path) -> None:
+def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_ctrl_c(
+    home: Path, project: Path
+) -> None:
     with running(home, project) as up:
         do_a_job(up, home.parent, "first")
         record, processes = up.record(), up.processes()
@@ -158,7 +163,13 @@ def test_a_second_one_on_the_same_data_folder_is_refused(home: Path, tmp_path: P
     with running(home, tmp_path) as up:
         up.record()
         environment = os.environ | {"NELBO_HOME": str(home)}
-        second = subprocess.run([NELBO, "up", "--port", "0"], env=environment, capture_output=True, text=True, timeout=60)
+        second = subprocess.run(
+            [NELBO, "up", "--port", "0"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert second.returncode == 1
         assert str(up.process.pid) in second.stderr
         assert "Traceback" not in second.stderr

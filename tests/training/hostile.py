@@ -1,4 +1,5 @@
-"""Tables that people have and generators of examples do not: columns of every kind with every kind of trouble."""
+"""Tables that people have and generators of examples do not: columns of every kind with every kind
+of trouble."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,9 @@ def _but_three(values: Any) -> Any:
 
 def _days(rng: np.random.Generator, n: int, step: int = DAY) -> NDArray[Any]:
     """Two years in steps of so many microseconds."""
-    micros = np.datetime64("2023-03-01", "us").astype(np.int64) + step * rng.integers(0, 730 * DAY // step, n)
+    micros = np.datetime64("2023-03-01", "us").astype(np.int64) + step * rng.integers(
+        0, 730 * DAY // step, n
+    )
     dates: NDArray[Any] = micros.astype("datetime64[us]")
     return dates
 
@@ -48,14 +51,20 @@ COLUMNS: dict[str, Make] = {
     "tiny": lambda rng, n: rng.normal(size=n) * 1e-300,
     "denormal": lambda rng, n: rng.normal(size=n) * 1e-308,
     "huge": lambda rng, n: rng.normal(size=n) * 1e300,
-    "tiny and huge": lambda rng, n: rng.choice([1e-300, 1e300, -1e300, 1.0], n) * rng.normal(size=n),
+    "tiny and huge": lambda rng, n: (
+        rng.choice([1e-300, 1e300, -1e300, 1.0], n) * rng.normal(size=n)
+    ),
     "two scales": lambda rng, n: np.round(rng.normal(5, 1, n), 2) * rng.choice([1, 1000], n),
     "a sentinel": lambda rng, n: np.where(rng.random(n) < 0.1, -9999, np.round(_floats(rng, n), 1)),
     "one far off": lambda rng, n: _one_off(_floats(rng, n), 1e12),
     "heavy tails": lambda rng, n: rng.standard_cauchy(n),
-    "near duplicates": lambda rng, n: rng.choice([1.0, 2.0, 5.0], n) + rng.integers(0, 3, n) * 1e-15,
+    "near duplicates": lambda rng, n: (
+        rng.choice([1.0, 2.0, 5.0], n) + rng.integers(0, 3, n) * 1e-15
+    ),
     "many digits": lambda rng, n: np.round(rng.uniform(-1e8, 1e8, n), 6),
-    "amounts that are mostly 0": lambda rng, n: np.where(rng.random(n) < 0.9, 0, np.round(rng.lognormal(5, 3, n), 2)),
+    "amounts that are mostly 0": lambda rng, n: np.where(
+        rng.random(n) < 0.9, 0, np.round(rng.lognormal(5, 3, n), 2)
+    ),
     "integers": lambda rng, n: rng.integers(-50, 50, n),
     "integers as floats": lambda rng, n: rng.integers(0, 5, n).astype(np.float64),
     "large integers": lambda rng, n: rng.integers(-(2**53), 2**53, n),
@@ -86,8 +95,11 @@ COLUMNS: dict[str, Make] = {
 """Values of a column by what is troublesome about them."""
 
 
-def table(names: list[str], rows: int, seed: int, missing: float = 0.0, duplicated: float = 0.0) -> pa.Table:
-    """Columns by their names in COLUMNS; cells are missing and rows repeat others at these rates."""
+def table(
+    names: list[str], rows: int, seed: int, missing: float = 0.0, duplicated: float = 0.0
+) -> pa.Table:
+    """Columns by their names in COLUMNS; cells are missing and rows repeat others at these
+    rates."""
     rng = np.random.default_rng(seed)
     columns = []
     for name in names:
@@ -103,7 +115,11 @@ def table(names: list[str], rows: int, seed: int, missing: float = 0.0, duplicat
 def tables(draw: st.DrawFn) -> pa.Table:
     """Small tables of one to many columns."""
     one_to_few = st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=6)
-    alike = st.builds(lambda name, count: [name] * count, st.sampled_from(sorted(COLUMNS)), st.integers(2, 40))
+    alike = st.builds(
+        lambda name, count: [name] * count, st.sampled_from(sorted(COLUMNS)), st.integers(2, 40)
+    )
     names = draw(st.one_of(one_to_few, one_to_few, alike))
     rates = st.sampled_from([0.0, 0.0, 0.1, 0.9])
-    return table(names, draw(st.integers(20, 60)), draw(st.integers(0, 2**32 - 1)), draw(rates), draw(rates))
+    return table(
+        names, draw(st.integers(20, 60)), draw(st.integers(0, 2**32 - 1)), draw(rates), draw(rates)
+    )

@@ -1,4 +1,5 @@
-"""Small tables of many kinds, encoded as nelbo.encoding encodes them, and a configuration that trains in seconds."""
+"""Small tables of many kinds, encoded as nelbo.encoding encodes them, and a configuration that
+trains in seconds."""
 
 from typing import Any
 
@@ -23,21 +24,31 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 
 def made(name: str, rows: int = 600, seed: int = 0) -> Training:
-    """A table with a hidden group in every row, so that columns depend on each other, and 10 % missing cells."""
+    """A table with a hidden group in every row, so that columns depend on each other, and 10 %
+    missing cells."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 3, rows)
     columns = tuple(_column(kind, i) for i, kind in enumerate(KINDS[name]))
     schema = Schema(columns=columns)
-    numbers = np.column_stack([np.empty((rows, 0)), *(_number(column, group, rng) for column in schema.numbers)])
+    numbers = np.column_stack(
+        [np.empty((rows, 0)), *(_number(column, group, rng) for column in schema.numbers)]
+    )
     codes = [_codes(column, group, rng) for column in schema.categoricals]
-    encoded = Rows(numbers, np.column_stack(codes) if codes else np.empty((rows, 0), dtype=np.int64))
+    encoded = Rows(
+        numbers, np.column_stack(codes) if codes else np.empty((rows, 0), dtype=np.int64)
+    )
     split = split_rows(rows, 0.1, seed)
     return Training(schema, pa.table({"row": range(rows)}), encoded, split, rows, 0, "0" * 64, ())
 
 
 def _column(kind: Kind, i: int) -> Column:
     categories = {"categorical": ("a", "b", "c"), "boolean": ("false", "true")}.get(kind, ())
-    return Column(name=f"{kind} {i}", kind=kind, categories=categories, step=86_400_000_000 if kind == "datetime" else 1)
+    return Column(
+        name=f"{kind} {i}",
+        kind=kind,
+        categories=categories,
+        step=86_400_000_000 if kind == "datetime" else 1,
+    )
 
 
 def _number(column: Column, group: Integers, rng: np.random.Generator) -> NDArray[Any]:
@@ -49,5 +60,7 @@ def _number(column: Column, group: Integers, rng: np.random.Generator) -> NDArra
 
 def _codes(column: Column, group: Integers, rng: np.random.Generator) -> NDArray[Any]:
     known = len(column.categories)
-    values = np.where(rng.random(len(group)) < 0.8, group % known, rng.integers(0, known, len(group)))
+    values = np.where(
+        rng.random(len(group)) < 0.8, group % known, rng.integers(0, known, len(group))
+    )
     return np.where(rng.random(len(group)) < 0.1, known + 1, values)

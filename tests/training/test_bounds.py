@@ -1,4 +1,5 @@
-"""A nelbo is a bound: never below −log p(x), which many samples (VAE) or a sum over all exemplars give, nor is a mixture's."""
+"""A nelbo is a bound: never below −log p(x), which many samples (VAE) or a sum over all exemplars
+give, nor is a mixture's."""
 
 import math
 
@@ -19,7 +20,8 @@ SAMPLES = 2_000
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[VAE, Tensor, Tensor]:
-    """A model of a mixed table whose score is half one member's and half the other's, and 60 whole rows it has not seen."""
+    """A model of a mixed table whose score is half one member's and half the other's, and 60 whole
+    rows it has not seen."""
     training = made("mixed", rows=1_500)
     config = Config(min_steps=250, max_steps=250, exemplars=0.5)
     vae, _ = fit_rows(training.schema, training.rows, training.split, config, 0, lambda *_: None)
@@ -39,14 +41,18 @@ def by_importance_sampling(vae: VAE, numbers: Tensor, codes: Tensor) -> Tensor:
             z = mu + torch.exp(0.5 * log_var) * torch.randn(mu.shape, generator=generator)
             log_p_x = vae.likelihoods.log_prob(vae.decoder(z, x), x).sum(1)
             weights.append(log_p_x + vae.prior.log_prob(z) - log_normal(z, mu, log_var))
-    return -(torch.logsumexp(torch.stack(weights).double(), 0) - math.log(SAMPLES) + log_density.sum(1))
+    return -(
+        torch.logsumexp(torch.stack(weights).double(), 0) - math.log(SAMPLES) + log_density.sum(1)
+    )
 
 
 def by_all_exemplars(exemplars: Exemplars, x: Tensor, codes: Tensor) -> Tensor:
     """−log p(x) float64[n] of the exemplars, kernel by kernel from the definitions."""
     y, slope = exemplars.warped(x)
     h = exemplars.bandwidth[:, None]
-    log_kernel = (-0.5 * ((y[:, None] - exemplars.y) / h).square() - h.log() - 0.5 * LOG_TWO_PI).sum(-1)
+    log_kernel = (
+        -0.5 * ((y[:, None] - exemplars.y) / h).square() - h.log() - 0.5 * LOG_TWO_PI
+    ).sum(-1)
     share = exemplars.log_share[codes + exemplars.start].exp()[:, None]
     log_mass = torch.log((1 - FLIP) * (codes[:, None] == exemplars.codes) + FLIP * share).sum(-1)
     present = (slope + torch.log1p(-exemplars.missing.exp())).sum(1)
@@ -64,7 +70,9 @@ def test_the_vaes_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) 
     assert (gap.mean(0) > -3 * error).all()
     assert 0 < float(gap.mean()) < 3
     fixed = sum_of(*vae.score(x, log_density))
-    assert abs(float((fixed - draws.mean(0)).mean())) < 0.5, "the fixed noise points stand in for the expectation"
+    assert abs(float((fixed - draws.mean(0)).mean())) < 0.5, (
+        "the fixed noise points stand in for the expectation"
+    )
 
 
 def test_the_exemplars_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) -> None:
@@ -76,7 +84,9 @@ def test_the_exemplars_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tens
     assert float(gap.mean()) < 3
 
 
-def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(fitted: tuple[VAE, Tensor, Tensor]) -> None:
+def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(
+    fitted: tuple[VAE, Tensor, Tensor],
+) -> None:
     vae, *rows = fitted
     assert vae.exemplars is not None
     of_exemplars = by_all_exemplars(vae.exemplars, vae.likelihoods.cut(rows[0]), rows[1])
@@ -84,7 +94,9 @@ def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(fitted: tuple[VAE, Tens
     shares = torch.tensor([[1 - vae.share], [vae.share]], dtype=torch.float64)
     mixture = -torch.logsumexp(shares.log() - members, 0)
     terms, kl = score(vae, Rows(*(part.numpy() for part in rows)))
-    assert (sum_of(terms, kl) > mixture - 0.5).all(), "half a nat is what two noise points may be off"
+    assert (sum_of(terms, kl) > mixture - 0.5).all(), (
+        "half a nat is what two noise points may be off"
+    )
     assert float((sum_of(terms, kl) - mixture).mean()) > 0
 
 

@@ -1,4 +1,5 @@
-"""A law of calibration, small tables and large ones, columns of all kinds: fresh rows have p-values that are about uniform."""
+"""A law of calibration, small tables and large ones, columns of all kinds: fresh rows have p-values
+that are about uniform."""
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ def _calibrated(name: str, rows: int, seed: int) -> tuple[NDArray[np.float64], V
     training = made(name, rows, seed)
     vae, _ = fit_rows(training.schema, training.rows, training.split, QUICK, seed, lambda *_: None)
     if rows < CROSS_BELOW:
-        scores = cross_calibration(training.schema, training.rows, QUICK, seed, lambda *_: None).scores
+        scores = cross_calibration(
+            training.schema, training.rows, QUICK, seed, lambda *_: None
+        ).scores
     else:
         scores = tuple(_nelbos(vae, training.rows.take(training.split.calibrate)))
     return np.sort(scores), vae
@@ -44,5 +47,6 @@ def _nelbos(vae: VAE, rows: Rows) -> NDArray[np.float64]:
 
 
 def _largest_tie(p: NDArray[np.float64]) -> float:
-    """Rows of few categories have few scores: a p-value is then as large as the tie it stands in."""
+    """Rows of few categories have few scores: a p-value is then as large as the tie it stands
+    in."""
     return float(np.unique(p, return_counts=True)[1].max() / len(p))

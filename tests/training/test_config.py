@@ -26,12 +26,17 @@ def test_a_byte_order_mark_in_run_toml_is_skipped(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("epochs = 3\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
-        ("epochs = 3\n# größer\n".encode("cp1252"), r"is not UTF-8 text \(line 2\); save it as UTF-8"),
+        (
+            "epochs = 3\n# größer\n".encode("cp1252"),
+            r"is not UTF-8 text \(line 2\); save it as UTF-8",
+        ),
         (b"epochs", "is not TOML"),
         (b"epoch = 3", "epoch: Extra inputs are not permitted; known keys are learning_rate,"),
     ],
 )
-def test_a_wrong_run_toml_is_told_in_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+def test_a_wrong_run_toml_is_told_in_one_sentence(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "run.toml").write_bytes(content)
     with pytest.raises(InvalidInput, match=rf"run\.toml.* {words}") as caught:
         Config.read(tmp_path / "run.toml")

@@ -1,4 +1,5 @@
-"""Reading a table for training: three parts that share no row, and nothing learned from the rows that calibrate."""
+"""Reading a table for training: three parts that share no row, and nothing learned from the rows
+that calibrate."""
 
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,13 @@ def test_another_seed_splits_otherwise_and_the_same_seed_alike() -> None:
 
 
 @pytest.mark.parametrize("name", ["table.csv.gz", "table.jsonl.zst", "table.parquet"])
-def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(name: str, tmp_path: Path) -> None:
-    rows: dict[str, Any] = {"x": [float(i % 7) + 0.5 for i in range(60)], "word": [f"w{i % 3}" for i in range(60)]}
+def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(
+    name: str, tmp_path: Path
+) -> None:
+    rows: dict[str, Any] = {
+        "x": [float(i % 7) + 0.5 for i in range(60)],
+        "word": [f"w{i % 3}" for i in range(60)],
+    }
     plain, other = pa.table(rows), tmp_path / name
     with open_writer(tmp_path / "table.csv") as writer:
         writer.write(plain.to_batches()[0])
@@ -41,11 +47,17 @@ def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(name:
     else:
         with open_writer(other) as writer:
             writer.write(plain.to_batches()[0])
-    wanted, found = (read(Source(path), Config(), seed=0) for path in (tmp_path / "table.csv", other))
+    wanted, found = (
+        read(Source(path), Config(), seed=0) for path in (tmp_path / "table.csv", other)
+    )
     own = {"type": None, "number": None}  # how a column is written in its file
-    columns, others = ([one.model_copy(update=own) for one in read.schema.columns] for read in (wanted, found))
+    columns, others = (
+        [one.model_copy(update=own) for one in read.schema.columns] for read in (wanted, found)
+    )
     assert (found.digest, others) == (wanted.digest, columns)
-    assert any("'tags' holds lists" in notice for notice in found.notices) == name.endswith(".parquet")
+    assert any("'tags' holds lists" in notice for notice in found.notices) == name.endswith(
+        ".parquet"
+    )
 
 
 def test_every_row_is_inside_exactly_one_fold() -> None:
@@ -55,7 +67,8 @@ def test_every_row_is_inside_exactly_one_fold() -> None:
 
 
 def test_categories_come_from_the_rows_to_fit_only(tmp_path: Path) -> None:
-    """Each row has a category of its own besides the common one, so that a category tells which row it came from."""
+    """Each row has a category of its own besides the common one, so that a category tells which row
+    it came from."""
     rows = 600
     names = ["common" if i % 2 else f"rare {i}" for i in range(rows)]
     path = tmp_path / "table.csv"
@@ -76,10 +89,14 @@ def test_rare_categories_become_other_and_ties_are_broken_by_name(tmp_path: Path
     assert (training.rows.codes == 3).any()
 
 
-def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_the_rest_is_told(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "table.csv"
     path.write_text(
-        "x,y\n" + "".join(f"{i % 7}.5,c{min(i % 20, 10)}\n" for i in range(200)) + "1.5,once\n2.5,twice\n2.5,twice\n"
+        "x,y\n"
+        + "".join(f"{i % 7}.5,c{min(i % 20, 10)}\n" for i in range(200))
+        + "1.5,once\n2.5,twice\n2.5,twice\n"
     )
     training = read(Source(path), Config(max_categories=3), seed=0)
     (column,) = training.schema.categoricals
@@ -89,38 +106,68 @@ def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_th
     assert rows[-1] >= 5
     many, never = training.notices
     assert "the 3 most frequent are modelled one by one" in many
-    assert "2 categories that fewer than 5 rows hold, in 2% of the rows, are never generated" in never
+    assert (
+        "2 categories that fewer than 5 rows hold, in 2% of the rows, are never generated" in never
+    )
 
 
-def test_rare_numbers_are_counted_in_a_notice_where_they_are_not_generated_as_they_are(tmp_path: Path) -> None:
-    """Costs are 0 in 98 % of the rows, two rows have a bonus; each weight is met once, as a range's values are."""
+def test_rare_numbers_are_counted_in_a_notice_where_they_are_not_generated_as_they_are(
+    tmp_path: Path,
+) -> None:
+    """Costs are 0 in 98 % of the rows, two rows have a bonus; each weight is met once, as a range's
+    values are."""
     rng, rows = np.random.default_rng(0), 2_000
     costs = np.where(np.arange(rows) % 50, 0, np.arange(rows))
     bonus = np.where(np.arange(rows) < 2, 7.5, np.nan)
-    table = {"cost": costs, "bonus": bonus, "weight": rng.normal(size=rows), "age": np.arange(rows) % 50}
+    table = {
+        "cost": costs,
+        "bonus": bonus,
+        "weight": rng.normal(size=rows),
+        "age": np.arange(rows) % 50,
+    }
     arrays = {name: pa.array(column, from_pandas=True) for name, column in table.items()}
     pq.write_table(pa.table(arrays), tmp_path / "paid.parquet")
     training = read(Source(tmp_path / "paid.parquet"), Config(), seed=0)
     rare = len(np.unique(training.rows.numbers[training.split.fit, 0])) - 1
     cost, of_bonus = training.notices
-    assert f"'cost': {rare} values that fewer than 5 rows hold, in 2% of the rows, are generated as ranges of" in cost
-    assert "'bonus': fewer than 5 rows hold a value; generated rows leave the column empty" in of_bonus
+    assert (
+        f"'cost': {rare} values that fewer than 5 rows hold, in 2% of the rows, are generated as"
+        " ranges of" in cost
+    )
+    assert (
+        "'bonus': fewer than 5 rows hold a value; generated rows leave the column empty" in of_bonus
+    )
 
 
-def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(tmp_path: Path) -> None:
-    """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day, `sent` is in UTC; `asked` has gaps."""
+def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(
+    tmp_path: Path,
+) -> None:
+    """Years of orders: `paid` is days after `ordered`, `packed` hours, `due` is a day, `sent` is in
+    UTC; `asked` has gaps."""
     rng, rows = np.random.default_rng(0), 300
-    ordered = np.datetime64("2020-01-01T00:00:00") + rng.integers(0, 10**8, rows).astype("timedelta64[s]")
-    later = {name: ordered + rng.integers(0, most, rows).astype("timedelta64[s]") for name, most in LATER.items()}
+    ordered = np.datetime64("2020-01-01T00:00:00") + rng.integers(0, 10**8, rows).astype(
+        "timedelta64[s]"
+    )
+    later = {
+        name: ordered + rng.integers(0, most, rows).astype("timedelta64[s]")
+        for name, most in LATER.items()
+    }
     asked = np.where(rng.random(rows) < 0.1, np.datetime64("NaT"), ordered)
-    table = {"asked": asked, "born": ordered - np.timedelta64(10**9, "s") * rng.random(rows), "ordered": ordered, **later}
+    table = {
+        "asked": asked,
+        "born": ordered - np.timedelta64(10**9, "s") * rng.random(rows),
+        "ordered": ordered,
+        **later,
+    }
     table["due"] = later["paid"].astype("datetime64[D]")
     arrays = {name: pa.array(column) for name, column in table.items()}
     arrays["sent"] = pa.array(later["packed"].astype(np.int64), pa.timestamp("s", "UTC"))
     pq.write_table(pa.table(arrays), tmp_path / "orders.parquet")
     training = read(Source(tmp_path / "orders.parquet"), Config(), seed=0)
     found = {column.name: column.since for column in training.schema.columns}
-    assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys((*later, "due", "sent"), "ordered")
+    assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys(
+        (*later, "due", "sent"), "ordered"
+    )
     days = training.rows.numbers[:, -2] / 86_400e6
     assert set(days) == {0, 1, 2, 3, 4}
 

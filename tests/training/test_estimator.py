@@ -1,4 +1,5 @@
-"""NelboDetector in scikit-learn's convention: on arrays, in scikit-learn's tools, pickled, with thresholds that hold."""
+"""NelboDetector in scikit-learn's convention: on arrays, in scikit-learn's tools, pickled, with
+thresholds that hold."""
 
 import copy
 import doctest
@@ -36,8 +37,10 @@ IS_ODD = np.repeat([0, 1], [400, 50])
 BOTH = np.vstack([NORMAL, ODD])
 
 WAIVED = {
-    "check_outliers_fit_predict": "fit_predict(X) judges rows by detectors that have not seen them, fit(X).predict(X) by one "
-    "that has. The check wants the same labels from both, which only detectors can give that keep no rows; LocalOutlierFactor "
+    "check_outliers_fit_predict": "fit_predict(X) judges rows by detectors that have not seen them,"
+    " fit(X).predict(X) by one "
+    "that has. The check wants the same labels from both, which only detectors can give that keep"
+    " no rows; LocalOutlierFactor "
     "gives two answers as well, and hides fit_predict where `novelty` is true."
 }
 
@@ -66,7 +69,9 @@ def test_it_tells_odd_rows_from_normal_ones() -> None:
 
 
 def test_the_same_seed_gives_the_same_scores() -> None:
-    first, again = (NelboDetector(random_state=3, config=QUICK).fit(NORMAL).score_samples(ODD) for _ in range(2))
+    first, again = (
+        NelboDetector(random_state=3, config=QUICK).fit(NORMAL).score_samples(ODD) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, again)
 
 
@@ -81,7 +86,10 @@ def test_a_random_state_draws_another_seed_at_each_fit_and_the_same_ones_again()
 
 
 def test_a_missing_random_state_is_a_new_one() -> None:
-    first, second = (NelboDetector(random_state=None, config=SHORTEST).fit(NORMAL).training_scores_ for _ in range(2))
+    first, second = (
+        NelboDetector(random_state=None, config=SHORTEST).fit(NORMAL).training_scores_
+        for _ in range(2)
+    )
     assert (first != second).any()
 
 
@@ -117,7 +125,9 @@ def test_what_it_cannot_fit_is_refused_in_words(x: object, words: str) -> None:
         ({"config": {"epochs": 1}}, "give a training.config.Config"),
     ],
 )
-def test_a_parameter_that_means_nothing_is_refused_at_fit(parameters: dict[str, Any], words: str) -> None:
+def test_a_parameter_that_means_nothing_is_refused_at_fit(
+    parameters: dict[str, Any], words: str
+) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
         NelboDetector(**parameters).fit(NORMAL)
 
@@ -143,7 +153,9 @@ def test_told_of_anomalies_in_the_training_rows_it_is_not_taken_in_by_a_clump_of
     clump = np.full((15, 4), 6.0) + 0.01 * RNG.normal(size=(15, 4))
     train, test = np.vstack([NORMAL[:300], clump[:10]]), np.vstack([NORMAL[300:], clump[10:]])
     configs = (QUICK, QUICK.model_copy(update={"contaminated": 0.05}))
-    naive, told = (NelboDetector(config=config).fit(train).score_samples(test) for config in configs)
+    naive, told = (
+        NelboDetector(config=config).fit(train).score_samples(test) for config in configs
+    )
     is_normal = np.repeat([1, 0], [100, 5])
     assert roc_auc_score(is_normal, told) > roc_auc_score(is_normal, naive)
 
@@ -160,13 +172,18 @@ def test_of_the_rows_fitted_to_the_contamination_is_flagged_and_the_odd_ones_fir
 
 
 def test_the_contamination_moves_the_offset_alone() -> None:
-    few, many = (NelboDetector(config=QUICK, contamination=share).fit(NORMAL) for share in (0.01, 0.2))
+    few, many = (
+        NelboDetector(config=QUICK, contamination=share).fit(NORMAL) for share in (0.01, 0.2)
+    )
     assert few.offset_ < many.offset_
     np.testing.assert_array_equal(few.score_samples(ODD), many.score_samples(ODD))
 
 
 def test_an_automatic_contamination_is_the_share_that_may_be_contaminated() -> None:
-    detectors = [NelboDetector(config=SHORTEST), NelboDetector(config=SHORTEST.model_copy(update={"contaminated": 0.05}))]
+    detectors = [
+        NelboDetector(config=SHORTEST),
+        NelboDetector(config=SHORTEST.model_copy(update={"contaminated": 0.05})),
+    ]
     assert [int((detector.fit_predict(NORMAL) == -1).sum()) for detector in detectors] == [40, 20]
 
 
@@ -188,9 +205,17 @@ def test_a_copy_by_any_road_gives_the_same_scores(fitted: NelboDetector, tmp_pat
 def test_other_processes_score_and_fit() -> None:
     detector = NelboDetector(config=SHORTEST).fit(NORMAL)
     here = detector.score_samples(ODD)
-    there = joblib.Parallel(n_jobs=2)(joblib.delayed(detector.score_samples)(part) for part in (ODD[:25], ODD[25:]))
+    there = joblib.Parallel(n_jobs=2)(
+        joblib.delayed(detector.score_samples)(part) for part in (ODD[:25], ODD[25:])
+    )
     np.testing.assert_array_equal(np.concatenate(there), here)
-    search = GridSearchCV(clone(detector), {"contamination": [0.05, 0.2]}, scoring="roc_auc", cv=StratifiedKFold(2), n_jobs=2)
+    search = GridSearchCV(
+        clone(detector),
+        {"contamination": [0.05, 0.2]},
+        scoring="roc_auc",
+        cv=StratifiedKFold(2),
+        n_jobs=2,
+    )
     assert search.fit(BOTH, 1 - IS_ODD).best_score_ > 0.5
 
 
@@ -204,10 +229,18 @@ def test_a_fit_leaves_the_threads_and_random_numbers_of_torch_to_the_caller() ->
 def test_it_is_a_step_of_a_pipeline_and_of_a_cross_validation() -> None:
     pipeline = make_pipeline(StandardScaler(), NelboDetector(config=SHORTEST))
     assert pipeline.fit(NORMAL).predict(ODD).shape == (50,)
-    assert cross_val_score(pipeline, BOTH, 1 - IS_ODD, scoring="roc_auc", cv=StratifiedKFold(2)).mean() > 0.5
+    assert (
+        cross_val_score(pipeline, BOTH, 1 - IS_ODD, scoring="roc_auc", cv=StratifiedKFold(2)).mean()
+        > 0.5
+    )
 
 
 def test_its_parameters_are_read_set_and_cloned() -> None:
     detector = clone(NelboDetector(contaminated=0.1)).set_params(random_state=3, contamination=0.2)
-    assert detector.get_params() == {"config": None, "contaminated": 0.1, "contamination": 0.2, "random_state": 3}
+    assert detector.get_params() == {
+        "config": None,
+        "contaminated": 0.1,
+        "contamination": 0.2,
+        "random_state": 3,
+    }
     assert repr(detector) == "NelboDetector(contaminated=0.1, contamination=0.2, random_state=3)"

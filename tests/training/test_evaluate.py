@@ -1,4 +1,5 @@
-"""What a classifier tells apart does not depend on the order of rows, and what cannot be measured is left out and named."""
+"""What a classifier tells apart does not depend on the order of rows, and what cannot be measured
+is left out and named."""
 
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def test_few_rows_are_compared_too(count: int) -> None:
     assert 0 <= detect_auc(rows(np.arange(count)), rows(np.arange(40)), 0) <= 1
 
 
-def test_a_metric_that_fails_or_is_not_finite_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_fails_or_is_not_finite_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = made("one column")
     vae, _ = fit_rows(training.schema, training.rows, training.split, QUICK, 0, lambda *_: None)
     export(tmp_path, vae, "one", training, QUICK, 0)
@@ -69,4 +72,7 @@ def test_a_metric_that_fails_or_is_not_finite_is_left_out_and_named(tmp_path: Pa
     found = evaluate(Engine.load(tmp_path), training, 0)
     assert set(found.metrics) == {"nelbo", "z_kl", "shape_error", "shape_error_floor"}
     assert len(found.notices) == 4
-    assert "metric detect_auc could not be measured: ValueError: window shape cannot be larger" in found.notices
+    assert (
+        "metric detect_auc could not be measured: ValueError: window shape cannot be larger"
+        in found.notices
+    )

@@ -1,4 +1,5 @@
-"""Datetimes are cut into fields without loss: masses sum to one, values come back, and rhythms are found in what is drawn."""
+"""Datetimes are cut into fields without loss: masses sum to one, values come back, and rhythms are
+found in what is drawn."""
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +34,14 @@ def column(step: float) -> Column:
     (DAY, np.repeat(DAYS[:100], 30), [""]),
     (7 * DAY, DAYS * 7, [""]),
 ])  # fmt: skip
-def test_a_datetime_whose_values_seldom_come_back_is_cut(step: float, values: Floats, names: list[str]) -> None:
+def test_a_datetime_whose_values_seldom_come_back_is_cut(
+    step: float, values: Floats, names: list[str]
+) -> None:
     cut = fields(column(step), values)
     assert [field.name for field in cut] == names
-    np.testing.assert_array_equal(sum(field.unit * field.of(values) for field in cut) + cut[0].origin, values)
+    np.testing.assert_array_equal(
+        sum(field.unit * field.of(values) for field in cut) + cut[0].origin, values
+    )
 
 
 def test_weeks_begin_on_mondays() -> None:
@@ -47,13 +52,18 @@ def test_weeks_begin_on_mondays() -> None:
 
 
 def test_the_masses_of_all_days_and_of_a_missing_one_sum_to_one() -> None:
-    """Working days are known, others are `other`; the weeks' tails reach a hundred times as far as the rows."""
+    """Working days are known, others are `other`; the weeks' tails reach a hundred times as far as
+    the rows."""
     working = DAYS[(DAYS - MONDAY) / DAY % 7 < 5]
     likelihoods = Likelihoods.fit(
-        Schema(columns=(column(DAY),)), np.array([*working, np.nan])[:, None], np.zeros((len(working) + 1, 0), np.int64)
+        Schema(columns=(column(DAY),)),
+        np.array([*working, np.nan])[:, None],
+        np.zeros((len(working) + 1, 0), np.int64),
     )
     every = np.array([*np.arange(-200_000, 200_000) * DAY, np.nan])
-    codes, density = likelihoods.encode(torch.from_numpy(every[:, None]), torch.zeros(len(every), 0, dtype=torch.int64))
+    codes, density = likelihoods.encode(
+        torch.from_numpy(every[:, None]), torch.zeros(len(every), 0, dtype=torch.int64)
+    )
     logits = (likelihoods.even + torch.randn(len(likelihoods.even))).split(likelihoods.sizes)
     log_mass = likelihoods.log_prob([one.expand(len(every), -1) for one in logits], codes)
     assert (log_mass + density).sum(1).exp().sum() == pytest.approx(1, abs=1e-3)
@@ -61,13 +71,18 @@ def test_the_masses_of_all_days_and_of_a_missing_one_sum_to_one() -> None:
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """Rows of three years on working days from 9 to 17 o'clock, each tenth without its time; `late` is the afternoon."""
+    """Rows of three years on working days from 9 to 17 o'clock, each tenth without its time; `late`
+    is the afternoon."""
     rng = np.random.default_rng(0)
     day = rng.integers(0, 156, 4_000) * 7 + rng.integers(0, 5, 4_000)
     hour = rng.uniform(9, 17, 4_000)
-    t = np.where(rng.random(4_000) < 0.1, np.nan, MONDAY + np.floor((day + hour / 24) * DAY / 60e6) * 60e6)
+    t = np.where(
+        rng.random(4_000) < 0.1, np.nan, MONDAY + np.floor((day + hour / 24) * DAY / 60e6) * 60e6
+    )
     rows = Rows(t[:, None], (hour >= 13).astype(np.int64)[:, None])
-    schema = Schema(columns=(column(60e6), Column(name="late", kind="boolean", categories=("false", "true"))))
+    schema = Schema(
+        columns=(column(60e6), Column(name="late", kind="boolean", categories=("false", "true")))
+    )
     config = Config(min_steps=400, max_steps=400)
     vae, _ = fit_rows(schema, rows, split_rows(4_000, 0.1, 0), config, 0, lambda *_: None)
     folder = tmp_path_factory.mktemp("office")

@@ -1,4 +1,5 @@
-"""Fitting learns what the columns say of each other, keeps the best weights, and is the same for the same seed."""
+"""Fitting learns what the columns say of each other, keeps the best weights, and is the same for
+the same seed."""
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ def test_a_fitted_model_beats_independent_columns() -> None:
     independent = 0.0
     for j in range(fitted[0].shape[1]):
         counts = np.bincount(fitted[0][:, j], minlength=vae.likelihoods.sizes[j]) + 1.0
-        independent -= float(np.log(counts / counts.sum())[held_out[0][:, j]].mean() + held_out[1][:, j].mean())
+        independent -= float(
+            np.log(counts / counts.sum())[held_out[0][:, j]].mean() + held_out[1][:, j].mean()
+        )
     assert mean_nelbo(vae, held_out) < independent - 1.0
     assert history.held_out[-1] < history.held_out[0]
 
@@ -34,7 +37,9 @@ def test_a_fitted_model_beats_independent_columns() -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     training = made("mixed")
     weights = [
-        fit_rows(training.schema, training.rows, training.split, QUICK, seed, silent)[0].decoder.out.weight
+        fit_rows(training.schema, training.rows, training.split, QUICK, seed, silent)[
+            0
+        ].decoder.out.weight
         for seed in (1, 1, 2)
     ]
     assert torch.equal(weights[0], weights[1])
@@ -60,7 +65,9 @@ def test_rescaling_a_column_moves_every_nelbo_by_exactly_the_log_of_the_factor()
         vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
         results.append(nelbos(vae, coded(vae.likelihoods, rows)).numpy())
     present = ~np.isnan(training.rows.numbers[:, 2])
-    np.testing.assert_allclose(results[1] - results[0], np.where(present, np.log(factor), 0.0), atol=1e-9)
+    np.testing.assert_allclose(
+        results[1] - results[0], np.where(present, np.log(factor), 0.0), atol=1e-9
+    )
 
 
 def test_an_outlier_costs_more_than_any_row_of_the_table() -> None:
@@ -83,12 +90,20 @@ def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     assert large.steps * large.batch // 30_000 <= config.epochs
     assert huge.steps == config.max_steps
     assert Plan.for_table(30_000, 1_500, narrow, config).steps == 200
-    assert Plan.for_table(30_000, 40, wide, config).steps < Plan.for_table(30_000, 40, narrow, config).steps
-    assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [1 / large.warm_up, 1.0, 1.0]
+    assert (
+        Plan.for_table(30_000, 40, wide, config).steps
+        < Plan.for_table(30_000, 40, narrow, config).steps
+    )
+    assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [
+        1 / large.warm_up,
+        1.0,
+        1.0,
+    ]
 
 
 def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
-    """On `meta`, whose tensors have shapes but no values: one that was made on the processor would not go with them."""
+    """On `meta`, whose tensors have shapes but no values: one that was made on the processor would
+    not go with them."""
     training = made("mixed")
     likelihoods = Likelihoods.fit(training.schema, training.rows.numbers, training.rows.codes)
     codes, log_density = (part.to("meta") for part in coded(likelihoods, training.rows))
@@ -96,7 +111,9 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to("meta")
     vae = VAE(likelihoods, size, 2, seed=0).to("meta")
     eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
-    terms, kl, factorised = objective(vae, auxiliary, codes, hide(codes, likelihoods, 0.5, generator), eps)
+    terms, kl, factorised = objective(
+        vae, auxiliary, codes, hide(codes, likelihoods, 0.5, generator), eps
+    )
     (terms.sum(1) + kl + factorised).mean().backward()
     assert all(weight.grad is not None for weight in vae.decoder.parameters())
     assert vae.score(codes, log_density)[0].shape == codes.shape
@@ -112,7 +129,9 @@ def test_cuda_fits_as_well_as_the_processor() -> None:
     found = []
     for config in (cuda(250), Config(min_steps=250, max_steps=250)):
         vae, _ = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
-        found.append(mean_nelbo(vae, coded(vae.likelihoods, training.rows.take(training.split.calibrate))))
+        found.append(
+            mean_nelbo(vae, coded(vae.likelihoods, training.rows.take(training.split.calibrate)))
+        )
     assert found[0] == pytest.approx(found[1], abs=0.2)
 
 

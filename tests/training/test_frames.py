@@ -41,7 +41,8 @@ QUICK = Config(min_steps=20, max_steps=20, threads=1)
 
 
 class Stream:
-    """A data frame of another library, as this one sees it: columns, a shape and a stream of Arrow batches."""
+    """A data frame of another library, as this one sees it: columns, a shape and a stream of Arrow
+    batches."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table, self.columns = table, table.column_names
@@ -60,11 +61,16 @@ def mixed() -> NelboDetector:
     return NelboDetector(config=QUICK).fit(MIXED)
 
 
-@pytest.mark.parametrize("type_", ["float64", "float32", "int64", "uint8", "object", "Float64", "Int64", "float64[pyarrow]"])
+@pytest.mark.parametrize(
+    "type_",
+    ["float64", "float32", "int64", "uint8", "object", "Float64", "Int64", "float64[pyarrow]"],
+)
 def test_a_frame_of_numbers_scores_as_its_array_does(type_: Any) -> None:
     frame = NUMBERS.abs().round().clip(0, 255).astype(type_)
     array = frame.to_numpy(dtype="float64")
-    by_frame, by_array = (NelboDetector(config=QUICK).fit(x).score_samples(x) for x in (frame, array))
+    by_frame, by_array = (
+        NelboDetector(config=QUICK).fit(x).score_samples(x) for x in (frame, array)
+    )
     np.testing.assert_array_equal(by_frame, by_array)
 
 
@@ -97,7 +103,9 @@ def test_every_library_gives_the_same_scores(wrap: Any, numbers: NelboDetector) 
 
 
 @pytest.mark.parametrize("wrap", LIBRARIES)
-def test_columns_in_another_order_missing_or_unknown_are_refused(wrap: Any, numbers: NelboDetector) -> None:
+def test_columns_in_another_order_missing_or_unknown_are_refused(
+    wrap: Any, numbers: NelboDetector
+) -> None:
     for columns, words in ((["b", "a", "c"], "same order"), (["a", "b"], "now missing:\n- c")):
         with pytest.raises(ValueError, match=words):
             numbers.score_samples(wrap(NUMBERS[columns]))
@@ -146,7 +154,13 @@ def test_of_new_rows_of_a_small_mixed_table_about_the_contamination_is_flagged()
     def table(n: int, seed: int) -> pd.DataFrame:
         rng = np.random.default_rng(seed)
         group = rng.integers(0, 3, n)
-        return pd.DataFrame({"x": rng.normal(group), "g": np.array(list("uvw"))[group], "s": rng.choice(list("abcdefgh"), n)})
+        return pd.DataFrame(
+            {
+                "x": rng.normal(group),
+                "g": np.array(list("uvw"))[group],
+                "s": rng.choice(list("abcdefgh"), n),
+            }
+        )
 
     detector = NelboDetector(config=Config.quick(), contamination=0.2).fit(table(100, 0))
     assert 0.05 < (detector.predict(table(1_000, 1)) == -1).mean() < 0.35
@@ -156,7 +170,9 @@ def test_text_that_differs_in_every_row_is_left_out_with_a_warning() -> None:
     named = NUMBERS.assign(name=[f"name {row}" for row in range(N)])
     with pytest.warns(UserWarning, match="column 'name' looks like an identifier"):
         detector = NelboDetector(config=QUICK).fit(named)
-    np.testing.assert_array_equal(detector.score_samples(named), detector.score_samples(named.assign(name="someone")))
+    np.testing.assert_array_equal(
+        detector.score_samples(named), detector.score_samples(named.assign(name="someone"))
+    )
     with pytest.raises(ValueError, match="no column is left to score"):
         NelboDetector(config=QUICK).fit(named[["name"]])
 
@@ -167,7 +183,10 @@ def test_text_that_differs_in_every_row_is_left_out_with_a_warning() -> None:
         ([[1, 2]] * N, "column 'odd' holds list"),
         ([b"bytes"] * N, "column 'odd' holds binary"),
         ([1, "one"] * (N // 2), "give each column one type"),
-        ([np.inf, *[1.0] * (N - 1)], "row 0: column 'odd' holds 'inf'; the model wants a finite number"),
+        (
+            [np.inf, *[1.0] * (N - 1)],
+            "row 0: column 'odd' holds 'inf'; the model wants a finite number",
+        ),
     ],
 )
 def test_a_column_that_cannot_be_scored_is_refused_in_words(cells: list[Any], words: str) -> None:
@@ -176,7 +195,9 @@ def test_a_column_that_cannot_be_scored_is_refused_in_words(cells: list[Any], wo
 
 
 def test_cells_of_another_kind_are_refused_with_their_row_and_column(mixed: NelboDetector) -> None:
-    with pytest.raises(ValueError, match="row 1: column 'flag' holds 'perhaps'; the model wants true or false"):
+    with pytest.raises(
+        ValueError, match="row 1: column 'flag' holds 'perhaps'; the model wants true or false"
+    ):
         mixed.score_samples(MIXED[:3].assign(flag=["true", "perhaps", "no"]))
 
 
@@ -187,7 +208,9 @@ def test_an_array_cannot_stand_for_mixed_columns(mixed: NelboDetector) -> None:
 
 
 def test_a_frame_that_is_too_small_is_refused(numbers: NelboDetector) -> None:
-    with pytest.raises(ValueError, match="5 rows and 3 columns; the minimum is 1 column and 10 rows"):
+    with pytest.raises(
+        ValueError, match="5 rows and 3 columns; the minimum is 1 column and 10 rows"
+    ):
         NelboDetector(config=QUICK).fit(NUMBERS[:5])
     with pytest.raises(ValueError, match="0 rows"):
         numbers.score_samples(NUMBERS[:0])

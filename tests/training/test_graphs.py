@@ -1,4 +1,5 @@
-"""Every table's graphs answer as torch does, hold no randomness, nothing of where they were made, and stay small."""
+"""Every table's graphs answer as torch does, hold no randomness, nothing of where they were made,
+and stay small."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,13 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     training, vae, engine = exported
     terms, kl = score(vae, training.rows)
-    nelbo, engine_terms, engine_kl = score_encoded(engine, training.rows.numbers, training.rows.codes)
+    nelbo, engine_terms, engine_kl = score_encoded(
+        engine, training.rows.numbers, training.rows.codes
+    )
     agree = np.isclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4).all(1)
-    assert agree.all() or (vae.share and agree.mean() > 0.97), "only rows between two exemplars may differ"
+    assert agree.all() or (vae.share and agree.mean() > 0.97), (
+        "only rows between two exemplars may differ"
+    )
     np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(engine_kl, kl.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(nelbo, engine_terms.sum(1) + engine_kl, rtol=1e-12)
@@ -79,7 +84,9 @@ def test_no_graph_holds_a_random_node_or_a_custom_one(exported: Exported) -> Non
     for name in exported[2].manifest.graphs:
         model = onnx.load(exported[2].artifact.graph(name))
         found = {(node.domain, node.op_type) for node in _nodes(model.graph)}
-        assert not {op for _, op in found if "Random" in op or op in ("Bernoulli", "Multinomial", "Dropout")}
+        assert not {
+            op for _, op in found if "Random" in op or op in ("Bernoulli", "Multinomial", "Dropout")
+        }
         assert {domain for domain, _ in found} == {""}
 
 
@@ -97,10 +104,17 @@ def test_generated_cells_are_of_the_kinds_that_the_schema_names(exported: Export
     training, vae, engine = exported
     batch = generate(engine, 3, 0, 500)
     for column in training.schema.categoricals:
-        assert set(map(str, batch[column.name].to_pylist())) <= {"None", *column.categories, "True", "False"}
+        assert set(map(str, batch[column.name].to_pylist())) <= {
+            "None",
+            *column.categories,
+            "True",
+            "False",
+        }
     likelihoods, again = vae.likelihoods, encode(batch, training.schema)
     codes, _ = likelihoods.encode(torch.from_numpy(again.numbers), torch.from_numpy(again.codes))
-    assert not (codes == likelihoods.other)[:, likelihoods.number_at].any(), "no number beyond those of the table"
+    assert not (codes == likelihoods.other)[:, likelihoods.number_at].any(), (
+        "no number beyond those of the table"
+    )
     assert batch.schema == arrow_schema(training.schema)
 
 
@@ -117,9 +131,12 @@ def test_at_its_ends_the_spread_gives_the_posterior_s_z_and_the_prior_s(exported
 
 
 def test_copies_find_back_to_their_rows_the_less_the_farther_they_spread(tmp_path: Path) -> None:
-    """600 rows of two hidden causes, trained so that z tells of them: `auxiliary` weighs what z alone must explain."""
+    """600 rows of two hidden causes, trained so that z tells of them: `auxiliary` weighs what z
+    alone must explain."""
     n, rng = 600, np.random.default_rng(0)
-    numbers = np.round(rng.uniform(-1, 1, (n, 2)) @ rng.normal(size=(2, 12)) + 0.02 * rng.normal(size=(n, 12)), 4)
+    numbers = np.round(
+        rng.uniform(-1, 1, (n, 2)) @ rng.normal(size=(2, 12)) + 0.02 * rng.normal(size=(n, 12)), 4
+    )
     rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
     schema = Schema(columns=tuple(Column(name=f"column {i}", kind="continuous") for i in range(12)))
     config = Config(min_steps=400, max_steps=400, auxiliary=2, exemplars=0)
@@ -130,17 +147,23 @@ def test_copies_find_back_to_their_rows_the_less_the_farther_they_spread(tmp_pat
     for spread in (0.0, 0.5, 0.9, 1.0):
         copies = augment(engine, given, 0, 5, seed=0, spread=spread).batch
         away, nearest = known.kneighbors(np.column_stack([copies[name] for name in schema.names]))
-        found[spread] = n * (nearest[:, 0] == copies["row"].to_numpy()).mean()  # a multiple of chance
+        found[spread] = (
+            n * (nearest[:, 0] == copies["row"].to_numpy()).mean()
+        )  # a multiple of chance
         assert (away == 0).mean() <= 0.01
     assert found[0.0] >= 20
     assert found[0.0] > found[0.5] > found[0.9] > 5 > found[1.0]
 
 
 @pytest.mark.parametrize("mode", [False, True])
-def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty(exported: Exported, mode: bool) -> None:
+def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty(
+    exported: Exported, mode: bool
+) -> None:
     _, _, engine = exported
     given = generate(engine, 4, 0, 100)
-    assert any(given[name].null_count for name in given.schema.names), "missing is something that a cell can be"
+    assert any(given[name].null_count for name in given.schema.names), (
+        "missing is something that a cell can be"
+    )
     made_rows = reconstruct(engine, given, 0, seed=1, mode=mode).batch
     for name in given.schema.names:
         for before, after in zip(given[name].to_pylist(), made_rows[name].to_pylist(), strict=True):
@@ -183,10 +206,13 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
 
 
 def test_drawn_numbers_with_many_digits_are_values_of_their_own_code(tmp_path: Path) -> None:
-    """Times 10^6 these exceed what a float holds beside a fraction, so that rounding down to six digits would lose the last."""
+    """Times 10^6 these exceed what a float holds beside a fraction, so that rounding down to six
+    digits would lose the last."""
     rng, n = np.random.default_rng(0), 4_000
     atoms = np.round(rng.uniform(1e6, 1e8, 150), 6)
-    numbers = np.column_stack([rng.choice(atoms, n), np.round(5e6 + 900 * rng.normal(size=n), 6), -rng.choice(atoms, n)])
+    numbers = np.column_stack(
+        [rng.choice(atoms, n), np.round(5e6 + 900 * rng.normal(size=n), 6), -rng.choice(atoms, n)]
+    )
     numbers[rng.random(n) < 0.5, 1] = -10_381_740.7002
     schema = Schema(columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(3)))
     rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
@@ -208,7 +234,9 @@ def test_drawn_integers_are_as_round_as_the_table_s(tmp_path: Path) -> None:
     assert set(drawn % 250) == {7}
 
 
-def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their_names(tmp_path: Path) -> None:
+def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their_names(
+    tmp_path: Path,
+) -> None:
     rng, n = np.random.default_rng(0), 2_000
     rarer = (("c", 400), ("d", 200), ("e", 200))
     pair = Column(name="pair", kind="categorical", categories=("p", "q"))

@@ -1,4 +1,5 @@
-"""No sound table is refused: whatever its columns hold it trains, scores, generates, and all that comes out is finite."""
+"""No sound table is refused: whatever its columns hold it trains, scores, generates, and all that
+comes out is finite."""
 
 import tempfile
 from pathlib import Path
@@ -23,13 +24,25 @@ def check_all(made: pa.Table, folder: Path) -> None:
     """Train on a table, then use the model in every way."""
     pq.write_table(made, folder / "table.parquet")
     try:
-        run = train(Source(folder / "table.parquet"), "hostile", folder / "artifact", FEW_STEPS, 0, None, lambda *_: None)
+        run = train(
+            Source(folder / "table.parquet"),
+            "hostile",
+            folder / "artifact",
+            FEW_STEPS,
+            0,
+            None,
+            lambda *_: None,
+        )
     except InvalidInput as refused:
         if "all of them are identifiers" in refused.message:
             return
         raise
-    assert not [notice for notice in run.notices if "could not be" in notice or "please report" in notice]
-    assert {"manifest.json", "report.html", "MODEL_CARD.md"} <= {path.name for path in run.artifact.folder.iterdir()}
+    assert not [
+        notice for notice in run.notices if "could not be" in notice or "please report" in notice
+    ]
+    assert {"manifest.json", "report.html", "MODEL_CARD.md"} <= {
+        path.name for path in run.artifact.folder.iterdir()
+    }
     engine, rows = Engine.load(folder / "artifact"), made.combine_chunks().to_batches()[0]
     scored = score(engine, rows)
     assert not scored.errors
@@ -51,8 +64,12 @@ def check_all(made: pa.Table, folder: Path) -> None:
                 assert np.isfinite(column.drop_null().to_numpy(zero_copy_only=False)).all(), name
 
 
-@pytest.mark.parametrize("names", [list(COLUMNS)[i : i + 4] for i in range(0, len(COLUMNS), 4)], ids=", ".join)
-def test_a_table_with_troublesome_columns_trains_and_is_of_use(names: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [list(COLUMNS)[i : i + 4] for i in range(0, len(COLUMNS), 4)], ids=", ".join
+)
+def test_a_table_with_troublesome_columns_trains_and_is_of_use(
+    names: list[str], tmp_path: Path
+) -> None:
     check_all(table([*names, "continuous"], 40, 0), tmp_path)
 
 

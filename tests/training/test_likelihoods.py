@@ -1,4 +1,5 @@
-"""Laws of the column likelihoods: each sums or integrates to one, moves with its scale, and grows beyond the seen range."""
+"""Laws of the column likelihoods: each sums or integrates to one, moves with its scale, and grows
+beyond the seen range."""
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ COLUMNS: dict[str, tuple[str, Array]] = {
     "one value": ("continuous", np.full(N, 3.5)),
     "small integers": ("integer", RNG.poisson(4, N).astype(float)),
     "large integers": ("integer", RNG.integers(-(10**6), 10**6, N).astype(float)),
-    "integers with an atom": ("integer", np.where(RNG.random(N) < 0.5, 99_999.0, RNG.integers(0, 10**5, N))),
+    "integers with an atom": (
+        "integer",
+        np.where(RNG.random(N) < 0.5, 99_999.0, RNG.integers(0, 10**5, N)),
+    ),
     "one integer": ("integer", np.full(N, 7.0)),
     "few rows": ("continuous", RNG.normal(size=25)),
     "days": ("datetime", RNG.integers(18_000, 18_100, N).astype(np.float64) * 86_400_000_000),
@@ -30,12 +34,30 @@ COLUMNS: dict[str, tuple[str, Array]] = {
     "whole heavy tails": ("integer", -np.floor(RNG.lognormal(0, 3, N))),
     "round numbers": ("integer", RNG.integers(1, 400, N).astype(np.float64) * 500 + 3),
     "all missing": ("continuous", np.full(N, np.nan)),
-    "ages that thin out": ("integer", np.append(np.repeat(np.arange(20.0, 71), 50), [71, 71, 72, 73, 73, 75, 79, 79, 90])),
-    "limits and a lone million": ("integer", np.append(np.repeat(np.arange(1.0, 30) * 10_000, 99), [1e6, 1e6])),
-    "numbers far below and above": ("continuous", np.concatenate([[-9_999.0, -999.5], np.repeat([0.5, 1.5, 2], 99), [1e6]])),
-    "nearly all zero": ("continuous", np.where(RNG.random(N) < 0.98, 0.0, RNG.lognormal(6, 2, N).round(2))),
-    "nearly all zero, few rows": ("integer", np.where(np.arange(500) < 490, 0.0, np.arange(500) ** 2)),
-    "rare numbers between others": ("continuous", np.concatenate([np.repeat(np.arange(99), 25), np.arange(0.5, 99)])),
+    "ages that thin out": (
+        "integer",
+        np.append(np.repeat(np.arange(20.0, 71), 50), [71, 71, 72, 73, 73, 75, 79, 79, 90]),
+    ),
+    "limits and a lone million": (
+        "integer",
+        np.append(np.repeat(np.arange(1.0, 30) * 10_000, 99), [1e6, 1e6]),
+    ),
+    "numbers far below and above": (
+        "continuous",
+        np.concatenate([[-9_999.0, -999.5], np.repeat([0.5, 1.5, 2], 99), [1e6]]),
+    ),
+    "nearly all zero": (
+        "continuous",
+        np.where(RNG.random(N) < 0.98, 0.0, RNG.lognormal(6, 2, N).round(2)),
+    ),
+    "nearly all zero, few rows": (
+        "integer",
+        np.where(np.arange(500) < 490, 0.0, np.arange(500) ** 2),
+    ),
+    "rare numbers between others": (
+        "continuous",
+        np.concatenate([np.repeat(np.arange(99), 25), np.arange(0.5, 99)]),
+    ),
 }
 STEP = {"continuous": 1, "integer": 1, "datetime": 86_400_000_000}
 every_column = pytest.mark.parametrize("name", COLUMNS)
@@ -66,7 +88,11 @@ def masses(likelihoods: Likelihoods) -> Array:
     """The probability of each code of the first column under some logits."""
     (size,) = likelihoods.sizes
     logits = likelihoods.even + torch.randn(size)
-    return likelihoods.log_prob([logits.expand(size, -1)], torch.arange(size)[:, None]).exp()[:, 0].numpy()
+    return (
+        likelihoods.log_prob([logits.expand(size, -1)], torch.arange(size)[:, None])
+        .exp()[:, 0]
+        .numpy()
+    )
 
 
 @every_column
@@ -77,7 +103,8 @@ def test_the_masses_of_the_codes_sum_to_one(name: str) -> None:
 
 @every_column
 def test_the_whole_line_has_the_mass_that_missing_leaves(name: str) -> None:
-    """Cell by cell: density x width inside, mass of atoms, geometric or exponential tails in closed form."""
+    """Cell by cell: density x width inside, mass of atoms, geometric or exponential tails in closed
+    form."""
     likelihoods, number = fitted(name)
     integral = number.field.unit > 0
     total = 0.0
@@ -86,7 +113,9 @@ def test_the_whole_line_has_the_mass_that_missing_leaves(name: str) -> None:
         is_mass = cell.code < number.known and is_point(np.array(cell.low), np.array(cell.high))
         inside = cell.low if integral or is_mass else (cell.low + cell.high) / 2
         if width > 0:
-            total += mass(likelihoods, inside * (number.field.unit or 1.0)) * (1 if is_mass else width)
+            total += mass(likelihoods, inside * (number.field.unit or 1.0)) * (
+                1 if is_mass else width
+            )
     missing = mass(likelihoods, np.nan)
     assert total + sum(tails(likelihoods, number)) + missing == pytest.approx(1, abs=2e-3)
 
@@ -96,7 +125,8 @@ def mass(likelihoods: Likelihoods, value: float) -> float:
 
 
 def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
-    """Mass to the left and to the right: from the first value outside, a geometric or an exponential series."""
+    """Mass to the left and to the right: from the first value outside, a geometric or an
+    exponential series."""
     low, high = number.cells[0].low, number.cells[-1].high
     if number.field.unit:
         outside = ((low - 1) * number.field.unit, high * number.field.unit)
@@ -105,14 +135,19 @@ def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
             mass(likelihoods, outside[1]) / -np.expm1(-number.tails[1]),
         )
     outside = (np.nextafter(low, -np.inf), np.nextafter(high, np.inf))
-    return mass(likelihoods, outside[0]) / number.tails[0], mass(likelihoods, outside[1]) / number.tails[1]
+    return mass(likelihoods, outside[0]) / number.tails[0], mass(
+        likelihoods, outside[1]
+    ) / number.tails[1]
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (kind, _) in COLUMNS.items() if kind == "continuous" and name != "all missing"]
+    "name",
+    [name for name, (kind, _) in COLUMNS.items() if kind == "continuous" and name != "all missing"],
 )
 @pytest.mark.parametrize("factor", [2.0**-20, 8.0, 2.0**20])
-def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_masses(name: str, factor: float) -> None:
+def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_masses(
+    name: str, factor: float
+) -> None:
     values = COLUMNS[name][1]
     likelihoods, number = fitted(name)
     scaled, _ = fitted(name, factor)
@@ -154,7 +189,9 @@ def test_the_quantile_function_of_a_code_stays_inside_the_code(name: str) -> Non
     likelihoods, number = fitted(name)
     for code, knots in enumerate(number.knots):
         parts = np.flatnonzero(np.diff(number.upto[code]) > 0)
-        values = knots[parts] + np.linspace(0, 1, 7, endpoint=False)[:, None] * np.diff(knots)[parts]
+        values = (
+            knots[parts] + np.linspace(0, 1, 7, endpoint=False)[:, None] * np.diff(knots)[parts]
+        )
         values = np.floor(values) if number.field.unit else values
         codes, _ = log_p(likelihoods, values.ravel() * (number.field.unit or 1.0))
         assert set(codes) == {code}
@@ -169,7 +206,7 @@ def test_other_has_the_good_turing_mass_and_missing_is_never_drawn_if_never_seen
     assert (likelihoods.drawn == 0).tolist() == [True, True, True, False, False]
 
 
-def test_what_fewer_rows_hold_than_the_rare_value_policy_wants_is_never_drawn_but_still_scored() -> None:
+def test_a_value_of_fewer_than_rare_rows_is_never_drawn_but_still_scored() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
     codes = np.array([0] * 60 + [1] * 5 + [2] * 4)[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((69, 0)), codes, rare=5)
@@ -179,7 +216,9 @@ def test_what_fewer_rows_hold_than_the_rare_value_policy_wants_is_never_drawn_bu
 
 def test_a_column_of_rare_categories_alone_is_drawn_as_missing() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
-    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5)
+    likelihoods = Likelihoods.fit(
+        Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5
+    )
     assert torch.softmax(likelihoods.even + likelihoods.drawn, 0).tolist() == [0, 0, 0, 0, 1]
 
 
@@ -201,21 +240,29 @@ def test_a_quantile_function_rises_from_0_to_1_over_the_code_s_rows(name: str) -
 
 
 @pytest.mark.parametrize("seen", [16, 25, 36, 45, 78, 81, 400])
-def test_however_few_rows_hold_a_number_every_range_holds_enough_of_them_to_be_drawn(seen: int) -> None:
+def test_however_few_rows_hold_a_number_every_range_holds_enough_of_them_to_be_drawn(
+    seen: int,
+) -> None:
     column, values = Column(name="x", kind="continuous"), np.full((1_000, 1), np.nan)
     values[:seen, 0] = RNG.normal(size=seen)
-    likelihoods = Likelihoods.fit(Schema(columns=(column,)), values, np.zeros((1_000, 0), np.int64), rare=5)
+    likelihoods = Likelihoods.fit(
+        Schema(columns=(column,)), values, np.zeros((1_000, 0), np.int64), rare=5
+    )
     assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
 
 
 def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
     column = Column(name="x", kind="continuous")
-    likelihoods = Likelihoods.fit(Schema(columns=(column,)), RNG.normal(size=(4, 1)), np.zeros((4, 0), np.int64), rare=5)
+    likelihoods = Likelihoods.fit(
+        Schema(columns=(column,)), RNG.normal(size=(4, 1)), np.zeros((4, 0), np.int64), rare=5
+    )
     assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
 
 
-def test_other_is_learned_where_rows_hold_it_and_drawn_as_often_as_its_rarer_categories_stand_there() -> None:
-    column = Column(name="x", kind="categorical", categories=("a", "b"), rarer=(("c", 12), ("d", 8)))
+def test_other_is_drawn_as_often_as_its_rarer_categories_occur() -> None:
+    column = Column(
+        name="x", kind="categorical", categories=("a", "b"), rarer=(("c", 12), ("d", 8))
+    )
     codes = np.array([0] * 60 + [1] * 50 + [2] * 40)[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((150, 0)), codes, rare=5)
     assert likelihoods.learned.tolist() == [True, True, True, False]

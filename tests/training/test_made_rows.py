@@ -1,4 +1,5 @@
-"""Rows that a model makes can be scored by it, from every format, whatever its table's columns are and how it is written."""
+"""Rows that a model makes can be scored by it, from every format, whatever its table's columns are
+and how it is written."""
 
 import io
 import re
@@ -71,14 +72,19 @@ def made(path: Path, engine: Engine, how: str) -> pa.RecordBatch:
         return engines.generate(engine, 0, 0, 50)
     if how == "augment":
         return engines.augment(engine, given, 0, 2, 0).batch
-    blank = [column if at % 2 else pa.nulls(len(given), column.type) for at, column in enumerate(given.columns)]
+    blank = [
+        column if at % 2 else pa.nulls(len(given), column.type)
+        for at, column in enumerate(given.columns)
+    ]
     return engines.reconstruct(engine, pa.record_batch(blank, schema=given.schema), 0, 0).batch
 
 
 @pytest.mark.parametrize("how", ["generate", "augment", "reconstruct"])
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("table", ["written", "typed"])
-def test_a_model_scores_every_row_that_it_made(table: str, how: str, format: Format, request: pytest.FixtureRequest) -> None:
+def test_a_model_scores_every_row_that_it_made(
+    table: str, how: str, format: Format, request: pytest.FixtureRequest
+) -> None:
     path, engine = request.getfixturevalue(table)
     rows = made(path, engine, how)
     read = rows_of(io.BytesIO(saved(rows, format)), format)
@@ -98,16 +104,27 @@ def test_made_cells_are_written_as_the_table_writes_them(written: Trained, how: 
 
 @pytest.mark.parametrize("how", ["generate", "augment", "reconstruct"])
 @pytest.mark.parametrize("table", ["written", "typed"])
-def test_made_columns_stand_in_the_order_of_the_table(table: str, how: str, request: pytest.FixtureRequest) -> None:
+def test_made_columns_stand_in_the_order_of_the_table(
+    table: str, how: str, request: pytest.FixtureRequest
+) -> None:
     path, engine = request.getfixturevalue(table)
-    kept = [column.name for column in engine.schema.columns if how != "generate" or column.kind != "identifier"]
-    assert [name for name in made(path, engine, how).schema.names if name not in ("row", "copy")] == kept
+    kept = [
+        column.name
+        for column in engine.schema.columns
+        if how != "generate" or column.kind != "identifier"
+    ]
+    assert [
+        name for name in made(path, engine, how).schema.names if name not in ("row", "copy")
+    ] == kept
 
 
 @pytest.mark.parametrize("how", ["generate", "augment", "reconstruct"])
 def test_made_columns_have_the_types_of_the_table(typed: Trained, how: str) -> None:
     path, engine = typed
-    own, rows = pq.read_schema(path), pq.read_schema(io.BytesIO(saved(made(path, engine, how), "parquet")))
+    own, rows = (
+        pq.read_schema(path),
+        pq.read_schema(io.BytesIO(saved(made(path, engine, how), "parquet"))),
+    )
     assert {name: rows.field(name).type for name in TYPED if name in rows.names} == {
         name: own.field(name).type for name in TYPED if name in rows.names
     }

@@ -1,4 +1,5 @@
-"""The objective is a bound on log p(x): checked on a linear model whose exact likelihood is known (probabilistic PCA)."""
+"""The objective is a bound on log p(x): checked on a linear model whose exact likelihood is known
+(probabilistic PCA)."""
 
 import math
 
@@ -7,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.model import LOG_TWO_PI, CodeTable, Decoder, Size, log_normal, negative_elbo, noise_points
+from training.model import (
+    LOG_TWO_PI,
+    CodeTable,
+    Decoder,
+    Size,
+    log_normal,
+    negative_elbo,
+    noise_points,
+)
 
 SIGMA = 0.4
 LOADINGS = torch.tensor([[1.0, 0.5], [1.0, -0.5], [0.3, 0.0], [0.0, 0.7]], dtype=torch.float64)
@@ -18,14 +27,16 @@ X = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_s
 def exact() -> Tensor:
     """-log p(x) float64[n] of N(0, LOADINGS LOADINGSᵀ + SIGMA² I) (Tipping & Bishop 1999)."""
     normal = torch.distributions.MultivariateNormal(
-        torch.zeros(4, dtype=torch.float64), LOADINGS @ LOADINGS.T + SIGMA**2 * torch.eye(4, dtype=torch.float64)
+        torch.zeros(4, dtype=torch.float64),
+        LOADINGS @ LOADINGS.T + SIGMA**2 * torch.eye(4, dtype=torch.float64),
     )
     log_p: Tensor = normal.log_prob(X)
     return -log_p
 
 
 def nelbo(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
-    """The project's objective with q = N(mu, diag exp(log_var)), prior N(0, I) and likelihood N(LOADINGS z, SIGMA²)."""
+    """The project's objective with q = N(mu, diag exp(log_var)), prior N(0, I) and likelihood
+    N(LOADINGS z, SIGMA²)."""
     z = mu + torch.exp(0.5 * log_var) * eps
     residual = (X - z @ LOADINGS.T) / SIGMA
     log_p_x = -0.5 * (residual.square() + LOG_TWO_PI) - math.log(SIGMA)
@@ -43,7 +54,8 @@ def test_nelbo_bounds_the_exact_negative_log_likelihood_in_the_mean_over_noise(o
 
 
 def test_nelbo_meets_the_exact_negative_log_likelihood_at_the_optimum() -> None:
-    """These loadings' columns are not orthogonal: rotate z so that the exact posterior is diagonal, as q is."""
+    """These loadings' columns are not orthogonal: rotate z so that the exact posterior is diagonal,
+    as q is."""
     values, vectors = torch.linalg.eigh(PRECISION)
     rotated = LOADINGS @ vectors
     mu = X @ rotated / values
@@ -88,7 +100,9 @@ def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
         changed[:, j:] = (changed[:, j:] + 1) % torch.tensor(sizes[j:])
         before, after = decoder(z, codes), decoder(z, changed)
         assert all(torch.equal(x, y) for x, y in zip(before[: j + 1], after[: j + 1], strict=True))
-        assert not any(torch.allclose(x, y) for x, y in zip(before[j + 1 :], after[j + 1 :], strict=True))
+        assert not any(
+            torch.allclose(x, y) for x, y in zip(before[j + 1 :], after[j + 1 :], strict=True)
+        )
 
 
 def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -> None:
@@ -103,11 +117,16 @@ def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -
     assert moved[10] == moved.max()
     assert all(moved[9] > moved[far] > 0 for far in (4, 16, 32))
     assert float(moved[[0, 33, *range(34, 39)]].max()) == 0
-    smooth, rough = ((vectors[1:] - vectors[:-1]).square().mean() for vectors in (before[1:33], before[34:]))
+    smooth, rough = (
+        (vectors[1:] - vectors[:-1]).square().mean() for vectors in (before[1:33], before[34:])
+    )
     assert smooth < rough / 2
 
 
 def test_fine_columns_get_wide_decoders_and_coarse_columns_or_many_thin_ones() -> None:
-    widths = [Size.for_table([codes] * columns, 256).decoder for codes, columns in ((66, 10), (40, 15), (5, 15), (66, 1_500))]
+    widths = [
+        Size.for_table([codes] * columns, 256).decoder
+        for codes, columns in ((66, 10), (40, 15), (5, 15), (66, 1_500))
+    ]
     assert widths == [256, 64, 32, 32]
     assert Size.for_table([66] * 10, 64).decoder == 64

@@ -1,4 +1,5 @@
-"""Number columns: which values are atoms, where bins begin and end, and how round the numbers are."""
+"""Number columns: which values are atoms, where bins begin and end, and how round the numbers
+are."""
 
 import numpy as np
 import pytest
@@ -13,11 +14,23 @@ LIMITS = RNG.choice(np.arange(1.0, 51) * 10_000, N, p=np.arange(60, 10, -1) / 1_
 TAILS: dict[str, tuple[Field, Floats]] = {
     "ages": (Field(1), np.floor(17 + 60 * RNG.beta(1.5, 4, N))),
     "limits up to a lone million": (Field(1), np.append(LIMITS, [1e6] * 3)),
-    "limits up to a few rare ones": (Field(1), np.append(LIMITS, [620_000, 700_000, 700_000, 780_000, 800_000, 1e6])),
+    "limits up to a few rare ones": (
+        Field(1),
+        np.append(LIMITS, [620_000, 700_000, 700_000, 780_000, 800_000, 1e6]),
+    ),
     "limits down to a lone sentinel": (Field(1), np.append(LIMITS, [-9_999] * 4)),
-    "98 % zeros, all other amounts different": (Field(0), np.where(RNG.random(N) < 0.98, 0, RNG.lognormal(6, 1.5, N).round(2))),
-    "98 % zeros, hundreds of other amounts": (Field(0), np.append(np.zeros(49 * 400), RNG.lognormal(6, 1.5, 400).round(2))),
-    "99 % zeros, few other amounts": (Field(1), np.where(np.arange(N) < N - 60, 0, np.arange(N) % 60 * 250 + 500)),
+    "98 % zeros, all other amounts different": (
+        Field(0),
+        np.where(RNG.random(N) < 0.98, 0, RNG.lognormal(6, 1.5, N).round(2)),
+    ),
+    "98 % zeros, hundreds of other amounts": (
+        Field(0),
+        np.append(np.zeros(49 * 400), RNG.lognormal(6, 1.5, 400).round(2)),
+    ),
+    "99 % zeros, few other amounts": (
+        Field(1),
+        np.where(np.arange(N) < N - 60, 0, np.arange(N) % 60 * 250 + 500),
+    ),
     "normal": (Field(0), RNG.normal(size=N)),
     "long tail": (Field(0), RNG.lognormal(0, 1.5, N)),
     "whole numbers with a long tail": (Field(1), np.floor(RNG.lognormal(5, 1.5, N))),
@@ -37,7 +50,10 @@ def drawn(number: Number, rows: int) -> Floats:
     first, end = number.upto[code, part], number.upto[code, part + 1]
     values = low + (u - first) / (end - first) * (high - low)
     if number.field.unit:
-        return np.array(number.cells[0].low + number.grid * np.floor((values - number.cells[0].low) / number.grid))
+        return np.array(
+            number.cells[0].low
+            + number.grid * np.floor((values - number.cells[0].low) / number.grid)
+        )
     ten = 10.0 ** max(0, number.decimals)
     return np.array(values if number.decimals < 0 else np.floor(values * ten + 1e-6) / ten)
 
@@ -59,14 +75,21 @@ def test_a_rare_value_is_drawn_no_more_often_than_the_table_holds_it(name: str) 
     number = fit_number(values, field, RARE)
     made = drawn(number, 100_000)
     assert number.counts.min() >= RARE
-    rare = [value for value, rows in zip(*np.unique(values, return_counts=True), strict=True) if rows < RARE]
+    rare = [
+        value
+        for value, rows in zip(*np.unique(values, return_counts=True), strict=True)
+        if rows < RARE
+    ]
     for value in rare[-20:]:
         share = (values == value).mean()
-        assert (made == value).mean() <= share + 4 * np.sqrt(share / len(made)) + 0.15 * RARE / len(values)
+        assert (made == value).mean() <= share + 4 * np.sqrt(share / len(made)) + 0.15 * RARE / len(
+            values
+        )
 
 
 def test_a_lone_far_value_is_hidden_in_a_range_and_its_neighbour_stays_as_frequent() -> None:
-    """A million in 3 of 6,000 rows, far above 500,000: neither it nor what lies close to 500,000 is drawn that often."""
+    """A million in 3 of 6,000 rows, far above 500,000: neither it nor what lies close to 500,000 is
+    drawn that often."""
     field, values = TAILS["limits up to a lone million"]
     made = drawn(fit_number(values, field, RARE), 200_000)
     above = made[made > 500_000]
@@ -77,8 +100,11 @@ def test_a_lone_far_value_is_hidden_in_a_range_and_its_neighbour_stays_as_freque
 
 
 def test_rare_values_keep_a_mass_of_their_own_among_frequent_ones() -> None:
-    """So that they score by their rows, whatever the width of the range that they are drawn from."""
-    values = np.append(np.repeat(np.arange(1.0, 21) * 10_000, 50), [210_000, 230_000, 230_000, 400_000, 400_000])
+    """So that they score by their rows, whatever the width of the range that they are drawn
+    from."""
+    values = np.append(
+        np.repeat(np.arange(1.0, 21) * 10_000, 50), [210_000, 230_000, 230_000, 400_000, 400_000]
+    )
     number = fit_number(values, Field(1), RARE)
     cells = {cell.low: cell.log_density for cell in number.cells if cell.high == cell.low + 1}
     found = [cells[value] for value in (210_000, 230_000, 400_000)]
@@ -98,7 +124,8 @@ def test_the_digits_after_the_point_are_those_of_the_table(digits: int, found: i
 
 
 @pytest.mark.parametrize(
-    ("values", "grid"), [([3, 8, 18], 5), ([3, 8, 19], 1), ([7], 1), ([-4_000, 0, 10_000], 2_000), ([], 1)]
+    ("values", "grid"),
+    [([3, 8, 18], 5), ([3, 8, 19], 1), ([7], 1), ([-4_000, 0, 10_000], 2_000), ([], 1)],
 )
 def test_the_grid_of_whole_numbers_is_that_of_the_table(values: list[int], grid: int) -> None:
     assert fit_number(np.array(values * 30, dtype=np.float64), Field(1)).grid == grid
@@ -139,7 +166,9 @@ def test_a_spike_becomes_an_atom_and_repeated_noise_does_not() -> None:
     (np.arange(7), Field(1), False),
     (np.sqrt(np.arange(30)), Field(0), False),
 ])  # fmt: skip
-def test_many_atoms_that_fill_their_grid_learn_as_neighbours(values: Floats, field: Field, ordered: bool) -> None:
+def test_many_atoms_that_fill_their_grid_learn_as_neighbours(
+    values: Floats, field: Field, ordered: bool
+) -> None:
     number = fit_number(np.repeat(values.astype(np.float64), 40), field)
     assert number.bins == []
     assert number.ordered == (list(range(len(values))) if ordered else [])

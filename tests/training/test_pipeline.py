@@ -1,4 +1,5 @@
-"""A whole run: the same input gives the same bytes, a failed run leaves nothing, and p-values of fresh rows are honest."""
+"""A whole run: the same input gives the same bytes, a failed run leaves nothing, and p-values of
+fresh rows are honest."""
 
 import errno
 import hashlib
@@ -41,7 +42,9 @@ def table(rows: int, seed: int) -> pa.Table:
             "amount": pa.array(np.round(rng.gamma(2 + 3 * group, size=rows), 4)),
             "count": pa.array(rng.poisson(3 + 4 * group)),
             "colour": pa.array(rng.choice(["red", "green", "blue"], rows)),
-            "day": pa.array(np.datetime64("2024-01-01") + rng.integers(0, 365, rows).astype("timedelta64[D]")),
+            "day": pa.array(
+                np.datetime64("2024-01-01") + rng.integers(0, 365, rows).astype("timedelta64[D]")
+            ),
             "flag": pa.array(group == 1, mask=rng.random(rows) < 0.1),
         }
     )
@@ -73,7 +76,9 @@ def test_the_same_table_configuration_and_seed_give_the_same_bytes(large: Path) 
     run(large / "table.csv", large / "again")
     first, second = dict(_digests(large / "artifact")), dict(_digests(large / "again"))
     assert first == second
-    assert {"manifest.json", "score.onnx", "report.html", "MODEL_CARD.md", "history.json"} <= set(first)
+    assert {"manifest.json", "score.onnx", "report.html", "MODEL_CARD.md", "history.json"} <= set(
+        first
+    )
 
 
 def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
@@ -93,10 +98,15 @@ def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
 
 def test_p_values_of_fresh_rows_are_about_uniform(large: Path) -> None:
     engine = Engine.load(large / "artifact")
-    fresh = score(engine, pa.Table.from_batches(table(4_000, seed=9).to_batches()).combine_chunks().to_batches()[0])
+    fresh = score(
+        engine,
+        pa.Table.from_batches(table(4_000, seed=9).to_batches()).combine_chunks().to_batches()[0],
+    )
     assert not fresh.errors
     for alpha in (0.05, 0.2, 0.5):
-        assert (fresh.p_value <= alpha).mean() == pytest.approx(alpha, abs=3 * np.sqrt(alpha * (1 - alpha) / 120))
+        assert (fresh.p_value <= alpha).mean() == pytest.approx(
+            alpha, abs=3 * np.sqrt(alpha * (1 - alpha) / 120)
+        )
 
 
 def test_a_small_table_calibrates_across_folds_and_says_so(tmp_path: Path) -> None:
@@ -107,11 +117,20 @@ def test_a_small_table_calibrates_across_folds_and_says_so(tmp_path: Path) -> No
     assert "cross-conformal" in (tmp_path / "artifact" / "MODEL_CARD.md").read_text()
 
 
-def test_a_tail_that_too_few_rows_can_show_is_not_used_and_the_card_and_the_notices_say_so(large: Path, tmp_path: Path) -> None:
+def test_a_tail_that_too_few_rows_can_show_is_not_used_and_the_card_and_the_notices_say_so(
+    large: Path, tmp_path: Path
+) -> None:
     asked = QUICK.model_copy(update={"peaks_over_threshold": True})
-    done = train(Source(large / "table.csv"), "sales", tmp_path / "artifact", asked, 0, None, lambda *_: None)
-    assert done.artifact.manifest.calibration == read_artifact(large / "artifact").manifest.calibration
-    said = "fewer than 50 of 120 calibration scores lie over their 95th percentile; p-values are counts alone"
+    done = train(
+        Source(large / "table.csv"), "sales", tmp_path / "artifact", asked, 0, None, lambda *_: None
+    )
+    assert (
+        done.artifact.manifest.calibration == read_artifact(large / "artifact").manifest.calibration
+    )
+    said = (
+        "fewer than 50 of 120 calibration scores lie over their 95th percentile; p-values are"
+        " counts alone"
+    )
     assert done.notices[-1] == f"peaks_over_threshold: {said}"
     for page in ("MODEL_CARD.md", "report.html"):
         assert said in (tmp_path / "artifact" / page).read_text()
@@ -127,12 +146,18 @@ def test_an_evaluation_that_fails_costs_metrics_and_report_but_not_the_model(
     config.write_text("min_steps = 5\nmax_steps = 5\n")
     cli.run(path, "sales", out, config)
     told = capsys.readouterr()
-    said = "the evaluation and the report could not be made: ZeroDivisionError: division by zero; the model itself is whole"
+    said = (
+        "the evaluation and the report could not be made: ZeroDivisionError: division by zero;"
+        " the model itself is whole"
+    )
     assert said in told.err
     assert "60 rows" in told.out
     assert "report.html" not in told.out
     assert read_artifact(out).manifest.metrics == {}
-    assert "| detection AUC, 0.5 is best | not measured | not measured |" in (out / "MODEL_CARD.md").read_text()
+    assert (
+        "| detection AUC, 0.5 is best | not measured | not measured |"
+        in (out / "MODEL_CARD.md").read_text()
+    )
     assert not (out / "report.html").exists()
     assert not score(Engine.load(out), table(60, 0).combine_chunks().to_batches()[0]).errors
 
@@ -155,11 +180,16 @@ def test_words_card_and_report_do_without_a_metric_that_could_not_be_measured(
     assert ("not measured" in told.out) == (absent != "detect_auc")
     assert absent not in read_artifact(tmp_path / "artifact").manifest.metrics
     assert "not measured" in (tmp_path / "artifact" / "MODEL_CARD.md").read_text()
-    assert f"metric {absent} could not be measured" in (tmp_path / "artifact" / "report.html").read_text()
+    assert (
+        f"metric {absent} could not be measured"
+        in (tmp_path / "artifact" / "report.html").read_text()
+    )
 
 
 @pytest.mark.parametrize("step", ["write_report", "model_card", "with_tail", "cross_calibration"])
-def test_a_later_step_that_fails_is_left_out(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_step_that_fails_is_left_out(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, step, _fails)
     config = FEW_STEPS.model_copy(update={"peaks_over_threshold": True})
     source = Source(write(tmp_path / "table.csv", 60))
@@ -181,9 +211,20 @@ def test_where_a_member_s_scores_differ_the_other_one_scores_and_a_notice_says_s
     monkeypatch.setattr(exemplars, "score", off)
     made = table(60, 0).select(["amount", "count", "day", "colour"])
     csv.write_csv(made, tmp_path / "table.csv")
-    done = train(Source(tmp_path / "table.csv"), "sales", tmp_path / "artifact", FEW_STEPS, 0, None, lambda *_: None)
+    done = train(
+        Source(tmp_path / "table.csv"),
+        "sales",
+        tmp_path / "artifact",
+        FEW_STEPS,
+        0,
+        None,
+        lambda *_: None,
+    )
     assert done.artifact.manifest.members == {"vae": 1.0, "exemplars": 0.0}
-    assert any(notice.startswith("rows are scored by the VAE alone, because terms of ONNX") for notice in done.notices)
+    assert any(
+        notice.startswith("rows are scored by the VAE alone, because terms of ONNX")
+        for notice in done.notices
+    )
     scored = score(Engine.load(tmp_path / "artifact"), made.combine_chunks().to_batches()[0])
     assert np.isfinite(scored.nelbo).all()
     assert np.median(scored.p_value) < 0.9, "calibrated by the same member"
@@ -209,7 +250,8 @@ def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> No
 
 @pytest.fixture
 def trained(large: Path, tmp_path: Path) -> Path:
-    """A copy of the artifact, with a file and a folder of the user's own, and a graph that only the older artifact has."""
+    """A copy of the artifact, with a file and a folder of the user's own, and a graph that only the
+    older artifact has."""
     folder = shutil.copytree(large / "artifact", tmp_path / "artifact")
     (folder / "notes.md").write_text("mine")
     (folder / "data").mkdir()
@@ -228,13 +270,19 @@ def _own(folder: Path) -> dict[str, str]:
     return {name: (folder / name).read_text() for name in OWN}
 
 
-def test_training_again_replaces_the_artifact_and_leaves_all_other_files(trained: Path, large: Path) -> None:
+def test_training_again_replaces_the_artifact_and_leaves_all_other_files(
+    trained: Path, large: Path
+) -> None:
     before = set(trained.iterdir())
     path = write(trained.parent / "table.csv", 30)
     done = run(path, trained)
     assert _own(trained) == OWN
     assert set(trained.iterdir()) == before - {trained / "older.onnx"}
-    assert read_artifact(trained).digest == done.artifact.digest != read_artifact(large / "artifact").digest
+    assert (
+        read_artifact(trained).digest
+        == done.artifact.digest
+        != read_artifact(large / "artifact").digest
+    )
 
 
 def test_an_artifact_goes_through_a_link_to_a_folder(trained: Path) -> None:
@@ -255,8 +303,12 @@ def _break_off(out: Path, error: BaseException) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), OSError(errno.ENOSPC, "No space left on device")])
-def test_a_training_that_breaks_off_leaves_the_older_artifact_whole(error: BaseException, trained: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(), OSError(errno.ENOSPC, "No space left on device")]
+)
+def test_a_training_that_breaks_off_leaves_the_older_artifact_whole(
+    error: BaseException, trained: Path
+) -> None:
     before = dict(_contents(trained.parent))
     with pytest.raises(type(error)):
         _break_off(trained, error)
@@ -326,8 +378,12 @@ def test_what_cannot_become_an_artifacts_folder_is_refused_before_the_table_is_r
     assert dict(_contents(tmp_path)) == before
 
 
-@pytest.mark.parametrize(("out", "words"), [("file/out", "Not a directory"), ("x" * 300, "too long")])
-def test_a_folder_that_cannot_be_made_is_found_before_the_table_is_read(out: str, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("out", "words"), [("file/out", "Not a directory"), ("x" * 300, "too long")]
+)
+def test_a_folder_that_cannot_be_made_is_found_before_the_table_is_read(
+    out: str, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NelboError, match=words):
         run(tmp_path / "absent.csv", tmp_path / out)
@@ -345,11 +401,17 @@ def test_rows_that_break_their_columns_kind_are_left_out_and_counted(tmp_path: P
 
 
 def test_constant_and_empty_columns_are_kept_and_cost_nothing(tmp_path: Path) -> None:
-    made = table(600, 0).append_column("same", pa.array(["x"] * 600)).append_column("empty", pa.nulls(600, pa.string()))
+    made = (
+        table(600, 0)
+        .append_column("same", pa.array(["x"] * 600))
+        .append_column("empty", pa.nulls(600, pa.string()))
+    )
     csv.write_csv(made.append_column("seven", pa.array([7] * 600)), tmp_path / "table.csv")
     done = run(tmp_path / "table.csv", tmp_path / "artifact")
     engine = Engine.load(tmp_path / "artifact")
-    scored = score(engine, made.append_column("seven", pa.array([7] * 600)).combine_chunks().to_batches()[0])
+    scored = score(
+        engine, made.append_column("seven", pa.array([7] * 600)).combine_chunks().to_batches()[0]
+    )
     for name in ("same", "empty", "seven"):
         assert scored.terms[:, done.artifact.manifest.order.index(name)].max() < 0.02
 
@@ -358,4 +420,6 @@ def test_a_schema_file_overrides_what_is_inferred(tmp_path: Path) -> None:
     columns = (Column(name="amount", kind="continuous"), Column(name="count", kind="categorical"))
     done = run(write(tmp_path / "table.csv", 200), tmp_path / "artifact", Schema(columns=columns))
     assert done.artifact.manifest.order == ("amount", "count")
-    assert json.loads((tmp_path / "artifact" / "manifest.json").read_text())["likelihoods"]["count"].startswith("categorical")
+    assert json.loads((tmp_path / "artifact" / "manifest.json").read_text())["likelihoods"][
+        "count"
+    ].startswith("categorical")

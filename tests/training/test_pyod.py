@@ -78,7 +78,9 @@ def test_another_method_of_probabilities_is_refused(detector: NELBO) -> None:
         detector.predict_proba(X_TEST, method="something")  # type: ignore[call-overload]
 
 
-def test_confidences_lie_in_0_to_1_alone_and_beside_labels_and_probabilities(detector: NELBO) -> None:
+def test_confidences_lie_in_0_to_1_alone_and_beside_labels_and_probabilities(
+    detector: NELBO,
+) -> None:
     confidence = detector.predict_confidence(X_TEST)
     assert confidence.shape == Y_TEST.shape
     assert confidence.min() >= 0
@@ -103,7 +105,9 @@ def test_fit_predict_gives_the_labels_of_the_rows_fitted_to(detector: NELBO) -> 
 def test_it_is_cloned_pickled_and_at_hand_in_the_package(detector: NELBO) -> None:
     assert clone(detector).get_params() == detector.get_params()
     again = pickle.loads(pickle.dumps(detector))
-    np.testing.assert_array_equal(again.decision_function(X_TEST), detector.decision_function(X_TEST))
+    np.testing.assert_array_equal(
+        again.decision_function(X_TEST), detector.decision_function(X_TEST)
+    )
     assert training.NELBO is NELBO
 
 

@@ -1,4 +1,5 @@
-"""The report is one file that loads nothing, obeys no markup of users, copes with any table; a card needs only a manifest."""
+"""The report is one file that loads nothing, obeys no markup of users, copes with any table; a card
+needs only a manifest."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +26,18 @@ from training.fit import History, fit_rows
 from training.report import charts, figures, model_card, words, write_report
 
 QUICK = Config(min_steps=8, max_steps=8, threads=1)
-SECTIONS = ("key-figures", "learning", "marginals", "scores", "terms", "worst", "schema", "settings", "versions", "notices")
+SECTIONS = (
+    "key-figures",
+    "learning",
+    "marginals",
+    "scores",
+    "terms",
+    "worst",
+    "schema",
+    "settings",
+    "versions",
+    "notices",
+)
 SCRIPT = "<script>alert(1)</script>"
 NASTY = ("</svg><img src=x onerror=alert(2)>", "&amp;", "{{ 7 * 7 }}", "\x00\x1b[31m\u202e|\n# x")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -47,7 +59,8 @@ class Reported:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the texts outside the style sheet, and whether all tags are closed in order."""
+    """Tags with their attributes, the texts outside the style sheet, and whether all tags are
+    closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,7 +86,8 @@ class Page(HTMLParser):
 
 
 def strange_table() -> pa.Table:
-    """Names and values that break out of HTML, SVG, templates and Markdown; dates; numbers that are hard to draw."""
+    """Names and values that break out of HTML, SVG, templates and Markdown; dates; numbers that are
+    hard to draw."""
     n, rng = 60, np.random.default_rng(0)
     spread = np.concatenate([[-1.7e308, 1.7e308], rng.normal(size=n - 2)])
     return pa.table(
@@ -85,8 +99,12 @@ def strange_table() -> pa.Table:
             "constant and large": [1e300] * n,
             "far apart": pa.array(spread),
             "tiny": pa.array(1e-9 * rng.normal(size=n)),
-            "moment": pa.array([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=7 * i) for i in range(n)]),
-            "day": pa.array([date(2024, 1, 1) + timedelta(days=int(i)) for i in rng.integers(0, 400, n)]),
+            "moment": pa.array(
+                [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=7 * i) for i in range(n)]
+            ),
+            "day": pa.array(
+                [date(2024, 1, 1) + timedelta(days=int(i)) for i in rng.integers(0, 400, n)]
+            ),
             "flag": [True, False, None] * (n // 3),
             "key": [f"<b>{i}</b>" for i in range(n)],
         }
@@ -104,25 +122,37 @@ def categories_table() -> pa.Table:
 
 
 def empty_table() -> pa.Table:
-    return pa.table({"x": pa.array([None] * 30, pa.string()), "y": pa.array([None] * 30, pa.float64())})
+    return pa.table(
+        {"x": pa.array([None] * 30, pa.string()), "y": pa.array([None] * 30, pa.float64())}
+    )
 
 
 def many_columns_table() -> pa.Table:
     rng = np.random.default_rng(0)
-    return pa.table({f"column {i}": pa.array(rng.normal(size=60) if i % 2 else list("abc") * 20) for i in range(45)})
+    return pa.table(
+        {
+            f"column {i}": pa.array(rng.normal(size=60) if i % 2 else list("abc") * 20)
+            for i in range(45)
+        }
+    )
 
 
 def reported(table: pa.Table, folder: Path) -> Reported:
     """Train on the table for a moment and write its report."""
     pq.write_table(table, folder / "table.parquet")
     training = read(Source(folder / "table.parquet"), QUICK, 0)
-    vae, history = fit_rows(training.schema, training.rows, training.split, QUICK, 0, lambda *_: None)
+    vae, history = fit_rows(
+        training.schema, training.rows, training.split, QUICK, 0, lambda *_: None
+    )
     manifest = export(folder, vae, "quick <b>", training, QUICK, 0).manifest
     rest = np.concatenate([training.split.stop, training.split.calibrate])
     calibration = split_calibration(Engine.load(folder), training.rows.take(rest))
     write_manifest(folder, manifest.model_copy(update={"calibration": calibration}))
     evaluation = evaluate(Engine.load(folder), training, 0)
-    artifact = write_manifest(folder, manifest.model_copy(update={"calibration": calibration, "metrics": evaluation.metrics}))
+    artifact = write_manifest(
+        folder,
+        manifest.model_copy(update={"calibration": calibration, "metrics": evaluation.metrics}),
+    )
     parts = Engine(artifact), training, history, evaluation
     write_report(folder / "report.html", *parts)
     page = (folder / "report.html").read_text("utf-8")
@@ -135,10 +165,23 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Reported:
 
 
 def test_the_page_loads_nothing(strange: Reported) -> None:
-    assert not {tag for tag, _ in strange.seen.tags} & {"script", "link", "iframe", "img", "image", "object", "embed", "base"}
-    attributes = [(name, value or "") for _, found in strange.seen.tags for name, value in found.items()]
+    assert not {tag for tag, _ in strange.seen.tags} & {
+        "script",
+        "link",
+        "iframe",
+        "img",
+        "image",
+        "object",
+        "embed",
+        "base",
+    }
+    attributes = [
+        (name, value or "") for _, found in strange.seen.tags for name, value in found.items()
+    ]
     assert not [
-        name for name, _ in attributes if name in ("src", "srcset", "href", "xlink:href", "style") or name.startswith("on")
+        name
+        for name, _ in attributes
+        if name in ("src", "srcset", "href", "xlink:href", "style") or name.startswith("on")
     ]
     addresses = [(name, value) for name, value in attributes if "://" in value]
     assert {name for name, _ in addresses} <= {"xmlns", "xmlns:xlink"}
@@ -148,14 +191,20 @@ def test_the_page_loads_nothing(strange: Reported) -> None:
 
 
 def test_the_page_forbids_a_browser_to_load_anything(strange: Reported) -> None:
-    policies = [found["content"] for tag, found in strange.seen.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    policies = [
+        found["content"]
+        for tag, found in strange.seen.tags
+        if found.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
 def test_names_and_values_of_users_are_text_wherever_they_stand(strange: Reported) -> None:
     assert SCRIPT not in strange.page
     assert SCRIPT in strange.seen.text
-    assert {f"<b>{i}</b>" for i in range(60)}.isdisjoint(re.findall("<b>[0-9]+</b>", strange.page.split('id="worst"')[1]))
+    assert {f"<b>{i}</b>" for i in range(60)}.isdisjoint(
+        re.findall("<b>[0-9]+</b>", strange.page.split('id="worst"')[1])
+    )
     assert "quick <b>" in strange.seen.text
     assert "{{ 7 * 7 }}" in strange.seen.text
     assert "onerror=alert(2)" in strange.seen.text
@@ -173,18 +222,23 @@ def test_every_section_is_there_in_order(strange: Reported) -> None:
 def test_the_title_names_model_rows_columns_seed_and_artifact(strange: Reported) -> None:
     head = " ".join(strange.seen.text.split("Key figures")[0].split())
     assert head.endswith(
-        f"Nelbo report quick <b> 60 rows · 11 columns · seed 0 · artifact {strange.parts[0].artifact.digest[:12]}"
+        "Nelbo report quick <b> 60 rows · 11 columns · seed 0 · artifact"
+        f" {strange.parts[0].artifact.digest[:12]}"
     )
 
 
 def test_every_chart_says_what_it_shows(strange: Reported) -> None:
-    labels = [found.get("aria-label") for _, found in strange.seen.tags if found.get("role") == "img"]
+    labels = [
+        found.get("aria-label") for _, found in strange.seen.tags if found.get("role") == "img"
+    ]
     assert len(labels) >= 9
     assert all(labels)
 
 
 def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported) -> None:
-    worst = figures.worst_rows(strange.parts[0], strange.parts[1], figures.held_out(*strange.parts[:2]))
+    worst = figures.worst_rows(
+        strange.parts[0], strange.parts[1], figures.held_out(*strange.parts[:2])
+    )
     assert worst[0].identifiers == (figures.Cell("key", f"<b>{worst[0].row}</b>", None),)
     assert f"<b>{worst[0].row}</b>" in strange.seen.text
     assert "Real and synthetic values of key" not in strange.page
@@ -194,10 +248,14 @@ def test_the_worst_rows_are_the_held_out_rows_with_the_highest_nelbo(strange: Re
     engine, training, _, _ = strange.parts
     scored = figures.held_out(engine, training)
     worst = figures.worst_rows(engine, training, scored)
-    assert [row.nelbo for row in worst] == sorted(scored.nelbo.tolist(), reverse=True)[: figures.WORST]
+    assert [row.nelbo for row in worst] == sorted(scored.nelbo.tolist(), reverse=True)[
+        : figures.WORST
+    ]
     first = worst[0]
     terms = scored.terms[scored.at == first.row][0]
-    assert [cell.term for cell in first.costly] == sorted(terms.tolist(), reverse=True)[: figures.COSTLY]
+    assert [cell.term for cell in first.costly] == sorted(terms.tolist(), reverse=True)[
+        : figures.COSTLY
+    ]
     assert len(first.costly) + len(first.others) + first.more == len(engine.manifest.order)
 
 
@@ -208,14 +266,21 @@ def test_the_same_parts_give_the_same_page(strange: Reported, tmp_path: Path) ->
 
 def test_dates_are_drawn_on_an_axis_of_dates(strange: Reported) -> None:
     (found,) = (
-        one for one in figures.marginals(strange.manifest.table_schema, strange.parts[3], 40) if one.column.name == "day"
+        one
+        for one in figures.marginals(strange.manifest.table_schema, strange.parts[3], 40)
+        if one.column.name == "day"
     )
     assert found.shape is not None
-    assert re.search(">(January|April|July|October|2024|2025|May|March)", charts.marginal(found.column, found.shape))
+    assert re.search(
+        ">(January|April|July|October|2024|2025|May|March)",
+        charts.marginal(found.column, found.shape),
+    )
 
 
 @pytest.mark.parametrize("table", [numbers_table, categories_table, empty_table])
-def test_a_table_of_any_shape_gets_a_whole_report(table: Callable[[], pa.Table], tmp_path: Path) -> None:
+def test_a_table_of_any_shape_gets_a_whole_report(
+    table: Callable[[], pa.Table], tmp_path: Path
+) -> None:
     found = reported(table(), tmp_path)
     assert found.seen.balanced
     assert tuple(tags["id"] for tag, tags in found.seen.tags if tag == "section") == SECTIONS
@@ -258,7 +323,11 @@ NUMBERS: dict[str, Floats] = {
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_histogram_holds_every_present_cell_once(name: str, kind: str) -> None:
     column = Column.model_validate({"name": "x", "kind": kind})
-    values = NUMBERS[name] if kind == "continuous" else np.clip(np.round(NUMBERS[name]), -(2.0**53), 2.0**53)
+    values = (
+        NUMBERS[name]
+        if kind == "continuous"
+        else np.clip(np.round(NUMBERS[name]), -(2.0**53), 2.0**53)
+    )
     rows = Rows(values[:, None], np.empty((len(values), 0), dtype=np.int64))
     (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows), 40)
     assert isinstance(found.shape, figures.Histogram)
@@ -283,13 +352,19 @@ def test_bars_hold_every_present_cell_once() -> None:
 
 
 def test_dates_show_their_weekdays_and_hours_or_the_time_since_another() -> None:
-    """Mondays and Tuesdays at 9 and at 10 o'clock, left three hours later; a day that is always the same has no rhythm."""
-    columns = (Column(name="came", kind="datetime"), Column(name="left", kind="datetime", since="came"))
+    """Mondays and Tuesdays at 9 and at 10 o'clock, left three hours later; a day that is always the
+    same has no rhythm."""
+    columns = (
+        Column(name="came", kind="datetime"),
+        Column(name="left", kind="datetime", since="came"),
+    )
     schema = Schema(columns=(*columns, Column(name="day", kind="datetime", step=DAY)))
     came = np.array([MONDAY + 9 * HOUR, MONDAY + 10 * HOUR, MONDAY + DAY + 9 * HOUR, np.nan])
     numbers = np.column_stack([came, came + 3 * HOUR + [0, 1, 2, 3], np.full(4, 5.0 * DAY)])
     rows = Rows(numbers, np.empty((4, 0), dtype=np.int64))
-    found = {one.column.name: one for one in figures.rhythms(schema, Evaluation({}, rows, rows, rows))}
+    found = {
+        one.column.name: one for one in figures.rhythms(schema, Evaluation({}, rows, rows, rows))
+    }
     assert list(found) == ["came: weekday", "came: hour", "left: hours since came"]
     weekday = found["came: weekday"].shape
     assert isinstance(weekday, figures.Histogram)
@@ -307,11 +382,18 @@ def test_exactly_the_rows_above_the_threshold_are_flagged(n: int, alpha: float) 
     p_value = (1 + (scores[None, :] >= nelbo[:, None]).sum(1)) / (n + 1)
     found = figures.threshold(scores, alpha)
     expected = p_value <= alpha + 1e-12
-    np.testing.assert_array_equal(nelbo > found if found is not None else np.zeros(len(nelbo), bool), expected)
+    np.testing.assert_array_equal(
+        nelbo > found if found is not None else np.zeros(len(nelbo), bool), expected
+    )
 
 
 def test_names_that_look_alike_keep_their_own_bars() -> None:
-    assert list(words.distinct(["a\x00", "a\x01", "", "a\ufffd"])) == ["a\ufffd", "a\ufffd (2)", "(empty)", "a\ufffd (3)"]
+    assert list(words.distinct(["a\x00", "a\x01", "", "a\ufffd"])) == [
+        "a\ufffd",
+        "a\ufffd (2)",
+        "(empty)",
+        "a\ufffd (3)",
+    ]
 
 
 def test_long_names_are_cut_where_they_seldom_differ() -> None:
@@ -321,14 +403,25 @@ def test_long_names_are_cut_where_they_seldom_differ() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(3.14159, "3.14"), (-0.5, "−0.50"), (12_345.6, "12,346"), (float("inf"), "not finite"), (1e300, "1e+300")],
+    [
+        (3.14159, "3.14"),
+        (-0.5, "−0.50"),
+        (12_345.6, "12,346"),
+        (float("inf"), "not finite"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_nats_are_written_for_people(value: float, expected: str) -> None:
     assert words.nats(value) == expected
 
 
 def test_a_small_share_is_not_nothing() -> None:
-    assert [words.share(value) for value in (0.0, 1e-9, 0.123, 1.0)] == ["0.0 %", "< 0.1 %", "12.3 %", "100.0 %"]
+    assert [words.share(value) for value in (0.0, 1e-9, 0.123, 1.0)] == [
+        "0.0 %",
+        "< 0.1 %",
+        "12.3 %",
+        "100.0 %",
+    ]
 
 
 def test_the_card_says_how_scores_are_calibrated(strange: Reported) -> None:
@@ -344,7 +437,13 @@ def test_the_card_says_how_scores_are_calibrated(strange: Reported) -> None:
 
 def tailed(n: int, used: bool) -> Calibration:
     """n calibration scores with a tail that the check takes or refuses."""
-    tail = Tail(threshold=9.5, excesses=n // 20, components=((1.0, 0.2, 3.0),), fit=0.4 if used else 0.01, used=used)
+    tail = Tail(
+        threshold=9.5,
+        excesses=n // 20,
+        components=((1.0, 0.2, 3.0),),
+        fit=0.4 if used else 0.01,
+        used=used,
+    )
     return Calibration(method="split", scores=tuple(np.linspace(0, 10, n).tolist()), tail=tail)
 
 
@@ -353,7 +452,9 @@ def with_calibration(reported: Reported, calibration: Calibration, asked: bool =
     return reported.manifest.model_copy(update={"calibration": calibration, "config": config})
 
 
-@pytest.mark.parametrize(("n", "can"), [(18, "nnn"), (19, "ynn"), (98, "ynn"), (99, "yyn"), (998, "yyn"), (999, "yyy")])
+@pytest.mark.parametrize(
+    ("n", "can"), [(18, "nnn"), (19, "ynn"), (98, "ynn"), (99, "yyn"), (998, "yyn"), (999, "yyy")]
+)
 def test_card_and_report_say_which_alpha_so_many_calibration_rows_can_reach(
     strange: Reported, tmp_path: Path, n: int, can: str
 ) -> None:
@@ -366,7 +467,9 @@ def test_card_and_report_say_which_alpha_so_many_calibration_rows_can_reach(
     ]
     text = shown(strange, manifest, tmp_path)
     for alpha, needed, yes in zip((0.05, 0.01, 0.001), (19, 99, 999), can, strict=True):
-        assert (f"Alpha {alpha} wants {needed} rows: here it can flag no row" in text) == (yes == "n")
+        assert (f"Alpha {alpha} wants {needed} rows: here it can flag no row" in text) == (
+            yes == "n"
+        )
 
 
 def shown(reported: Reported, manifest: Manifest, folder: Path) -> str:
@@ -376,21 +479,31 @@ def shown(reported: Reported, manifest: Manifest, folder: Path) -> str:
     return " ".join(Page((folder / "report.html").read_text()).text.split())
 
 
-def test_card_and_report_mark_a_tail_as_an_assumption_with_its_check(strange: Reported, tmp_path: Path) -> None:
+def test_card_and_report_mark_a_tail_as_an_assumption_with_its_check(
+    strange: Reported, tmp_path: Path
+) -> None:
     manifest = with_calibration(strange, tailed(500, True))
     card, page = model_card(manifest), shown(strange, manifest, tmp_path)
     assert "| 0.001 | 999 | by the tail |" in card
     assert "**Assumption: the tail.** P-values below 1/(n + 1), down to 1.6e-05, are" in card
     assert "p = 0.4: such distributions are not refuted" in card
     assert "Alpha 0.001 wants 999 rows, or the tail." in page
-    assert "Assumption: above the highest of them a generalised Pareto distribution, fitted to the 25 excesses" in page
+    assert (
+        "Assumption: above the highest of them a generalised Pareto distribution, fitted to the 25"
+        " excesses" in page
+    )
     assert "Anderson-Darling, p = 0.4, not refuted" in page
 
 
-def test_a_tail_that_failed_its_check_is_told_and_counts_alone_stand(strange: Reported, tmp_path: Path) -> None:
+def test_a_tail_that_failed_its_check_is_told_and_counts_alone_stand(
+    strange: Reported, tmp_path: Path
+) -> None:
     manifest = with_calibration(strange, tailed(500, False))
     card, page = model_card(manifest), shown(strange, manifest, tmp_path)
-    assert "- **No tail is used:** peaks_over_threshold: no generalised Pareto distribution fits the 25 calibration" in card
+    assert (
+        "- **No tail is used:** peaks_over_threshold: no generalised Pareto distribution fits the"
+        " 25 calibration" in card
+    )
     assert "(Anderson-Darling, p = 0.01); p-values are counts alone." in card
     assert "| 0.001 | 999 | **no** |" in card
     assert "Assumption" not in card + page

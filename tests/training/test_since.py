@@ -1,4 +1,5 @@
-"""A datetime that stays close to another is modelled as the time since it, in all that is made and said of rows."""
+"""A datetime that stays close to another is modelled as the time since it, in all that is made and
+said of rows."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,12 @@ HOUR = np.timedelta64(1, "h")
 
 
 def orders(rows: int, seed: int) -> pa.Table:
-    """Orders of ten years; parcels leave after 20 to 60 hours, express ones after 2 to 10, and each tenth has not left."""
+    """Orders of ten years; parcels leave after 20 to 60 hours, express ones after 2 to 10, and each
+    tenth has not left."""
     rng = np.random.default_rng(seed)
-    ordered = np.datetime64("2014-01-01T00:00:00") + rng.integers(0, 315_000_000, rows).astype("timedelta64[s]")
+    ordered = np.datetime64("2014-01-01T00:00:00") + rng.integers(0, 315_000_000, rows).astype(
+        "timedelta64[s]"
+    )
     express = rng.random(rows) < 0.3
     hours = np.where(express, rng.uniform(2, 10, rows), rng.uniform(20, 60, rows))
     left = ordered + (hours * 3_600).astype("timedelta64[s]")
@@ -30,12 +34,22 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("orders")
     pq.write_table(orders(4_000, 0), folder / "orders.parquet")
     config = Config(min_steps=300, max_steps=300)
-    train(Source(folder / "orders.parquet"), "orders", folder / "artifact", config, 0, None, lambda *_: None)
+    train(
+        Source(folder / "orders.parquet"),
+        "orders",
+        folder / "artifact",
+        config,
+        0,
+        None,
+        lambda *_: None,
+    )
     return Engine.load(folder / "artifact")
 
 
 def batch(*rows: tuple[str | None, bool, str | None]) -> pa.RecordBatch:
-    return pa.record_batch(dict(zip(("ordered", "express", "left"), map(list, zip(*rows, strict=True)), strict=True)))
+    return pa.record_batch(
+        dict(zip(("ordered", "express", "left"), map(list, zip(*rows, strict=True)), strict=True))
+    )
 
 
 def test_no_made_row_leaves_before_it_is_ordered(engine: Engine) -> None:
@@ -70,7 +84,9 @@ def test_given_datetimes_stay_and_missing_ones_follow_from_them(engine: Engine) 
 
 
 def test_what_a_datetime_should_be_is_a_datetime(engine: Engine) -> None:
-    rows = batch(("2017-05-02T10:00:00", True, "2017-06-02T10:00:00"), ("2017-05-02T10:00:00", False, None))
+    rows = batch(
+        ("2017-05-02T10:00:00", True, "2017-06-02T10:00:00"), ("2017-05-02T10:00:00", False, None)
+    )
     ordered = np.datetime64("2017-05-02T10:00:00")
     told = expected(engine, rows, "left").batch
     low, high = (told[name].to_numpy(zero_copy_only=False) for name in ("low", "high"))
@@ -83,4 +99,6 @@ def test_the_evaluation_compares_the_datetimes_themselves(engine: Engine) -> Non
     assert engine.schema.numbers[1].since == "ordered"
     assert engine.manifest.metrics["shape_error"] < engine.manifest.metrics["shape_error_floor"] + 5
     assert "since ordered" in engine.manifest.likelihoods["left"]
-    assert np.nanmax(encode(generate(engine, 0, 0, 100), engine.schema).numbers[:, 1]) < 61 * 3_600e6
+    assert (
+        np.nanmax(encode(generate(engine, 0, 0, 100), engine.schema).numbers[:, 1]) < 61 * 3_600e6
+    )

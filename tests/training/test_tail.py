@@ -1,4 +1,5 @@
-"""Peaks over a threshold: about alpha of the rows are flagged beyond the counts too, and a tail that is none is not used."""
+"""Peaks over a threshold: about alpha of the rows are flagged beyond the counts too, and a tail
+that is none is not used."""
 
 from collections.abc import Callable
 from functools import cache
@@ -30,7 +31,9 @@ def calibrated(scores: Floats, seed: int = 0) -> Calibration:
 
 @cache
 def calibrations(name: str) -> list[Calibration]:
-    return [calibrated(SCORES[name](np.random.default_rng([i, 0]).random(N)), i) for i in range(TABLES)]
+    return [
+        calibrated(SCORES[name](np.random.default_rng([i, 0]).random(N)), i) for i in range(TABLES)
+    ]
 
 
 def flagged(found: Calibration, score: Callable[[Floats], Floats], alphas: Floats) -> Floats:
@@ -42,7 +45,8 @@ def flagged(found: Calibration, score: Callable[[Floats], Floats], alphas: Float
 
 @pytest.mark.parametrize("name", SCORES)
 def test_about_alpha_of_the_rows_are_flagged_by_counts_and_beyond_them(name: str) -> None:
-    """Mean over calibrations: by counts alpha within its error, beyond them up to twice alpha, as the shape is estimated."""
+    """Mean over calibrations: by counts alpha within its error, beyond them up to twice alpha, as
+    the shape is estimated."""
     score, counts = SCORES[name], np.array([0.05, 0.01, 1 / (N + 1)])
     alphas = np.append(counts, counts[-1] / np.array([3, 30]))
     used = [calibration for calibration in calibrations(name) if calibration.used_tail]
@@ -60,7 +64,9 @@ def test_the_best_tail_alone_would_flag_far_too_many() -> None:
     for found in calibrations("exponential"):
         if found.tail is not None:
             excess = np.array(found.scores[-found.tail.excesses :]) - found.tail.threshold
-            alone = found.tail.model_copy(update={"components": ((1.0, *tail.best(excess)),), "used": True})
+            alone = found.tail.model_copy(
+                update={"components": ((1.0, *tail.best(excess)),), "used": True}
+            )
             both = {"averaged": found, "best": found.model_copy(update={"tail": alone})}
             for name, calibration in both.items():
                 ratio[name] += (flagged(calibration, score, np.array([alpha])) / alpha).tolist()
@@ -79,7 +85,9 @@ def test_a_generalised_pareto_distribution_is_found_again() -> None:
 
 def test_the_check_refuses_a_right_tail_as_often_as_its_level_says() -> None:
     refused = [
-        tail.goodness_of_fit(np.sort(np.random.default_rng([i, 1]).exponential(size=60)), np.random.default_rng(i))
+        tail.goodness_of_fit(
+            np.sort(np.random.default_rng([i, 1]).exponential(size=60)), np.random.default_rng(i)
+        )
         <= tail.LEVEL
         for i in range(100)
     ]
@@ -95,10 +103,14 @@ def test_a_tail_of_two_clumps_fails_the_check_and_p_values_stay_counts(seed: int
     assert found.tail.fit <= tail.LEVEL
     assert found.used_tail is None
     assert found.smallest == 1 / (N + 1)
-    assert "no generalised Pareto distribution fits the 100 calibration scores" in next(tail.notices(found))
+    assert "no generalised Pareto distribution fits the 100 calibration scores" in next(
+        tail.notices(found)
+    )
 
 
-@pytest.mark.parametrize("scores", [np.arange(999.0), np.repeat(np.arange(10.0), 200), np.zeros(5_000), np.empty(0)])
+@pytest.mark.parametrize(
+    "scores", [np.arange(999.0), np.repeat(np.arange(10.0), 200), np.zeros(5_000), np.empty(0)]
+)
 def test_too_few_excesses_make_no_tail_and_say_so(scores: Floats) -> None:
     found = calibrated(scores)
     assert found.tail is None
@@ -108,6 +120,8 @@ def test_too_few_excesses_make_no_tail_and_say_so(scores: Floats) -> None:
 def test_the_same_scores_and_seed_make_the_same_tail_which_says_nothing() -> None:
     scores = np.random.default_rng(3).exponential(size=N)
     found = calibrated(scores, 5)
-    assert found == calibrated(scores, 5) == Calibration.model_validate_json(found.model_dump_json())
+    assert (
+        found == calibrated(scores, 5) == Calibration.model_validate_json(found.model_dump_json())
+    )
     assert found.smallest == 1 / (N + 1) / REACH
     assert list(tail.notices(found)) == []

@@ -1,4 +1,5 @@
-"""A real worker: `python -P -m worker.app` with its pool and its dispatcher, to be killed by tests."""
+"""A real worker: `python -P -m worker.app` with its pool and its dispatcher, to be killed by
+tests."""
 
 import functools
 import os
@@ -91,11 +92,20 @@ def running_worker(stage: Stage, processes: int = 1, **environment: str) -> Iter
 
 def chunks(database: Database, job_id: str) -> list[Row[tuple[str, int, str, int]]]:
     """State, attempt, worker and first row of the job's chunks."""
-    statement = select(ChunkRow.state, ChunkRow.attempt, ChunkRow.worker, ChunkRow.row_from).where(ChunkRow.job_id == job_id)
+    statement = select(ChunkRow.state, ChunkRow.attempt, ChunkRow.worker, ChunkRow.row_from).where(
+        ChunkRow.job_id == job_id
+    )
     with database.read() as connection:
         return list(connection.execute(statement))
 
 
 def computing(database: Database, job_id: str) -> int:
     """The process id of a worker that holds a chunk of the job, 0 where there is none."""
-    return next((int(chunk.worker.split(":")[1]) for chunk in chunks(database, job_id) if chunk.state == "running"), 0)
+    return next(
+        (
+            int(chunk.worker.split(":")[1])
+            for chunk in chunks(database, job_id)
+            if chunk.state == "running"
+        ),
+        0,
+    )

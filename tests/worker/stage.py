@@ -1,4 +1,5 @@
-"""What a worker works on: a real database, a real storage folder, a small real artifact; and a process of the worker."""
+"""What a worker works on: a real database, a real storage folder, a small real artifact; and a
+process of the worker."""
 
 import io
 import tempfile
@@ -69,11 +70,18 @@ class Stage:
         self.work()
         return self.job(job_id).state
 
-    def version(self, name: str = "linear", make: Callable[[Path], Path] | None = None, owner: str = OWNER) -> VersionEntry:
+    def version(
+        self, name: str = "linear", make: Callable[[Path], Path] | None = None, owner: str = OWNER
+    ) -> VersionEntry:
         """A ready version; `make` writes another artifact than the linear one into a folder."""
         place, version_id = self._stored(make(self.folder / name)) if make else self._artifact(name)
         return catalog.add_version(
-            self.database, owner, name, place.manifest.model_dump(mode="json"), place.digest, version_id=version_id
+            self.database,
+            owner,
+            name,
+            place.manifest.model_dump(mode="json"),
+            place.digest,
+            version_id=version_id,
         )
 
     def pushed(self, content: bytes, name: str = "linear") -> VersionEntry:
@@ -94,7 +102,8 @@ class Stage:
         return entry.id
 
     def file(self, table: pa.Table) -> FileEntry:
-        """A ready file, read in this process, which is quicker than a worker's child; nothing else may be due."""
+        """A ready file, read in this process, which is quicker than a worker's child; nothing else
+        may be due."""
         file_id = self.uploaded(as_csv(table))
         claim = ledger.claim(self.database, "stage", lease_s=600.0)
         assert claim is not None
@@ -107,7 +116,14 @@ class Stage:
         assert ledger.commit(self.database, claim, ReadOutcome(found.rows, found.digest, columns))
         return files.get_file(self.database, OWNER, file_id)
 
-    def submit(self, request: JobRequest, version: VersionEntry, rows: int, chunk_rows: int = 50, **given: Any) -> Job:
+    def submit(
+        self,
+        request: JobRequest,
+        version: VersionEntry,
+        rows: int,
+        chunk_rows: int = 50,
+        **given: Any,
+    ) -> Job:
         options = {"version_id": version.id, "rows": rows, "chunk_rows": chunk_rows, **given}
         return ledger.submit(self.database, OWNER, request, **options)[0]
 

@@ -1,4 +1,5 @@
-"""Temporary folders: gone afterwards, and gone with the next tidying when whoever made them was killed."""
+"""Temporary folders: gone afterwards, and gone with the next tidying when whoever made them was
+killed."""
 
 import os
 import time

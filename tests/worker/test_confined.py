@@ -1,4 +1,5 @@
-"""A model runs in a process of its own, which gives the same numbers, and which ends where the model takes too much."""
+"""A model runs in a process of its own, which gives the same numbers, and which ends where the
+model takes too much."""
 
 import os
 import signal
@@ -43,15 +44,21 @@ def pid(engine: Engine) -> int:
     return graphs._process._child.pid
 
 
-def test_a_confined_model_gives_the_very_numbers_of_one_in_this_process(folder: Path, engine: Engine) -> None:
+def test_a_confined_model_gives_the_very_numbers_of_one_in_this_process(
+    folder: Path, engine: Engine
+) -> None:
     plain = Engine.load(folder)
     rows = generate(plain, seed=1, first_row=0, rows=16 * SLOTS * 3 + 5)
     assert generate(engine, seed=1, first_row=0, rows=len(rows)).equals(rows)
     confined, here = score(engine, rows), score(plain, rows)
     for name in ("rows", "nelbo", "p_value", "terms", "kl"):
         np.testing.assert_array_equal(getattr(confined, name), getattr(here, name))
-    assert augment(engine, rows, 0, 2, 3, 0.5).batch.equals(augment(plain, rows, 0, 2, 3, 0.5).batch)
-    assert reconstruct(engine, rows, 0, 3, denoise=True).batch.equals(reconstruct(plain, rows, 0, 3, denoise=True).batch)
+    assert augment(engine, rows, 0, 2, 3, 0.5).batch.equals(
+        augment(plain, rows, 0, 2, 3, 0.5).batch
+    )
+    assert reconstruct(engine, rows, 0, 3, denoise=True).batch.equals(
+        reconstruct(plain, rows, 0, 3, denoise=True).batch
+    )
 
 
 def test_one_process_serves_all_batches(engine: Engine) -> None:
@@ -72,7 +79,9 @@ def test_the_process_of_a_model_knows_no_secret_and_has_no_other_file_open(
         generate(engine, seed=1, first_row=0, rows=1)
     process = Path(f"/proc/{pid(engine)}")
     assert b"secret" not in (process / "environ").read_bytes()
-    assert str(folder / "manifest.json") not in {os.readlink(entry) for entry in (process / "fd").iterdir()}
+    assert str(folder / "manifest.json") not in {
+        os.readlink(entry) for entry in (process / "fd").iterdir()
+    }
 
 
 @pytest.mark.skipif(not measures().complete, reason="this kernel confines less")
@@ -87,16 +96,22 @@ def test_a_model_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     engine = load(slow_artifact(tmp_path / "slow"), SHORT)
     rows = generate(engine, seed=1, first_row=0, rows=5)
     slow = pid(engine)
-    with pytest.raises(ModelDied, match=r"more than 1 s for one batch of 16 rows \(the setting model_batch_s\)"):
+    with pytest.raises(
+        ModelDied, match=r"more than 1 s for one batch of 16 rows \(the setting model_batch_s\)"
+    ):
         score(engine, rows)
     assert not Path(f"/proc/{slow}").exists()
-    assert generate(engine, seed=1, first_row=0, rows=5).equals(rows), "a new process does the next batch"
+    assert generate(engine, seed=1, first_row=0, rows=5).equals(rows), (
+        "a new process does the next batch"
+    )
 
 
 def test_a_model_that_needs_too_much_memory_is_stopped(tmp_path: Path) -> None:
     engine = load(greedy_artifact(tmp_path / "greedy", gib=3), LIMITS)
     rows = generate(engine, seed=1, first_row=0, rows=5)
-    with pytest.raises(ModelDied, match=r"needs more than 2,048 MiB \(the setting model_memory_mib\)"):
+    with pytest.raises(
+        ModelDied, match=r"needs more than 2,048 MiB \(the setting model_memory_mib\)"
+    ):
         score(engine, rows)
 
 
@@ -115,7 +130,9 @@ def test_a_model_that_gives_another_shape_than_it_declares_is_refused(tmp_path: 
         score(engine, rows)
 
 
-def test_a_graph_that_was_changed_is_refused_by_the_process_too(tmp_path: Path, folder: Path) -> None:
+def test_a_graph_that_was_changed_is_refused_by_the_process_too(
+    tmp_path: Path, folder: Path
+) -> None:
     engine = load(folder, LIMITS)
     graph = folder / "score.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
@@ -156,13 +173,20 @@ def test_batches_of_a_work_that_stopped_are_not_taken_for_those_of_the_next(engi
 
 def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
     program = (
-        "import os, sys, time; from pathlib import Path; from nelbo.engine import generate; from worker import confined\n"
-        f"engine = confined.load(Path({str(folder)!r}), confined.Limits(60, 2048)); generate(engine, 1, 0, 5)\n"
+        "import os, sys, time; from pathlib import Path; from nelbo.engine import generate; from"
+        " worker import confined\n"
+        f"engine = confined.load(Path({str(folder)!r}), confined.Limits(60, 2048));"
+        " generate(engine, 1, 0, 5)\n"
         "print(engine.graphs._process._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     orphan = Path(f"/proc/{ran.stdout.strip()}")
-    until(lambda: not orphan.exists() or "State:\tZ" in (orphan / "status").read_text(), "the model's process to end")
+    until(
+        lambda: not orphan.exists() or "State:\tZ" in (orphan / "status").read_text(),
+        "the model's process to end",
+    )
 
 
 def test_the_process_of_a_model_ends_with_its_engine(folder: Path) -> None:

@@ -26,13 +26,23 @@ ROWS, CHUNK = 8_000, 4_000
 """Chunks that last long enough for a renewal of their lease."""
 REQUEST = GenerateRequest(model="linear", n=ROWS, seed=11)
 QUICK = {"NELBO_LEASE_S": "0.8", "NELBO_RENEW_S": "0.03", "NELBO_SWEEP_S": "0.2"}
-WORKER: tuple[Point, ...] = ("claimed", "renew", "computed", "commit", "committed", "finish", "finishing")
+WORKER: tuple[Point, ...] = (
+    "claimed",
+    "renew",
+    "computed",
+    "commit",
+    "committed",
+    "finish",
+    "finishing",
+)
 DISPATCHER: tuple[Point, ...] = ("hint", "hinted", "sweep", "split")
 SERVICE: tuple[Point, ...] = ("submit", "submitted", "uploaded", "pushed")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> oracle.Reference:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> oracle.Reference:
     """What the request gives; the database makes no difference."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with Stage(folder, f"sqlite:///{shutil.copy(sqlite_template, folder / 'nelbo.db')}") as stage:
@@ -50,13 +60,19 @@ def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]
 
 def environment(stage: Stage, at: Point) -> dict[str, str]:
     crash = {"NELBO_CRASH_AT": at, "NELBO_CRASH_MARKER": str(stage.folder / "marker")}
-    return QUICK | crash | {"NELBO_DATABASE_URL": stage.database_url, "NELBO_BROKER_URL": stage.broker_url}
+    return (
+        QUICK
+        | crash
+        | {"NELBO_DATABASE_URL": stage.database_url, "NELBO_BROKER_URL": stage.broker_url}
+    )
 
 
 def start(stage: Stage, module: str, at: Point) -> subprocess.Popen[bytes]:
     env = os.environ | environment(stage, at) | {"NELBO_HOME": str(stage.settings.home)}
     with (stage.folder / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-P", "-m", module], env=env, cwd=stage.folder, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module], env=env, cwd=stage.folder, stdout=log, stderr=log
+        )
 
 
 def dies(stage: Stage, process: subprocess.Popen[bytes]) -> None:
@@ -70,7 +86,8 @@ def submit(stage: Stage) -> Job:
 
 
 def ends(stage: Stage, wanted: oracle.Reference, job_id: str) -> None:
-    """What is left of the job is done, by whoever comes next; each row is there once and the same as undisturbed."""
+    """What is left of the job is done, by whoever comes next; each row is there once and the same
+    as undisturbed."""
 
     def done() -> bool:
         sweep(stage.database)
@@ -93,7 +110,9 @@ def test_every_crash_point_is_tried() -> None:
 
 
 @pytest.mark.parametrize("at", WORKER)
-def test_a_worker_that_dies_there_loses_nothing(stage: Stage, undisturbed: oracle.Reference, at: Point) -> None:
+def test_a_worker_that_dies_there_loses_nothing(
+    stage: Stage, undisturbed: oracle.Reference, at: Point
+) -> None:
     job = submit(stage)
     dies(stage, start(stage, "worker.solo", at))
     ends(stage, undisturbed, job.id)
@@ -136,7 +155,10 @@ def test_a_service_that_dies_there_is_asked_again_and_does_it_once(
     home = stage.settings.home
     home.mkdir(exist_ok=True)
     stage.version()
-    with serving.process(home, **environment(stage, at)) as (url, process), pytest.raises(httpx2.TransportError):
+    with (
+        serving.process(home, **environment(stage, at)) as (url, process),
+        pytest.raises(httpx2.TransportError),
+    ):
         ask(stage, url, at)
     assert process.returncode == -signal.SIGKILL
     with serving.served(stage.settings) as url:
@@ -157,8 +179,17 @@ def ask(stage: Stage, url: str, at: Point) -> httpx2.Response:
     with httpx2.Client(base_url=url, trust_env=False, timeout=30) as client:
         match at:
             case "uploaded":
-                return client.post("/v1/files", params={"name": "t.csv"}, headers=AS_BYTES, content=as_csv(table(20)))
+                return client.post(
+                    "/v1/files",
+                    params={"name": "t.csv"},
+                    headers=AS_BYTES,
+                    content=as_csv(table(20)),
+                )
             case "pushed":
-                return client.post("/v1/models/linear/versions", headers=AS_ZIP, content=stage.packed())
+                return client.post(
+                    "/v1/models/linear/versions", headers=AS_ZIP, content=stage.packed()
+                )
             case _:
-                return client.post("/v1/jobs", json=REQUEST.model_dump(), headers={"Idempotency-Key": "once"})
+                return client.post(
+                    "/v1/jobs", json=REQUEST.model_dump(), headers={"Idempotency-Key": "once"}
+                )

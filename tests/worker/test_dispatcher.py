@@ -1,4 +1,5 @@
-"""A round of the dispatcher: hints for what waits, never more than a few; dead leases taken back; a sign of life."""
+"""A round of the dispatcher: hints for what waits, never more than a few; dead leases taken back; a
+sign of life."""
 
 import os
 import subprocess
@@ -43,7 +44,9 @@ def dispatcher(stage: Stage) -> Iterator[Dispatcher]:
 
 
 def submit(stage: Stage, chunks: int) -> Job:
-    return stage.submit(GenerateRequest(model="linear", n=chunks), stage.version(), chunks, chunk_rows=1)
+    return stage.submit(
+        GenerateRequest(model="linear", n=chunks), stage.version(), chunks, chunk_rows=1
+    )
 
 
 def waiting(dispatcher: Dispatcher) -> int:
@@ -68,10 +71,15 @@ def test_a_huge_job_never_fills_the_queue(stage: Stage, dispatcher: Dispatcher) 
     for _ in range(5):
         dispatcher.round()
         assert waiting(dispatcher) <= 2 * PROCESSES
-    until(lambda: waiting_after_round(dispatcher) == 2 * PROCESSES, "the queue to hold what the pool can take")
+    until(
+        lambda: waiting_after_round(dispatcher) == 2 * PROCESSES,
+        "the queue to hold what the pool can take",
+    )
 
 
-def test_a_flushed_queue_is_filled_again(stage: Stage, dispatcher: Dispatcher, valkey: Valkey) -> None:
+def test_a_flushed_queue_is_filled_again(
+    stage: Stage, dispatcher: Dispatcher, valkey: Valkey
+) -> None:
     submit(stage, chunks=10)
     dispatcher.round()
     assert waiting(dispatcher) > 0
@@ -88,7 +96,9 @@ def test_nothing_to_do_is_no_hint(stage: Stage, dispatcher: Dispatcher) -> None:
     assert waiting(dispatcher) == 0
 
 
-def test_a_dead_workers_chunk_is_taken_back_and_hinted(stage: Stage, dispatcher: Dispatcher, valkey: Valkey) -> None:
+def test_a_dead_workers_chunk_is_taken_back_and_hinted(
+    stage: Stage, dispatcher: Dispatcher, valkey: Valkey
+) -> None:
     job = submit(stage, chunks=1)
     assert ledger.claim(stage.database, "dead:1", lease_s=0.01) is not None
     until(lambda: waiting_after_round(dispatcher), "the lease to run out and a hint to follow")
@@ -96,9 +106,13 @@ def test_a_dead_workers_chunk_is_taken_back_and_hinted(stage: Stage, dispatcher:
     assert stage.job(job.id).state == "succeeded"
 
 
-def test_a_process_of_this_host_that_is_gone_holds_its_chunk_no_longer(stage: Stage, dispatcher: Dispatcher) -> None:
+def test_a_process_of_this_host_that_is_gone_holds_its_chunk_no_longer(
+    stage: Stage, dispatcher: Dispatcher
+) -> None:
     submit(stage, chunks=2)
-    gone = subprocess.run([sys.executable, "-c", NAME], capture_output=True, text=True, check=True).stdout
+    gone = subprocess.run(
+        [sys.executable, "-c", NAME], capture_output=True, text=True, check=True
+    ).stdout
     assert ledger.claim(stage.database, gone, lease_s=600) is not None
     assert ledger.claim(stage.database, my_name(), lease_s=600) is not None
     dispatcher.round()
@@ -118,7 +132,9 @@ def test_after_an_outage_of_the_database_a_lease_that_ran_out_is_no_crash(
         assert connection.execute(statement).all() == [("queued", crashes)]
 
 
-def test_a_round_that_does_not_get_through_is_remembered(stage: Stage, dispatcher: Dispatcher) -> None:
+def test_a_round_that_does_not_get_through_is_remembered(
+    stage: Stage, dispatcher: Dispatcher
+) -> None:
     dispatcher.round()
     before = dispatcher.reached_at
     assert before <= time.monotonic()
@@ -134,7 +150,9 @@ def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None
     assert health.file_of(stage.settings.home).exists()
 
 
-def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: Stage, tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(
+    stage: Stage, tmp_path: Path
+) -> None:
     away = connect("postgresql://nobody@127.0.0.1:1/none")
     Dispatcher(stage.settings, away, make_app(stage.settings), "here:1").round()
 
@@ -142,7 +160,9 @@ def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(stage: 
 def test_without_a_broker_processes_of_its_own_do_the_work(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = Stage(tmp_path, stage.database_url, f"redis+socket://{tmp_path}/no-broker.sock").with_options(worker_processes=1)
+    away = Stage(
+        tmp_path, stage.database_url, f"redis+socket://{tmp_path}/no-broker.sock"
+    ).with_options(worker_processes=1)
     monkeypatch.setenv("NELBO_HOME", str(away.settings.home))
     monkeypatch.setenv("NELBO_DATABASE_URL", away.database_url)
     job = submit(stage, chunks=2)
@@ -178,7 +198,9 @@ def test_a_worker_whose_pool_is_silent_while_work_waits_gives_no_sign_of_life(
 
 
 @pytest.mark.usefixtures("silent_pool")
-def test_a_worker_whose_pool_is_silent_as_nothing_waits_is_healthy(stage: Stage, dispatcher: Dispatcher) -> None:
+def test_a_worker_whose_pool_is_silent_as_nothing_waits_is_healthy(
+    stage: Stage, dispatcher: Dispatcher
+) -> None:
     dispatcher.round()
     assert len(workers.heartbeats(stage.database)) == 1
 

@@ -1,4 +1,5 @@
-"""Engines by digest: fetched once, whole or not at all, and never from a copy that is not what was stored."""
+"""Engines by digest: fetched once, whole or not at all, and never from a copy that is not what was
+stored."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ from tests.worker.stage import Stage
 from worker.confined import ConfinedGraphs, Limits
 from worker.engines import Engines
 
-ROW = pa.record_batch({"id": ["a"], "length": ["1.5"], "colour": ["red"], "width": ["-2"], "weight": ["10"]})
+ROW = pa.record_batch(
+    {"id": ["a"], "length": ["1.5"], "colour": ["red"], "width": ["-2"], "weight": ["10"]}
+)
 
 
 @pytest.fixture
@@ -100,7 +103,9 @@ def test_many_that_fetch_at_once_all_get_it_whole(stage: Stage) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: engines(stage).get(version).artifact.digest, range(8)))
     assert set(found) == {version.digest}
-    assert [path.name for path in copies.artifacts(stage.settings.home).iterdir()] == [version.digest]
+    assert [path.name for path in copies.artifacts(stage.settings.home).iterdir()] == [
+        version.digest
+    ]
 
 
 def test_only_so_many_engines_stay_in_memory(stage: Stage) -> None:

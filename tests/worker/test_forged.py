@@ -1,4 +1,5 @@
-"""Whatever somebody wrote into the broker: no code of theirs runs, the pool goes on, and the next job is done."""
+"""Whatever somebody wrote into the broker: no code of theirs runs, the pool goes on, and the next
+job is done."""
 
 import base64
 import gzip
@@ -31,7 +32,9 @@ def broker() -> Iterator[str]:
 @pytest.fixture
 def client(broker: str) -> Iterator[redis.Redis]:
     """Somebody who has the broker's password."""
-    with redis.Redis(unix_socket_path=urlsplit(broker).path, password=urlsplit(broker).password) as client:
+    with redis.Redis(
+        unix_socket_path=urlsplit(broker).path, password=urlsplit(broker).password
+    ) as client:
         yield client
 
 
@@ -51,7 +54,12 @@ class Harm:
         return Path.touch, (self.marker,)
 
 
-def message(body: bytes | None = None, task: str = "nelbo.work", kind: str = "application/json", **headers: Any) -> str:
+def message(
+    body: bytes | None = None,
+    task: str = "nelbo.work",
+    kind: str = "application/json",
+    **headers: Any,
+) -> str:
     """As Celery makes one, with what somebody else thought of."""
     if body is None:
         body = b'[["a"], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -60,7 +68,14 @@ def message(body: bytes | None = None, task: str = "nelbo.work", kind: str = "ap
             "body": base64.b64encode(body).decode(),
             "content-encoding": "utf-8",
             "content-type": kind,
-            "headers": {"lang": "py", "task": task, "id": "x", "root_id": "x", "retries": 0, **headers},
+            "headers": {
+                "lang": "py",
+                "task": task,
+                "id": "x",
+                "root_id": "x",
+                "retries": 0,
+                **headers,
+            },
             "properties": {
                 "delivery_info": {"exchange": "", "routing_key": "nelbo"},
                 "delivery_tag": "x",
@@ -87,7 +102,15 @@ def forged(marker: Path) -> list[str | bytes]:
         message(b"not json"),
         message(b"[" * 200_000),
         message(json.dumps([[1, 2, 3], {}, {}]).encode()),
-        message(json.dumps([["a"], {}, {"chain": [signature], "errbacks": [signature], "callbacks": [signature]}]).encode()),
+        message(
+            json.dumps(
+                [
+                    ["a"],
+                    {},
+                    {"chain": [signature], "errbacks": [signature], "callbacks": [signature]},
+                ]
+            ).encode()
+        ),
         message(pickle.dumps(((), {}, Harm(marker))), kind="application/x-python-serialize"),
         message(b"!!python/object/apply:pathlib.Path.touch ['x']", kind="application/x-yaml"),
         message(gzip.compress(b"[" * 50_000_000), compression="application/x-gzip"),
@@ -111,7 +134,9 @@ def lives_on(host: Host, pool: int) -> bool:
     return alive(pool) and host.find("worker.pool") == pool
 
 
-def test_a_message_that_is_no_hint_is_dropped_and_logged(stage: Stage, client: redis.Redis, tmp_path: Path) -> None:
+def test_a_message_that_is_no_hint_is_dropped_and_logged(
+    stage: Stage, client: redis.Redis, tmp_path: Path
+) -> None:
     messages = forged(tmp_path / "harmed")
     with running_worker(stage) as host:
         do_a_job(stage)
@@ -127,7 +152,9 @@ def test_a_message_that_is_no_hint_is_dropped_and_logged(stage: Stage, client: r
     assert "garbage" not in log
 
 
-def test_a_queue_that_is_no_list_is_removed(tmp_path: Path, sqlite_url: str, broker_url: str, valkey: Valkey) -> None:
+def test_a_queue_that_is_no_list_is_removed(
+    tmp_path: Path, sqlite_url: str, broker_url: str, valkey: Valkey
+) -> None:
     """As somebody may leave it in a broker without an ACL."""
     with Stage(tmp_path, sqlite_url, broker_url) as stage, valkey.client() as client:
         client.set(QUEUE, "no list")

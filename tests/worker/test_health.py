@@ -1,4 +1,5 @@
-"""A host's file says that its worker is well while it is young, and each host has a file of its own."""
+"""A host's file says that its worker is well while it is young, and each host has a file of its
+own."""
 
 import os
 import socket
@@ -34,7 +35,9 @@ def test_the_file_of_a_host_that_is_long_gone_is_removed(tmp_path: Path) -> None
     assert (gone.exists(), silent.exists()) == (False, True)
 
 
-def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_to_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "health").touch()
     health.beat(tmp_path)
     assert "sign of life not given" in caplog.text

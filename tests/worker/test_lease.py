@@ -1,4 +1,5 @@
-"""A lease ends the work when it is lost, when its clock is over, and when the worker is asked to end."""
+"""A lease ends the work when it is lost, when its clock is over, and when the worker is asked to
+end."""
 
 import signal
 import subprocess
@@ -53,7 +54,10 @@ def test_a_lease_that_was_refused_stops_the_work() -> None:
 
 
 def test_a_process_that_slept_past_its_lease_stops_by_its_own_clock() -> None:
-    with Lease(lambda: True, 10.0, 5.0, asked_at=time.monotonic() - 11.0) as lease, pytest.raises(LeaseLost):
+    with (
+        Lease(lambda: True, 10.0, 5.0, asked_at=time.monotonic() - 11.0) as lease,
+        pytest.raises(LeaseLost),
+    ):
         lease.check()
 
 
@@ -83,7 +87,10 @@ def test_the_work_goes_on_after_a_renewal_that_failed_once() -> None:
 
 @pytest.mark.usefixtures("shutting_down")
 def test_a_worker_that_is_asked_to_end_stops_the_work() -> None:
-    with Lease(lambda: True, LONG_S, LONG_S, time.monotonic()) as lease, pytest.raises(ShuttingDown):
+    with (
+        Lease(lambda: True, LONG_S, LONG_S, time.monotonic()) as lease,
+        pytest.raises(ShuttingDown),
+    ):
         lease.check()
 
 
@@ -93,7 +100,9 @@ def test_a_process_that_never_checks_ends_itself_and_its_lease_with_it() -> None
         "with Lease(lambda: True, 600.0, 0.05, time.monotonic(), stuck_s=0.3):\n"
         "    time.sleep(600)"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
     assert ran.returncode == -signal.SIGKILL
     assert "process is stuck and ends itself" in ran.stdout + ran.stderr
 

@@ -32,7 +32,10 @@ def test_the_last_line_is_the_answer(program: Path) -> None:
     assert run_limited("program", ["a", "b"], nothing) == {"args": 2}
 
 
-@pytest.mark.parametrize("end", ["import os; os.kill(os.getpid(), 9)", "raise SystemExit('no space left')", "print('hm')"])
+@pytest.mark.parametrize(
+    "end",
+    ["import os; os.kill(os.getpid(), 9)", "raise SystemExit('no space left')", "print('hm')"],
+)
 def test_a_child_without_an_answer_is_a_transient_error(program: Path, end: str) -> None:
     program.write_text(end)
     with pytest.raises(ChildDied, match="ended with status"):
@@ -47,7 +50,9 @@ def test_the_status_of_a_child_that_aborts_is_told(program: Path) -> None:
 
 
 def test_a_child_is_killed_when_the_work_must_stop(program: Path, tmp_path: Path) -> None:
-    program.write_text(f"import time, pathlib\npathlib.Path({str(tmp_path)!r}, 'began').touch()\ntime.sleep(600)")
+    program.write_text(
+        f"import time, pathlib\npathlib.Path({str(tmp_path)!r}, 'began').touch()\ntime.sleep(600)"
+    )
 
     def cancelled_once_it_runs() -> None:
         if (tmp_path / "began").exists():
@@ -66,14 +71,22 @@ def test_a_child_is_killed_when_its_time_is_over(program: Path) -> None:
 def tried(content: bytes, folder: Path, memory_mib: int = 2_048) -> dict[str, Any]:
     (folder / "artifact.zip").write_bytes(content)
     (folder / "out").mkdir()
-    return run_limited("worker.trial", [str(folder / "artifact.zip"), str(folder / "out"), str(memory_mib)], nothing)
+    return run_limited(
+        "worker.trial",
+        [str(folder / "artifact.zip"), str(folder / "out"), str(memory_mib)],
+        nothing,
+    )
 
 
 def test_a_trial_of_a_good_artifact_tells_what_it_holds(tmp_path: Path) -> None:
     folder = linear_artifact(tmp_path / "linear")
     artifact = read_artifact(folder)
     manifest = artifact.manifest.model_dump(mode="json")
-    assert tried(packed(folder), tmp_path) == {"problem": None, "manifest": manifest, "digest": artifact.digest}
+    assert tried(packed(folder), tmp_path) == {
+        "problem": None,
+        "manifest": manifest,
+        "digest": artifact.digest,
+    }
 
 
 def test_a_trial_finds_a_changed_graph(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What real workers lose when something dies or forgets: nothing. Results are bit by bit those of an undisturbed run."""
+"""What real workers lose when something dies or forgets: nothing. Results are bit by bit those of
+an undisturbed run."""
 
 import os
 import signal
@@ -41,7 +42,9 @@ def sqlite_stage(tmp_path: Path, sqlite_url: str, broker_url: str) -> Iterator[S
 
 
 def submit(stage: Stage, rows: int = ROWS, chunk_rows: int = CHUNK) -> Job:
-    return stage.submit(GenerateRequest(model="linear", n=rows, seed=11), stage.version(), rows, chunk_rows)
+    return stage.submit(
+        GenerateRequest(model="linear", n=rows, seed=11), stage.version(), rows, chunk_rows
+    )
 
 
 def finished(stage: Stage, job: Job) -> bool:
@@ -60,13 +63,18 @@ def test_a_child_killed_in_mid_chunk_costs_an_attempt_and_no_row(stage: Stage) -
     with running_worker(stage):
         victim = until(lambda: computing(stage.database, job.id), "a chunk to be computed")
         os.kill(victim, signal.SIGKILL)
-        until(lambda: any(chunk.attempt == 2 for chunk in chunks(stage.database, job.id)), "a second attempt")
+        until(
+            lambda: any(chunk.attempt == 2 for chunk in chunks(stage.database, job.id)),
+            "a second attempt",
+        )
         until(lambda: finished(stage, job), "the job to succeed")
     assert_undisturbed(stage, job)
 
 
 @pytest.mark.parametrize("victims", ["child", "pool"])
-def test_who_is_killed_is_replaced_long_before_the_lease_is_over(sqlite_stage: Stage, victims: str) -> None:
+def test_who_is_killed_is_replaced_long_before_the_lease_is_over(
+    sqlite_stage: Stage, victims: str
+) -> None:
     """The dispatcher of the same host sees that the process is gone."""
     job = submit(sqlite_stage)
     with running_worker(sqlite_stage, NELBO_LEASE_S="600", NELBO_RENEW_S="200") as host:
@@ -110,7 +118,9 @@ def test_a_flushed_broker_costs_latency_only(stage: Stage, valkey: Valkey) -> No
     assert_undisturbed(stage, job)
 
 
-def test_a_broker_that_is_away_for_the_whole_job_costs_latency_only(sqlite_stage: Stage, tmp_path: Path) -> None:
+def test_a_broker_that_is_away_for_the_whole_job_costs_latency_only(
+    sqlite_stage: Stage, tmp_path: Path
+) -> None:
     stage = sqlite_stage
     away = Stage(tmp_path, stage.database_url, f"redis+socket://{tmp_path}/no-broker.sock")
     job = submit(stage, rows=2_000, chunk_rows=500)
@@ -134,15 +144,21 @@ def test_a_broker_that_dies_and_comes_back_is_used_again(sqlite_stage: Stage) ->
 
 
 @pytest.mark.parametrize(("processes", "chunk_rows"), [(1, 5_000), (3, 1_234)])
-def test_neither_workers_nor_chunks_change_a_result(sqlite_stage: Stage, processes: int, chunk_rows: int) -> None:
+def test_neither_workers_nor_chunks_change_a_result(
+    sqlite_stage: Stage, processes: int, chunk_rows: int
+) -> None:
     stage, version = sqlite_stage, sqlite_stage.version()
     file = stage.file(table(3_000))
     made = submit(stage, rows=12_000, chunk_rows=chunk_rows)
-    scored = stage.submit(ScoreRequest(model="linear", explain=True), version, 3_000, chunk_rows // 5, file_id=file.id)
+    scored = stage.submit(
+        ScoreRequest(model="linear", explain=True), version, 3_000, chunk_rows // 5, file_id=file.id
+    )
     with running_worker(stage, processes):
         until(lambda: finished(stage, made) and finished(stage, scored), "both jobs to succeed")
     assert_undisturbed(stage, made)
-    alone = stage.submit(ScoreRequest(model="linear", explain=True), version, 3_000, 3_000, file_id=file.id)
+    alone = stage.submit(
+        ScoreRequest(model="linear", explain=True), version, 3_000, 3_000, file_id=file.id
+    )
     stage.work()
     one, other = (stage.scores(job.id, explain=True).combine_chunks() for job in (scored, alone))
     assert one.equals(other)
@@ -163,7 +179,9 @@ def test_sigterm_leaves_nothing_half_done(sqlite_stage: Stage) -> None:
     assert_undisturbed(stage, job)
 
 
-def test_sigterm_in_the_middle_of_a_long_chunk_ends_the_worker_within_its_grace_time(sqlite_stage: Stage) -> None:
+def test_sigterm_in_the_middle_of_a_long_chunk_ends_the_worker_within_its_grace_time(
+    sqlite_stage: Stage,
+) -> None:
     stage = sqlite_stage
     job = submit(stage, rows=LONG, chunk_rows=LONG)
     with running_worker(stage) as host:
@@ -172,7 +190,9 @@ def test_sigterm_in_the_middle_of_a_long_chunk_ends_the_worker_within_its_grace_
         host.process.send_signal(signal.SIGTERM)
         assert host.process.wait(60) == 0
         assert time.monotonic() - asked_at < app.STOP_S, "nothing had to be killed"
-    assert [(chunk.state, chunk.attempt) for chunk in chunks(stage.database, job.id)] == [("queued", 0)]
+    assert [(chunk.state, chunk.attempt) for chunk in chunks(stage.database, job.id)] == [
+        ("queued", 0)
+    ]
     assert stage.job(job.id).state == "running"
 
 
@@ -182,7 +202,11 @@ def test_a_cancel_frees_the_worker_in_the_middle_of_a_long_chunk(sqlite_stage: S
     with running_worker(stage) as host:
         until(lambda: computing(stage.database, long.id), "the chunk to be computed")
         ledger.cancel(stage.database, OWNER, long.id)
-        until(lambda: "lease lost" in host.log.read_text(), "the worker to stop between two batches", deadline_s=15)
+        until(
+            lambda: "lease lost" in host.log.read_text(),
+            "the worker to stop between two batches",
+            deadline_s=15,
+        )
         small = submit(stage, rows=100, chunk_rows=100)
         until(lambda: finished(stage, small), "another job to be done")
     assert list(results.tables(stage.database, long.id)) == []
@@ -190,7 +214,9 @@ def test_a_cancel_frees_the_worker_in_the_middle_of_a_long_chunk(sqlite_stage: S
 
 
 @pytest.mark.parametrize("part", ["pool", "dispatcher"])
-def test_a_part_of_the_worker_that_is_killed_is_started_again(sqlite_stage: Stage, part: str) -> None:
+def test_a_part_of_the_worker_that_is_killed_is_started_again(
+    sqlite_stage: Stage, part: str
+) -> None:
     job = submit(sqlite_stage)
     with running_worker(sqlite_stage) as host:
         child = until(lambda: computing(sqlite_stage.database, job.id), "a chunk to be computed")
@@ -219,7 +245,9 @@ def test_a_dispatcher_says_that_its_host_is_alive(sqlite_stage: Stage) -> None:
         assert seen.pid == host.dispatcher()
 
 
-def test_a_broker_that_is_away_as_the_chunks_of_a_pool_end_is_used_again(sqlite_stage: Stage) -> None:
+def test_a_broker_that_is_away_as_the_chunks_of_a_pool_end_is_used_again(
+    sqlite_stage: Stage,
+) -> None:
     """The hints that end then must not count for ever as work in hand: Celery stops at so many."""
     with running_valkey() as broker:
         stage = sqlite_stage.with_options(broker_url=SecretStr(broker.url))

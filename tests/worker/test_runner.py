@@ -1,4 +1,5 @@
-"""A chunk's way through a worker, on both databases: every kind of job, and every way that a chunk can end."""
+"""A chunk's way through a worker, on both databases: every kind of job, and every way that a chunk
+can end."""
 
 import hashlib
 import io
@@ -69,35 +70,51 @@ def file_if_needed(stage: Stage, request: JobRequest) -> FileEntry | None:
 
 
 @pytest.mark.parametrize("request_", KINDS, ids=lambda request: request.kind)
-def test_a_job_of_every_kind_gives_what_the_engine_gives(stage: Stage, request_: JobRequest) -> None:
+def test_a_job_of_every_kind_gives_what_the_engine_gives(
+    stage: Stage, request_: JobRequest
+) -> None:
     version, file = stage.version(), file_if_needed(stage, request_)
     job = stage.submit(request_, version, ROWS, file_id=file.id if file else None)
     stage.work()
     done = stage.job(job.id)
-    assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", ROWS, 0)
+    assert (done.state, done.progress.rows_done, done.progress.rows_failed) == (
+        "succeeded",
+        ROWS,
+        0,
+    )
     whole = table(ROWS).combine_chunks().to_batches()[0]
     engine = engine_of(stage)
     match request_:
         case ScoreRequest():
             wanted = engines.score(engine, whole)
             np.testing.assert_array_equal(stage.scores(job.id)["nelbo"].to_numpy(), wanted.nelbo)
-            np.testing.assert_array_equal(stage.scores(job.id)["p_value"].to_numpy(), wanted.p_value)
+            np.testing.assert_array_equal(
+                stage.scores(job.id)["p_value"].to_numpy(), wanted.p_value
+            )
         case GenerateRequest():
-            assert stage.made(job.id).equals(pa.Table.from_batches([engines.generate(engine, 5, 0, ROWS)]))
+            assert stage.made(job.id).equals(
+                pa.Table.from_batches([engines.generate(engine, 5, 0, ROWS)])
+            )
         case AugmentRequest(spread=spread):
             wanted_rows = engines.augment(engine, whole, 0, 3, 5, spread).batch
             assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
         case ReconstructRequest():
-            assert stage.made(job.id).equals(pa.Table.from_batches([engines.reconstruct(engine, whole, 0, 5).batch]))
+            assert stage.made(job.id).equals(
+                pa.Table.from_batches([engines.reconstruct(engine, whole, 0, 5).batch])
+            )
 
 
 @pytest.mark.parametrize("request_", KINDS, ids=lambda request: request.kind)
 @pytest.mark.parametrize("chunk_rows", [1, 17, 1_000])
-def test_a_result_does_not_depend_on_the_size_of_chunks(sqlite_stage: Stage, request_: JobRequest, chunk_rows: int) -> None:
+def test_a_result_does_not_depend_on_the_size_of_chunks(
+    sqlite_stage: Stage, request_: JobRequest, chunk_rows: int
+) -> None:
     stage, rows = sqlite_stage, 40
     version, file = stage.version(), file_if_needed(sqlite_stage, request_)
     given = {"file_id": file.id if file else None}
-    one, other = (stage.submit(request_, version, rows, size, **given) for size in (rows, chunk_rows))
+    one, other = (
+        stage.submit(request_, version, rows, size, **given) for size in (rows, chunk_rows)
+    )
     stage.work()
     result = stage.scores if request_.kind == "score" else stage.made
     assert result(one.id).combine_chunks().equals(result(other.id).combine_chunks())
@@ -110,7 +127,9 @@ def test_rows_that_the_request_carries_score_like_those_of_a_file(stage: Stage) 
     by_file = stage.submit(ScoreRequest(model="linear"), version, 30, file_id=stage.file(given).id)
     by_rows = stage.submit(ScoreRequest(model="linear"), version, 30, chunk_rows=7, inline=inline)
     stage.work()
-    assert stage.scores(by_file.id).combine_chunks().equals(stage.scores(by_rows.id).combine_chunks())
+    assert (
+        stage.scores(by_file.id).combine_chunks().equals(stage.scores(by_rows.id).combine_chunks())
+    )
 
 
 def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: Stage) -> None:
@@ -122,7 +141,9 @@ def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: S
     job = stage.submit(ScoreRequest(model="linear"), version, 60, 10, file_id=file_id)
     stage.work()
     assert stage.job(job.id).state == "succeeded"
-    assert [(error.row, error.column) for error in results.errors(stage.database, job.id)] == [(41, "length")]
+    assert [(error.row, error.column) for error in results.errors(stage.database, job.id)] == [
+        (41, "length")
+    ]
     assert stage.scores(job.id)["row"].to_pylist() == [row for row in range(60) if row != 41]
 
 
@@ -135,7 +156,9 @@ def test_a_row_that_cannot_be_scored_is_an_error_and_the_rest_is_stored(stage: S
         (b"\xff\xfe\x00broken", "encoding"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(sqlite_stage: Stage, content: bytes, reason: str) -> None:
+def test_a_file_that_cannot_be_read_is_rejected_with_the_reason(
+    sqlite_stage: Stage, content: bytes, reason: str
+) -> None:
     file_id = sqlite_stage.uploaded(content)
     sqlite_stage.work()
     entry = files.get_file(sqlite_stage.database, OWNER, file_id)
@@ -157,7 +180,10 @@ def test_a_pushed_artifact_is_ready_when_it_was_tried(stage: Stage) -> None:
     version = stage.pushed(stage.packed())
     assert (version.state, version.view.digest) == ("pending", None)
     stage.work()
-    ready, artifact = catalog.version_of(stage.database, version.id), read_artifact(stage.folder / "artifact")
+    ready, artifact = (
+        catalog.version_of(stage.database, version.id),
+        read_artifact(stage.folder / "artifact"),
+    )
     assert (ready.state, ready.digest) == ("ready", artifact.digest)
     assert catalog.get_manifest(stage.database, ready) == artifact.manifest.model_dump(mode="json")
 
@@ -200,7 +226,9 @@ def with_graph(content: bytes, graph: bytes) -> bytes:
     """The zip with another graph, of which the manifest tells the digest."""
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(changed, "w") as other:
-        old, new = (hashlib.sha256(text).hexdigest().encode() for text in (whole.read("score.onnx"), graph))
+        old, new = (
+            hashlib.sha256(text).hexdigest().encode() for text in (whole.read("score.onnx"), graph)
+        )
         for member in whole.namelist():
             text = graph if member == "score.onnx" else whole.read(member)
             other.writestr(member, text.replace(old, new) if member == MANIFEST else text)
@@ -217,7 +245,9 @@ SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_rejection_names_files_and_no_path_of_this_machine(sqlite_stage: Stage, name: str) -> None:
+def test_a_rejection_names_files_and_no_path_of_this_machine(
+    sqlite_stage: Stage, name: str
+) -> None:
     spoil, words = SPOILT[name]
     reason = rejection(sqlite_stage, spoil(sqlite_stage.packed()))
     assert words in reason
@@ -226,11 +256,16 @@ def test_a_rejection_names_files_and_no_path_of_this_machine(sqlite_stage: Stage
 
 def test_a_bomb_is_rejected_and_leaves_nothing(sqlite_stage: Stage) -> None:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_BZIP2) as bomb, bomb.open(MANIFEST, "w", force_zip64=True) as manifest:
+    with (
+        zipfile.ZipFile(content, "w", zipfile.ZIP_BZIP2) as bomb,
+        bomb.open(MANIFEST, "w", force_zip64=True) as manifest,
+    ):
         for _ in range(64):
             manifest.write(bytes(2**20))
     assert "neither stored nor deflated" in rejection(sqlite_stage, content.getvalue())
-    assert [path for path in (sqlite_stage.settings.home / "cache").rglob("*") if path.is_file()] == []
+    assert [
+        path for path in (sqlite_stage.settings.home / "cache").rglob("*") if path.is_file()
+    ] == []
 
 
 def test_a_version_whose_artifact_is_gone_fails_the_job_at_once(stage: Stage) -> None:
@@ -298,7 +333,9 @@ def test_a_database_that_goes_away_again_and_again_fails_no_job(
     assert stage.made(job.id).num_rows == rows
 
 
-def test_a_database_that_stays_away_for_an_hour_fails_the_job(sqlite_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_stays_away_for_an_hour_fails_the_job(
+    sqlite_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
     monkeypatch.setattr(runner, "MOST_ATTEMPTS", 7)
     stage = sqlite_stage
@@ -317,7 +354,11 @@ def test_an_outage_of_the_storage_fails_no_job_however_often_it_is_met(
     monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
     stage = sqlite_stage.with_options(max_attempts=2)
     job = stage.submit(GenerateRequest(model="linear", n=10), stage.version(), 10)
-    storage, away, process = stage.settings.home / "storage", stage.settings.home / "away", stage.process()
+    storage, away, process = (
+        stage.settings.home / "storage",
+        stage.settings.home / "away",
+        stage.process(),
+    )
     storage.rename(away)
     storage.write_text("not a folder")
     for _ in range(4):
@@ -329,7 +370,9 @@ def test_an_outage_of_the_storage_fails_no_job_however_often_it_is_met(
     assert stage.job(job.id).state == "succeeded"
 
 
-def test_a_stored_artifact_that_cannot_be_loaded_fails_its_job_after_some_tries_alone(sqlite_stage: Stage) -> None:
+def test_a_stored_artifact_that_cannot_be_loaded_fails_its_job_after_some_tries_alone(
+    sqlite_stage: Stage,
+) -> None:
     stage = sqlite_stage.with_options(max_attempts=2)
     version = stage.version()
     stage.storage.put(artifact_key(version.id), b"not an artifact")
@@ -339,7 +382,9 @@ def test_a_stored_artifact_that_cannot_be_loaded_fails_its_job_after_some_tries_
     until(lambda: stage.state_after_work(job.id) == "failed", "another try")
 
 
-def test_a_process_that_meets_a_transient_error_leaves_the_rest_to_others(sqlite_stage: Stage) -> None:
+def test_a_process_that_meets_a_transient_error_leaves_the_rest_to_others(
+    sqlite_stage: Stage,
+) -> None:
     version = sqlite_stage.version()
     blocker = sqlite_stage.settings.home / "cache"
     blocker.parent.mkdir(parents=True, exist_ok=True)
@@ -347,12 +392,16 @@ def test_a_process_that_meets_a_transient_error_leaves_the_rest_to_others(sqlite
     job = sqlite_stage.submit(GenerateRequest(model="linear", n=10), version, 10, chunk_rows=1)
     sqlite_stage.work()
     with sqlite_stage.database.read() as connection:
-        assert connection.execute(text("SELECT COUNT(*) FROM chunk WHERE failures > 0")).scalar_one() == 1
+        assert (
+            connection.execute(text("SELECT COUNT(*) FROM chunk WHERE failures > 0")).scalar_one()
+            == 1
+        )
     assert sqlite_stage.job(job.id).state == "running"
 
 
 def test_a_chunk_that_was_taken_over_is_not_stored_twice(stage: Stage) -> None:
-    """The first worker sleeps past its lease, a second one does the chunk, the first wakes and commits."""
+    """The first worker sleeps past its lease, a second one does the chunk, the first wakes and
+    commits."""
     version, process = stage.version(), stage.process()
     job = stage.submit(GenerateRequest(model="linear", n=10), version, 10)
     slow = ledger.claim(stage.database, "slow", lease_s=0.01)
@@ -376,13 +425,18 @@ def test_a_cancelled_job_stops_the_chunk_between_two_batches(stage: Stage) -> No
     assert list(results.tables(stage.database, job.id)) == []
 
 
-def test_a_file_that_takes_too_long_to_read_is_rejected(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_takes_too_long_to_read_is_rejected(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reading, "READ_S", 0.01)
     monkeypatch.setattr(reading, "READ_BYTES_PER_S", 1e9)
     file_id = stage.uploaded(as_csv(table(70)))
     stage.work()
     file = files.get_file(stage.database, OWNER, file_id)
-    assert (file.state, file.reason) == ("rejected", "reading table.csv took more than 0 s; upload it in several files")
+    assert (file.state, file.reason) == (
+        "rejected",
+        "reading table.csv took more than 0 s; upload it in several files",
+    )
 
 
 def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stage) -> None:
@@ -391,30 +445,40 @@ def test_a_model_that_takes_too_long_fails_its_job_after_three_tries(stage: Stag
     job = hasty.submit(ScoreRequest(model="slow"), version, 1, inline=[row()])
     until(lambda: hasty.state_after_work(job.id) == "failed", "three tries")
     assert re.match(
-        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 1 s for one batch of 16 rows"
+        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 1 s for one"
+        r" batch of 16 rows"
         r" \(the setting model_batch_s\) and was stopped; train a smaller model",
         stage.job(job.id).problem or "",
     )
 
 
-def test_a_model_whose_many_batches_take_too_long_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
+def test_a_model_whose_many_batches_take_too_long_fails_its_job_after_three_tries(
+    sqlite_stage: Stage,
+) -> None:
     """However quick each of them is: else it holds a process of the worker for hours."""
     hasty = sqlite_stage.with_options(model_chunk_s=0.05)
     rows = 50_000
-    job = hasty.submit(GenerateRequest(model="linear", n=rows), hasty.version(), rows, chunk_rows=rows)
+    job = hasty.submit(
+        GenerateRequest(model="linear", n=rows), hasty.version(), rows, chunk_rows=rows
+    )
     until(lambda: hasty.state_after_work(job.id) == "failed", "three tries")
     assert re.match(
-        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 0.05 s for one chunk of rows"
+        r"chunk at row 0 failed 3 times, last: worker-died: the model took more than 0.05 s for one"
+        r" chunk of rows"
         r" \(the setting model_chunk_s\) and was stopped",
         hasty.job(job.id).problem or "",
     )
 
 
-def test_a_model_that_needs_too_much_memory_fails_its_job_after_three_tries(sqlite_stage: Stage) -> None:
+def test_a_model_that_needs_too_much_memory_fails_its_job_after_three_tries(
+    sqlite_stage: Stage,
+) -> None:
     version = sqlite_stage.version("greedy", lambda folder: greedy_artifact(folder, gib=3))
     job = sqlite_stage.submit(ScoreRequest(model="greedy"), version, 1, inline=[row()])
     until(lambda: sqlite_stage.state_after_work(job.id) == "failed", "three tries")
-    assert "worker-died: the model needs more than 2,048 MiB" in (sqlite_stage.job(job.id).problem or "")
+    assert "worker-died: the model needs more than 2,048 MiB" in (
+        sqlite_stage.job(job.id).problem or ""
+    )
 
 
 def test_a_cancelled_job_ends_a_batch_that_goes_on_for_ever(stage: Stage) -> None:
@@ -431,12 +495,16 @@ def test_a_cancelled_job_ends_a_batch_that_goes_on_for_ever(stage: Stage) -> Non
     assert stage.job(job.id).state == "cancelled"
 
 
-@pytest.mark.parametrize("make", [slow_artifact, partial(greedy_artifact, gib=3)], ids=["time", "memory"])
+@pytest.mark.parametrize(
+    "make", [slow_artifact, partial(greedy_artifact, gib=3)], ids=["time", "memory"]
+)
 def test_a_pushed_model_that_takes_too_much_only_for_rows_with_values_is_rejected(
     sqlite_stage: Stage, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verifying, "TRIAL_S", 6.0)
-    version = sqlite_stage.pushed(packed(make(sqlite_stage.folder / "hostile", only_with_values=True)))
+    version = sqlite_stage.pushed(
+        packed(make(sqlite_stage.folder / "hostile", only_with_values=True))
+    )
     sqlite_stage.work()
     rejected = catalog.version_of(sqlite_stage.database, version.id)
     assert rejected.state == "rejected", rejected.reason
@@ -471,11 +539,15 @@ def test_a_hint_works_for_its_slice_and_is_then_passed_on(sqlite_stage: Stage) -
 
 def test_a_small_job_does_not_wait_for_a_huge_one(sqlite_stage: Stage) -> None:
     version = sqlite_stage.version()
-    huge = sqlite_stage.submit(GenerateRequest(model="linear", n=1_000), version, 1_000, chunk_rows=1)
+    huge = sqlite_stage.submit(
+        GenerateRequest(model="linear", n=1_000), version, 1_000, chunk_rows=1
+    )
     assert ledger.claim(sqlite_stage.database, "busy", lease_s=600) is not None
     small = sqlite_stage.submit(GenerateRequest(model="linear", n=2), version, 2, chunk_rows=1)
     process = sqlite_stage.process()
     for _ in range(6):
         runner.work(process, slice_s=0.0)
-    assert sqlite_stage.job(small.id).state == "succeeded", "two chunks and the finish, each in its turn"
+    assert sqlite_stage.job(small.id).state == "succeeded", (
+        "two chunks and the finish, each in its turn"
+    )
     assert sqlite_stage.job(huge.id).progress.rows_done == 3

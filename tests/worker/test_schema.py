@@ -1,4 +1,5 @@
-"""A real worker beside a newer schema: it goes on where that only adds, and claims nothing where it does not."""
+"""A real worker beside a newer schema: it goes on where that only adds, and claims nothing where it
+does not."""
 
 import math
 from collections.abc import Iterator
@@ -28,15 +29,22 @@ def migrate_to(stage: Stage, newer: str, since: str) -> None:
     """As a newer Nelbo does it."""
     with stage.database.alter() as connection:
         connection.execute(text(f"ALTER TABLE job ADD COLUMN of_{newer} TEXT"))
-        connection.execute(text("UPDATE alembic_version SET version_num = :newer"), {"newer": newer})
-        connection.execute(text("UPDATE compatibility SET revision = :newer, since = :since"), {"newer": newer, "since": since})
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :newer"), {"newer": newer}
+        )
+        connection.execute(
+            text("UPDATE compatibility SET revision = :newer, since = :since"),
+            {"newer": newer, "since": since},
+        )
 
 
 def test_a_worker_outlives_a_migration_that_adds_and_stops_at_one_that_breaks(stage: Stage) -> None:
     with running_worker(stage) as host:
         migrate_to(stage, "9998", since=revision.HEAD)
         job = submit(stage)
-        until(lambda: stage.job(job.id).state == "succeeded", "the job to succeed on the newer schema")
+        until(
+            lambda: stage.job(job.id).state == "succeeded", "the job to succeed on the newer schema"
+        )
 
         migrate_to(stage, "9999", since="9999")
         refused = "install the Nelbo that migrated it"
@@ -44,8 +52,14 @@ def test_a_worker_outlives_a_migration_that_adds_and_stops_at_one_that_breaks(st
         stage.database._check_at = math.inf
         waiting = submit(stage)
         seen = host.log.read_text().count(refused)
-        until(lambda: host.log.read_text().count(refused) > seen + 4, "the worker to look some times more")
+        until(
+            lambda: host.log.read_text().count(refused) > seen + 4,
+            "the worker to look some times more",
+        )
         assert stage.job(waiting.id).state == "queued"
 
         migrate_to(stage, "99990", since=revision.HEAD)
-        until(lambda: stage.job(waiting.id).state == "succeeded", "the job to succeed on the schema that serves again")
+        until(
+            lambda: stage.job(waiting.id).state == "succeeded",
+            "the job to succeed on the schema that serves again",
+        )

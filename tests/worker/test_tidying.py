@@ -1,4 +1,5 @@
-"""Tidying: what nobody owns is removed from database, storage and cache; what anyone may still use stays."""
+"""Tidying: what nobody owns is removed from database, storage and cache; what anyone may still use
+stays."""
 
 import os
 from collections.abc import Iterator
@@ -103,7 +104,10 @@ def test_a_deleted_file_is_forgotten_when_its_bytes_are_gone(stage: Stage) -> No
     files.delete_file(stage.database, OWNER, file_id)
     with stage.database.write() as connection:
         connection.execute(update(FileRow).values(deleted_at=now() - 31 * DAY))
-    assert tidying.tidy_storage(stage.database, stage.settings) == {"uploads_removed": 1, "files_forgotten": 1}
+    assert tidying.tidy_storage(stage.database, stage.settings) == {
+        "uploads_removed": 1,
+        "files_forgotten": 1,
+    }
     assert stage.storage.keys("files/") == []
 
 
@@ -130,7 +134,13 @@ def test_the_copy_of_a_deleted_version_goes(stage: Stage) -> None:
 
 def test_a_copy_stays_while_anyone_has_a_version_of_its_digest(stage: Stage) -> None:
     version = scored(stage)
-    catalog.add_version(stage.database, "someone", "theirs", catalog.get_manifest(stage.database, version), version.digest)
+    catalog.add_version(
+        stage.database,
+        "someone",
+        "theirs",
+        catalog.get_manifest(stage.database, version),
+        version.digest,
+    )
     catalog.delete_model(stage.database, OWNER, "linear")
     assert tidying.tidy(stage.database, stage.settings) == {}
     catalog.delete_model(stage.database, "someone", "theirs")

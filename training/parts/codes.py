@@ -1,4 +1,5 @@
-"""The methods of Likelihoods node by node: codes and densities of rows, and values of codes that were drawn."""
+"""The methods of Likelihoods node by node: codes and densities of rows, and values of codes that
+were drawn."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ EXACT = 1e-6
 
 
 def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
-    """Likelihoods.encode: x int64[B, d] codes and log p(x | code) float64[B, d] from numbers and codes."""
+    """Likelihoods.encode: x int64[B, d] codes and log p(x | code) float64[B, d] from numbers and
+    codes."""
     tables = vae.likelihoods
     if not tables.number_at:
         return "codes", nodes.constant(np.zeros((1, len(tables.columns))))
@@ -27,7 +29,9 @@ def encode(nodes: Nodes, vae: VAE) -> tuple[str, str]:
     codes = nodes("Where", missing, nodes.constant(tables.missing_code.numpy()), known)
     density = nodes("Gather", nodes.constant(tables.cell_log_density.reshape(-1).numpy()), cell)
     zero = nodes.constant(0.0)
-    for beyond, rates in zip((nodes("Sub", first, x), nodes("Sub", x, last)), tables.rates.numpy().T, strict=True):
+    for beyond, rates in zip(
+        (nodes("Sub", first, x), nodes("Sub", x, last)), tables.rates.numpy().T, strict=True
+    ):
         outside = nodes("Greater", beyond, zero)
         distance = nodes("Where", outside, nodes("Sub", beyond, one), zero)
         density = nodes("Sub", density, nodes("Mul", distance, nodes.constant(rates)))
@@ -51,19 +55,26 @@ def cut(nodes: Nodes, tables: Likelihoods) -> str:
         x = nodes("Where", nodes.constant(tables.integral.numpy()), nodes("Floor", x), x)
     if any(tables.follows):
         times = nodes("Floor", nodes("Div", x, nodes.constant(tables.period.numpy())))
-        x = nodes("Sub", x, nodes("Mul", times, nodes.constant(tables.period.nan_to_num(posinf=0.0).numpy())))
+        x = nodes(
+            "Sub",
+            x,
+            nodes("Mul", times, nodes.constant(tables.period.nan_to_num(posinf=0.0).numpy())),
+        )
     return x
 
 
 def _cell(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
     """Place of x float64[B, n] in flat tables of n rows."""
     n, width = edges.shape
-    made: str = nodes("Add", reached(nodes, x, edges), nodes.constant(np.arange(n, dtype=np.int64) * (width + 1)))
+    made: str = nodes(
+        "Add", reached(nodes, x, edges), nodes.constant(np.arange(n, dtype=np.int64) * (width + 1))
+    )
     return made
 
 
 def reached(nodes: Nodes, x: str, edges: NDArray[np.float64]) -> str:
-    """How many edges [n, …] of its column are not above x float64[B, n], by halving: int64[B, n]."""
+    """How many edges [n, …] of its column are not above x float64[B, n], by halving: int64[B,
+    n]."""
     n, width = edges.shape
     levels = width.bit_length()
     padded = np.full((n, 2**levels), np.inf)
@@ -88,7 +99,8 @@ def by_column(nodes: Nodes, tables: Likelihoods, terms: str) -> str:
 
 
 def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
-    """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear quantile function of the code.
+    """Numbers float64[B, …] from their codes: a uniform number through the piecewise linear
+    quantile function of the code.
 
     A datetime's fields are added up.
     """
@@ -104,21 +116,30 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
     row = nodes("Add", cells, nodes.constant(np.arange(n, dtype=np.int64) * k))
     at = _part(nodes, u, row, upto)
     flat, shares = nodes.constant(knots.reshape(-1)), np.diff(upto, append=1)
-    low, high = nodes("Gather", flat, at), nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64")))
+    low, high = (
+        nodes("Gather", flat, at),
+        nodes("Gather", flat, nodes("Add", at, nodes.constant(1, "int64"))),
+    )
     above = nodes("Sub", u, nodes("Gather", nodes.constant(upto.reshape(-1)), at))
     share = nodes("Gather", nodes.constant(np.where(shares > 0, shares, 1.0).reshape(-1)), at)
     value = nodes("Add", low, nodes("Mul", nodes("Div", above, share), nodes("Sub", high, low)))
     digits = tables.decimals.numpy()
     ten = nodes.constant(10.0 ** np.maximum(digits, 0))
-    rounded = nodes("Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten)
+    rounded = nodes(
+        "Div", nodes("Floor", nodes("Add", nodes("Mul", value, ten), nodes.constant(EXACT))), ten
+    )
     if (tables.grid > 1).any():
         above = nodes("Sub", rounded, nodes.constant(tables.first.numpy()))
-        on_grid = nodes("Sub", rounded, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1))
+        on_grid = nodes(
+            "Sub", rounded, nodes("Mod", above, nodes.constant(tables.grid.numpy()), fmod=1)
+        )
         rounded = nodes("Where", nodes.constant(tables.grid.numpy() > 1), on_grid, rounded)
     whole = nodes("Where", nodes.constant(tables.integral.numpy() | (digits >= 0)), rounded, value)
     least = nodes("Gather", nodes.constant(knots[:, :, 0].reshape(-1)), row)
     beyond = nodes("GreaterOrEqual", whole, nodes("Gather", nodes.constant(end.reshape(-1)), row))
-    whole = nodes("Where", beyond, least, nodes("Max", whole, least))  # rounding may leave the code, of which this is a value
+    whole = nodes(
+        "Where", beyond, least, nodes("Max", whole, least)
+    )  # rounding may leave the code, of which this is a value
     scaled = nodes("Mul", whole, nodes.constant(tables.unit.numpy()))
     missing = nodes("Equal", cells, nodes.constant(tables.missing_code.numpy()))
     if any(tables.follows):
@@ -128,8 +149,13 @@ def values(nodes: Nodes, cells: str, vae: VAE, d: int) -> str:
 
 
 def _part(nodes: Nodes, u: str, row: str, upto: NDArray[np.float64]) -> str:
-    """Place of the knot before u float64[B, n] in flat tables of PARTS + 1 knots a row, reached at `upto`: int64[B, n]."""
-    flat, zero, one = nodes.constant(upto.reshape(-1)), nodes.constant(0, "int64"), nodes.constant(1, "int64")
+    """Place of the knot before u float64[B, n] in flat tables of PARTS + 1 knots a row, reached at
+    `upto`: int64[B, n]."""
+    flat, zero, one = (
+        nodes.constant(upto.reshape(-1)),
+        nodes.constant(0, "int64"),
+        nodes.constant(1, "int64"),
+    )
     start = nodes("Mul", row, nodes.constant(PARTS + 1, "int64"))
     at = start
     for inner in range(1, PARTS):
@@ -140,7 +166,8 @@ def _part(nodes: Nodes, u: str, row: str, upto: NDArray[np.float64]) -> str:
 
 
 def _together(nodes: Nodes, tables: Likelihoods, scaled: str, missing: str) -> tuple[str, str]:
-    """Number columns, and which of them are missing, from their fields: what a cut took apart is added up."""
+    """Number columns, and which of them are missing, from their fields: what a cut took apart is
+    added up."""
     own = np.equal.outer(tables.source.numpy(), np.arange(len(tables.schema.numbers)))
     first = own.argmax(0)
     total = nodes("MatMul", scaled, nodes.constant(own.astype(np.float64)))
@@ -149,7 +176,8 @@ def _together(nodes: Nodes, tables: Likelihoods, scaled: str, missing: str) -> t
 
 
 def with_rarer(nodes: Nodes, codes: str, vae: VAE, u: str) -> str:
-    """Codes int64[B, …] of categories with a rarer one, by its share, in the place of each `other`; u float64[B, …]."""
+    """Codes int64[B, …] of categories with a rarer one, by its share, in the place of each `other`;
+    u float64[B, …]."""
     columns = [column for column in vae.likelihoods.columns if isinstance(column, Category)]
     edges = np.full((len(columns), max(len(column.rarer) for column in columns)), np.inf)
     for i, column in enumerate(columns):

@@ -36,13 +36,21 @@ def score(nodes: Nodes, vae: VAE, exemplars: Exemplars, batch: int) -> tuple[str
     bent = nodes("Mul", nodes("Sign", u), nodes("Log", nodes("Add", size, nodes("Sqrt", square))))
     y = nodes("Mul", bent, nodes.constant(BEND))
     layout = _Layout.of(len(exemplars.y))
-    centres = nodes.constant(np.pad(exemplars.y.float().numpy(), ((0, layout.padded - len(exemplars.y)), (0, 0))))
+    centres = nodes.constant(
+        np.pad(exemplars.y.float().numpy(), ((0, layout.padded - len(exemplars.y)), (0, 0)))
+    )
     at = _nearest(nodes, exemplars, layout, y, centres, batch)
     h = nodes("Gather", nodes.constant(exemplars.bandwidth[:, None].numpy()), at, axis=0)
     away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, at))
-    off = nodes("Mul", away, nodes("Div", nodes.constant((exemplars.q[:, None] / 2).sqrt().numpy()), h))
+    off = nodes(
+        "Mul", away, nodes("Div", nodes.constant((exemplars.q[:, None] / 2).sqrt().numpy()), h)
+    )
     known = 0.5 * LOG_TWO_PI + exemplars.scale.log() - torch.log1p(-exemplars.missing.exp())
-    spread = nodes("Add", nodes("Mul", nodes("Log", square), nodes.constant(0.5)), nodes.constant(known.numpy()))
+    spread = nodes(
+        "Add",
+        nodes("Mul", nodes("Log", square), nodes.constant(0.5)),
+        nodes.constant(known.numpy()),
+    )
     spread = nodes("Add", _mean(nodes, exemplars, nodes("Log", h)), spread)
     cost = nodes("Add", nodes("ReduceSumSquare", off, nodes.axes(1), keepdims=0), spread)
     terms = nodes("Where", missing, nodes.constant(-exemplars.missing.numpy()), cost)
@@ -73,7 +81,8 @@ def _mean(nodes: Nodes, exemplars: Exemplars, values: str) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Exemplars as `pieces`, each of which has `columns` of `layers` exemplars; `padded` are all of those."""
+    """Exemplars as `pieces`, each of which has `columns` of `layers` exemplars; `padded` are all of
+    those."""
 
     layers: int
     pieces: int
@@ -90,13 +99,17 @@ class _Layout:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Places int64[pieces, layers · columns] of the exemplars in a piece's product, one layer after the other."""
+        """Places int64[pieces, layers · columns] of the exemplars in a piece's product, one layer
+        after the other."""
         by_column = np.arange(self.padded).reshape(self.pieces, self.columns, self.layers)
         return by_column.transpose(0, 2, 1).reshape(self.pieces, -1)
 
 
-def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centres: str, batch: int) -> str:
-    """Exemplars.nearest: places int64[B, k]. Those that come into question are compared by their own distances."""
+def _nearest(
+    nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centres: str, batch: int
+) -> str:
+    """Exemplars.nearest: places int64[B, k]. Those that come into question are compared by their
+    own distances."""
     more = layout.padded - len(exemplars.y)
     bandwidth = nodes.constant(np.pad(exemplars.bandwidth.numpy(), (0, more), constant_values=1))
     offset = nodes.constant(np.pad(exemplars.offset.numpy(), (0, more), constant_values=-np.inf))
@@ -104,7 +117,9 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centre
     squares = nodes("ReduceSumSquare", y, nodes.axes(1), keepdims=1)
     features = nodes("Concat", y, squares, nodes.constant(np.ones((batch, 1))), axis=1)
     find = _found_in_float32 if exemplars.steepest <= STEEP else _found_in_float64
-    places = find(nodes, exemplars, layout, features, _weights(nodes, centres, steepness, offset), batch)
+    places = find(
+        nodes, exemplars, layout, features, _weights(nodes, centres, steepness, offset), batch
+    )
     away = nodes("Sub", nodes("Unsqueeze", y, nodes.axes(1)), _at(nodes, centres, places))
     distance = nodes("ReduceSumSquare", away, nodes.axes(2), keepdims=0)
     height = nodes("Mul", distance, nodes("Gather", steepness, places))
@@ -114,15 +129,19 @@ def _nearest(nodes: Nodes, exemplars: Exemplars, layout: _Layout, y: str, centre
     return str(nodes("GatherElements", places, _highest(nodes, height, len(exemplars.q)), axis=1))
 
 
-def _found_in_float32(nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int) -> str:
-    """Places int64[B, k + SPARE], ascending, of the exemplars with the highest kernels: rounding hides none of the k highest
-    behind so many others. Float32 is twice as fast as float64.
+def _found_in_float32(
+    nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int
+) -> str:
+    """Places int64[B, k + SPARE], ascending, of the exemplars with the highest kernels: rounding
+    hides none of the k highest behind so many others. Float32 is twice as fast as float64.
     """
     wanted = nodes.constant([min(len(exemplars.q) + SPARE, len(exemplars.y))], "int64")
     shared = np.zeros((exemplars.y.shape[1] + 2, 1))
     shared[-1] = STEP * 2**23  # what all heights have in common would take their last digits
     weight = nodes("Add", nodes("Transpose", weight, perm=[1, 0]), nodes.constant(shared))
-    features, weight = (nodes("Cast", factor, to=TensorProto.FLOAT) for factor in (features, weight))
+    features, weight = (
+        nodes("Cast", factor, to=TensorProto.FLOAT) for factor in (features, weight)
+    )
     height = nodes("MatMul", features, weight)
     if exemplars.category_at:
         gains = nodes.constant(_gains(exemplars, np.arange(layout.padded)))
@@ -132,19 +151,27 @@ def _found_in_float32(nodes: Nodes, exemplars: Exemplars, layout: _Layout, featu
     else:
         columns = layout.padded // layout.layers
         layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, columns], "int64"))
-        column = nodes("TopK", nodes("ReduceMax", layers, nodes.axes(1), keepdims=0), wanted, outputs=2, axis=1)[1]
+        column = nodes(
+            "TopK", nodes("ReduceMax", layers, nodes.axes(1), keepdims=0), wanted, outputs=2, axis=1
+        )[1]
         under = nodes("Unsqueeze", column, nodes.axes(1))
         under = nodes("Add", under, nodes.constant(np.arange(layout.layers)[:, None] * columns))
         under = nodes("Reshape", under, nodes.constant([batch, -1], "int64"))
-        chosen = nodes("TopK", nodes("GatherElements", height, under, axis=1), wanted, outputs=2, axis=1)[1]
+        chosen = nodes(
+            "TopK", nodes("GatherElements", height, under, axis=1), wanted, outputs=2, axis=1
+        )[1]
         places = nodes("GatherElements", under, chosen, axis=1)
     return str(nodes("TopK", places, wanted, outputs=2, axis=1, largest=0)[0])
 
 
-def _found_in_float64(nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int) -> str:
-    """Places int64[B, layers · k], ascending, of the exemplars in the k columns whose highest kernels are highest.
+def _found_in_float64(
+    nodes: Nodes, exemplars: Exemplars, layout: _Layout, features: str, weight: str, batch: int
+) -> str:
+    """Places int64[B, layers · k], ascending, of the exemplars in the k columns whose highest
+    kernels are highest.
 
-    The k nearest are among them, the first of equally high ones: any other column has k exemplars before all of its own.
+    The k nearest are among them, the first of equally high ones: any other column has k exemplars
+    before all of its own.
     """
     one_hot = _one_hot(nodes, exemplars) if exemplars.category_at else ""
     columns = []
@@ -153,22 +180,29 @@ def _found_in_float64(nodes: Nodes, exemplars: Exemplars, layout: _Layout, featu
         if one_hot:
             gains = nodes("MatMul", one_hot, nodes.constant(_gains(exemplars, layout.order[i])))
             height = nodes("Add", height, nodes("Cast", gains, to=TensorProto.DOUBLE))
-        layers = nodes("Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64"))
+        layers = nodes(
+            "Reshape", height, nodes.constant([batch, layout.layers, layout.columns], "int64")
+        )
         columns.append(nodes("ReduceMax", layers, nodes.axes(1), keepdims=0))
     k = len(exemplars.q)
     column = _highest(nodes, nodes("Concat", *columns, axis=1), k)
     column = nodes("TopK", column, nodes.constant([k], "int64"), outputs=2, axis=1, largest=0)[0]
-    first = nodes("Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2))
+    first = nodes(
+        "Unsqueeze", nodes("Mul", column, nodes.constant(layout.layers, "int64")), nodes.axes(2)
+    )
     places = nodes("Add", first, nodes.constant(np.arange(layout.layers)))
     return str(nodes("Reshape", places, nodes.constant([batch, layout.layers * k], "int64")))
 
 
 def _weights(nodes: Nodes, centres: str, steepness: str, offset: str) -> str:
-    """Exemplars.weight, transposed: float64[M, D + 2]. ONNX Runtime computes it once, as it loads."""
+    """Exemplars.weight, transposed: float64[M, D + 2]. ONNX Runtime computes it once, as it
+    loads."""
     by_row = nodes("Unsqueeze", steepness, nodes.axes(1))
     centres = nodes("Cast", centres, to=TensorProto.DOUBLE)
     squares = nodes("ReduceSumSquare", centres, nodes.axes(1), keepdims=1)
-    constant = nodes("Add", nodes("Unsqueeze", offset, nodes.axes(1)), nodes("Mul", squares, by_row))
+    constant = nodes(
+        "Add", nodes("Unsqueeze", offset, nodes.axes(1)), nodes("Mul", squares, by_row)
+    )
     linear = nodes("Mul", centres, nodes("Mul", by_row, nodes.constant(-2.0)))
     return str(nodes("Concat", linear, by_row, constant, axis=1))
 
@@ -176,20 +210,37 @@ def _weights(nodes: Nodes, centres: str, steepness: str, offset: str) -> str:
 def _pieces(nodes: Nodes, layout: _Layout, weight: str) -> list[str]:
     """Float64[D + 2, layers · columns] of each piece."""
     shape = [layout.pieces, layout.columns, layout.layers, -1]
-    by_layer = nodes("Transpose", nodes("Reshape", weight, nodes.constant(shape, "int64")), perm=[0, 3, 2, 1])
-    flat = nodes("Reshape", by_layer, nodes.constant([layout.pieces, -1, layout.layers * layout.columns], "int64"))
+    by_layer = nodes(
+        "Transpose", nodes("Reshape", weight, nodes.constant(shape, "int64")), perm=[0, 3, 2, 1]
+    )
+    flat = nodes(
+        "Reshape",
+        by_layer,
+        nodes.constant([layout.pieces, -1, layout.layers * layout.columns], "int64"),
+    )
     return [nodes("Gather", flat, nodes.constant(i, "int64"), axis=0) for i in range(layout.pieces)]
 
 
 def _highest(nodes: Nodes, height: str, k: int) -> str:
-    """Places int64[B, k] of the k highest in each row, the highest first, the first of equally high ones."""
-    return str(nodes("TopK", nodes("Cast", height, to=TensorProto.FLOAT), nodes.constant([k], "int64"), outputs=2, axis=1)[1])
+    """Places int64[B, k] of the k highest in each row, the highest first, the first of equally high
+    ones."""
+    return str(
+        nodes(
+            "TopK",
+            nodes("Cast", height, to=TensorProto.FLOAT),
+            nodes.constant([k], "int64"),
+            outputs=2,
+            axis=1,
+        )[1]
+    )
 
 
 def _one_hot(nodes: Nodes, exemplars: Exemplars) -> str:
     """Float32[B, K]."""
     column, code = exemplars.slot.numpy()
-    same = nodes("Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code))
+    same = nodes(
+        "Equal", nodes("Gather", "codes", nodes.constant(column), axis=1), nodes.constant(code)
+    )
     return str(nodes("Cast", same, to=TensorProto.FLOAT))
 
 
@@ -203,10 +254,17 @@ def _gains(exemplars: Exemplars, own: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def _gained(nodes: Nodes, exemplars: Exemplars, places: str, more: int) -> str:
     """Float64[B, …]: what the codes of a row add to the heights of the exemplars at `places`."""
-    own = nodes("Gather", nodes.constant(np.pad(exemplars.codes.numpy(), ((0, more), (0, 0)))), places, axis=0)
+    own = nodes(
+        "Gather",
+        nodes.constant(np.pad(exemplars.codes.numpy(), ((0, more), (0, 0)))),
+        places,
+        axis=0,
+    )
     same = nodes("Equal", own, nodes("Unsqueeze", "codes", nodes.axes(1)))
     gain = nodes(
-        "Gather", nodes.constant(exemplars.gain.numpy()), nodes("Add", "codes", nodes.constant(exemplars.start.numpy()))
+        "Gather",
+        nodes.constant(exemplars.gain.numpy()),
+        nodes("Add", "codes", nodes.constant(exemplars.start.numpy())),
     )
     gained = nodes("Where", same, nodes("Unsqueeze", gain, nodes.axes(1)), nodes.constant(0.0))
     return str(nodes("ReduceSum", gained, nodes.axes(2), keepdims=0))

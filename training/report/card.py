@@ -1,4 +1,5 @@
-"""MODEL_CARD.md: what the artifact is, what it may be used for and what was measured, as model cards use to say it."""
+"""MODEL_CARD.md: what the artifact is, what it may be used for and what was measured, as model
+cards use to say it."""
 
 import html
 import re
@@ -17,9 +18,14 @@ _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 def model_card(manifest: Manifest) -> str:
     """The card as Markdown. It holds no times: equal manifests give equal cards."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(words, name) for name in ("count", "nats", "percent", "small")}
+    environment.filters |= {
+        name: getattr(words, name) for name in ("count", "nats", "percent", "small")
+    }
     environment.filters["plain"] = _plain
     tail = manifest.calibration.used_tail
     return environment.get_template("MODEL_CARD.md.j2").render(
@@ -29,7 +35,9 @@ def model_card(manifest: Manifest) -> str:
         n=len(manifest.calibration.scores),
         tail=tail,
         shape=sum(weight * shape for weight, shape, _ in tail.components) if tail else 0.0,
-        not_used=list(notices(manifest.calibration)) if manifest.config.get("peaks_over_threshold") else [],
+        not_used=list(notices(manifest.calibration))
+        if manifest.config.get("peaks_over_threshold")
+        else [],
         of=words.of,
         reach=list(reach(manifest.calibration)),
         trust=REACH,

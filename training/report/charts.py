@@ -1,6 +1,8 @@
-"""Charts as SVG text that stands inside a page: drawn by Vega-Lite without a browser, coloured by the page's style sheet.
+"""Charts as SVG text that stands inside a page: drawn by Vega-Lite without a browser, coloured by
+the page's style sheet.
 
-Colours are literal here, so that an SVG alone looks right; the page replaces each by a variable for light and dark.
+Colours are literal here, so that an SVG alone looks right; the page replaces each by a variable for
+light and dark.
 """
 
 from collections.abc import Sequence
@@ -44,16 +46,31 @@ _CONFIG: dict[str, Any] = {
 
 def learning_curves(history: History, width: int) -> Markup:
     """Train and held-out nelbo over epochs, with the point whose weights were kept marked."""
-    epoch, train, held_out = (np.array(values) for values in (history.epoch, history.train, history.held_out))
-    x = alt.X("x:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=True))
-    y = alt.Y("y:Q", title="nelbo, nats", axis=alt.Axis(tickCount=5, domain=False, ticks=False), scale=alt.Scale(zero=False))
+    epoch, train, held_out = (
+        np.array(values) for values in (history.epoch, history.train, history.held_out)
+    )
+    x = alt.X(
+        "x:Q", title="epoch", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=True)
+    )
+    y = alt.Y(
+        "y:Q",
+        title="nelbo, nats",
+        axis=alt.Axis(tickCount=5, domain=False, ticks=False),
+        scale=alt.Scale(zero=False),
+    )
     kept = history.kept
     marked = [{"x": epoch[kept], "y": held_out[kept], "text": nats(held_out[kept])}]
     return _svg(
         alt.layer(
-            alt.Chart(_points(x=epoch, y=train)).mark_line(stroke=QUIET, strokeWidth=1.2).encode(x, y),
-            alt.Chart(_points(x=epoch, y=held_out)).mark_line(stroke=REAL, strokeWidth=2).encode(x, y),
-            alt.Chart(alt.Data(values=marked)).mark_circle(color=REAL, size=70, opacity=1).encode(x, y),
+            alt.Chart(_points(x=epoch, y=train))
+            .mark_line(stroke=QUIET, strokeWidth=1.2)
+            .encode(x, y),
+            alt.Chart(_points(x=epoch, y=held_out))
+            .mark_line(stroke=REAL, strokeWidth=2)
+            .encode(x, y),
+            alt.Chart(alt.Data(values=marked))
+            .mark_circle(color=REAL, size=70, opacity=1)
+            .encode(x, y),
             alt.Chart(alt.Data(values=marked))
             .mark_text(color=INK, dy=16, align="right", dx=4, fontSize=12, fontWeight="bold")
             .encode(x, y, text="text:N"),
@@ -82,7 +99,9 @@ def _histogram(column: Column, shape: Histogram) -> Markup:
     x = alt.X("x:T" if is_date else "x:Q", title=None, axis=axis, scale=scale)
     area = alt.Chart(steps).mark_area(interpolate="step-after", fill=REAL, opacity=0.45)
     line = alt.Chart(steps).mark_line(interpolate="step-after", stroke=SYNTHETIC, strokeWidth=1.6)
-    return _svg(alt.layer(area.encode(x, _share("real")), line.encode(x, _share("synthetic"))), SMALL, 130)
+    return _svg(
+        alt.layer(area.encode(x, _share("real")), line.encode(x, _share("synthetic"))), SMALL, 130
+    )
 
 
 def _share(field: str) -> alt.Y:
@@ -98,16 +117,32 @@ def _bars(shape: Bars) -> Markup:
         for name, found in zip(names, shares, strict=True)
     ]
     labels = alt.Axis(
-        domain=False, ticks=False, labelLimit=112, minExtent=118, maxExtent=118, labelPadding=6, labelOverlap=False
+        domain=False,
+        ticks=False,
+        labelLimit=112,
+        minExtent=118,
+        maxExtent=118,
+        labelPadding=6,
+        labelOverlap=False,
     )
     chart = (
         alt.Chart(alt.Data(values=values))
         .mark_bar()
         .encode(
-            alt.X("share:Q", title=None, axis=alt.Axis(format=".0%", tickCount=3, domain=False, ticks=False, labelFlush=False)),
+            alt.X(
+                "share:Q",
+                title=None,
+                axis=alt.Axis(
+                    format=".0%", tickCount=3, domain=False, ticks=False, labelFlush=False
+                ),
+            ),
             alt.Y("name:N", title=None, sort=None, axis=labels, scale=alt.Scale(paddingInner=0.3)),
             alt.YOffset("who:N", sort=["real", "synthetic"]),
-            alt.Color("who:N", legend=None, scale=alt.Scale(domain=["real", "synthetic"], range=[REAL, SYNTHETIC])),
+            alt.Color(
+                "who:N",
+                legend=None,
+                scale=alt.Scale(domain=["real", "synthetic"], range=[REAL, SYNTHETIC]),
+            ),
         )
     )
     return _svg(chart, SMALL, 32 + 17 * len(names))
@@ -117,14 +152,32 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
     """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
     low, high = np.quantile(found, (0.001, 0.999), method="closest_observation")
     counts, edges = np.histogram(found, 40, (low, high) if high > low else None)
-    x = alt.X("x:Q", title="nelbo, nats", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(zero=False, nice=False))
+    x = alt.X(
+        "x:Q",
+        title="nelbo, nats",
+        axis=alt.Axis(grid=False, tickCount=6),
+        scale=alt.Scale(zero=False, nice=False),
+    )
     room_for_labels = alt.Scale(domain=[0, (1.3 if marks else 1.05) * counts.max()], nice=False)
-    y = alt.Y("rows:Q", title="rows", axis=alt.Axis(tickCount=4, domain=False, ticks=False), scale=room_for_labels)
-    bars = alt.Chart(_points(x=edges[:-1], x2=edges[1:], rows=counts, zero=0 * counts)).mark_bar(fill=REAL, opacity=0.75)
+    y = alt.Y(
+        "rows:Q",
+        title="rows",
+        axis=alt.Axis(tickCount=4, domain=False, ticks=False),
+        scale=room_for_labels,
+    )
+    bars = alt.Chart(_points(x=edges[:-1], x2=edges[1:], rows=counts, zero=0 * counts)).mark_bar(
+        fill=REAL, opacity=0.75
+    )
     layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
     for i, (alpha, nelbo) in enumerate(reversed(marks)):
-        at = alt.Chart(alt.Data(values=[{"x": nelbo, "text": f"alpha {alpha}: {nats(nelbo)}"}])).encode(x)
-        layers.append(at.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5).encode(y=alt.value(18 * i), y2=alt.value("height")))
+        at = alt.Chart(
+            alt.Data(values=[{"x": nelbo, "text": f"alpha {alpha}: {nats(nelbo)}"}])
+        ).encode(x)
+        layers.append(
+            at.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5).encode(
+                y=alt.value(18 * i), y2=alt.value("height")
+            )
+        )
         layers.append(
             at.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold").encode(
                 y=alt.value(18 * i + 6), text="text:N"
@@ -158,8 +211,12 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
     x = alt.X("nats:Q", title=None, axis=None, scale=reach)
     y = alt.Y("name:N", title=None, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.35))
     bars = alt.Chart(alt.Data(values=rows))
-    right = bars.transform_filter("datum.nats >= 0").mark_text(color=INK, align="left", dx=5, fontSize=11)
-    left = bars.transform_filter("datum.nats < 0").mark_text(color=INK, align="right", dx=-5, fontSize=11)
+    right = bars.transform_filter("datum.nats >= 0").mark_text(
+        color=INK, align="left", dx=5, fontSize=11
+    )
+    left = bars.transform_filter("datum.nats < 0").mark_text(
+        color=INK, align="right", dx=-5, fontSize=11
+    )
     layers = [
         bars.mark_bar().encode(x, y, alt.Color("colour:N", scale=None)),
         right.encode(x, y, text="text:N"),
@@ -171,7 +228,10 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
 def _points(**columns: NDArray[Any]) -> alt.Data:
     names = list(columns)
     return alt.Data(
-        values=[dict(zip(names, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
+        values=[
+            dict(zip(names, row, strict=True))
+            for row in zip(*(c.tolist() for c in columns.values()), strict=True)
+        ]
     )
 
 
@@ -182,7 +242,15 @@ def _format(edges: Floats) -> Any:
 
 
 def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, width: int, height: int) -> Markup:
-    """Draw a chart of that size in pixels, with all its labels. Vega escapes every text that it draws."""
-    sized = chart.properties(width=width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=2)
-    drawn = vl_convert.vegalite_to_svg(sized.to_dict(validate=False), config=_CONFIG, allowed_base_urls=[])
+    """Draw a chart of that size in pixels, with all its labels. Vega escapes every text that it
+    draws."""
+    sized = chart.properties(
+        width=width,
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit", contains="padding"),
+        padding=2,
+    )
+    drawn = vl_convert.vegalite_to_svg(
+        sized.to_dict(validate=False), config=_CONFIG, allowed_base_urls=[]
+    )
     return Markup(drawn)

@@ -39,7 +39,8 @@ ALPHAS = (0.05, 0.01, 0.001)
 
 @dataclass(frozen=True)
 class Histogram:
-    """Shares of the present cells between edges float[b + 1], as real[b] and synthetic[b]; `beyond` are those outside."""
+    """Shares of the present cells between edges float[b + 1], as real[b] and synthetic[b]; `beyond`
+    are those outside."""
 
     edges: Floats
     real: Floats
@@ -49,7 +50,8 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Bars:
-    """Shares of the present cells in the most frequent categories; `rest` and `others` are those in the `more` rarer ones."""
+    """Shares of the present cells in the most frequent categories; `rest` and `others` are those in
+    the `more` rarer ones."""
 
     names: tuple[str, ...]
     real: Floats
@@ -60,10 +62,11 @@ class Bars:
 
 @dataclass(frozen=True)
 class Marginal:
-    """One column, real beside synthetic. `off` is its shape error in percent, `floor` the same for fresh real rows.
+    """One column, real beside synthetic. `off` is its shape error in percent, `floor` the same for
+    fresh real rows.
 
-    `missing` are the shares of missing cells (real, synthetic). There is no shape where all real cells are missing, or where
-    the numbers are too far apart to draw.
+    `missing` are the shares of missing cells (real, synthetic). There is no shape where all real
+    cells are missing, or where the numbers are too far apart to draw.
     """
 
     column: Column
@@ -74,7 +77,8 @@ class Marginal:
 
 
 def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Marginal]:
-    """All columns in the schema's order, or the `most` that are furthest off where there are more."""
+    """All columns in the schema's order, or the `most` that are furthest off where there are
+    more."""
     number_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.numbers)}
     code_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.categoricals)}
     none, found = slice(0, 0), []
@@ -89,17 +93,24 @@ def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Margina
 
 
 def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
-    """What a chart over years does not show of datetimes: their weekdays and hours, or the time since another column."""
+    """What a chart over years does not show of datetimes: their weekdays and hours, or the time
+    since another column."""
     tables = (evaluation.fit, evaluation.fresh, evaluation.synthetic)
     real, fresh, synthetic = (
-        {name: Rows(values[:, None], rows.codes[:, :0]) for name, values in _views(schema, rows.numbers)} for rows in tables
+        {
+            name: Rows(values[:, None], rows.codes[:, :0])
+            for name, values in _views(schema, rows.numbers)
+        }
+        for rows in tables
     )
     found = []
     for name, rows in real.items():
         seen = np.unique(rows.numbers[~np.isnan(rows.numbers)])
         kind: Kind = "integer" if (seen == np.round(seen)).all() else "continuous"
         if len(seen) > 1:
-            found.append(_marginal(Column(name=name, kind=kind), rows, fresh[name], synthetic[name]))
+            found.append(
+                _marginal(Column(name=name, kind=kind), rows, fresh[name], synthetic[name])
+            )
     return found
 
 
@@ -121,7 +132,9 @@ def _marginal(column: Column, real: Rows, fresh: Rows, synthetic: Rows) -> Margi
     return Marginal(column, shape_error(real, synthetic), shape_error(real, fresh), missing, shape)
 
 
-def _compared(column: Column, real: Rows, synthetic: Rows) -> tuple[tuple[float, float], Histogram | Bars | None]:
+def _compared(
+    column: Column, real: Rows, synthetic: Rows
+) -> tuple[tuple[float, float], Histogram | Bars | None]:
     both = (real, synthetic)
     if real.numbers.shape[1]:
         numbers = [rows.numbers[:, 0] for rows in both]
@@ -133,7 +146,9 @@ def _compared(column: Column, real: Rows, synthetic: Rows) -> tuple[tuple[float,
 
 
 def _absent(present: Sequence[Sized], rows: Sequence[Sized]) -> tuple[float, float]:
-    real, synthetic = (1 - len(some) / max(1, len(every)) for some, every in zip(present, rows, strict=True))
+    real, synthetic = (
+        1 - len(some) / max(1, len(every)) for some, every in zip(present, rows, strict=True)
+    )
     return real, synthetic
 
 
@@ -142,12 +157,16 @@ def _histogram(column: Column, real: Floats, synthetic: Floats) -> Histogram | N
     if edges is None:
         return None
     shares = [np.histogram(values, edges)[0] / max(1, len(values)) for values in (real, synthetic)]
-    beyond = [1 - float(found.sum()) if len(values) else 0.0 for found, values in zip(shares, (real, synthetic), strict=True)]
+    beyond = [
+        1 - float(found.sum()) if len(values) else 0.0
+        for found, values in zip(shares, (real, synthetic), strict=True)
+    ]
     return Histogram(edges, shares[0], shares[1], (beyond[0], beyond[1]))
 
 
 def _edges(column: Column, real: Floats) -> Floats | None:
-    """Edges over the middle 99 % of the numbers; bins of integers and datetimes hold equally many of their steps."""
+    """Edges over the middle 99 % of the numbers; bins of integers and datetimes hold equally many
+    of their steps."""
     if not len(real):
         return None
     low, high = np.quantile(real, RANGE, method="closest_observation").tolist()
@@ -168,23 +187,36 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
     if not len(real):
         return None
     known = len(column.categories)
-    shares = [np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)]
+    shares = [
+        np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)
+    ]
     top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
-    rest = [1 - float(found[top].sum()) if len(codes) else 0.0 for found, codes in zip(shares, (real, synthetic), strict=True)]
+    rest = [
+        1 - float(found[top].sum()) if len(codes) else 0.0
+        for found, codes in zip(shares, (real, synthetic), strict=True)
+    ]
     names = tuple((column.words or column.categories)[at] for at in top)
-    return Bars(names, shares[0][top], shares[1][top], known + len(column.rarer) - len(top), (rest[0], rest[1]))
+    return Bars(
+        names,
+        shares[0][top],
+        shares[1][top],
+        known + len(column.rarer) - len(top),
+        (rest[0], rest[1]),
+    )
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of n held-out rows in nats, terms[n, d] in the manifest's order; `at` int64[n] are their places in the table."""
+    """Scores of n held-out rows in nats, terms[n, d] in the manifest's order; `at` int64[n] are
+    their places in the table."""
 
     at: Integers
     nelbo: Floats
     terms: Floats
     kl: Floats
     rows: int
-    """Held-out rows in all, of which `at` is an even choice; scores that are not finite are left out."""
+    """Held-out rows in all, of which `at` is an even choice; scores that are not finite are left
+    out."""
 
 
 def held_out(engine: Engine, training: Training) -> HeldOut:
@@ -198,14 +230,16 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
 
 
 def threshold(scores: Floats, alpha: float) -> float | None:
-    """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for such a p-value."""
+    """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for
+    such a p-value."""
     more = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
     return None if more < 0 else float(np.sort(scores)[::-1][more])
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Whether a row can have a p-value of alpha or less, and the calibration rows without which no count is so small."""
+    """Whether a row can have a p-value of alpha or less, and the calibration rows without which no
+    count is so small."""
 
     alpha: float
     needed: int
@@ -216,12 +250,17 @@ def reach(calibration: Calibration) -> Iterator[Reach]:
     n = len(calibration.scores)
     for alpha in ALPHAS:
         needed = rows_for(alpha)
-        yield Reach(alpha, needed, "counts" if n >= needed else "tail" if calibration.smallest <= alpha else None)
+        yield Reach(
+            alpha,
+            needed,
+            "counts" if n >= needed else "tail" if calibration.smallest <= alpha else None,
+        )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it stood in the table, None where it is missing; `term` is given for the row's most costly ones."""
+    """A cell as it stood in the table, None where it is missing; `term` is given for the row's most
+    costly ones."""
 
     name: str
     value: str | None
@@ -230,7 +269,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A held-out row with a high nelbo: its costly cells (most costly first), other cells, and how many more there are."""
+    """A held-out row with a high nelbo: its costly cells (most costly first), other cells, and how
+    many more there are."""
 
     row: int
     identifiers: tuple[Cell, ...]
@@ -261,7 +301,9 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
                 nelbo=float(scored.nelbo[at]),
                 p_value=p_value,
                 kl=float(scored.kl[at]),
-                costly=tuple(_cell(texts_of, order[column], i, float(terms[column])) for column in costly),
+                costly=tuple(
+                    _cell(texts_of, order[column], i, float(terms[column])) for column in costly
+                ),
                 others=tuple(_cell(texts_of, order[column], i) for column in others[:VALUES]),
                 more=max(0, len(others) - VALUES),
             )
@@ -269,22 +311,29 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
     return found
 
 
-def _cell(texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term: float | None = None) -> Cell:
+def _cell(
+    texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term: float | None = None
+) -> Cell:
     value = texts_of[name][i]
     return Cell(shown(name, 40), None if value is None else shown(value, 40), term)
 
 
 def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:
-    """Rows as texts, column by column: cells as they were read, and of continuous numbers as many digits as people want."""
+    """Rows as texts, column by column: cells as they were read, and of continuous numbers as many
+    digits as people want."""
     schema, table = training.schema, training.table.take(at)
     found: dict[str, Sequence[str | None]] = {
-        column.name: texts(table.column(column.name).combine_chunks(), missing_in(column, schema)).to_pylist()
+        column.name: texts(
+            table.column(column.name).combine_chunks(), missing_in(column, schema)
+        ).to_pylist()
         for column in schema.columns
         if column.name in table.column_names
     }
     for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
         if column.kind == "continuous" and (column.number is None or column.number.is_plain):
-            found[column.name] = [None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()]
+            found[column.name] = [
+                None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()
+            ]
     return found
 
 
@@ -300,13 +349,18 @@ class ColumnSummary:
 def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
     schema, rows = training.schema, training.rows
     absent = {
-        column.name: float(np.isnan(values).mean()) for column, values in zip(schema.numbers, rows.numbers.T, strict=True)
+        column.name: float(np.isnan(values).mean())
+        for column, values in zip(schema.numbers, rows.numbers.T, strict=True)
     }
     for column, codes in zip(schema.categoricals, rows.codes.T, strict=True):
         absent[column.name] = float((codes == len(column.categories) + 1).mean())
     for column in schema.columns:
         if column.name in absent:
-            yield ColumnSummary(column, engine.manifest.likelihoods[column.name], absent[column.name])
+            yield ColumnSummary(
+                column, engine.manifest.likelihoods[column.name], absent[column.name]
+            )
         elif column.name in training.table.column_names:
-            empty = texts(training.table.column(column.name).combine_chunks(), missing_in(column, schema)).null_count
+            empty = texts(
+                training.table.column(column.name).combine_chunks(), missing_in(column, schema)
+            ).null_count
             yield ColumnSummary(column, None, empty / len(training.table))

@@ -1,4 +1,5 @@
-"""report.html: one file with its style sheet and its charts inside, which loads nothing and runs no script."""
+"""report.html: one file with its style sheet and its charts inside, which loads nothing and runs no
+script."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ VARIABLES = {
 """Which variable of the style sheet takes the place of a chart's colour."""
 
 
-def write_report(path: Path, engine: Engine, training: Training, history: History, evaluation: Evaluation) -> None:
+def write_report(
+    path: Path, engine: Engine, training: Training, history: History, evaluation: Evaluation
+) -> None:
     """Write the report. The same artifact and evaluation give the same bytes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -46,12 +49,17 @@ def write_report(path: Path, engine: Engine, training: Training, history: Histor
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(words, name) for name in ("count", "nats", "percent", "share", "small", "shown")}
+    environment.filters |= {
+        name: getattr(words, name)
+        for name in ("count", "nats", "percent", "share", "small", "shown")
+    }
     page = environment.get_template("report.html.j2")
     path.write_text(page.render(_content(engine, training, history, evaluation)), "utf-8")
 
 
-def _content(engine: Engine, training: Training, history: History, evaluation: Evaluation) -> dict[str, Any]:
+def _content(
+    engine: Engine, training: Training, history: History, evaluation: Evaluation
+) -> dict[str, Any]:
     """What the template names."""
     manifest = engine.manifest
     scored = figures.held_out(engine, training)
@@ -62,8 +70,14 @@ def _content(engine: Engine, training: Training, history: History, evaluation: E
         "of": words.of,
         "key_figures": _key_figures(manifest, len(evaluation.fresh)),
         "learning": _learning(history),
-        "marginals": [_with_chart(found) for found in figures.marginals(training.schema, evaluation, MOST_MARGINALS)],
-        "rhythms": [_with_chart(found) for found in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]],
+        "marginals": [
+            _with_chart(found)
+            for found in figures.marginals(training.schema, evaluation, MOST_MARGINALS)
+        ],
+        "rhythms": [
+            _with_chart(found)
+            for found in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]
+        ],
         "sizes": {"real": len(evaluation.fit), "synthetic": len(evaluation.synthetic)},
         "scores": _scores(manifest),
         "terms": _terms(manifest, scored),
@@ -97,14 +111,16 @@ def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
             words.nats(nelbo),
             "nats",
             f"mean of {words.of(fresh, 'row')}",
-            "what a row costs that no weight was fitted to; lower is better, among models of this table",
+            "what a row costs that no weight was fitted to; lower is better, among models of this"
+            " table",
         ),
         "z_kl": lambda kl: KeyFigure(
             "KL",
             words.nats(kl),
             "nats",
             f"the columns: {words.nats(metrics['nelbo'] - kl)}" if "nelbo" in metrics else "",
-            "the part of the nelbo that pays for z: how much z says of a row, or for the choice of an exemplar",
+            "the part of the nelbo that pays for z: how much z says of a row, or for the choice of"
+            " an exemplar",
         ),
         "shape_error": lambda error: KeyFigure(
             "Shape error",
@@ -136,7 +152,9 @@ def _floor(metrics: dict[str, float], name: str, in_words: Callable[[float], str
 
 
 def _both_widths(draw: Callable[[int], Markup]) -> Markup:
-    wide, narrow = (Markup('<div class="{}">{}</div>').format(name, draw(width)) for name, width in _WIDTHS)
+    wide, narrow = (
+        Markup('<div class="{}">{}</div>').format(name, draw(width)) for name, width in _WIDTHS
+    )
     return wide + narrow
 
 
@@ -171,7 +189,11 @@ def _notes(found: figures.Marginal) -> Iterator[str]:
     if isinstance(found.shape, figures.Histogram) and max(found.shape.beyond) > NOTED:
         yield f"beyond the chart {_pair(found.shape.beyond)}"
     if isinstance(found.shape, figures.Bars) and any(side > 1e-9 for side in found.shape.rest):
-        rarer = words.of(found.shape.more, "rarer category", "rarer categories") if found.shape.more else "other values"
+        rarer = (
+            words.of(found.shape.more, "rarer category", "rarer categories")
+            if found.shape.more
+            else "other values"
+        )
         yield f"{rarer} {_pair(found.shape.rest)}"
     if found.shape is None and found.missing[0] < 1:
         yield "numbers too far apart to draw"
@@ -193,12 +215,15 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
         "no_count": [row for row in figures.reach(manifest.calibration) if row.by != "counts"],
         "tail": manifest.calibration.used_tail,
         "floor": manifest.calibration.smallest,
-        "chart": _both_widths(lambda width: charts.scores(found, marks, width)) if len(found) else None,
+        "chart": _both_widths(lambda width: charts.scores(found, marks, width))
+        if len(found)
+        else None,
     }
 
 
 def _terms(manifest: Manifest, scored: figures.HeldOut) -> dict[str, Any]:
-    """The mean terms, most costly first; of a wide table the most costly ones and the sum of all others."""
+    """The mean terms, most costly first; of a wide table the most costly ones and the sum of all
+    others."""
     if not len(scored.nelbo):
         return {"chart": None, "more": 0, "rest": 0.0}
     mean: NDArray[np.float64] = scored.terms.mean(0)
@@ -206,7 +231,9 @@ def _terms(manifest: Manifest, scored: figures.HeldOut) -> dict[str, Any]:
     drawn = order[:MOST_TERMS]
     names = [manifest.order[at] for at in drawn]
     return {
-        "chart": _both_widths(lambda width: charts.terms(names, mean[drawn], float(scored.kl.mean()), width)),
+        "chart": _both_widths(
+            lambda width: charts.terms(names, mean[drawn], float(scored.kl.mean()), width)
+        ),
         "more": len(order) - len(drawn),
         "rest": float(mean[order[MOST_TERMS:]].sum()),
     }
@@ -217,4 +244,8 @@ def _settings(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     for key, value in manifest.config.items():
         field = Config.model_fields.get(key)
         number = isinstance(value, int) and not isinstance(value, bool)
-        yield key, words.count(value) if number else str(value), (field.description or "").replace("`", "") if field else ""
+        yield (
+            key,
+            words.count(value) if number else str(value),
+            (field.description or "").replace("`", "") if field else "",
+        )

@@ -1,4 +1,5 @@
-"""Values as people read them: numbers, shares, and texts of users that must not break a line or a layout."""
+"""Values as people read them: numbers, shares, and texts of users that must not break a line or a
+layout."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,8 @@ def of(n: int, one: str, many: str | None = None) -> str:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A user's text in one line: what cannot be printed is replaced, what is too long is cut in the middle."""
+    """A user's text in one line: what cannot be printed is replaced, what is too long is cut in the
+    middle."""
     if len(text) > most:
         tail = most // 3
         text = text[: most - 1 - tail] + "…" + text[-tail:]
@@ -50,7 +52,8 @@ def shown(text: str, most: int = 60) -> str:
 
 
 def distinct(names: Sequence[str], most: int = 60) -> Iterator[str]:
-    """Names as shown, with a number behind those that would look alike: an axis must not merge them."""
+    """Names as shown, with a number behind those that would look alike: an axis must not merge
+    them."""
     met: set[str] = set()
     for name in names:
         look, number = shown(name, most) or "(empty)", 2

@@ -1,4 +1,5 @@
-"""Alembic's way in: runs on the connection that `Database.migrate` hands over, inside its transaction."""
+"""Alembic's way in: runs on the connection that `Database.migrate` hands over, inside its
+transaction."""
 
 from alembic import context
 

@@ -1,4 +1,5 @@
-"""A data folder of the test's own, a small real artifact and table, and one `nelbo up` for all tests of commands."""
+"""A data folder of the test's own, a small real artifact and table, and one `nelbo up` for all
+tests of commands."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Commands as a user runs them: `nelbo.cli.command` in this process, or `nelbo` as a process of its own."""
+"""Commands as a user runs them: `nelbo.cli.command` in this process, or `nelbo` as a process of its
+own."""
 
 import io
 import json
@@ -39,10 +40,19 @@ class Ran:
         return json.loads(self.out)
 
 
-def run(*arguments: object, given: bytes = b"", encoding: str = "utf-8", main: Callable[[], None] = cli.command) -> Ran:
-    """`nelbo ARGUMENTS`, with `given` on standard input, on a terminal of this encoding; or another program's `main`."""
+def run(
+    *arguments: object,
+    given: bytes = b"",
+    encoding: str = "utf-8",
+    main: Callable[[], None] = cli.command,
+) -> Ran:
+    """`nelbo ARGUMENTS`, with `given` on standard input, on a terminal of this encoding; or another
+    program's `main`."""
     buffers = [io.BytesIO(content) for content in (given, b"", b"")]
-    streams = [io.TextIOWrapper(buffer, encoding, "backslashreplace", write_through=True) for buffer in buffers]
+    streams = [
+        io.TextIOWrapper(buffer, encoding, "backslashreplace", write_through=True)
+        for buffer in buffers
+    ]
     with (
         patch.object(sys, "argv", ["nelbo", *map(str, arguments)]),
         patch.object(sys, "stdin", streams[0]),
@@ -77,7 +87,11 @@ def up(home: Path, **more: str) -> Iterator[str]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.log").open("wb") as log:
         started = subprocess.Popen(
-            [*COMMAND, "up", "--port", "0"], cwd=home, stdout=log, stderr=log, env=environment(home, **more)
+            [*COMMAND, "up", "--port", "0"],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            env=environment(home, **more),
         )
     settings = Settings(home=home, url="")
     try:

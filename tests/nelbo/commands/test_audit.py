@@ -21,7 +21,9 @@ def test_changes_are_listed_the_newest_first(place: str, artifact: Path) -> None
     changes = done("audit", "--json").json["changes"]
     assert changes[0]["action"] == "model.delete"
     assert changes[0]["by"] == ("local" if place == "service" else "command line")
-    assert ("alias.set", "audited@good", "audited@1") in [(c["action"], c["subject"], c["detail"]) for c in changes]
+    assert ("alias.set", "audited@good", "audited@1") in [
+        (c["action"], c["subject"], c["detail"]) for c in changes
+    ]
     assert "model.delete" in done("audit", "--owner", "local", "--limit", "1").out.decode()
     assert done("audit", "--owner", "nobody", "--json").json == {"changes": []}
 

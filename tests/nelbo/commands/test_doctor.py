@@ -45,7 +45,9 @@ def test_a_running_service_is_in_order(running: Service, monkeypatch: pytest.Mon
         ("NELBO_HOME", "/dev/null/nelbo", "data folder"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_to_do(variable: str, value: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_named_with_what_to_do(
+    variable: str, value: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, value)
     ran = run("doctor", "--json")
     assert ran.code == 1

@@ -1,4 +1,5 @@
-"""explain: the rows that score calls the least likely, with the columns that it says cost the most and what they should be."""
+"""explain: the rows that score calls the least likely, with the columns that it says cost the most
+and what they should be."""
 
 import json
 from pathlib import Path
@@ -19,23 +20,34 @@ def odd(tmp_path: Path) -> Path:
     text[7]["colour"] = "a shade of violet that nobody has ever had a name for"
     text[9]["length"] = None
     text[140]["width"] = "abc"
-    found = pa.table({name: [None if row[name] is None else str(row[name]) for row in text] for name in text[0]})
+    found = pa.table(
+        {name: [None if row[name] is None else str(row[name]) for row in text] for name in text[0]}
+    )
     return written(found, tmp_path / "odd.csv")
 
 
-def test_the_least_likely_rows_come_with_their_costliest_columns(artifact: Path, odd: Path, tmp_path: Path) -> None:
+def test_the_least_likely_rows_come_with_their_costliest_columns(
+    artifact: Path, odd: Path, tmp_path: Path
+) -> None:
     told = done("score", artifact, odd, "-o", tmp_path / "out.csv", "--json").json["least_likely"]
     ran = done("explain", artifact, odd, "--columns", "2", "--json").json
     assert (ran["model"], ran["rows_failed"]) == (str(artifact), 1)
-    cells = [(cell["row"], cell["nelbo"], cell["p_value"], cell["column"], cell["term"]) for cell in ran["cells"]]
+    cells = [
+        (cell["row"], cell["nelbo"], cell["p_value"], cell["column"], cell["term"])
+        for cell in ran["cells"]
+    ]
     assert len(cells) == 20
     for i, row in enumerate(told):
         highest = sorted(row["terms"].items(), key=lambda term: -term[1])[:2]
-        assert cells[2 * i : 2 * i + 2] == [(row["row"], row["nelbo"], row["p_value"], *term) for term in highest]
+        assert cells[2 * i : 2 * i + 2] == [
+            (row["row"], row["nelbo"], row["p_value"], *term) for term in highest
+        ]
 
 
 def test_a_value_stands_beside_what_it_should_be(artifact: Path, odd: Path) -> None:
-    cells = done("explain", artifact, odd, "--row", 5, "--row", 7, "--row", 9, "--columns", 4, "--json").json["cells"]
+    cells = done(
+        "explain", artifact, odd, "--row", 5, "--row", 7, "--row", 9, "--columns", 4, "--json"
+    ).json["cells"]
     found = {(cell["row"], cell["column"]): cell for cell in cells}
     assert {row for row, _ in found} == {5, 7, 9}
     weight = found[5, "weight"]
@@ -51,7 +63,10 @@ def test_a_value_stands_beside_what_it_should_be(artifact: Path, odd: Path) -> N
 def test_the_table_can_be_read(artifact: Path, odd: Path) -> None:
     ran = done("explain", artifact, odd, "--top", "2", "--columns", "1")
     head, first, second = ran.out.decode().splitlines()
-    assert " ".join(head.split()) == "row nelbo p-value column value expected 90 % interval, or share nats"
+    assert (
+        " ".join(head.split())
+        == "row nelbo p-value column value expected 90 % interval, or share nats"
+    )
     assert first.split()[0] == "5"
     assert first.split()[3:5] == ["weight", "100"]
     assert " to " in first
@@ -65,7 +80,9 @@ def test_the_table_can_be_read(artifact: Path, odd: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow", "jsonl"])
-def test_the_cells_are_a_table_in_each_format(suffix: str, artifact: Path, odd: Path, tmp_path: Path) -> None:
+def test_the_cells_are_a_table_in_each_format(
+    suffix: str, artifact: Path, odd: Path, tmp_path: Path
+) -> None:
     wanted = done("explain", artifact, odd, "--top", 3, "--json").json["cells"]
     ran = done("explain", artifact, odd, "--top", 3, "-o", tmp_path / f"why.{suffix}")
     assert ran.out == b""
@@ -73,14 +90,28 @@ def test_the_cells_are_a_table_in_each_format(suffix: str, artifact: Path, odd: 
     found = read(tmp_path / f"why.{suffix}")
     assert found.column_names == EXPLAINED.names
     assert [str(row) for row in found["row"].to_pylist()] == [str(cell["row"]) for cell in wanted]
-    assert [str(name) for name in found["column"].to_pylist()] == [cell["column"] for cell in wanted]
+    assert [str(name) for name in found["column"].to_pylist()] == [
+        cell["column"] for cell in wanted
+    ]
     if suffix == "parquet":
         assert found.schema.equals(EXPLAINED)
         assert found.to_pylist() == wanted
 
 
-def test_a_row_that_cannot_be_read_is_told_and_leaves_nothing_to_explain(artifact: Path, odd: Path, tmp_path: Path) -> None:
-    ran = run("explain", artifact, odd, "--row", 140, "--errors", tmp_path / "bad.jsonl", "-o", tmp_path / "why.csv")
+def test_a_row_that_cannot_be_read_is_told_and_leaves_nothing_to_explain(
+    artifact: Path, odd: Path, tmp_path: Path
+) -> None:
+    ran = run(
+        "explain",
+        artifact,
+        odd,
+        "--row",
+        140,
+        "--errors",
+        tmp_path / "bad.jsonl",
+        "-o",
+        tmp_path / "why.csv",
+    )
     assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 140
     assert (ran.code, (tmp_path / "why.csv").exists()) == (1, False)
     assert "the only row could not be done, so there is no output: column " in ran.err
@@ -97,8 +128,13 @@ def test_it_runs_on_the_catalog_and_says_that_no_service_does_it(
 ) -> None:
     ran = run("explain", "linear", rows)
     assert ran.code == 1
-    assert f"no service does this, so 'linear' at {service.url} does not serve; name an artifact's folder" in ran.err
+    assert (
+        f"no service does this, so 'linear' at {service.url} does not serve; name an artifact's"
+        " folder" in ran.err
+    )
     folder = done("explain", artifact, rows).out
     monkeypatch.delenv("NELBO_URL")
     monkeypatch.setenv("NELBO_HOME", str(service.home))
-    assert done("explain", "linear", rows).out == folder, "the catalog of a data folder whose service runs"
+    assert done("explain", "linear", rows).out == folder, (
+        "the catalog of a data folder whose service runs"
+    )

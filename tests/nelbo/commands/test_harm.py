@@ -1,4 +1,5 @@
-"""Commands do no harm: where they cannot end well, one sentence says so and what was there before is as it was."""
+"""Commands do no harm: where they cannot end well, one sentence says so and what was there before
+is as it was."""
 
 import json
 import os
@@ -21,7 +22,10 @@ from tests.nelbo.commands.test_rows import VERBS
 from tests.nelbo.files.tables import file_size
 
 WRITING = {
-    **{name: [name.split()[0], "MODEL", *arguments, "-o", "OUT"] for name, arguments in VERBS.items()},
+    **{
+        name: [name.split()[0], "MODEL", *arguments, "-o", "OUT"]
+        for name, arguments in VERBS.items()
+    },
     "explain": ["explain", "MODEL", "FILE", "--top", "5", "-o", "OUT"],
     "schema": ["schema", "FILE", "-o", "OUT"],
     "results": ["results", "JOB", "-o", "OUT"],
@@ -37,7 +41,9 @@ def made(rows: Path, service: Service) -> str:
     return found
 
 
-def arguments(words: list[str], model: object, file: Path, output: object, job: str = "") -> list[str]:
+def arguments(
+    words: list[str], model: object, file: Path, output: object, job: str = ""
+) -> list[str]:
     known = {"MODEL": str(model), "FILE": str(file), "OUT": str(output), "JOB": job}
     return [known.get(word, word) for word in words]
 
@@ -45,7 +51,9 @@ def arguments(words: list[str], model: object, file: Path, output: object, job: 
 def refused(ran: Ran, words: str, code: int = 1) -> None:
     """One sentence, the exit code, no trace."""
     assert ran.code == code, ran.err
-    assert [line for line in ran.err.splitlines() if line.startswith("nelbo: ")] == ran.err.splitlines()[-1:]
+    assert [
+        line for line in ran.err.splitlines() if line.startswith("nelbo: ")
+    ] == ran.err.splitlines()[-1:]
     assert words in ran.err.splitlines()[-1]
     assert "Traceback" not in ran.err
     assert "fault of Nelbo" not in ran.err
@@ -54,9 +62,15 @@ def refused(ran: Ran, words: str, code: int = 1) -> None:
 def check_limit(words: list[str], model: object, rows: Path, folder: Path, job: str = "") -> None:
     (folder / "out.csv").write_text("old")
     with file_size(64):
-        refused(run(*arguments(words, model, rows, folder / "out.csv", job)), "cannot be written: File too large")
+        refused(
+            run(*arguments(words, model, rows, folder / "out.csv", job)),
+            "cannot be written: File too large",
+        )
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"out.csv": "old"}
-    refused(run(*arguments(words, model, rows, "/dev/full", job)), "/dev/full cannot be written: No space left")
+    refused(
+        run(*arguments(words, model, rows, "/dev/full", job)),
+        "/dev/full cannot be written: No space left",
+    )
     assert {path.name: path.read_text() for path in folder.iterdir()} == {"out.csv": "old"}
 
 
@@ -68,7 +82,9 @@ def test_a_file_that_may_not_grow_or_a_full_disk_leaves_the_older_file(
     check_limit(HERE[name], artifact, rows, tmp_path / "out")
 
 
-def test_results_of_a_service_that_find_no_room_leave_the_older_file(rows: Path, made: str, tmp_path: Path) -> None:
+def test_results_of_a_service_that_find_no_room_leave_the_older_file(
+    rows: Path, made: str, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     check_limit(WRITING["results"], "linear", rows, tmp_path / "out", made)
 
@@ -78,7 +94,15 @@ def check_pipe(words: list[str], model: object, rows: Path, folder: Path, job: s
     done(*arguments(words, model, rows, folder / "out.csv", job))
     wanted = (folder / "out.csv").read_bytes()
     (folder / "link").symlink_to("out.csv")
-    done(*arguments([*words, *(() if words[0] == "schema" else ("--output-format", "csv"))], model, rows, folder / "link", job))
+    done(
+        *arguments(
+            [*words, *(() if words[0] == "schema" else ("--output-format", "csv"))],
+            model,
+            rows,
+            folder / "link",
+            job,
+        )
+    )
     assert (folder / "out.csv").read_bytes() == wanted
     pipe, got = folder / "pipe", list[bytes]()
     os.mkfifo(pipe)
@@ -96,17 +120,26 @@ def check_pipe(words: list[str], model: object, rows: Path, folder: Path, job: s
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_pipes_descriptors_and_links_get_what_a_file_gets(name: str, artifact: Path, rows: Path, tmp_path: Path) -> None:
+def test_pipes_descriptors_and_links_get_what_a_file_gets(
+    name: str, artifact: Path, rows: Path, tmp_path: Path
+) -> None:
     check_pipe(HERE[name], artifact, rows, tmp_path)
 
 
-def test_pipes_descriptors_and_links_get_what_a_file_gets_from_a_service(rows: Path, made: str, tmp_path: Path) -> None:
+def test_pipes_descriptors_and_links_get_what_a_file_gets_from_a_service(
+    rows: Path, made: str, tmp_path: Path
+) -> None:
     check_pipe(WRITING["results"], "linear", rows, tmp_path, made)
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_reader_that_went_away_is_no_error_to_talk_of(
-    name: str, artifact: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    name: str,
+    artifact: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -128,7 +161,14 @@ def test_a_file_is_scored_into_itself(artifact: Path, rows: Path, tmp_path: Path
     assert (tmp_path / "both.csv").read_bytes() == (tmp_path / "wanted.csv").read_bytes()
 
 
-FAILING = ["score", "score with terms", "score with a bound on false discoveries", "augment", "reconstruct", "explain"]
+FAILING = [
+    "score",
+    "score with terms",
+    "score with a bound on false discoveries",
+    "augment",
+    "reconstruct",
+    "explain",
+]
 
 
 @pytest.mark.parametrize("name", FAILING)
@@ -139,9 +179,13 @@ def test_where_no_row_can_be_done_the_command_fails_and_says_the_most_frequent_r
 
 
 @pytest.mark.parametrize("name", ["score", "augment", "reconstruct"])
-def test_where_a_service_can_do_no_row_the_command_fails_too(name: str, service: Service, tmp_path: Path) -> None:
+def test_where_a_service_can_do_no_row_the_command_fails_too(
+    name: str, service: Service, tmp_path: Path
+) -> None:
     check_no_row(name, "linear", tmp_path, "--errors", str(tmp_path / "bad.jsonl"))
-    assert [json.loads(line)["row"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
+    assert [
+        json.loads(line)["row"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()
+    ] == [0, 1, 2, 3]
 
 
 def check_no_row(name: str, model: object, folder: Path, *more: str) -> Ran:
@@ -157,12 +201,16 @@ def check_no_row(name: str, model: object, folder: Path, *more: str) -> Ran:
     return ran
 
 
-def test_the_results_of_a_job_without_a_row_are_an_error_too(service: Service, tmp_path: Path) -> None:
+def test_the_results_of_a_job_without_a_row_are_an_error_too(
+    service: Service, tmp_path: Path
+) -> None:
     bad = written(table(3).set_column(1, "length", pa.array(["a", "b", "c"])), tmp_path / "bad.csv")
     run("score", "linear", bad, "-o", tmp_path / "out.csv")
     [job, *_] = done("jobs", "list", "--limit", 1, "--json").json["jobs"]
     assert (job["state"], job["progress"]["rows_failed"]) == ("succeeded", 3)
-    refused(run("results", job["id"], "-o", tmp_path / "out.csv"), "none of the 3 rows could be done")
+    refused(
+        run("results", job["id"], "-o", tmp_path / "out.csv"), "none of the 3 rows could be done"
+    )
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -171,17 +219,24 @@ def test_errors_go_through_a_link_and_stay_as_they_were_where_the_command_fails(
 ) -> None:
     (tmp_path / "errors.jsonl").write_text("old")
     (tmp_path / "link").symlink_to("errors.jsonl")
-    refused(run("score", artifact, rows, "-o", "/dev/full", "--errors", tmp_path / "link"), "No space left")
+    refused(
+        run("score", artifact, rows, "-o", "/dev/full", "--errors", tmp_path / "link"),
+        "No space left",
+    )
     assert (tmp_path / "errors.jsonl").read_text() == "old"
     done("score", artifact, rows, "-o", os.devnull, "--errors", tmp_path / "link")
     assert (tmp_path / "errors.jsonl").read_text() == ""
     assert (tmp_path / "link").is_symlink()
 
 
-GERMAN = "größe,farbe\n" + "".join(f"{i % 7 + i / 10},{('rot', 'grün', '青')[i % 3]}\n" for i in range(60))
+GERMAN = "größe,farbe\n" + "".join(
+    f"{i % 7 + i / 10},{('rot', 'grün', '青')[i % 3]}\n" for i in range(60)
+)
 
 
-def test_letters_that_the_terminal_lacks_are_escaped_and_json_stays_json(artifact: Path, rows: Path, tmp_path: Path) -> None:
+def test_letters_that_the_terminal_lacks_are_escaped_and_json_stays_json(
+    artifact: Path, rows: Path, tmp_path: Path
+) -> None:
     (tmp_path / "größe.csv").write_text(GERMAN, "utf-8")
     (tmp_path / "rows 青.csv").write_bytes(rows.read_bytes())
     wanted = done("schema", tmp_path / "größe.csv").json
@@ -192,7 +247,9 @@ def test_letters_that_the_terminal_lacks_are_escaped_and_json_stays_json(artifac
     assert r"rows \u9752.csv" in done(*scored, encoding="ascii").err
     assert r"\u9752.csv" in run("score", artifact, "青.csv", "-o", "out.csv", encoding="ascii").err
     env = environment(tmp_path / "home", PYTHONIOENCODING="ascii")
-    ran = subprocess.run([*COMMAND, "schema", "größe.csv"], env=env, cwd=tmp_path, capture_output=True, check=True)
+    ran = subprocess.run(
+        [*COMMAND, "schema", "größe.csv"], env=env, cwd=tmp_path, capture_output=True, check=True
+    )
     assert json.loads(ran.stdout) == wanted
 
 
@@ -225,21 +282,31 @@ def test_standard_output_that_is_closed_is_an_error_only_where_something_is_prin
     ],
 )
 def test_what_would_keep_a_model_from_being_registered_is_said_before_it_is_trained(
-    home: str, more: dict[str, str], words: str, artifact: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: str,
+    more: dict[str, str],
+    words: str,
+    artifact: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NELBO_HOME", str(tmp_path / home))
     for name, value in more.items():
         monkeypatch.setenv(name, value)
     commands = (["train", rows, "--name", "things"], ["push", artifact])
-    for command in commands[: 1 if "NELBO_URL" in more else 2]:  # a service that does not answer is asked for seconds
+    for command in commands[
+        : 1 if "NELBO_URL" in more else 2
+    ]:  # a service that does not answer is asked for seconds
         ran = run(*command)
         refused(ran, words, code=ran.code)
         assert ran.code in (1, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_with_no_room_for_an_artifact_nothing_is_begun(artifact: Path, rows: Path, tmp_path: Path) -> None:
+def test_with_no_room_for_an_artifact_nothing_is_begun(
+    artifact: Path, rows: Path, tmp_path: Path
+) -> None:
     for command in (["train", rows, "--name", "things"], ["push", artifact]):
         with file_size(100_000):
             refused(run(*command), "ulimit -f")
@@ -249,12 +316,21 @@ def test_with_no_room_for_an_artifact_nothing_is_begun(artifact: Path, rows: Pat
     assert done("models", "show", "linear", "--json").json["versions"][0]["version"] == 1
 
 
-def test_a_model_that_cannot_be_registered_after_all_is_said_to_be_in_its_folder(artifact: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_registered_after_all_is_said_to_be_in_its_folder(
+    artifact: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Exception, match=r"not a directory|Not a directory") as raised, training._kept(artifact, "my model"):
-        training._register(artifact, "my model", Settings(home=tmp_path / "file" / "home"), Console())
+    with (
+        pytest.raises(Exception, match=r"not a directory|Not a directory") as raised,
+        training._kept(artifact, "my model"),
+    ):
+        training._register(
+            artifact, "my model", Settings(home=tmp_path / "file" / "home"), Console()
+        )
     message = str(getattr(raised.value, "message", ""))
-    assert message.endswith(f"the artifact is in {artifact}; `nelbo push {artifact} --name 'my model'` registers it")
+    assert message.endswith(
+        f"the artifact is in {artifact}; `nelbo push {artifact} --name 'my model'` registers it"
+    )
 
 
 @pytest.mark.parametrize("command", [["score"], ["augment"], ["reconstruct"], ["explain"]])

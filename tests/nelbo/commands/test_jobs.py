@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("service")
 @pytest.fixture
 def job(artifact: Path, rows: Path, tmp_path: Path) -> str:
     """A score job that has succeeded."""
-    found: str = done("score", "linear", rows, "-o", tmp_path / "scores.parquet", "--explain", "--json").json["job"]
+    found: str = done(
+        "score", "linear", rows, "-o", tmp_path / "scores.parquet", "--explain", "--json"
+    ).json["job"]
     return found
 
 
@@ -48,9 +50,16 @@ def test_results_become_a_typed_table_in_the_users_own_database(job: str, tmp_pa
     url = f"sqlite:///{tmp_path / 'mine.db'}"
     done("results", job, "--to", url, "--table", "scores of mine")
     with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
-        total = database.execute('SELECT count(*), sum(nelbo), sum(anomaly), typeof(row) FROM "scores of mine"').fetchone()
+        total = database.execute(
+            'SELECT count(*), sum(nelbo), sum(anomaly), typeof(row) FROM "scores of mine"'
+        ).fetchone()
     scores = read(tmp_path / "scores.parquet")
-    assert total == (ROWS, pytest.approx(scores["nelbo"].to_numpy().sum()), scores["anomaly"].to_numpy().sum(), "integer")
+    assert total == (
+        ROWS,
+        pytest.approx(scores["nelbo"].to_numpy().sum()),
+        scores["anomaly"].to_numpy().sum(),
+        "integer",
+    )
     again = run("results", job, "--to", url, "--table", "scores of mine")
     assert again.code == 1
     assert "name another one" in again.err

@@ -24,8 +24,14 @@ def test_a_key_is_made_used_rotated_and_revoked_on_a_running_service(home: Path)
     prefix = key[:19]
     assert prefix in made.err
     with served(read_settings()) as url:
-        assert (status(url, key), httpx2.get(f"{url}/v1/jobs", trust_env=False).status_code) == (200, 401)
-        until(lambda: done("keys", "list", "--json").json["keys"][0]["last_used_at"], "the use to be written down")
+        assert (status(url, key), httpx2.get(f"{url}/v1/jobs", trust_env=False).status_code) == (
+            200,
+            401,
+        )
+        until(
+            lambda: done("keys", "list", "--json").json["keys"][0]["last_used_at"],
+            "the use to be written down",
+        )
         rotated = done("keys", "rotate", prefix, "--grace-hours", "1", "--json").json
         assert (rotated["owner"], rotated["replaces"]["prefix"]) == ("ann", prefix)
         assert (status(url, key), status(url, rotated["key"])) == (200, 200)
@@ -47,7 +53,9 @@ def test_a_key_has_a_scope_and_an_end(home: Path) -> None:
 
 def test_a_keys_file_is_imported_once_and_a_bad_line_is_named(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "api_keys"
-    file.write_text(f"{'a' * 16} ann {'1' * 64}\ngarbage\n{'b' * 16} bob {'2' * 64}  # his second\n")
+    file.write_text(
+        f"{'a' * 16} ann {'1' * 64}\ngarbage\n{'b' * 16} bob {'2' * 64}  # his second\n"
+    )
     first = done("keys", "import", file)
     assert "left out 1 lines" in first.err
     assert "line 2" in first.err

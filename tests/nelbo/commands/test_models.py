@@ -26,7 +26,9 @@ def test_versions_are_pushed_shown_promoted_and_deleted(place: str, artifact: Pa
     assert done("models", "show", name, "--json").json["aliases"] == {"champion": 2}
     assert "is now with-versions@1" in done("models", "promote", f"{name}@1").err
     done("models", "promote", f"{name}@2", "--alias", "candidate")
-    [listed] = [model for model in done("models", "list", "--json").json["models"] if model["name"] == name]
+    [listed] = [
+        model for model in done("models", "list", "--json").json["models"] if model["name"] == name
+    ]
     assert listed["aliases"] == {"champion": 1, "candidate": 2}
     done("models", "delete", f"{name}@candidate", "--yes")
     assert done("models", "show", name, "--json").json["versions"][0]["version"] == 1
@@ -36,13 +38,17 @@ def test_versions_are_pushed_shown_promoted_and_deleted(place: str, artifact: Pa
 
 
 @pytest.mark.usefixtures("service")
-def test_a_push_that_the_service_rejects_fails_with_the_reason(artifact: Path, tmp_path: Path) -> None:
+def test_a_push_that_the_service_rejects_fails_with_the_reason(
+    artifact: Path, tmp_path: Path
+) -> None:
     """The folder is whole, but a graph of it is none: only who runs it can tell."""
     folder = shutil.copytree(artifact, tmp_path / "spoilt")
     (folder / "prior.onnx").write_bytes(b"no graph")
     graphs = read_artifact(artifact).manifest.graphs
     text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text.replace(graphs["prior"].sha256, hashlib.sha256(b"no graph").hexdigest()))
+    (folder / "manifest.json").write_text(
+        text.replace(graphs["prior"].sha256, hashlib.sha256(b"no graph").hexdigest())
+    )
     pushed = run("push", folder, "--name", "spoilt", "--json")
     assert pushed.code == 1
     assert "spoilt@1 was rejected: prior.onnx" in pushed.err
@@ -74,7 +80,9 @@ def test_a_deletion_that_is_not_confirmed_deletes_nothing(place: str, artifact: 
         (["push", "."], 3),
     ],
 )
-def test_what_is_not_there_is_said(place: str, artifact: Path, arguments: list[str], code: int) -> None:
+def test_what_is_not_there_is_said(
+    place: str, artifact: Path, arguments: list[str], code: int
+) -> None:
     done("push", artifact, "--name", "there")
     ran = run(*arguments)
     assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err

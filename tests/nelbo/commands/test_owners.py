@@ -18,7 +18,9 @@ def stored(home: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(home.glob("nelbo.db*")))
 
 
-def test_an_owner_is_erased_while_the_service_runs(home: Path, artifact: Path, tmp_path: Path) -> None:
+def test_an_owner_is_erased_while_the_service_runs(
+    home: Path, artifact: Path, tmp_path: Path
+) -> None:
     rows = table(50)
     ids = rows["id"].to_pylist()
     ids[17] = SECRET
@@ -26,7 +28,9 @@ def test_an_owner_is_erased_while_the_service_runs(home: Path, artifact: Path, t
     with up(home) as url, Client(url) as client:
         client.models.push(artifact)
         client.jobs.reconstruct("linear", path).wait(timeout_s=60)
-        client.jobs.score("linear", [row | {"id": SECRET} for row in rows.slice(0, 3).to_pylist()]).wait(timeout_s=60)
+        client.jobs.score(
+            "linear", [row | {"id": SECRET} for row in rows.slice(0, 3).to_pylist()]
+        ).wait(timeout_s=60)
         assert SECRET.encode() in stored(home)
         assert files_below(home / "storage")
         assert files_below(home / "cache" / "artifacts")
@@ -38,7 +42,11 @@ def test_an_owner_is_erased_while_the_service_runs(home: Path, artifact: Path, t
 
         erased = done("owners", "erase", "local", "--yes", "--json").json
         assert erased["erased"] is True
-        assert (list(client.models.list()), list(client.jobs.list()), list(client.files.list())) == ([], [], [])
+        assert (
+            list(client.models.list()),
+            list(client.jobs.list()),
+            list(client.files.list()),
+        ) == ([], [], [])
         assert files_below(home / "storage") == []
         until(lambda: not files_below(home / "cache" / "artifacts"), "no copy to be left")
         assert SECRET.encode() not in stored(home)

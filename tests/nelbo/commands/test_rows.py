@@ -1,4 +1,5 @@
-"""score, generate, augment, reconstruct: on a folder, from the catalog of the data folder, as jobs of a service."""
+"""score, generate, augment, reconstruct: on a folder, from the catalog of the data folder, as jobs
+of a service."""
 
 import json
 import shutil
@@ -27,13 +28,16 @@ VERBS: dict[str, list[str]] = {
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    """Rows with a gap, a far outlier, an unseen category, a column too many, and one that cannot be read."""
+    """Rows with a gap, a far outlier, an unseen category, a column too many, and one that cannot be
+    read."""
     text = table(ROWS).to_pylist()
     text[3]["length"] = None
     text[5]["weight"] = 100.0
     text[7]["colour"] = "violet"
     text[140]["width"] = "abc"
-    found = pa.table({name: [None if row[name] is None else str(row[name]) for row in text] for name in text[0]})
+    found = pa.table(
+        {name: [None if row[name] is None else str(row[name]) for row in text] for name in text[0]}
+    )
     return written(found.append_column("extra", pa.array(["x"] * ROWS)), tmp_path / "faulty.csv")
 
 
@@ -57,7 +61,9 @@ def test_a_folder_and_a_service_give_the_same_bits(
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_the_catalog_of_the_data_folder_serves_what_was_pushed(name: str, artifact: Path, faulty: Path, tmp_path: Path) -> None:
+def test_the_catalog_of_the_data_folder_serves_what_was_pushed(
+    name: str, artifact: Path, faulty: Path, tmp_path: Path
+) -> None:
     done("push", artifact)
     verb(name, artifact, faulty, tmp_path / "folder.parquet")
     verb(name, "linear@1", faulty, tmp_path / "catalog.parquet")
@@ -82,7 +88,9 @@ def test_a_row_that_cannot_be_scored_is_counted_shown_and_written(
     where: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
 ) -> None:
     model = artifact if where == "folder" else "linear"
-    ran = done("score", model, faulty, "-o", tmp_path / "out.csv", "--errors", tmp_path / "bad.jsonl")
+    ran = done(
+        "score", model, faulty, "-o", tmp_path / "out.csv", "--errors", tmp_path / "bad.jsonl"
+    )
     [error] = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
     message = "column 'width' holds 'abc'; the model wants a number"
     assert error == {"row": 140, "column": "width", "code": "not-a-number", "message": message}
@@ -96,7 +104,9 @@ def test_a_row_that_cannot_be_scored_is_counted_shown_and_written(
 def test_the_least_likely_rows_are_told_with_their_highest_terms(
     where: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
 ) -> None:
-    ran = done("score", artifact if where == "folder" else "linear", faulty, "-o", tmp_path / "out.csv")
+    ran = done(
+        "score", artifact if where == "folder" else "linear", faulty, "-o", tmp_path / "out.csv"
+    )
     lines = ran.err.partition("least likely:")[2].splitlines()
     assert lines[1].startswith("  row 5: nelbo ")
     assert lines[1].partition("; ")[2].startswith("weight ")
@@ -114,10 +124,16 @@ def test_terms_and_kl_add_up_to_the_nelbo(artifact: Path, rows: Path, tmp_path: 
     assert np.allclose(parts, found["nelbo"].to_numpy(), rtol=1e-12)
 
 
-def test_an_anomaly_is_a_row_whose_p_value_is_at_most_alpha(artifact: Path, rows: Path, tmp_path: Path) -> None:
-    ran = done("score", artifact, rows, "-o", tmp_path / "out.parquet", "--alpha", "0.2", "--json").json
+def test_an_anomaly_is_a_row_whose_p_value_is_at_most_alpha(
+    artifact: Path, rows: Path, tmp_path: Path
+) -> None:
+    ran = done(
+        "score", artifact, rows, "-o", tmp_path / "out.parquet", "--alpha", "0.2", "--json"
+    ).json
     found = read(tmp_path / "out.parquet")
-    assert found["anomaly"].to_pylist() == [p_value <= 0.2 for p_value in found["p_value"].to_numpy()]
+    assert found["anomaly"].to_pylist() == [
+        p_value <= 0.2 for p_value in found["p_value"].to_numpy()
+    ]
     assert ran["anomalies"] == pc.sum(found["anomaly"]).as_py() > 0
 
 
@@ -127,10 +143,22 @@ def test_an_alpha_below_the_smallest_p_value_is_told_with_what_to_do(
 ) -> None:
     model = artifact if where == "folder" else "linear"
     ran = done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.001")
-    assert ran.err.count("note: no row can be an anomaly at alpha 0.001: the smallest p-value of this model is 0.01.") == 1
+    assert (
+        ran.err.count(
+            "note: no row can be an anomaly at alpha 0.001: the smallest p-value of this model is"
+            " 0.01."
+        )
+        == 1
+    )
     assert "999 of them to calibrate with), or peaks_over_threshold in run.toml" in ran.err
-    assert "no row can" not in done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.01").err
-    assert "no row can be an anomaly at fdr 0.005" in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
+    assert (
+        "no row can"
+        not in done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.01").err
+    )
+    assert (
+        "no row can be an anomaly at fdr 0.005"
+        in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
+    )
 
 
 @pytest.fixture
@@ -157,7 +185,11 @@ def test_scoring_the_training_table_says_that_the_model_knows_its_rows(
         model = "known"
     said = "these are the rows that the model was trained on"
     commands = [["score", model, rows, "-o", "-"]]
-    commands += [["score", model, rows, "-o", "-", "--fdr", "0.1"]] if where == "service" else [["explain", model, rows]]
+    commands += (
+        [["score", model, rows, "-o", "-", "--fdr", "0.1"]]
+        if where == "service"
+        else [["explain", model, rows]]
+    )
     for command in commands:
         assert done(*command).err.count(said) == 1
     other = written(table(ROWS, seed=8), tmp_path / "other.csv")
@@ -166,12 +198,16 @@ def test_scoring_the_training_table_says_that_the_model_knows_its_rows(
 
 
 def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Path) -> None:
-    short, long = (done("generate", artifact, "--rows", n, "--seed", 5, "-o", "-").out for n in (7, 40))
+    short, long = (
+        done("generate", artifact, "--rows", n, "--seed", 5, "-o", "-").out for n in (7, 40)
+    )
     assert long.startswith(short)
     assert done("generate", artifact, "--rows", 7, "--seed", 6, "-o", "-").out != short
 
 
-def test_a_reconstruction_keeps_what_was_observed(artifact: Path, faulty: Path, tmp_path: Path) -> None:
+def test_a_reconstruction_keeps_what_was_observed(
+    artifact: Path, faulty: Path, tmp_path: Path
+) -> None:
     done("reconstruct", artifact, faulty, "-o", tmp_path / "out.parquet")
     found = read(tmp_path / "out.parquet").to_pylist()
     assert found[3]["id"] == "row 3"
@@ -184,16 +220,30 @@ def test_a_reconstruction_keeps_what_was_observed(artifact: Path, faulty: Path, 
 def test_a_pipe_with_a_dialect_of_its_own_is_read_as_told(
     where: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
 ) -> None:
-    comma = "\n".join(line.replace(",", ";").replace(".", ",") for line in rows.read_text().splitlines())
+    comma = "\n".join(
+        line.replace(",", ";").replace(".", ",") for line in rows.read_text().splitlines()
+    )
     comma = f"a title\n{comma}"
-    options = ["--delimiter", ";", "--decimal", ",", "--encoding", "utf-16", "--header", "--skip-lines", 1]
+    options = [
+        "--delimiter",
+        ";",
+        "--decimal",
+        ",",
+        "--encoding",
+        "utf-16",
+        "--header",
+        "--skip-lines",
+        1,
+    ]
     model = artifact if where == "folder" else "linear"
     ran = done("score", model, "-", "-o", "-", *options, given=comma.encode("utf-16"))
     done("score", artifact, rows, "-o", tmp_path / "wanted.csv")
     assert ran.out == (tmp_path / "wanted.csv").read_bytes()
 
 
-def test_a_file_that_was_uploaded_for_a_job_is_gone_when_it_has_succeeded(rows: Path, service: Service, tmp_path: Path) -> None:
+def test_a_file_that_was_uploaded_for_a_job_is_gone_when_it_has_succeeded(
+    rows: Path, service: Service, tmp_path: Path
+) -> None:
     from nelbo.client import Client
 
     done("score", "linear", rows, "-o", tmp_path / "out.csv")
@@ -216,7 +266,13 @@ def test_a_file_that_was_uploaded_for_a_job_is_gone_when_it_has_succeeded(rows: 
     ],
 )
 def test_a_service_and_a_catalog_refuse_with_the_same_exit_code(
-    arguments: list[str], code: int, words: str, artifact: Path, rows: Path, service: Service, tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    words: str,
+    artifact: Path,
+    rows: Path,
+    service: Service,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     (tmp_path / "rows.csv").write_bytes(rows.read_bytes())
@@ -247,7 +303,8 @@ def test_a_service_that_is_gone_is_no_reason_to_work_here_instead(
 def test_a_service_makes_columns_in_the_form_of_the_table_and_scores_them(
     command: str, suffix: str, artifact: Path, service: Service, tmp_path: Path
 ) -> None:
-    """The same bytes as without a service, which tests/nelbo/test_round_trip.py compares with the table."""
+    """The same bytes as without a service, which tests/nelbo/test_round_trip.py compares with the
+    table."""
     folder = shutil.copytree(artifact, tmp_path / "german")
     manifest = json.loads((folder / "manifest.json").read_text())
     for column in manifest["table_schema"]["columns"]:
@@ -258,18 +315,30 @@ def test_a_service_makes_columns_in_the_form_of_the_table_and_scores_them(
     done("push", folder, "--name", name)
     text = {"colour": ["red", "blue"] * 20, "id": [str(n) for n in range(40)]}
     kilograms = [f"1.{n:03},50 kg" for n in range(100, 140)]
-    given = written(pa.table(text | {other: kilograms for other in ("length", "width", "weight")}), tmp_path / "given.csv")
+    given = written(
+        pa.table(text | {other: kilograms for other in ("length", "width", "weight")}),
+        tmp_path / "given.csv",
+    )
     more = ["--rows", "40"] if command == "generate" else [given]
-    for model, output in ((str(folder), tmp_path / f"here.{suffix}"), (name, tmp_path / f"there.{suffix}")):
+    for model, output in (
+        (str(folder), tmp_path / f"here.{suffix}"),
+        (name, tmp_path / f"there.{suffix}"),
+    ):
         done(command, model, *more, "-o", output)
     assert (tmp_path / f"here.{suffix}").read_bytes() == (tmp_path / f"there.{suffix}").read_bytes()
     if suffix == "csv":
-        assert all(str(cell).endswith(" kg") for cell in read(tmp_path / "there.csv")["length"].to_pylist())
-    scored = done("score", name, tmp_path / f"there.{suffix}", "-o", tmp_path / "scores.csv", "--json").json
+        assert all(
+            str(cell).endswith(" kg") for cell in read(tmp_path / "there.csv")["length"].to_pylist()
+        )
+    scored = done(
+        "score", name, tmp_path / f"there.{suffix}", "-o", tmp_path / "scores.csv", "--json"
+    ).json
     assert (scored["rows_written"], scored["rows_failed"]) == (40, 0)
 
 
-def test_csv_for_people_holds_no_formula_here_or_from_a_service(artifact: Path, service: Service, tmp_path: Path) -> None:
+def test_csv_for_people_holds_no_formula_here_or_from_a_service(
+    artifact: Path, service: Service, tmp_path: Path
+) -> None:
     text = table(ROWS).to_pylist()
     text[7]["colour"] = "=1+1"
     given = written(pa.Table.from_pylist(text), tmp_path / "formula.csv")

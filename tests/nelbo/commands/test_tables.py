@@ -14,7 +14,9 @@ from tests.nelbo.files.tables import rows_of, saved
 LINES = gzip.compress(b'{"a": 1}\n{"a": 2}\n')
 
 
-def test_a_compressed_pipe_is_copied_under_the_suffix_of_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_pipe_is_copied_under_the_suffix_of_its_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
     with Given("-").on_disk() as path:
         assert path.name == "stdin.jsonl"

@@ -1,4 +1,5 @@
-"""Nothing is written beside the data folder and the files that were asked for: not by Nelbo, and by no library of its."""
+"""Nothing is written beside the data folder and the files that were asked for: not by Nelbo, and by
+no library of its."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +19,12 @@ def test_training_serving_and_scoring_leave_an_empty_home_empty(tmp_path: Path) 
     def nelbo(*words: object) -> None:
         command = [*COMMAND, *map(str, words)]
         subprocess.run(
-            command, cwd=work, env=environment(user / "nelbo", **places), check=True, capture_output=True, timeout=100
+            command,
+            cwd=work,
+            env=environment(user / "nelbo", **places),
+            check=True,
+            capture_output=True,
+            timeout=100,
         )
 
     with up(user / "nelbo", **places):
@@ -28,4 +34,10 @@ def test_training_serving_and_scoring_leave_an_empty_home_empty(tmp_path: Path) 
     nelbo("explain", "artifact", rows, "-o", "why.csv")
     assert [path.name for path in user.iterdir()] == ["nelbo"]
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
-    assert sorted(path.name for path in work.iterdir()) == ["artifact", "here.csv", "rows.csv", "served.csv", "why.csv"]
+    assert sorted(path.name for path in work.iterdir()) == [
+        "artifact",
+        "here.csv",
+        "rows.csv",
+        "served.csv",
+        "why.csv",
+    ]

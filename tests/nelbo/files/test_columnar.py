@@ -1,4 +1,5 @@
-"""Every Arrow type in every file that can hold it: read as a column, or left out with a notice, never the table refused."""
+"""Every Arrow type in every file that can hold it: read as a column, or left out with a notice,
+never the table refused."""
 
 import base64
 import datetime as dt
@@ -48,19 +49,47 @@ def _extended(kind: Any, storage: Any) -> Any:
 
 Values = list[Any]
 TYPES: dict[str, tuple[Any, Values | str]] = {
-    # Three rows each, the last one null. Then the first two as they are read, or what the notice calls them.
-    **{str(kind): (pa.array([1, 100, None], kind), [1, 100]) for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())},
-    **{str(kind): (pa.array([1, 200, None], kind), [1, 200]) for kind in (pa.uint8(), pa.uint16(), pa.uint32())},
+    # Three rows each, the last one null. Then the first two as they are read, or what the notice
+    # calls them.
+    **{
+        str(kind): (pa.array([1, 100, None], kind), [1, 100])
+        for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())
+    },
+    **{
+        str(kind): (pa.array([1, 200, None], kind), [1, 200])
+        for kind in (pa.uint8(), pa.uint16(), pa.uint32())
+    },
     "uint64": (pa.array([1, 2**64 - 1, None], pa.uint64()), [1, 2**64 - 1]),
-    **{str(kind): (pa.array([1.5, -2.0, None], kind), [1.5, -2.0]) for kind in (pa.float16(), pa.float32(), pa.float64())},
+    **{
+        str(kind): (pa.array([1.5, -2.0, None], kind), [1.5, -2.0])
+        for kind in (pa.float16(), pa.float32(), pa.float64())
+    },
     "bool": (pa.array([True, False, None]), [True, False]),
-    "decimal32": (pa.array([D("1.50"), D("-2.25"), None], pa.decimal32(5, 2)), [D("1.50"), D("-2.25")]),
-    "decimal64": (pa.array([D("1.50"), D("-2.25"), None], pa.decimal64(15, 2)), [D("1.50"), D("-2.25")]),
-    "decimal128": (pa.array([D("1.50"), D("-2.25"), None], pa.decimal128(38, 2)), [D("1.50"), D("-2.25")]),
-    "decimal256": (pa.array([D("1.50"), D("-2.25"), None], pa.decimal256(60, 2)), [D("1.50"), D("-2.25")]),
-    "128-bit integer": (pa.array([D(10**37), D(-1), None], pa.decimal128(38, 0)), [D(10**37), D(-1)]),
+    "decimal32": (
+        pa.array([D("1.50"), D("-2.25"), None], pa.decimal32(5, 2)),
+        [D("1.50"), D("-2.25")],
+    ),
+    "decimal64": (
+        pa.array([D("1.50"), D("-2.25"), None], pa.decimal64(15, 2)),
+        [D("1.50"), D("-2.25")],
+    ),
+    "decimal128": (
+        pa.array([D("1.50"), D("-2.25"), None], pa.decimal128(38, 2)),
+        [D("1.50"), D("-2.25")],
+    ),
+    "decimal256": (
+        pa.array([D("1.50"), D("-2.25"), None], pa.decimal256(60, 2)),
+        [D("1.50"), D("-2.25")],
+    ),
+    "128-bit integer": (
+        pa.array([D(10**37), D(-1), None], pa.decimal128(38, 0)),
+        [D(10**37), D(-1)],
+    ),
     "hundreds": (pa.array([D("1E+2"), D("3E+2"), None], pa.decimal128(5, -2)), [100.0, 300.0]),
-    "very small decimals": (pa.array([D("1E-30"), D("-1E-30"), None], pa.decimal128(10, 37)), [1e-30, -1e-30]),
+    "very small decimals": (
+        pa.array([D("1E-30"), D("-1E-30"), None], pa.decimal128(10, 37)),
+        [1e-30, -1e-30],
+    ),
     "text": (pa.array(["a", "b", None]), ["a", "b"]),
     "large text": (pa.array(["a", "b", None], pa.large_string()), ["a", "b"]),
     "text view": (pa.array(["a", "b", None], pa.string_view()), ["a", "b"]),
@@ -78,9 +107,15 @@ TYPES: dict[str, tuple[Any, Values | str]] = {
     "uuid": (_extended(pa.uuid(), pa.array([*RAW_UUIDS, None], pa.binary(16))), UUIDS),
     "json": (_extended(pa.json_(), pa.array(['{"a": 1}', "[]", None])), ['{"a": 1}', "[]"]),
     "bool8": (_extended(pa.bool8(), pa.array([1, 0, None], pa.int8())), [1, 0]),
-    "opaque": (_extended(pa.opaque(pa.binary(), "name", "vendor"), pa.array([b"\xff", b"b", None])), ["ff", "b"]),
+    "opaque": (
+        _extended(pa.opaque(pa.binary(), "name", "vendor"), pa.array([b"\xff", b"b", None])),
+        ["ff", "b"],
+    ),
     "tensor": (
-        _extended(pa.fixed_shape_tensor(pa.int8(), [2]), pa.array([[1, 2], [3, 4], None], pa.list_(pa.int8(), 2))),
+        _extended(
+            pa.fixed_shape_tensor(pa.int8(), [2]),
+            pa.array([[1, 2], [3, 4], None], pa.list_(pa.int8(), 2)),
+        ),
         "lists",
     ),
     "date32": (pa.array([*DAYS, None], pa.date32()), DAYS),
@@ -92,12 +127,24 @@ TYPES: dict[str, tuple[Any, Values | str]] = {
     **{
         f"{name} in {unit}": (pa.array([*times, None], pa.timestamp(unit, zone)), times)
         for unit in ("s", "ms", "us", "ns")
-        for name, zone, times in (("naive time", None, TIMES), ("zoned time", "Europe/Paris", ZONED))
+        for name, zone, times in (
+            ("naive time", None, TIMES),
+            ("zoned time", "Europe/Paris", ZONED),
+        )
     },
-    **{f"duration in {unit}": (pa.array([5, -1, None], pa.duration(unit)), [5, -1]) for unit in ("s", "ms", "us", "ns")},
-    "interval": (pa.array([(1, 2, 3), (0, 0, 1), None], pa.month_day_nano_interval()), "intervals of months, days and nano"),
+    **{
+        f"duration in {unit}": (pa.array([5, -1, None], pa.duration(unit)), [5, -1])
+        for unit in ("s", "ms", "us", "ns")
+    },
+    "interval": (
+        pa.array([(1, 2, 3), (0, 0, 1), None], pa.month_day_nano_interval()),
+        "intervals of months, days and nano",
+    ),
     "coded text": (_coded(pa.array(["a", "b"])), ["a", "b"]),
-    **{f"coded by {kind}": (_coded(pa.array(["a", "b"]), kind), ["a", "b"]) for kind in (pa.uint8(), pa.uint32(), pa.uint64())},
+    **{
+        f"coded by {kind}": (_coded(pa.array(["a", "b"]), kind), ["a", "b"])
+        for kind in (pa.uint8(), pa.uint32(), pa.uint64())
+    },
     "coded integers": (_coded(pa.array([7, 8])), [7, 8]),
     "coded dates": (_coded(pa.array(DAYS)), DAYS),
     "coded decimals": (_coded(pa.array([D("1.5"), D("2.5")])), [D("1.5"), D("2.5")]),
@@ -119,19 +166,32 @@ TYPES: dict[str, tuple[Any, Values | str]] = {
     "structs of nothing": (pa.array([{}, {}, None], pa.struct([])), "structs"),
     "maps": (pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int8())), "maps"),
     "sparse union": (
-        pa.UnionArray.from_sparse(pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array(["x", "y", "z"])]),
+        pa.UnionArray.from_sparse(
+            pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array(["x", "y", "z"])]
+        ),
         "unions",
     ),
     "dense union": (
         pa.UnionArray.from_dense(
-            pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), [pa.array([1, 2]), pa.array(["x"])]
+            pa.array([0, 1, 0], pa.int8()),
+            pa.array([0, 0, 1], pa.int32()),
+            [pa.array([1, 2]), pa.array(["x"])],
         ),
         "unions",
     ),
 }
 ARROW_ALONE = {
     "very small decimals",
-    *("hundreds", "interval", "coded views", "coded null", "coded lists", "structs of nothing", "sparse union", "dense union"),
+    *(
+        "hundreds",
+        "interval",
+        "coded views",
+        "coded null",
+        "coded lists",
+        "structs of nothing",
+        "sparse union",
+        "dense union",
+    ),
     *("runs of text", "runs of views", "runs of integers", "runs of lists"),
 }
 """What Parquet cannot hold."""
@@ -160,7 +220,9 @@ def _files(table: pa.Table, parquet: bool) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_every_type_is_read_or_left_out_with_a_notice_and_the_other_columns_are_untouched(name: str) -> None:
+def test_every_type_is_read_or_left_out_with_a_notice_and_the_other_columns_are_untouched(
+    name: str,
+) -> None:
     array, wanted = TYPES[name]
     table = pa.table({"before": [1, 2, 3], "x.y": array, "after": ["p", "q", "r"]})
     for format, content in _files(table, parquet=name not in ARROW_ALONE):
@@ -192,7 +254,11 @@ def test_what_is_read_can_be_inferred_uploaded_and_written_in_every_format(name:
 
 EXTREMES = {
     **{str(kind): kind for kind in (pa.int64(), pa.uint64(), pa.date32())},
-    **{str(kind): kind for unit in ("s", "ms", "us", "ns") for kind in (pa.timestamp(unit), pa.timestamp(unit, "UTC"))},
+    **{
+        str(kind): kind
+        for unit in ("s", "ms", "us", "ns")
+        for kind in (pa.timestamp(unit), pa.timestamp(unit, "UTC"))
+    },
     **{str(kind): kind for kind in (pa.float16(), pa.float32(), pa.float64())},
 }
 
@@ -202,18 +268,24 @@ def test_the_least_and_the_largest_number_of_each_type_reach_the_engine_or_are_e
     name: str, tmp_path: Path
 ) -> None:
     kind = EXTREMES[name]
-    bits: Any = np.array([1 << kind.bit_width - 1, 0, (1 << kind.bit_width - 1) - 1], f"uint{kind.bit_width}")
+    bits: Any = np.array(
+        [1 << kind.bit_width - 1, 0, (1 << kind.bit_width - 1) - 1], f"uint{kind.bit_width}"
+    )
     array = pa.array(bits).view(kind)
     with opened(_arrow(pa.table({"x": array})), "arrow") as table:
         reading = read_into_parts(table, tmp_path)
     (batch,) = read_parts(lambda number: (tmp_path / part_name(number)).open("rb"), 0, 3)
     for kind_of_column in get_args(Kind):
-        column = reading.columns[0].model_copy(update={"kind": kind_of_column, "categories": ("0",)})
+        column = reading.columns[0].model_copy(
+            update={"kind": kind_of_column, "categories": ("0",)}
+        )
         encoded = encode(batch, Schema(columns=(column,)))
         assert len(encoded.rows) + len(encoded.errors) == 3
 
 
-@pytest.mark.parametrize("name", [name for name, (_, wanted) in TYPES.items() if not isinstance(wanted, str)])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, wanted) in TYPES.items() if not isinstance(wanted, str)]
+)
 def test_what_is_read_in_several_batches_can_be_inferred_and_encoded_as_any_kind(name: str) -> None:
     array = TYPES[name][0]
     columns: Any = {"x": pa.chunked_array([array.slice(1, 1), array.slice(0, 1)])}
@@ -222,7 +294,9 @@ def test_what_is_read_in_several_batches_can_be_inferred_and_encoded_as_any_kind
     assert len(batches) == 2
     column = infer(batches).columns[0]
     for kind in get_args(Kind):
-        schema = Schema(columns=(column.model_copy(update={"kind": kind, "categories": ("a", "1")}),))
+        schema = Schema(
+            columns=(column.model_copy(update={"kind": kind, "categories": ("a", "1")}),)
+        )
         for batch in batches:
             assert len(encode(batch, schema).rows) <= 1
 
@@ -232,19 +306,26 @@ def test_a_parquet_file_whose_footer_counts_rows_that_no_row_group_has_is_refuse
     content = _parquet(empty, with_arrow_schema=False)
     size = int.from_bytes(content[-8:-4], "little")
     footer = content[-8 - size : -8]
-    count = footer.index(b"\x16\x00")  # the third field of the footer, a number of 64 bits: the rows
+    count = footer.index(
+        b"\x16\x00"
+    )  # the third field of the footer, a number of 64 bits: the rows
     lying = footer[:count] + b"\x16\x0a" + footer[count + 2 :]
     with pytest.raises(InvalidInput, match="no rows"):
         opened(content[: -8 - size] + lying + content[-8:], "parquet")
 
 
 def test_dictionaries_that_grow_or_change_within_a_stream_are_followed() -> None:
-    first, second = pa.array(["a", "b"]).dictionary_encode(), pa.array(["c", "b", "a"]).dictionary_encode()
+    first, second = (
+        pa.array(["a", "b"]).dictionary_encode(),
+        pa.array(["c", "b", "a"]).dictionary_encode(),
+    )
     for deltas in (True, False):
         file = io.BytesIO()
         schema = pa.schema([("x", first.type)])
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
-        grown = pa.DictionaryArray.from_arrays(pa.array([2, 0], pa.int32()), pa.array(["a", "b", "c"]))
+        grown = pa.DictionaryArray.from_arrays(
+            pa.array([2, 0], pa.int32()), pa.array(["a", "b", "c"])
+        )
         with pa.ipc.new_stream(file, schema, options=options) as writer:
             for array in (first, grown, *([] if deltas else [second])):
                 writer.write_batch(pa.record_batch([array], schema=schema))
@@ -265,20 +346,28 @@ def test_the_notice_names_ten_columns_of_a_kind_and_counts_the_others() -> None:
         assert read.names == ("a",)
     first, second = read.notices
     assert first.startswith("the columns 'l0', 'l1',")
-    assert "and 2 more hold lists, which have no meaning as a column here: they are left out" in first
+    assert (
+        "and 2 more hold lists, which have no meaning as a column here: they are left out" in first
+    )
     assert second.startswith("the column 's' holds structs")
 
 
-@pytest.mark.parametrize(("unit", "word"), [("s", "seconds"), ("ms", "milliseconds"), ("us", "microseconds"), ("ns", "nano")])
+@pytest.mark.parametrize(
+    ("unit", "word"),
+    [("s", "seconds"), ("ms", "milliseconds"), ("us", "microseconds"), ("ns", "nano")],
+)
 def test_the_unit_of_durations_is_told(unit: Any, word: str) -> None:
     with opened(_arrow(pa.table({"wait": pa.array([1, 2], pa.duration(unit))})), "arrow") as read:
         (notice,) = read.notices
-    assert notice.startswith(f"the column 'wait' holds durations: they are read as numbers of {word}")
+    assert notice.startswith(
+        f"the column 'wait' holds durations: they are read as numbers of {word}"
+    )
 
 
 def test_the_parts_of_a_struct_are_not_taken_for_a_column_whose_name_has_a_point() -> None:
     table = pa.table(
-        [pa.array([1]), pa.array([{"b": 2}]), pa.array([[3]]), pa.array([4])], names=["a.b", "a", "l", "l.list.element"]
+        [pa.array([1]), pa.array([{"b": 2}]), pa.array([[3]]), pa.array([4])],
+        names=["a.b", "a", "l", "l.list.element"],
     )
     assert rows_of(opened(_parquet(table), "parquet")) == [{"a.b": 1, "l.list.element": 4}]
 
@@ -288,7 +377,10 @@ def test_the_index_that_pandas_hides_in_parquet_comes_under_its_name(tmp_path: P
 
     path = tmp_path / "t.parquet"
     pd.DataFrame({"a": [1.5, None]}, index=[7, 3]).to_parquet(path)
-    assert rows_of(open_table(path)) == [{"a": 1.5, "__index_level_0__": 7}, {"a": None, "__index_level_0__": 3}]
+    assert rows_of(open_table(path)) == [
+        {"a": 1.5, "__index_level_0__": 7},
+        {"a": None, "__index_level_0__": 3},
+    ]
     pd.DataFrame({"a": [1.5, None]}).to_parquet(path)
     assert rows_of(open_table(path)) == [{"a": 1.5}, {"a": None}]
 
@@ -296,7 +388,9 @@ def test_the_index_that_pandas_hides_in_parquet_comes_under_its_name(tmp_path: P
 def test_a_column_that_is_left_out_is_not_decoded() -> None:
     """Neither its damage nor its size matters: 5 million nulls in three rows are gone past."""
     file = io.BytesIO()
-    nulls = pa.ListArray.from_arrays(pa.array([0, 0, 0, 5_000_000], pa.int32()), pa.nulls(5_000_000, pa.int64()))
+    nulls = pa.ListArray.from_arrays(
+        pa.array([0, 0, 0, 5_000_000], pa.int32()), pa.nulls(5_000_000, pa.int64())
+    )
     pq.write_table(pa.table({"a": [1, 2, 3], "l": nulls}), file, compression="zstd")
     before = pa.total_allocated_bytes()
     with opened(file.getvalue(), "parquet") as read:
@@ -330,5 +424,8 @@ def test_a_time_zone_that_is_not_utf_8_is_a_broken_encoding() -> None:
 
 def test_text_that_is_not_utf_8_is_called_so_and_names_its_column() -> None:
     content = _arrow(pa.table({"a": [1], "word": ["marker"]}))
-    with pytest.raises(InvalidInput, match="column 'word' of the table has a broken encoding: its text is not UTF-8"):
+    with pytest.raises(
+        InvalidInput,
+        match="column 'word' of the table has a broken encoding: its text is not UTF-8",
+    ):
         rows_of(opened(content.replace(b"marker", b"mark\xffr"), "arrow"))

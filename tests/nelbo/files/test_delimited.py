@@ -30,17 +30,25 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_delimiter_encoding_and_line_ends_are_detected(delimiter: str, newline: str, encoding: str) -> None:
+def test_delimiter_encoding_and_line_ends_are_detected(
+    delimiter: str, newline: str, encoding: str
+) -> None:
     lines = [("größe", "text"), ("1", "a"), ("2", f"é{delimiter}"), ("3", 'say "no"')]
     file = io.StringIO()
     csv.writer(file, delimiter=delimiter, lineterminator=newline).writerows(lines)
-    assert rows_of(opened(file.getvalue().encode(encoding))) == [{"größe": size, "text": text} for size, text in lines[1:]]
+    assert rows_of(opened(file.getvalue().encode(encoding))) == [
+        {"größe": size, "text": text} for size, text in lines[1:]
+    ]
 
 
 def test_what_is_given_is_not_detected() -> None:
     content = "a;b,c\n1;2,5\n".encode("utf-16-le")
-    assert rows_of(opened(content, encoding="utf-16-le", delimiter=";")) == [{"a": "1", "b,c": "2,5"}]
-    assert rows_of(opened(content, encoding="utf-16-le", delimiter=",")) == [{"a;b": "1;2", "c": "5"}]
+    assert rows_of(opened(content, encoding="utf-16-le", delimiter=";")) == [
+        {"a": "1", "b,c": "2,5"}
+    ]
+    assert rows_of(opened(content, encoding="utf-16-le", delimiter=",")) == [
+        {"a;b": "1;2", "c": "5"}
+    ]
     assert rows_of(opened(b"a\n\xe9\n", encoding="cp850")) == [{"a": "Ú"}]
 
 
@@ -66,9 +74,18 @@ def test_an_option_without_a_meaning_is_refused(option: str, value: Any, words: 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_text_is_read_or_refused_in_each_encoding_that_python_has(format: str) -> None:
     numbers = random.Random(0)
-    contents = [bytes(range(256)), b"a,b\n+2AA-,2\n", b"a+2AA-,b\n1,2\n", b"\0\xd8" * 8, b"a\n\\ud800", b"xn--\xc3\xa9\n"]
+    contents = [
+        bytes(range(256)),
+        b"a,b\n+2AA-,2\n",
+        b"a+2AA-,b\n1,2\n",
+        b"\0\xd8" * 8,
+        b"a\n\\ud800",
+        b"xn--\xc3\xa9\n",
+    ]
     contents += [numbers.randbytes(60) for _ in range(20)]
-    for encoding, content in itertools.product(sorted({*aliases.values(), "idna", "punycode"}), contents):
+    for encoding, content in itertools.product(
+        sorted({*aliases.values(), "idna", "punycode"}), contents
+    ):
         with contextlib.suppress(InvalidInput), opened(content, format, encoding=encoding) as table:
             list(table.batches())
 
@@ -128,10 +145,18 @@ def test_a_single_column_has_no_delimiter_and_blank_lines_are_no_rows() -> None:
     assert rows_of(opened(b'a\n1\n\n""\n2\n\n')) == [{"a": "1"}, {"a": ""}, {"a": "2"}]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.none() | CELLS, st.none() | CELLS), min_size=1, max_size=5), CELLS, CELLS)
-def test_any_text_reads_as_it_was_written_under_any_name(rows: list[tuple[str | None, ...]], first: str, second: str) -> None:
-    names = [name.strip() or fallback for name, fallback in ((first, "unnamed_1"), (second, "unnamed_2"))]
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(
+    st.lists(st.tuples(st.none() | CELLS, st.none() | CELLS), min_size=1, max_size=5), CELLS, CELLS
+)
+def test_any_text_reads_as_it_was_written_under_any_name(
+    rows: list[tuple[str | None, ...]], first: str, second: str
+) -> None:
+    names = [
+        name.strip() or fallback for name, fallback in ((first, "unnamed_1"), (second, "unnamed_2"))
+    ]
     without_end = not second.strip() and not any((row[1] or "").strip() for row in rows)
     if len(set(names)) < 2 or without_end:
         return
@@ -153,18 +178,30 @@ PREAMBLES = {
 
 def _rows(count: int = 40) -> list[list[str]]:
     draw = random.Random(1)
-    return [[str(at), f"{draw.gauss(50, 9):.2f}", draw.choice(COLOURS), draw.choice(CITIES)] for at in range(count)]
+    return [
+        [str(at), f"{draw.gauss(50, 9):.2f}", draw.choice(COLOURS), draw.choice(CITIES)]
+        for at in range(count)
+    ]
 
 
-def _text(rows: list[list[str]], delimiter: str = ",", newline: str = "\n", quoting: Any = csv.QUOTE_MINIMAL) -> str:
+def _text(
+    rows: list[list[str]],
+    delimiter: str = ",",
+    newline: str = "\n",
+    quoting: Any = csv.QUOTE_MINIMAL,
+) -> str:
     file = io.StringIO()
     csv.writer(file, delimiter=delimiter, lineterminator=newline, quoting=quoting).writerows(rows)
     return file.getvalue()
 
 
-def _read(content: str | bytes, **options: Any) -> tuple[tuple[str, ...], list[list[object]], list[str]]:
+def _read(
+    content: str | bytes, **options: Any
+) -> tuple[tuple[str, ...], list[list[object]], list[str]]:
     """Names, rows and all notices."""
-    with opened(content.encode() if isinstance(content, str) else content, "csv", **options) as table:
+    with opened(
+        content.encode() if isinstance(content, str) else content, "csv", **options
+    ) as table:
         rows = [list(row.values()) for batch in table.batches() for row in batch.to_pylist()]
         return table.names, rows, [*table.notices, *table.late_notices]
 
@@ -175,7 +212,10 @@ def test_the_same_table_reads_the_same_in_every_dialect(delimiter: str, header: 
     rows = _rows()
     names = NAMES if header else [f"column_{at}" for at in range(1, 5)]
     for preamble, newline, encoding, quoting in itertools.product(
-        PREAMBLES, ("\n", "\r\n"), ("utf-8", "utf-8-sig", "utf-16", "utf-16-be"), (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        PREAMBLES,
+        ("\n", "\r\n"),
+        ("utf-8", "utf-8-sig", "utf-16", "utf-16-be"),
+        (csv.QUOTE_MINIMAL, csv.QUOTE_ALL),
     ):
         above = PREAMBLES[preamble].replace("\n", newline)
         if "keys" in preamble and not header:
@@ -183,7 +223,11 @@ def test_the_same_table_reads_the_same_in_every_dialect(delimiter: str, header: 
         text = above + _text([NAMES] * header + rows, delimiter, newline, quoting)
         found, read, notices = _read(text.encode(encoding))
         assert (list(found), read) == (names, rows), (preamble, newline, encoding, quoting)
-        words = ["--delimiter"] * (delimiter == " ") + ["--header"] * (not header) + ["--skip-lines"] * bool(above)
+        words = (
+            ["--delimiter"] * (delimiter == " ")
+            + ["--header"] * (not header)
+            + ["--skip-lines"] * bool(above)
+        )
         told = [notice for notice in notices if "UTF-16-BE" not in notice]
         assert len(told) == len(words), told
         assert all(word in notice for word, notice in zip(words, told, strict=True)), told
@@ -205,7 +249,9 @@ def test_the_same_table_reads_the_same_in_every_dialect(delimiter: str, header: 
         [["date"], *([f"2024-01-{day:02} 10:00:00"] for day in range(1, 29))],
     ],
 )
-def test_an_ordinary_file_raises_no_notice(table: list[list[str]], delimiter: str, newline: str) -> None:
+def test_an_ordinary_file_raises_no_notice(
+    table: list[list[str]], delimiter: str, newline: str
+) -> None:
     names, rows, notices = _read(_text(table, delimiter, newline))
     assert [list(names), *rows] == table
     assert notices == []
@@ -226,9 +272,21 @@ NUMBERS = [[str(at), f"{at % 7}.5", str(at % 5 + 3)] for at in range(30)]
 HEADERS: dict[str, tuple[list[list[str]], list[str], str]] = {
     "rows of numbers": (NUMBERS, ["column_1", "column_2", "column_3"], "--header"),
     "three rows": ([["1", "2"], ["3", "4"], ["5", "6"]], ["column_1", "column_2"], "--header"),
-    "words that come again": ([["red", "Oslo"]] * 3 + [["blue", "Oslo"]] * 9, ["column_1", "column_2"], "--header"),
-    "dates and words": ([[f"2024-01-{day:02}", "x"] for day in range(1, 29)], ["column_1", "column_2"], "--header"),
-    "a gap in the first row": ([["", "1", "NA"], *NUMBERS], ["column_1", "column_2", "column_3"], "--header"),
+    "words that come again": (
+        [["red", "Oslo"]] * 3 + [["blue", "Oslo"]] * 9,
+        ["column_1", "column_2"],
+        "--header",
+    ),
+    "dates and words": (
+        [[f"2024-01-{day:02}", "x"] for day in range(1, 29)],
+        ["column_1", "column_2"],
+        "--header",
+    ),
+    "a gap in the first row": (
+        [["", "1", "NA"], *NUMBERS],
+        ["column_1", "column_2", "column_3"],
+        "--header",
+    ),
     "years": ([["2019", "2020", "2021"], *NUMBERS], ["2019", "2020", "2021"], "--no-header"),
     "a name and years": (
         [["land", "2019", "2020"], *([f"l{at}", str(at), str(at % 9)] for at in range(30))],
@@ -236,12 +294,18 @@ HEADERS: dict[str, tuple[list[list[str]], list[str], str]] = {
         "--no-header",
     ),
     "counted columns": ([["0", "1", "2"], *NUMBERS], ["0", "1", "2"], "--no-header"),
-    "words alone": ([[f"A{chr(97 + at)}a", f"Bo{chr(97 + at)}"] for at in range(20)], ["Aaa", "Boa"], "--no-header"),
+    "words alone": (
+        [[f"A{chr(97 + at)}a", f"Bo{chr(97 + at)}"] for at in range(20)],
+        ["Aaa", "Boa"],
+        "--no-header",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_the_likelier_of_header_and_row_is_taken_with_a_notice_that_names_the_option(case: str) -> None:
+def test_the_likelier_of_header_and_row_is_taken_with_a_notice_that_names_the_option(
+    case: str,
+) -> None:
     table, wanted, option = HEADERS[case]
     names, rows, notices = _read(_text(table))
     assert list(names) == wanted
@@ -260,13 +324,18 @@ def test_lines_above_the_header_are_counted_by_an_option() -> None:
     text = "some, words\n\na,b\n1,2\n"
     assert _read(text, skip=2) == (("a", "b"), [["1", "2"]], [])
     assert _read(text, skip=0)[0] == ("some", "words")
-    assert _read(text, skip=2, header=False)[:2] == (("column_1", "column_2"), [["a", "b"], ["1", "2"]])
+    assert _read(text, skip=2, header=False)[:2] == (
+        ("column_1", "column_2"),
+        [["a", "b"], ["1", "2"]],
+    )
 
 
 def test_titles_that_a_spreadsheet_filled_up_with_delimiters_are_left_out() -> None:
     names, rows, notices = _read("Sales,,,\nin 2024,,,\n,,,\n" + _text([NAMES, *_rows()]))
     assert (list(names), rows) == (NAMES, _rows())
-    assert [notice for notice in notices if "lines 1 to 3 are left out; --skip-lines 0" in notice] == notices
+    assert [
+        notice for notice in notices if "lines 1 to 3 are left out; --skip-lines 0" in notice
+    ] == notices
 
 
 def test_a_header_in_a_comment_is_the_header() -> None:
@@ -285,7 +354,9 @@ def test_names_that_lack_one_for_the_row_names_are_read_as_r_means_them() -> Non
 @pytest.mark.parametrize("end", ["", ","])
 def test_an_empty_column_behind_the_last_delimiter_is_left_out(end: str) -> None:
     lines = _text([NAMES, *_rows()]).splitlines()
-    names, rows, notices = _read("\n".join([lines[0] + end, *(line + "," for line in lines[1:])]) + "\n")
+    names, rows, notices = _read(
+        "\n".join([lines[0] + end, *(line + "," for line in lines[1:])]) + "\n"
+    )
     assert (list(names), rows) == (NAMES, _rows())
     assert [notice for notice in notices if "ends with the delimiter" in notice] == notices
 
@@ -305,7 +376,9 @@ def test_columns_between_blanks_are_read_also_where_they_are_aligned() -> None:
 
 
 def test_one_column_that_a_delimiter_would_cut_evenly_is_a_notice() -> None:
-    _, rows, notices = _read("review\n" + "".join(f"this is number {at}, and good\n" for at in range(20)))
+    _, rows, notices = _read(
+        "review\n" + "".join(f"this is number {at}, and good\n" for at in range(20))
+    )
     assert rows[3] == ["this is number 3, and good"]
     assert len(notices) == 1
     assert "--delimiter ','" in notices[0]
@@ -315,21 +388,32 @@ def test_one_column_that_a_delimiter_would_cut_evenly_is_a_notice() -> None:
 
 def test_lines_that_lack_trailing_empty_cells_are_filled_up_and_counted() -> None:
     rows = [[*row, "note"] if at % 16 < 2 else row for at, row in enumerate(_rows(64))]
-    names, read, notices = _read(_text([[*NAMES, "note"], *rows, ["64", "50", "red", "Oslo", "note", "", ""]]))
+    names, read, notices = _read(
+        _text([[*NAMES, "note"], *rows, ["64", "50", "red", "Oslo", "note", "", ""]])
+    )
     assert names[-1] == "note"
     assert read[:-1] == [[*row, ""][:5] for row in rows]
-    assert any("56 lines have fewer cells than the header, such as line 4" in notice for notice in notices)
+    assert any(
+        "56 lines have fewer cells than the header, such as line 4" in notice for notice in notices
+    )
     assert any("1 line has more delimiters" in notice for notice in notices)
 
 
 def test_a_cell_that_is_lost_or_cut_is_damage() -> None:
     lines = _text([NAMES, *_rows()]).splitlines(keepends=True)
-    for damaged in (lines[9].partition(",")[2], lines[9][:6] + "\n" + lines[9][6:], "x,y\n", lines[9][:-1] + ",9\n"):
+    for damaged in (
+        lines[9].partition(",")[2],
+        lines[9][:6] + "\n" + lines[9][6:],
+        "x,y\n",
+        lines[9][:-1] + ",9\n",
+    ):
         with pytest.raises(InvalidInput, match=r"line 1\d of .* cells, the header has 4"):
             _read("".join([*lines[:9], damaged, *lines[10:]]))
 
 
-@pytest.mark.parametrize("footer", ["\nSource: some office\n", "Total: 45", "(40 rows affected)\n\n", "\na\n\nb\n"])
+@pytest.mark.parametrize(
+    "footer", ["\nSource: some office\n", "Total: 45", "(40 rows affected)\n\n", "\na\n\nb\n"]
+)
 def test_a_footer_is_left_out_and_told(footer: str) -> None:
     _, rows, notices = _read(_text([NAMES, *_rows()]) + footer)
     assert rows == _rows()
@@ -337,7 +421,9 @@ def test_a_footer_is_left_out_and_told(footer: str) -> None:
     assert "no part of the table" in notices[0]
 
 
-@pytest.mark.parametrize(("cell", "words"), [('"x \\"y\\" z"', "written twice"), (' "x y"', "a blank before a quote")])
+@pytest.mark.parametrize(
+    ("cell", "words"), [('"x \\"y\\" z"', "written twice"), (' "x y"', "a blank before a quote")]
+)
 def test_quotes_that_csv_does_not_know_are_told(cell: str, words: str) -> None:
     _, rows, notices = _read("a,b\n" + f"1,{cell}\n" * 3)
     assert len(rows) == 3
@@ -360,14 +446,18 @@ def test_a_byte_beyond_ascii_behind_the_first_mebibyte_tells_the_encoding() -> N
 
 def test_what_stands_only_behind_the_first_mebibyte_is_seen() -> None:
     zeros = [[str(at), "0"] for at in range(250_000)]
-    with opened(_text([["hour", "rain"], *zeros, *([str(at), "3,4"] for at in range(90_000))], ";").encode()) as table:
+    with opened(
+        _text([["hour", "rain"], *zeros, *([str(at), "3,4"] for at in range(90_000))], ";").encode()
+    ) as table:
         assert Spelling.of(table.schema.field("rain")).number == NumberFormat(decimal=",")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-32", "cp1252"])
 @pytest.mark.parametrize("rows", [3, 999, 60_000])
 def test_a_sample_is_spread_over_the_file(encoding: str, rows: int) -> None:
-    text = _text([["at", "twice", "text"], *([str(at), str(2 * at), 'a "b"\nc, d'] for at in range(rows))])
+    text = _text(
+        [["at", "twice", "text"], *([str(at), str(2 * at), 'a "b"\nc, d'] for at in range(rows))]
+    )
     source, options = open_source(io.BytesIO(text.encode(encoding))), CsvOptions(encoding=encoding)
     sample = delimited.sample(source, delimited.detect(source, options))
     at = [int(first) for first, _, _ in sample]
@@ -389,9 +479,19 @@ with open_table(sys.argv[1]) as table:
 """
 
 
-def test_a_process_that_refuses_a_table_or_stops_half_way_always_ends_with_the_same_code(tmp_path: Path) -> None:
+def test_a_process_that_refuses_a_table_or_stops_half_way_always_ends_with_the_same_code(
+    tmp_path: Path,
+) -> None:
     """A thread of Arrow's that reads ahead in a file of Python's aborts some of them."""
     (tmp_path / "long.csv").write_text(_text([NAMES, *_rows() * 5_000]))
     (tmp_path / "broken.csv").write_text(_text([NAMES, *_rows()]) + "1,2,3,4,5\n")
-    command = [sys.executable, "-c", REFUSE, str(tmp_path / "long.csv"), str(tmp_path / "broken.csv")]
-    assert [subprocess.run(command, capture_output=True, check=False).returncode for _ in range(40)] == [1] * 40
+    command = [
+        sys.executable,
+        "-c",
+        REFUSE,
+        str(tmp_path / "long.csv"),
+        str(tmp_path / "broken.csv"),
+    ]
+    assert [
+        subprocess.run(command, capture_output=True, check=False).returncode for _ in range(40)
+    ] == [1] * 40

@@ -1,4 +1,5 @@
-"""Parts hold the rows of a table in their order, and any range of rows can be read from those that it needs."""
+"""Parts hold the rows of a table in their order, and any range of rows can be read from those that
+it needs."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import pytest
 from nelbo.files import Digest, parts, read_parts, write_parts
 from nelbo.files.parts import Content
 
-TABLE = pa.table({"n": list(range(95)), "text": [None if at % 7 == 0 else f"t{at}" for at in range(95)]})
+TABLE = pa.table(
+    {"n": list(range(95)), "text": [None if at % 7 == 0 else f"t{at}" for at in range(95)]}
+)
 
 
 @pytest.fixture
@@ -82,7 +85,9 @@ def test_the_digest_is_that_of_the_content_however_it_is_cut() -> None:
         {"a": ["x", "y", None], "b": ["", "", ""]},
     ],
 )
-def test_another_name_value_null_or_order_has_another_digest(other: dict[str, list[str | None]]) -> None:
+def test_another_name_value_null_or_order_has_another_digest(
+    other: dict[str, list[str | None]],
+) -> None:
     assert _digest(pa.record_batch(other)) != _digest(pa.record_batch({"a": ["x", "y", None]}))
 
 
@@ -99,7 +104,9 @@ def test_every_type_has_a_digest_that_ignores_what_lies_below_null() -> None:
     hidden = pa.array([1, 2]).cast(pa.int64())
     masked = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\x01"), hidden.buffers()[1]])
     assert masked.to_pylist() == [1, None]
-    assert _digest(pa.record_batch({"a": masked})) == _digest(pa.record_batch({"a": pa.array([1, None])}))
+    assert _digest(pa.record_batch({"a": masked})) == _digest(
+        pa.record_batch({"a": pa.array([1, None])})
+    )
 
 
 def _digest(batch: pa.RecordBatch) -> str:

@@ -1,4 +1,5 @@
-"""An upload read in a process of its own: parts and schema, or the problem, never more memory than it may have."""
+"""An upload read in a process of its own: parts and schema, or the problem, never more memory than
+it may have."""
 
 import subprocess
 import sys
@@ -9,11 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo.files import DETECTED, FORMATS, CsvOptions, Limits, Reading, open_writer, part_name, read_arguments, read_parts
+from nelbo.files import (
+    DETECTED,
+    FORMATS,
+    CsvOptions,
+    Limits,
+    Reading,
+    open_writer,
+    part_name,
+    read_arguments,
+    read_parts,
+)
 from nelbo.files.formats import COMPRESSIONS
 from tests.nelbo.files.tables import saved
 
-COLUMNS: dict[str, Any] = {"age": ["39", "50", "", "38"] * 10, "work": ["State-gov", None, "Private", "Private"] * 10}
+COLUMNS: dict[str, Any] = {
+    "age": ["39", "50", "", "38"] * 10,
+    "work": ["State-gov", None, "Private", "Private"] * 10,
+}
 BATCH = pa.record_batch(COLUMNS)
 
 
@@ -27,7 +41,13 @@ def read(
 ) -> Reading:
     folder.mkdir(exist_ok=True)
     arguments = read_arguments(
-        upload, folder, name=f"adult.{format}", format=format, limits=limits, memory_mib=memory_mib, csv=csv
+        upload,
+        folder,
+        name=f"adult.{format}",
+        format=format,
+        limits=limits,
+        memory_mib=memory_mib,
+        csv=csv,
     )
     command = [sys.executable, "-P", "-m", "nelbo.files", *arguments]
     ran = subprocess.run(command, capture_output=True, check=True)
@@ -41,10 +61,18 @@ def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> No
         writer.write(BATCH)
     found = read(upload, folder, format)
     assert (found.problem, found.rows, found.parts) == (None, 40, 1)
-    assert [(column.name, column.kind) for column in found.columns] == [("age", "integer"), ("work", "categorical")]
+    assert [(column.name, column.kind) for column in found.columns] == [
+        ("age", "integer"),
+        ("work", "categorical"),
+    ]
     assert [path.name for path in folder.iterdir()] == [part_name(0)]
-    rows = next(read_parts(lambda number: (folder / part_name(number)).open("rb"), 1, 3)).to_pylist()
-    assert rows == [{"age": "50", "work": None if format != "csv" else ""}, {"age": "", "work": "Private"}]
+    rows = next(
+        read_parts(lambda number: (folder / part_name(number)).open("rb"), 1, 3)
+    ).to_pylist()
+    assert rows == [
+        {"age": "50", "work": None if format != "csv" else ""},
+        {"age": "", "work": "Private"},
+    ]
 
 
 def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
@@ -61,7 +89,9 @@ def test_what_is_found_out_while_reading_is_told_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_parts(suffix: str, tmp_path: Path) -> None:
+def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_parts(
+    suffix: str, tmp_path: Path
+) -> None:
     upload, folder = tmp_path / f"upload.csv{suffix}", tmp_path / "parts"
     with open_writer(upload) as writer:
         writer.write(BATCH)
@@ -70,7 +100,8 @@ def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_
     assert [path.name for path in folder.iterdir()] == [part_name(0)]
     found = read(upload, folder, "csv", limits=Limits(unpacked_bytes=100))
     assert found.problem == (
-        "adult.csv unpacks to more than 100 bytes, the most that is read (NELBO_MAX_UPLOAD_BYTES); split the table"
+        "adult.csv unpacks to more than 100 bytes, the most that is read (NELBO_MAX_UPLOAD_BYTES);"
+        " split the table"
     )
 
 
@@ -82,11 +113,16 @@ def test_a_full_disk_is_no_answer_about_the_upload(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as ended:
         read(upload, tmp_path / "parts", "csv", limits=Limits(free_bytes=2**60))
     assert ended.value.stdout == b""
-    assert f"cannot be unpacked into {tmp_path / 'parts'}: No space left on device" in ended.value.stderr.decode()
+    assert (
+        f"cannot be unpacked into {tmp_path / 'parts'}: No space left on device"
+        in ended.value.stderr.decode()
+    )
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
-def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(format: str, tmp_path: Path) -> None:
+def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(
+    format: str, tmp_path: Path
+) -> None:
     upload = tmp_path / f"upload.{format}"
     if format == "parquet":
         pq.write_table(pa.table({"age": [39, 50], "tags": [["a"], []]}), upload)
@@ -100,12 +136,15 @@ def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(format: str, tmp
 def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:
     found = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
     assert found.problem == (
-        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); put cells that hold the delimiter in quotes, "
+        "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); put cells that hold the"
+        " delimiter in quotes, "
         "or give another --delimiter, or --skip-lines if the header is below"
     )
 
 
-def test_a_table_that_needs_more_memory_than_the_limit_is_a_problem_that_names_the_setting(tmp_path: Path) -> None:
+def test_a_table_that_needs_more_memory_than_the_limit_is_a_problem_that_names_the_setting(
+    tmp_path: Path,
+) -> None:
     upload = tmp_path / "upload.parquet"
     pq.write_table(pa.table({"a": ["x" * 100_000] * 4_000}), upload)
     assert upload.stat().st_size < 1_000_000

@@ -13,7 +13,11 @@ from nelbo.files.records import blocks
 
 
 def _records(text: str, delimiter: str) -> list[list[str]]:
-    return [record for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if record]
+    return [
+        record
+        for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if record
+    ]
 
 
 def _pieces(content: bytes, size: int) -> Iterator[bytes]:
@@ -45,5 +49,7 @@ def test_blocks_know_their_first_line() -> None:
 
 @pytest.mark.parametrize("text", ['1,2\n3,"4\n5,6\n', '1,2\n3,"4""\n5,6\n'])
 def test_a_quote_that_is_never_closed_is_refused_with_its_line(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"line 2 of table\.csv has a quote that is never closed: '\"4"):
+    with pytest.raises(
+        InvalidInput, match=r"line 2 of table\.csv has a quote that is never closed: '\"4"
+    ):
         list(blocks(_pieces(text.encode(), 3), b",", "table.csv", 1))

@@ -26,7 +26,10 @@ def test_each_format_reads_as_it_was_written_however_it_is_cut(format: str, rows
         assert table.names == ("name", "size")
         assert max(batch.num_rows for batch in batches) <= rows
         empty = {None: ""} if format == "csv" else {}
-        wanted = [{name: empty.get(value, value) for name, value in row.items()} for row in BATCH.to_pylist()]
+        wanted = [
+            {name: empty.get(value, value) for name, value in row.items()}
+            for row in BATCH.to_pylist()
+        ]
         assert [row for batch in batches for row in batch.to_pylist()] == wanted
 
 
@@ -38,7 +41,8 @@ def test_a_table_can_be_read_twice(format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_two_readings_at_once_do_not_disturb_each_other(format: str) -> None:
-    """Arrow reads ahead in the background: a reading that was given up must not move the next one's place."""
+    """Arrow reads ahead in the background: a reading that was given up must not move the next one's
+    place."""
     batch = pa.record_batch({"a": [f"{row} text" * 20 for row in range(40_000)]})
     with opened(written(batch, format), format) as table:
         abandoned = table.batches(1_000)
@@ -51,7 +55,8 @@ def test_two_readings_at_once_do_not_disturb_each_other(format: str) -> None:
 def test_a_pipe_is_read_without_a_name(format: str) -> None:
     program = (
         "from nelbo.files import open_table\n"
-        "with open_table('-') as table: print(table.format, table.name, sum(b.num_rows for b in table.batches()))"
+        "with open_table('-') as table: print(table.format, table.name, sum(b.num_rows for b in"
+        " table.batches()))"
     )
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, input=written(BATCH, format), capture_output=True, check=True)
@@ -63,7 +68,9 @@ def test_the_suffix_tells_the_format_in_any_case(suffix: str) -> None:
     assert format_of(f"some.table{suffix.upper()}") == SUFFIXES[suffix]
 
 
-@pytest.mark.parametrize("name", ["adult.xlsx", "adult", "adult.gz", "adult.csv.bz2", "adult.xlsx.gz"])
+@pytest.mark.parametrize(
+    "name", ["adult.xlsx", "adult", "adult.gz", "adult.csv.bz2", "adult.xlsx.gz"]
+)
 def test_a_wrong_suffix_is_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"wrong suffix.*\.csv.*\.parquet"):
         format_of(name)
@@ -98,66 +105,188 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "header only": ("csv", b"a,b\n", "header but no rows"),
     "header only, no newline": ("csv", b"a,b", "header but no rows"),
     "Parquet without rows": ("parquet", _parquet({"a": pa.array([], pa.int64())}), "no rows"),
-    "Arrow without rows": ("arrow", written(pa.record_batch({"a": pa.array([], pa.int64())}), "arrow"), "no rows"),
+    "Arrow without rows": (
+        "arrow",
+        written(pa.record_batch({"a": pa.array([], pa.int64())}), "arrow"),
+        "no rows",
+    ),
     "empty objects": ("jsonl", b"{}\n{}\n", "no columns"),
     "Arrow without columns": ("arrow", _stream(pa.table({})), "no columns"),
     "Parquet without columns": ("parquet", _parquet({}), "no columns"),
-    "a name in another encoding": ("arrow", _stream(pa.table({"marker": [1]})).replace(b"marker", b"mark\xffr"), "not UTF-8"),
+    "a name in another encoding": (
+        "arrow",
+        _stream(pa.table({"marker": [1]})).replace(b"marker", b"mark\xffr"),
+        "not UTF-8",
+    ),
     "duplicate names": ("csv", b"a,b, a\n1,2,3\n", "duplicate column names: 'a'"),
     "duplicate names in Parquet": (
         "parquet",
-        written(pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "parquet"),
+        written(
+            pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "parquet"
+        ),
         "duplicate column names: 'a'",
     ),
     "duplicate keys": ("jsonl", b'{"a": 1, "a": 2}\n', "line 1 .* key 'a' twice"),
-    "broken encoding": ("csv", b"a,b\n1,\xc3\xbc\n2,\xff\n", "line 3 .* broken encoding: the byte 0xff"),
-    "broken encoding at the end": ("csv", b"a,b\n1,\xc3\xbc\n2,\xc3", "line 3 .* broken encoding: its end"),
-    "broken encoding in JSON": ("jsonl", b'{"a": "\xc3\xbc"}\n{"a": "\xff"}\n', "line 2 .* broken encoding"),
+    "broken encoding": (
+        "csv",
+        b"a,b\n1,\xc3\xbc\n2,\xff\n",
+        "line 3 .* broken encoding: the byte 0xff",
+    ),
+    "broken encoding at the end": (
+        "csv",
+        b"a,b\n1,\xc3\xbc\n2,\xc3",
+        "line 3 .* broken encoding: its end",
+    ),
+    "broken encoding in JSON": (
+        "jsonl",
+        b'{"a": "\xc3\xbc"}\n{"a": "\xff"}\n',
+        "line 2 .* broken encoding",
+    ),
     "half a UTF-16 character": ("csv", "a,b\n1,2\n".encode("utf-16")[:-1], "broken encoding"),
-    "broken encoding in Parquet": ("parquet", _broken_text(), "column 'a' .* broken encoding: its text is not UTF-8"),
-    "broken encoding late in JSON": ("jsonl", b'{"a": 1}\n' * 200_000 + b'{"a": "\xe9"}\n', "line 200001 .* broken encoding"),
+    "broken encoding in Parquet": (
+        "parquet",
+        _broken_text(),
+        "column 'a' .* broken encoding: its text is not UTF-8",
+    ),
+    "broken encoding late in JSON": (
+        "jsonl",
+        b'{"a": 1}\n' * 200_000 + b'{"a": "\xe9"}\n',
+        "line 200001 .* broken encoding",
+    ),
     "NUL bytes": ("csv", b"a,b\n1,\x00\n", "line 2 .* NUL bytes"),
-    "truncated Parquet": ("parquet", PARQUET[:-50], "cannot be read as Parquet: it is damaged or cut off"),
+    "truncated Parquet": (
+        "parquet",
+        PARQUET[:-50],
+        "cannot be read as Parquet: it is damaged or cut off",
+    ),
     "Parquet cut short": ("parquet", PARQUET[:50], "damaged or cut off"),
     "four bytes of Parquet": ("parquet", b"PAR1", "damaged or cut off"),
     "damaged Parquet": ("parquet", PARQUET[:10] + bytes(400) + PARQUET[410:], "damaged or cut off"),
     "truncated Arrow": ("arrow", STREAM[:-40], "cannot be read as an Arrow IPC stream"),
     "damaged Arrow": ("arrow", STREAM[:40], "damaged or cut off"),
-    "ragged line, too short": ("csv", b"a,b\n1,2\nx\n3,4\n", "line 3 .* has 1 cells, the header has 2"),
-    "the last line cut off": ("csv", b"a,b\n1,2\n3", "line 3 .* has 1 cells, the header has 2 .* cut off"),
+    "ragged line, too short": (
+        "csv",
+        b"a,b\n1,2\nx\n3,4\n",
+        "line 3 .* has 1 cells, the header has 2",
+    ),
+    "the last line cut off": (
+        "csv",
+        b"a,b\n1,2\n3",
+        "line 3 .* has 1 cells, the header has 2 .* cut off",
+    ),
     "all lines too short": ("csv", b"a,b,c\n1,2\n3,4\n", "line 2 .* has 2 cells, the header has 3"),
-    "backslashes before quotes": ("csv", b'a,b\n1,"x \\"y\\", z"\n', "line 2 .* written twice, not with a backslash"),
+    "backslashes before quotes": (
+        "csv",
+        b'a,b\n1,"x \\"y\\", z"\n',
+        "line 2 .* written twice, not with a backslash",
+    ),
     "skipped to the end": ("csv", b"# a\n", "no table below line 1"),
-    "ragged line, too long": ("csv", b"a,b\n1,2\n" + b"3,4\n" * 500_000 + b"3,4,5\n", "line 500003 .* has 3 cells"),
+    "ragged line, too long": (
+        "csv",
+        b"a,b\n1,2\n" + b"3,4\n" * 500_000 + b"3,4,5\n",
+        "line 500003 .* has 3 cells",
+    ),
     "unclosed quote": ("csv", b'a,b\n1,"2\n3,4\n5,6\n', "quote that is never closed"),
-    "unclosed quote, long": ("csv", b'a,b\n1,"2\n' + b"3,4\n" * 1_500_000, "more than 2 MiB; is there a quote"),
-    "long line of JSON": ("jsonl", b'{"a": "' + b"x" * 3_000_000 + b'"}\n', "line 1 .* more than 2 MiB"),
+    "unclosed quote, long": (
+        "csv",
+        b'a,b\n1,"2\n' + b"3,4\n" * 1_500_000,
+        "more than 2 MiB; is there a quote",
+    ),
+    "long line of JSON": (
+        "jsonl",
+        b'{"a": "' + b"x" * 3_000_000 + b'"}\n',
+        "line 1 .* more than 2 MiB",
+    ),
     "a row of megabytes in Parquet": (
         "parquet",
         _parquet({name: ["x", "x" * 900_000] for name in "abc"}),
         "has a row that holds more than 2 MiB of text",
     ),
-    "a text of megabytes in Parquet": ("parquet", _parquet({"a": ["x" * 3_000_000]}), "column 'a' .* more than 2 MiB"),
-    "too many columns": ("csv", (",".join(WIDE) + "\n" + ",".join("1" * 2_001) + "\n").encode(), "more than 2,000 columns"),
-    "too many keys": ("jsonl", json.dumps(dict.fromkeys(WIDE, 1)).encode(), "more than 2,000 columns"),
-    "too many columns in Parquet": ("parquet", _parquet({name: [1] for name in WIDE}), "NELBO_MAX_COLUMNS"),
-    "only lists in Parquet": ("parquet", _parquet({"a": [[1, 2]]}), "no column that can be read: the column 'a' holds lists"),
-    "only structs in Parquet": ("parquet", _parquet({"a": [{"b": 1}]}), "no column .*: the column 'a' holds structs"),
-    "only lists in JSON": ("jsonl", b'{"a": 1}\n{"a": [1]}\n', "no column that can be read: the column 'a' holds lists"),
-    "only objects in JSON": ("jsonl", b'{"a": {"b": 1}}\n', "no column that can be read: the column 'a' holds objects"),
-    "JSON of a thousand levels": ("jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "line 1 .* nested too deep"),
-    "a JSON array of a thousand levels": ("json", b'[{"a": ' + b"[" * 100_000 + b"\n", "object 1 .* nested too deep"),
+    "a text of megabytes in Parquet": (
+        "parquet",
+        _parquet({"a": ["x" * 3_000_000]}),
+        "column 'a' .* more than 2 MiB",
+    ),
+    "too many columns": (
+        "csv",
+        (",".join(WIDE) + "\n" + ",".join("1" * 2_001) + "\n").encode(),
+        "more than 2,000 columns",
+    ),
+    "too many keys": (
+        "jsonl",
+        json.dumps(dict.fromkeys(WIDE, 1)).encode(),
+        "more than 2,000 columns",
+    ),
+    "too many columns in Parquet": (
+        "parquet",
+        _parquet({name: [1] for name in WIDE}),
+        "NELBO_MAX_COLUMNS",
+    ),
+    "only lists in Parquet": (
+        "parquet",
+        _parquet({"a": [[1, 2]]}),
+        "no column that can be read: the column 'a' holds lists",
+    ),
+    "only structs in Parquet": (
+        "parquet",
+        _parquet({"a": [{"b": 1}]}),
+        "no column .*: the column 'a' holds structs",
+    ),
+    "only lists in JSON": (
+        "jsonl",
+        b'{"a": 1}\n{"a": [1]}\n',
+        "no column that can be read: the column 'a' holds lists",
+    ),
+    "only objects in JSON": (
+        "jsonl",
+        b'{"a": {"b": 1}}\n',
+        "no column that can be read: the column 'a' holds objects",
+    ),
+    "JSON of a thousand levels": (
+        "jsonl",
+        b'{"a": ' + b"[" * 100_000 + b"\n",
+        "line 1 .* nested too deep",
+    ),
+    "a JSON array of a thousand levels": (
+        "json",
+        b'[{"a": ' + b"[" * 100_000 + b"\n",
+        "object 1 .* nested too deep",
+    ),
     "JSON cut off": ("jsonl", b'{"a": 1}\n{"a": ', "line 2 .* is not JSON"),
     "a JSON array of numbers": ("json", b"[1, 2]\n", "object 1 .* not a JSON object"),
-    "a JSON array cut off": ("json", b'[\n  {"a": 1}, {"a":', "object 2 .* is not JSON or is cut off"),
-    "a JSON array without an end": ("json", b'[\n  {"a": 1}\n', "object 2 .* is not JSON or is cut off"),
-    "a JSON document": ("json", b'{\n  "a": 1\n}\n', "line 1 .* is not JSON.* one array of objects"),
-    "a long object in a JSON array": ("json", b'[{"a": "' + b"x" * 3_000_000 + b'"}]', "object 1 .* more than 2 MiB"),
+    "a JSON array cut off": (
+        "json",
+        b'[\n  {"a": 1}, {"a":',
+        "object 2 .* is not JSON or is cut off",
+    ),
+    "a JSON array without an end": (
+        "json",
+        b'[\n  {"a": 1}\n',
+        "object 2 .* is not JSON or is cut off",
+    ),
+    "a JSON document": (
+        "json",
+        b'{\n  "a": 1\n}\n',
+        "line 1 .* is not JSON.* one array of objects",
+    ),
+    "a long object in a JSON array": (
+        "json",
+        b'[{"a": "' + b"x" * 3_000_000 + b'"}]',
+        "object 1 .* more than 2 MiB",
+    ),
     "half a surrogate": ("jsonl", b'{"a": "\\ud800"}\n', "line 1 .* is not JSON"),
     "NUL in a key": ("jsonl", b'{"a\\u0000": 1}\n', "column name"),
-    "a name of a novel's length": ("csv", b"a" * 2_000 + b",b\n1,2\n", "column name of 2,000 characters"),
+    "a name of a novel's length": (
+        "csv",
+        b"a" * 2_000 + b",b\n1,2\n",
+        "column name of 2,000 characters",
+    ),
     "Excel": ("csv", b"PK\x03\x04...", "Excel sheet; save the table as CSV"),
-    "damaged gzip": ("csv", b"\x1f\x8b...", "cannot be unpacked with gzip: it is damaged or cut off"),
+    "damaged gzip": (
+        "csv",
+        b"\x1f\x8b...",
+        "cannot be unpacked with gzip: it is damaged or cut off",
+    ),
     "Parquet called CSV": ("csv", PARQUET, "is read as csv, but holds parquet"),
     "Arrow called JSON": ("jsonl", STREAM, "is read as jsonl, but holds arrow"),
     "CSV called Parquet": ("parquet", b"a,b\n1,2\n", "cannot be read as Parquet"),
@@ -166,7 +295,9 @@ BAD: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_read_has_a_clear_answer_that_names_the_file(case: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_has_a_clear_answer_that_names_the_file(
+    case: str, tmp_path: Path
+) -> None:
     format, content, words = BAD[case]
     path = saved(tmp_path / f"table.{format}", content)
     with pytest.raises(InvalidInput, match=words) as caught:
@@ -218,7 +349,10 @@ def test_a_small_parquet_file_of_a_billion_rows_is_refused_by_its_footer() -> No
 
 
 def test_mixed_types_in_json_lines_are_read_as_text() -> None:
-    content = b'{"a": 1, "b": "x"}\n\n{"b": true, "a": 1.50, "c": null}\r\n  {"a": "1e3", "c": 12345678901234567890}'
+    content = (
+        b'{"a": 1, "b": "x"}\n\n{"b": true, "a": 1.50, "c": null}\r\n  {"a": "1e3", "c":'
+        b" 12345678901234567890}"
+    )
     assert rows_of(opened(content)) == [
         {"a": "1", "b": "x", "c": None},
         {"a": "1.50", "b": "true", "c": None},
@@ -257,7 +391,9 @@ def test_an_arrow_file_is_read_like_a_stream() -> None:
 
 
 def test_an_arrow_stream_with_lying_offsets_is_refused() -> None:
-    text = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\xff\0\0\0\x01\0\0\0"), pa.py_buffer(b"ab"))
+    text = pa.StringArray.from_buffers(
+        2, pa.py_buffer(b"\0\0\0\0\xff\0\0\0\x01\0\0\0"), pa.py_buffer(b"ab")
+    )
     with pytest.raises(InvalidInput, match="damaged"):
         rows_of(opened(written(pa.record_batch({"a": text}), "arrow")))
 
@@ -288,14 +424,26 @@ print(*peak(sys.argv[1]), *peak(sys.argv[2]))
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_long_file_takes_no_more_memory_than_a_shorter_one(format: str, tmp_path: Path) -> None:
     """Also where all rows are one row group of Parquet."""
-    batch = pa.record_batch({f"c{at}": [f"{row * 7 + at} text" * 10 for row in range(1_000)] for at in range(10)})
+    batch = pa.record_batch(
+        {f"c{at}": [f"{row * 7 + at} text" * 10 for row in range(1_000)] for at in range(10)}
+    )
     paths = [tmp_path / f"{copies}.{format}" for copies in (10, 30)]
     for path, copies in zip(paths, (10, 30), strict=True):
         if format == "parquet":
-            pq.write_table(pa.Table.from_batches([batch] * copies), path, compression="none", use_dictionary=False)
+            pq.write_table(
+                pa.Table.from_batches([batch] * copies),
+                path,
+                compression="none",
+                use_dictionary=False,
+            )
         else:
             _csv(batch, copies, path)
-    ran = subprocess.run([sys.executable, "-c", READ_TWO, *map(str, paths)], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", READ_TWO, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     rows, first, more_rows, second = map(float, ran.stdout.split())
     assert (rows, more_rows) == (10_000, 30_000)
     assert paths[1].stat().st_size > 25 * 2**20

@@ -1,4 +1,5 @@
-"""Where a file goes: links are followed, pipes and devices written, regular files replaced whole with what is theirs kept."""
+"""Where a file goes: links are followed, pipes and devices written, regular files replaced whole
+with what is theirs kept."""
 
 import os
 import socket
@@ -127,7 +128,10 @@ def test_an_open_descriptor_is_written_where_it_stands(folder: str, tmp_path: Pa
 
 
 def test_standard_output_by_its_path_is_written_and_not_replaced(tmp_path: Path) -> None:
-    script = "from nelbo.files import open_target\nwith open_target('/dev/stdout') as stream: stream.write(b'rows')"
+    script = (
+        "from nelbo.files import open_target\nwith open_target('/dev/stdout') as stream:"
+        " stream.write(b'rows')"
+    )
     with (tmp_path / "out").open("ab") as out:
         out.write(b"before ")
         out.flush()
@@ -163,7 +167,11 @@ def _link_into_nowhere(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("path", "error", "words"),
     [
-        (lambda folder: folder / "gone" / "table.csv", NotFound, "no folder .*gone to write table.csv"),
+        (
+            lambda folder: folder / "gone" / "table.csv",
+            NotFound,
+            "no folder .*gone to write table.csv",
+        ),
         (_link_into_nowhere, NotFound, "no folder .*gone to write table.csv"),
         (_below_a_file, NotFound, "Not a directory"),
         (lambda folder: folder / ("x" * 300), InvalidInput, "too long"),
@@ -183,11 +191,18 @@ def test_what_nothing_can_be_written_to_is_found_before_the_work(
 
 
 @pytest.mark.parametrize("size", [5_000, 500_000])
-def test_a_file_that_may_not_grow_so_far_is_one_error_and_leaves_what_was_there(size: int, tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_so_far_is_one_error_and_leaves_what_was_there(
+    size: int, tmp_path: Path
+) -> None:
     (tmp_path / "table.csv").write_bytes(b"old")
-    with file_size(4_096), pytest.raises(Unavailable, match=r"table\.csv cannot be written: File too large"):
+    with (
+        file_size(4_096),
+        pytest.raises(Unavailable, match=r"table\.csv cannot be written: File too large"),
+    ):
         write(tmp_path / "table.csv", b"x" * size)
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("table.csv", b"old")]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+        ("table.csv", b"old")
+    ]
 
 
 @root_only
@@ -212,7 +227,9 @@ except Unavailable as problem:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode and "unshare" in ran.stderr:
         pytest.skip("needs mount namespaces")
-    assert ran.stdout == f"{tmp_path / 'one'} cannot be written: No space left on device b'old' 2\n", ran.stderr
+    assert (
+        ran.stdout == f"{tmp_path / 'one'} cannot be written: No space left on device b'old' 2\n"
+    ), ran.stderr
 
 
 def test_a_folder_is_tried_before_the_work_and_nothing_of_the_trial_stays(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_the_writer_leaves_the_stream_of_its_caller_open(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_path_has_its_content_when_all_is_written_and_not_before(format: str, tmp_path: Path) -> None:
+def test_a_path_has_its_content_when_all_is_written_and_not_before(
+    format: str, tmp_path: Path
+) -> None:
     path = tmp_path / f"table.{format}"
     path.write_bytes(b"before")
     with open_writer(path) as writer:
@@ -106,7 +108,10 @@ def test_an_error_in_the_middle_leaves_what_was_there_before(tmp_path: Path) -> 
 def test_a_target_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is a folder"), open_writer(tmp_path):
         pass
-    with pytest.raises(NotFound, match="make it first"), open_writer(tmp_path / "gone" / "table.csv"):
+    with (
+        pytest.raises(NotFound, match="make it first"),
+        open_writer(tmp_path / "gone" / "table.csv"),
+    ):
         pass
     with pytest.raises(InvalidInput, match="wrong suffix"), open_writer(tmp_path / "table.xls"):
         pass
@@ -181,7 +186,9 @@ def test_numbers_dates_and_truth_are_the_same_in_safe_csv() -> None:
         (Spelling(format="=1+%Y"), pa.array([0], pa.timestamp("us"))),
     ],
 )
-def test_a_model_that_writes_its_numbers_as_formulas_writes_none(spelling: Spelling, cells: Any) -> None:
+def test_a_model_that_writes_its_numbers_as_formulas_writes_none(
+    spelling: Spelling, cells: Any
+) -> None:
     field = spelling.on(pa.field("a", cells.type))
     batch = pa.RecordBatch.from_arrays([cells], schema=pa.schema([field]))
     assert read_back(written(batch, "csv"))[1][0].startswith("=")

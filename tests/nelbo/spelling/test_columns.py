@@ -1,4 +1,5 @@
-"""How the columns of a file are written: each is judged alone, and only what it leaves open is decided by the others."""
+"""How the columns of a file are written: each is judged alone, and only what it leaves open is
+decided by the others."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,11 @@ GROUPS = NumberFormat(group=",")
 
 
 def test_a_column_of_text_says_nothing_of_the_numbers_beside_it() -> None:
-    found = find(pa.record_batch({"price": ["3,4", "12,25"], "note": ["3.5", "none so far"], "code": ["2,3", "A"]}))
+    found = find(
+        pa.record_batch(
+            {"price": ["3,4", "12,25"], "note": ["3.5", "none so far"], "code": ["2,3", "A"]}
+        )
+    )
     assert found["price"].number == COMMA
     assert found["price"].certain
     assert found["note"].number is None
@@ -25,7 +30,14 @@ def test_what_a_column_leaves_open_is_decided_by_what_another_shows() -> None:
     assert (alone["a"].number, alone["a"].certain) == (GROUPS, False)
     assert (alone["d"].format, alone["d"].certain) == ("%m/%d/%Y", False)
     beside = find(
-        pa.record_batch({"a": open_numbers, "b": ["3,4", "2,15"], "d": open_dates, "e": ["25/12/2023", "01/02/2023"]})
+        pa.record_batch(
+            {
+                "a": open_numbers,
+                "b": ["3,4", "2,15"],
+                "d": open_dates,
+                "e": ["25/12/2023", "01/02/2023"],
+            }
+        )
     )
     assert beside["a"].number == NumberFormat(decimal=",", digits=3)
     assert beside["d"].format == "%d/%m/%Y"
@@ -51,13 +63,16 @@ def test_what_a_table_shows_for_certain_is_read_so_whatever_the_model_knows() ->
 
 
 @pytest.mark.parametrize(
-    "spelling", [Spelling(), Spelling(number=COMMA, certain=False, other=GROUPS), Spelling(type="date32[day]")]
+    "spelling",
+    [Spelling(), Spelling(number=COMMA, certain=False, other=GROUPS), Spelling(type="date32[day]")],
 )
 def test_a_spelling_travels_with_its_column_through_files(spelling: Spelling) -> None:
     sink = pa.BufferOutputStream()
     schema = pa.schema([spelling.on(pa.field("a", pa.string()))])
     pq.write_table(pa.table([pa.array(["x"])], schema=schema), sink)
-    assert Spelling.of(pq.read_table(pa.BufferReader(sink.getvalue())).schema.field("a")) == spelling
+    assert (
+        Spelling.of(pq.read_table(pa.BufferReader(sink.getvalue())).schema.field("a")) == spelling
+    )
 
 
 def test_a_column_without_a_spelling_keeps_its_plain_numbers() -> None:

@@ -37,9 +37,13 @@ MOMENTS: list[tuple[pa.DataType, list[Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("wanted", "values", "made"), TYPES, ids=lambda value: str(value) if isinstance(value, pa.DataType) else ""
+    ("wanted", "values", "made"),
+    TYPES,
+    ids=lambda value: str(value) if isinstance(value, pa.DataType) else "",
 )
-def test_a_type_is_known_by_its_name_and_values_are_cast_to_it(wanted: pa.DataType, values: list[Any], made: list[Any]) -> None:
+def test_a_type_is_known_by_its_name_and_values_are_cast_to_it(
+    wanted: pa.DataType, values: list[Any], made: list[Any]
+) -> None:
     assert named(str(wanted)) == wanted
     found = as_type(pa.array(values), wanted)
     assert found.type == wanted
@@ -51,21 +55,33 @@ def test_moments_are_cast_to_dates_and_times(wanted: pa.DataType, made: list[Any
     found = as_type(pa.array([dt.datetime(2023, 3, 7), None], pa.timestamp("us")), wanted)
     assert found.type == named(str(wanted)) == wanted
     assert [
-        value if value is None else type(made[0])(value.year, value.month, value.day) for value in found.to_pylist()
+        value if value is None else type(made[0])(value.year, value.month, value.day)
+        for value in found.to_pylist()
     ] == made
 
 
 def test_a_moment_out_of_the_range_of_nanoseconds_is_the_nearest_in_it() -> None:
-    found = as_type(pa.array([dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)], pa.timestamp("us")), pa.timestamp("ns"))
-    assert [value.year for value in found.cast(pa.timestamp("us"), safe=False).to_pylist()] == [1677, 2262]
+    found = as_type(
+        pa.array([dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)], pa.timestamp("us")),
+        pa.timestamp("ns"),
+    )
+    assert [value.year for value in found.cast(pa.timestamp("us"), safe=False).to_pylist()] == [
+        1677,
+        2262,
+    ]
 
 
-@pytest.mark.parametrize("name", ["list<item: int8>", "struct<a: int8>", "no type", "", "timestamp[xs]", "decimal128(99, 2)"])
+@pytest.mark.parametrize(
+    "name",
+    ["list<item: int8>", "struct<a: int8>", "no type", "", "timestamp[xs]", "decimal128(99, 2)"],
+)
 def test_a_name_that_is_no_type_of_a_column_is_none(name: str) -> None:
     assert named(name) is None
 
 
-@pytest.mark.parametrize("name", ["decimal128(5, 2)", "decimal128(5, 5)", "decimal128(5, -2)", "decimal128(10, 37)"])
+@pytest.mark.parametrize(
+    "name", ["decimal128(5, 2)", "decimal128(5, 5)", "decimal128(5, -2)", "decimal128(10, 37)"]
+)
 def test_made_numbers_have_a_type_that_parquet_can_hold(name: str) -> None:
     kind = type_of(Column(name="x", kind="continuous", type=name)) or pa.float64()
     pq.write_table(pa.table({"x": as_type(pa.array([0.0, None]), kind)}), io.BytesIO())

@@ -1,4 +1,5 @@
-"""What the tests of the store share: jobs, workers without a model, and what must hold of a database at any time."""
+"""What the tests of the store share: jobs, workers without a model, and what must hold of a
+database at any time."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,7 +15,15 @@ from sqlalchemy import insert, select, text, update
 from nelbo.jobs import Error, Job, JobRequest, ScoreRequest, new_id
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import VersionEntry
-from nelbo.store.claims import Claim, Floats, Outcome, ReadOutcome, ScoreOutcome, TableOutcome, VerifyOutcome
+from nelbo.store.claims import (
+    Claim,
+    Floats,
+    Outcome,
+    ReadOutcome,
+    ScoreOutcome,
+    TableOutcome,
+    VerifyOutcome,
+)
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
 
@@ -28,20 +37,37 @@ def add_version(db: Database, owner: str = OWNER, model: str = "adult") -> Versi
 
 
 def add_job(
-    db: Database, rows: int = 10, chunk_rows: int = 4, request: JobRequest = SCORE, owner: str = OWNER, **more: Any
+    db: Database,
+    rows: int = 10,
+    chunk_rows: int = 4,
+    request: JobRequest = SCORE,
+    owner: str = OWNER,
+    **more: Any,
 ) -> Job:
     """A queued job."""
     version = more.pop("version", None) or add_version(db, owner)
-    job, _ = ledger.submit(db, owner, request, version_id=version.id, rows=rows, chunk_rows=chunk_rows, **more)
+    job, _ = ledger.submit(
+        db, owner, request, version_id=version.id, rows=rows, chunk_rows=chunk_rows, **more
+    )
     return job
 
 
 def add_file(db: Database, state: str = "ready", rows: int = 10) -> str:
     """A file in any state, without the way that leads there."""
     file_id = new_id()
-    values = {"owner": OWNER, "name": "a.csv", "format": "csv", "options": {}, "notices": [], "digest": "d", "rows": rows}
+    values = {
+        "owner": OWNER,
+        "name": "a.csv",
+        "format": "csv",
+        "options": {},
+        "notices": [],
+        "digest": "d",
+        "rows": rows,
+    }
     with db.write() as connection:
-        connection.execute(insert(FileRow).values(id=file_id, state=state, created_at=now(), **values))
+        connection.execute(
+            insert(FileRow).values(id=file_id, state=state, created_at=now(), **values)
+        )
     return file_id
 
 
@@ -68,8 +94,13 @@ def work_off(db: Database) -> int:
 
 def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
     """Results that depend on the row alone, and an error for each failed row."""
-    rows = np.array([row for row in range(claim.row_from, claim.row_to) if row not in failed], dtype=np.int64)
-    errors = [Error(row=row, column="length", code="not-a-number", message="column 'length' holds 'x'") for row in failed]
+    rows = np.array(
+        [row for row in range(claim.row_from, claim.row_to) if row not in failed], dtype=np.int64
+    )
+    errors = [
+        Error(row=row, column="length", code="not-a-number", message="column 'length' holds 'x'")
+        for row in failed
+    ]
     match claim.kind:
         case "score":
             return score_outcome(rows, errors)
@@ -81,7 +112,9 @@ def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
     return table_outcome(np.repeat(rows, copies), errors, with_row=claim.kind != "generate")
 
 
-def score_outcome(rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Error] = ()) -> ScoreOutcome:
+def score_outcome(
+    rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Error] = ()
+) -> ScoreOutcome:
     terms, kl = terms_of(rows), kl_of(rows)
     p_value = (1 + rows % 97) / 98
     return ScoreOutcome(rows, terms.sum(axis=1) + kl, p_value, kl, terms, COLUMNS, errors)
@@ -89,7 +122,9 @@ def score_outcome(rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Er
 
 def terms_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
     """[n, 2] nats."""
-    return np.asarray(np.stack([np.sin(rows * 12.9898) * 43.758, np.cos(rows * 78.233) / 3.0], axis=1))
+    return np.asarray(
+        np.stack([np.sin(rows * 12.9898) * 43.758, np.cos(rows * 78.233) / 3.0], axis=1)
+    )
 
 
 def kl_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
@@ -109,7 +144,9 @@ def table_outcome(
 def expire(db: Database, claim: Claim) -> None:
     """Let the lease run out now."""
     with db.write() as connection:
-        connection.execute(update(ChunkRow).where(ChunkRow.id == claim.chunk_id).values(lease_until=now() - 1))
+        connection.execute(
+            update(ChunkRow).where(ChunkRow.id == claim.chunk_id).values(lease_until=now() - 1)
+        )
 
 
 def chunks(db: Database, job_id: str) -> list[Any]:
@@ -125,7 +162,9 @@ def chunks(db: Database, job_id: str) -> list[Any]:
     )
     with db.read() as connection:
         found = connection.execute(
-            statement.where(ChunkRow.job_id == job_id).order_by(ChunkRow.stage.desc(), ChunkRow.row_from)
+            statement.where(ChunkRow.job_id == job_id).order_by(
+                ChunkRow.stage.desc(), ChunkRow.row_from
+            )
         )
         return list(found)
 
@@ -133,7 +172,11 @@ def chunks(db: Database, job_id: str) -> list[Any]:
 def stored_rows(db: Database, job_id: str) -> list[int]:
     """Rows of the view `score`, in row order."""
     with db.read() as connection:
-        return list(connection.execute(text("SELECT row FROM score WHERE job_id = :id ORDER BY row"), {"id": job_id}).scalars())
+        return list(
+            connection.execute(
+                text("SELECT row FROM score WHERE job_id = :id ORDER BY row"), {"id": job_id}
+            ).scalars()
+        )
 
 
 def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -166,10 +209,14 @@ def _assert_sound_job(db: Database, job_id: str, internal: bool) -> None:
     finish_chunks = [chunk for chunk in found if chunk.stage == "finish"]
     done = [chunk for chunk in work_chunks if chunk.state == "done"]
     edges = [0, *(chunk.row_to for chunk in work_chunks)]
-    assert edges == [*(chunk.row_from for chunk in work_chunks), job.rows], "the chunks are the job's rows, each once"
+    assert edges == [*(chunk.row_from for chunk in work_chunks), job.rows], (
+        "the chunks are the job's rows, each once"
+    )
     assert (job.chunks, job.chunks_done) == (len(work_chunks), len(done))
     assert job.rows_done == sum(chunk.row_to - chunk.row_from for chunk in done)
-    assert len(finish_chunks) == (not internal and len(done) == len(work_chunks)), "the finish chunk follows the last"
+    assert len(finish_chunks) == (not internal and len(done) == len(work_chunks)), (
+        "the finish chunk follows the last"
+    )
     states = {chunk.state for chunk in found}
     if job.state in ("succeeded", "failed", "cancelled"):
         assert not states & {"queued", "running"}, "a job that has ended has nothing left to do"
@@ -185,4 +232,6 @@ def _assert_each_row_once(db: Database, job: Any, done: Sequence[Any]) -> None:
     errors = [error.row for error in results.errors(db, job.id, limit=1_000_000)]
     assert len(errors) == job.rows_failed
     answered = sorted([*stored_rows(db, job.id), *errors])
-    assert answered == [row for chunk in done for row in range(chunk.row_from, chunk.row_to)], "each row done once"
+    assert answered == [row for chunk in done for row in range(chunk.row_from, chunk.row_to)], (
+        "each row done once"
+    )

@@ -1,4 +1,5 @@
-"""A database that carries out a COMMIT and whose answer to it is lost on the way: the connection is cut just then."""
+"""A database that carries out a COMMIT and whose answer to it is lost on the way: the connection is
+cut just then."""
 
 import os
 import shutil
@@ -42,7 +43,8 @@ def lost_answers(url: str) -> Iterator[LosingDatabase]:
 
 @contextmanager
 def _sqlite(url: str) -> Iterator[LosingDatabase]:
-    """SQLite has no way on which an answer could be lost; the same is an error of the disk after the commit."""
+    """SQLite has no way on which an answer could be lost; the same is an error of the disk after
+    the commit."""
     database = LosingDatabase(connect(url), connect(url))
     dialect: Any = database.losing._engine.dialect
     commit = dialect.do_commit
@@ -60,7 +62,8 @@ def _sqlite(url: str) -> Iterator[LosingDatabase]:
 
 @contextmanager
 def _postgresql(url: str) -> Iterator[LosingDatabase]:
-    """A proxy on a Unix socket that passes on what it gets and, after the first COMMIT was answered, cuts instead."""
+    """A proxy on a Unix socket that passes on what it gets and, after the first COMMIT was
+    answered, cuts instead."""
     parsed = make_url(url)
     server = Path(str(parsed.query["host"])) / SOCKET
     folder = Path(tempfile.mkdtemp(prefix="nelbo-cut-", dir="/tmp"))
@@ -89,11 +92,17 @@ def _accept(listener: socket.socket, server: Path, database: LosingDatabase) -> 
         upstream.connect(os.fspath(server))
         cut = threading.Event()
         for source, target in ((client, upstream), (upstream, client)):
-            threading.Thread(target=_pass_on, args=(source, target, client, cut, database), daemon=True).start()
+            threading.Thread(
+                target=_pass_on, args=(source, target, client, cut, database), daemon=True
+            ).start()
 
 
 def _pass_on(
-    source: socket.socket, target: socket.socket, client: socket.socket, cut: threading.Event, database: LosingDatabase
+    source: socket.socket,
+    target: socket.socket,
+    client: socket.socket,
+    cut: threading.Event,
+    database: LosingDatabase,
 ) -> None:
     with source:
         while data := _receive(source):

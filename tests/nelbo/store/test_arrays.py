@@ -12,10 +12,14 @@ INTS = np.array([0, -1, 2**53, 2**63 - 1, -(2**63)])
 
 
 @pytest.mark.parametrize("values", [FLOATS, INTS, FLOATS[:1], FLOATS[:0], INTS[:0]])
-def test_the_server_gives_back_what_it_was_sent(postgresql: Postgres, values: arrays.Numbers) -> None:
+def test_the_server_gives_back_what_it_was_sent(
+    postgresql: Postgres, values: arrays.Numbers
+) -> None:
     arrays.register()
     with psycopg.connect(postgresql.url("postgres")) as connection:
-        found = connection.execute("SELECT array_send(%s), %s", [arrays.wire(values), arrays.wire(values)]).fetchone()
+        found = connection.execute(
+            "SELECT array_send(%s), %s", [arrays.wire(values), arrays.wire(values)]
+        ).fetchone()
     assert found is not None
     binary, as_list = found
     back = arrays.unwire(binary)

@@ -1,4 +1,5 @@
-"""The audit: each change of a model, an alias or a key and each deletion leaves its line, or neither is there."""
+"""The audit: each change of a model, an alias or a key and each deletion leaves its line, or
+neither is there."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,10 @@ ANN = Actor("ann", key=None, address="10.0.0.1", request_id="r")
 
 def lines(database: Database) -> list[tuple[str, str, str | None]]:
     """Action, subject and detail of each change, the oldest first."""
-    return [(change.action, change.subject, change.detail) for change in reversed(audit.list_changes(database, limit=1_000))]
+    return [
+        (change.action, change.subject, change.detail)
+        for change in reversed(audit.list_changes(database, limit=1_000))
+    ]
 
 
 def after(database: Database, change: Callable[[], object]) -> list[tuple[str, str, str | None]]:
@@ -30,8 +34,18 @@ def test_a_line_says_who_when_and_from_where(database: Database) -> None:
     add_version(database)
     catalog.set_alias(database, OWNER, "adult", "stable", 1, by=ANN)
     change = audit.list_changes(database)[0]
-    assert (change.by, change.key, change.address, change.request_id) == ("ann", None, "10.0.0.1", "r")
-    assert (change.owner, change.action, change.subject, change.detail) == (OWNER, "alias.set", "adult@stable", "adult@1")
+    assert (change.by, change.key, change.address, change.request_id) == (
+        "ann",
+        None,
+        "10.0.0.1",
+        "r",
+    )
+    assert (change.owner, change.action, change.subject, change.detail) == (
+        OWNER,
+        "alias.set",
+        "adult@stable",
+        "adult@1",
+    )
     with database.read() as connection:
         now = connection.scalars(select(database.now)).one()
     assert 0 <= now - change.at < 60
@@ -82,8 +96,12 @@ def test_an_alias_that_stays_where_it_is_is_no_change(database: Database) -> Non
 def test_each_deletion_leaves_its_line(database: Database) -> None:
     job, file = add_job(database), add_file(database)
     work_off(database)
-    assert after(database, lambda: files.delete_file(database, OWNER, file)) == [("file.delete", file, None)]
-    assert after(database, lambda: ledger.delete(database, OWNER, job.id)) == [("job.delete", job.id, None)]
+    assert after(database, lambda: files.delete_file(database, OWNER, file)) == [
+        ("file.delete", file, None)
+    ]
+    assert after(database, lambda: ledger.delete(database, OWNER, job.id)) == [
+        ("job.delete", job.id, None)
+    ]
 
 
 def test_each_change_of_a_key_leaves_its_line(database: Database) -> None:

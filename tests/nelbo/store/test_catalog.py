@@ -41,9 +41,17 @@ def test_a_version_is_found_by_name_number_and_alias(database: Database) -> None
     assert catalog.get_version(database, OWNER, "adult", 1) == first
 
 
-def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(database: Database) -> None:
-    manifest = {"order": ["length", "colour"], "table_schema": {"columns": []}, "calibration": {"scores": [1.0]}}
-    used, unused = (catalog.add_version(database, OWNER, "adult", manifest, "digest") for _ in range(2))
+def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(
+    database: Database,
+) -> None:
+    manifest = {
+        "order": ["length", "colour"],
+        "table_schema": {"columns": []},
+        "calibration": {"scores": [1.0]},
+    }
+    used, unused = (
+        catalog.add_version(database, OWNER, "adult", manifest, "digest") for _ in range(2)
+    )
     job = add_job(database, version=used, request=ScoreRequest(model="adult", explain=True))
     work_off(database)
     before = list(results.scores(database, job.id, explain=True))
@@ -61,7 +69,11 @@ def test_a_deleted_version_keeps_no_manifest_but_the_columns_that_results_need(d
 
 
 def test_the_manifest_comes_back_as_it_was(database: Database) -> None:
-    manifest = {"order": ["a\u00e4", "\u0000"], "calibration": {"scores": [0.1, 1e-300, -0.0]}, "n": 2**53}
+    manifest = {
+        "order": ["a\u00e4", "\u0000"],
+        "calibration": {"scores": [0.1, 1e-300, -0.0]},
+        "n": 2**53,
+    }
     version = catalog.add_version(database, OWNER, "adult", manifest, "digest")
     assert catalog.get_manifest(database, version) == manifest
 
@@ -77,7 +89,9 @@ def test_the_manifest_comes_back_as_it_was(database: Database) -> None:
         ("", "no model ''"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(database: Database, reference: str, words: str) -> None:
+def test_what_is_not_there_is_told_with_what_is(
+    database: Database, reference: str, words: str
+) -> None:
     add_version(database)
     with pytest.raises(NotFound) as problem:
         catalog.resolve(database, OWNER, reference)
@@ -96,7 +110,9 @@ def reject(database: Database, version: VersionEntry, reason: str) -> bool:
 
 def test_champion_follows_the_newest_ready_version(database: Database) -> None:
     add_version(database)
-    pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
+    pending = catalog.add_version(
+        database, OWNER, "adult", {"order": []}, "digest", state="pending"
+    )
     assert catalog.resolve(database, OWNER, "adult").number == 1
     assert accept(database, pending)
     assert catalog.resolve(database, OWNER, "adult").number == 2
@@ -138,7 +154,9 @@ def test_an_alias_stands_for_a_ready_version(database: Database) -> None:
 
 
 def test_a_model_without_a_ready_version_says_why(database: Database) -> None:
-    pending = catalog.add_version(database, OWNER, "adult", {"order": []}, "digest", state="pending")
+    pending = catalog.add_version(
+        database, OWNER, "adult", {"order": []}, "digest", state="pending"
+    )
     with pytest.raises(NotReady, match="no verified version yet"):
         catalog.resolve(database, OWNER, "adult")
     reject(database, pending, "a graph has changed")
@@ -158,7 +176,9 @@ def test_models_are_listed_with_versions_and_aliases(database: Database) -> None
         ("b", (1,), {"champion": 1}),
         ("c", (1,), {"champion": 1}),
     ]
-    assert [model.name for model in catalog.list_models(database, OWNER, limit=1, after="a")] == ["b"]
+    assert [model.name for model in catalog.list_models(database, OWNER, limit=1, after="a")] == [
+        "b"
+    ]
     assert catalog.get_model(database, OWNER, "a") == found[0]
     assert [version.number for version in catalog.list_versions(database, OWNER, "a")] == [2, 1]
     assert catalog.list_versions(database, OWNER, "a")[0].view.version == 2
@@ -187,7 +207,9 @@ def test_a_version_in_use_is_not_deleted(database: Database) -> None:
             delete()
     ledger.cancel(database, OWNER, job.id)
     assert catalog.delete_version(database, OWNER, "adult", 1) == version.id
-    assert views.get_job(database, OWNER, job.id).model == "adult@1", "the job still says what it was made with"
+    assert views.get_job(database, OWNER, job.id).model == "adult@1", (
+        "the job still says what it was made with"
+    )
 
 
 def test_a_deleted_model_is_gone_until_it_gets_a_version_again(database: Database) -> None:

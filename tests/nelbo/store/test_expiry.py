@@ -35,7 +35,9 @@ def age(db: Database, seconds: float = 10 * DAY) -> None:
             (FileRow, ("created_at", "deleted_at")),
         ):
             columns_now = table.__table__.c
-            connection.execute(update(table).values({name: columns_now[name] - seconds for name in columns}))
+            connection.execute(
+                update(table).values({name: columns_now[name] - seconds for name in columns})
+            )
 
 
 def stored(db: Database, job_id: str) -> dict[str, int]:
@@ -50,10 +52,14 @@ def stored(db: Database, job_id: str) -> dict[str, int]:
 def done_job(db: Database, **more: object) -> str:
     """A job that has succeeded, with results, errors and anomalies."""
     job = add_job(db, rows=10, chunk_rows=2, **more)  # type: ignore[arg-type]
-    while stored(db, job.id)["chunk"] and views.get_job(db, OWNER, job.id).state not in ("succeeded",):
+    while stored(db, job.id)["chunk"] and views.get_job(db, OWNER, job.id).state not in (
+        "succeeded",
+    ):
         claim = take(db)
         failed = [claim.row_from] if claim.stage == "work" else []
-        outcome = results.finish(db, claim) if claim.stage == "finish" else outcome_of(claim, failed)
+        outcome = (
+            results.finish(db, claim) if claim.stage == "finish" else outcome_of(claim, failed)
+        )
         assert ledger.commit(db, claim, outcome)
     return job.id
 
@@ -67,7 +73,10 @@ def purge_all(db: Database, age_s: float = 0.0, limit: int = 50) -> list[int]:
 
 def test_a_job_goes_with_its_results_when_it_ended_long_ago(database: Database) -> None:
     job_id = done_job(database)
-    assert all(stored(database, job_id)[table] for table in ("chunk", "score_chunk", "row_error", "anomaly"))
+    assert all(
+        stored(database, job_id)[table]
+        for table in ("chunk", "score_chunk", "row_error", "anomaly")
+    )
     assert expiry.expire_jobs(database, 11 * DAY) == 0
     age(database)
     assert expiry.expire_jobs(database, 11 * DAY) == 0
@@ -115,7 +124,9 @@ def test_what_is_not_finished_never_expires(database: Database) -> None:
     for claim in claims:
         assert ledger.commit(database, claim, outcome_of(claim))
     work_off(database)
-    assert {views.get_job(database, OWNER, job.id).state for job in (queued, running)} == {"succeeded"}
+    assert {views.get_job(database, OWNER, job.id).state for job in (queued, running)} == {
+        "succeeded"
+    }
     assert_sound(database)
 
 
@@ -134,7 +145,9 @@ def test_a_job_that_is_retried_at_that_moment_expires_or_goes_on(database: Datab
 
         retried, _ = at_once([retry, lambda: expiry.expire_jobs(database, DAY)])
         with database.read() as connection:
-            deleted_at = connection.scalars(select(JobRow.deleted_at).where(JobRow.id == job.id)).one()
+            deleted_at = connection.scalars(
+                select(JobRow.deleted_at).where(JobRow.id == job.id)
+            ).one()
         assert retried == (deleted_at is None)
         assert work_off(database) == 2 * retried
 
@@ -154,7 +167,9 @@ def test_two_that_sweep_at_once_do_each_thing_once(database: Database) -> None:
     job_ids = [done_job(database) for _ in range(2)]
     age(database)
     assert sum(at_once([lambda: expiry.expire_jobs(database, DAY)] * 3)) == 2
-    assert sum(sum(batches) for batches in at_once([lambda: purge_all(database, limit=2)] * 3)) == 12
+    assert (
+        sum(sum(batches) for batches in at_once([lambda: purge_all(database, limit=2)] * 3)) == 12
+    )
     assert all(set(stored(database, job_id).values()) == {0} for job_id in job_ids)
 
 
@@ -171,8 +186,12 @@ def test_jobs_that_nobody_sees_go_and_leave_their_file(database: Database) -> No
     assert files.get_file(database, OWNER, file.id).state == "ready"
 
 
-def test_files_that_came_to_nothing_are_forgotten_when_no_job_names_them(database: Database) -> None:
-    ready, rejected, deleted, used = (add_file(database, state) for state in ("ready", "rejected", "ready", "ready"))
+def test_files_that_came_to_nothing_are_forgotten_when_no_job_names_them(
+    database: Database,
+) -> None:
+    ready, rejected, deleted, used = (
+        add_file(database, state) for state in ("ready", "rejected", "ready", "ready")
+    )
     job = add_job(database, file_id=used)
     ledger.cancel(database, OWNER, job.id)
     files.delete_file(database, OWNER, deleted)
@@ -180,7 +199,9 @@ def test_files_that_came_to_nothing_are_forgotten_when_no_job_names_them(databas
     assert expiry.forget_files(database, DAY) == 0
     age(database)
     assert expiry.forget_files(database, DAY) == 2
-    known = {file_id for file_id in (ready, rejected, deleted, used) if files_has(database, file_id)}
+    known = {
+        file_id for file_id in (ready, rejected, deleted, used) if files_has(database, file_id)
+    }
     assert known == {ready, used}
     ledger.delete(database, OWNER, job.id)
     age(database)
@@ -190,7 +211,12 @@ def test_files_that_came_to_nothing_are_forgotten_when_no_job_names_them(databas
 
 def files_has(db: Database, file_id: str) -> bool:
     with db.read() as connection:
-        return connection.scalars(select(func.count()).select_from(FileRow).where(FileRow.id == file_id)).one() == 1
+        return (
+            connection.scalars(
+                select(func.count()).select_from(FileRow).where(FileRow.id == file_id)
+            ).one()
+            == 1
+        )
 
 
 def test_a_forgotten_jobs_key_can_be_used_again(database: Database) -> None:
@@ -206,14 +232,22 @@ def test_a_forgotten_jobs_key_can_be_used_again(database: Database) -> None:
 
 
 def test_only_what_was_rejected_or_deleted_is_known_to_be_of_no_use(database: Database) -> None:
-    states = {state: add_file(database, state) for state in ("receiving", "reading", "ready", "rejected")}
+    states = {
+        state: add_file(database, state) for state in ("receiving", "reading", "ready", "rejected")
+    }
     deleted = add_file(database)
     files.delete_file(database, OWNER, deleted)
-    assert expiry.dead_files(database, [*states.values(), deleted, "unknown"]) == {states["rejected"], deleted}
+    assert expiry.dead_files(database, [*states.values(), deleted, "unknown"]) == {
+        states["rejected"],
+        deleted,
+    }
     ready, removed = add_version(database), add_version(database, model="other")
     rejected = catalog.add_version(database, OWNER, "third", {}, "d", state="rejected")
     catalog.delete_model(database, OWNER, "other")
-    assert expiry.dead_versions(database, [ready.id, removed.id, rejected.id, "unknown"]) == {removed.id, rejected.id}
+    assert expiry.dead_versions(database, [ready.id, removed.id, rejected.id, "unknown"]) == {
+        removed.id,
+        rejected.id,
+    }
 
 
 def test_the_sweep_looks_at_what_is_old_alone(database: Database) -> None:
@@ -224,11 +258,16 @@ def test_the_sweep_looks_at_what_is_old_alone(database: Database) -> None:
         "job_finished_idx": select(JobRow.id)
         .where(JobRow.finished_at < now(), JobRow.deleted_at.is_(None))
         .order_by(JobRow.finished_at),
-        "job_deleted_idx": select(JobRow.id).where(JobRow.deleted_at < now()).order_by(JobRow.deleted_at),
+        "job_deleted_idx": select(JobRow.id)
+        .where(JobRow.deleted_at < now())
+        .order_by(JobRow.deleted_at),
     }
     with database.read() as connection:
         for index, statement in looks.items():
             sql = str(statement.compile(connection.engine, compile_kwargs={"literal_binds": True}))
-            plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {sql}".replace(":", r"\:")))]
+            plan = [
+                row.detail
+                for row in connection.execute(text(f"EXPLAIN QUERY PLAN {sql}".replace(":", r"\:")))
+            ]
             assert any(index in step for step in plan), plan
         assert connection.scalars(select(func.count()).select_from(ChunkRow)).one() == 0

@@ -44,7 +44,9 @@ def test_a_deleted_file_is_gone(database: Database) -> None:
     assert listed(database) == ([], False)
 
 
-@pytest.mark.parametrize(("state", "error"), [("receiving", NotReady), ("reading", NotReady), ("rejected", Conflict)])
+@pytest.mark.parametrize(
+    ("state", "error"), [("receiving", NotReady), ("reading", NotReady), ("rejected", Conflict)]
+)
 def test_a_job_needs_a_ready_file(database: Database, state: str, error: type[NelboError]) -> None:
     file_id = add_file(database, state=state)
     with pytest.raises(error, match=state):
@@ -65,7 +67,9 @@ def test_an_upload_that_broke_off_is_rejected(database: Database) -> None:
 def test_uploads_whose_receiver_died_are_rejected_by_age(database: Database) -> None:
     old, young = (files.add_file(database, OWNER, "a.csv", "csv") for _ in range(2))
     with database.write() as connection:
-        connection.execute(update(FileRow).where(FileRow.id == old.id).values(created_at=now() - 100))
+        connection.execute(
+            update(FileRow).where(FileRow.id == old.id).values(created_at=now() - 100)
+        )
     assert files.reject_stale_files(database, age_s=50) == 1
     assert files.get_file(database, OWNER, old.id).state == "rejected"
     assert files.get_file(database, OWNER, young.id).state == "receiving"

@@ -24,7 +24,10 @@ def test_a_key_has_256_random_bits_and_is_stored_nowhere(database: Database) -> 
     assert len(key.rpartition("_")[2]) >= 43 or len(key.split("_", 2)[2]) == 43
     secret = key.split("_", 2)[2]
     with database.read() as connection:
-        stored = [*connection.execute(select(KeyRow.__table__)), *connection.execute(select(AuditRow.__table__))]
+        stored = [
+            *connection.execute(select(KeyRow.__table__)),
+            *connection.execute(select(AuditRow.__table__)),
+        ]
     assert secret not in str(stored)
     assert key.startswith(entry.prefix)
     found = keys.find(database, entry.id)
@@ -45,7 +48,9 @@ def test_a_key_without_a_lifetime_never_expires_and_another_does(database: Datab
     assert made(database, lifetime_s=0.0)[0].state == "expired"
 
 
-@pytest.mark.parametrize("owner", ["ada lovelace", "", "-ada", "a" * 65, "ключ", "command line", "nelbo itself"])
+@pytest.mark.parametrize(
+    "owner", ["ada lovelace", "", "-ada", "a" * 65, "ключ", "command line", "nelbo itself"]
+)
 def test_an_owner_needs_a_plain_name(database: Database, owner: str) -> None:
     with pytest.raises(InvalidInput, match="is not an owner"):
         made(database, owner)
@@ -59,7 +64,10 @@ def test_a_rotated_key_and_its_successor_both_live_for_a_while(database: Databas
     assert new.expires_at == pytest.approx(new.created_at + 30 * DAY, abs=5)
     assert ending.state == "live"
     assert ending.expires_at == pytest.approx(new.created_at + 3_600, abs=5)
-    assert {entry.id for entry in keys.list_keys(database, "ada") if entry.state == "live"} == {old.id, new.id}
+    assert {entry.id for entry in keys.list_keys(database, "ada") if entry.state == "live"} == {
+        old.id,
+        new.id,
+    }
 
 
 def test_a_rotation_never_prolongs_the_old_key(database: Database) -> None:
@@ -81,7 +89,9 @@ def test_only_a_live_key_can_be_rotated_and_none_be_revoked_twice(database: Data
 
 def test_a_key_is_named_by_its_prefix_its_id_or_itself(database: Database) -> None:
     entry, key = made(database)
-    assert {keys.id_of(text) for text in (entry.id, entry.prefix, key, f" {entry.prefix}\n")} == {entry.id}
+    assert {keys.id_of(text) for text in (entry.id, entry.prefix, key, f" {entry.prefix}\n")} == {
+        entry.id
+    }
     with pytest.raises(InvalidInput, match="named by its prefix"):
         keys.id_of("ada")
 
@@ -94,11 +104,17 @@ def test_the_lines_of_a_file_are_stored_once_even_by_many_at_once(database: Data
     assert len(audit.list_changes(database)) == 5
 
 
-def test_a_change_is_refused_whose_key_was_revoked_while_the_request_ran(database: Database) -> None:
-    """A push may take an hour; what it wants to write at its end is no longer its owner's to write."""
+def test_a_change_is_refused_whose_key_was_revoked_while_the_request_ran(
+    database: Database,
+) -> None:
+    """A push may take an hour; what it wants to write at its end is no longer its owner's to
+    write."""
     entry, _ = made(database)
     by = Actor("ada", key=entry.id)
     catalog.add_version(database, "ada", "adult", {}, "digest")
     keys.revoke(database, entry.id, COMMAND_LINE)
-    with pytest.raises(NotAuthenticated, match="revoked while the request ran"), database.write() as connection:
+    with (
+        pytest.raises(NotAuthenticated, match="revoked while the request ran"),
+        database.write() as connection,
+    ):
         audit.record(connection, by, "model.delete", "ada", "adult")

@@ -10,7 +10,14 @@ import pytest
 from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
-from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest, new_id
+from nelbo.jobs import (
+    AugmentRequest,
+    Error,
+    GenerateRequest,
+    ReconstructRequest,
+    ScoreRequest,
+    new_id,
+)
 from nelbo.store import catalog, files, ledger, queue, results, views
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
@@ -41,7 +48,9 @@ def _no_pause_after_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_is_accepted_with_all_its_chunks(database: Database) -> None:
     version = add_version(database)
     request = ScoreRequest(model="adult@champion", alpha=0.05)
-    job, created = ledger.submit(database, OWNER, request, version_id=version.id, rows=10, chunk_rows=4)
+    job, created = ledger.submit(
+        database, OWNER, request, version_id=version.id, rows=10, chunk_rows=4
+    )
     assert created
     assert (job.kind, job.state, job.model) == ("score", "queued", "adult@1")
     assert job.params == {"alpha": 0.05, "fdr": None, "explain": False}
@@ -55,7 +64,9 @@ def test_a_job_is_accepted_with_all_its_chunks(database: Database) -> None:
     assert_sound(database)
 
 
-@pytest.mark.parametrize("request_", [SCORE, AugmentRequest(model="adult", per_row=3), ReconstructRequest(model="adult")])
+@pytest.mark.parametrize(
+    "request_", [SCORE, AugmentRequest(model="adult", per_row=3), ReconstructRequest(model="adult")]
+)
 def test_a_claim_carries_what_the_work_needs(database: Database, request_: Any) -> None:
     file_id = add_file(database)
     version = add_version(database)
@@ -156,7 +167,9 @@ def test_a_renewed_lease_holds_longer(database: Database) -> None:
     assert sweep(database) == Swept()
 
 
-def test_a_lease_that_ran_out_can_be_renewed_while_nobody_took_the_chunk(database: Database) -> None:
+def test_a_lease_that_ran_out_can_be_renewed_while_nobody_took_the_chunk(
+    database: Database,
+) -> None:
     add_job(database, rows=1)
     claim = take(database, lease_s=-1)
     assert ledger.renew(database, claim, 60)
@@ -208,7 +221,9 @@ def test_whoever_lost_the_chunk_can_write_nothing_of_it(database: Database) -> N
     assert_sound(database)
 
 
-def test_a_chunk_taken_back_but_not_claimed_again_refuses_its_former_holder(database: Database) -> None:
+def test_a_chunk_taken_back_but_not_claimed_again_refuses_its_former_holder(
+    database: Database,
+) -> None:
     add_job(database, rows=4)
     stale = take(database, lease_s=-1)
     sweep(database)
@@ -297,15 +312,23 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
     doubled = Error(row=claim.row_from, column=None, code="c", message="m")
     whole = outcome_of(claim)
     assert isinstance(whole, ScoreOutcome)
-    twice = ScoreOutcome(whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [doubled])
+    twice = ScoreOutcome(
+        whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [doubled]
+    )
     with pytest.raises(ValueError, match="once each"):
         ledger.commit(database, claim, twice)
-    backwards = ScoreOutcome(whole.rows[::-1], whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns)
+    backwards = ScoreOutcome(
+        whole.rows[::-1], whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns
+    )
     with pytest.raises(ValueError, match="row order"):
         ledger.commit(database, claim, backwards)
     with pytest.raises(ValueError, match="do not fit"):
         ledger.commit(
-            database, claim, ScoreOutcome(whole.rows, whole.nelbo[1:], whole.p_value, whole.kl, whole.terms, whole.columns)
+            database,
+            claim,
+            ScoreOutcome(
+                whole.rows, whole.nelbo[1:], whole.p_value, whole.kl, whole.terms, whole.columns
+            ),
         )
     assert_sound(database)
 
@@ -327,10 +350,16 @@ def test_text_that_a_database_cannot_hold_is_cleaned(database: Database) -> None
     claim = take(database)
     whole = outcome_of(claim, failed=[1])
     assert isinstance(whole, ScoreOutcome)
-    error = Error.model_construct(row=1, column="a\x00", code="not-a-number", message="holds '\x00\ud800'")
-    outcome = ScoreOutcome(whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [error])
+    error = Error.model_construct(
+        row=1, column="a\x00", code="not-a-number", message="holds '\x00\ud800'"
+    )
+    outcome = ScoreOutcome(
+        whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [error]
+    )
     assert ledger.commit(database, claim, outcome)
-    assert [(found.column, found.message) for found in results.errors(database, job.id)] == [("a\ufffd", "holds '\ufffd?'")]
+    assert [(found.column, found.message) for found in results.errors(database, job.id)] == [
+        ("a\ufffd", "holds '\ufffd?'")
+    ]
 
 
 # Fail, cancel, retry, delete
@@ -344,7 +373,11 @@ def test_a_permanent_error_fails_the_job_and_stops_the_rest(database: Database) 
     assert not ledger.commit(database, other, outcome_of(other))
     assert not ledger.renew(database, other, 60)
     failed = views.get_job(database, OWNER, job.id)
-    assert (failed.state, failed.problem, failed.progress.rows_done) == ("failed", "the artifact is gone", 4)
+    assert (failed.state, failed.problem, failed.progress.rows_done) == (
+        "failed",
+        "the artifact is gone",
+        4,
+    )
     assert [chunk.state for chunk in chunks(database, job.id)] == ["done", "failed", "cancelled"]
     assert ledger.claim(database, "worker", lease_s=60) is None
     assert_sound(database)
@@ -378,7 +411,9 @@ def test_a_retry_continues_with_what_is_missing(database: Database, end: str) ->
     again = ledger.retry(database, OWNER, job.id)
     assert (again.state, again.problem, again.cancel_requested) == ("queued", None, False)
     assert again.progress.rows_done == 4
-    assert not ledger.commit(database, held, outcome_of(held)), "a claim from before the retry is over"
+    assert not ledger.commit(database, held, outcome_of(held)), (
+        "a claim from before the retry is over"
+    )
     assert work_off(database) == 3, "two chunks and the one that finishes"
     finished = views.get_job(database, OWNER, job.id)
     assert (finished.state, finished.progress.rows_failed) == ("succeeded", 1)
@@ -450,7 +485,13 @@ def test_a_file_is_read_by_a_job_that_nobody_sees(database: Database) -> None:
         ledger.cancel(database, OWNER, claim.job_id)
     assert ledger.commit(database, claim, outcome_of(claim))
     ready = files.get_file(database, OWNER, file.id)
-    assert (ready.state, ready.rows, ready.bytes, ready.digest, ready.notices) == ("ready", 7, 123, "d", ["a notice"])
+    assert (ready.state, ready.rows, ready.bytes, ready.digest, ready.notices) == (
+        "ready",
+        7,
+        123,
+        "d",
+        ["a notice"],
+    )
     assert ledger.claim(database, "worker", lease_s=60) is None, "there is nothing to finish"
     assert_sound(database)
 
@@ -483,18 +524,28 @@ def test_a_pushed_version_is_pending_until_it_was_verified(database: Database) -
     assert (claim.kind, claim.version_id) == ("verify", version.id)
     assert ledger.commit(database, claim, outcome_of(claim))
     ready = catalog.resolve(database, OWNER, "adult")
-    assert (ready.id, ready.digest, catalog.get_manifest(database, ready)) == (version.id, "digest", {"order": list(COLUMNS)})
+    assert (ready.id, ready.digest, catalog.get_manifest(database, ready)) == (
+        version.id,
+        "digest",
+        {"order": list(COLUMNS)},
+    )
     assert_sound(database)
 
 
-def test_what_a_pushed_version_holds_is_not_known_before_it_was_verified(database: Database) -> None:
+def test_what_a_pushed_version_holds_is_not_known_before_it_was_verified(
+    database: Database,
+) -> None:
     version = ledger.submit_version(database, OWNER, "adult")
     assert (version.view.digest, catalog.get_manifest(database, version)) == (None, {})
 
 
-def test_a_version_that_an_older_service_registered_with_its_manifest_becomes_ready(database: Database) -> None:
+def test_a_version_that_an_older_service_registered_with_its_manifest_becomes_ready(
+    database: Database,
+) -> None:
     with database.write() as connection:
-        old = catalog.insert_version(connection, OWNER, "adult", {"order": ["old"]}, "digest", "pending", new_id())
+        old = catalog.insert_version(
+            connection, OWNER, "adult", {"order": ["old"]}, "digest", "pending", new_id()
+        )
         ledger._enqueue(connection, OWNER, "verify", 1, 1, {"version_id": old.id, "params": {}})
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim))
@@ -517,7 +568,14 @@ def test_a_key_used_again_gives_the_same_job(database: Database) -> None:
     version = add_version(database)
     first = add_job(database, version=version, idempotency_key="k", request_digest="d")
     second, created = ledger.submit(
-        database, OWNER, SCORE, version_id=version.id, rows=10, chunk_rows=4, idempotency_key="k", request_digest="d"
+        database,
+        OWNER,
+        SCORE,
+        version_id=version.id,
+        rows=10,
+        chunk_rows=4,
+        idempotency_key="k",
+        request_digest="d",
     )
     assert (second.id, created) == (first.id, False)
     assert len(views.list_jobs(database, OWNER).jobs) == 1

@@ -1,5 +1,5 @@
-"""A model of the ledger: submits, claims, commits, crashes, outages, cancels, retries and deletions in any order keep what
-must hold, on both databases."""
+"""A model of the ledger: submits, claims, commits, crashes, outages, cancels, retries and deletions
+in any order keep what must hold, on both databases."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, OverQuota
 from nelbo.jobs import FINAL, JOB_TRANSITIONS
@@ -37,8 +45,8 @@ LIMITS = queue.Limits(rows_of_owner=QUOTA, rows=10**9, jobs_of_owner=10**9, wait
 
 
 class Ledger(RuleBasedStateMachine):
-    """`held` knows which claim is good and which worker has it, `committed` which claims were stored, `keys` which job an
-    idempotency key was promised; the rest is asked of the database."""
+    """`held` knows which claim is good and which worker has it, `committed` which claims were
+    stored, `keys` which job an idempotency key was promised; the rest is asked of the database."""
 
     fresh: Callable[[], AbstractContextManager[str]]
     claims = Bundle("claims")
@@ -108,7 +116,11 @@ class Ledger(RuleBasedStateMachine):
         good = self.holds(claim)
         if claim.stage == "finish" and claim.job_id in self.deleted:
             return
-        outcome = work(self.database, claim) if claim.stage == "finish" else outcome_of(claim, failed=[claim.row_from])
+        outcome = (
+            work(self.database, claim)
+            if claim.stage == "finish"
+            else outcome_of(claim, failed=[claim.row_from])
+        )
         assert ledger.commit(self.database, claim, outcome) == (good or key in self.committed)
         assert ledger.was_committed(self.database, claim) == (good or key in self.committed)
         if good:
@@ -119,9 +131,13 @@ class Ledger(RuleBasedStateMachine):
     def renew(self, claim: Claim) -> None:
         assert ledger.renew(self.database, claim, 60) == self.holds(claim)
 
-    @rule(claim=claims, problem=st.none() | st.just("storage does not answer"), failed=st.booleans())
+    @rule(
+        claim=claims, problem=st.none() | st.just("storage does not answer"), failed=st.booleans()
+    )
     def release(self, claim: Claim, problem: str | None, failed: bool) -> None:
-        assert ledger.release(self.database, claim, problem=problem, failed=failed) == self.holds(claim)
+        assert ledger.release(self.database, claim, problem=problem, failed=failed) == self.holds(
+            claim
+        )
         self.drop(claim)
 
     @rule(claim=claims)
@@ -238,7 +254,9 @@ class Ledger(RuleBasedStateMachine):
         return claim.chunk_id in self.held and self.held[claim.chunk_id][0] == claim
 
     def taken_back(self, claim: Claim, swept: Swept) -> None:
-        assert swept.requeued + swept.split + swept.rows_failed + swept.jobs_failed == self.holds(claim)
+        assert swept.requeued + swept.split + swept.rows_failed + swept.jobs_failed == self.holds(
+            claim
+        )
         self.drop(claim)
 
     def drop(self, claim: Claim) -> None:
@@ -246,11 +264,15 @@ class Ledger(RuleBasedStateMachine):
             del self.held[claim.chunk_id]
 
     def drop_job(self, job_id: str) -> None:
-        self.held = {chunk_id: held for chunk_id, held in self.held.items() if held[0].job_id != job_id}
+        self.held = {
+            chunk_id: held for chunk_id, held in self.held.items() if held[0].job_id != job_id
+        }
 
     def gone(self, job_ids: set[str]) -> None:
         self.deleted |= job_ids
-        self.committed = {key: job_id for key, job_id in self.committed.items() if job_id not in job_ids}
+        self.committed = {
+            key: job_id for key, job_id in self.committed.items() if job_id not in job_ids
+        }
 
 
 BOUNDED = settings(
@@ -270,7 +292,10 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def _each_example_has_a_database_of_its_own(
-    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    sqlite_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @contextmanager
     def sqlite() -> Iterator[str]:
@@ -281,7 +306,9 @@ def _each_example_has_a_database_of_its_own(
     def postgresql() -> AbstractContextManager[str]:
         return postgresql_database(request.getfixturevalue("postgresql"), "template")
 
-    monkeypatch.setattr(Ledger, "fresh", {"sqlite": sqlite, "postgresql": postgresql}[request.param], raising=False)
+    monkeypatch.setattr(
+        Ledger, "fresh", {"sqlite": sqlite, "postgresql": postgresql}[request.param], raising=False
+    )
 
 
 @pytest.mark.usefixtures("_each_example_has_a_database_of_its_own")
@@ -292,7 +319,9 @@ def test_any_order_of_events_keeps_what_must_hold() -> None:
 @pytest.mark.usefixtures("_each_example_has_a_database_of_its_own")
 def test_a_ledger_without_its_fence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a suite that cannot fail proves nothing."""
-    monkeypatch.setattr(ledger, "_held", lambda claim: (ChunkRow.id == claim.chunk_id, ChunkRow.state == "running"))
+    monkeypatch.setattr(
+        ledger, "_held", lambda claim: (ChunkRow.id == claim.chunk_id, ChunkRow.state == "running")
+    )
     machine = Ledger()
     machine.register()
     machine.submit(rows=4, chunk_rows=4)

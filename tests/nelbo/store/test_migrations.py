@@ -1,4 +1,5 @@
-"""The migration: from nothing, again, from several processes at once, and equal to the typed models."""
+"""The migration: from nothing, again, from several processes at once, and equal to the typed
+models."""
 
 import subprocess
 import sys
@@ -56,15 +57,20 @@ OLD = """
 INSERT INTO model (owner, name, created_at) VALUES ('local', 'adult', 1);
 INSERT INTO version (id, owner, model, number, state, digest, manifest, created_at)
     VALUES ('v', 'local', 'adult', 1, 'ready', 'd', '{"order": ["length", "colour"]}', 1);
-INSERT INTO job (id, owner, kind, state, version_id, params, rows, rows_done, chunks, chunks_done, created_at, started_at)
-    VALUES ('j', 'local', 'score', 'running', 'v', '{"alpha": 0.01, "explain": false}', 4, 2, 2, 1, 1, 2);
-INSERT INTO chunk (job_id, stage, row_from, row_to, state, attempt, fence) VALUES ('j', 'work', 0, 2, 'done', 1, 1);
+INSERT INTO job (id, owner, kind, state, version_id, params, rows, rows_done, chunks, chunks_done,
+    created_at, started_at)
+    VALUES ('j', 'local', 'score', 'running', 'v', '{"alpha": 0.01, "explain": false}', 4, 2, 2,
+        1, 1, 2);
+INSERT INTO chunk (job_id, stage, row_from, row_to, state, attempt, fence)
+    VALUES ('j', 'work', 0, 2, 'done', 1, 1);
 INSERT INTO chunk (job_id, stage, row_from, row_to, state, attempt, fence, lease_until, worker)
     VALUES ('j', 'work', 2, 4, 'running', 1, 1, 3, 'dead')
 """
 
 
-def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(empty_database_url: str) -> None:
+def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(
+    empty_database_url: str,
+) -> None:
     database = connect(empty_database_url)
     if database.dialect == "sqlite":
         database._make_sqlite_file()
@@ -88,12 +94,16 @@ def tables_of(database: Database) -> list[Table]:
 
 
 def test_the_tables_and_columns_are_those_of_the_models(database: Database) -> None:
-    wanted = {table.name: {(column.name, column.nullable) for column in table.columns} for table in tables_of(database)}
+    wanted = {
+        table.name: {(column.name, column.nullable) for column in table.columns}
+        for table in tables_of(database)
+    }
     with database.read() as connection:
         inspector = inspect(connection)
         found = {
             name: {
-                # SQLite says of INTEGER PRIMARY KEY that it may be null; it then takes the next number.
+                # SQLite says of INTEGER PRIMARY KEY that it may be null; it then takes the next
+                # number.
                 (column["name"], column["nullable"] and not column.get("primary_key"))
                 for column in inspector.get_columns(name)
             }
@@ -109,15 +119,23 @@ def test_the_indexes_are_those_of_the_models(database: Database) -> None:
         # SQLAlchemy cannot describe an index with DESC on SQLite, and says so.
         warnings.simplefilter("ignore")
         inspector = inspect(connection)
-        found = {index["name"] for name in inspector.get_table_names() for index in inspector.get_indexes(name)}
+        found = {
+            index["name"]
+            for name in inspector.get_table_names()
+            for index in inspector.get_indexes(name)
+        }
     assert {name for name in found if name and name.endswith("_idx")} == wanted
 
 
 def test_the_types_are_those_of_the_models(postgresql_database: Database) -> None:
     with postgresql_database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        changes = compare_metadata(context, Base.metadata) + compare_metadata(context, score_arrays.metadata)
-    assert [change for change in changes if isinstance(change, list)] == [], "modified columns come as lists"
+        changes = compare_metadata(context, Base.metadata) + compare_metadata(
+            context, score_arrays.metadata
+        )
+    assert [change for change in changes if isinstance(change, list)] == [], (
+        "modified columns come as lists"
+    )
 
 
 def test_the_constraints_are_those_of_the_models(database: Database) -> None:
@@ -129,11 +147,19 @@ def test_the_constraints_are_those_of_the_models(database: Database) -> None:
     }
     with database.read() as connection:
         inspector = inspect(connection)
-        found = {check["name"] for table in inspector.get_table_names() for check in inspector.get_check_constraints(table)}
+        found = {
+            check["name"]
+            for table in inspector.get_table_names()
+            for check in inspector.get_check_constraints(table)
+        }
     assert found == wanted
 
 
-@pytest.mark.parametrize(("table", "transitions"), [("job", JOB_TRANSITIONS), ("chunk", CHUNK_TRANSITIONS)])
-def test_the_triggers_know_the_transitions_of_today(table: str, transitions: dict[str, frozenset[str]]) -> None:
+@pytest.mark.parametrize(
+    ("table", "transitions"), [("job", JOB_TRANSITIONS), ("chunk", CHUNK_TRANSITIONS)]
+)
+def test_the_triggers_know_the_transitions_of_today(
+    table: str, transitions: dict[str, frozenset[str]]
+) -> None:
     allowed = {source: frozenset(targets) for source, targets in v0001.ALLOWED[table].items()}
     assert allowed == {source: targets for source, targets in transitions.items() if targets}

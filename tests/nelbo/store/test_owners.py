@@ -1,4 +1,5 @@
-"""An owner is erased: nothing of theirs is left in any table, and nothing of anyone else's is touched."""
+"""An owner is erased: nothing of theirs is left in any table, and nothing of anyone else's is
+touched."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from nelbo.store.tables import Base, FileRow, JobRow, score_arrays, score_json
 from tests.nelbo.store.kit import add_job, assert_sound, outcome_of, take, work, work_off
 
 ANN, BOB = "ann-of-arc", "bob"
-SECRETS = (ANN, "salaries-of-arc.csv", "column-of-arc", "cell-of-arc", "label-of-arc", "model-of-arc", "reason-of-arc")
+SECRETS = (
+    ANN,
+    "salaries-of-arc.csv",
+    "column-of-arc",
+    "cell-of-arc",
+    "label-of-arc",
+    "model-of-arc",
+    "reason-of-arc",
+)
 
 
 def dump(db: Database) -> str:
@@ -23,16 +32,23 @@ def dump(db: Database) -> str:
     payload = score_json if db.dialect == "sqlite" else score_arrays
     with db.read() as connection:
         tables = [*Base.metadata.tables.values(), payload]
-        return "\n".join(f"{table.name} {row}" for table in tables for row in connection.execute(select(table)))
+        return "\n".join(
+            f"{table.name} {row}" for table in tables for row in connection.execute(select(table))
+        )
 
 
 def fill(db: Database, owner: str) -> None:
     """A bit of everything, in every state."""
     keys.create(db, owner, COMMAND_LINE, label="label-of-arc" if owner == ANN else "")
     mine = owner == ANN
-    manifest: dict[str, Any] = {"order": ["length", "column-of-arc" if mine else "colour"], "table_schema": {}}
+    manifest: dict[str, Any] = {
+        "order": ["length", "column-of-arc" if mine else "colour"],
+        "table_schema": {},
+    }
     model = "model-of-arc" if mine else "adult"
-    versions = [catalog.add_version(db, owner, model, manifest, f"{owner}-{number}") for number in range(3)]
+    versions = [
+        catalog.add_version(db, owner, model, manifest, f"{owner}-{number}") for number in range(3)
+    ]
     catalog.delete_version(db, owner, model, 3, by=Actor(owner))
     rows = [{"length": "cell-of-arc" if mine else "1"}] * 10
     requests: tuple[JobRequest, ...] = (
@@ -41,7 +57,14 @@ def fill(db: Database, owner: str) -> None:
         AugmentRequest(model=model),
     )
     for number, request in enumerate(requests):
-        add_job(db, owner=owner, version=versions[0], request=request, inline=rows, idempotency_key=f"{number}-{owner}")
+        add_job(
+            db,
+            owner=owner,
+            version=versions[0],
+            request=request,
+            inline=rows,
+            idempotency_key=f"{number}-{owner}",
+        )
         work_off(db)
     add_job(db, owner=owner, version=versions[0], inline=rows)
     ledger.fail(db, take(db), "reason-of-arc" if mine else "no room")
@@ -57,8 +80,20 @@ def fill(db: Database, owner: str) -> None:
             "notices": [],
         }
         with db.write() as connection:
-            file = {"id": new_id(), "owner": owner, "state": state, "created_at": 1.0, "digest": "d", "rows": 1, **values}
-            connection.execute(insert(FileRow).values(columns=["column-of-arc"] if mine else ["a"], reason=None, **file))
+            file = {
+                "id": new_id(),
+                "owner": owner,
+                "state": state,
+                "created_at": 1.0,
+                "digest": "d",
+                "rows": 1,
+                **values,
+            }
+            connection.execute(
+                insert(FileRow).values(
+                    columns=["column-of-arc"] if mine else ["a"], reason=None, **file
+                )
+            )
 
 
 def erase(db: Database, owner: str = ANN) -> None:
@@ -104,7 +139,12 @@ def test_one_line_of_the_audit_is_left_and_it_names_nobody(database: Database) -
     fill(database, ANN)
     erase(database)
     (line,) = audit.list_changes(database, limit=100)
-    assert (line.by, line.owner, line.action, line.subject) == ("command line", "", "owner.erase", "")
+    assert (line.by, line.owner, line.action, line.subject) == (
+        "command line",
+        "",
+        "owner.erase",
+        "",
+    )
     assert line.detail is not None
     assert line.detail.startswith("6 jobs, 4 files, 1 models, 4 versions, 1 keys, ")
 
@@ -143,7 +183,9 @@ def test_a_worker_that_is_at_a_job_is_refused_what_it_commits(filled: Database) 
     assert ledger.claim(filled, "worker", lease_s=60) is None
 
 
-def test_an_upload_that_is_under_way_leads_to_nothing_and_its_bytes_are_known_to_be_dead(database: Database) -> None:
+def test_an_upload_that_is_under_way_leads_to_nothing_and_its_bytes_are_known_to_be_dead(
+    database: Database,
+) -> None:
     file = files.add_file(database, ANN, "salaries-of-arc.csv", "csv").id
     erase(database)
     with pytest.raises(Conflict):
@@ -161,7 +203,9 @@ def test_a_push_that_is_under_way_with_an_erased_key_is_refused(database: Databa
     assert not owners.holdings(database, ANN)
 
 
-def test_a_keys_file_brings_no_erased_key_back_and_the_service_stays_closed(database: Database) -> None:
+def test_a_keys_file_brings_no_erased_key_back_and_the_service_stays_closed(
+    database: Database,
+) -> None:
     line = keys.KeyLine("0" * 16, ANN, "1" * 64)
     keys.import_lines(database, [line], COMMAND_LINE)
     erase(database)
@@ -177,4 +221,6 @@ def test_the_same_name_can_begin_anew(filled: Database) -> None:
     assert catalog.add_version(filled, ANN, "model-of-arc", {}, "digest").number == 1
     erase(filled)
     with filled.read() as connection:
-        assert connection.execute(text("SELECT count(*) FROM version WHERE owner <> ''")).scalar() == 0
+        assert (
+            connection.execute(text("SELECT count(*) FROM version WHERE owner <> ''")).scalar() == 0
+        )

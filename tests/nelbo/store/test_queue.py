@@ -10,7 +10,16 @@ from nelbo.jobs import AugmentRequest
 from nelbo.store import ledger, queue
 from nelbo.store.session import Database, now
 from nelbo.store.tables import JobRow
-from tests.nelbo.store.kit import OWNER, add_file, add_job, add_version, at_once, outcome_of, take, work_off
+from tests.nelbo.store.kit import (
+    OWNER,
+    add_file,
+    add_job,
+    add_version,
+    at_once,
+    outcome_of,
+    take,
+    work_off,
+)
 
 ENDLESS = queue.Limits(rows_of_owner=10**9, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
 
@@ -21,10 +30,17 @@ def backlog(database: Database, owner: str = OWNER) -> queue.Backlog:
 
 
 def test_the_backlog_counts_what_has_not_ended(database: Database) -> None:
-    assert backlog(database) == queue.Backlog(rows=0, rows_of_owner=0, jobs_of_owner=0, oldest_s=0.0)
+    assert backlog(database) == queue.Backlog(
+        rows=0, rows_of_owner=0, jobs_of_owner=0, oldest_s=0.0
+    )
     add_job(database, rows=10)
     add_job(database, rows=5, owner="other")
-    augment = add_job(database, rows=2, request=AugmentRequest(model="adult", per_row=50), file_id=add_file(database))
+    augment = add_job(
+        database,
+        rows=2,
+        request=AugmentRequest(model="adult", per_row=50),
+        file_id=add_file(database),
+    )
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim))
     found = backlog(database)
@@ -35,7 +51,9 @@ def test_the_backlog_counts_what_has_not_ended(database: Database) -> None:
     assert (found.rows, found.rows_of_owner, found.jobs_of_owner) == (0, 0, 0)
 
 
-def test_a_job_waits_until_somebody_begins_with_it_and_again_after_a_retry(database: Database) -> None:
+def test_a_job_waits_until_somebody_begins_with_it_and_again_after_a_retry(
+    database: Database,
+) -> None:
     job = add_job(database, rows=10)
     with database.write() as connection:
         connection.execute(update(JobRow).values(created_at=now() - 100))
@@ -69,8 +87,16 @@ def test_a_job_above_a_limit_is_refused_and_leaves_nothing(
         connection.execute(update(JobRow).values(created_at=now() - 100))
     before = backlog(database)
     with pytest.raises(error, match=setting) as refusal:
-        add_job(database, rows=10, version=version, limits=replace(ENDLESS, **limits), idempotency_key="k")
-    assert (refusal.value.retry_after is None) == (error is TooLarge), "to wait helps against all but one"
+        add_job(
+            database,
+            rows=10,
+            version=version,
+            limits=replace(ENDLESS, **limits),
+            idempotency_key="k",
+        )
+    assert (refusal.value.retry_after is None) == (error is TooLarge), (
+        "to wait helps against all but one"
+    )
     with pytest.raises(error, match=setting):
         ledger.retry(database, OWNER, cancelled.id, limits=replace(ENDLESS, **limits))
     assert replace(backlog(database), oldest_s=before.oldest_s) == before
@@ -106,7 +132,14 @@ def test_a_key_gives_its_job_even_when_the_quota_is_used_up(database: Database) 
     version, limits = add_version(database), replace(ENDLESS, rows_of_owner=10)
 
     def submit() -> str:
-        return add_job(database, rows=10, version=version, limits=limits, idempotency_key="k", request_digest="d").id
+        return add_job(
+            database,
+            rows=10,
+            version=version,
+            limits=limits,
+            idempotency_key="k",
+            request_digest="d",
+        ).id
 
     assert len(set(at_once([submit] * 6))) == 1
 

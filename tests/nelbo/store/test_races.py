@@ -1,4 +1,5 @@
-"""Threads on both databases, all at the same moment: nothing is claimed, committed, queued or accepted twice."""
+"""Threads on both databases, all at the same moment: nothing is claimed, committed, queued or
+accepted twice."""
 
 from functools import partial
 from typing import Any
@@ -64,7 +65,9 @@ def test_two_last_chunks_that_commit_at_once_queue_one_finish_chunk(database: Da
     for _ in range(8):
         job = add_job(database, rows=2, chunk_rows=1)
         claims = [take(database), take(database)]
-        assert at_once([partial(ledger.commit, database, claim, outcome_of(claim)) for claim in claims]) == [True, True]
+        assert at_once(
+            [partial(ledger.commit, database, claim, outcome_of(claim)) for claim in claims]
+        ) == [True, True]
         assert [chunk.stage for chunk in chunks(database, job.id)] == ["work", "work", "finish"]
         assert work_off(database) == 1
         assert views.get_job(database, OWNER, job.id).state == "succeeded"
@@ -75,12 +78,16 @@ def test_one_claim_committed_from_two_places_at_once_counts_once(database: Datab
     for _ in range(5):
         add_job(database, rows=2)
         claim = take(database)
-        assert at_once([partial(ledger.commit, database, claim, outcome_of(claim))] * 3) == [True] * 3
+        assert (
+            at_once([partial(ledger.commit, database, claim, outcome_of(claim))] * 3) == [True] * 3
+        )
         work_off(database)
     assert_sound(database)
 
 
-def test_a_commit_and_the_sweeps_that_halve_its_chunk_leave_each_row_once(database: Database) -> None:
+def test_a_commit_and_the_sweeps_that_halve_its_chunk_leave_each_row_once(
+    database: Database,
+) -> None:
     committed = 0
     for _ in range(12):
         job = add_job(database, rows=8, chunk_rows=8)
@@ -108,7 +115,9 @@ def test_a_renewal_and_a_sweep_at_once_leave_the_chunk_with_one_of_them(database
         add_job(database, rows=2)
         claim = take(database)
         expire(database, claim)
-        renewed, swept = at_once([partial(ledger.renew, database, claim, 60), partial(sweep, database)])
+        renewed, swept = at_once(
+            [partial(ledger.renew, database, claim, 60), partial(sweep, database)]
+        )
         # Renewed just before the sweep looked, it is not swept; swept first, it cannot be renewed.
         assert renewed + swept.requeued == 1
         assert ledger.commit(database, claim, outcome_of(claim)) == renewed
@@ -116,7 +125,9 @@ def test_a_renewal_and_a_sweep_at_once_leave_the_chunk_with_one_of_them(database
     assert_sound(database)
 
 
-def test_a_cancel_and_a_commit_at_once_leave_the_chunk_stored_or_cancelled(database: Database) -> None:
+def test_a_cancel_and_a_commit_at_once_leave_the_chunk_stored_or_cancelled(
+    database: Database,
+) -> None:
     for _ in range(10):
         job = add_job(database, rows=4, chunk_rows=2)
         claim = take(database)
@@ -148,11 +159,15 @@ def test_of_a_cancel_and_the_finish_at_once_one_wins(database: Database) -> None
 
         stored, cancelled = at_once([partial(ledger.commit, database, finish, outcome), cancel])
         assert stored != cancelled
-        assert views.get_job(database, OWNER, job.id).state == ("cancelled" if cancelled else "succeeded")
+        assert views.get_job(database, OWNER, job.id).state == (
+            "cancelled" if cancelled else "succeeded"
+        )
         assert_sound(database)
 
 
-def test_claims_fails_cancels_and_sweeps_at_once_never_lock_each_other_out(database: Database) -> None:
+def test_claims_fails_cancels_and_sweeps_at_once_never_lock_each_other_out(
+    database: Database,
+) -> None:
     for _ in range(5):
         job = add_job(database, rows=20, chunk_rows=1)
         claims = [take(database) for _ in range(4)]
@@ -172,7 +187,16 @@ def test_claims_fails_cancels_and_sweeps_at_once_never_lock_each_other_out(datab
 
 def test_twenty_submissions_at_once_under_one_key_make_one_job(database: Database) -> None:
     version = add_version(database)
-    submit = partial(ledger.submit, database, OWNER, SCORE, version_id=version.id, rows=10, chunk_rows=4, idempotency_key="k")
+    submit = partial(
+        ledger.submit,
+        database,
+        OWNER,
+        SCORE,
+        version_id=version.id,
+        rows=10,
+        chunk_rows=4,
+        idempotency_key="k",
+    )
     answers = at_once([partial(submit, request_digest="d")] * 20)
     assert len({job.id for job, _ in answers}) == 1
     assert sorted(created for _, created in answers) == [False] * 19 + [True]
@@ -186,7 +210,9 @@ def test_two_requests_at_once_under_one_key_make_one_job(database: Database) -> 
     def submit(digest: str) -> str:
         try:
             more: Any = {"idempotency_key": "k", "request_digest": digest}
-            return ledger.submit(database, OWNER, SCORE, version_id=version.id, rows=1, chunk_rows=1, **more)[0].id
+            return ledger.submit(
+                database, OWNER, SCORE, version_id=version.id, rows=1, chunk_rows=1, **more
+            )[0].id
         except IdempotencyMismatch:
             return "refused"
 

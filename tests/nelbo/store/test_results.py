@@ -1,4 +1,5 @@
-"""Results: stored and read back bit by bit, in row order, page by page; what a finished job says of them."""
+"""Results: stored and read back bit by bit, in row order, page by page; what a finished job says of
+them."""
 
 import math
 import struct
@@ -34,7 +35,9 @@ EXPLAIN = ScoreRequest(model="adult", explain=True)
 def read(database: Database, job: Job, **options: Any) -> pa.Table:
     batches = list(results.scores(database, job.id, **options))
     explain = options.get("explain", False)
-    return pa.Table.from_batches(batches, schema=results.score_schema(database, job.id, explain=explain))
+    return pa.Table.from_batches(
+        batches, schema=results.score_schema(database, job.id, explain=explain)
+    )
 
 
 def bits(values: Any) -> bytes:
@@ -43,16 +46,31 @@ def bits(values: Any) -> bytes:
 
 
 def hard_floats(n: int) -> Floats:
-    """Floats that are hard to write down: random bits, whole numbers, the largest, subnormal ones, minus zero."""
+    """Floats that are hard to write down: random bits, whole numbers, the largest, subnormal ones,
+    minus zero."""
     drawn = np.random.default_rng(5).integers(0, 2**64, size=n, dtype=np.uint64).view(np.float64)
     drawn[~np.isfinite(drawn)] = 1.5
-    special = [0.0, -0.0, 1.0, -3.0, 0.1, 1e22, 5e-324, 2.2250738585072014e-308, np.finfo(float).max, 1e-5, 123456789.0]
+    special = [
+        0.0,
+        -0.0,
+        1.0,
+        -3.0,
+        0.1,
+        1e22,
+        5e-324,
+        2.2250738585072014e-308,
+        np.finfo(float).max,
+        1e-5,
+        123456789.0,
+    ]
     drawn[: len(special)] = special
     return drawn
 
 
 def commit_hard_floats(database: Database, n: int, explain: bool) -> tuple[Job, ScoreOutcome]:
-    job = add_job(database, rows=n, chunk_rows=n, request=ScoreRequest(model="adult", explain=explain))
+    job = add_job(
+        database, rows=n, chunk_rows=n, request=ScoreRequest(model="adult", explain=explain)
+    )
     claim = take(database)
     drawn = hard_floats(5 * n).reshape(5, n)
     outcome = ScoreOutcome(np.arange(n), drawn[0], drawn[1], drawn[2], drawn[3:].T.copy(), COLUMNS)
@@ -86,7 +104,9 @@ def test_the_view_shows_what_was_committed_bit_by_bit(database: Database) -> Non
 
 
 def test_the_view_flags_what_the_results_flag(database: Database) -> None:
-    job = add_job(database, rows=200, chunk_rows=64, request=ScoreRequest(model="adult", alpha=0.05))
+    job = add_job(
+        database, rows=200, chunk_rows=64, request=ScoreRequest(model="adult", alpha=0.05)
+    )
     work_off(database)
     flagged = [row["row"] for row in read(database, job).to_pylist() if row["anomaly"]]
     with database.read() as connection:
@@ -99,11 +119,23 @@ def test_scores_come_in_row_order_whatever_the_order_of_the_commits(database: Da
     job = add_job(database, rows=23, chunk_rows=5, request=EXPLAIN)
     claims = [take(database) for _ in range(5)]
     for claim in claims[::-1]:
-        assert ledger.commit(database, claim, outcome_of(claim, failed=[7]) if claim.row_from == 5 else outcome_of(claim))
+        assert ledger.commit(
+            database,
+            claim,
+            outcome_of(claim, failed=[7]) if claim.row_from == 5 else outcome_of(claim),
+        )
     work_off(database)
     found = read(database, job, explain=True)
     rows = np.array([row for row in range(23) if row != 7])
-    assert found.column_names == ["row", "nelbo", "p_value", "anomaly", "term_length", "term_colour", "kl"]
+    assert found.column_names == [
+        "row",
+        "nelbo",
+        "p_value",
+        "anomaly",
+        "term_length",
+        "term_colour",
+        "kl",
+    ]
     assert found["row"].to_pylist() == rows.tolist()
     assert found["nelbo"].to_pylist() == (terms_of(rows).sum(axis=1) + kl_of(rows)).tolist()
     assert found["term_colour"].to_pylist() == terms_of(rows)[:, 1].tolist()
@@ -115,13 +147,17 @@ def test_pages_of_scores_are_the_scores(database: Database, limit: int) -> None:
     job = add_job(database, rows=23, chunk_rows=5)
     work_off(database)
     rows: list[Any] = []
-    while page := read(database, job, after_row=rows[-1] if rows else -1, limit=limit)["row"].to_pylist():
+    while page := read(database, job, after_row=rows[-1] if rows else -1, limit=limit)[
+        "row"
+    ].to_pylist():
         assert len(page) <= limit
         rows += page
     assert rows == list(range(23))
 
 
-def test_scores_are_read_across_chunks_that_were_halved(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_read_across_chunks_that_were_halved(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ledger, "BACKOFF_S", 0.0)
     job = add_job(database, rows=16, chunk_rows=16)
     for _ in range(2):
@@ -153,15 +189,21 @@ def finished(database: Database, p_values: Floats, **request: Any) -> Job:
         outcome = work(database, claim)
         if isinstance(outcome, ScoreOutcome):
             own = p_values[claim.row_from : claim.row_to]
-            outcome = ScoreOutcome(outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS)
+            outcome = ScoreOutcome(
+                outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS
+            )
         assert ledger.commit(database, claim, outcome)
     return views.get_job(database, OWNER, job.id)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_false_discovery_threshold_is_that_of_benjamini_and_hochberg(database: Database, seed: int) -> None:
+def test_the_false_discovery_threshold_is_that_of_benjamini_and_hochberg(
+    database: Database, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    p_values = np.concatenate([np.ceil(rng.random(150) * 400) / 400, np.ceil(rng.random(30) * 4) / 400])
+    p_values = np.concatenate(
+        [np.ceil(rng.random(150) * 400) / 400, np.ceil(rng.random(30) * 4) / 400]
+    )
     job = finished(database, p_values, fdr=0.2)
     ranked = np.sort(p_values)
     allowed = [p for k, p in enumerate(ranked, start=1) if p <= 0.2 * k / len(ranked)]
@@ -184,13 +226,19 @@ def test_the_summary_says_what_the_scores_are(database: Database) -> None:
     summary = views.get_job(database, OWNER, job.id).summary
     assert summary is not None
     scores = np.array(read(database, job)["nelbo"].to_pylist())
-    assert summary["nelbo"] == {"mean": math.fsum(scores) / 200, "min": scores.min(), "max": scores.max()}
+    assert summary["nelbo"] == {
+        "mean": math.fsum(scores) / 200,
+        "min": scores.min(),
+        "max": scores.max(),
+    }
     counts, edges = np.histogram(scores, bins=results.HISTOGRAM_BINS)
     assert summary["histogram"] == {"edges": edges.tolist(), "counts": counts.tolist()}
     assert (summary["rows"], summary["rows_scored"], summary["rows_failed"]) == (200, 200, 0)
 
 
-def test_the_summary_does_not_depend_on_how_the_rows_were_cut(sqlite_url: str, postgresql_url: str) -> None:
+def test_the_summary_does_not_depend_on_how_the_rows_were_cut(
+    sqlite_url: str, postgresql_url: str
+) -> None:
     summaries = []
     for url, chunk_rows in ((sqlite_url, 7), (sqlite_url, 500), (postgresql_url, 33)):
         database = connect(url)
@@ -204,7 +252,9 @@ def test_the_summary_does_not_depend_on_how_the_rows_were_cut(sqlite_url: str, p
 # Anomalies, errors, tables
 
 
-def test_the_top_anomalies_are_the_rows_with_the_largest_nelbo(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_top_anomalies_are_the_rows_with_the_largest_nelbo(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(results, "TOP_ANOMALIES", 9)
     job = add_job(database, rows=200, chunk_rows=30)
     claims = [take(database) for _ in range(7)]
@@ -235,10 +285,14 @@ def test_errors_come_in_row_order_page_by_page(database: Database) -> None:
     while claim := ledger.claim(database, "worker", lease_s=60):
         outcome = work(database, claim)
         if claim.stage == "work":
-            outcome = outcome_of(claim, [row for row in failed if claim.row_from <= row < claim.row_to])
+            outcome = outcome_of(
+                claim, [row for row in failed if claim.row_from <= row < claim.row_to]
+            )
         assert ledger.commit(database, claim, outcome)
     first = results.errors(database, job.id, limit=3)
-    assert first[0] == Error(row=1, column="length", code="not-a-number", message="column 'length' holds 'x'")
+    assert first[0] == Error(
+        row=1, column="length", code="not-a-number", message="column 'length' holds 'x'"
+    )
     assert [error.row for error in first] == [1, 2, 3]
     assert [error.row for error in results.errors(database, job.id, after_row=3)] == [9, 11]
 
@@ -251,7 +305,9 @@ def test_errors_come_in_row_order_page_by_page(database: Database) -> None:
         (ReconstructRequest(model="adult"), list(range(11))),
     ],
 )
-def test_made_rows_come_in_row_order_and_page_by_page(database: Database, request_: Any, rows: list[int]) -> None:
+def test_made_rows_come_in_row_order_and_page_by_page(
+    database: Database, request_: Any, rows: list[int]
+) -> None:
     job = add_job(database, rows=11, request=request_)
     claims = [take(database) for _ in range(3)]
     for claim in claims[::-1]:

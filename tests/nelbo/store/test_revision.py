@@ -1,4 +1,5 @@
-"""A program works on its own schema and on a newer one that says so; any other it refuses, and says what to do."""
+"""A program works on its own schema and on a newer one that says so; any other it refuses, and says
+what to do."""
 
 from collections.abc import Callable
 
@@ -25,7 +26,10 @@ def refuses(database: Database) -> Callable[[str], None]:
     add_job(database)
 
     def assert_refused(words: str) -> None:
-        for attempt in (lambda: add_job(database), lambda: ledger.claim(database, "worker", lease_s=60)):
+        for attempt in (
+            lambda: add_job(database),
+            lambda: ledger.claim(database, "worker", lease_s=60),
+        ):
             with pytest.raises(Unavailable, match=words):
                 attempt()
         with pytest.raises(Unavailable, match=words):
@@ -40,7 +44,9 @@ def set_revision(database: Database, to: str, since: str | None = None) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": to})
         connection.execute(text("DELETE FROM compatibility"))
         if since:
-            connection.execute(text("INSERT INTO compatibility VALUES (:to, :since)"), {"to": to, "since": since})
+            connection.execute(
+                text("INSERT INTO compatibility VALUES (:to, :since)"), {"to": to, "since": since}
+            )
 
 
 def test_the_head_is_the_one_that_alembic_finds() -> None:
@@ -48,7 +54,9 @@ def test_the_head_is_the_one_that_alembic_finds() -> None:
     assert revision.SINCE <= revision.HEAD
 
 
-def test_an_older_schema_is_refused_until_it_is_migrated(database: Database, refuses: Callable[[str], None]) -> None:
+def test_an_older_schema_is_refused_until_it_is_migrated(
+    database: Database, refuses: Callable[[str], None]
+) -> None:
     set_revision(database, "0002")
     refuses("has schema 0002, this program needs .*: run `nelbo migrate`")
     set_revision(database, revision.HEAD)
@@ -96,7 +104,9 @@ def test_the_schema_of_today_serves_the_programs_that_it_says_it_serves(
     assert work_off(database)
 
 
-def test_the_version_is_looked_at_again_while_a_program_runs(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_is_looked_at_again_while_a_program_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "CHECK_S", 3_600.0)
     assert views.list_jobs(database, OWNER).jobs == []
     set_revision(database, NEWER)
@@ -106,7 +116,9 @@ def test_the_version_is_looked_at_again_while_a_program_runs(database: Database,
         views.list_jobs(database, OWNER)
 
 
-def test_a_migration_that_was_left_out_halfway_is_no_reason_to_go_on(empty_database_url: str) -> None:
+def test_a_migration_that_was_left_out_halfway_is_no_reason_to_go_on(
+    empty_database_url: str,
+) -> None:
     database = connect(empty_database_url)
     if database.dialect == "sqlite":
         database._make_sqlite_file()

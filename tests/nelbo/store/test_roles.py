@@ -10,11 +10,33 @@ import pytest
 from sqlalchemy import inspect
 
 from nelbo.jobs import GenerateRequest
-from nelbo.store import catalog, expiry, files, grants, ledger, migration, queue, results, views, workers
+from nelbo.store import (
+    catalog,
+    expiry,
+    files,
+    grants,
+    ledger,
+    migration,
+    queue,
+    results,
+    views,
+    workers,
+)
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
 from tests.conftest import postgresql_database
-from tests.nelbo.store.kit import OWNER, SCORE, add_file, add_job, assert_sound, expire, outcome_of, take, work, work_off
+from tests.nelbo.store.kit import (
+    OWNER,
+    SCORE,
+    add_file,
+    add_job,
+    assert_sound,
+    expire,
+    outcome_of,
+    take,
+    work,
+    work_off,
+)
 from tests.servers import Postgres
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -23,9 +45,17 @@ ROLES = ("nelbo_migrate", "nelbo_api", "nelbo_worker")
 
 def make_roles(server: Postgres, name: str, secrets: Path) -> None:
     """As the deployment does it: the script of make-secrets, run by the superuser."""
-    subprocess.run([DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True)
+    subprocess.run(
+        [DEPLOY / "make-secrets"], env=os.environ | {"NELBO_SECRETS": str(secrets)}, check=True
+    )
     place = [f"--host={server.folder}", "--username=postgres", f"--dbname={name}"]
-    psql = [str(server.commands / "psql"), "--no-psqlrc", "--quiet", *place, f"--file={secrets / 'roles_sql'}"]
+    psql = [
+        str(server.commands / "psql"),
+        "--no-psqlrc",
+        "--quiet",
+        *place,
+        f"--file={secrets / 'roles_sql'}",
+    ]
     subprocess.run(psql, check=True, timeout=60)
 
 
@@ -59,7 +89,9 @@ def worker(postgresql: Postgres, name: str) -> Iterator[Database]:
     opened.dispose()
 
 
-def test_a_job_is_accepted_by_one_role_and_done_by_the_other(api: Database, worker: Database) -> None:
+def test_a_job_is_accepted_by_one_role_and_done_by_the_other(
+    api: Database, worker: Database
+) -> None:
     score = add_job(api)
     made = add_job(api, request=GenerateRequest(model="adult", n=10, seed=1))
     held = take(worker)
@@ -129,10 +161,13 @@ def test_a_host_says_that_it_is_alive_and_hints(api: Database, worker: Database)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_is_more_than_a_user_of_its_database(postgresql: Postgres, name: str, role: str) -> None:
+def test_no_role_is_more_than_a_user_of_its_database(
+    postgresql: Postgres, name: str, role: str
+) -> None:
     with psycopg.connect(postgresql.url(name, role), autocommit=True) as connection:
         flags = connection.execute(
-            "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls FROM pg_roles"
+            "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls FROM"
+            " pg_roles"
             " WHERE rolname = current_user"
         ).fetchone()
         assert flags == (False,)
@@ -159,7 +194,9 @@ HARM = (
 
 
 @pytest.mark.parametrize("role", ["nelbo_api", "nelbo_worker"])
-def test_neither_the_api_nor_a_worker_changes_the_schema(postgresql: Postgres, name: str, role: str) -> None:
+def test_neither_the_api_nor_a_worker_changes_the_schema(
+    postgresql: Postgres, name: str, role: str
+) -> None:
     statements = (
         "CREATE TABLE another (id int)",
         "CREATE TEMPORARY TABLE another (id int)",
@@ -178,7 +215,9 @@ def test_neither_the_api_nor_a_worker_changes_the_schema(postgresql: Postgres, n
                 connection.execute(statement.encode())
 
 
-def test_a_table_that_is_new_is_the_apis_and_no_workers_until_it_is_named(postgresql: Postgres, name: str) -> None:
+def test_a_table_that_is_new_is_the_apis_and_no_workers_until_it_is_named(
+    postgresql: Postgres, name: str
+) -> None:
     with psycopg.connect(postgresql.url(name, "nelbo_migrate"), autocommit=True) as owner:
         owner.execute("CREATE TABLE secret (id int)")
     migrate(postgresql, name)
@@ -201,7 +240,9 @@ def test_every_table_that_is_named_is_there(postgresql: Postgres, name: str) -> 
     assert set(grants.OF_API) - {"audit"} <= tables
 
 
-def test_a_deployment_that_had_one_superuser_for_everything_goes_on(postgresql: Postgres, tmp_path: Path) -> None:
+def test_a_deployment_that_had_one_superuser_for_everything_goes_on(
+    postgresql: Postgres, tmp_path: Path
+) -> None:
     with postgresql_database(postgresql, "template1") as url:
         name = url.partition("?")[0].rpartition("/")[2]
         old = connect(url)

@@ -17,7 +17,10 @@ from nelbo.store.tables import ModelRow
 
 def add_model(database: Database, name: str) -> None:
     with database.write() as connection:
-        connection.execute(text("INSERT INTO model (owner, name, created_at) VALUES ('local', :name, 0)"), {"name": name})
+        connection.execute(
+            text("INSERT INTO model (owner, name, created_at) VALUES ('local', :name, 0)"),
+            {"name": name},
+        )
 
 
 def models(database: Database) -> list[str]:
@@ -43,7 +46,9 @@ def test_the_clock_goes_on_inside_a_transaction(database: Database) -> None:
 def test_a_write_that_raises_leaves_nothing(database: Database) -> None:
     def half() -> None:
         with database.write() as connection:
-            connection.execute(text("INSERT INTO model (owner, name, created_at) VALUES ('local', 'half', 0)"))
+            connection.execute(
+                text("INSERT INTO model (owner, name, created_at) VALUES ('local', 'half', 0)")
+            )
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -61,7 +66,9 @@ def test_writers_wait_for_each_other_and_readers_for_nobody(database: Database) 
     thread = threading.Thread(target=second)
     thread.start()
     with database.write() as connection:
-        connection.execute(text("INSERT INTO model (owner, name, created_at) VALUES ('local', 'first', 0)"))
+        connection.execute(
+            text("INSERT INTO model (owner, name, created_at) VALUES ('local', 'first', 0)")
+        )
         inside.set()
         assert models(database) in ([], ["second"])
     thread.join()
@@ -80,7 +87,9 @@ def test_a_database_with_the_right_schema_passes_the_check(database: Database) -
 
 def test_a_database_without_or_with_a_newer_schema_is_named(empty_database_url: str) -> None:
     database = connect(empty_database_url)
-    with pytest.raises(Unavailable, match=r"has schema none, this program needs \d{4}: run `nelbo migrate`"):
+    with pytest.raises(
+        Unavailable, match=r"has schema none, this program needs \d{4}: run `nelbo migrate`"
+    ):
         database.check()
     database.migrate()
     with database.write() as connection:
@@ -133,7 +142,10 @@ def test_a_url_that_cannot_be_used_is_refused_with_what_can(url: str, words: str
 
 
 def test_postgres_and_postgresql_urls_mean_the_same() -> None:
-    urls = {repr(connect(f"{scheme}://host/name")) for scheme in ("postgres", "postgresql", "postgresql+psycopg")}
+    urls = {
+        repr(connect(f"{scheme}://host/name"))
+        for scheme in ("postgres", "postgresql", "postgresql+psycopg")
+    }
     assert urls == {"Database(postgresql+psycopg://host/name)"}
 
 
@@ -169,7 +181,9 @@ def test_a_full_disk_is_an_outage(sqlite_url: str) -> None:
     database.dispose()
 
 
-def test_a_server_that_became_read_only_is_an_outage_and_asked_again_on_another_connection(postgresql_url: str) -> None:
+def test_a_server_that_became_read_only_is_an_outage_and_asked_again_on_another_connection(
+    postgresql_url: str,
+) -> None:
     database = connect(postgresql_url)
     with database.read() as connection:
         connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))

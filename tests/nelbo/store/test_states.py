@@ -1,4 +1,5 @@
-"""Every pair of states, of jobs and of chunks: allowed or refused exactly as the tables of `nelbo.jobs` say."""
+"""Every pair of states, of jobs and of chunks: allowed or refused exactly as the tables of
+`nelbo.jobs` say."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +18,17 @@ from nelbo.store.claims import Claim
 from nelbo.store.session import Database, now
 from nelbo.store.sweep import sweep
 from nelbo.store.tables import ChunkRow, JobRow
-from tests.nelbo.store.kit import OWNER, add_job, add_version, assert_sound, expire, outcome_of, take, work, work_off
+from tests.nelbo.store.kit import (
+    OWNER,
+    add_job,
+    add_version,
+    assert_sound,
+    expire,
+    outcome_of,
+    take,
+    work,
+    work_off,
+)
 
 
 def job_columns(state: str) -> dict[str, Any]:
@@ -56,7 +67,15 @@ def test_the_database_lets_jobs_change_as_the_table_says(database: Database) -> 
     version = add_version(database)
 
     def move(connection: Connection, source: str, target: str) -> None:
-        job = {"id": "j", "owner": OWNER, "kind": "score", "params": {}, "rows": 1, "chunks": 1, "version_id": version.id}
+        job = {
+            "id": "j",
+            "owner": OWNER,
+            "kind": "score",
+            "params": {},
+            "rows": 1,
+            "chunks": 1,
+            "version_id": version.id,
+        }
         connection.execute(insert(JobRow).values(created_at=now(), **job, **job_columns(source)))
         connection.execute(update(JobRow).values(job_columns(target)))
 
@@ -65,7 +84,9 @@ def test_the_database_lets_jobs_change_as_the_table_says(database: Database) -> 
         for source, target in product(JOB_TRANSITIONS, repeat=2)
         if changes(database, partial(move, source=source, target=target))
     }
-    assert allowed == {(s, t) for s, t in product(JOB_TRANSITIONS, repeat=2) if t == s or t in JOB_TRANSITIONS[s]}
+    assert allowed == {
+        (s, t) for s, t in product(JOB_TRANSITIONS, repeat=2) if t == s or t in JOB_TRANSITIONS[s]
+    }
 
 
 def test_the_database_lets_chunks_change_as_the_table_says(database: Database) -> None:
@@ -74,14 +95,20 @@ def test_the_database_lets_chunks_change_as_the_table_says(database: Database) -
     def move(connection: Connection, source: str, target: str) -> None:
         place = {"job_id": job.id, "stage": "work", "row_from": 100, "row_to": 101}
         connection.execute(insert(ChunkRow).values(**place, **chunk_columns(source)))
-        connection.execute(update(ChunkRow).where(ChunkRow.row_from == 100).values(chunk_columns(target)))
+        connection.execute(
+            update(ChunkRow).where(ChunkRow.row_from == 100).values(chunk_columns(target))
+        )
 
     allowed = {
         (source, target)
         for source, target in product(CHUNK_TRANSITIONS, repeat=2)
         if changes(database, partial(move, source=source, target=target))
     }
-    assert allowed == {(s, t) for s, t in product(CHUNK_TRANSITIONS, repeat=2) if t == s or t in CHUNK_TRANSITIONS[s]}
+    assert allowed == {
+        (s, t)
+        for s, t in product(CHUNK_TRANSITIONS, repeat=2)
+        if t == s or t in CHUNK_TRANSITIONS[s]
+    }
 
 
 def queued(database: Database) -> tuple[str, Claim]:
@@ -118,7 +145,13 @@ def cancelled(database: Database) -> tuple[str, Claim]:
     return job_id, claim
 
 
-JOBS = {"queued": queued, "running": running, "succeeded": succeeded, "failed": failed, "cancelled": cancelled}
+JOBS = {
+    "queued": queued,
+    "running": running,
+    "succeeded": succeeded,
+    "failed": failed,
+    "cancelled": cancelled,
+}
 
 
 def finish(database: Database, job_id: str, claim: Claim) -> None:
@@ -137,7 +170,9 @@ MOVES: dict[str, Callable[[Database, str, Claim], object]] = {
 
 
 @pytest.mark.parametrize("source", JOBS)
-def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(database: Database, source: str) -> None:
+def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(
+    database: Database, source: str
+) -> None:
     for target, move in MOVES.items():
         job_id, claim = JOBS[source](database)
         before = views.get_job(database, OWNER, job_id)
@@ -175,16 +210,27 @@ def swept(database: Database, claim: Claim) -> None:
 CHUNK_MOVES: dict[str, tuple[str, Callable[[Database, Claim], object]]] = {
     "claim": ("running", lambda database, claim: ledger.claim(database, "worker", lease_s=60)),
     "renew": ("running", lambda database, claim: ledger.renew(database, claim, 60)),
-    "release": ("queued", lambda database, claim: ledger.release(database, claim, problem="no answer")),
+    "release": (
+        "queued",
+        lambda database, claim: ledger.release(database, claim, problem="no answer"),
+    ),
     "sweep": ("queued", swept),
     "commit": ("done", lambda database, claim: ledger.commit(database, claim, outcome_of(claim))),
     "fail": ("failed", lambda database, claim: ledger.fail(database, claim, "no")),
 }
-CHUNKS = {"queued": queued, "running": running, "done": succeeded, "failed": failed, "cancelled": cancelled}
+CHUNKS = {
+    "queued": queued,
+    "running": running,
+    "done": succeeded,
+    "failed": failed,
+    "cancelled": cancelled,
+}
 
 
 @pytest.mark.parametrize("source", CHUNKS)
-def test_each_function_moves_a_chunk_where_the_table_says_or_leaves_it(database: Database, source: str) -> None:
+def test_each_function_moves_a_chunk_where_the_table_says_or_leaves_it(
+    database: Database, source: str
+) -> None:
     for move, (target, function) in CHUNK_MOVES.items():
         _, claim = CHUNKS[source](database)
         assert state_of(database, claim) == source
@@ -221,7 +267,8 @@ NEVER = [
     "UPDATE chunk SET lease_until = 1",
     "UPDATE chunk SET attempt = fence + 1",
     "UPDATE chunk SET stage = 'finish'",
-    "INSERT INTO chunk (job_id, stage, row_from, row_to, state) SELECT job_id, 'work', row_from, 99, 'queued' FROM chunk",
+    "INSERT INTO chunk (job_id, stage, row_from, row_to, state) SELECT job_id, 'work', row_from,"
+    " 99, 'queued' FROM chunk",
     "UPDATE version SET number = 0",
     "UPDATE version SET state = 'asleep'",
     "INSERT INTO file (id, owner, name, format, options, notices, state, created_at)"

@@ -6,7 +6,17 @@ from nelbo.store import files, ledger, queue, results, views
 from nelbo.store.session import Database
 from nelbo.store.sweep import CRASHES_TO_FAIL, CRASHES_TO_FAIL_FINISH, Swept, sweep
 from tests.deadline import until
-from tests.nelbo.store.kit import OWNER, add_job, assert_sound, chunks, expire, outcome_of, stored_rows, take, work
+from tests.nelbo.store.kit import (
+    OWNER,
+    add_job,
+    assert_sound,
+    chunks,
+    expire,
+    outcome_of,
+    stored_rows,
+    take,
+    work,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +35,9 @@ def test_an_expired_lease_comes_back_and_the_next_attempt_is_the_second(database
     assert_sound(database)
 
 
-def test_a_chunk_comes_back_after_a_pause(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_comes_back_after_a_pause(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ledger, "BACKOFF_S", 0.4)
     add_job(database, rows=4)
     take(database, lease_s=-1)
@@ -35,7 +47,9 @@ def test_a_chunk_comes_back_after_a_pause(database: Database, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("poison", [0, 5, 12])
-def test_the_row_that_kills_its_worker_is_found_and_all_others_are_stored(database: Database, poison: int) -> None:
+def test_the_row_that_kills_its_worker_is_found_and_all_others_are_stored(
+    database: Database, poison: int
+) -> None:
     job = add_job(database, rows=13, chunk_rows=13)
     crashes = 0
     while claim := ledger.claim(database, "worker", lease_s=60):
@@ -101,7 +115,9 @@ def test_a_lease_that_nobody_could_renew_is_no_crash(database: Database) -> None
     for _ in range(10):
         take(database, "cut off", lease_s=-1)
         assert sweep(database, blind=True) == Swept(requeued=1)
-    assert [(chunk.row_from, chunk.row_to, chunk.crashes) for chunk in chunks(database, job.id)] == [(0, 4, 0)]
+    assert [
+        (chunk.row_from, chunk.row_to, chunk.crashes) for chunk in chunks(database, job.id)
+    ] == [(0, 4, 0)]
     take(database, "dead", lease_s=-1)
     assert sweep(database, blind=True, dead={"dead"}) == Swept(requeued=1)
     assert chunks(database, job.id)[0].crashes == 1
@@ -121,7 +137,9 @@ def test_a_finish_outlives_every_outage_of_its_database(database: Database) -> N
     assert_sound(database)
 
 
-def test_a_finish_that_keeps_killing_its_worker_fails_the_job_in_the_end(database: Database) -> None:
+def test_a_finish_that_keeps_killing_its_worker_fails_the_job_in_the_end(
+    database: Database,
+) -> None:
     job = add_job(database, rows=4)
     claim = take(database)
     ledger.commit(database, claim, outcome_of(claim))

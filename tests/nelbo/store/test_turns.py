@@ -1,4 +1,5 @@
-"""Whose turn it is: laws of the order in which chunks are claimed, and what looking for the next one costs."""
+"""Whose turn it is: laws of the order in which chunks are claimed, and what looking for the next
+one costs."""
 
 import json
 from collections import Counter
@@ -24,7 +25,8 @@ ENDS: dict[str, Pick] = {
 
 
 def order_of_claims(db: Database, held: list[Claim], claims: int, ends: Pick) -> Iterator[str]:
-    """The jobs of the next claims, while workers end their chunks in this order; one that ends takes the next."""
+    """The jobs of the next claims, while workers end their chunks in this order; one that ends
+    takes the next."""
     for _ in range(claims):
         done = held.pop(ends(held))
         assert ledger.commit(db, done, work(db, done))
@@ -46,7 +48,9 @@ def test_the_small_jobs_last_chunk_is_among_the_next_two_claims_a_worker(
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_owner_with_many_jobs_does_not_starve_one_with_one(database: Database, workers: int) -> None:
+def test_an_owner_with_many_jobs_does_not_starve_one_with_one(
+    database: Database, workers: int
+) -> None:
     version = add_version(database)
     for _ in range(20):
         add_job(database, rows=1, version=version)
@@ -56,7 +60,9 @@ def test_an_owner_with_many_jobs_does_not_starve_one_with_one(database: Database
     assert order.count(other.id) >= 5
 
 
-def test_an_owner_is_served_as_often_as_any_other_however_they_cut_their_work(database: Database) -> None:
+def test_an_owner_is_served_as_often_as_any_other_however_they_cut_their_work(
+    database: Database,
+) -> None:
     version = add_version(database)
     add_job(database, rows=100, chunk_rows=1, owner="one huge")
     for _ in range(40):
@@ -101,7 +107,8 @@ def test_a_job_whose_chunks_must_wait_leaves_its_turn_to_others(database: Databa
 
 
 def steps_of_claim(db: Database) -> int:
-    """Work of one claim, whatever the machine: instructions of SQLite's virtual machine, or pages that PostgreSQL reads."""
+    """Work of one claim, whatever the machine: instructions of SQLite's virtual machine, or pages
+    that PostgreSQL reads."""
     return _pages(db) if db.dialect == "postgresql" else _instructions(db)
 
 
@@ -131,7 +138,10 @@ def _pages(db: Database) -> int:
         jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(ledger.CANDIDATES)
         job_id = connection.execute(jobs).first()
         assert job_id is not None
-        return sum(_explained(connection, statement) for statement in (jobs, ledger._claim_chunk(job_id[0], "worker", 60.0)))
+        return sum(
+            _explained(connection, statement)
+            for statement in (jobs, ledger._claim_chunk(job_id[0], "worker", 60.0))
+        )
 
 
 def _explained(connection: Connection, statement: Any) -> int:
@@ -143,7 +153,9 @@ def _explained(connection: Connection, statement: Any) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
-def test_the_next_chunk_is_found_as_cheaply_among_ten_thousand_as_among_a_hundred(database: Database) -> None:
+def test_the_next_chunk_is_found_as_cheaply_among_ten_thousand_as_among_a_hundred(
+    database: Database,
+) -> None:
     add_job(database, rows=100, chunk_rows=1)
     take(database)
     few = steps_of_claim(database)
@@ -174,12 +186,18 @@ def began_before(db: Database, claim: Claim, seconds: float) -> Claim:
     """The claim as if it had been made so much earlier."""
     with db.write() as connection:
         moved = {"id": claim.chunk_id, "seconds": seconds}
-        connection.execute(text("UPDATE chunk SET claimed_at = claimed_at - :seconds WHERE id = :id"), moved)
+        connection.execute(
+            text("UPDATE chunk SET claimed_at = claimed_at - :seconds WHERE id = :id"), moved
+        )
     return replace(claim, claimed_at=claim.claimed_at - seconds)
 
 
-def test_an_owner_whose_chunk_took_long_lets_others_go_first_for_as_long(database: Database) -> None:
-    slow, quick = (add_job(database, rows=50, chunk_rows=1, owner=owner) for owner in ("slow", "quick"))
+def test_an_owner_whose_chunk_took_long_lets_others_go_first_for_as_long(
+    database: Database,
+) -> None:
+    slow, quick = (
+        add_job(database, rows=50, chunk_rows=1, owner=owner) for owner in ("slow", "quick")
+    )
     claim = began_before(database, take(database), 600.0)
     assert claim.job_id == slow.id
     assert ledger.commit(database, claim, work(database, claim))
@@ -189,7 +207,9 @@ def test_an_owner_whose_chunk_took_long_lets_others_go_first_for_as_long(databas
         assert ledger.commit(database, claim, work(database, claim))
 
 
-def test_an_owner_whose_chunk_took_long_is_served_at_once_where_nobody_else_waits(database: Database) -> None:
+def test_an_owner_whose_chunk_took_long_is_served_at_once_where_nobody_else_waits(
+    database: Database,
+) -> None:
     add_job(database, rows=3, chunk_rows=1)
     claim = began_before(database, take(database), 600.0)
     assert ledger.commit(database, claim, work(database, claim))

@@ -1,4 +1,5 @@
-"""What an owner has stored: inline rows and results are counted about as large as they lie in the database."""
+"""What an owner has stored: inline rows and results are counted about as large as they lie in the
+database."""
 
 import pytest
 from sqlalchemy import text
@@ -12,9 +13,13 @@ from tests.nelbo.store.kit import OWNER, add_job, outcome_of, take, work_off
 ROWS = 20_000
 
 
-@pytest.mark.parametrize("failed", [0, ROWS // 2, ROWS], ids=["all rows scored", "half of them", "none"])
+@pytest.mark.parametrize(
+    "failed", [0, ROWS // 2, ROWS], ids=["all rows scored", "half of them", "none"]
+)
 @pytest.mark.parametrize("explain", [False, True])
-def test_results_count_about_as_much_as_the_file_of_the_database_grows_by(sqlite_url: str, explain: bool, failed: int) -> None:
+def test_results_count_about_as_much_as_the_file_of_the_database_grows_by(
+    sqlite_url: str, explain: bool, failed: int
+) -> None:
     db = connect(sqlite_url)
     add_job(db, ROWS, 10_000, ScoreRequest(model="adult", explain=explain))
     before = used_bytes(db)
@@ -37,5 +42,9 @@ def test_rows_that_a_job_carries_count_as_soon_as_it_is_accepted(database: Datab
 
 def used_bytes(db: Database) -> int:
     with db.read() as connection:
-        pages = "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"
-        return int(connection.scalar(text(pages)) or 0) * int(connection.scalar(text("PRAGMA page_size")) or 0)
+        pages = (
+            "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"
+        )
+        return int(connection.scalar(text(pages)) or 0) * int(
+            connection.scalar(text("PRAGMA page_size")) or 0
+        )

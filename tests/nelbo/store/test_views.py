@@ -22,9 +22,14 @@ def test_jobs_are_listed_newest_first_page_by_page(database: Database) -> None:
 
 
 def test_jobs_are_listed_by_state_and_kind(database: Database) -> None:
-    scored, made = add_job(database), add_job(database, request=GenerateRequest(model="adult", n=1), rows=1)
+    scored, made = (
+        add_job(database),
+        add_job(database, request=GenerateRequest(model="adult", n=1), rows=1),
+    )
     ledger.cancel(database, OWNER, scored.id)
-    assert [job.id for job in views.list_jobs(database, OWNER, state="cancelled").jobs] == [scored.id]
+    assert [job.id for job in views.list_jobs(database, OWNER, state="cancelled").jobs] == [
+        scored.id
+    ]
     assert [job.id for job in views.list_jobs(database, OWNER, kind="generate").jobs] == [made.id]
     assert views.list_jobs(database, OWNER, state="queued", kind="score").jobs == []
 

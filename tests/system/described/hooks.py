@@ -1,4 +1,5 @@
-"""What Schemathesis cannot know from a description: real tables and artifacts, ids that exist, work that takes a moment.
+"""What Schemathesis cannot know from a description: real tables and artifacts, ids that exist, work
+that takes a moment.
 
 Loaded by Schemathesis itself (SCHEMATHESIS_HOOKS).
 """
@@ -19,8 +20,12 @@ from tests.artifacts import linear_artifact, packed
 from tests.deadline import until
 from tests.system.described import KEPT
 
-CSV = b"id,length,colour,width,weight\na,1.5,red,-2.5,10\nb,,green,-1,9.5\nc,0.5,blue,,11\nd,wide,red,-2,10\n"
-"""Rows of the hand-made model; the last one holds a text where a number should be, so that jobs have errors."""
+CSV = (
+    b"id,length,colour,width,weight\na,1.5,red,-2.5,10\nb,,green,-1,9.5\nc,0.5,blue,,11\n"
+    b"d,wide,red,-2,10\n"
+)
+"""Rows of the hand-made model; the last one holds a text where a number should be, so that jobs
+have errors."""
 ROWS = [
     {"id": "a", "length": 1.5, "colour": "red", "width": -2.5, "weight": 10},
     {"id": "b", "length": None, "colour": "green", "width": -1, "weight": 9.5},
@@ -42,26 +47,39 @@ deleted_models: set[str] = set()
 """Names under which nothing was pushed again."""
 IN_THE_STATE = {
     "gone": "earlier cases delete what links lead to",
-    "invalid-input": "a description gives the form; whether a column, a suffix or an encoding exists is beyond it",
+    "invalid-input": "a description gives the form; whether a column, a suffix or an encoding"
+    " exists is beyond it",
     "invalid-artifact": "the form of an artifact is any bytes",
     "idempotency-mismatch": "an earlier case used the key",
     "not-acceptable": "Accept is any text, as in HTTP",
     "too-large": "each service sets limits of its own",
 }
-"""Problems that may answer a request of the described form, and why. What is wrong with the form is invalid-request."""
+"""Problems that may answer a request of the described form, and why. What is wrong with the form is
+invalid-request."""
 
 for media_type in sorted(set(TYPES) - {"application/json"}):  # bodies of jobs are JSON too
-    schemathesis.openapi.media_type(media_type, st.sampled_from([CSV, CSV, CSV, b"", b"a,b\n1", b"\x00\xff" * 50]))
-schemathesis.openapi.media_type("application/zip", st.sampled_from([ARTIFACT, ARTIFACT, ARTIFACT[:-9], CSV, b""]))
+    schemathesis.openapi.media_type(
+        media_type, st.sampled_from([CSV, CSV, CSV, b"", b"a,b\n1", b"\x00\xff" * 50])
+    )
+schemathesis.openapi.media_type(
+    "application/zip", st.sampled_from([ARTIFACT, ARTIFACT, ARTIFACT[:-9], CSV, b""])
+)
 
 
 @schemathesis.hook
 def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """Jobs about what was uploaded and pushed. A link of OpenAPI's own cannot fill one field of a body."""
+    """Jobs about what was uploaded and pushed. A link of OpenAPI's own cannot fill one field of a
+    body."""
     uploaded = raw_schema["paths"]["/v1/files"]["post"]["responses"]["201"]
-    uploaded["links"]["submit_job"] = {"operationId": "submit_job", "requestBody": {"file": "$response.body#/id"}}
+    uploaded["links"]["submit_job"] = {
+        "operationId": "submit_job",
+        "requestBody": {"file": "$response.body#/id"},
+    }
     pushed = raw_schema["paths"]["/v1/models/{name}/versions"]["post"]["responses"]["202"]
-    pushed["links"]["submit_job"] = {"operationId": "submit_job", "requestBody": {"model": "$response.body#/model"}}
+    pushed["links"]["submit_job"] = {
+        "operationId": "submit_job",
+        "requestBody": {"model": "$response.body#/model"},
+    }
     pushed["links"]["set_alias"] = {
         "operationId": "set_alias",
         "parameters": {"name": "$response.body#/model"},
@@ -124,7 +142,8 @@ def operation_of(operation: Operation) -> str:
 
 
 def name_rows(body: dict[str, Any]) -> None:
-    """Rows of a file or of the body's own, not both: that one of two is needed is said in words in the description."""
+    """Rows of a file or of the body's own, not both: that one of two is needed is said in words in
+    the description."""
     file, rows = body.get("file"), body.get("rows")
     if isinstance(file, str) and rows is None and ready_files:
         body["file"] = ready_files[-1]
@@ -139,7 +158,9 @@ def filter_case(_: schemathesis.HookContext, case: Case) -> bool:
 
 
 @schemathesis.hook
-def filter_failure(_: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response) -> bool:
+def filter_failure(
+    _: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response
+) -> bool:
     if isinstance(failure, RejectedPositiveData):
         problem = response.json()
         one_of_two = any(field["code"] == "exactly-one-of" for field in problem["errors"])

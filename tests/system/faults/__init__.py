@@ -1,1 +1,2 @@
-"""Real workers under random faults, and an oracle in SQL that says what was lost, doubled or left behind."""
+"""Real workers under random faults, and an oracle in SQL that says what was lost, doubled or left
+behind."""

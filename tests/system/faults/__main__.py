@@ -1,7 +1,8 @@
 """`python -m tests.system.faults`: many faults on real workers, and a table of what came of it.
 
-For each database a campaign of all kinds with short leases, then kills alone with the default settings, one after the
-other: what a user would wait. The status is 1 where anything is lost, doubled or not as in an undisturbed run.
+For each database a campaign of all kinds with short leases, then kills alone with the default
+settings, one after the other: what a user would wait. The status is 1 where anything is lost,
+doubled or not as in an undisturbed run.
 """
 
 import argparse
@@ -21,19 +22,42 @@ from tests.system.faults.kinds import KILLS, KINDS
 
 JSON = Path("build/faults.json")
 DATABASES = ("sqlite", "postgresql")
-DEFAULT_TIMES = {variable(name): str(Settings.model_fields[name].default) for name in ("lease_s", "renew_s", "sweep_s")}
+DEFAULT_TIMES = {
+    variable(name): str(Settings.model_fields[name].default)
+    for name in ("lease_s", "renew_s", "sweep_s")
+}
 KILLED_APART_S = (3.0, 9.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.system.faults", description=__doc__)
-    parser.add_argument("--each", type=int, default=20, help="faults of each kind, at least (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=20, help="kills with default settings, a database (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="decides which faults strike when (default: %(default)s)")
-    parser.add_argument("--database", choices=[*DATABASES, "both"], default="both", help="default: %(default)s")
-    parser.add_argument("--kind", action="append", help="kinds whose name contains this, and no others")
-    parser.add_argument("--json", type=Path, default=JSON, help="file for the figures (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="the databases and logs, also where all holds")
+    parser.add_argument(
+        "--each", type=int, default=20, help="faults of each kind, at least (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=20,
+        help="kills with default settings, a database (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="decides which faults strike when (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--database", choices=[*DATABASES, "both"], default="both", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--kind", action="append", help="kinds whose name contains this, and no others"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=JSON, help="file for the figures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="the databases and logs, also where all holds"
+    )
     options = parser.parse_args()
     logs.configure("WARNING")
     chosen = [kind for kind in KINDS if any(word in kind.name for word in options.kind or [""])]
@@ -42,10 +66,17 @@ def main() -> None:
     rounds = math.ceil(options.each / (2 if options.database == "both" else 1))
     given: dict[str, Any] = {"keep": options.keep, "seed": options.seed}
     records: list[Record] = []
-    slow: dict[str, Any] = {"kinds": KILLS, "times": DEFAULT_TIMES, "pause_s": KILLED_APART_S, "at_once": 1}
+    slow: dict[str, Any] = {
+        "kinds": KILLS,
+        "times": DEFAULT_TIMES,
+        "pause_s": KILLED_APART_S,
+        "at_once": 1,
+    }
     for database in databases:
         if rounds:
-            records.append(campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given))
+            records.append(
+                campaign(database, rounds * len(weighted(chosen, database)), kinds=chosen, **given)
+            )
         if options.kills:
             records.append(campaign(f"{database}, default", options.kills, **given, **slow))
     found = [(record.title, figures.of(record)) for record in records]

@@ -1,4 +1,5 @@
-"""Where the faults happen: a database, a broker, the API and two worker hosts of their own, to be killed and started again."""
+"""Where the faults happen: a database, a broker, the API and two worker hosts of their own, to be
+killed and started again."""
 
 import hashlib
 import os
@@ -38,11 +39,13 @@ QUICK = {"NELBO_LEASE_S": str(LEASE_S), "NELBO_RENEW_S": "0.5", "NELBO_SWEEP_S":
 HOSTS, PROCESSES = 2, 2
 CHUNK_ROWS = 3_000
 TOIL = 6
-"""Products of a matrix of 512 x 512 with each batch of 16 rows: thousands of rows a second instead of a hundred thousand."""
+"""Products of a matrix of 512 x 512 with each batch of 16 rows: thousands of rows a second instead
+of a hundred thousand."""
 
 
 class SlowStage(Stage):
-    """The artifact computes what it always does, and much else whose result is multiplied by zero: kills hit mid-chunk."""
+    """The artifact computes what it always does, and much else whose result is multiplied by zero:
+    kills hit mid-chunk."""
 
     def _artifact(self, name: str) -> tuple[Artifact, str]:
         quick, version_id = super()._artifact(name)
@@ -53,7 +56,9 @@ class SlowStage(Stage):
             (quick.folder / graph.file).write_bytes(content)
             changed = graph.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
             manifest = manifest.model_copy(update={"graphs": {**manifest.graphs, key: changed}})
-        (quick.folder / MANIFEST).write_text(Manifest.model_validate(manifest).model_dump_json(indent=1))
+        (quick.folder / MANIFEST).write_text(
+            Manifest.model_validate(manifest).model_dump_json(indent=1)
+        )
         slow = read_artifact(quick.folder)
         self.storage.put(artifact_key(version_id), packed(slow.folder))
         return slow, version_id
@@ -64,14 +69,23 @@ def _toiling(model: onnx.ModelProto, given: str, output: str) -> bytes:
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["light" if name == output else name for name in node.output]
-    shape = [dim.dim_value for value in graph.output if value.name == output for dim in value.type.tensor_type.shape.dim]
+    shape = [
+        dim.dim_value
+        for value in graph.output
+        if value.name == output
+        for dim in value.type.tensor_type.shape.dim
+    ]
     add = graph.node.append
     add(helper.make_node("ReduceSum", [given, "toil_axis"], ["toil_sum"], keepdims=1))
     add(helper.make_node("Cast", ["toil_sum"], ["toil_float"], to=TensorProto.FLOAT))
     add(helper.make_node("MatMul", ["toil_float", "toil_row"], ["toil_0"]))
     for i in range(TOIL):
         add(helper.make_node("MatMul", [f"toil_{i}", "toil_matrix"], [f"toil_{i + 1}"]))
-    add(helper.make_node("ReduceMean", [f"toil_{TOIL}", "toil_axis"], ["toil_mean"], keepdims=len(shape) - 1))
+    add(
+        helper.make_node(
+            "ReduceMean", [f"toil_{TOIL}", "toil_axis"], ["toil_mean"], keepdims=len(shape) - 1
+        )
+    )
     add(helper.make_node("Cast", ["toil_mean"], ["toil_double"], to=TensorProto.DOUBLE))
     add(helper.make_node("Mul", ["toil_double", "toil_zero"], ["toil_nothing"]))
     add(helper.make_node("Add", ["light", "toil_nothing"], [output]))
@@ -81,7 +95,9 @@ def _toiling(model: onnx.ModelProto, given: str, output: str) -> bytes:
         "toil_matrix": np.full((512, 512), 1 / 512, dtype=np.float32),
         "toil_zero": np.array(0.0),
     }
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
+    )
     content: bytes = model.SerializeToString()
     return content
 
@@ -92,13 +108,15 @@ FULL_DISK = [
     """
 CREATE FUNCTION need_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF EXISTS (SELECT FROM full_disk) THEN
-        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+        RAISE EXCEPTION 'could not extend file: No space left on device'
+            USING ERRCODE = 'disk_full';
     END IF;
     RETURN NULL;
 END $$
 """,
     *(
-        f"CREATE TRIGGER need_disk BEFORE INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION need_disk()"
+        f"CREATE TRIGGER need_disk BEFORE INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION"
+        " need_disk()"
         for table in ("job", "chunk", "score_chunk", "table_chunk", "row_error", "anomaly")
     ),
 ]
@@ -106,7 +124,8 @@ END $$
 
 @dataclass
 class Arena:
-    """The proxies stand between each host or the API and its broker and, where that is PostgreSQL, its database."""
+    """The proxies stand between each host or the API and its broker and, where that is PostgreSQL,
+    its database."""
 
     stage: Stage
     broker: Valkey
@@ -154,7 +173,8 @@ class Arena:
 
     @contextmanager
     def zombie(self, at: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker of its own that freezes itself at a crash point; ends with the first chunk that it went on with."""
+        """A worker of its own that freezes itself at a crash point; ends with the first chunk that
+        it went on with."""
         line = command(lifeline(), "tests.system.faults.zombie", [at, "with"])
         settings = {"NELBO_HOME": str(self.stage.settings.home)} | self._environment(0)
         with (self.stage.folder / "worker.log").open("ab") as log:
@@ -176,8 +196,14 @@ class Arena:
     # The API
 
     def start_api(self) -> None:
-        settings = {"NELBO_HOME": str(self.stage.settings.home), "NELBO_CHUNK_ROWS": str(CHUNK_ROWS)}
-        reached = {"NELBO_DATABASE_URL": self.urls["api"], "NELBO_BROKER_URL": f"redis://127.0.0.1:{self.api_broker.port}"}
+        settings = {
+            "NELBO_HOME": str(self.stage.settings.home),
+            "NELBO_CHUNK_ROWS": str(CHUNK_ROWS),
+        }
+        reached = {
+            "NELBO_DATABASE_URL": self.urls["api"],
+            "NELBO_BROKER_URL": f"redis://127.0.0.1:{self.api_broker.port}",
+        }
         with (self.stage.folder / "api.log").open("ab") as log:
             self.api = subprocess.Popen(
                 command(lifeline(), "api.app", ["--port", str(self.port)]),
@@ -209,7 +235,8 @@ class Arena:
     # The database
 
     def sql(self, statement: str) -> list[Any]:
-        """The first column of what PostgreSQL answers, asked as its superuser and past the proxies."""
+        """The first column of what PostgreSQL answers, asked as its superuser and past the
+        proxies."""
         assert self.postgresql is not None
         with psycopg.connect(self.postgresql.url("faults"), autocommit=True) as connection:
             asked = connection.execute(statement.encode())
@@ -239,7 +266,9 @@ class Arena:
             finally:
                 file.unlink()
         else:
-            begin, end = (READ_ONLY_ON, READ_ONLY_OFF) if fault == READ_ONLY else (FULL_ON, FULL_OFF)
+            begin, end = (
+                (READ_ONLY_ON, READ_ONLY_OFF) if fault == READ_ONLY else (FULL_ON, FULL_OFF)
+            )
             for statement in begin:
                 self.sql(statement)
             try:
@@ -310,6 +339,8 @@ def _postgresql(stack: ExitStack) -> tuple[str, dict[str, Any]]:
         folder = server.folder / who
         folder.mkdir()
         socket = ".s.PGSQL.5432"
-        proxies[f"{who}_database"] = stack.enter_context(proxy(server.folder / socket, folder / socket))
+        proxies[f"{who}_database"] = stack.enter_context(
+            proxy(server.folder / socket, folder / socket)
+        )
         urls[who] = Postgres(folder, commands).url("faults")
     return server.url("faults"), {"postgresql": server, "urls": urls, **proxies}

@@ -1,4 +1,5 @@
-"""A campaign: the service under load, faults of all kinds by a seed, several at once, and what came of it."""
+"""A campaign: the service under load, faults of all kinds by a seed, several at once, and what came
+of it."""
 
 import random
 import time
@@ -32,7 +33,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Blow:
-    """A fault that happened, from when to when by the clock of this machine, which is the database's too."""
+    """A fault that happened, from when to when by the clock of this machine, which is the
+    database's too."""
 
     kind: Kind
     at: float
@@ -77,7 +79,8 @@ class Holding:
 
 @dataclass
 class Campaign:
-    """`step` is called again and again until it says that all is over. `bag` holds the kinds that are to strike next."""
+    """`step` is called again and again until it says that all is over. `bag` holds the kinds that
+    are to strike next."""
 
     scene: Scene
     kinds: Sequence[Kind]
@@ -96,8 +99,14 @@ class Campaign:
             if held.over():
                 self._go_on(held)
             elif time.monotonic() - held.begun > STUCK_S:
-                raise AssertionError(f"the fault {held.kind.name} is not over after {STUCK_S:.0f} s")
-        if self.struck < self.injections and time.monotonic() >= self._next_at and len(self.holding) < self.at_once:
+                raise AssertionError(
+                    f"the fault {held.kind.name} is not over after {STUCK_S:.0f} s"
+                )
+        if (
+            self.struck < self.injections
+            and time.monotonic() >= self._next_at
+            and len(self.holding) < self.at_once
+        ):
             self._strike()
         return self.struck >= self.injections and not self.holding
 
@@ -137,7 +146,8 @@ class Campaign:
         try:
             held.over = next(held.course)
         except (StopIteration, Unavailable):
-            # Unavailable: a look at the database while another fault has it breaks the course off, its harm undone.
+            # Unavailable: a look at the database while another fault has it breaks the course off,
+            # its harm undone.
             self.holding.remove(held)
             self._note(held)
 
@@ -159,13 +169,20 @@ def run(
     measure_pace: bool = True,
     tell: Tell = lambda line: None,
 ) -> Record:
-    """A whole campaign in an empty folder, on the database that the title begins with, with these settings of the workers.
-    `pause_s` lies between two faults; `at_once` of them may hold at the same time. `measure_pace`: without faults first."""
+    """A whole campaign in an empty folder, on the database that the title begins with, with these
+    settings of the workers. `pause_s` lies between two faults; `at_once` of them may hold at the
+    same time. `measure_pace`: without faults first."""
     begun, database = time.monotonic(), title.partition(",")[0]
     with arena(database, folder, times) as made:
         recipes, poison = _recipes(made.stage)
         clients = Clients(made.stage, made.url, recipes)
-        scene = Scene(made, clients, random.Random(seed), [recipe for recipe in recipes if not recipe.large], poison)
+        scene = Scene(
+            made,
+            clients,
+            random.Random(seed),
+            [recipe for recipe in recipes if not recipe.large],
+            poison,
+        )
         made.start_api()
         made.start_hosts()
         until(made.api_answers, "the API to answer")
@@ -197,13 +214,23 @@ def run(
 
 def weighted(kinds: Iterable[Kind], database: str) -> list[Kind]:
     """Those that this database knows; twice those that the other one does not know."""
-    return [kind for kind in kinds if kind.only in (None, database) for _ in range(2 if kind.only else 1)]
+    return [
+        kind
+        for kind in kinds
+        if kind.only in (None, database)
+        for _ in range(2 if kind.only else 1)
+    ]
 
 
 def _run(campaign: Campaign, clients: Clients) -> None:
     clients.start()
     try:
-        until(campaign.step, "all faults to be over", deadline_s=120.0 + 20.0 * campaign.injections, pause_s=0.02)
+        until(
+            campaign.step,
+            "all faults to be over",
+            deadline_s=120.0 + 20.0 * campaign.injections,
+            pause_s=0.02,
+        )
         clients.stop()
         until(lambda: _all_ended(clients.stage), "all jobs to end", deadline_s=180.0)
     finally:
@@ -214,8 +241,14 @@ def _run(campaign: Campaign, clients: Clients) -> None:
 def _judge(scene: Scene) -> oracle.Verdict:
     clients, stage = scene.clients, scene.arena.stage
     found = list(clients.broken)
-    found += [f"the API answered 500 at {answer.at}" for answer in clients.answers if answer.status == 500]
-    found += [f"job {job_id}: its row that kills is no error" for job_id in scene.poisoned if not _found(stage, job_id)]
+    found += [
+        f"the API answered 500 at {answer.at}" for answer in clients.answers if answer.status == 500
+    ]
+    found += [
+        f"job {job_id}: its row that kills is no error"
+        for job_id in scene.poisoned
+        if not _found(stage, job_id)
+    ]
     return oracle.judge(stage.database, OWNER, clients.wanted, clients.keys, found)
 
 
@@ -223,14 +256,16 @@ def _found(stage: Stage, job_id: str) -> bool:
     """Also where the job was cancelled before."""
     with stage.database.read() as connection:
         asked = text(
-            "SELECT state = 'cancelled' OR EXISTS (SELECT * FROM row_error WHERE job_id = job.id AND row = :row"
+            "SELECT state = 'cancelled' OR EXISTS (SELECT * FROM row_error WHERE job_id = job.id"
+            " AND row = :row"
             " AND code = 'worker-died') FROM job WHERE id = :id"
         )
         return bool(connection.execute(asked, {"id": job_id, "row": POISON_ROW}).scalar_one())
 
 
 def _recipes(stage: Stage) -> tuple[list[Recipe], Recipe]:
-    """Large and small ones, and one with a row that kills; what each gives is computed in this process."""
+    """Large and small ones, and one with a row that kills; what each gives is computed in this
+    process."""
     version, file_id = stage.version(), stage.file(table(GIVEN_ROWS)).id
     row = {"id": "r", "length": "1.0", "colour": "red", "width": "-2.0", "weight": "10.0"}
     large: list[tuple[JobRequest, int]] = [
@@ -246,7 +281,9 @@ def _recipes(stage: Stage) -> tuple[list[Recipe], Recipe]:
     return recipes, _recipe(stage, version, poison, POISONED_ROWS, large=False)
 
 
-def _recipe(stage: Stage, version: VersionEntry, request: JobRequest, rows: int, large: bool = True) -> Recipe:
+def _recipe(
+    stage: Stage, version: VersionEntry, request: JobRequest, rows: int, large: bool = True
+) -> Recipe:
     given = {name: getattr(request, name, None) for name in ("file", "rows")}
     job, _ = ledger.submit(
         stage.database,
@@ -294,9 +331,14 @@ def _moments(stage: Stage) -> tuple[float, float]:
 
 def _rows_per_s(stage: Stage, after: float) -> float:
     """Rows done between the first claim after this moment and the last chunk done."""
-    span = "SELECT MIN(at), MAX(CASE state WHEN 'done' THEN at END), SUM(CASE state WHEN 'done' THEN row_to - row_from END)"
+    span = (
+        "SELECT MIN(at), MAX(CASE state WHEN 'done' THEN at END), SUM(CASE state WHEN 'done'"
+        " THEN row_to - row_from END)"
+    )
     with stage.database.read() as connection:
-        first, last, rows = connection.execute(text(f"{span} FROM seen WHERE at > :after"), {"after": after}).one()
+        first, last, rows = connection.execute(
+            text(f"{span} FROM seen WHERE at > :after"), {"after": after}
+        ).one()
     return float(rows) / (float(last) - float(first))
 
 
@@ -310,20 +352,34 @@ def _claims_per_chunk(stage: Stage, after: float) -> float:
 
 
 def _recoveries(stage: Stage, blows: Iterable[Blow]) -> tuple[float, ...]:
-    """Seconds from the end of a process that held chunks until the last row of these was done, or known as an error; for
-    each blow the longest, of jobs that were not cancelled."""
+    """Seconds from the end of a process that held chunks until the last row of these was done, or
+    known as an error; for each blow the longest, of jobs that were not cancelled."""
     statement = text(
-        "SELECT MAX(seen.at) FROM seen JOIN job ON job.id = seen.job_id WHERE seen.job_id = :job_id AND seen.state = 'done'"
+        "SELECT MAX(seen.at) FROM seen JOIN job ON job.id = seen.job_id WHERE seen.job_id = :job_id"
+        " AND seen.state = 'done'"
         " AND job.state = 'succeeded' AND seen.at > :at AND (seen.chunk_id = :chunk_id"
         " OR (seen.row_from < :row_to AND seen.row_to > :row_from))"
     )
     found = []
     with stage.database.read() as connection:
         for blow in blows:
-            ends = [connection.execute(statement, _parameters(hit, blow.at)).scalar() for hit in blow.hit]
-            found += [max(known) - blow.at for known in [[end for end in ends if end is not None]] if known]
+            ends = [
+                connection.execute(statement, _parameters(hit, blow.at)).scalar()
+                for hit in blow.hit
+            ]
+            found += [
+                max(known) - blow.at
+                for known in [[end for end in ends if end is not None]]
+                if known
+            ]
     return tuple(found)
 
 
 def _parameters(hit: Running, at: float) -> dict[str, object]:
-    return {"job_id": hit.job_id, "chunk_id": hit.chunk_id, "row_from": hit.row_from, "row_to": hit.row_to, "at": at}
+    return {
+        "job_id": hit.job_id,
+        "chunk_id": hit.chunk_id,
+        "row_from": hit.row_from,
+        "row_to": hit.row_to,
+        "at": at,
+    }

@@ -1,4 +1,5 @@
-"""Clients of the service under faults: each sends a request again, under its key, until it is answered."""
+"""Clients of the service under faults: each sends a request again, under its key, until it is
+answered."""
 
 import threading
 import time
@@ -34,7 +35,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Answer:
-    """`at` is when it was asked, by this machine's clock; `status` is 0 where the connection was lost."""
+    """`at` is when it was asked, by this machine's clock; `status` is 0 where the connection was
+    lost."""
 
     at: float
     seconds: float
@@ -43,7 +45,8 @@ class Answer:
 
 @dataclass
 class Clients:
-    """`keys` holds the job that was acknowledged under each key, `wanted` what the job has to give."""
+    """`keys` holds the job that was acknowledged under each key, `wanted` what the job has to
+    give."""
 
     stage: Stage
     url: str
@@ -66,16 +69,23 @@ class Clients:
             self._thread.join(GIVE_UP_S)
 
     def submit(self, recipe: Recipe, key: str | None = None) -> str:
-        """The id of the job that was acknowledged for this recipe, under a key of its own if none is given."""
+        """The id of the job that was acknowledged for this recipe, under a key of its own if none
+        is given."""
         key = key or new_id()
         body = recipe.request.model_dump(mode="json")
-        answer = self.ask(lambda client: client.post("/v1/jobs", json=body, headers={"Idempotency-Key": key}))
+        answer = self.ask(
+            lambda client: client.post("/v1/jobs", json=body, headers={"Idempotency-Key": key})
+        )
         if answer.status_code != 202:
-            self.broken.append(f"a submission was answered {answer.status_code}: {answer.text[:200]}")
+            self.broken.append(
+                f"a submission was answered {answer.status_code}: {answer.text[:200]}"
+            )
             return ""
         job_id = str(answer.json()["id"])
         if self.keys.setdefault(key, job_id) != job_id:
-            self.broken.append(f"key {key} was answered with the jobs {self.keys[key]} and {job_id}")
+            self.broken.append(
+                f"key {key} was answered with the jobs {self.keys[key]} and {job_id}"
+            )
         self.wanted[job_id] = recipe.reference
         return job_id
 
@@ -91,19 +101,27 @@ class Clients:
         end = time.monotonic() + GIVE_UP_S
         with httpx2.Client(base_url=self.url, timeout=60, trust_env=False) as client:
             while True:
-                if (answer := self._once(client, send)) is not None and answer.status_code not in REFUSED:
+                if (
+                    answer := self._once(client, send)
+                ) is not None and answer.status_code not in REFUSED:
                     return answer
                 if time.monotonic() > end:
-                    raise AssertionError(f"no answer for {GIVE_UP_S:.0f} s; the last was {answer and answer.text}")
+                    raise AssertionError(
+                        f"no answer for {GIVE_UP_S:.0f} s; the last was {answer and answer.text}"
+                    )
                 time.sleep(PAUSE_S)
 
-    def _once(self, client: httpx2.Client, send: Callable[[httpx2.Client], httpx2.Response]) -> httpx2.Response | None:
+    def _once(
+        self, client: httpx2.Client, send: Callable[[httpx2.Client], httpx2.Response]
+    ) -> httpx2.Response | None:
         at, begun = time.time(), time.monotonic()
         try:
             answer = send(client)
         except httpx2.TransportError:
             answer = None
-        self.answers.append(Answer(at, time.monotonic() - begun, answer.status_code if answer is not None else 0))
+        self.answers.append(
+            Answer(at, time.monotonic() - begun, answer.status_code if answer is not None else 0)
+        )
         return answer
 
     def _steer(self, job_id: str, verb: str) -> bool:
@@ -113,7 +131,9 @@ class Clients:
         return answer.is_success
 
     def _feed(self) -> None:
-        large, small = ([recipe for recipe in self.recipes if recipe.large is size] for size in (True, False))
+        large, small = (
+            [recipe for recipe in self.recipes if recipe.large is size] for size in (True, False)
+        )
         number, next_small = 0, 0.0
         while not self._over.wait(PAUSE_S):
             try:

@@ -20,9 +20,17 @@ Figures = dict[str, Any]
 
 
 def of(record: Record) -> Figures:
-    events, verdict, quiet = _events(record.worker_log), record.verdict, record.rows_per_s_undisturbed
+    events, verdict, quiet = (
+        _events(record.worker_log),
+        record.verdict,
+        record.rows_per_s_undisturbed,
+    )
     counted = Counter(str(event["event"]) for event in events)
-    solos = sum(int(event["processes"]) for event in events if str(event["event"]).startswith("broker does not answer"))
+    solos = sum(
+        int(event["processes"])
+        for event in events
+        if str(event["event"]).startswith("broker does not answer")
+    )
     unsent = counted["hint not sent"] + len(re.findall(r'"event": "hint not sent"', record.api_log))
     return {
         "seed": record.seed,
@@ -47,7 +55,9 @@ def of(record: Record) -> Figures:
         "hints that it did not take": unsent,
         "jobs hinted for by a dispatcher": record.jobs_hinted,
         "processes started without a broker": solos,
-        "API answers": dict(sorted(Counter(str(answer.status or "lost") for answer in record.answers).items())),
+        "API answers": dict(
+            sorted(Counter(str(answer.status or "lost") for answer in record.answers).items())
+        ),
         "longest answer, broker out, s": _longest(record, "broker"),
         "longest answer, database out, s": _longest(record, "database"),
         "cancel to stop, s": _spread(_cancel_latencies(events, record.cancels)),
@@ -73,17 +83,28 @@ def told(found: Sequence[tuple[str, Figures]]) -> str:
         elif name != "laws broken":
             lines.append(_line(name, values))
     n, accepted, lost, doubled = (
-        sum(figures[name] for _, figures in found) for name in ("injections", "rows accepted", "rows lost", "rows duplicated")
+        sum(figures[name] for _, figures in found)
+        for name in ("injections", "rows accepted", "rows lost", "rows duplicated")
     )
-    lines.append(f"{n:,} faults, {accepted:,} rows accepted: {lost:,} lost, {doubled:,} duplicated.")
+    lines.append(
+        f"{n:,} faults, {accepted:,} rows accepted: {lost:,} lost, {doubled:,} duplicated."
+    )
     if n and not lost + doubled:
-        lines.append(f"None in {n:,} means, with 95 % confidence, that a fault does harm at most {3 / n:.2%} of the times.")
-    lines += [f"BROKEN ({title}): {words}" for title, figures in found for words in figures["laws broken"]]
+        lines.append(
+            f"None in {n:,} means, with 95 % confidence, that a fault does harm at most {3 / n:.2%}"
+            " of the times."
+        )
+    lines += [
+        f"BROKEN ({title}): {words}" for title, figures in found for words in figures["laws broken"]
+    ]
     return "\n".join(lines)
 
 
 def _line(name: str, values: Iterable[object]) -> str:
-    cells = [f"{value:,}" if isinstance(value, int | float) else str(value if value is not None else "-") for value in values]
+    cells = [
+        f"{value:,}" if isinstance(value, int | float) else str(value if value is not None else "-")
+        for value in values
+    ]
     return f"{name:<42}" + "".join(f"{cell:>16}" for cell in cells)
 
 
@@ -91,7 +112,11 @@ def _spread(seconds: Sequence[float]) -> Figures:
     """p50, p95 and max of some durations."""
     times = sorted(seconds)
     at = {"p50": 0.5, "p95": 0.95, "max": 1.0}
-    picked = {name: round(times[min(len(times) - 1, int(len(times) * part))], 2) for name, part in at.items() if times}
+    picked = {
+        name: round(times[min(len(times) - 1, int(len(times) * part))], 2)
+        for name, part in at.items()
+        if times
+    }
     return {"n": len(times)} | picked
 
 
@@ -121,7 +146,9 @@ def _longest(record: Record, touched: str) -> float | None:
 
 
 def _any_meets(blows: Iterable[Blow], answer: Answer) -> bool:
-    return any(blow.at <= answer.at + answer.seconds and answer.at <= blow.over + AFTER_S for blow in blows)
+    return any(
+        blow.at <= answer.at + answer.seconds and answer.at <= blow.over + AFTER_S for blow in blows
+    )
 
 
 def _cancel_latencies(events: Iterable[dict[str, Any]], cancels: Sequence[Cancel]) -> list[float]:
@@ -129,6 +156,11 @@ def _cancel_latencies(events: Iterable[dict[str, Any]], cancels: Sequence[Cancel
     stops: dict[str, list[float]] = {}
     for event in events:
         if event["event"] in STOPPED and "job_id" in event:
-            stops.setdefault(event["job_id"], []).append(datetime.fromisoformat(event["timestamp"]).timestamp())
-    found = [[stop - one.at for stop in stops.get(one.job_id, []) if one.at <= stop <= one.until] for one in cancels]
+            stops.setdefault(event["job_id"], []).append(
+                datetime.fromisoformat(event["timestamp"]).timestamp()
+            )
+    found = [
+        [stop - one.at for stop in stops.get(one.job_id, []) if one.at <= stop <= one.until]
+        for one in cancels
+    ]
     return [max(later) for later in found if later]

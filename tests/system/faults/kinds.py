@@ -1,4 +1,5 @@
-"""The kinds of faults. Each is a course: it strikes, says what it waits for, and undoes its harm, also when broken off."""
+"""The kinds of faults. Each is a course: it strikes, says what it waits for, and undoes its harm,
+also when broken off."""
 
 import os
 import random
@@ -56,7 +57,8 @@ class Running:
 
 @dataclass(frozen=True)
 class Cancel:
-    """A job that was cancelled, when that was answered, and until when nothing of it could begin again."""
+    """A job that was cancelled, when that was answered, and until when nothing of it could begin
+    again."""
 
     job_id: str
     at: float
@@ -81,10 +83,15 @@ class Scene:
     """Jobs with a row that kills its process."""
 
     def running(self) -> list[Running]:
-        statement = text("SELECT id, job_id, row_from, row_to, worker FROM chunk WHERE state = 'running' ORDER BY id")
+        statement = text(
+            "SELECT id, job_id, row_from, row_to, worker FROM chunk WHERE state = 'running' ORDER"
+            " BY id"
+        )
         with self.arena.stage.database.read() as connection:
             return [
-                Running(row.id, row.job_id, row.row_from, row.row_to, int(row.worker.rpartition(":")[2]))
+                Running(
+                    row.id, row.job_id, row.row_from, row.row_to, int(row.worker.rpartition(":")[2])
+                )
                 for row in connection.execute(statement)
             ]
 
@@ -120,7 +127,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Kind:
-    """`touches` is what no other fault touches meanwhile; `only` the one database that knows this fault."""
+    """`touches` is what no other fault touches meanwhile; `only` the one database that knows this
+    fault."""
 
     name: str
     touches: str
@@ -209,7 +217,9 @@ def memory_limit(scene: Scene) -> Course:
     """The process may have no more memory than it holds."""
     victim = scene.victim()
     with suppress(ProcessLookupError, FileNotFoundError):
-        held = int(Path(f"/proc/{victim.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        held = (
+            int(Path(f"/proc/{victim.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        )
         resource.prlimit(victim.pid, resource.RLIMIT_AS, (held, resource.RLIM_INFINITY))
     try:
         yield scene.seconds(1.0, 3.0)
@@ -341,13 +351,18 @@ def half_open_to_api(scene: Scene) -> Course:
 
 
 def connections_ended(scene: Scene) -> Course:
-    scene.arena.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    scene.arena.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
     yield from ()
 
 
 def backend_killed(scene: Scene) -> Course:
     """PostgreSQL ends all its processes then, and recovers from its log."""
-    statement = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    statement = (
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <>"
+        " pg_backend_pid()"
+    )
     backends = [int(pid) for pid in scene.arena.sql(statement)]
     if not backends:
         raise Missed
@@ -384,7 +399,9 @@ def write_lock_held(scene: Scene) -> Course:
     """Nobody else can write, nor renew a lease, for about as long as a lease."""
     hold_s = LEASE_S * scene.chance.uniform(0.5, 2.0)
     path = scene.arena.stage.database_url.removeprefix("sqlite:///")
-    locker = subprocess.Popen([sys.executable, "-I", "-c", STORM, path, str(hold_s)], stdout=subprocess.PIPE)
+    locker = subprocess.Popen(
+        [sys.executable, "-I", "-c", STORM, path, str(hold_s)], stdout=subprocess.PIPE
+    )
     assert locker.stdout is not None
     with locker.stdout:
         locker.stdout.readline()
@@ -409,7 +426,12 @@ KINDS = (
     Kind("child frozen, then back", "children", child_frozen),
     Kind("frozen at its commit, then back", "zombie", frozen_at_commit),
     Kind("host killed", "host 0", partial(host_killed, 0), kills=True),
-    Kind("host killed, back with another clock", "host 1", partial(host_killed, 1, clock_s=CLOCKS_S), kills=True),
+    Kind(
+        "host killed, back with another clock",
+        "host 1",
+        partial(host_killed, 1, clock_s=CLOCKS_S),
+        kills=True,
+    ),
     Kind("host restarted by SIGTERM", "host 1", partial(host_restarted, 1)),
     Kind("pool killed", "host 0", partial(pool_killed, 0), kills=True),
     Kind("dispatcher killed", "host 1", partial(dispatcher_killed, 1)),

@@ -1,4 +1,5 @@
-"""A proxy before a server's Unix socket: it drops what it should pass on, or a COMMIT's answer, and tells nobody."""
+"""A proxy before a server's Unix socket: it drops what it should pass on, or a COMMIT's answer, and
+tells nobody."""
 
 import re
 import select
@@ -15,7 +16,8 @@ RESULTS = re.compile(rb"INSERT INTO (score_chunk|table_chunk)")
 
 @dataclass(eq=False)
 class Link:
-    """A connection through the proxy. `silent`: half-open, both ends think that the other one is there."""
+    """A connection through the proxy. `silent`: half-open, both ends think that the other one is
+    there."""
 
     client: socket.socket
     server: socket.socket
@@ -26,7 +28,8 @@ class Link:
 
 @dataclass(eq=False)
 class Proxy:
-    """Passes bytes on. `cuts` COMMITs to come lose their answer: the server did them, the client never learns so."""
+    """Passes bytes on. `cuts` COMMITs to come lose their answer: the server did them, the client
+    never learns so."""
 
     upstream: Path
     listener: socket.socket
@@ -42,7 +45,8 @@ class Proxy:
         return int(self.listener.getsockname()[1])
 
     def drop(self) -> int:
-        """Nothing passes any more through the connections that there are; new ones work. How many there were."""
+        """Nothing passes any more through the connections that there are; new ones work. How many
+        there were."""
         with self._lock:
             for link in self.links:
                 link.silent = True
@@ -70,7 +74,11 @@ class Proxy:
                 threading.Thread(target=self._connect, args=(client,), daemon=True).start()
 
     def _connect(self, client: socket.socket) -> None:
-        with closing(client), closing(socket.socket(socket.AF_UNIX)) as server, suppress(OSError, ValueError):
+        with (
+            closing(client),
+            closing(socket.socket(socket.AF_UNIX)) as server,
+            suppress(OSError, ValueError),
+        ):
             server.connect(str(self.upstream))
             link = Link(client, server)
             with self._lock:
@@ -110,7 +118,8 @@ class Proxy:
 
 
 class Speech:
-    """What a client of PostgreSQL says: finds its COMMITs, and whether results were stored in the transaction."""
+    """What a client of PostgreSQL says: finds its COMMITs, and whether results were stored in the
+    transaction."""
 
     def __init__(self) -> None:
         self._rest, self._begun, self._storing = b"", False, False
@@ -118,7 +127,11 @@ class Speech:
 
     def hear(self, content: bytes) -> list[bool]:
         """For each COMMIT in these bytes, whether its transaction stored results."""
-        return [storing for kind, body in self._messages(content) for storing in self._understand(kind, body)]
+        return [
+            storing
+            for kind, body in self._messages(content)
+            for storing in self._understand(kind, body)
+        ]
 
     def _understand(self, kind: bytes, body: bytes) -> Iterator[bool]:
         match kind:

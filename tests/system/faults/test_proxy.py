@@ -28,7 +28,10 @@ def short() -> Iterator[Path]:
 
 def test_connections_that_are_there_go_silent_and_new_ones_work(valkey: Valkey) -> None:
     with proxy(valkey.socket) as before:
-        first, second = (redis.Redis(port=before.port, socket_timeout=0.3, retry=Retry(NoBackoff(), 0)) for _ in range(2))
+        first, second = (
+            redis.Redis(port=before.port, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
+            for _ in range(2)
+        )
         assert first.ping()
         assert before.drop() == 1
         with pytest.raises((redis.TimeoutError, socket.timeout)):

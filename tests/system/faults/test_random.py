@@ -1,4 +1,5 @@
-"""Random kills by a fixed seed on real workers: every accepted row is there once, as undisturbed; and the suite can fail."""
+"""Random kills by a fixed seed on real workers: every accepted row is there once, as undisturbed;
+and the suite can fail."""
 
 import os
 import signal
@@ -26,7 +27,9 @@ ROWS = 4_000
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_random_kills_lose_and_double_nothing(database: str, tmp_path: Path) -> None:
-    record = campaign.run(database, tmp_path, injections=KILLS, seed=1, kinds=kinds.KILLS, measure_pace=False)
+    record = campaign.run(
+        database, tmp_path, injections=KILLS, seed=1, kinds=kinds.KILLS, measure_pace=False
+    )
     assert len(record.blows) == KILLS
     assert record.verdict.holds, record.verdict
     assert record.verdict.accepted == record.verdict.stored + record.verdict.errors
@@ -49,12 +52,26 @@ def test_one_fault_of_each_kind_loses_and_doubles_nothing(database: str, tmp_pat
 @pytest.mark.system
 @pytest.mark.timeout(300)
 def test_a_runner_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.system.faults", "--database", "sqlite", "--json", str(tmp_path / "figures.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.system.faults",
+        "--database",
+        "sqlite",
+        "--json",
+        str(tmp_path / "figures.json"),
+    ]
     with (tmp_path / "told").open("wb") as told:
         # Whatever it starts keeps its folder for temporary files.
         env = os.environ | {"TMPDIR": str(tmp_path)}
-        runner = subprocess.Popen(command, cwd=ROOT, env=env, stdout=told, stderr=told, start_new_session=True)
-    until(lambda: runner.poll() is not None or "1/" in (tmp_path / "told").read_text(), "the first fault", deadline_s=120)
+        runner = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=told, stderr=told, start_new_session=True
+        )
+    until(
+        lambda: runner.poll() is not None or "1/" in (tmp_path / "told").read_text(),
+        "the first fault",
+        deadline_s=120,
+    )
     assert runner.poll() is None, (tmp_path / "told").read_text()
     assert len(knowing(tmp_path)) > 8
     runner.kill()
@@ -80,8 +97,11 @@ def stage(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Stage]
 
 
 def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
-    """A worker is frozen as it is about to commit, its chunk is halved and given to others, and then it goes on."""
-    job = stage.submit(GenerateRequest(model="linear", n=ROWS, seed=11), stage.version(), ROWS, ROWS)
+    """A worker is frozen as it is about to commit, its chunk is halved and given to others, and
+    then it goes on."""
+    job = stage.submit(
+        GenerateRequest(model="linear", n=ROWS, seed=11), stage.version(), ROWS, ROWS
+    )
     assert ledger.claim(stage.database, "dead", lease_s=0.01) is not None
     until(lambda: sweep(stage.database).requeued, "the first lease to run out")
     env = {
@@ -97,10 +117,15 @@ def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
         cwd=Path(__file__).parents[3],
     )
     try:
-        until(lambda: zombie.poll() is not None or stopped(zombie.pid), "the worker to freeze itself")
+        until(
+            lambda: zombie.poll() is not None or stopped(zombie.pid), "the worker to freeze itself"
+        )
         assert zombie.poll() is None
         until(lambda: sweep(stage.database).split, "the second lease to run out")
-        half = until(lambda: ledger.claim(stage.database, "alive", lease_s=600.0), "the first half to be claimed")
+        half = until(
+            lambda: ledger.claim(stage.database, "alive", lease_s=600.0),
+            "the first half to be claimed",
+        )
         assert half is not None
         assert (half.row_from, half.row_to) == (0, ROWS // 2)
         os.kill(zombie.pid, signal.SIGCONT)
@@ -111,9 +136,13 @@ def zombie_commits(stage: Stage, fence: str) -> oracle.Verdict:
     finally:
         zombie.kill()
         zombie.wait()
-    alone = stage.submit(GenerateRequest(model="linear", n=ROWS, seed=11), stage.version("undisturbed"), ROWS, ROWS)
+    alone = stage.submit(
+        GenerateRequest(model="linear", n=ROWS, seed=11), stage.version("undisturbed"), ROWS, ROWS
+    )
     stage.work()
-    return oracle.judge(stage.database, OWNER, {job.id: oracle.reference(stage.database, stage.job(alone.id))})
+    return oracle.judge(
+        stage.database, OWNER, {job.id: oracle.reference(stage.database, stage.job(alone.id))}
+    )
 
 
 def ended(stage: Stage, job_id: str) -> bool:
@@ -135,7 +164,11 @@ def test_without_the_fence_the_oracle_finds_what_a_zombie_does(stage: Stage) -> 
     verdict = zombie_commits(stage, "without")
     assert not verdict.holds
     assert any("not of the chunk's last claim" in words for words in verdict.broken), verdict
-    assert verdict.lost or verdict.duplicated or any("a job failed" in words for words in verdict.broken), verdict
+    assert (
+        verdict.lost
+        or verdict.duplicated
+        or any("a job failed" in words for words in verdict.broken)
+    ), verdict
 
 
 def test_without_a_sweep_the_oracle_finds_what_a_dead_worker_left(stage: Stage) -> None:
@@ -150,4 +183,6 @@ def test_without_a_sweep_the_oracle_finds_what_a_dead_worker_left(stage: Stage) 
 
 def expired(stage: Stage) -> oracle.Verdict | None:
     verdict = oracle.judge(stage.database, OWNER)
-    return verdict if any("under a lease that is over" in words for words in verdict.broken) else None
+    return (
+        verdict if any("under a lease that is over" in words for words in verdict.broken) else None
+    )

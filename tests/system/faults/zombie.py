@@ -1,7 +1,8 @@
-"""`python -m tests.system.faults.zombie POINT with|without`: a worker that freezes itself at a crash point, and then goes on.
+"""`python -m tests.system.faults.zombie POINT with|without`: a worker that freezes itself at a
+crash point, and then goes on.
 
-It ends after that chunk. Without the fence it commits as if nobody could have taken its chunk meanwhile: the negative
-control of the suite.
+It ends after that chunk. Without the fence it commits as if nobody could have taken its chunk
+meanwhile: the negative control of the suite.
 """
 
 import os

@@ -1,8 +1,9 @@
-"""Faults that only happen inside of a process. Python loads this module by itself where this folder is in PYTHONPATH.
+"""Faults that only happen inside of a process. Python loads this module by itself where this folder
+is in PYTHONPATH.
 
-A fault holds while a file of its name stands in the folder NELBO_FAULTS: SQLite then finds its disk full, or its file
-read-only, by itself. NELBO_FAULTS_CLOCK sets the clock of Python wrong by so many seconds. One row of jobs with a certain
-alpha kills whoever scores it.
+A fault holds while a file of its name stands in the folder NELBO_FAULTS: SQLite then finds its disk
+full, or its file read-only, by itself. NELBO_FAULTS_CLOCK sets the clock of Python wrong by so many
+seconds. One row of jobs with a certain alpha kills whoever scores it.
 """
 
 import os
