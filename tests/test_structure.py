@@ -80,11 +80,10 @@ def test_engine_and_broker_are_the_heavy_modules(module: str, tmp_path: Path) ->
     assert "loads" in first_import_of(HEAVY, (module,), tmp_path)
 
 
-def rows_under(heading: str) -> set[str]:
-    """The rows of the table under a heading of docs/reference.md, without its head."""
-    after = (ROOT / "docs" / "reference.md").read_text().split(f"\n## {heading}\n")[1]
-    section = after.split("\n## ")[0]
-    return {line for line in section.splitlines() if line.startswith("| `")}
+def rows_of(page: str) -> set[str]:
+    """The rows of the tables of a page in docs/reference that begin with a name in the program."""
+    text = (ROOT / "docs" / "reference" / f"{page}.md").read_text("utf-8")
+    return {line for line in text.splitlines() if line.startswith("| `")}
 
 
 def row(*cells: object) -> str:
@@ -97,14 +96,14 @@ def test_the_reference_names_every_setting_with_its_default() -> None:
         name: str(value if value or value == 0 else "").replace(str(Path.home()), "~")
         for name, value in defaults.items()
     }
-    assert rows_under("Settings") == {
+    assert rows_of("settings") == {
         row(f"`{variable(name)}`", f"`{shown[name]}`" if shown[name] else "", field.description)
         for name, field in Settings.model_fields.items()
     }
 
 
 def test_the_reference_names_every_error() -> None:
-    assert rows_under("Errors") == {
+    assert rows_of("errors") == {
         row(
             f"`{code}`",
             error.status,
@@ -117,7 +116,7 @@ def test_the_reference_names_every_error() -> None:
 
 def test_the_reference_names_every_route(tmp_path: Path) -> None:
     paths = create_app(Settings(home=tmp_path)).openapi()["paths"]
-    assert rows_under("Routes") == {
+    assert rows_of("routes") == {
         row(f"`{method.upper()} {path}`", operation["summary"])
         for path, operations in paths.items()
         for method, operation in operations.items()
@@ -134,7 +133,7 @@ def every_command(group: TyperGroup, name: str) -> Iterator[tuple[str, TyperComm
 
 def test_the_reference_names_every_command() -> None:
     group = typer.main.get_group(commands)
-    assert rows_under("Commands") == {
+    assert rows_of("commands") == {
         row(f"`{name}`", command.get_short_help_str(limit=200))
         for name, command in every_command(group, "nelbo")
     }

@@ -13,7 +13,7 @@ from nelbo.files import open_table
 from nelbo.inference import infer
 from nelbo.schema import Column, Schema
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reading-tables.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "columns.md").read_text("utf-8")
 
 
 def table_under(heading: str) -> list[list[str]]:
@@ -60,7 +60,8 @@ def test_every_key_of_a_schema_file_is_explained() -> None:
 
 
 def test_every_test_that_the_page_on_security_names_is_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", Path("docs/security.md").read_text())
+    page = Path("docs/explanation/security.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
     assert len(named) > 50
     for file, name in named:
         assert not name or re.search(
