@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults fuzz bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
+.PHONY: help demo test test-system faults fuzz bench bench-submit bench-recovery bench-quality bench-variants docs lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ lint: .venv/for-development  ## ruff (lint, format), strict types, import contra
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports --no-logo
+
+docs: .venv/for-development  ## the site of docs/, in build/site; it needs no network
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 fmt: .venv/for-development  ## put imports and code into the one format
 	.venv/bin/ruff check --select I,UP,RUF100 --fix

@@ -1,6 +1,7 @@
 """The tables and pictures of docs/tutorial/digits.md, made from scikit-learn's handwritten digits.
 
-    python docs/examples/digits.py tables              # writes digits.csv and four more tables here
+    python docs/examples/digits.py tables              # writes digits.csv and five more tables here
+    python docs/examples/digits.py errors              # how far the repaired digits are off
     python docs/examples/digits.py pictures FOLDER     # draws what Nelbo made of them into FOLDER
 """
 
@@ -22,8 +23,12 @@ SHOWN = 12  # digits in one line of a picture
 Digits = NDArray[np.int64]  # (digits, 64), 0 is paper and 16 is ink
 
 
-def write(name: str, digits: Digits) -> None:
-    csv.write_csv(pa.table(dict(zip(PIXELS, digits.T, strict=True))), name)
+def write(name: str, digits: Digits, empty: NDArray[np.bool_] | None = None) -> None:
+    columns = {
+        pixel: pa.array(digits[:, at], mask=None if empty is None else empty[:, at])
+        for at, pixel in enumerate(PIXELS)
+    }
+    csv.write_csv(pa.table(columns), name)
 
 
 def read(name: str) -> Digits:
@@ -32,16 +37,18 @@ def read(name: str) -> Digits:
 
 
 def tables() -> None:
-    """One table to train on, and four to ask about: new digits, and the same in three bad ways."""
+    """One table to train on, and five to ask about: new digits, and the same spoilt in four ways."""
     digits = load_digits().data.astype(np.int64)
     new = digits[TRAINING_ROWS:]
     random = np.random.default_rng(0)
     spoilt = random.random(new.shape) < 0.1
+    noisy = np.where(spoilt, random.integers(0, BRIGHTEST + 1, new.shape), new)
 
     write("digits.csv", digits[:TRAINING_ROWS])
     write("new.csv", new)
-    write("upside-down.csv", new[:, ::-1])
-    write("noisy.csv", np.where(spoilt, random.integers(0, BRIGHTEST + 1, new.shape), new))
+    write("rotated.csv", new[:, ::-1])
+    write("noisy.csv", noisy)
+    write("gaps.csv", noisy, empty=noisy != new)
     write("one-pixel.csv", one_pixel_changed(new, random))
 
 
@@ -55,15 +62,31 @@ def one_pixel_changed(digits: Digits, random: np.random.Generator) -> Digits:
     return changed
 
 
+def errors() -> None:
+    new, noisy = read("new.csv"), read("noisy.csv")
+    spoilt = noisy != new
+    tables = {"noisy": noisy, "denoised": read("denoised.csv"), "gaps filled": read("filled.csv")}
+    print("pixels off by, of 16   spoilt ones  others")
+    for name, digits in tables.items():
+        off = np.abs(digits - new)
+        print(f"{name:22} {off[spoilt].mean():11.1f} {off[~spoilt].mean():7.1f}")
+
+
 def pictures(folder: Path) -> None:
-    least_likely = np.argsort(-csv.read_csv("scores.csv").column("nelbo").to_numpy())
+    new = read("new.csv")
+    likeliest = np.argsort(csv.read_csv("scores.csv").column("nelbo").to_numpy())
     draw(
         folder / "digits-score.png",
-        {"least likely": read("new.csv")[least_likely], "likeliest": read("new.csv")[least_likely[::-1]]},
+        {"least likely": new[likeliest[::-1]], "likeliest": new[likeliest]},
     )
     draw(
         folder / "digits-denoise.png",
-        {"as written": read("new.csv"), "noisy": read("noisy.csv"), "denoised": read("clean.csv")},
+        {
+            "as written": new,
+            "noisy": read("noisy.csv"),
+            "denoised": read("denoised.csv"),
+            "spoilt pixels emptied and filled": read("filled.csv"),
+        },
     )
     draw(
         folder / "digits-generate.png",
@@ -96,6 +119,8 @@ def line(name: str, digits: Digits) -> altair.Chart:
 if __name__ == "__main__":
     if sys.argv[1:] == ["tables"]:
         tables()
+    elif sys.argv[1:] == ["errors"]:
+        errors()
     elif sys.argv[1:2] == ["pictures"] and len(sys.argv) == 3:
         pictures(Path(sys.argv[2]))
     else:
