@@ -18,7 +18,7 @@ test: .venv/for-development  ## the test suite: minutes, on SQLite and on Postgr
 test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, requests made from OpenAPI, the demo, containers
 	.venv/bin/python -m pytest -m system
 
-faults: .venv/for-development  ## 500 faults of all kinds on a running service: what is lost, doubled or late; half an hour
+faults: .venv/for-development  ## 620 faults of all kinds on a running service: what is lost, doubled or late; twenty minutes
 	.venv/bin/python -m tests.system.faults
 
 fuzz: .venv/for-development  ## 100,000 strange tables, zips, manifests and graphs: what is not read or refused, and what is not reached

@@ -101,10 +101,10 @@ class Settings(BaseSettings):
     max_waiting_of_owner: Annotated[
         int, Field(gt=0, description="of these, the most of one owner")
     ] = 100
-    max_downloads: Annotated[int, Field(gt=0, description="results that are sent at a time")] = 16
+    max_downloads: Annotated[int, Field(gt=0, description="results that are sent at a time")] = 8
     max_downloads_of_owner: Annotated[
         int, Field(gt=0, description="of these, the most of one owner")
-    ] = 8
+    ] = 4
     max_unread: Annotated[
         int,
         Field(

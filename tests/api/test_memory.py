@@ -20,6 +20,7 @@ import pytest
 from api.bodies import LARGE_OF_OWNER
 from nelbo.artifact import MANIFEST
 from nelbo.jobs import AugmentRequest
+from nelbo.settings import Settings
 from nelbo.store import catalog, ledger, results
 from nelbo.store.session import Database, connect
 from tests.api.serving import process
@@ -207,12 +208,17 @@ def test_results_that_repeat_a_long_text_take_the_service_little_memory(
             outcome_of(made) if claim.stage == "work" else results.finish(service.database, claim)
         )
         assert ledger.commit(service.database, claim, outcome)
+
+    def download(_: int) -> int:
+        address = f"/v1/jobs/{job.id}/results"
+        with service.http.stream("GET", address, params={"format": format}) as answer:
+            return sum(len(piece) for piece in answer.iter_raw())
+
     forget_peak(service.process.pid)
-    with service.http.stream(
-        "GET", f"/v1/jobs/{job.id}/results", params={"format": format}
-    ) as answer:
-        size = sum(len(piece) for piece in answer.iter_raw())
-    assert format == "parquet" or size > 1_000 * len(text)
+    at_a_time = Settings.model_fields["max_downloads_of_owner"].default
+    with ThreadPoolExecutor(at_a_time) as pool:
+        sizes = list(pool.map(download, range(at_a_time)))
+    assert format == "parquet" or min(sizes) > 1_000 * len(text)
     assert peak_mib(service.process.pid) < LIMIT_MIB
 
 
