@@ -26,7 +26,9 @@ QUICK = {"README.md", "docs/how-to/dates.md", "docs/how-to/keys.md", "docs/how-t
 """Pages that run in `make test`, in less than a minute together; the others run in
 `make test-system`."""
 MOST_NOT_RUN = 12
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+)
 INTERPRETERS = {"sh": ["bash", "-eu", "-c"], "python": [sys.executable, "-c"]}
 
 

@@ -1,8 +1,8 @@
 """The tables and pictures of docs/tutorial/digits.md, made from scikit-learn's handwritten digits.
 
-    python docs/examples/digits.py tables              # writes digits.csv and five more tables here
-    python docs/examples/digits.py errors              # how far the repaired digits are off
-    python docs/examples/digits.py pictures FOLDER     # draws what Nelbo made of them into FOLDER
+python docs/examples/digits.py tables              # writes digits.csv and five more tables here
+python docs/examples/digits.py errors              # how far the repaired digits are off
+python docs/examples/digits.py pictures FOLDER     # draws what Nelbo made of them into FOLDER
 """
 
 import sys
@@ -37,7 +37,7 @@ def read(name: str) -> Digits:
 
 
 def tables() -> None:
-    """One table to train on, and five to ask about: new digits, and the same spoilt in four ways."""
+    """One table to train on, and five to ask about: new digits, as they are and spoilt."""
     digits = load_digits().data.astype(np.int64)
     new = digits[TRAINING_ROWS:]
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The tables of the tutorials: orders of a shop that does not exist, with ten errors in the new ones.
+"""The tables of the tutorials: orders of a shop that does not exist; the new ones have ten errors.
 
     python docs/examples/orders.py      # writes orders.csv (4,000 rows) and new.csv (600 rows) here
 
@@ -22,7 +22,7 @@ Order = dict[str, object]
 
 
 def order(number: int, dice: random.Random) -> Order:
-    """One order in which everything fits: the currency to the country, the colour to the product …"""
+    """One order in which all cells fit: the currency to the country, the colour to the product."""
     product = dice.choices(list(PRODUCTS), [50, 25, 15, 10])[0]
     country = dice.choices(list(COUNTRIES), [45, 25, 20, 10])[0]
     price, colours = PRODUCTS[product]

@@ -18,8 +18,6 @@ from tests.deadline import until
 from tests.nelbo.commands.running import COMMAND, done, environment, run, table, written
 from tests.processes import hear_control_c
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-
 
 def commands(group: TyperGroup, name: str = "") -> Iterator[tuple[str, TyperCommand]]:
     for part, command in group.commands.items():
@@ -64,15 +62,6 @@ def test_each_command_that_answers_can_answer_in_json(name: str) -> None:
     assert name in ("up", "demo") or any(
         "--json" in parameter.opts for parameter in COMMANDS[name].params
     )
-
-
-def test_each_command_that_the_readme_shows_exists_with_its_options() -> None:
-    block = README.partition("## Five commands")[2].partition("```\n")[2].partition("```")[0]
-    shown = [line.partition("#")[0].split() for line in block.splitlines() if line]
-    assert len(shown) == 5
-    for _, name, *rest in shown:
-        known = {flag for parameter in COMMANDS[name].params for flag in parameter.opts}
-        assert {word for word in rest if word.startswith("-")} <= known
 
 
 def test_the_version_is_that_of_the_package() -> None:
