@@ -108,12 +108,13 @@ def line(name: str, digits: Digits) -> altair.Chart:
         for column in range(8)
     ]
     ink = altair.Color("ink:Q", legend=None, scale=altair.Scale(range=["#f3efe6", "#1f2933"]))
-    return (
-        altair.Chart(altair.Data(values=cells), title=altair.Title(name, anchor="start"))
+    chart: altair.Chart = (
+        altair.Chart(altair.InlineData(values=cells), title=altair.Title(name, anchor="start"))
         .mark_rect()
         .encode(altair.X("x:O", axis=None), altair.Y("y:O", axis=None), ink)
         .properties(width=altair.Step(6), height=altair.Step(6))
     )
+    return chart
 
 
 if __name__ == "__main__":
