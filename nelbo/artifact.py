@@ -229,57 +229,6 @@ class Artifact:
         return self.folder / self.manifest.graphs[name].file
 
 
-class Version(BaseModel):
-    """An artifact that is registered under a model's name, as anyone sees it. Times are seconds
-    since the epoch."""
-
-    model: str
-    version: int
-    state: Literal["pending", "ready", "rejected"]
-    reason: str | None = None
-    """Why a pushed version was rejected."""
-    digest: str | None = None
-    """That of the artifact, known when the version is ready."""
-    created_at: float
-
-
-class VersionDetails(Version):
-    """A version with what its manifest says of the table it wants and of its quality, known when
-    the version is ready."""
-
-    table_schema: Schema | None = None
-    metrics: dict[str, float] = {}
-    smallest_p_value: float | None = None
-    """No row can be an anomaly at a smaller alpha."""
-    table_digest: str | None = None
-    """That of the table that was trained on, as an uploaded file has one."""
-
-
-def details(version: Version, manifest: Mapping[str, Any]) -> VersionDetails:
-    """The version with what its manifest says; an empty one is not known yet."""
-    if not manifest:
-        return VersionDetails(**version.model_dump())
-    known = check_manifest(manifest)
-    return VersionDetails(
-        **version.model_dump(),
-        table_schema=known.table_schema,
-        metrics=known.metrics,
-        smallest_p_value=known.calibration.smallest,
-        table_digest=known.table_digest,
-    )
-
-
-class Model(BaseModel):
-    """A model's name, the numbers of its versions, and its aliases; `champion` is what the plain
-    name means."""
-
-    name: str
-    versions: tuple[int, ...]
-    """Their numbers, ascending."""
-    aliases: dict[str, int]
-    created_at: float
-
-
 def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 

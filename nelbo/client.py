@@ -23,25 +23,23 @@ import pyarrow.ipc
 import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
-from nelbo.artifact import Model, Version, VersionDetails, read_artifact
-from nelbo.audit import Change
+from nelbo.artifact import read_artifact
 from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
-from nelbo.files import DETECTED, CsvOptions, File, format_of, open_table, open_target, open_writer
+from nelbo.files import DETECTED, CsvOptions, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
 from nelbo.jobs import (
     FINAL,
-    Anomaly,
     AugmentRequest,
     Error,
     GenerateRequest,
-    Job,
     ReconstructRequest,
     ScoreRequest,
 )
 from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
+from nelbo.views import Anomaly, Change, File, Job, Model, Version, VersionDetails
 
 if TYPE_CHECKING:
     import pandas as pd

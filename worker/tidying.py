@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from nelbo import copies
+from nelbo.jobs import INTERNAL_KINDS
 from nelbo.settings import Settings
 from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, push_key
 from nelbo.store import expiry, files
@@ -37,7 +38,7 @@ def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[s
             copies.artifacts(settings.home), partial(expiry.live_digests, database), old_s
         ),
         "manifests_emptied": sum(_batches(lambda: expiry.empty_manifests(database))),
-        "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=expiry.INTERNAL),
+        "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=INTERNAL_KINDS),
         "jobs_expired": _aged(
             settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)
         ),

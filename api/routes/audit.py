@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query
 from api.deps import Owner, Parts
 from api.errors import answers
 from api.pages import Cursor, Limit, Page
-from nelbo.audit import Change
 from nelbo.errors import InvalidRequest, NotAuthenticated, Unavailable
 from nelbo.store import audit
 from nelbo.store.keys import OWNER
+from nelbo.views import Change
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 

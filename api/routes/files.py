@@ -29,9 +29,10 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.files import CsvOptions, File, format_of
+from nelbo.files import CsvOptions, format_of
 from nelbo.storage import file_prefix, upload_key
 from nelbo.store import files, ledger
+from nelbo.views import File
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])

@@ -33,8 +33,9 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import FINAL, Job, JobRequest, Kind, State
-from nelbo.store import ledger, views
+from nelbo.jobs import FINAL, JobRequest, Kind, State
+from nelbo.store import ledger, lookup
+from nelbo.views import Job
 
 MAX_WAIT_S = 60.0
 """Longest wait that `Prefer: wait=N` is given."""
@@ -200,7 +201,7 @@ def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> J
     request = submission.parse(body, service.requests)
     body.clear()  # The request has all of it.
     digest = submission.digest(request)
-    known = views.job_by_key(service.database, owner, key, digest)
+    known = lookup.job_by_key(service.database, owner, key, digest)
     if known is not None:
         return known
     admission.need_room(service, owner, str(received))
@@ -231,7 +232,7 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
     while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 0.5)
-        job = await run_in_threadpool(views.get_job, service.database, owner, job.id)
+        job = await run_in_threadpool(lookup.get_job, service.database, owner, job.id)
     return job
 
 
@@ -251,7 +252,7 @@ def list_jobs(
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     kind: Annotated[Kind | None, Query(description="only jobs of this kind")] = None,
 ) -> Page[Job]:
-    page = views.list_jobs(
+    page = lookup.list_jobs(
         service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor
     )
     return Page(items=page.jobs, next_cursor=page.cursor)
@@ -264,7 +265,7 @@ def list_jobs(
     responses=answers(NotAuthenticated, NO_JOB, WAS_DELETED, Unavailable),
 )
 def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
-    job = views.get_job(service.database, owner, job_id)
+    job = lookup.get_job(service.database, owner, job_id)
     if job.state not in FINAL:
         response.headers["Retry-After"] = "1"
     return job

@@ -15,13 +15,7 @@ from api.manifests import of_manifest
 from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
-from nelbo.artifact import (
-    MAX_ARTIFACT_BYTES,
-    Model,
-    Version,
-    VersionDetails,
-    details,
-)
+from nelbo.artifact import MAX_ARTIFACT_BYTES
 from nelbo.audit import Actor
 from nelbo.errors import (
     Conflict,
@@ -39,6 +33,7 @@ from nelbo.errors import (
 from nelbo.jobs import WHOLE, new_id
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger, usage
+from nelbo.views import Model, Version, VersionDetails, details
 
 MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
 """Room for the zip's own records."""

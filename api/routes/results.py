@@ -25,9 +25,10 @@ from nelbo.errors import (
     OverQuota,
     Unavailable,
 )
-from nelbo.jobs import Anomaly, Error, Job
-from nelbo.store import results, views
+from nelbo.jobs import Error
+from nelbo.store import lookup, results
 from nelbo.store.session import Database
+from nelbo.views import Anomaly, Job
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -115,7 +116,7 @@ def get_results(
         ),
     ] = None,
 ) -> StreamingResponse:
-    job = _succeeded(views.get_job(service.database, owner, job_id))
+    job = _succeeded(lookup.get_job(service.database, owner, job_id))
     chosen = format or wanted(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
@@ -191,7 +192,7 @@ def list_errors(
     ] = -1,
 ) -> Page[Error]:
     """In row order; while the job runs, those found so far."""
-    job = views.get_job(service.database, owner, job_id)
+    job = lookup.get_job(service.database, owner, job_id)
     found = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
     return Page.of(found, limit, key=lambda error: str(error.row))
 
@@ -216,7 +217,7 @@ def list_anomalies(
     job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100
 ) -> Page[Anomaly]:
     """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
-    job = views.get_job(service.database, owner, job_id)
+    job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
     found = results.anomalies(service.database, job.id, limit=limit)

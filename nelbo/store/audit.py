@@ -3,12 +3,13 @@ transaction that makes it."""
 
 from sqlalchemy import Connection, insert, select
 
-from nelbo.audit import Action, Actor, Change
+from nelbo.audit import Action, Actor
 from nelbo.errors import NotAuthenticated
 from nelbo.jobs import new_id
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import AuditRow, KeyRow
+from nelbo.views import Change
 
 
 def record(

@@ -3,13 +3,13 @@ anything is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-WorkKind = Literal["score", "generate", "augment", "reconstruct", "read", "verify"]
-Stage = Literal["work", "finish"]
+from nelbo.jobs import InternalKind, Kind, Stage
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -34,7 +34,7 @@ class Claim:
     chunk_id: int
     job_id: str
     owner: str
-    kind: WorkKind
+    kind: Kind | InternalKind
     stage: Stage
     row_from: int
     row_to: int
@@ -132,7 +132,7 @@ def check(claim: Claim, outcome: Outcome) -> None:
 def _wanted(claim: Claim) -> type[Outcome]:
     if claim.stage == "finish":
         return FinishOutcome
-    by_kind: dict[WorkKind, type[Outcome]] = {
+    by_kind: dict[Kind | InternalKind, type[Outcome]] = {
         "score": ScoreOutcome,
         "read": ReadOutcome,
         "verify": VerifyOutcome,

@@ -2,7 +2,7 @@
 another's."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -10,14 +10,14 @@ from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Gone, NotFound, NotReady
 from nelbo.jobs import new_id
 from nelbo.store import audit
+from nelbo.store.lookup import unfinished_jobs
 from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import FileRow, JobRow
-from nelbo.store.views import unfinished_jobs
+from nelbo.views import FileState
 
 LISTED_COLUMNS = 20_000
 """Columns of files after which a list ends, as each may have thousands."""
-FileState = Literal["receiving", "reading", "ready", "rejected"]
 
 
 @dataclass(frozen=True)

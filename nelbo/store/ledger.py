@@ -24,14 +24,17 @@ from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
 from nelbo.jobs import (
     CHUNK_TRANSITIONS,
     JOB_TRANSITIONS,
+    KINDS,
+    UNFINISHED,
     ChunkState,
-    Job,
+    InternalKind,
     JobRequest,
+    Kind,
     State,
     chunk_ranges,
     new_id,
 )
-from nelbo.store import audit, catalog, claims, files, queue, results, views
+from nelbo.store import audit, catalog, claims, files, lookup, queue, results
 from nelbo.store.claims import (
     Claim,
     FinishOutcome,
@@ -43,6 +46,7 @@ from nelbo.store.claims import (
 )
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
+from nelbo.views import Job
 
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -77,7 +81,7 @@ def submit(
     """
     if rows <= 0 or chunk_rows <= 0:
         raise ValueError(f"rows ({rows}) and chunk_rows ({chunk_rows}) must be positive")
-    known = views.job_by_key(db, owner, idempotency_key, request_digest)
+    known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
     if known is not None:
         return known, False
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
@@ -101,10 +105,10 @@ def submit(
                 files.need_ready_file(connection, owner, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
             crash.point("submit")
-            return views.need_job(connection, owner, job_id), True
+            return lookup.need_job(connection, owner, job_id), True
     except (IntegrityError, OverQuota, Overloaded):
         # Someone else used the key between the look above and the insert.
-        known = views.job_by_key(db, owner, idempotency_key, request_digest)
+        known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
         if known is None:
             raise
         return known, False
@@ -245,7 +249,7 @@ def cancel(db: Database, owner: str, job_id: str) -> Job:
     """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it
     learns so at the next renewal. Raises Conflict where it has ended already."""
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         statement = (
             _job_to("cancelled")
             .where(JobRow.id == job_id)
@@ -257,14 +261,14 @@ def cancel(db: Database, owner: str, job_id: str) -> Job:
                 " cancelled"
             )
         connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
-        return views.need_job(connection, owner, job_id)
+        return lookup.need_job(connection, owner, job_id)
 
 
 def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> Job:
     """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states
     and for a deleted file, OverQuota or Overloaded where too much waits already (`limits`)."""
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         if limits is not None and before.state in _sources(JOB_TRANSITIONS, "queued"):
             left = before.progress.rows - before.progress.rows_done
             queue.admit(connection, owner, left, before.params.get("per_row", 1), limits)
@@ -294,14 +298,14 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
         connection.execute(
             missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None)
         )
-        return views.need_job(connection, owner, job_id)
+        return lookup.need_job(connection, owner, job_id)
 
 
 def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None:
     """Remove a job that has ended, with its results. Raises Conflict for one that has not."""
-    ended = (JobRow.id == job_id, JobRow.state.not_in(views.UNFINISHED))
+    ended = (JobRow.id == job_id, JobRow.state.not_in(UNFINISHED))
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         if (
             connection.execute(
                 update(JobRow).where(*ended).values(deleted_at=now(), inline=None)
@@ -457,7 +461,7 @@ def store_progress(
     job = connection.execute(statement).one()
     if job.chunks_done < job.chunks:
         return
-    if job.kind in views.LISTED:
+    if job.kind in KINDS:
         connection.execute(
             insert(ChunkRow).values(
                 job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"
@@ -507,7 +511,7 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
 def _enqueue(
     connection: Connection,
     owner: str,
-    kind: claims.WorkKind,
+    kind: Kind | InternalKind,
     rows: int,
     chunk_rows: int,
     values: dict[str, Any],

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from nelbo.client import Client, find_url
 from nelbo.encoding import encode
 from nelbo.engine import Engine, generate, score_encoded
-from nelbo.jobs import Job
 from nelbo.settings import Settings
+from nelbo.views import Job
 from tests.deadline import until
 from tests.processes import command, descendants
 

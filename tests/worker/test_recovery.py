@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from nelbo.broker import make_app, send_hint
 from nelbo.engine import Engine, generate
-from nelbo.jobs import GenerateRequest, Job, ScoreRequest
+from nelbo.jobs import GenerateRequest, ScoreRequest
 from nelbo.store import ledger, results, workers
+from nelbo.views import Job
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Valkey, running_valkey

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import insert, select, text, update
 
-from nelbo.jobs import Error, Job, JobRequest, ScoreRequest, new_id
+from nelbo.jobs import Error, JobRequest, ScoreRequest, new_id
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import (
@@ -26,6 +26,7 @@ from nelbo.store.claims import (
 )
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
+from nelbo.views import Job
 
 OWNER = "local"
 COLUMNS = ("length", "colour")

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
-from nelbo.jobs import AugmentRequest, Error, GenerateRequest, Job, ReconstructRequest, ScoreRequest
-from nelbo.store import ledger, results, views
+from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.store import ledger, lookup, results
 from nelbo.store.claims import Floats, ScoreOutcome
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
+from nelbo.views import Job
 from tests.nelbo.store.kit import (
     COLUMNS,
     OWNER,
@@ -193,7 +194,7 @@ def finished(database: Database, p_values: Floats, **request: Any) -> Job:
                 outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS
             )
         assert ledger.commit(database, claim, outcome)
-    return views.get_job(database, OWNER, job.id)
+    return lookup.get_job(database, OWNER, job.id)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -223,7 +224,7 @@ def test_without_any_discovery_nothing_is_an_anomaly(database: Database) -> None
 def test_the_summary_says_what_the_scores_are(database: Database) -> None:
     job = add_job(database, rows=200, chunk_rows=30)
     work_off(database)
-    summary = views.get_job(database, OWNER, job.id).summary
+    summary = lookup.get_job(database, OWNER, job.id).summary
     assert summary is not None
     scores = np.array(read(database, job)["nelbo"].to_pylist())
     assert summary["nelbo"] == {
@@ -244,7 +245,7 @@ def test_the_summary_does_not_depend_on_how_the_rows_were_cut(
         database = connect(url)
         job = add_job(database, rows=500, chunk_rows=chunk_rows)
         work_off(database)
-        summaries.append(views.get_job(database, OWNER, job.id).summary)
+        summaries.append(lookup.get_job(database, OWNER, job.id).summary)
         database.dispose()
     assert summaries[0] == summaries[1] == summaries[2]
 

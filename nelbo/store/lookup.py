@@ -1,5 +1,4 @@
-"""Jobs as their owners see them: one, all, the one of an idempotency key. Nothing changes a job
-here."""
+"""Look up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -7,17 +6,14 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from nelbo.errors import Gone, IdempotencyMismatch, NotFound
-from nelbo.jobs import Job, Kind, Progress, State
+from nelbo.jobs import KINDS, UNFINISHED, Kind, State
 from nelbo.store.session import Database, now
 from nelbo.store.tables import JobRow, VersionRow
-
-LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
-"""What users submit; to read a file and to verify a version are jobs that nobody sees."""
-UNFINISHED: tuple[State, ...] = ("queued", "running")
+from nelbo.views import Job, Progress
 
 
 @dataclass(frozen=True)
-class Page:
+class JobPage:
     """Some jobs, the newest first, and where the next page begins."""
 
     jobs: list[Job]
@@ -38,10 +34,10 @@ def list_jobs(
     kind: Kind | None = None,
     limit: int = 50,
     cursor: str | None = None,
-) -> Page:
+) -> JobPage:
     """Jobs, the newest first; `cursor` is that of the page before."""
-    statement = _views().where(
-        JobRow.owner == owner, JobRow.kind.in_(LISTED), JobRow.deleted_at.is_(None)
+    statement = _jobs().where(
+        JobRow.owner == owner, JobRow.kind.in_(KINDS), JobRow.deleted_at.is_(None)
     )
     if state is not None:
         statement = statement.where(JobRow.state == state)
@@ -52,7 +48,7 @@ def list_jobs(
     with db.read() as connection:
         found = connection.execute(statement.order_by(JobRow.id.desc()).limit(limit + 1)).all()
     jobs = [_job(row) for row in found[:limit]]
-    return Page(jobs, jobs[-1].id if len(found) > limit else None)
+    return JobPage(jobs, jobs[-1].id if len(found) > limit else None)
 
 
 def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> Job | None:
@@ -76,7 +72,7 @@ def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | 
 
 def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> Job:
     """A job, inside a transaction of the caller; with its row locked, if asked."""
-    statement = _views().where(JobRow.owner == owner, JobRow.id == job_id, JobRow.kind.in_(LISTED))
+    statement = _jobs().where(JobRow.owner == owner, JobRow.id == job_id, JobRow.kind.in_(KINDS))
     found = connection.execute(statement.with_for_update(of=JobRow) if lock else statement).first()
     if found is None:
         raise NotFound(f"no job {job_id}")
@@ -94,7 +90,7 @@ def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> s
     return ", ".join(f"{job.kind} job {job.id}" for job in found)
 
 
-def _views() -> Select[*tuple[Any, ...]]:
+def _jobs() -> Select[*tuple[Any, ...]]:
     return select(
         JobRow.id,
         JobRow.kind,
