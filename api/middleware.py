@@ -18,7 +18,7 @@ from api import origins
 from api.errors import respond
 from api.protection import SECURITY_HEADERS
 from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 
 if TYPE_CHECKING:
     from api.auth import Keys

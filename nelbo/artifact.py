@@ -4,10 +4,10 @@ need. No pickle."""
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from nelbo.schema import MAX_COLUMNS, Name, Schema
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+TABLE_DIGEST = "table_sha256"
+"""The key of `Manifest.data` under which training keeps the digest of its table."""
 MAX_MANIFEST_BYTES = 12 * 2**20
 """2,000 columns of 200 categories take 9 MiB."""
 MAX_ARTIFACT_BYTES = 512 * 2**20
@@ -48,7 +50,6 @@ _MOST = {b"{": 50_000, b"[": 200_000, b",": 2_000_000}
 """Objects, lists and values in the text of a manifest: a parser takes up to 700, 300 and 60 bytes
 for each."""
 _MAX_VALUES, _MAX_DEPTH, _MAX_TEXT = 1_000, 8, 10_000
-_BLOCK = 2**20
 
 Word = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -212,7 +213,7 @@ class Manifest(_Frozen):
     def table_digest(self) -> str | None:
         """nelbo.files.Digest of the table that was trained on; None where an older Nelbo
         trained."""
-        found = self.data.get("table_sha256")
+        found = self.data.get(TABLE_DIGEST)
         return found if isinstance(found, str) else None
 
 
@@ -303,18 +304,14 @@ def check_spread(graphs: Collection[str], spread: float) -> None:
         )
 
 
-def digest_of(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()
+def digest_of(content: bytes) -> str:
+    """Of a manifest, which names the whole artifact, or of a graph."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def files_of(manifest: Manifest) -> tuple[str, ...]:
     """Names of the files that a service needs, all in one folder."""
     return (MANIFEST, *(graph.file for graph in manifest.graphs.values()))
-
-
-def blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """The rest of a file in pieces."""
-    return iter(lambda: file.read(_BLOCK), b"")
 
 
 def verify_graphs(artifact: Artifact) -> None:
@@ -324,18 +321,16 @@ def verify_graphs(artifact: Artifact) -> None:
 
 
 def _verify(folder: Path, name: str, graph: Graph) -> None:
-    found = hashlib.sha256()
     try:
         with (folder / graph.file).open("rb") as file:
-            for block in blocks(file):
-                found.update(block)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise InvalidArtifact(
             f"the artifact lacks {graph.file}; copy the whole folder or train again"
         ) from None
-    if found.hexdigest() != graph.sha256:
+    if digest != graph.sha256:
         raise InvalidArtifact(
-            f"{graph.file} is not what the manifest says (sha256 {found.hexdigest()[:12]}…, wanted"
+            f"{graph.file} is not what the manifest says (sha256 {digest[:12]}…, wanted"
             f" {graph.sha256[:12]}…);"
             " it was changed or damaged: copy it again or train again"
         )

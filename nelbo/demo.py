@@ -182,12 +182,12 @@ def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Consol
         f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact,"
         f" {MODEL}/report.html what it is worth"
     )
-    path = settings.database.removeprefix("sqlite:///")
+    file = settings.sqlite_file
     query = QUERY.format(job=jobs["scores"].id)
-    if path == settings.database:
+    if file is None:
         print(f"In the database, try:\n{query}")
         return
-    print(f"  the database is {path}; try, with sqlite3 or any other client,\n\n{query}\n")
-    with closing(sqlite3.connect(path)) as database:
+    print(f"  the database is {file}; try, with sqlite3 or any other client,\n\n{query}\n")
+    with closing(sqlite3.connect(file)) as database:
         found = database.execute(query)
         console.table([column[0] for column in found.description], [map(str, row) for row in found])

@@ -1,8 +1,5 @@
 """Jobs: their kinds, states and transitions, and the requests that make them. Pure data, no I/O."""
 
-import os
-import time
-import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -167,15 +164,6 @@ class Error(BaseModel):
     column: str | None
     code: str
     message: str
-
-
-def new_id() -> str:
-    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a
-    quarter of a microsecond."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction, random = nanoseconds * 2**12 // 1_000_000, int.from_bytes(os.urandom(8), "big") >> 2
-    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random
-    return str(uuid.UUID(int=value))
 
 
 def chunk_ranges(rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:

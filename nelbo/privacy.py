@@ -42,9 +42,8 @@ def _parts(settings: Settings) -> list[Path]:
         home,
         *(home / name for name in ("storage", "cache", "health", "logs", "up.json", "up.lock")),
     ]
-    if settings.database.startswith("sqlite:///"):
-        file = settings.database.removeprefix("sqlite:///")
-        parts += [Path(file + suffix) for suffix in ("", "-wal", "-shm")]
+    if file := settings.sqlite_file:
+        parts += [Path(f"{file}{suffix}") for suffix in ("", "-wal", "-shm")]
     if settings.storage_url.startswith("file://"):
         parts.append(Path(unquote(urlsplit(settings.storage_url).path)))
     return list(dict.fromkeys(parts))

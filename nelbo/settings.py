@@ -248,6 +248,12 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'nelbo.db'}"
 
     @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the database; None where the database is a server's."""
+        scheme, file = "sqlite:///", self.database
+        return Path(file.removeprefix(scheme)) if file.startswith(scheme) else None
+
+    @property
     def storage(self) -> str:
         return self.storage_url or (self.home / "storage").as_uri()
 

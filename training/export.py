@@ -1,7 +1,6 @@
 """Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before
 anyone may use it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,16 @@ import numpy as np
 import onnx
 import torch
 
-from nelbo.artifact import MANIFEST, Artifact, Calibration, Graph, Manifest, read_artifact
+from nelbo.artifact import (
+    MANIFEST,
+    TABLE_DIGEST,
+    Artifact,
+    Calibration,
+    Graph,
+    Manifest,
+    digest_of,
+    read_artifact,
+)
 from nelbo.engine import ANY, DRAWN, Engine, Floats, score_encoded
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
@@ -54,7 +62,7 @@ def export(
         "refused": training.refused,
         "sha256": training.digest,
     }
-    data["table_sha256"] = training.table_digest
+    data[TABLE_DIGEST] = training.table_digest
     stop = training.rows.take(training.split.stop)
     return export_model(folder, vae, name, training.schema, config, seed, stop, data)
 
@@ -248,7 +256,7 @@ def _write(folder: Path, name: str, model: onnx.ModelProto) -> Graph:
     (folder / f"{name}.onnx").write_bytes(content)
     return Graph(
         file=f"{name}.onnx",
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest_of(content),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
     )

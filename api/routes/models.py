@@ -30,7 +30,8 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import WHOLE, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import WHOLE
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger, usage
 from nelbo.views import Model, Version, VersionDetails, details

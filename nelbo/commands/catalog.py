@@ -13,7 +13,7 @@ from nelbo.audit import COMMAND_LINE
 from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage
@@ -60,8 +60,7 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
 def exists(settings: Settings) -> bool:
     """Whether there is a catalog to look into: a server's may be there, a file's is where the file
     is."""
-    path = settings.database.removeprefix("sqlite:///")
-    return path == settings.database or Path(path).exists()
+    return settings.sqlite_file is None or settings.sqlite_file.exists()
 
 
 def check_registering(settings: Settings) -> None:

@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import typer
@@ -127,8 +126,8 @@ def _folder(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    path = settings.database.removeprefix("sqlite:///")
-    if path != settings.database and not Path(path).exists():
+    file = settings.sqlite_file
+    if file is not None and not file.exists():
         yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` makes it")
         return
     database = connect(settings.database)

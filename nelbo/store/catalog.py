@@ -11,12 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from nelbo.audit import ITSELF, Action, Actor
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 from nelbo.store import audit
 from nelbo.store.lookup import unfinished_jobs
-from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import AliasRow, JobRow, ModelRow, VersionRow
+from nelbo.utf8 import clean
 from nelbo.views import Model, Version, VersionState
 
 CHAMPION = "champion"

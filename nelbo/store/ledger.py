@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from nelbo import crash
 from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
+from nelbo.ids import new_id
 from nelbo.jobs import (
     CHUNK_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -32,7 +33,6 @@ from nelbo.jobs import (
     Kind,
     State,
     chunk_ranges,
-    new_id,
 )
 from nelbo.store import audit, catalog, claims, files, lookup, queue, results
 from nelbo.store.claims import (
@@ -46,6 +46,7 @@ from nelbo.store.claims import (
 )
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
+from nelbo.utf8 import clean
 from nelbo.views import Job
 
 BACKOFF_S = 0.5
@@ -186,7 +187,7 @@ def release(
     statement = (
         chunk_to("queued")
         .where(*_held(claim))
-        .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=_clean(problem))
+        .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=clean(problem))
         .values(
             attempt=ChunkRow.attempt - int(problem is None),
             failures=ChunkRow.failures + int(problem is not None and failed),
@@ -343,7 +344,7 @@ def chunk_to(state: ChunkState) -> Update:
 
 
 def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None = None) -> Update:
-    return chunk_to(state).values(lease_until=None, problem=_clean(problem))
+    return chunk_to(state).values(lease_until=None, problem=clean(problem))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -493,14 +494,14 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
     statement = (
         _job_to("failed")
         .where(JobRow.id == job_id)
-        .values(problem=_clean(problem), finished_at=now())
+        .values(problem=clean(problem), finished_at=now())
         .returning(JobRow.kind, JobRow.version_id, JobRow.file_id)
     )
     job = connection.execute(statement).one()
     connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
     if job.kind == "read":
         reading = update(FileRow).where(FileRow.id == job.file_id, FileRow.state == "reading")
-        connection.execute(reading.values(state="rejected", reason=_clean(problem)))
+        connection.execute(reading.values(state="rejected", reason=clean(problem)))
     if job.kind == "verify":
         catalog.reject_version(connection, job.version_id, problem)
 
@@ -539,10 +540,6 @@ def _enqueue(
     ]
     connection.execute(insert(ChunkRow), chunks)
     return job_id
-
-
-def _clean(problem: str | None) -> str | None:
-    return None if problem is None else results.clean(problem)
 
 
 def _need(version_id: str | None) -> str:

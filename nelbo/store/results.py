@@ -43,6 +43,7 @@ from nelbo.store.tables import (
     score_arrays,
     score_json,
 )
+from nelbo.utf8 import clean
 from nelbo.views import Anomaly
 
 TOP_ANOMALIES = 1_000
@@ -226,7 +227,7 @@ def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]
         {
             "job_id": job_id,
             "row": fault.row,
-            "column": None if fault.column is None else clean(fault.column),
+            "column": clean(fault.column),
             "code": fault.code,
             "message": clean(fault.message),
         }
@@ -483,8 +484,3 @@ def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
     )
     found = connection.execute(statement).first()
     return None if found is None else (found.nelbo, found.row)
-
-
-def clean(value: str) -> str:
-    """Text that both databases can hold: neither NUL (PostgreSQL) nor lone surrogates (UTF-8)."""
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,7 +1,4 @@
-"""The vocabulary of jobs, and ids of jobs, files and versions."""
-
-import time
-import uuid
+"""The vocabulary of jobs."""
 
 import pytest
 
@@ -14,7 +11,6 @@ from nelbo.jobs import (
     KINDS,
     STATES,
     UNFINISHED,
-    new_id,
 )
 
 
@@ -36,14 +32,3 @@ def test_every_unfinished_state_may_end_and_only_a_retry_leaves_an_end() -> None
 
 def test_no_kind_is_both_submitted_and_internal() -> None:
     assert not set(KINDS) & set(INTERNAL_KINDS)
-
-
-def test_ids_sort_by_the_time_they_were_made_also_within_a_millisecond() -> None:
-    ids = []
-    for _ in range(2_000):
-        ids.append(new_id())
-        began = time.time_ns()
-        while time.time_ns() < began + 1_000:  # as long as anything takes that stores an id
-            pass
-    assert ids == sorted(set(ids))
-    assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids} == {(7, uuid.RFC_4122)}

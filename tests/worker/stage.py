@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from nelbo.artifact import Artifact, read_artifact
 from nelbo.files import open_table, open_writer, part_name, read_into_parts
-from nelbo.jobs import JobRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import JobRequest
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage, part_key, upload_key
 from nelbo.store import catalog, files, ledger, lookup, results

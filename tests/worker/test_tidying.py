@@ -11,7 +11,8 @@ from sqlalchemy import update
 from nelbo import copies
 from nelbo.broker import make_app
 from nelbo.errors import Gone
-from nelbo.jobs import GenerateRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import GenerateRequest
 from nelbo.storage import artifact_key, file_prefix, push_key, upload_key
 from nelbo.store import catalog, files, lookup
 from nelbo.store.catalog import VersionEntry

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import insert, select, text, update
 
-from nelbo.jobs import Error, JobRequest, ScoreRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import Error, JobRequest, ScoreRequest
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import (

@@ -10,14 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
-from nelbo.jobs import (
-    AugmentRequest,
-    Error,
-    GenerateRequest,
-    ReconstructRequest,
-    ScoreRequest,
-    new_id,
-)
+from nelbo.ids import new_id
+from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.store import catalog, files, ledger, lookup, queue, results
 from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
