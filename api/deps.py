@@ -64,7 +64,7 @@ async def _service(request: Request) -> Service:
     return service
 
 
-Parts = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 
 # Only for the words in OpenAPI; the header itself is read below, where a wrong one becomes a
 # problem document.
@@ -74,7 +74,7 @@ _bearer = HTTPBearer(
 
 
 async def _caller(
-    request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]
+    request: Request, service: ServiceDep, _: Annotated[object, Depends(_bearer)]
 ) -> Caller:
     authorization = request.headers.get("authorization")
     caller = service.keys.remembered(authorization)
