@@ -7,15 +7,16 @@ is true while it was touched within the last minute. Hosts that share a data fol
 each.
 """
 
-import logging
 import socket
 import time
 from pathlib import Path
 
+from nelbo import logs
+
 FORGET_S = 86_400.0
 """Age at which the file of another host is removed: its container is gone."""
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 def beat(home: Path) -> None:
@@ -26,7 +27,7 @@ def beat(home: Path) -> None:
         file_of(home).touch()
         _forget_hosts_that_are_gone(home)
     except OSError as problem:
-        log.warning("sign of life not given", extra={"problem": str(problem)})
+        log.warning("sign of life not given", problem=str(problem))
 
 
 def file_of(home: Path) -> Path:

@@ -1,7 +1,6 @@
 """Files: upload a table, look at it, list, delete."""
 
 import codecs
-import logging
 from functools import partial
 from typing import Annotated, Literal
 
@@ -15,7 +14,7 @@ from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
 from api.uploads import Upload
-from nelbo import crash
+from nelbo import crash, logs
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -34,7 +33,7 @@ from nelbo.storage import file_prefix, upload_key
 from nelbo.store import files, ledger
 from nelbo.views import File
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
 FileId = Annotated[
     str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])
@@ -181,7 +180,7 @@ def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
         if files.reject_file(service.database, owner, file_id, reason):
             service.storage.delete(file_prefix(file_id))
     except NelboError as problem:
-        log.warning("upload not cleaned up", extra={"file_id": file_id, "problem": problem.message})
+        log.warning("upload not cleaned up", file_id=file_id, problem=problem.message)
 
 
 def _file(service: Service, owner: str, file_id: str) -> File:

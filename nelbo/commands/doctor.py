@@ -166,7 +166,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     if find_spec("celery") is None:
         yield Finding("broker", "note", "not asked: celery is not installed")
         return
-    from nelbo import broker
+    from nelbo import broker  # loads celery, which may not be installed
 
     app = broker.make_app(
         settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0
