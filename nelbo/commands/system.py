@@ -67,7 +67,7 @@ def demo(
         typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one"),
     ] = 0,
 ) -> None:
-    """Show all of it on a real table, in about three minutes.
+    """Show all of it on a real table, in about two minutes.
 
     Starts everything, trains, scores, generates and augments over HTTP, and stops what it started.
 
