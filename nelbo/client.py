@@ -30,6 +30,7 @@ from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
 from nelbo.jobs import (
     FINAL,
+    Anomaly,
     AugmentRequest,
     Error,
     GenerateRequest,
@@ -39,7 +40,7 @@ from nelbo.jobs import (
 from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
-from nelbo.views import Anomaly, Change, File, Job, Model, Version, VersionDetails
+from nelbo.views import Change, File, Job, Model, Version, VersionDetails
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,10 +27,10 @@ from nelbo.errors import (
     OverQuota,
     Unavailable,
 )
-from nelbo.jobs import Error
+from nelbo.jobs import Anomaly, Error
 from nelbo.store import lookup, results
 from nelbo.store.session import Database
-from nelbo.views import Anomaly, Job
+from nelbo.views import Job
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}

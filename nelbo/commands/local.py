@@ -18,10 +18,9 @@ from nelbo.commands.faults import Faults
 from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Digest, Table
-from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
-from nelbo.views import Anomaly
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine, Scored

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from nelbo import scores as scores_of
-from nelbo.jobs import Error
+from nelbo.jobs import Anomaly, Error
 from nelbo.store import arrays
 from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
 from nelbo.store.session import Database
@@ -44,7 +44,6 @@ from nelbo.store.tables import (
     score_json,
 )
 from nelbo.utf8 import clean
-from nelbo.views import Anomaly
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
