@@ -135,16 +135,16 @@ def _field_error(found: dict[str, Any]) -> FieldError:
 def answers(*errors: type[NelboError] | NelboError) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` of a route that can end in these errors. The example is that of the
     class, or the message of one error."""
-    found: dict[int | str, dict[str, Any]] = {}
+    responses: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         message = error.message if isinstance(error, NelboError) else error.example
         content = {"schema": {"$ref": REFERENCE.format(model="Problem")}, "examples": {}}
-        answer = found.setdefault(
+        answer = responses.setdefault(
             error.status, {"description": error.title, "content": {MEDIA_TYPE: content}}
         )
         examples = answer["content"][MEDIA_TYPE]["examples"]
         examples[error.code] = {"summary": error.title, "value": _example(error, message)}
-    return found
+    return responses
 
 
 def describe(openapi: dict[str, Any]) -> None:
@@ -209,12 +209,12 @@ def get_problem_type(code: Annotated[str, Path(examples=["gone"])], request: Req
     types = problem_types()
     if code not in types:
         raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")
-    found = types[code]
+    error = types[code]
     page = ProblemType(
         type=f"/problems/{code}",
-        title=found.title,
-        status=found.status,
-        description=_description(found),
+        title=error.title,
+        status=error.status,
+        description=_description(error),
     )
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(_page(page), headers={"Vary": "Accept"})

@@ -213,8 +213,8 @@ class Manifest(_Frozen):
     def table_digest(self) -> str | None:
         """nelbo.files.Digest of the table that was trained on; None where an older Nelbo
         trained."""
-        found = self.data.get(TABLE_DIGEST)
-        return found if isinstance(found, str) else None
+        digest = self.data.get(TABLE_DIGEST)
+        return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True)

@@ -303,10 +303,10 @@ class MissingExtra(NelboError):
 def problem_types() -> dict[str, type[NelboError]]:
     """All errors by their code: what the API documents and what the client turns answers back
     into."""
-    found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
+    types: dict[str, type[NelboError]] = {NelboError.code: NelboError}
     todo = list(NelboError.__subclasses__())
     while todo:
         error = todo.pop()
-        found[error.code] = error
+        types[error.code] = error
         todo += error.__subclasses__()
-    return found
+    return types

@@ -74,16 +74,16 @@ class VersionDetails(Version):
 
 
 def details(version: Version, manifest: Mapping[str, Any]) -> VersionDetails:
-    """The version with what its manifest says; an empty one is not known yet."""
+    """The version with what its manifest says. The manifest is empty until the version is ready."""
     if not manifest:
         return VersionDetails(**version.model_dump())
-    known = check_manifest(manifest)
+    checked = check_manifest(manifest)
     return VersionDetails(
         **version.model_dump(),
-        table_schema=known.table_schema,
-        metrics=known.metrics,
-        smallest_p_value=known.calibration.smallest,
-        table_digest=known.table_digest,
+        table_schema=checked.table_schema,
+        metrics=checked.metrics,
+        smallest_p_value=checked.calibration.smallest,
+        table_digest=checked.table_digest,
     )
 
 
