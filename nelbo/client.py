@@ -6,9 +6,7 @@ with nelbo.Client() as client:
     job.results().save("scores.parquet")
 """
 
-import json
 import math
-import os
 import shutil
 import tempfile
 import uuid
@@ -28,6 +26,7 @@ from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, p
 from nelbo.files import DETECTED, CsvOptions, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
+from nelbo.home import running_up
 from nelbo.jobs import (
     FINAL,
     Anomaly,
@@ -56,14 +55,8 @@ def find_url(settings: Settings) -> str | None:
     there is none."""
     if settings.url:
         return settings.url
-    try:
-        found = json.loads((settings.home / "up.json").read_text("utf-8"))
-        os.kill(int(found["pid"]), 0)
-        return str(found["url"])
-    except PermissionError:
-        return str(found["url"])  # It runs, as another user.
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    up = running_up(settings.home)
+    return None if up is None else up.url
 
 
 class Client:

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nelbo.errors import InvalidInput
+from nelbo.home import DATABASE, STORAGE
 from nelbo.utf8 import read_text
 
 PREFIX = "NELBO_"
@@ -245,7 +246,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'nelbo.db'}"
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / DATABASE}"
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -255,7 +256,7 @@ class Settings(BaseSettings):
 
     @property
     def storage(self) -> str:
-        return self.storage_url or (self.home / "storage").as_uri()
+        return self.storage_url or (self.home / STORAGE).as_uri()
 
     @property
     def broker(self) -> str:

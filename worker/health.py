@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from nelbo import logs
+from nelbo.home import HEALTH
 
 FORGET_S = 86_400.0
 """Age at which the file of another host is removed: its container is gone."""
@@ -32,7 +33,7 @@ def beat(home: Path) -> None:
 
 def file_of(home: Path) -> Path:
     """Of this host."""
-    return home / "health" / socket.gethostname()
+    return home / HEALTH / socket.gethostname()
 
 
 def _forget_hosts_that_are_gone(home: Path) -> None:

@@ -1,7 +1,6 @@
 """doctor: checks the installation, the data folder, the database, the broker and the service, and
 says what to do."""
 
-import json
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from nelbo.commands import options
 from nelbo.commands.console import Console
 from nelbo.confinement import measures
 from nelbo.errors import NelboError
+from nelbo.home import STORAGE, running_up
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -146,7 +146,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
-    if not settings.storage_url and not (settings.home / "storage").exists():
+    if not settings.storage_url and not (settings.home / STORAGE).exists():
         yield Finding("storage", "note", "none yet", "made with the first upload or model")
         return
     try:
@@ -157,7 +157,7 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    url = settings.broker or _of_up(settings, "broker")
+    url = settings.broker or _broker_of_up(settings)
     if not url:
         yield Finding(
             "broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL"
@@ -208,11 +208,9 @@ def _reason(problem: urllib.error.HTTPError) -> str:
     return problem.read(2_000).decode(errors="replace").strip() or str(problem)
 
 
-def _of_up(settings: Settings, key: str) -> str:
-    if settings.url or find_url(settings) is None:
-        return ""
-    found: dict[str, str] = json.loads((settings.home / "up.json").read_text("utf-8"))
-    return found.get(key, "")
+def _broker_of_up(settings: Settings) -> str:
+    up = None if settings.url else running_up(settings.home)
+    return "" if up is None else up.broker
 
 
 def _confinement(settings: Settings) -> Iterator[Finding]:
