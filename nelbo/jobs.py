@@ -182,32 +182,6 @@ class Job(BaseModel):
     finished_at: float | None
 
 
-class Error(BaseModel):
-    """One row that could not be done, and why."""
-
-    row: int
-    column: str | None
-    code: str
-    message: str
-
-
-class Anomaly(BaseModel):
-    """A row of a score job that is among the least likely, with each column's share in nats: nelbo
-    = sum(terms) + kl."""
-
-    row: int
-    nelbo: float
-    p_value: float
-    anomaly: bool | None
-    """p_value <= the job's threshold; None until the job has one."""
-    kl: float
-    terms: dict[str, float]
-
-    def highest(self, most: int) -> list[tuple[str, float]]:
-        """The columns that cost the most, with their terms."""
-        return sorted(self.terms.items(), key=lambda term: -term[1])[:most]
-
-
 def new_id() -> str:
     """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a
     quarter of a microsecond."""

@@ -2,55 +2,56 @@
 filled."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nelbo import engine as engines
-from nelbo.engine import Check, Engine
-from nelbo.store.claims import Claim, RowFault, TableOutcome
+from nelbo.engine import Engine
+from nelbo.rows import MadeRows
+from nelbo.sessions import Check
+from nelbo.store.claims import Claim, TableOutcome
 
 PIECE_BYTES = 2**20
-"""Size from which on the rows of a chunk are stored in several pieces: who reads results holds one
-piece at a time. A long text that stands in many rows takes next to nothing until it is read."""
+"""Rows of a chunk that need more bytes are stored in several pieces, as readers of results hold one
+piece at a time: a long text that many rows share takes next to nothing until it is read."""
 
 
 def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
-    made = engines.generate(engine, claim.params["seed"], claim.row_from, claim.rows, check)
-    return outcome_of(made)
+    return outcome_of(engine.generate(claim.params["seed"], claim.row_from, claim.rows, check))
 
 
-def augment(engine: Engine, given: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
-    params = claim.params
-    spread = params.get("spread", 0.0)
-    made = engines.augment(
-        engine, given, claim.row_from, params["per_row"], params["seed"], spread, check
-    )
-    return outcome_of(made.batch, made.errors)
-
-
-def reconstruct(engine: Engine, given: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
-    params = claim.params
-    made = engines.reconstruct(
-        engine,
-        given,
+def augment(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
+    copies = engine.augment(
+        rows,
         claim.row_from,
-        params["seed"],
-        mode=params["mode"],
-        denoise=params["denoise"],
+        per_row=claim.params["per_row"],
+        seed=claim.params["seed"],
+        spread=claim.params.get("spread", 0.0),
         check=check,
     )
-    return outcome_of(made.batch, made.errors)
+    return outcome_of(copies)
 
 
-def outcome_of(batch: pa.RecordBatch, errors: Sequence[RowFault] = ()) -> TableOutcome:
-    """The made rows as they are stored."""
+def reconstruct(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
+    filled = engine.reconstruct(
+        rows,
+        claim.row_from,
+        seed=claim.params["seed"],
+        mode=claim.params["mode"],
+        denoise=claim.params["denoise"],
+        check=check,
+    )
+    return outcome_of(filled)
+
+
+def outcome_of(made: MadeRows) -> TableOutcome:
+    """The rows as they are stored."""
     stored = io.BytesIO()
-    with pq.ParquetWriter(stored, batch.schema, compression="zstd") as writer:
-        for piece in _pieces(batch):
+    with pq.ParquetWriter(stored, made.batch.schema, compression="zstd") as writer:
+        for piece in _pieces(made.batch):
             writer.write_table(pa.Table.from_batches([piece]))
-    return TableOutcome(stored.getvalue(), batch.num_rows, errors)
+    return TableOutcome(stored.getvalue(), made.batch.num_rows, made.errors)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

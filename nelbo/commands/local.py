@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from nelbo import scores
 from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
 from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Digest, Table
-from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import Anomaly, Scores
+from nelbo.scores import count, threshold_of
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
 
 if TYPE_CHECKING:
-    from nelbo.engine import Engine, Scored
+    from nelbo.engine import Engine
 
 TOP = 10
 
@@ -55,28 +56,27 @@ def score(
     engine: "Engine", table: Table, request: ScoreRequest, tally: Tally, faults: Faults, tell: Tell
 ) -> Iterator[pa.RecordBatch]:
     """Scores in row order, as a job gives them."""
-    from nelbo import engine as engines
 
-    def scored() -> Iterator["Scored"]:
+    def scored() -> Iterator[Scores]:
         for first_row, batch in _given(table, tell):
             tally.digest.update(batch)
-            found = engines.score(engine, batch, first_row)
-            faults.add(found.errors)
-            tally.rows += len(found.rows)
-            tally.top = _least_likely(tally.top, found, engine.manifest.order, TOP)
-            yield found
+            part = engine.score(batch, first_row)
+            faults.add(part.errors)
+            tally.rows += len(part.rows)
+            tally.top = _least_likely(tally.top, part, TOP)
+            yield part
 
-    columns = engine.manifest.order if request.explain else None
     if request.fdr is None:
         tally.threshold = request.alpha
         batches: Iterable[pa.RecordBatch] = (
-            _batch(found, request.alpha, columns) for found in scored()
+            part.to_batch(request.alpha, request.explain) for part in scored()
         )
         yield from _counted(batches, tally)
     else:
         p_values: Counter[float] = Counter()
+        columns = engine.manifest.order if request.explain else None
         with _spooled(_watched(scored(), p_values), columns) as kept:
-            tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
+            tally.threshold = threshold_of(p_values, request.alpha, request.fdr)
             yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
     tally.top = [
         row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top
@@ -94,8 +94,6 @@ def chosen(
 ) -> list[tuple[Anomaly, pa.RecordBatch]]:
     """The rows of these numbers, or else the least likely `most`, with their cells; the least
     likely first."""
-    from nelbo import engine as engines
-
     wanted, seen = sorted(set(rows)), 0
     top: list[Anomaly] = []
     cells: dict[int, pa.RecordBatch] = {}
@@ -106,9 +104,9 @@ def chosen(
             (row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen
         ]
         for first, part in named if wanted else [(first_row, batch)]:
-            found = engines.score(engine, part, first)
-            faults.add(found.errors)
-            top = _least_likely(top, found, engine.manifest.order, len(wanted) or most)
+            scores = engine.score(part, first)
+            faults.add(scores.errors)
+            top = _least_likely(top, scores, len(wanted) or most)
             cells = {
                 row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
                 for row in top
@@ -135,15 +133,13 @@ EXPLAINED = pa.schema(
 def explained(
     engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
 ) -> pa.Table:
-    """The costliest columns of each row, with the value, what it should be (engine.expected) and
+    """The costliest columns of each row, with the value, what it should be (Engine.explain) and
     the term. Cells are texts."""
-    from nelbo import engine as engines
-
     known = {column.name: column for column in engine.schema.columns}
     rows: list[dict[str, Any]] = []
     for row, cells in found:
         for column, term in row.highest(columns):
-            made = engines.expected(engine, cells, column, row.row, seed).batch
+            made = engine.explain(cells, column, row.row, seed).batch
             field = spelled_field(written_as(known[column], cells.schema.field(column)))
             told = {
                 name: written(as_type(made[name], field.type), field)[0].as_py()
@@ -160,12 +156,10 @@ def generate(
     engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a generate job."""
-    from nelbo import engine as engines
-
     _check_size(request.n, settings)
     for first_row in range(0, request.n, settings.chunk_rows):
         rows = min(settings.chunk_rows, request.n - first_row)
-        yield engines.generate(engine, request.seed, first_row, rows)
+        yield engine.generate(request.seed, first_row, rows).batch
         tell(first_row + rows, request.n)
 
 
@@ -173,28 +167,22 @@ def augment(
     engine: "Engine", table: Table, request: AugmentRequest, faults: Faults, tell: Tell
 ) -> Iterator[pa.RecordBatch]:
     """The rows of an augment job."""
-    from nelbo import engine as engines
-
     for first_row, batch in _given(table, tell, max(1, 8_192 // request.per_row)):
-        made = engines.augment(
-            engine, batch, first_row, request.per_row, request.seed, request.spread
-        )
-        faults.add(made.errors)
-        yield made.batch
+        copies = engine.augment(batch, first_row, request.per_row, request.seed, request.spread)
+        faults.add(copies.errors)
+        yield copies.batch
 
 
 def reconstruct(
     engine: "Engine", table: Table, request: ReconstructRequest, faults: Faults, tell: Tell
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a reconstruct job."""
-    from nelbo import engine as engines
-
     for first_row, batch in _given(table, tell):
-        made = engines.reconstruct(
-            engine, batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+        filled = engine.reconstruct(
+            batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
         )
-        faults.add(made.errors)
-        yield made.batch
+        faults.add(filled.errors)
+        yield filled.batch
 
 
 def _check_size(rows: int, settings: Settings) -> None:
@@ -214,14 +202,6 @@ def _given(table: Table, tell: Tell, rows: int = 8_192) -> Iterator[tuple[int, p
         tell(first_row, table.rows)
 
 
-def _batch(
-    found: "Scored", threshold: float | None, columns: tuple[str, ...] | None
-) -> pa.RecordBatch:
-    return scores.score_batch(
-        found.rows, found.nelbo, found.p_value, threshold, columns, found.terms, found.kl
-    )
-
-
 def _counted(batches: Iterable[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         if batch.num_rows:
@@ -229,22 +209,22 @@ def _counted(batches: Iterable[pa.RecordBatch], tally: Tally) -> Iterator[pa.Rec
             yield batch
 
 
-def _watched(found: Iterable["Scored"], p_values: Counter[float]) -> Iterator["Scored"]:
-    for part in found:
-        scores.count(p_values, part.p_value)
+def _watched(parts: Iterable[Scores], p_values: Counter[float]) -> Iterator[Scores]:
+    for part in parts:
+        count(p_values, part.p_value)
         yield part
 
 
 @contextmanager
 def _spooled(
-    found: Iterable["Scored"], columns: tuple[str, ...] | None
+    parts: Iterable[Scores], columns: tuple[str, ...] | None
 ) -> Iterator[pa.RecordBatchReader]:
     """All scores in a temporary file, read back: a threshold on the false discovery rate needs
-    every p-value first."""
+    every p-value first. With `columns`, also their terms."""
     with tempfile.TemporaryFile(prefix="nelbo-") as copy:
-        with pa.ipc.new_stream(copy, scores.score_schema(columns)) as writer:
-            for part in found:
-                writer.write_batch(_batch(part, None, columns))
+        with pa.ipc.new_stream(copy, Scores.schema(columns)) as writer:
+            for part in parts:
+                writer.write_batch(part.to_batch(None, explain=columns is not None))
         copy.seek(0)
         with pa.ipc.open_stream(copy) as reader:
             yield reader
@@ -257,21 +237,7 @@ def _flagged(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
     )
 
 
-def _least_likely(
-    top: list[Anomaly], found: "Scored", columns: tuple[str, ...], most: int
-) -> list[Anomaly]:
+def _least_likely(top: list[Anomaly], scores: Scores, most: int) -> list[Anomaly]:
     """The first of those so far and of the new ones, by nelbo, then by row: the order of a job's
     anomalies."""
-    best = np.lexsort((found.rows, -found.nelbo))[:most]
-    new = [
-        Anomaly(
-            row=int(found.rows[i]),
-            nelbo=float(found.nelbo[i]),
-            p_value=float(found.p_value[i]),
-            anomaly=None,
-            kl=float(found.kl[i]),
-            terms=dict(zip(columns, found.terms[i].tolist(), strict=True)),
-        )
-        for i in best
-    ]
-    return sorted([*top, *new], key=lambda row: (-row.nelbo, row.row))[:most]
+    return sorted([*top, *scores.top(most)], key=lambda row: (-row.nelbo, row.row))[:most]

@@ -18,7 +18,8 @@ from nelbo.commands.faults import Faults
 from nelbo.commands.tables import Given, Out, out
 from nelbo.encoding import check_columns
 from nelbo.files import DETECTED, CsvOptions, Table, open_writer
-from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import Anomaly
 from nelbo.scores import already_known, out_of_reach
 from nelbo.settings import read_settings
 

@@ -5,12 +5,10 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,10 +26,10 @@ from sqlalchemy import (
     tuple_,
 )
 
-from nelbo import scores as scores_of
-from nelbo.jobs import Anomaly, Error
+from nelbo.rows import Anomaly, RowError, Scores
+from nelbo.scores import count, threshold_of
 from nelbo.store import arrays
-from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
+from nelbo.store.claims import Claim, FinishOutcome, TableOutcome
 from nelbo.store.session import Database
 from nelbo.store.tables import (
     AnomalyRow,
@@ -53,18 +51,6 @@ TERM_BYTES = 24
 """Of a term in the JSON of an anomaly, beside its column's name."""
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n *
-    d]."""
-
-    rows: npt.NDArray[np.int64]
-    nelbo: Floats
-    p_value: Floats
-    kl: Floats | None
-    terms: Floats | None
-
-
 def scores(
     db: Database,
     job_id: str,
@@ -81,11 +67,11 @@ def scores(
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, explain)
+            found = _next_scores(connection, job_id, after_row, columns if explain else None)
         if found is None:
             return
         row_to, chunk = found
-        batch = _score_batch(chunk, threshold, columns if explain else None)
+        batch = chunk.to_batch(threshold, explain)
         batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
         if batch.num_rows:
             yield batch
@@ -97,7 +83,7 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
     """The schema of the batches of `scores`, for a job without any, too."""
     with db.read() as connection:
         _, columns = _score_head(connection, job_id)
-    return scores_of.score_schema(columns if explain else None)
+    return Scores.schema(columns if explain else None)
 
 
 def tables(
@@ -120,7 +106,7 @@ def tables(
         after_row = row_to - 1
 
 
-def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[Error]:
+def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[RowError]:
     """Recorded errors in row order, of rows above `after_row`."""
     statement = (
         select(ErrorRow.row, ErrorRow.column, ErrorRow.code, ErrorRow.message)
@@ -130,8 +116,8 @@ def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000
     )
     with db.read() as connection:
         return [
-            Error(row=e.row, column=e.column, code=e.code, message=e.message)
-            for e in connection.execute(statement)
+            RowError(row=row.row, column=row.column, code=row.code, message=row.message)
+            for row in connection.execute(statement)
         ]
 
 
@@ -154,14 +140,14 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
     with db.read() as connection:
         return [
             Anomaly(
-                row=found.row,
-                nelbo=found.nelbo,
-                p_value=found.p_value,
-                anomaly=None if found.threshold is None else found.p_value <= found.threshold,
-                kl=found.kl,
-                terms=found.terms,
+                row=row.row,
+                nelbo=row.nelbo,
+                p_value=row.p_value,
+                anomaly=None if row.threshold is None else row.p_value <= row.threshold,
+                kl=row.kl,
+                terms=row.terms,
             )
-            for found in connection.execute(statement)
+            for row in connection.execute(statement)
         ]
 
 
@@ -181,27 +167,26 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
     return FinishOutcome(totals | {"rows_made": sum(made)})
 
 
-def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> int:
+def store_scores(connection: Connection, claim: Claim, chunk: Scores) -> int:
     """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes
     that adds."""
     explain = bool(claim.params.get("explain"))
-    place = {
+    key = {
         "chunk_id": claim.chunk_id,
         "job_id": claim.job_id,
         "row_from": claim.row_from,
         "fence": claim.fence,
     }
     if connection.dialect.name == "sqlite":
-        data = _to_json(outcome, explain)
-        connection.execute(insert(score_json).values(**place, data=data))
+        data = _to_json(chunk, explain)
+        connection.execute(insert(score_json).values(**key, data=data))
         stored_bytes = len(data)
     else:
-        connection.execute(insert(score_arrays).values(**place, **_to_arrays(outcome, explain)))
-        stored_bytes = FLOAT_BYTES * (
-            3 * len(outcome.rows) + (outcome.kl.size + outcome.terms.size if explain else 0)
-        )
-    anomaly_bytes = sum(len(name) + TERM_BYTES for name in outcome.columns)
-    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, outcome)
+        connection.execute(insert(score_arrays).values(**key, **_to_arrays(chunk, explain)))
+        numbers = 3 * len(chunk.rows) + (chunk.kl.size + chunk.terms.size if explain else 0)
+        stored_bytes = FLOAT_BYTES * numbers
+    anomaly_bytes = sum(len(name) + TERM_BYTES for name in chunk.columns)
+    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, chunk)
 
 
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
@@ -218,22 +203,22 @@ def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> 
     )
 
 
-def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> int:
+def store_errors(connection: Connection, job_id: str, errors: Iterable[RowError]) -> int:
     """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes
     that adds."""
-    found = [
+    rows = [
         {
             "job_id": job_id,
-            "row": fault.row,
-            "column": None if fault.column is None else clean(fault.column),
-            "code": fault.code,
-            "message": clean(fault.message),
+            "row": error.row,
+            "column": None if error.column is None else clean(error.column),
+            "code": error.code,
+            "message": clean(error.message),
         }
-        for fault in faults
+        for error in errors
     ]
-    if found:
-        connection.execute(insert(ErrorRow), found)
-    return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in found)
+    if rows:
+        connection.execute(insert(ErrorRow), rows)
+    return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in rows)
 
 
 def delete_results(connection: Connection, job_id: str) -> None:
@@ -273,14 +258,14 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     def nelbos() -> Iterator[float]:
         nonlocal low, high
         for chunk in _chunks(db, claim.job_id):
-            scores_of.count(p_values, chunk.p_value)
+            count(p_values, chunk.p_value)
             low, high = min(low, float(chunk.nelbo.min())), max(high, float(chunk.nelbo.max()))
             yield from chunk.nelbo.tolist()
 
     # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into
     # chunks.
     total, scored = math.fsum(nelbos()), p_values.total()
-    threshold = scores_of.threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
+    threshold = threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
     flagged = sum(times for p_value, times in p_values.items() if p_value <= threshold)
     summary = totals | {"rows_scored": scored, "anomalies": flagged}
     if scored:
@@ -299,11 +284,11 @@ def _histogram(
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _chunks(db: Database, job_id: str) -> Iterator[_Scores]:
+def _chunks(db: Database, job_id: str) -> Iterator[Scores]:
     after_row = -1
     while True:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, explain=False)
+            found = _next_scores(connection, job_id, after_row, None)
         if found is None:
             return
         row_to, chunk = found
@@ -324,26 +309,27 @@ def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tupl
 
 
 def _next_scores(
-    connection: Connection, job_id: str, after_row: int, explain: bool
-) -> tuple[int, _Scores] | None:
-    """The first stored chunk with rows above after_row: its row_to and its scores."""
+    connection: Connection, job_id: str, after_row: int, columns: Sequence[str] | None
+) -> tuple[int, Scores] | None:
+    """The first stored chunk with rows above after_row: its row_to and its scores; with `columns`,
+    also their terms and kl."""
     if connection.dialect.name == "sqlite":
         payload, decode = score_json, _from_json
-        wanted: list[ColumnElement[Any]] = [score_json.c.data]
+        values: list[ColumnElement[Any]] = [score_json.c.data]
     else:
         payload, decode = score_arrays, _from_arrays
-        names = ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
-        wanted = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
+        names = ["rows", "nelbo", "p_value", *([] if columns is None else ["kl", "terms"])]
+        values = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
     statement = (
-        select(ChunkRow.row_to, *wanted)
+        select(ChunkRow.row_to, *values)
         .join_from(payload, ChunkRow, payload.c.chunk_id == ChunkRow.id)
         .where(payload.c.job_id == job_id, payload.c.row_from >= _chunk_of(job_id, after_row + 1))
         .where(ChunkRow.row_to > after_row + 1)
         .order_by(payload.c.row_from)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    return None if found is None else (found.row_to, decode(found, explain))
+    row = connection.execute(statement).first()
+    return None if row is None else (row.row_to, decode(row, columns))
 
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
@@ -355,48 +341,42 @@ def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
     return found.scalar_subquery()
 
 
-def _to_json(outcome: ScoreOutcome, explain: bool) -> str:
+def _to_json(chunk: Scores, explain: bool) -> str:
     """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and
     SQLite does read it so."""
-    columns = [outcome.rows.tolist(), outcome.nelbo.tolist(), outcome.p_value.tolist()]
+    values = [chunk.rows.tolist(), chunk.nelbo.tolist(), chunk.p_value.tolist()]
     if explain:
-        columns += [outcome.kl.tolist(), *outcome.terms.T.tolist()]
-    return json.dumps(list(zip(*columns, strict=True)), allow_nan=False, separators=(",", ":"))
+        values += [chunk.kl.tolist(), *chunk.terms.T.tolist()]
+    return json.dumps(list(zip(*values, strict=True)), allow_nan=False, separators=(",", ":"))
 
 
-def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    values = np.array(json.loads(found.data), dtype=np.float64)
+def _from_json(row: Row[*tuple[Any, ...]], columns: Sequence[str] | None) -> Scores:
+    values = np.array(json.loads(row.data), dtype=np.float64)
     if values.size == 0:
-        values = values.reshape(0, 4)
+        values = values.reshape(0, 4 + len(columns or ()))
     # Row numbers are exact as float64: there are far fewer than 2^53.
-    rows, (nelbo, p_value) = values[:, 0].astype(np.int64), values[:, 1:3].T
-    return _Scores(
-        rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None))
-    )
+    rows = values[:, 0].astype(np.int64)
+    nelbo, p_value = values[:, 1:3].T
+    if columns is None:
+        return Scores.without_terms(rows, nelbo, p_value)
+    return Scores(rows, nelbo, p_value, values[:, 3], values[:, 4:], columns)
 
 
-def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, ColumnElement[Any]]:
-    values = {"rows": outcome.rows, "nelbo": outcome.nelbo, "p_value": outcome.p_value}
+def _to_arrays(chunk: Scores, explain: bool) -> dict[str, ColumnElement[Any]]:
+    values = {"rows": chunk.rows, "nelbo": chunk.nelbo, "p_value": chunk.p_value}
     if explain:
-        values |= {"kl": outcome.kl, "terms": outcome.terms.ravel()}
+        values |= {"kl": chunk.kl, "terms": chunk.terms.ravel()}
     return {name: literal(arrays.wire(array), arrays.Wire()) for name, array in values.items()}
 
 
-def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
+def _from_arrays(row: Row[*tuple[Any, ...]], columns: Sequence[str] | None) -> Scores:
     values: dict[str, Any] = {
-        name: arrays.unwire(data) for name, data in found._asdict().items() if name != "row_to"
+        name: arrays.unwire(data) for name, data in row._asdict().items() if name != "row_to"
     }
-    return _Scores(
-        values["rows"], values["nelbo"], values["p_value"], values.get("kl"), values.get("terms")
-    )
-
-
-def _score_batch(
-    chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None
-) -> pa.RecordBatch:
-    return scores_of.score_batch(
-        chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl
-    )
+    if columns is None:
+        return Scores.without_terms(**values)
+    terms = values.pop("terms").reshape(len(values["rows"]), len(columns))
+    return Scores(**values, terms=terms, columns=columns)
 
 
 def _next_table(
@@ -443,32 +423,24 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> int:
-    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the
-    rest goes. How many more there are than before."""
-    best = np.lexsort((outcome.rows, -outcome.nelbo))[:TOP_ANOMALIES]
+def _store_anomalies(connection: Connection, job_id: str, chunk: Scores) -> int:
+    """Keep the 1,000 largest of the job: first insert those of this chunk that may be among them,
+    then delete the rest. How many more there are than before."""
     last = _last_kept(connection, job_id)
-    found = [
-        {
-            "job_id": job_id,
-            "row": int(outcome.rows[i]),
-            "nelbo": float(outcome.nelbo[i]),
-            "p_value": float(outcome.p_value[i]),
-            "kl": float(outcome.kl[i]),
-            "terms": dict(zip(outcome.columns, outcome.terms[i].tolist(), strict=True)),
-        }
-        for i in best
-        if last is None or outcome.nelbo[i] >= last[0]
+    lowest = -math.inf if last is None else last[0]
+    rows = [
+        {"job_id": job_id} | anomaly.model_dump(exclude={"anomaly"})
+        for anomaly in chunk.top(TOP_ANOMALIES, lowest)
     ]
-    if not found:
+    if not rows:
         return 0
-    connection.execute(insert(AnomalyRow), found)
+    connection.execute(insert(AnomalyRow), rows)
     last = _last_kept(connection, job_id)
     if last is None:
-        return len(found)
+        return len(rows)
     rank = tuple_(-AnomalyRow.nelbo, AnomalyRow.row)
     rest = delete(AnomalyRow).where(AnomalyRow.job_id == job_id, rank > tuple_(-last[0], last[1]))
-    return len(found) - connection.execute(rest).rowcount
+    return len(rows) - connection.execute(rest).rowcount
 
 
 def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
