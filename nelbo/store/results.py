@@ -1,8 +1,6 @@
 """Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory,
 summed up at the end."""
 
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from sqlalchemy import (
     ColumnElement,
     Connection,
     LargeBinary,
-    Row,
     ScalarSelect,
     delete,
     func,
@@ -29,6 +25,14 @@ from sqlalchemy import (
 from nelbo.rows import Anomaly, RowError, Scores
 from nelbo.scores import count, threshold_of
 from nelbo.store import arrays
+from nelbo.store.chunks import (
+    array_names,
+    scores_from_arrays,
+    scores_from_json,
+    scores_to_arrays,
+    scores_to_json,
+    table_from_parquet,
+)
 from nelbo.store.claims import Claim, FinishOutcome, TableOutcome
 from nelbo.store.session import Database
 from nelbo.store.tables import (
@@ -67,11 +71,11 @@ def scores(
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, columns if explain else None)
-        if found is None:
+            chunk = _next_scores(connection, job_id, after_row, columns if explain else None)
+        if chunk is None:
             return
-        row_to, chunk = found
-        batch = chunk.to_batch(threshold, explain)
+        row_to, scores = chunk
+        batch = scores.to_batch(threshold, explain)
         batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
         if batch.num_rows:
             yield batch
@@ -95,10 +99,10 @@ def tables(
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
-            found = _next_table(connection, job_id, after_row)
-        if found is None:
+            chunk = _next_table(connection, job_id, after_row)
+        if chunk is None:
             return
-        row_to, pieces = found
+        row_to, pieces = chunk
         for piece in pieces:
             batch = _one_batch(piece[slice(left)])
             yield batch
@@ -161,13 +165,13 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
     if claim.kind == "score":
         return _finish_scores(db, claim, totals)
     with db.read() as connection:
-        made = connection.scalars(
+        rows = connection.scalars(
             select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)
         ).all()
-    return FinishOutcome(totals | {"rows_made": sum(made)})
+    return FinishOutcome(totals | {"rows_made": sum(rows)})
 
 
-def store_scores(connection: Connection, claim: Claim, chunk: Scores) -> int:
+def store_scores(connection: Connection, claim: Claim, scores: Scores) -> int:
     """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes
     that adds."""
     explain = bool(claim.params.get("explain"))
@@ -178,15 +182,19 @@ def store_scores(connection: Connection, claim: Claim, chunk: Scores) -> int:
         "fence": claim.fence,
     }
     if connection.dialect.name == "sqlite":
-        data = _to_json(chunk, explain)
-        connection.execute(insert(score_json).values(**key, data=data))
-        stored_bytes = len(data)
+        text = scores_to_json(scores, explain)
+        connection.execute(insert(score_json).values(**key, data=text))
+        stored_bytes = len(text)
     else:
-        connection.execute(insert(score_arrays).values(**key, **_to_arrays(chunk, explain)))
-        numbers = 3 * len(chunk.rows) + (chunk.kl.size + chunk.terms.size if explain else 0)
+        values = {
+            name: literal(array, arrays.Wire())
+            for name, array in scores_to_arrays(scores, explain).items()
+        }
+        connection.execute(insert(score_arrays).values(**key, **values))
+        numbers = 3 * len(scores.rows) + (scores.kl.size + scores.terms.size if explain else 0)
         stored_bytes = FLOAT_BYTES * numbers
-    anomaly_bytes = sum(len(name) + TERM_BYTES for name in chunk.columns)
-    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, chunk)
+    anomaly_bytes = sum(len(name) + TERM_BYTES for name in scores.columns)
+    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, scores)
 
 
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
@@ -230,8 +238,8 @@ def delete_results(connection: Connection, job_id: str) -> None:
 
 
 def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
-    """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the
-    number of chunks."""
+    """Remove at most `limit` chunks of a job that was deleted, with all that was stored for their
+    rows; the number of chunks removed."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     first = (
         select(ChunkRow.id, ChunkRow.row_from, ChunkRow.row_to)
@@ -240,7 +248,8 @@ def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
         .limit(limit)
     )
     chunks = connection.execute(first).all()
-    ids, row_to = [chunk.id for chunk in chunks], max((chunk.row_to for chunk in chunks), default=0)
+    ids = [chunk.id for chunk in chunks]
+    row_to = max((chunk.row_to for chunk in chunks), default=0)
     connection.execute(delete(payload).where(payload.c.chunk_id.in_(ids)))
     connection.execute(delete(TableChunkRow).where(TableChunkRow.chunk_id.in_(ids)))
     for table in (ErrorRow, AnomalyRow):
@@ -253,18 +262,21 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the
     histogram."""
     p_values: Counter[float] = Counter()
-    low, high = math.inf, -math.inf
+    low = math.inf
+    high = -math.inf
 
     def nelbos() -> Iterator[float]:
         nonlocal low, high
-        for chunk in _chunks(db, claim.job_id):
-            count(p_values, chunk.p_value)
-            low, high = min(low, float(chunk.nelbo.min())), max(high, float(chunk.nelbo.max()))
-            yield from chunk.nelbo.tolist()
+        for scores in _chunks(db, claim.job_id):
+            count(p_values, scores.p_value)
+            low = min(low, float(scores.nelbo.min()))
+            high = max(high, float(scores.nelbo.max()))
+            yield from scores.nelbo.tolist()
 
     # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into
     # chunks.
-    total, scored = math.fsum(nelbos()), p_values.total()
+    total = math.fsum(nelbos())
+    scored = p_values.total()
     threshold = threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
     flagged = sum(times for p_value, times in p_values.items() if p_value <= threshold)
     summary = totals | {"rows_scored": scored, "anomalies": flagged}
@@ -279,8 +291,8 @@ def _histogram(
 ) -> dict[str, list[float] | list[int]]:
     edges = np.histogram_bin_edges(np.array([low, high]), bins=HISTOGRAM_BINS)
     counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    for chunk in _chunks(db, job_id):
-        counts += np.histogram(chunk.nelbo, bins=edges)[0]
+    for scores in _chunks(db, job_id):
+        counts += np.histogram(scores.nelbo, bins=edges)[0]
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
@@ -288,12 +300,12 @@ def _chunks(db: Database, job_id: str) -> Iterator[Scores]:
     after_row = -1
     while True:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, None)
-        if found is None:
+            chunk = _next_scores(connection, job_id, after_row, None)
+        if chunk is None:
             return
-        row_to, chunk = found
-        if len(chunk.rows):
-            yield chunk
+        row_to, scores = chunk
+        if len(scores.rows):
+            yield scores
         after_row = row_to - 1
 
 
@@ -313,12 +325,11 @@ def _next_scores(
 ) -> tuple[int, Scores] | None:
     """The first stored chunk with rows above after_row: its row_to and its scores; with `columns`,
     also their terms and kl."""
-    if connection.dialect.name == "sqlite":
-        payload, decode = score_json, _from_json
-        values: list[ColumnElement[Any]] = [score_json.c.data]
-    else:
-        payload, decode = score_arrays, _from_arrays
-        names = ["rows", "nelbo", "p_value", *([] if columns is None else ["kl", "terms"])]
+    as_json = connection.dialect.name == "sqlite"
+    payload = score_json if as_json else score_arrays
+    values: list[ColumnElement[Any]] = [score_json.c.data]
+    if not as_json:
+        names = array_names(columns is not None)
         values = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
     statement = (
         select(ChunkRow.row_to, *values)
@@ -329,54 +340,20 @@ def _next_scores(
         .limit(1)
     )
     row = connection.execute(statement).first()
-    return None if row is None else (row.row_to, decode(row, columns))
+    if row is None:
+        return None
+    if as_json:
+        return row.row_to, scores_from_json(row.data, columns)
+    return row.row_to, scores_from_arrays(row._asdict(), columns)
 
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
     """Where the chunk that holds a row begins; the index finds it at once, however many chunks
     stand before."""
-    found = select(func.max(ChunkRow.row_from)).where(
+    row_from = select(func.max(ChunkRow.row_from)).where(
         ChunkRow.job_id == job_id, ChunkRow.stage == "work", ChunkRow.row_from <= row
     )
-    return found.scalar_subquery()
-
-
-def _to_json(chunk: Scores, explain: bool) -> str:
-    """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and
-    SQLite does read it so."""
-    values = [chunk.rows.tolist(), chunk.nelbo.tolist(), chunk.p_value.tolist()]
-    if explain:
-        values += [chunk.kl.tolist(), *chunk.terms.T.tolist()]
-    return json.dumps(list(zip(*values, strict=True)), allow_nan=False, separators=(",", ":"))
-
-
-def _from_json(row: Row[*tuple[Any, ...]], columns: Sequence[str] | None) -> Scores:
-    values = np.array(json.loads(row.data), dtype=np.float64)
-    if values.size == 0:
-        values = values.reshape(0, 4 + len(columns or ()))
-    # Row numbers are exact as float64: there are far fewer than 2^53.
-    rows = values[:, 0].astype(np.int64)
-    nelbo, p_value = values[:, 1:3].T
-    if columns is None:
-        return Scores.without_terms(rows, nelbo, p_value)
-    return Scores(rows, nelbo, p_value, values[:, 3], values[:, 4:], columns)
-
-
-def _to_arrays(chunk: Scores, explain: bool) -> dict[str, ColumnElement[Any]]:
-    values = {"rows": chunk.rows, "nelbo": chunk.nelbo, "p_value": chunk.p_value}
-    if explain:
-        values |= {"kl": chunk.kl, "terms": chunk.terms.ravel()}
-    return {name: literal(arrays.wire(array), arrays.Wire()) for name, array in values.items()}
-
-
-def _from_arrays(row: Row[*tuple[Any, ...]], columns: Sequence[str] | None) -> Scores:
-    values: dict[str, Any] = {
-        name: arrays.unwire(data) for name, data in row._asdict().items() if name != "row_to"
-    }
-    if columns is None:
-        return Scores.without_terms(**values)
-    terms = values.pop("terms").reshape(len(values["rows"]), len(columns))
-    return Scores(**values, terms=terms, columns=columns)
+    return row_from.scalar_subquery()
 
 
 def _next_table(
@@ -396,26 +373,12 @@ def _next_table(
         .order_by(TableChunkRow.row_from)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    if found is None:
+    chunk = connection.execute(statement).first()
+    if chunk is None:
         return None
-    skip = max(0, after_row + 1 - found.row_from)
-    return found.row_to, _made_rows(
-        found.data, after_row, skip if found.kind == "generate" else None
-    )
-
-
-def _made_rows(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
-    """The pieces of a stored chunk, without its first `skip` rows or, where that is None, with rows
-    above after_row alone."""
-    file = pq.ParquetFile(io.BytesIO(data))
-    for at in range(file.num_row_groups):
-        piece = file.read_row_group(at, use_threads=False)
-        if skip is None:
-            yield piece.filter(pc.greater(piece["row"], pa.scalar(after_row)))
-        else:
-            yield piece.slice(skip)
-            skip = max(0, skip - piece.num_rows)
+    # Generated rows have no column `row`: they are the chunk's rows in order.
+    skip = max(0, after_row + 1 - chunk.row_from) if chunk.kind == "generate" else None
+    return chunk.row_to, table_from_parquet(chunk.data, after_row, skip)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -423,14 +386,14 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _store_anomalies(connection: Connection, job_id: str, chunk: Scores) -> int:
+def _store_anomalies(connection: Connection, job_id: str, scores: Scores) -> int:
     """Keep the 1,000 largest of the job: first insert those of this chunk that may be among them,
     then delete the rest. How many more there are than before."""
     last = _last_kept(connection, job_id)
     lowest = -math.inf if last is None else last[0]
     rows = [
         {"job_id": job_id} | anomaly.model_dump(exclude={"anomaly"})
-        for anomaly in chunk.top(TOP_ANOMALIES, lowest)
+        for anomaly in scores.top(TOP_ANOMALIES, lowest)
     ]
     if not rows:
         return 0
@@ -452,8 +415,8 @@ def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
         .offset(TOP_ANOMALIES - 1)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    return None if found is None else (found.nelbo, found.row)
+    last = connection.execute(statement).first()
+    return None if last is None else (last.nelbo, last.row)
 
 
 def clean(value: str) -> str:
