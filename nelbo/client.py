@@ -29,14 +29,13 @@ from nelbo.files.formats import compression_of
 from nelbo.home import running_up
 from nelbo.jobs import (
     FINAL,
-    Anomaly,
     AugmentRequest,
-    Error,
     GenerateRequest,
     ReconstructRequest,
     ScoreRequest,
 )
 from nelbo.packing import pack
+from nelbo.rows import Anomaly, RowError
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
 from nelbo.views import Change, File, Job, Model, Version, VersionDetails
@@ -422,9 +421,9 @@ class JobHandle:
         """
         return Results(self._http, f"{self._address}/results", format, safe_csv)
 
-    def errors(self) -> Iterator[Error]:
+    def errors(self) -> Iterator[RowError]:
         """The rows that could not be done, in row order."""
-        return self._http.pages(Error, f"{self._address}/errors")
+        return self._http.pages(RowError, f"{self._address}/errors")
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
         """The least likely rows of a score job, the least likely first, with each column's term."""

@@ -157,32 +157,6 @@ def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
     return TypeAdapter(Annotated[kinds, Field(discriminator="kind")])
 
 
-class Error(BaseModel):
-    """One row that could not be done, and why."""
-
-    row: int
-    column: str | None
-    code: str
-    message: str
-
-
-class Anomaly(BaseModel):
-    """A row of a score job that is among the least likely, with each column's share in nats: nelbo
-    = sum(terms) + kl."""
-
-    row: int
-    nelbo: float
-    p_value: float
-    anomaly: bool | None
-    """p_value <= the job's threshold; None until the job has one."""
-    kl: float
-    terms: dict[str, float]
-
-    def highest(self, most: int) -> list[tuple[str, float]]:
-        """The columns that cost the most, with their terms."""
-        return sorted(self.terms.items(), key=lambda term: -term[1])[:most]
-
-
 def chunk_ranges(rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
     """Half-open row ranges that cut 0..rows into chunks of at most chunk_rows."""
     for start in range(0, rows, chunk_rows):

@@ -23,7 +23,7 @@ from nelbo.artifact import (
     digest_of,
     read_artifact,
 )
-from nelbo.engine import ANY, DRAWN, Engine, Floats, score_encoded
+from nelbo.engine import Engine, Floats, flag
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
 from training.config import Config
@@ -168,7 +168,7 @@ def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
     differ."""
     few = rows.take(np.arange(min(len(rows), 256)))
     terms, kl = score(vae, few)
-    nelbo, engine_terms, engine_kl = score_encoded(engine, few.numbers, few.codes)
+    nelbo, engine_terms, engine_kl = engine.score_encoded(few.numbers, few.codes)
     ties = vae.share * TIES
     _compare("terms", engine_terms, terms.numpy(), ties)
     _compare("nelbo", nelbo, (terms.sum(1) + kl).numpy(), ties)
@@ -194,7 +194,7 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
     u = np.random.default_rng(0).random((batch, draws))
     u[:, 1 : (1 + draws) // 2], u[:, (1 + draws) // 2 :] = 1 - np.exp(-1), 1 / 8
     every = np.ones((batch, len(engine.manifest.order)), dtype=np.bool_)
-    _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, DRAWN)
+    _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, flag(False))
     (z,) = engine.run("spread", *q, u, np.array([0.5]))
     log_weight, mean, var = vae.prior.between(*posteriors(vae, coded(vae.likelihoods, few)[0]), 0.5)
     upto = log_weight.double().softmax(1).cumsum(1)[:, :-1]
@@ -214,7 +214,7 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
         np.zeros((manifest.batch, d), dtype=np.int64),
         np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_),
     )
-    numbers, codes = engine.draw(z, blank, keep, u_x, DRAWN, ANY)
+    numbers, codes = engine.draw(z, blank, keep, u_x)
     other = likelihoods.other[likelihoods.category_at].numpy()
     known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
     x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))

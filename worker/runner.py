@@ -8,8 +8,8 @@ from functools import partial
 from structlog.stdlib import BoundLogger
 
 from nelbo import crash, logs
-from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
+from nelbo.sessions import Check
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
@@ -18,7 +18,6 @@ from worker.confined import ModelDied
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
-from worker.scoring import score
 
 PERMANENT = (InvalidInput, NotFound)
 """Errors that no other try would mend."""
@@ -105,7 +104,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
     engine = process.engines.get(catalog.version_of(process.database, _need(claim.version_id)))
     match claim.kind:
         case "score":
-            return score(engine, given.rows(process.storage, claim), claim, check)
+            return engine.score(given.rows(process.storage, claim), claim.row_from, check)
         case "generate":
             return generate(engine, claim, check)
         case "augment":

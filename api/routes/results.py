@@ -27,7 +27,7 @@ from nelbo.errors import (
     OverQuota,
     Unavailable,
 )
-from nelbo.jobs import Anomaly, Error
+from nelbo.rows import Anomaly, RowError
 from nelbo.store import lookup, results
 from nelbo.store.session import Database
 from nelbo.views import Job
@@ -43,6 +43,12 @@ CONTENT: dict[str, Any] = {
     MEDIA_TYPES["jsonl"]: TEXT
     | {"example": '{"row":0,"nelbo":12.3,"p_value":0.41,"anomaly":false}\n'},
 }
+
+
+class Error(RowError):
+    """One row that could not be done, and why."""
+
+    # The name of a row error in the API's description.
 
 
 async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]:
@@ -157,6 +163,7 @@ def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 @router.get(
     "/errors",
+    response_model=Page[Error],
     operation_id="list_errors",
     summary="The rows that could not be done, and why",
     responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
@@ -169,11 +176,11 @@ def list_errors(
     cursor: Annotated[
         int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")
     ] = -1,
-) -> Page[Error]:
+) -> Page[RowError]:
     """In row order; while the job runs, those found so far."""
     job = lookup.get_job(service.database, owner, job_id)
-    found = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
-    return Page.of(found, limit, key=lambda error: str(error.row))
+    errors = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
+    return Page.of(errors, limit, key=lambda error: str(error.row))
 
 
 @router.get(
@@ -189,8 +196,4 @@ def list_anomalies(
     job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
-    found = results.anomalies(service.database, job.id, limit=limit)
-    return Page(
-        items=[Anomaly.model_validate(entry, from_attributes=True) for entry in found],
-        next_cursor=None,
-    )
+    return Page(items=results.anomalies(service.database, job.id, limit=limit), next_cursor=None)

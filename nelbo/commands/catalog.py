@@ -10,7 +10,6 @@ from pathlib import Path
 from nelbo import copies, privacy
 from nelbo.artifact import is_artifact, read_artifact
 from nelbo.audit import COMMAND_LINE
-from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
 from nelbo.ids import new_id
@@ -87,16 +86,10 @@ def check_name(name: str) -> None:
         )
 
 
-def folder_of(settings: Settings, model: str) -> Path | None:
-    """The folder of MODEL's artifact for work in this process; None where a service does the
-    work."""
-    return folder_here(settings, model) if _is_folder(model) or not find_url(settings) else None
-
-
 def folder_here(settings: Settings, model: str) -> Path:
     """The folder of MODEL's artifact for work that no service does: what one on the same data
     folder has is here too."""
-    if _is_folder(model):
+    if names_a_folder(model):
         return Path(model)
     if settings.url:
         raise InvalidInput(
@@ -108,10 +101,9 @@ def folder_here(settings: Settings, model: str) -> Path:
         return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
 
 
-def _is_folder(model: str) -> bool:
-    if not is_artifact(Path(model)) and "/" in model:
-        read_artifact(Path(model))  # says what is missing
-    return is_artifact(Path(model))
+def names_a_folder(model: str) -> bool:
+    """Whether MODEL is the folder of an artifact: no name has a slash."""
+    return "/" in model or is_artifact(Path(model))
 
 
 def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:

@@ -166,12 +166,13 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     if find_spec("celery") is None:
         yield Finding("broker", "note", "not asked: celery is not installed")
         return
-    from nelbo import broker  # loads celery, which may not be installed
+    # Here, as it loads celery, which may not be installed.
+    from nelbo.broker import make_app, waiting_hints
 
-    app = broker.make_app(
+    app = make_app(
         settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0
     )
-    waiting = broker.waiting_hints(app)
+    waiting = waiting_hints(app)
     if waiting is None:
         todo = "start it; until then jobs run some seconds later than they could"
         yield Finding("broker", "wrong", "does not answer", todo)

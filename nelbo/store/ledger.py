@@ -34,13 +34,13 @@ from nelbo.jobs import (
     State,
     chunk_ranges,
 )
+from nelbo.rows import RowError, Scores
 from nelbo.store import audit, catalog, claims, files, lookup, queue, results
 from nelbo.store.claims import (
     Claim,
     FinishOutcome,
     Outcome,
     ReadOutcome,
-    ScoreOutcome,
     TableOutcome,
     VerifyOutcome,
 )
@@ -416,7 +416,7 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
     if connection.execute(end_chunk("done").where(*_held(claim))).rowcount == 0:
         return _is_done(connection, claim)
     match outcome:
-        case ScoreOutcome():
+        case Scores():
             stored_bytes = results.store_scores(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows, outcome.errors, stored_bytes)
         case TableOutcome():
@@ -444,16 +444,16 @@ def store_progress(
     connection: Connection,
     job_id: str,
     rows: int,
-    faults: Sequence[claims.RowFault] = (),
+    errors: Sequence[RowError] = (),
     result_bytes: int = 0,
 ) -> None:
     """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once
     if it is internal."""
-    stored_bytes = result_bytes + results.store_errors(connection, job_id, faults)
+    stored_bytes = result_bytes + results.store_errors(connection, job_id, errors)
     statement = (
         update(JobRow)
         .where(JobRow.id == job_id)
-        .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(faults))
+        .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(errors))
         .values(
             chunks_done=JobRow.chunks_done + 1, bytes=func.coalesce(JobRow.bytes, 0) + stored_bytes
         )

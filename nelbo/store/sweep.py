@@ -7,7 +7,8 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Update, insert, or_, select, update
 
 from nelbo import crash
-from nelbo.jobs import KINDS, Error
+from nelbo.jobs import KINDS
+from nelbo.rows import RowError
 from nelbo.store import queue
 from nelbo.store.ledger import backoff_s, chunk_to, end_chunk, fail_job, lock_job, store_progress
 from nelbo.store.session import Database, now
@@ -180,7 +181,7 @@ def _give_up_row(
     done = orphaned.only(end_chunk("done", problem), chunk).values(fence=ChunkRow.fence + 1)
     if connection.execute(done).rowcount == 0:
         return "none"
-    error = Error(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)
+    error = RowError(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)
     store_progress(connection, chunk.job_id, 1, [error])
     return "row"
 

@@ -11,9 +11,10 @@ from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
 from nelbo.ids import new_id
-from nelbo.jobs import AugmentRequest, Error, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import RowError, Scores
 from nelbo.store import catalog, files, ledger, lookup, queue, results
-from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
+from nelbo.store.claims import FinishOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.sweep import Swept, sweep
 from nelbo.store.tables import ChunkRow
@@ -288,7 +289,7 @@ def test_scores_that_are_no_numbers_are_refused(sqlite_url: str, bad: float, whi
     job = add_job(database, rows=4)
     claim = take(database)
     outcome = outcome_of(claim)
-    assert isinstance(outcome, ScoreOutcome)
+    assert isinstance(outcome, Scores)
     getattr(outcome, which).flat[2] = bad
     with pytest.raises(ValueError, match="NaN or inf"):
         ledger.commit(database, claim, outcome)
@@ -303,15 +304,15 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
         ledger.commit(database, claim, outcome_of(other))
     with pytest.raises(ValueError, match="cannot end with a FinishOutcome"):
         ledger.commit(database, claim, FinishOutcome(summary={}))
-    doubled = Error(row=claim.row_from, column=None, code="c", message="m")
+    doubled = RowError(row=claim.row_from, column=None, code="c", message="m")
     whole = outcome_of(claim)
-    assert isinstance(whole, ScoreOutcome)
-    twice = ScoreOutcome(
+    assert isinstance(whole, Scores)
+    twice = Scores(
         whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [doubled]
     )
     with pytest.raises(ValueError, match="once each"):
         ledger.commit(database, claim, twice)
-    backwards = ScoreOutcome(
+    backwards = Scores(
         whole.rows[::-1], whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns
     )
     with pytest.raises(ValueError, match="row order"):
@@ -320,7 +321,7 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
         ledger.commit(
             database,
             claim,
-            ScoreOutcome(
+            Scores(
                 whole.rows, whole.nelbo[1:], whole.p_value, whole.kl, whole.terms, whole.columns
             ),
         )
@@ -343,11 +344,11 @@ def test_text_that_a_database_cannot_hold_is_cleaned(database: Database) -> None
     job = add_job(database, rows=2)
     claim = take(database)
     whole = outcome_of(claim, failed=[1])
-    assert isinstance(whole, ScoreOutcome)
-    error = Error.model_construct(
+    assert isinstance(whole, Scores)
+    error = RowError.model_construct(
         row=1, column="a\x00", code="not-a-number", message="holds '\x00\ud800'"
     )
-    outcome = ScoreOutcome(
+    outcome = Scores(
         whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [error]
     )
     assert ledger.commit(database, claim, outcome)
