@@ -1,12 +1,13 @@
 """Hints about accepted jobs, sent to the broker by a thread of their own: no request ever waits for
 a broker."""
 
-import logging
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
 
-log = logging.getLogger(__name__)
+from nelbo import logs
+
+log = logs.get(__name__)
 
 
 class Hints:
@@ -31,9 +32,7 @@ class Hints:
             self._queue.put_nowait(job_id)
         except Full:
             self.dropped += 1
-            log.warning(
-                "hint dropped, the queue is full", extra={"job_id": job_id, "dropped": self.dropped}
-            )
+            log.warning("hint dropped, the queue is full", job_id=job_id, dropped=self.dropped)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what waits already, for at most this many seconds."""
@@ -50,4 +49,4 @@ class Hints:
             except Exception:
                 # Whatever the broker's library raises, the next hint may work, and the dispatcher
                 # repeats this one.
-                log.warning("hint not sent", extra={"job_id": job_id}, exc_info=True)
+                log.warning("hint not sent", job_id=job_id, exc_info=True)

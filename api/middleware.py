@@ -1,7 +1,6 @@
 """Around every request: its id, whose it may be, the limit of its body, one line in the log, a last
 answer on a crash."""
 
-import logging
 import re
 import time
 from collections.abc import Collection, MutableMapping
@@ -17,13 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import origins
 from api.errors import respond
 from api.protection import SECURITY_HEADERS
+from nelbo import logs
 from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 
 if TYPE_CHECKING:
     from api.auth import Keys
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 MAX_BODY_BYTES = 64 * 2**10
 """Longest body, but for routes that set another limit: those of rows, tables and artifacts."""
 GAP_S = 30.0
@@ -113,9 +113,9 @@ class _Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
-            log.info("client left", extra=self._fields())
+            log.info("client left", **self._fields())
         except Exception:
-            log.exception("request crashed", extra=self._fields())
+            log.exception("request crashed", **self._fields())
             if self.status:
                 # The answer has begun: only a cut connection tells the client that it is not whole.
                 raise
@@ -124,7 +124,7 @@ class _Exchange:
             )
             await respond(Request(self.scope), sorry)(self.scope, self.receive, self.send)
         else:
-            log.info("request", extra=self._fields())
+            log.info("request", **self._fields())
 
     async def receive(self) -> Message:
         self._check(self.declared_bytes)

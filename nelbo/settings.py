@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nelbo.errors import InvalidInput
+from nelbo.home import DATABASE, STORAGE
 from nelbo.utf8 import read_text
 
 PREFIX = "NELBO_"
@@ -245,11 +246,17 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'nelbo.db'}"
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / DATABASE}"
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the database; None where the database is a server's."""
+        scheme, file = "sqlite:///", self.database
+        return Path(file.removeprefix(scheme)) if file.startswith(scheme) else None
 
     @property
     def storage(self) -> str:
-        return self.storage_url or (self.home / "storage").as_uri()
+        return self.storage_url or (self.home / STORAGE).as_uri()
 
     @property
     def broker(self) -> str:

@@ -7,7 +7,6 @@ worker/ or training/ is never imported. They end with this process, however it e
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -26,6 +25,7 @@ from typing import IO
 
 from nelbo import embedded, privacy
 from nelbo.errors import Conflict, Unavailable
+from nelbo.home import LOGS, UP_LOCK, UP_RECORD, RunningUp, is_alive, record_up
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from nelbo.settings import Settings
 from nelbo.store.session import connect
@@ -73,19 +73,16 @@ def _run(
     lifeline, url = Lifeline(), f"http://{HOST}:{port}"
     broker = settings.broker or embedded.make_url()
     children = _children(settings, port, broker, lock)
-    record = settings.home / "up.json"
     try:
         for child in children:
             child.start(lifeline)
         if _wait_until_ready(url, children, signals.stop):
-            _write(
-                record,
-                {"url": url, "pid": os.getpid(), "database": settings.database, "broker": broker},
-            )
+            up = RunningUp(url=url, pid=os.getpid(), database=settings.database, broker=broker)
+            record_up(settings.home, up)
             say(f"Nelbo is ready at {url} (data and logs in {settings.home}; ^C stops it)")
             keep_running(children, lifeline, signals.stop, partial(_tell, say))
     finally:
-        record.unlink(missing_ok=True)
+        (settings.home / UP_RECORD).unlink(missing_ok=True)
         # The broker last, so that the others can end in good order.
         end_all([child for child in children if child.name != "broker"], STOP_S, signals.hurry)
         end_all(children, STOP_S, signals.hurry)
@@ -174,12 +171,12 @@ def _free_port(port: int) -> int:
 def _locked(home: Path, say: Callable[[str], None]) -> Iterator[IO[str]]:
     """Hold the data folder's lock. Children of a `nelbo up` that was killed hold it until they are
     gone: wait for them."""
-    with open(home / "up.lock", "a+") as lock:
+    with open(home / UP_LOCK, "a+") as lock:
         deadline, told = time.monotonic() + STOP_S, False
         while not _try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
-            if _alive(holder) or time.monotonic() > deadline:
+            if (holder.isdecimal() and is_alive(int(holder))) or time.monotonic() > deadline:
                 raise Conflict(
                     f"`nelbo up` (process {holder}) already runs on {home}; stop it, or set another"
                     " NELBO_HOME"
@@ -202,16 +199,6 @@ def _try_lock(lock: IO[str]) -> bool:
     return True
 
 
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (ValueError, ProcessLookupError):
-        return False
-    return True
-
-
 @contextmanager
 def _asked_to_stop() -> Iterator[Signals]:
     signals = Signals(threading.Event(), threading.Event())
@@ -230,7 +217,7 @@ def _asked_to_stop() -> Iterator[Signals]:
 
 def _log(home: Path, name: str) -> Path:
     """The child's log file; one that grew large is put aside once."""
-    path = home / "logs" / f"{name}.log"
+    path = home / LOGS / f"{name}.log"
     path.parent.mkdir(exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))
@@ -240,10 +227,3 @@ def _log(home: Path, name: str) -> Path:
 def _last_line(log: Path | None) -> str:
     lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
     return f": {lines[-1][:300]}" if lines else ""
-
-
-def _write(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps(content, indent=2))
-    temporary.replace(path)

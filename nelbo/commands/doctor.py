@@ -1,7 +1,6 @@
 """doctor: checks the installation, the data folder, the database, the broker and the service, and
 says what to do."""
 
-import json
 import os
 import shutil
 import sys
@@ -10,7 +9,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import typer
@@ -21,6 +19,7 @@ from nelbo.commands import options
 from nelbo.commands.console import Console
 from nelbo.confinement import measures
 from nelbo.errors import NelboError
+from nelbo.home import STORAGE, running_up
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -127,8 +126,8 @@ def _folder(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    path = settings.database.removeprefix("sqlite:///")
-    if path != settings.database and not Path(path).exists():
+    file = settings.sqlite_file
+    if file is not None and not file.exists():
         yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` makes it")
         return
     database = connect(settings.database)
@@ -147,7 +146,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
-    if not settings.storage_url and not (settings.home / "storage").exists():
+    if not settings.storage_url and not (settings.home / STORAGE).exists():
         yield Finding("storage", "note", "none yet", "made with the first upload or model")
         return
     try:
@@ -158,7 +157,7 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    url = settings.broker or _of_up(settings, "broker")
+    url = settings.broker or _broker_of_up(settings)
     if not url:
         yield Finding(
             "broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL"
@@ -167,12 +166,13 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     if find_spec("celery") is None:
         yield Finding("broker", "note", "not asked: celery is not installed")
         return
-    from nelbo import broker
+    # Here, as it loads celery, which may not be installed.
+    from nelbo.broker import make_app, waiting_hints
 
-    app = broker.make_app(
+    app = make_app(
         settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0
     )
-    waiting = broker.waiting_hints(app)
+    waiting = waiting_hints(app)
     if waiting is None:
         todo = "start it; until then jobs run some seconds later than they could"
         yield Finding("broker", "wrong", "does not answer", todo)
@@ -209,11 +209,9 @@ def _reason(problem: urllib.error.HTTPError) -> str:
     return problem.read(2_000).decode(errors="replace").strip() or str(problem)
 
 
-def _of_up(settings: Settings, key: str) -> str:
-    if settings.url or find_url(settings) is None:
-        return ""
-    found: dict[str, str] = json.loads((settings.home / "up.json").read_text("utf-8"))
-    return found.get(key, "")
+def _broker_of_up(settings: Settings) -> str:
+    up = None if settings.url else running_up(settings.home)
+    return "" if up is None else up.broker
 
 
 def _confinement(settings: Settings) -> Iterator[Finding]:
