@@ -241,6 +241,7 @@ def run(
         sys.executable,
         "-P",
         "-m",
+        "nelbo.programs",
         "training.cli",
         *arguments,
         *flags,
