@@ -466,7 +466,7 @@ class JobHandle:
         return Results(self._http, f"{self._address}/results", format, safe_csv)
 
     def errors(self) -> Iterator[Error]:
-        """The rows that could not be processed, in row order, each with the reason."""
+        """The rows that could not be done, in row order, each with the reason."""
         return self._http.pages(Error, f"{self._address}/errors")
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
