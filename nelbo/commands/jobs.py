@@ -16,7 +16,7 @@ from nelbo.commands.tables import out
 from nelbo.jobs import Job
 from nelbo.settings import read_settings
 
-app = typer.Typer(help="List, show, cancel or retry jobs (alone: list).")
+app = typer.Typer(help="List, show, cancel or retry jobs; alone, list them.")
 Id = Annotated[str, typer.Argument(metavar="JOB", help="id of a job", show_default=False)]
 SHOWN = 10
 

@@ -20,7 +20,7 @@ from nelbo.store.session import Database, connect
 
 HOUR_S = 3_600.0
 DAY_S = 86_400.0
-app = typer.Typer(help="List, create, rotate, revoke or import API keys (alone: list).")
+app = typer.Typer(help="List, create, rotate, revoke or import API keys; alone, list them.")
 Key = Annotated[
     str,
     typer.Argument(
@@ -54,7 +54,8 @@ def create(
         str,
         typer.Option(
             metavar="SCOPE",
-            help="read, submit (files and jobs too), train (models too) or admin (audit too)",
+            help="what the key allows, each including the one before:"
+            " read, submit (files, jobs), train (models), admin (audit)",
         ),
     ] = "train",
     label: Annotated[str, typer.Option(metavar="TEXT", help="what the key is for")] = "",

@@ -19,7 +19,7 @@ from nelbo.storage import artifact_key
 from nelbo.store import catalog as store
 from nelbo.store.expiry import live_digests
 
-app = typer.Typer(help="List, show, promote or delete models (alone: list).")
+app = typer.Typer(help="List, show, promote or delete models; alone, list them.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
 
 

@@ -23,8 +23,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="table in CSV, Parquet, Arrow or JSON Lines, by its suffix, which .gz or .zst may"
-        " follow; - reads standard input",
+        help="CSV, Parquet, Arrow or JSON Lines file, also .gz or .zst; - reads standard input",
         show_default=False,
     ),
 ]
@@ -34,8 +33,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        help="file to write: CSV, Parquet, Arrow or JSON Lines, by its suffix, which .gz or .zst"
-        " may follow; - writes to standard output",
+        help="CSV, Parquet, Arrow or JSON Lines file to write, also .gz or .zst;"
+        " - writes to standard output",
     ),
 ]
 OutputOrScreen = Annotated[
@@ -44,7 +43,7 @@ OutputOrScreen = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        help="file to write: CSV, Parquet, Arrow or JSON Lines (default: a table on the screen)",
+        help="CSV, Parquet, Arrow or JSON Lines file to write (default: a table on the screen)",
     ),
 ]
 OutputFormat = Annotated[
@@ -73,7 +72,7 @@ _CSV = {
         str | None,
         typer.Option(
             metavar="CHAR",
-            help="CSV: delimiter: a character, tab, or ' ' for any number of spaces"
+            help="CSV delimiter: a character, tab, or ' ' for any number of spaces"
             " (default: detected)",
         ),
     ],
@@ -81,18 +80,18 @@ _CSV = {
         str | None,
         typer.Option(
             metavar="NAME",
-            help="CSV and JSON Lines: encoding, such as utf-8 or windows-1252 (default: detected)",
+            help="encoding of CSV or JSON Lines, such as utf-8 or windows-1252 (default: detected)",
         ),
     ],
     "decimal": Annotated[
         str | None,
-        typer.Option(metavar="CHAR", help="CSV: decimal sign, . or , (default: detected)"),
+        typer.Option(metavar="CHAR", help="CSV decimal sign: . or , (default: detected)"),
     ],
     "header": Annotated[
         bool | None,
         typer.Option(
             "--header/--no-header",
-            help="CSV: whether the first line holds the column names (default: detected)",
+            help="whether the first CSV line holds the column names (default: detected)",
         ),
     ],
     "skip": Annotated[
@@ -101,7 +100,7 @@ _CSV = {
             "--skip-lines",
             metavar="N",
             min=0,
-            help="CSV: number of lines to skip at the beginning (default: detected)",
+            help="number of CSV lines to skip at the beginning (default: detected)",
         ),
     ],
 }
