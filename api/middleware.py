@@ -21,7 +21,7 @@ from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
 from nelbo.jobs import new_id
 
 if TYPE_CHECKING:
-    from api.auth import Keys
+    from api.auth import ApiKeys
 
 log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 2**10
@@ -83,7 +83,7 @@ class AroundRequests:
             raise NotFound("there is nothing at an address that holds NUL")
 
 
-async def _needs_key(keys: "Keys") -> bool:
+async def _needs_key(keys: "ApiKeys") -> bool:
     """Whether requests need a key; not, as far as can be told, while the database is away."""
     known = keys.known_need()
     if known is not None:
