@@ -30,7 +30,7 @@ OTHER_FILES = 256
 BACKLOG = 128
 """Maximum number of connections that wait to be accepted."""
 CHUNKS = 1_000
-"""From this number of chunks on, a chunked body needs CHUNK_BYTES per chunk on average.
+"""A body with more chunks needs at least CHUNK_BYTES per chunk on average.
 
 A chunk of one byte costs as much time of the event loop, which all clients share, as 64 KiB.
 """
@@ -39,8 +39,8 @@ NOT_HTTP = {
     "type": "about:blank",
     "title": "Bad Request",
     "status": 400,
-    "detail": "the request is not valid HTTP/1.1, or its body has too many small chunks; send larger"
-    " chunks",
+    "detail": "the request is not valid HTTP/1.1, or its body has too many small chunks;"
+    " send larger ones",
 }
 
 

@@ -23,7 +23,7 @@ class Hints:
         self.dropped = 0
 
     def offer(self, job_id: str) -> None:
-        """Send a hint soon, or drop it if too many are waiting. It never blocks and never raises."""
+        """Send a hint soon, or drop it if too many are waiting. Never blocks, never raises."""
         try:
             self._queue.put_nowait(job_id)
         except Full:

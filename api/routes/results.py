@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from api.deps import Owner, Parts
 from api.errors import answers
-from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, wanted
+from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, preferred_format
 from api.pages import Limit, Page
 from api.routes.jobs import NO_JOB, WAS_DELETED, JobId
 from nelbo.errors import (
@@ -116,7 +116,7 @@ def get_results(
     ] = None,
 ) -> StreamingResponse:
     job = _succeeded(views.get_job(service.database, owner, job_id))
-    chosen = format or wanted(accept)
+    chosen = format or preferred_format(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
         encoded(
