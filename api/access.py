@@ -1,10 +1,9 @@
 """The scope of a key that each operation needs: one table, for the checks and for OpenAPI."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from api.errors import add_answers
-from nelbo.errors import Forbidden, NelboError, NotAuthenticated, TooManyTries
+from nelbo.errors import Forbidden, NotAuthenticated, TooManyTries
 from nelbo.store.keys import SCOPES, Scope
 
 NEEDS: dict[str, Scope | None] = {
@@ -50,10 +49,14 @@ def check_scope(scope: Scope, operation: str) -> None:
             f"no key allows {operation!r}: it is missing in the service's table of scopes"
         )
     if SCOPES.index(scope) < SCOPES.index(needed):
-        raise Forbidden(
-            f"this needs a key of the scope {needed!r} and yours has {scope!r}; ask whoever runs"
-            " the service for another key"
-        )
+        raise _refusal(scope, needed)
+
+
+def _refusal(scope: Scope, needed: Scope) -> Forbidden:
+    return Forbidden(
+        f"this needs a key of the scope {needed!r} and yours has {scope!r}; ask whoever runs the"
+        " service for another key"
+    )
 
 
 def describe(openapi: dict[str, Any]) -> None:
@@ -62,21 +65,7 @@ def describe(openapi: dict[str, Any]) -> None:
         for operation in operations.values():
             needed = NEEDS.get(operation["operationId"])
             if needed is not None:
-                add_answers(operation, *_refusals(needed))
-
-
-def _refusals(needed: Scope) -> Iterator[tuple[type[NelboError], str]]:
-    yield (
-        NotAuthenticated,
-        "this service wants an API key: send the header Authorization: Bearer nb_…",
-    )
-    yield (
-        TooManyTries,
-        "20 requests with a wrong API key came from your address within a minute; wait 40 s",
-    )
-    if needed != SCOPES[0]:
-        yield (
-            Forbidden,
-            f"this needs a key of the scope {needed!r} and yours has 'read'; ask whoever runs the"
-            " service for another key",
-        )
+                add_answers(operation, NotAuthenticated, TooManyTries)
+            if needed not in (None, SCOPES[0]):
+                # The message names the scope that this operation needs.
+                add_answers(operation, _refusal(SCOPES[0], needed))

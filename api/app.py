@@ -146,7 +146,7 @@ def _hints(settings: Settings) -> Hints | None:
     celery = _celery(settings, 2.0)
 
     def send(job_id: str) -> bool:
-        from nelbo.broker import send_hint
+        from nelbo.broker import send_hint  # loads Celery, see _celery
 
         return send_hint(celery(), job_id)
 
@@ -159,7 +159,7 @@ def _asks_broker(settings: Settings) -> Callable[[], bool]:
     celery = _celery(settings, 1.0)
 
     def answers() -> bool:
-        from nelbo.broker import waiting_hints
+        from nelbo.broker import waiting_hints  # loads Celery, see _celery
 
         return waiting_hints(celery()) is not None
 

@@ -5,7 +5,6 @@ every process refuses a revoked key within two. A wrong key is never remembered:
 wrong secret cost the same query.
 """
 
-import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from queue import Full, Queue
 from threading import Lock, Thread
 from typing import Literal
 
+from nelbo import logs
 from nelbo.audit import ITSELF
 from nelbo.errors import NotAuthenticated, Unavailable
 from nelbo.store import keys
 from nelbo.store.keys import KEY, KeyLine, Scope, StoredKey, digest_of
 from nelbo.store.session import Database
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 LOCAL = "local"
 REMEMBER_S = 1.0
 """Seconds for which a process remembers a valid key."""
@@ -234,9 +234,7 @@ class KeysFile:
                 content = self._path.read_bytes()
             except OSError as problem:
                 if self._content is not None:
-                    log.error(
-                        "the keys file cannot be read any more", extra={"problem": problem.strerror}
-                    )
+                    log.error("the keys file cannot be read any more", problem=problem.strerror)
                 self._content = None
                 return None
             if content != self._content:
@@ -250,13 +248,11 @@ class KeysFile:
         self._lines = {line.id: line for line in lines}
         self._bad = bad
         if bad:
-            log.error(
-                "lines of the keys file are no keys and are left out", extra={"lines": bad[:20]}
-            )
+            log.error("lines of the keys file are no keys and are left out", lines=bad[:20])
         if stored:
             log.warning(
                 "keys of the keys file are in the database now; `nelbo keys list` shows them",
-                extra={"keys": stored},
+                keys=stored,
             )
 
 
@@ -276,9 +272,7 @@ class _LastUses:
         try:
             self._queue.put_nowait(key_id)
         except Full:
-            log.warning(
-                "the last use of a key is not written down, too many wait", extra={"key": key_id}
-            )
+            log.warning("the last use of a key is not written down, too many wait", key=key_id)
 
     def close(self, timeout_s: float = 2.0) -> None:
         try:
@@ -295,6 +289,6 @@ class _LastUses:
                 # Whatever the database's library raises, the next one may work.
                 log.warning(
                     "the last use of a key is not written down",
-                    extra={"key": key_id},
+                    key=key_id,
                     exc_info=True,
                 )

@@ -1,6 +1,5 @@
 """What routes are given: the service's parts, and who asks."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,6 +17,7 @@ from api.middleware import log_also
 from api.places import Places
 from api.tries import Tries
 from api.uploads import Uploads
+from nelbo import logs
 from nelbo.audit import Actor
 from nelbo.errors import NotAuthenticated
 from nelbo.jobs import JobRequest
@@ -25,7 +25,7 @@ from nelbo.settings import Settings
 from nelbo.storage import Storage
 from nelbo.store.session import Database
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ async def _service(request: Request) -> Service:
     return service
 
 
-Parts = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 
 # Only for the words in OpenAPI; the header itself is read below, where a wrong one becomes a
 # problem document.
@@ -74,7 +74,7 @@ _bearer = HTTPBearer(
 
 
 async def _caller(
-    request: Request, service: Parts, _: Annotated[object, Depends(_bearer)]
+    request: Request, service: ServiceDep, _: Annotated[object, Depends(_bearer)]
 ) -> Caller:
     authorization = request.headers.get("authorization")
     caller = service.keys.remembered(authorization)
@@ -100,7 +100,9 @@ async def _looked_up(service: Service, authorization: str | None, address: str) 
             service.tries.add(address)
             log.warning(
                 "API key refused",
-                extra={"client": address, "key": prefix_of(authorization), "why": problem.message},
+                client=address,
+                key=prefix_of(authorization),
+                why=problem.message,
             )
         raise
 

@@ -132,21 +132,19 @@ def _field_error(found: dict[str, Any]) -> FieldError:
     return FieldError(pointer, found["type"].replace("_", "-"), found["msg"])
 
 
-def answers(
-    *errors: type[NelboError] | tuple[type[NelboError], str],
-) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route that can end in these errors, each alone or with an example
-    of its message."""
-    found: dict[int | str, dict[str, Any]] = {}
-    for entry in errors:
-        error, detail = entry if isinstance(entry, tuple) else (entry, _summary(entry))
+def answers(*errors: type[NelboError] | NelboError) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of a route that can end in these errors. The example is that of the
+    class, or the message of one error."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        message = error.message if isinstance(error, NelboError) else error.example
         content = {"schema": {"$ref": REFERENCE.format(model="Problem")}, "examples": {}}
-        answer = found.setdefault(
+        answer = responses.setdefault(
             error.status, {"description": error.title, "content": {MEDIA_TYPE: content}}
         )
         examples = answer["content"][MEDIA_TYPE]["examples"]
-        examples[error.code] = {"summary": error.title, "value": _example(error, detail)}
-    return found
+        examples[error.code] = {"summary": error.title, "value": _example(error, message)}
+    return responses
 
 
 def describe(openapi: dict[str, Any]) -> None:
@@ -156,7 +154,9 @@ def describe(openapi: dict[str, Any]) -> None:
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
                 del operation["responses"]["422"]
-            add_answers(operation, FOREIGN_HOST, *(OF_BODIES if "requestBody" in operation else ()))
+            add_answers(operation, ForeignRequest)
+            if "requestBody" in operation:
+                add_answers(operation, TooSlow, TooLarge, UnsupportedMediaType)
     schemas = openapi["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -164,42 +164,23 @@ def describe(openapi: dict[str, Any]) -> None:
     schemas |= problem.pop("$defs") | {"Problem": problem}
 
 
-FOREIGN_HOST = (
-    ForeignRequest,
-    "the request names the host 'evil.example'; without keys this service answers to …",
-)
-OF_BODIES = (
-    (TooSlow, "30 s went by without a byte of the body; send it faster, or in smaller files"),
-    (TooLarge, "the body is larger than 65,536 bytes; no request of this sort is"),
-    (
-        UnsupportedMediaType,
-        "the body is sent as text/plain; send the header Content-Type: application/json",
-    ),
-)
-
-
-def add_answers(operation: dict[str, Any], *errors: tuple[type[NelboError], str]) -> None:
+def add_answers(operation: dict[str, Any], *errors: type[NelboError] | NelboError) -> None:
     """Further answers of an operation, beside those that it lists itself."""
     for status, answer in answers(*errors).items():
         listed = operation["responses"].setdefault(str(status), answer)["content"][MEDIA_TYPE]
         listed["examples"] = answer["content"][MEDIA_TYPE]["examples"] | listed["examples"]
 
 
-def _example(error: type[NelboError], detail: str) -> dict[str, Any]:
+def _example(error: type[NelboError] | NelboError, message: str) -> dict[str, Any]:
     return {
         "type": f"/problems/{error.code}",
         "title": error.title,
         "status": error.status,
-        "detail": detail,
+        "detail": message,
         "instance": "/v1/jobs",
         "request_id": "0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11",
         "errors": [],
     }
-
-
-def _summary(error: type[NelboError]) -> str:
-    """The first paragraph of its docstring, on one line."""
-    return " ".join((error.__doc__ or error.title).partition("\n\n")[0].split())
 
 
 router = APIRouter(tags=["health"])
@@ -221,19 +202,19 @@ class ProblemType(BaseModel):
     response_model=ProblemType,
     responses={
         200: {"description": "As JSON, or as a page for a browser", "content": {"text/html": {}}},
-        **answers((NotFound, "no problem type 'lost'; there are: conflict, gone, …")),
+        **answers(NotFound),
     },
 )
 def get_problem_type(code: Annotated[str, Path(examples=["gone"])], request: Request) -> Response:
     types = problem_types()
     if code not in types:
         raise NotFound(f"no problem type {code!r}; there are: {', '.join(sorted(types))}")
-    found = types[code]
+    error = types[code]
     page = ProblemType(
         type=f"/problems/{code}",
-        title=found.title,
-        status=found.status,
-        description=_description(found),
+        title=error.title,
+        status=error.status,
+        description=_description(error),
     )
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(_page(page), headers={"Vary": "Accept"})

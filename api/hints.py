@@ -1,11 +1,12 @@
 """Hints about accepted jobs. A thread sends them to the broker, so that no request waits for it."""
 
-import logging
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
 
-log = logging.getLogger(__name__)
+from nelbo import logs
+
+log = logs.get(__name__)
 
 
 class Hints:
@@ -28,9 +29,7 @@ class Hints:
             self._queue.put_nowait(job_id)
         except Full:
             self.dropped += 1
-            log.warning(
-                "hint dropped, the queue is full", extra={"job_id": job_id, "dropped": self.dropped}
-            )
+            log.warning("hint dropped, the queue is full", job_id=job_id, dropped=self.dropped)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send the waiting hints, for at most timeout_s seconds."""
@@ -47,4 +46,4 @@ class Hints:
             except Exception:
                 # Whatever the broker's library raises, the next hint may work. The dispatcher
                 # repeats this one.
-                log.warning("hint not sent", extra={"job_id": job_id}, exc_info=True)
+                log.warning("hint not sent", job_id=job_id, exc_info=True)

@@ -1,6 +1,5 @@
 """What happens around every request: its id, checks, the limit of its body, a line in the log."""
 
-import logging
 import re
 import time
 from collections.abc import Collection, MutableMapping
@@ -16,13 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import origins
 from api.errors import respond
 from api.protection import SECURITY_HEADERS
+from nelbo import logs
 from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 
 if TYPE_CHECKING:
     from api.auth import ApiKeys
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 MAX_BODY_BYTES = 64 * 2**10
 """Maximum size of a body. The routes for rows, tables and artifacts set another limit."""
 GAP_S = 30.0
@@ -119,9 +119,9 @@ class _Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except ClientDisconnect:
-            log.info("client left", extra=self._fields())
+            log.info("client left", **self._fields())
         except Exception:
-            log.exception("request crashed", extra=self._fields())
+            log.exception("request crashed", **self._fields())
             if self.status:
                 # The answer has begun. A cut connection shows the client that it is not complete.
                 raise
@@ -131,7 +131,7 @@ class _Exchange:
             )
             await respond(Request(self.scope), internal)(self.scope, self.receive, self.send)
         else:
-            log.info("request", extra=self._fields())
+            log.info("request", **self._fields())
 
     async def receive(self) -> Message:
         self._check(self.declared_bytes)

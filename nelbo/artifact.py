@@ -4,10 +4,10 @@ need. No pickle."""
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from nelbo.schema import MAX_COLUMNS, Name, Schema
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+TABLE_DIGEST = "table_sha256"
+"""The key of `Manifest.data` under which training keeps the digest of its table."""
 MAX_MANIFEST_BYTES = 12 * 2**20
 """2,000 columns of 200 categories take 9 MiB."""
 MAX_ARTIFACT_BYTES = 512 * 2**20
@@ -48,7 +50,6 @@ _MOST = {b"{": 50_000, b"[": 200_000, b",": 2_000_000}
 """Objects, lists and values in the text of a manifest: a parser takes up to 700, 300 and 60 bytes
 for each."""
 _MAX_VALUES, _MAX_DEPTH, _MAX_TEXT = 1_000, 8, 10_000
-_BLOCK = 2**20
 
 Word = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -212,8 +213,8 @@ class Manifest(_Frozen):
     def table_digest(self) -> str | None:
         """nelbo.files.Digest of the table that was trained on; None where an older Nelbo
         trained."""
-        found = self.data.get("table_sha256")
-        return found if isinstance(found, str) else None
+        digest = self.data.get(TABLE_DIGEST)
+        return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True)
@@ -227,57 +228,6 @@ class Artifact:
 
     def graph(self, name: str) -> Path:
         return self.folder / self.manifest.graphs[name].file
-
-
-class Version(BaseModel):
-    """An artifact that is registered under a model's name, as anyone sees it. Times are seconds
-    since the epoch."""
-
-    model: str
-    version: int
-    state: Literal["pending", "ready", "rejected"]
-    reason: str | None = None
-    """Why a pushed version was rejected."""
-    digest: str | None = None
-    """That of the artifact, known when the version is ready."""
-    created_at: float
-
-
-class VersionDetails(Version):
-    """A version with what its manifest says of the table it wants and of its quality, known when
-    the version is ready."""
-
-    table_schema: Schema | None = None
-    metrics: dict[str, float] = {}
-    smallest_p_value: float | None = None
-    """No row can be an anomaly at a smaller alpha."""
-    table_digest: str | None = None
-    """That of the table that was trained on, as an uploaded file has one."""
-
-
-def details(version: Version, manifest: Mapping[str, Any]) -> VersionDetails:
-    """The version with what its manifest says; an empty one is not known yet."""
-    if not manifest:
-        return VersionDetails(**version.model_dump())
-    known = check_manifest(manifest)
-    return VersionDetails(
-        **version.model_dump(),
-        table_schema=known.table_schema,
-        metrics=known.metrics,
-        smallest_p_value=known.calibration.smallest,
-        table_digest=known.table_digest,
-    )
-
-
-class Model(BaseModel):
-    """A model's name, the numbers of its versions, and its aliases; `champion` is what the plain
-    name means."""
-
-    name: str
-    versions: tuple[int, ...]
-    """Their numbers, ascending."""
-    aliases: dict[str, int]
-    created_at: float
 
 
 def is_artifact(folder: Path) -> bool:
@@ -354,18 +304,14 @@ def check_spread(graphs: Collection[str], spread: float) -> None:
         )
 
 
-def digest_of(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()
+def digest_of(content: bytes) -> str:
+    """Of a manifest, which names the whole artifact, or of a graph."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def files_of(manifest: Manifest) -> tuple[str, ...]:
     """Names of the files that a service needs, all in one folder."""
     return (MANIFEST, *(graph.file for graph in manifest.graphs.values()))
-
-
-def blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """The rest of a file in pieces."""
-    return iter(lambda: file.read(_BLOCK), b"")
 
 
 def verify_graphs(artifact: Artifact) -> None:
@@ -375,18 +321,16 @@ def verify_graphs(artifact: Artifact) -> None:
 
 
 def _verify(folder: Path, name: str, graph: Graph) -> None:
-    found = hashlib.sha256()
     try:
         with (folder / graph.file).open("rb") as file:
-            for block in blocks(file):
-                found.update(block)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise InvalidArtifact(
             f"the artifact lacks {graph.file}; copy the whole folder or train again"
         ) from None
-    if found.hexdigest() != graph.sha256:
+    if digest != graph.sha256:
         raise InvalidArtifact(
-            f"{graph.file} is not what the manifest says (sha256 {found.hexdigest()[:12]}…, wanted"
+            f"{graph.file} is not what the manifest says (sha256 {digest[:12]}…, wanted"
             f" {graph.sha256[:12]}…);"
             " it was changed or damaged: copy it again or train again"
         )

@@ -6,7 +6,6 @@ SELECT, which is why each socket operation has a time-out, nothing is sent twice
 raises because a broker is away.
 """
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -14,14 +13,14 @@ from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
-from nelbo import channel
+from nelbo import channel, logs
 from nelbo.channel import QUEUE, WORK
 from nelbo.errors import InvalidInput
 from nelbo.settings import Settings
 
 AWAY = (OperationalError, ChannelError, RedisError, OSError)
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 counts: Counter[str] = Counter()
 """Hints of this process by outcome: sent, not_sent."""
 
@@ -78,7 +77,9 @@ def send_hint(app: Celery, job_id: str) -> bool:
         counts["not_sent"] += 1
         log.warning(
             "hint not sent",
-            extra={"job_id": job_id, "problem": str(problem), "not_sent": counts["not_sent"]},
+            job_id=job_id,
+            problem=str(problem),
+            not_sent=counts["not_sent"],
         )
         return False
     counts["sent"] += 1
@@ -91,7 +92,7 @@ def waiting_hints(app: Celery) -> int | None:
         with app.producer_pool.acquire(block=True, timeout=1.0) as producer:
             waiting: int = producer.channel.queue_declare(queue=QUEUE).message_count
     except AWAY as problem:
-        log.debug("broker does not answer", extra={"problem": str(problem)})
+        log.debug("broker does not answer", problem=str(problem))
         return None
     return waiting
 

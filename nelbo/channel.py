@@ -10,7 +10,6 @@ import base64
 import contextlib
 import functools
 import json
-import logging
 import uuid
 from collections.abc import Iterator
 from queue import Empty
@@ -19,12 +18,14 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ResponseError
 
+from nelbo import logs
+
 WORK = "nelbo.work"
 QUEUE = "nelbo"
 LARGEST = 4_096
 """Bytes of a message. A hint has about 1,000."""
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 def use() -> None:
@@ -141,6 +142,6 @@ class Transport(redis.Transport):
 def _made_anew(message: bytes) -> bytes | None:
     job_id = hinted_job(message)
     if job_id is None:
-        log.warning("message dropped: it is no hint", extra={"bytes": len(message)})
+        log.warning("message dropped: it is no hint", bytes=len(message))
         return None
     return hint(job_id)

@@ -6,9 +6,7 @@ with nelbo.Client() as client:
     job.results().save("scores.parquet")
 """
 
-import json
 import math
-import os
 import shutil
 import tempfile
 import uuid
@@ -23,25 +21,24 @@ import pyarrow.ipc
 import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
-from nelbo.artifact import Model, Version, VersionDetails, read_artifact
-from nelbo.audit import Change
+from nelbo.artifact import read_artifact
 from nelbo.errors import InvalidArtifact, InvalidInput, InvalidRequest, JobFailed, Unavailable
-from nelbo.files import DETECTED, CsvOptions, File, format_of, open_table, open_target, open_writer
+from nelbo.files import DETECTED, CsvOptions, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
+from nelbo.home import running_up
 from nelbo.jobs import (
     FINAL,
-    Anomaly,
     AugmentRequest,
-    Error,
     GenerateRequest,
-    Job,
     ReconstructRequest,
     ScoreRequest,
 )
 from nelbo.packing import pack
+from nelbo.rows import Anomaly, RowError
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
+from nelbo.views import Change, File, Job, Model, Version, VersionDetails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,14 +56,8 @@ def find_url(settings: Settings) -> str | None:
     """
     if settings.url:
         return settings.url
-    try:
-        record = json.loads((settings.home / "up.json").read_text("utf-8"))
-        os.kill(int(record["pid"]), 0)
-        return str(record["url"])
-    except PermissionError:
-        return str(record["url"])  # It runs, as another user.
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    up = running_up(settings.home)
+    return None if up is None else up.url
 
 
 class Client:
@@ -465,9 +456,9 @@ class JobHandle:
         """
         return Results(self._http, f"{self._address}/results", format, safe_csv)
 
-    def errors(self) -> Iterator[Error]:
+    def errors(self) -> Iterator[RowError]:
         """The rows that could not be done, in row order, each with the reason."""
-        return self._http.pages(Error, f"{self._address}/errors")
+        return self._http.pages(RowError, f"{self._address}/errors")
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
         """The least likely rows of a score job, least likely first, with each column's term."""

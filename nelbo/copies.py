@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nelbo.errors import InvalidArtifact, NotFound
+from nelbo.home import CACHE
 from nelbo.packing import unpack
 from nelbo.storage import Storage, artifact_key
 
@@ -21,7 +22,7 @@ AT_ONCE = 500
 
 def artifacts(home: Path) -> Path:
     """The folder of the copies."""
-    return home / "cache" / "artifacts"
+    return home / CACHE / "artifacts"
 
 
 def load(

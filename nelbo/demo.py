@@ -1,6 +1,5 @@
 """`nelbo demo`: everything once on a real table, through `nelbo.Client` as any user would."""
 
-import json
 import os
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from nelbo.commands.console import Console, of_job
 from nelbo.commands.service import DOING
 from nelbo.commands.training import run as train
 from nelbo.errors import NotFound, Unavailable
+from nelbo.home import LOGS, running_up
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings
 
@@ -84,7 +84,7 @@ def _service(settings: Settings, port: int) -> Iterator[str]:
         yield running
         return
     privacy.prepare(settings)
-    log = settings.home / "logs" / "up.log"
+    log = settings.home / LOGS / "up.log"
     log.parent.mkdir(exist_ok=True)
     up = Child(
         "up",
@@ -108,15 +108,11 @@ def _address(settings: Settings, up: Child) -> str:
         if up.process is None or up.process.poll() is not None:
             lines = up.log.read_text(errors="replace").splitlines() if up.log else []
             raise Unavailable(f"`nelbo up` ended at its start{': ' + lines[-1] if lines else ''}")
-        found = find_url(settings)
-        if found is not None and _pid(settings) == up.process.pid:
-            return found
+        running = running_up(settings.home)
+        if running is not None and running.pid == up.process.pid:
+            return running.url
         time.sleep(0.1)
     raise Unavailable(f"`nelbo up` was not ready within {START_S:.0f} s; {up.log} may say why")
-
-
-def _pid(settings: Settings) -> int:
-    return int(json.loads((settings.home / "up.json").read_text("utf-8"))["pid"])
 
 
 def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[str, JobHandle]:
@@ -182,12 +178,12 @@ def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Consol
         f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact,"
         f" {MODEL}/report.html what it is worth"
     )
-    path = settings.database.removeprefix("sqlite:///")
+    file = settings.sqlite_file
     query = QUERY.format(job=jobs["scores"].id)
-    if path == settings.database:
+    if file is None:
         print(f"In the database, try:\n{query}")
         return
-    print(f"  the database is {path}; try, with sqlite3 or any other client,\n\n{query}\n")
-    with closing(sqlite3.connect(path)) as database:
+    print(f"  the database is {file}; try, with sqlite3 or any other client,\n\n{query}\n")
+    with closing(sqlite3.connect(file)) as database:
         found = database.execute(query)
         console.table([column[0] for column in found.description], [map(str, row) for row in found])

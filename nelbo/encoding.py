@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nelbo import cells
 from nelbo.cells import Cells
 from nelbo.errors import InvalidInput
+from nelbo.rows import RowError
 from nelbo.schema import Column, Schema
 from nelbo.spelling import dates
 from nelbo.spelling.columns import MAYBE_MISSING, Spelling
@@ -25,23 +26,13 @@ from nelbo.spelling.types import as_type, type_of
 SHOWN = 40
 """Characters of a value that a message repeats."""
 
-_WANTED = {
+_WISHES = {
     "not-a-number": "a number",
     "not-finite": "a finite number",
     "not-an-integer": "a whole number",
     "not-a-boolean": "true or false",
     "not-a-date": "a date such as 2024-01-31 or 2024-01-31T12:00:00",
 }
-
-
-@dataclass(frozen=True)
-class RowError:
-    """Why a row cannot be used: its first column that does not hold what the schema says."""
-
-    row: int
-    column: str | None
-    code: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -207,13 +198,14 @@ def _errors(
     errors: dict[int, RowError] = {}
     for column in schema.modelled:
         for code, mask in faults.get(column.name, _SOUND).faults.items():
-            new = [int(at) for at in np.flatnonzero(mask) if int(at) not in errors]
-            values = cells.spelled(
-                batch.column(column.name).take(np.array(new, np.int64))
-            ).to_pylist()
-            for at, value in zip(new, values, strict=True):
+            new = [at for at in np.flatnonzero(mask).tolist() if at not in errors]
+            cells_at = batch.column(column.name).take(np.array(new, np.int64))
+            name = _cut(column.name)
+            wish = _wish(column, code)
+            for at, value in zip(new, cells.spelled(cells_at).to_pylist(), strict=True):
+                message = f"column {name!r} holds {_cut(str(value))!r}; the model wants {wish}"
                 errors[at] = RowError(
-                    first_row + at, column.name, code, _message(column, code, str(value))
+                    row=first_row + at, column=column.name, code=code, message=message
                 )
     return [errors[at] for at in sorted(errors)]
 
@@ -221,24 +213,19 @@ def _errors(
 _SOUND = Cells(np.empty(0))
 
 
-def _message(column: Column, code: str, value: str) -> str:
-    wanted = _WANTED.get(code)
+def _wish(column: Column, code: str) -> str:
+    """What the model wants in a column, where a cell has this fault."""
     if code == "wrong-zone":
-        wanted = (
-            "a time with a zone, such as …Z or …+02:00" if column.zone else "a time without a zone"
-        )
-    elif code == "out-of-range":
-        wanted = (
-            "a date in the years 1 to 9999"
-            if column.kind == "datetime"
-            else "a whole number below 2^53 in size"
-        )
-    elif code == "not-a-date" and column.format and not dates.is_iso(column.format):
-        example = dates.write(
-            pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us")), column.format
-        )[0]
-        wanted = f"a date such as {example} ({column.format}) or 2024-01-31"
-    return f"column {_cut(column.name)!r} holds {_cut(value)!r}; the model wants {wanted}"
+        zoned = "a time with a zone, such as …Z or …+02:00"
+        return zoned if column.zone else "a time without a zone"
+    if code == "out-of-range":
+        dated = column.kind == "datetime"
+        return "a date in the years 1 to 9999" if dated else "a whole number below 2^53 in size"
+    if code == "not-a-date" and column.format and not dates.is_iso(column.format):
+        noon = pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us"))
+        example = dates.write(noon, column.format)[0]
+        return f"a date such as {example} ({column.format}) or 2024-01-31"
+    return _WISHES[code]
 
 
 def _cut(text: str) -> str:

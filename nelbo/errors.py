@@ -1,5 +1,29 @@
-"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code and
-its problem type.
+"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code,
+its problem type and an example of its messages.
+
+    NelboError                    500  a fault of Nelbo itself
+    ├── NotAuthenticated          401
+    ├── Forbidden                 403
+    ├── ForeignRequest            403
+    ├── NotFound                  404
+    ├── MethodNotAllowed          405
+    ├── NotAcceptable             406
+    ├── TooSlow                   408
+    ├── Conflict                  409
+    ├── NotReady                  409
+    ├── JobFailed                 409
+    ├── Gone                      410
+    ├── TooLarge                  413
+    ├── UnsupportedMediaType      415
+    ├── InvalidInput              422
+    │   └── InvalidRequest        422
+    ├── InvalidArtifact           422
+    ├── IdempotencyMismatch       422
+    ├── OverQuota                 429
+    ├── TooManyTries              429
+    ├── Unavailable               503
+    │   └── Overloaded            503
+    └── MissingExtra              on the command line alone
 
 A message says what is there, what was expected and the next step. `code` is the last part of the
 problem type's URI (RFC 9457) and stays the same over HTTP, in the client and on the command line.
@@ -30,6 +54,10 @@ class NelboError(Exception):
     title: ClassVar[str] = "Nelbo failed"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    example: ClassVar[str] = (
+        "internal error; quote the request id 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 when you report"
+        " it"
+    )
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -43,6 +71,10 @@ class InvalidInput(NelboError):
     code = "invalid-input"
     title = "The input cannot be used"
     status = 422
+    example = (
+        "the table lacks the column 'age'; it has 'sex'; add what is missing, with empty cells"
+        " where a value is not known"
+    )
 
 
 class InvalidRequest(InvalidInput):
@@ -50,6 +82,7 @@ class InvalidRequest(InvalidInput):
 
     code = "invalid-request"
     title = "The request is not valid"
+    example = "the request is not valid: /query/limit: Input should be less than or equal to 1000"
 
     def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
@@ -63,6 +96,7 @@ class InvalidArtifact(NelboError):
     code = "invalid-artifact"
     title = "The artifact cannot be used"
     status = 422
+    example = "the artifact lacks score.onnx; copy the whole folder or train again"
 
 
 class IdempotencyMismatch(NelboError):
@@ -71,6 +105,7 @@ class IdempotencyMismatch(NelboError):
     code = "idempotency-mismatch"
     title = "The idempotency key belongs to another request"
     status = 422
+    example = "idempotency key 'nightly' was used for another request; take a new one for this one"
 
 
 class NotAuthenticated(NelboError):
@@ -80,6 +115,7 @@ class NotAuthenticated(NelboError):
     title = "A valid API key is needed"
     status = 401
     exit_code = 3
+    example = "this service wants an API key: send the header Authorization: Bearer nb_…"
 
 
 class Forbidden(NelboError):
@@ -89,6 +125,10 @@ class Forbidden(NelboError):
     title = "The API key does not allow this"
     status = 403
     exit_code = 3
+    example = (
+        "this needs a key of the scope 'train' and yours has 'read'; ask whoever runs the service"
+        " for another key"
+    )
 
 
 class ForeignRequest(NelboError):
@@ -99,6 +139,11 @@ class ForeignRequest(NelboError):
     title = "The request is for another host or from another site"
     status = 403
     exit_code = 3
+    example = (
+        "the request names the host 'evil.example'; without keys this service answers to"
+        " 127.0.0.1:8765, localhost:8765, [::1]:8765 alone: use one of these, or add the name to"
+        " the setting hosts"
+    )
 
 
 class NotFound(NelboError):
@@ -108,6 +153,7 @@ class NotFound(NelboError):
     title = "Not found"
     status = 404
     exit_code = 3
+    example = "no model 'adlut'; did you mean adult?"
 
 
 class MethodNotAllowed(NelboError):
@@ -117,6 +163,7 @@ class MethodNotAllowed(NelboError):
     title = "This address does not take that method"
     status = 405
     exit_code = 2
+    example = "PATCH is not a method of /v1/jobs, which has GET, POST; see /docs"
 
 
 class NotAcceptable(NelboError):
@@ -126,6 +173,10 @@ class NotAcceptable(NelboError):
     title = "Not available in that format"
     status = 406
     exit_code = 2
+    example = (
+        "results are not available as image/png; accept one of text/csv, application/x-ndjson,"
+        " or use ?format="
+    )
 
 
 class TooSlow(NelboError):
@@ -134,6 +185,7 @@ class TooSlow(NelboError):
     code = "too-slow"
     title = "The body arrives too slowly"
     status = 408
+    example = "no byte of the body arrived for 30 s; send it faster"
 
 
 class Conflict(NelboError):
@@ -142,6 +194,10 @@ class Conflict(NelboError):
     code = "conflict"
     title = "The present state does not allow this"
     status = 409
+    example = (
+        "adult@2 is in use by score job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11; cancel it or wait for"
+        " it"
+    )
 
 
 class NotReady(NelboError):
@@ -150,6 +206,7 @@ class NotReady(NelboError):
     code = "not-ready"
     title = "Not ready yet"
     status = 409
+    example = "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 is still reading; ask again in a moment"
 
 
 class Gone(NelboError):
@@ -158,6 +215,7 @@ class Gone(NelboError):
     code = "gone"
     title = "Deleted"
     status = 410
+    example = "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was deleted"
 
 
 class TooLarge(NelboError):
@@ -166,6 +224,7 @@ class TooLarge(NelboError):
     code = "too-large"
     title = "Too large"
     status = 413
+    example = "the body is larger than 65,536 bytes; no request of this kind needs more"
 
 
 class UnsupportedMediaType(NelboError):
@@ -175,6 +234,7 @@ class UnsupportedMediaType(NelboError):
     title = "The address does not take bodies of that type"
     status = 415
     exit_code = 2
+    example = "the body is sent as text/plain; send the header Content-Type: application/json"
 
 
 class OverQuota(NelboError):
@@ -184,6 +244,10 @@ class OverQuota(NelboError):
     code = "over-quota"
     title = "Too much of yours waits already"
     status = 429
+    example = (
+        "150,000,000 rows of yours wait already; with these 60,000,000 there would be more than"
+        " 200,000,000 (the setting max_queued_rows): try again when one of your jobs has ended"
+    )
 
 
 class TooManyTries(NelboError):
@@ -193,6 +257,7 @@ class TooManyTries(NelboError):
     code = "too-many-tries"
     title = "Too many wrong API keys"
     status = 429
+    example = "20 requests with a wrong API key came from your address within a minute; wait 40 s"
 
 
 class Unavailable(NelboError):
@@ -201,6 +266,7 @@ class Unavailable(NelboError):
     code = "unavailable"
     title = "Not available right now"
     status = 503
+    example = "the database does not answer: connection refused"
 
 
 class Overloaded(Unavailable):
@@ -209,6 +275,10 @@ class Overloaded(Unavailable):
 
     code = "overloaded"
     title = "The service takes no more right now"
+    example = (
+        "a job has waited 4,000 s for a worker, longer than 3,600 s (the setting max_queue_s):"
+        " try again later, or start more workers"
+    )
 
 
 class JobFailed(NelboError):
@@ -217,6 +287,7 @@ class JobFailed(NelboError):
     code = "job-failed"
     title = "The job did not succeed"
     status = 409
+    example = "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was cancelled; it has no results"
 
 
 class MissingExtra(NelboError):
@@ -224,6 +295,7 @@ class MissingExtra(NelboError):
 
     code = "missing-extra"
     title = "A part of Nelbo is not installed"
+    example = "nelbo train needs packages that are not installed: pip install 'nelbo[training]'"
 
     def __init__(self, command: str, extra: str) -> None:
         super().__init__(
@@ -234,10 +306,10 @@ class MissingExtra(NelboError):
 def problem_types() -> dict[str, type[NelboError]]:
     """All errors by their code: what the API documents and what the client turns answers back
     into."""
-    found: dict[str, type[NelboError]] = {NelboError.code: NelboError}
+    types: dict[str, type[NelboError]] = {NelboError.code: NelboError}
     todo = list(NelboError.__subclasses__())
     while todo:
         error = todo.pop()
-        found[error.code] = error
+        types[error.code] = error
         todo += error.__subclasses__()
-    return found
+    return types

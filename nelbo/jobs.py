@@ -1,19 +1,26 @@
-"""Jobs: their states, the requests that make them and the view that everyone gets of them. Pure
-data, no I/O."""
+"""Jobs: their kinds, states and transitions, and the requests that make them. Pure data, no I/O."""
 
-import os
-import time
-import uuid
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["score", "generate", "augment", "reconstruct"]
+"""What users submit."""
+InternalKind = Literal["read", "verify"]
+"""Jobs of one chunk that no user sees: they read an uploaded file and verify a pushed version."""
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["work", "finish"]
+"""Of a chunk: `work` is about rows, `finish` adds up the job after all of its rows."""
+ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
 
-FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+KINDS: tuple[Kind, ...] = get_args(Kind)
+INTERNAL_KINDS: tuple[InternalKind, ...] = get_args(InternalKind)
+STATES: tuple[State, ...] = get_args(State)
+CHUNK_STATES: tuple[ChunkState, ...] = get_args(ChunkState)
+UNFINISHED: tuple[State, ...] = ("queued", "running")
+FINAL: frozenset[State] = frozenset(STATES) - frozenset(UNFINISHED)
+
 JOB_TRANSITIONS: dict[State, frozenset[State]] = {
     "queued": frozenset({"running", "failed", "cancelled"}),
     "running": frozenset({"succeeded", "failed", "cancelled"}),
@@ -148,73 +155,6 @@ def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
     )
     kinds: Any = score | GenerateRequest | augment | reconstruct
     return TypeAdapter(Annotated[kinds, Field(discriminator="kind")])
-
-
-class Progress(BaseModel):
-    """Rows accepted, done and recorded as errors; `rows_done` counts both results and errors."""
-
-    rows: int
-    rows_done: int
-    rows_failed: int
-    eta_s: Annotated[
-        float | None, Field(description="seconds that are left at the pace so far")
-    ] = None
-
-
-class Job(BaseModel):
-    """What anyone sees of a job. Times are seconds since the epoch, by the database's clock."""
-
-    id: str
-    kind: Kind
-    state: State
-    model: str
-    """name@version, as it was pinned when the job was accepted."""
-    params: dict[str, Any]
-    file: str | None
-    progress: Progress
-    threshold: float | None
-    """Score jobs, when finished: rows with p-value <= threshold are anomalies."""
-    summary: dict[str, Any] | None
-    problem: str | None
-    cancel_requested: bool
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-
-
-class Error(BaseModel):
-    """One row that could not be done, and why."""
-
-    row: int
-    column: str | None
-    code: str
-    message: str
-
-
-class Anomaly(BaseModel):
-    """A row of a score job that is among the least likely, with each column's share in nats: nelbo
-    = sum(terms) + kl."""
-
-    row: int
-    nelbo: float
-    p_value: float
-    anomaly: bool | None
-    """p_value <= the job's threshold; None until the job has one."""
-    kl: float
-    terms: dict[str, float]
-
-    def highest(self, most: int) -> list[tuple[str, float]]:
-        """The columns that cost the most, with their terms."""
-        return sorted(self.terms.items(), key=lambda term: -term[1])[:most]
-
-
-def new_id() -> str:
-    """A UUID version 7 (RFC 9562): unguessable, and ids sort by the time they were made, to a
-    quarter of a microsecond."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    fraction, random = nanoseconds * 2**12 // 1_000_000, int.from_bytes(os.urandom(8), "big") >> 2
-    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random
-    return str(uuid.UUID(int=value))
 
 
 def chunk_ranges(rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:

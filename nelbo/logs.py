@@ -6,6 +6,7 @@ import sys
 from typing import TextIO
 
 import structlog
+from structlog.stdlib import BoundLogger
 
 STEPS: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -17,9 +18,18 @@ STEPS: list[structlog.types.Processor] = [
 ]
 
 
+def get(name: str) -> BoundLogger:
+    """The logger of a module: `log.info("chunk done", job_id=…, rows=…)`. Its lines go through the
+    standard library, so they look like those of other packages."""
+    steps = [structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs]
+    log: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name), processors=steps, wrapper_class=BoundLogger
+    )
+    return log
+
+
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send what structlog and the standard library log to `stream` (standard error), in one
-    form."""
+    """Send what this process logs to `stream` (standard error), in one form."""
     stream = sys.stderr if stream is None else stream
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
@@ -36,13 +46,3 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     root.setLevel(level)
     # Its plugins introduce themselves to each process.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *STEPS,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

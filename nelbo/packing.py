@@ -15,7 +15,6 @@ from nelbo.artifact import (
     MAX_ARTIFACT_BYTES,
     MAX_MANIFEST_BYTES,
     Artifact,
-    blocks,
     digest_of,
     files_of,
     is_plain,
@@ -24,6 +23,7 @@ from nelbo.artifact import (
     verify_graphs,
 )
 from nelbo.errors import InvalidArtifact
+from nelbo.streams import pieces_of
 
 MODEL_CARD = "MODEL_CARD.md"
 BESIDE = (MODEL_CARD, "report.html", "history.json", "run.json")
@@ -61,7 +61,7 @@ def pack(folder: Path, packed: Path) -> None:
             with (folder / name).open("rb") as file:
                 member.file_size = os.fstat(file.fileno()).st_size
                 with archive.open(member, "w") as target:
-                    for block in blocks(file):
+                    for block in pieces_of(file):
                         target.write(block)
 
 
@@ -159,7 +159,7 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[byte
     """A member in pieces, of exactly the size that the directory tells."""
     size = 0
     with _understood(), archive.open(member) as source:
-        for block in blocks(source):
+        for block in pieces_of(source):
             size += len(block)
             yield block
     if size != member.file_size:

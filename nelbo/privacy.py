@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nelbo.home import CACHE, HEALTH, LOGS, STORAGE, UP_LOCK, UP_RECORD
 from nelbo.settings import Settings
 
 FOR_OTHERS = 0o077
@@ -40,11 +41,10 @@ def _parts(settings: Settings) -> list[Path]:
     home = settings.home
     parts = [
         home,
-        *(home / name for name in ("storage", "cache", "health", "logs", "up.json", "up.lock")),
+        *(home / name for name in (STORAGE, CACHE, HEALTH, LOGS, UP_RECORD, UP_LOCK)),
     ]
-    if settings.database.startswith("sqlite:///"):
-        file = settings.database.removeprefix("sqlite:///")
-        parts += [Path(file + suffix) for suffix in ("", "-wal", "-shm")]
+    if file := settings.sqlite_file:
+        parts += [Path(f"{file}{suffix}") for suffix in ("", "-wal", "-shm")]
     if settings.storage_url.startswith("file://"):
         parts.append(Path(unquote(urlsplit(settings.storage_url).path)))
     return list(dict.fromkeys(parts))

@@ -1,28 +1,17 @@
-"""P-values of scores, the threshold below which a row is an anomaly, and scores as a table: one
-place for jobs and for work in this process."""
+"""P-values of scores, and the threshold that makes a row an anomaly: one place for jobs and for
+work in this process."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo.artifact import REACH, Tail
 
 Floats = NDArray[np.float64]
 
-_HEAD: list["pa.Field[Any]"] = [
-    pa.field("row", pa.int64(), nullable=False),
-    pa.field("nelbo", pa.float64(), nullable=False),
-    pa.field("p_value", pa.float64(), nullable=False),
-    pa.field("anomaly", pa.bool_()),
-]
-SCORES = pa.schema(_HEAD)
-"""`anomaly` is null until a job has its threshold. With `explain`: then term_<column> for each
-column, and kl."""
 _STEPS = 2.0**8
 """P-values of a tail are rounded up to so many steps between a power of two and the next: by less
 than 0.8 %."""
@@ -94,34 +83,6 @@ def already_known(digest: str | None, trained_on: str | None) -> Iterator[str]:
             " one part of the table and"
             " score the other part, then the other way round"
         )
-
-
-def score_schema(columns: Iterable[str] | None) -> pa.Schema:
-    """The schema of scores; with the columns in the order of their terms, that of explained
-    scores."""
-    if columns is None:
-        return SCORES
-    names = [*(f"term_{column}" for column in columns), "kl"]
-    return pa.schema([*SCORES, *(pa.field(name, pa.float64(), nullable=False) for name in names)])
-
-
-def score_batch(
-    rows: NDArray[np.int64],
-    nelbo: Floats,
-    p_value: Floats,
-    threshold: float | None,
-    columns: Sequence[str] | None = None,
-    terms: Floats | None = None,
-    kl: Floats | None = None,
-) -> pa.RecordBatch:
-    """Scores of n rows, float64[n] each; with `columns`, also their terms float64[n, d] and kl
-    float64[n]."""
-    flags = pa.nulls(len(rows), pa.bool_()) if threshold is None else pa.array(p_value <= threshold)
-    arrays = [pa.array(rows), pa.array(nelbo), pa.array(p_value), flags]
-    if columns is not None and terms is not None and kl is not None:
-        by_column = terms.reshape(len(rows), len(columns)).T
-        arrays += [*(pa.array(np.ascontiguousarray(term)) for term in by_column), pa.array(kl)]
-    return pa.record_batch(arrays, schema=score_schema(columns))
 
 
 def threshold_of(p_values: Counter[float], alpha: float, fdr: float | None) -> float:

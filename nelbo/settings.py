@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nelbo.errors import InvalidInput
+from nelbo.home import DATABASE, STORAGE
 from nelbo.utf8 import read_text
 
 PREFIX = "NELBO_"
@@ -374,14 +375,23 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'nelbo.db'}"
+        """The URL of the database."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / DATABASE}"
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a SQLite database; None if the database is a server."""
+        scheme, separator, path = self.database.partition(":///")
+        return Path(path) if separator and scheme == "sqlite" else None
 
     @property
     def storage(self) -> str:
-        return self.storage_url or (self.home / "storage").as_uri()
+        """The URL of the storage."""
+        return self.storage_url or (self.home / STORAGE).as_uri()
 
     @property
     def broker(self) -> str:
+        """The URL of the broker; empty if there is none."""
         return self.broker_url.get_secret_value()
 
 

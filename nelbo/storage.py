@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -17,14 +17,17 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from nelbo.errors import InvalidInput, NotFound, Unavailable
+from nelbo.files.parts import part_name
 
 PIECE_BYTES = 2**20
+FILES = "files"
+ARTIFACTS = "artifacts"
 PUSHES = "pushes"
 
 
 def file_prefix(file_id: str) -> str:
     """All that is stored of a file: its upload and its parts."""
-    return f"files/{file_id}"
+    return f"{FILES}/{file_id}"
 
 
 def upload_key(file_id: str) -> str:
@@ -33,17 +36,22 @@ def upload_key(file_id: str) -> str:
 
 def part_key(file_id: str, number: int) -> str:
     """The number-th part of a ready file (nelbo.files.write_parts)."""
-    return f"{file_prefix(file_id)}/part-{number:06d}.parquet"
+    return f"{file_prefix(file_id)}/{part_name(number)}"
 
 
 def artifact_key(version_id: str) -> str:
-    """A pushed artifact as a zip (nelbo.artifact.pack)."""
-    return f"artifacts/{version_id}.zip"
+    """A pushed artifact as a zip (nelbo.packing.pack)."""
+    return f"{ARTIFACTS}/{version_id}.zip"
 
 
 def push_key(version_id: str) -> str:
     """A pushed artifact until it is registered. Whatever is old here came to nothing."""
     return f"{PUSHES}/{version_id}.zip"
+
+
+def stored_ids(storage: "Storage", folder: str) -> list[str]:
+    """The ids of all that is stored in FILES, ARTIFACTS or PUSHES."""
+    return [PurePosixPath(name).stem for name in storage.names(folder)]
 
 
 def open_storage(url: str) -> "Storage":

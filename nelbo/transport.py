@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader, RawIOBase
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
@@ -28,6 +28,7 @@ from nelbo.errors import (
     Unavailable,
     problem_types,
 )
+from nelbo.streams import as_file, pieces_of
 
 BytesProgress = Callable[[int, int | None], None]
 """Called with the number of bytes sent so far, and the total number or None if it is unknown."""
@@ -161,7 +162,7 @@ class Http:
         """
         try:
             with self._stream(address, params) as response:
-                yield as_file(response.iter_bytes(_BLOCK))
+                yield as_file(response.iter_bytes(_BLOCK), _BLOCK)
         except httpx2.TransportError as lost:
             _raise_unavailable(self.url, lost)
         except _PassingRefusal as refusal:
@@ -246,9 +247,7 @@ class FileBody:
     def __iter__(self) -> Iterator[bytes]:
         try:
             with self._path.open("rb") as file:
-                yield from _counted(
-                    iter(lambda: file.read(_BLOCK), b""), self._size, self._progress
-                )
+                yield from _counted(pieces_of(file, _BLOCK), self._size, self._progress)
         except OSError as problem:
             raise NotFound(f"{self._path} cannot be read: {problem.strerror}") from None
 
@@ -319,30 +318,3 @@ def _counted(blocks: Iterable[bytes], size: int, progress: BytesProgress | None)
         sent += len(block)
         if progress:
             progress(sent, size)
-
-
-def as_file(blocks: Iterator[bytes]) -> BufferedReader:
-    """Blocks as a file. Buffered, because a raw one may give fewer bytes than asked for, which
-    pyarrow takes for the end."""
-    return BufferedReader(_Incoming(blocks), _BLOCK)
-
-
-class _Incoming(RawIOBase):
-    """An answer's blocks as a file that pyarrow can read from."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._rest = memoryview(block)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size

@@ -6,7 +6,6 @@ imported. They end with this process, however it ends (`nelbo.processes`).
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ import httpx2
 
 from nelbo import embedded, privacy
 from nelbo.errors import Conflict, Unavailable
+from nelbo.home import LOGS, UP_LOCK, UP_RECORD, RunningUp, is_alive, record_up
 from nelbo.processes import Child, Lifeline, end_all, keep_running
 from nelbo.settings import Settings
 from nelbo.store.session import connect
@@ -78,17 +78,16 @@ def _run(
     url = f"http://{HOST}:{port}"
     broker = settings.broker or embedded.make_url()
     children = _children(settings, port, broker, lock)
-    record = settings.home / "up.json"
-    addresses = {"url": url, "pid": os.getpid(), "database": settings.database, "broker": broker}
     try:
         for child in children:
             child.start(lifeline)
         if _wait_until_ready(url, children, signals.stop):
-            _write(record, addresses)
+            up = RunningUp(url=url, pid=os.getpid(), database=settings.database, broker=broker)
+            record_up(settings.home, up)
             say(f"Nelbo is ready at {url} (data and logs in {settings.home}; ^C stops it)")
             keep_running(children, lifeline, signals.stop, partial(_say_restarted, say))
     finally:
-        record.unlink(missing_ok=True)
+        (settings.home / UP_RECORD).unlink(missing_ok=True)
         # The broker ends last, as the others use it until they end.
         end_all([child for child in children if child.name != "broker"], STOP_S, signals.hurry)
         end_all(children, STOP_S, signals.hurry)
@@ -182,13 +181,13 @@ def _locked(home: Path, say: Callable[[str], None]) -> Iterator[IO[str]]:
 
     If a `nelbo up` was killed, its children hold the lock until they have ended: wait for them.
     """
-    with open(home / "up.lock", "a+") as lock:
+    with open(home / UP_LOCK, "a+") as lock:
         deadline = time.monotonic() + STOP_S
         announced = False
         while not _try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
-            if _alive(holder) or time.monotonic() > deadline:
+            if (holder.isdecimal() and is_alive(int(holder))) or time.monotonic() > deadline:
                 raise Conflict(
                     f"`nelbo up` (process {holder}) already runs on {home};"
                     " stop it, or choose another data folder with NELBO_HOME"
@@ -207,16 +206,6 @@ def _try_lock(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (ValueError, ProcessLookupError):
         return False
     return True
 
@@ -241,7 +230,7 @@ def _asked_to_stop() -> Iterator[Signals]:
 
 def _log(home: Path, name: str) -> Path:
     """The log file of a child. A large one becomes NAME.log.1, and a new one begins."""
-    path = home / "logs" / f"{name}.log"
+    path = home / LOGS / f"{name}.log"
     path.parent.mkdir(exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))
@@ -251,10 +240,3 @@ def _log(home: Path, name: str) -> Path:
 def _last_line(log: Path | None) -> str:
     lines = log.read_text(errors="replace").splitlines() if log and log.exists() else []
     return f": {lines[-1][:300]}" if lines else ""
-
-
-def _write(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps(content, indent=2))
-    temporary.replace(path)

@@ -1,16 +1,18 @@
-"""Small text files that people write by hand: UTF-8, with or without a byte order mark."""
+"""Text as UTF-8: small files that people write by hand, and values that databases can hold."""
 
 import codecs
 from pathlib import Path
+from typing import TypeVar
 
 from nelbo.errors import InvalidInput
 
+_Text = TypeVar("_Text", str, str | None)
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises OSError where it cannot be read, InvalidInput where it is not
-    UTF-8."""
+    """The text of a file, without its byte order mark. Raises OSError where it cannot be read,
+    InvalidInput where it is not UTF-8."""
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
@@ -18,3 +20,11 @@ def read_text(path: Path) -> str:
         line = content.count(b"\n", 0, problem.start) + 1
         what = "UTF-16 text" if content.startswith(_UTF_16) else f"not UTF-8 text (line {line})"
         raise InvalidInput(f"{path} is {what}; save it as UTF-8") from None
+
+
+def clean(text: _Text) -> _Text:
+    """The text without what one of the databases cannot hold: NUL (PostgreSQL) and lone surrogates
+    (both)."""
+    if text is None:
+        return text
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

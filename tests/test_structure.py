@@ -18,7 +18,7 @@ from nelbo.settings import Settings, variable
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("api.app", "worker.app", "nelbo.cli")
 HEAVY = ("torch", "celery", "fastapi", "onnxruntime")
-MAY_BE_HEAVY = ("nelbo.engine", "nelbo.broker")
+MAY_BE_HEAVY = ("nelbo.engine", "nelbo.sessions", "nelbo.broker")
 
 
 def modules_of_nelbo() -> Iterator[str]:
@@ -67,7 +67,7 @@ def test_no_program_but_training_loads_torch(tmp_path: Path) -> None:
     assert first_import_of(("torch",), PROGRAMS, tmp_path) == ""
 
 
-def test_every_module_of_nelbo_but_engine_and_broker_is_light(tmp_path: Path) -> None:
+def test_every_module_of_nelbo_but_engine_sessions_and_broker_is_light(tmp_path: Path) -> None:
     light = tuple(name for name in modules_of_nelbo() if name not in MAY_BE_HEAVY)
     assert "nelbo" in light
     assert "nelbo.store.ledger" in light
@@ -75,7 +75,7 @@ def test_every_module_of_nelbo_but_engine_and_broker_is_light(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("module", MAY_BE_HEAVY)
-def test_engine_and_broker_are_the_heavy_modules(module: str, tmp_path: Path) -> None:
+def test_engine_sessions_and_broker_are_the_heavy_modules(module: str, tmp_path: Path) -> None:
     """Otherwise the test above proves less than it says."""
     assert "loads" in first_import_of(HEAVY, (module,), tmp_path)
 

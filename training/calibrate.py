@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.artifact import Calibration
-from nelbo.engine import Engine, score_encoded
+from nelbo.engine import Engine
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, folds, split_rows
@@ -22,7 +22,7 @@ FOLDS = 5
 
 def split_calibration(engine: Engine, rows: Rows) -> Calibration:
     """Scores of held-back rows by the exported artifact itself."""
-    return _calibration("split", score_encoded(engine, rows.numbers, rows.codes)[0])
+    return _calibration("split", engine.score_encoded(rows.numbers, rows.codes)[0])
 
 
 def cross_calibration(

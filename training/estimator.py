@@ -19,7 +19,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nelbo.artifact import MANIFEST, Artifact, digest_of, parse_manifest
-from nelbo.engine import Engine, score_encoded
+from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from training import frames
 from training.calibrate import FOLDS, cross_scores
@@ -214,7 +214,7 @@ class Scorer:
 
     def scores(self, rows: Rows) -> Floats:
         """ELBO float64[n] in nats."""
-        return -score_encoded(self._engine, rows.numbers, rows.codes)[0]
+        return -self._engine.score_encoded(rows.numbers, rows.codes)[0]
 
     @cached_property
     def _engine(self) -> Engine:
@@ -227,7 +227,7 @@ class Scorer:
                 np.zeros((1, len(schema.numbers))),
                 np.zeros((1, len(schema.categoricals)), dtype=np.int64),
             )
-            score_encoded(engine, *blank)  # reads the graph, so that the folder may go
+            engine.score_encoded(*blank)  # reads the graph, so that the folder may go
         return engine
 
 

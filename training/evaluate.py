@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from nelbo.encoding import absolute, encode
-from nelbo.engine import Engine, generate, score_encoded
+from nelbo.engine import Engine
 from training.data import Rows, Training
 
 MOST_ROWS = 10_000
@@ -52,8 +52,8 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     held_out = training.rows.take(np.concatenate([split.stop, split.calibrate]))
     fresh = held_out.take(_some(len(held_out), few))
     fit = training.rows.take(split.fit).take(_some(len(split.fit), few))
-    made = encode(generate(engine, seed, 0, len(fresh)), engine.schema)
-    nelbo, _, kl = score_encoded(engine, fresh.numbers, fresh.codes)
+    made = encode(engine.generate(seed, 0, len(fresh)).batch, engine.schema)
+    nelbo, _, kl = engine.score_encoded(fresh.numbers, fresh.codes)
     fit, fresh, synthetic = (
         Rows(absolute(rows.numbers, engine.schema), rows.codes)
         for rows in (fit, fresh, Rows(made.numbers, made.codes))

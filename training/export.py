@@ -1,7 +1,6 @@
 """Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before
 anyone may use it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,17 @@ import numpy as np
 import onnx
 import torch
 
-from nelbo.artifact import MANIFEST, Artifact, Calibration, Graph, Manifest, read_artifact
-from nelbo.engine import ANY, DRAWN, Engine, Floats, score_encoded
+from nelbo.artifact import (
+    MANIFEST,
+    TABLE_DIGEST,
+    Artifact,
+    Calibration,
+    Graph,
+    Manifest,
+    digest_of,
+    read_artifact,
+)
+from nelbo.engine import Engine, Floats, flag
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
 from training.config import Config
@@ -54,7 +62,7 @@ def export(
         "refused": training.refused,
         "sha256": training.digest,
     }
-    data["table_sha256"] = training.table_digest
+    data[TABLE_DIGEST] = training.table_digest
     stop = training.rows.take(training.split.stop)
     return export_model(folder, vae, name, training.schema, config, seed, stop, data)
 
@@ -160,7 +168,7 @@ def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
     differ."""
     few = rows.take(np.arange(min(len(rows), 256)))
     terms, kl = score(vae, few)
-    nelbo, engine_terms, engine_kl = score_encoded(engine, few.numbers, few.codes)
+    nelbo, engine_terms, engine_kl = engine.score_encoded(few.numbers, few.codes)
     ties = vae.share * TIES
     _compare("terms", engine_terms, terms.numpy(), ties)
     _compare("nelbo", nelbo, (terms.sum(1) + kl).numpy(), ties)
@@ -186,7 +194,7 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
     u = np.random.default_rng(0).random((batch, draws))
     u[:, 1 : (1 + draws) // 2], u[:, (1 + draws) // 2 :] = 1 - np.exp(-1), 1 / 8
     every = np.ones((batch, len(engine.manifest.order)), dtype=np.bool_)
-    _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, DRAWN)
+    _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, flag(False))
     (z,) = engine.run("spread", *q, u, np.array([0.5]))
     log_weight, mean, var = vae.prior.between(*posteriors(vae, coded(vae.likelihoods, few)[0]), 0.5)
     upto = log_weight.double().softmax(1).cumsum(1)[:, :-1]
@@ -206,7 +214,7 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
         np.zeros((manifest.batch, d), dtype=np.int64),
         np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_),
     )
-    numbers, codes = engine.draw(z, blank, keep, u_x, DRAWN, ANY)
+    numbers, codes = engine.draw(z, blank, keep, u_x)
     other = likelihoods.other[likelihoods.category_at].numpy()
     known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
     x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))
@@ -248,7 +256,7 @@ def _write(folder: Path, name: str, model: onnx.ModelProto) -> Graph:
     (folder / f"{name}.onnx").write_bytes(content)
     return Graph(
         file=f"{name}.onnx",
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest_of(content),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
     )

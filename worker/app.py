@@ -9,8 +9,6 @@ import shutil
 import signal
 import threading
 
-import structlog
-
 from nelbo import logs, privacy
 from nelbo.processes import ONE_THREAD, Child, Lifeline, end_all, keep_running
 from nelbo.settings import read_settings
@@ -20,7 +18,7 @@ STOP_S = 20.0
 """What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be
 longer."""
 
-log = structlog.stdlib.get_logger(__name__)
+log = logs.get(__name__)
 
 
 def main() -> None:

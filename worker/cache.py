@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nelbo.home import CACHE
+
 PREFIX = "temporary-"
 
 
@@ -35,4 +37,4 @@ def tidy(home: Path, old_s: float) -> int:
 
 
 def _folder(home: Path) -> Path:
-    return home / "cache"
+    return home / CACHE

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.artifact import Artifact, read_artifact
-from nelbo.engine import Check, Engine
+from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
 from nelbo.processes import Lifeline, start_confined
+from nelbo.sessions import Check
 from worker.arrays import DONE, SLOTS, Arrays, shared_memory
 
 CHECK_S = 0.2
@@ -58,7 +59,7 @@ def load(folder: Path, limits: Limits) -> Engine:
 
 
 class ConfinedGraphs:
-    """The graphs of one artifact (nelbo.engine.Graphs).
+    """The graphs of one artifact (nelbo.sessions.Graphs).
 
     Their process starts with the first batch, and again after an end. It ends with this object.
     """

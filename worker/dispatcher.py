@@ -19,7 +19,6 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 
-import structlog
 from celery import Celery
 
 from nelbo import crash, logs
@@ -40,7 +39,7 @@ SILENT_S = 300.0
 """The pool touches its pulse each second while it works, except for the finish of a job, which is
 one long query."""
 
-log = structlog.stdlib.get_logger(__name__)
+log = logs.get(__name__)
 
 
 @dataclass

@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from nelbo.artifact import read_artifact
 from nelbo.confinement import confine
-from nelbo.engine import Sessions
 from nelbo.errors import InvalidArtifact
 from nelbo.processes import exit_with_parent
+from nelbo.sessions import Sessions
 from worker.arrays import DONE, FAILED, Arrays
 
 STDIN, STDOUT = 0, 1

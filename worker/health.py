@@ -7,15 +7,17 @@ is true while it was touched within the last minute. Hosts that share a data fol
 each.
 """
 
-import logging
 import socket
 import time
 from pathlib import Path
 
+from nelbo import logs
+from nelbo.home import HEALTH
+
 FORGET_S = 86_400.0
 """Age at which the file of another host is removed: its container is gone."""
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 def beat(home: Path) -> None:
@@ -26,12 +28,12 @@ def beat(home: Path) -> None:
         file_of(home).touch()
         _forget_hosts_that_are_gone(home)
     except OSError as problem:
-        log.warning("sign of life not given", extra={"problem": str(problem)})
+        log.warning("sign of life not given", problem=str(problem))
 
 
 def file_of(home: Path) -> Path:
     """Of this host."""
-    return home / "health" / socket.gethostname()
+    return home / HEALTH / socket.gethostname()
 
 
 def _forget_hosts_that_are_gone(home: Path) -> None:

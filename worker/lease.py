@@ -10,13 +10,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import structlog
-
-from nelbo import crash
+from nelbo import crash, logs
 from nelbo.errors import Unavailable
 from worker import pulse, shutdown
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 
 class Stopped(Exception):

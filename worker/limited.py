@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from nelbo.engine import Check
 from nelbo.processes import Lifeline, start_confined
+from nelbo.sessions import Check
 
 CHECK_S = 0.2
 LONGEST_ANSWER = 64 * 2**20

@@ -3,9 +3,9 @@
 import signal
 from pathlib import Path
 
-from nelbo.engine import Check
 from nelbo.errors import InvalidInput
 from nelbo.files import CsvOptions, Limits, Reading, part_name, read_arguments, too_large
+from nelbo.sessions import Check
 from nelbo.storage import part_key, upload_key
 from nelbo.store import files
 from nelbo.store.claims import Claim, ReadOutcome

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import structlog
 from structlog.stdlib import BoundLogger
 
-from nelbo import crash
-from nelbo.engine import Check
+from nelbo import crash, logs
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
+from nelbo.sessions import Check
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
@@ -19,7 +18,6 @@ from worker.confined import ModelDied
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
-from worker.scoring import score
 
 PERMANENT = (InvalidInput, NotFound)
 """Errors that no other try would mend."""
@@ -37,7 +35,7 @@ SLICE_S = 10.0
 """How long one hint keeps a process working, so that Celery can count, replace and stop its
 children."""
 
-log = structlog.stdlib.get_logger(__name__)
+log = logs.get(__name__)
 
 
 def work(process: Process, slice_s: float = SLICE_S) -> None:
@@ -61,7 +59,7 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
 def run(process: Process, claim: Claim, asked_at: float) -> bool:
     """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the
     monotonic clock at the claim. False after an error that need not be the chunk's."""
-    told = log.bind(
+    chunk_log = log.bind(
         job_id=claim.job_id,
         kind=claim.kind,
         stage=claim.stage,
@@ -76,16 +74,18 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
             crash.point("computed" if claim.stage == "work" else "finish")
             stored = ledger.commit(database, claim, outcome)
             crash.point("committed")
-        told.info("chunk done" if stored else "commit refused", attempt=claim.attempt)
+        chunk_log.info("chunk done" if stored else "commit refused", attempt=claim.attempt)
     except LeaseLost:
-        told.warning("lease lost", attempt=claim.attempt)
+        chunk_log.warning("lease lost", attempt=claim.attempt)
     except ShuttingDown:
-        _settle(told, "chunk handed back", partial(ledger.release, database, claim))
+        _settle(chunk_log, "chunk handed back", partial(ledger.release, database, claim))
     except Exception as problem:
         if _is_permanent(claim, problem):
-            _settle(told, "chunk failed", partial(ledger.fail, database, claim, _words(problem)))
+            _settle(
+                chunk_log, "chunk failed", partial(ledger.fail, database, claim, _words(problem))
+            )
         else:
-            _try_later(process, claim, problem, told)
+            _try_later(process, claim, problem, chunk_log)
             return False
     return True
 
@@ -104,7 +104,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
     engine = process.engines.get(catalog.version_of(process.database, _need(claim.version_id)))
     match claim.kind:
         case "score":
-            return score(engine, given.rows(process.storage, claim), claim, check)
+            return engine.score(given.rows(process.storage, claim), claim.row_from, check)
         case "generate":
             return generate(engine, claim, check)
         case "augment":
@@ -152,12 +152,12 @@ def _is_permanent(claim: Claim, problem: Exception) -> bool:
     )
 
 
-def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLogger) -> None:
+def _try_later(process: Process, claim: Claim, problem: Exception, chunk_log: BoundLogger) -> None:
     """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk
     is not to blame for a database or storage that was away, which costs it no more than time."""
     failed, words = not isinstance(problem, Unavailable), _words(problem)
     failures = claim.failures + int(failed)
-    told.warning(
+    chunk_log.warning(
         "chunk not done",
         failures=failures,
         problem=words,
@@ -172,22 +172,22 @@ def _try_later(process: Process, claim: Claim, problem: Exception, told: BoundLo
             "train a smaller model" if isinstance(problem, ModelDied) else "retry the job later"
         )
         words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; {advice}"
-        _settle(told, "chunk failed", lambda: ledger.fail(process.database, claim, words))
+        _settle(chunk_log, "chunk failed", lambda: ledger.fail(process.database, claim, words))
     else:
         delay_s = ledger.backoff_s(failures if failed else claim.attempt)
         back = partial(
             ledger.release, process.database, claim, delay_s=delay_s, problem=words, failed=failed
         )
-        _settle(told, "chunk put off", back)
+        _settle(chunk_log, "chunk put off", back)
 
 
-def _settle(told: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
+def _settle(chunk_log: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
     """Write to the ledger what became of the chunk; where that fails too, its lease runs out and
     the sweep takes it back."""
     try:
-        told.info(event, written=transition())
+        chunk_log.info(event, written=transition())
     except Unavailable as problem:
-        told.warning("ledger not reached", event_not_written=event, problem=problem.message)
+        chunk_log.warning("ledger not reached", event_not_written=event, problem=problem.message)
 
 
 def _words(problem: Exception) -> str:

@@ -2,14 +2,24 @@
 bytes of no use any more."""
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 
 from nelbo import copies
+from nelbo.ids import made_at
+from nelbo.jobs import INTERNAL_KINDS
 from nelbo.settings import Settings
-from nelbo.storage import PUSHES, Storage, artifact_key, file_prefix, open_storage, push_key
+from nelbo.storage import (
+    ARTIFACTS,
+    FILES,
+    PUSHES,
+    Storage,
+    artifact_key,
+    file_prefix,
+    open_storage,
+    push_key,
+    stored_ids,
+)
 from nelbo.store import expiry, files
 from nelbo.store.session import Database
 from worker import cache
@@ -37,7 +47,7 @@ def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[s
             copies.artifacts(settings.home), partial(expiry.live_digests, database), old_s
         ),
         "manifests_emptied": sum(_batches(lambda: expiry.empty_manifests(database))),
-        "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=expiry.INTERNAL),
+        "internal_jobs_expired": expiry.expire_jobs(database, old_s, kinds=INTERNAL_KINDS),
         "jobs_expired": _aged(
             settings.keep_results_days, lambda age_s: expiry.expire_jobs(database, age_s)
         ),
@@ -57,13 +67,13 @@ def tidy_storage(database: Database, settings: Settings, old_s: float = OLD_S) -
     storage = open_storage(settings.storage)
     done = {
         "uploads_removed": _remove(
-            storage, "files", file_prefix, partial(expiry.dead_files, database)
+            storage, FILES, file_prefix, partial(expiry.dead_files, database)
         ),
         "artifacts_removed": _remove(
-            storage, "artifacts", artifact_key, partial(expiry.dead_versions, database)
+            storage, ARTIFACTS, artifact_key, partial(expiry.dead_versions, database)
         ),
         "pushes_removed": _remove(
-            storage, PUSHES, push_key, lambda ids: {name for name in ids if _age_s(name) > old_s}
+            storage, PUSHES, push_key, lambda ids: {name for name in ids if _is_older(name, old_s)}
         ),
         "files_forgotten": _aged(
             settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)
@@ -85,14 +95,10 @@ def _batches(batch: Callable[[], int]) -> Iterator[int]:
             return
 
 
-def _age_s(name: str) -> float:
-    """Seconds since an id was made, which is how it begins (UUID version 7); what we did not name
-    has no age."""
-    try:
-        found = uuid.UUID(name)
-    except ValueError:
-        return 0.0
-    return time.time() - (found.int >> 80) / 1_000 if found.version == 7 else 0.0
+def _is_older(name: str, age_s: float) -> bool:
+    """Whether an id was made that long ago. What Nelbo did not name has no age."""
+    time_made = made_at(name)
+    return time_made is not None and time.time() - time_made > age_s
 
 
 def _remove(
@@ -102,9 +108,10 @@ def _remove(
     dead: Callable[[Sequence[str]], set[str]],
 ) -> int:
     """Remove those of a folder that are dead, and give their number."""
-    names, removed = [PurePosixPath(name).stem for name in storage.names(folder)], 0
-    for start in range(0, len(names), AT_ONCE):
-        for name in dead(names[start : start + AT_ONCE]):
-            storage.delete(key(name))
+    ids = stored_ids(storage, folder)
+    removed = 0
+    for start in range(0, len(ids), AT_ONCE):
+        for dead_id in dead(ids[start : start + AT_ONCE]):
+            storage.delete(key(dead_id))
             removed += 1
     return removed

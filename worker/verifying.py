@@ -4,8 +4,8 @@ runs a row through it."""
 import re
 
 from nelbo.artifact import check_manifest
-from nelbo.engine import Check
 from nelbo.errors import InvalidArtifact
+from nelbo.sessions import Check
 from nelbo.storage import artifact_key
 from nelbo.store.claims import Claim, VerifyOutcome
 from worker import cache

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.deps import Owner, Parts
+from api.deps import Owner, ServiceDep
 from api.errors import answers
 from api.pages import Cursor, Limit, Page
-from nelbo.audit import Change
 from nelbo.errors import InvalidRequest, NotAuthenticated, Unavailable
 from nelbo.store import audit
 from nelbo.store.keys import OWNER
+from nelbo.views import Change
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -19,12 +19,10 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"])
     "",
     operation_id="list_audit",
     summary="List changes and deletions of all owners, the newest first",
-    responses=answers(
-        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
-    ),
+    responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_audit(
-    service: Parts,
+    service: ServiceDep,
     _: Owner,
     limit: Limit = 50,
     cursor: Cursor = None,

@@ -1,7 +1,6 @@
 """Files: upload a table, look at it, list, delete."""
 
 import codecs
-import logging
 from functools import partial
 from typing import Annotated, Literal
 
@@ -10,12 +9,12 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
 from api import admission
-from api.deps import By, Owner, Parts, Service
+from api.deps import By, Owner, Service, ServiceDep
 from api.errors import answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
 from api.uploads import Upload
-from nelbo import crash
+from nelbo import crash, logs
 from nelbo.errors import (
     Conflict,
     Gone,
@@ -29,17 +28,16 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.files import CsvOptions, File, format_of
+from nelbo.files import CsvOptions, format_of
 from nelbo.storage import file_prefix, upload_key
 from nelbo.store import files, ledger
+from nelbo.views import File
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
 FileId = Annotated[
     str, Path(description="id of a file", examples=["0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90"])
 ]
-NO_FILE = (NotFound, "no file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90")
-WAS_DELETED = (Gone, "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 was deleted")
 TYPES = (
     "application/octet-stream",
     "text/csv",
@@ -105,22 +103,13 @@ Csv = Annotated[CsvOptions, Depends(_csv)]
     response_description="Stored; the service reads it next (state reading)",
     openapi_extra=BODY,
     responses=answers(
-        NotAuthenticated,
-        (
-            TooLarge,
-            "the body is larger than 10,737,418,240 bytes; the setting max_upload_bytes says so",
-        ),
-        (InvalidInput, "'adult.xlsx' has the wrong suffix"),
-        (InvalidRequest, "the request is not valid: /query/name: Field required"),
-        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
-        (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
-        Unavailable,
+        NotAuthenticated, TooLarge, InvalidInput, InvalidRequest, OverQuota, Overloaded, Unavailable
     ),
 )
 async def upload_file(
     request: Request,
     response: Response,
-    service: Parts,
+    service: ServiceDep,
     owner: Owner,
     name: Annotated[
         str,
@@ -191,7 +180,7 @@ def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
         if files.reject_file(service.database, owner, file_id, reason):
             service.storage.delete(file_prefix(file_id))
     except NelboError as problem:
-        log.warning("upload not cleaned up", extra={"file_id": file_id, "problem": problem.message})
+        log.warning("upload not cleaned up", file_id=file_id, problem=problem.message)
 
 
 def _file(service: Service, owner: str, file_id: str) -> File:
@@ -206,12 +195,10 @@ def _view(entry: files.FileEntry) -> File:
     "",
     operation_id="list_files",
     summary="List files, the newest first",
-    responses=answers(
-        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
-    ),
+    responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_files(
-    service: Parts, owner: Owner, limit: Limit = 50, cursor: Cursor = None
+    service: ServiceDep, owner: Owner, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[File]:
     """Pages of files with very many columns are shorter than `limit`."""
     found, more = files.list_files(service.database, owner, limit=limit, before=cursor)
@@ -222,9 +209,9 @@ def list_files(
     "/{file_id}",
     operation_id="get_file",
     summary="Look at a file",
-    responses=answers(NotAuthenticated, NO_FILE, WAS_DELETED, Unavailable),
+    responses=answers(NotAuthenticated, NotFound, Gone, Unavailable),
 )
-def get_file(file_id: FileId, service: Parts, owner: Owner, response: Response) -> File:
+def get_file(file_id: FileId, service: ServiceDep, owner: Owner, response: Response) -> File:
     file = _file(service, owner, file_id)
     if file.state in ("receiving", "reading"):
         response.headers["Retry-After"] = "1"
@@ -237,15 +224,9 @@ def get_file(file_id: FileId, service: Parts, owner: Owner, response: Response) 
     summary="Delete a file",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(
-        NotAuthenticated,
-        NO_FILE,
-        (Conflict, "file 0198c6d0-… is in use by score job 0198c6d2-…; cancel it or wait for it"),
-        WAS_DELETED,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Conflict, Gone, Unavailable),
 )
-def delete_file(file_id: FileId, service: Parts, owner: Owner, by: By) -> None:
+def delete_file(file_id: FileId, service: ServiceDep, owner: Owner, by: By) -> None:
     """Results of jobs that used it stay."""
     files.delete_file(service.database, owner, file_id, by=by)
     service.storage.delete(file_prefix(file_id))

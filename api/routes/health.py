@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from api.admission import need_database_room
-from api.deps import Parts, Service
+from api.deps import Service, ServiceDep
 from api.errors import answers
 from nelbo.errors import Unavailable
 
@@ -42,9 +42,9 @@ async def get_health() -> Health:
     "/readyz",
     operation_id="get_readiness",
     summary="Can the service take requests?",
-    responses=answers((Unavailable, "the database does not answer, has another schema or no room")),
+    responses=answers(Unavailable),
 )
-def get_readiness(service: Parts) -> Readiness:
+def get_readiness(service: ServiceDep) -> Readiness:
     service.database.check()
     need_database_room(service)
     broker = _broker(service)

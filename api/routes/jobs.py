@@ -14,7 +14,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import admission, submission
 from api.bodies import MAX_JSON_BYTES, ROWS_ADVICE
-from api.deps import By, Owner, Parts, Service
+from api.deps import By, Owner, Service, ServiceDep
 from api.errors import REFERENCE, answers
 from api.middleware import allow_body
 from api.pages import Cursor, Limit, Page
@@ -33,8 +33,9 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import FINAL, Job, JobRequest, Kind, State
-from nelbo.store import ledger, views
+from nelbo.jobs import FINAL, JobRequest, Kind, State
+from nelbo.store import ledger, lookup
+from nelbo.views import Job
 
 MAX_WAIT_S = 60.0
 """Longest wait that `Prefer: wait=N` is given."""
@@ -54,8 +55,16 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[
     str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])
 ]
-NO_JOB = (NotFound, "no job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11")
-WAS_DELETED = (Gone, "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was deleted")
+
+# The example of Conflict itself says "cancel it", which helps neither of these two.
+NOT_TO_CANCEL = Conflict(
+    "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 is succeeded already; only a queued or running job"
+    " can be cancelled"
+)
+NOT_TO_RETRY = Conflict(
+    "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 is succeeded; only a failed or cancelled job can be"
+    " retried"
+)
 
 EXAMPLES: dict[str, Any] = {
     "score a file": {
@@ -119,33 +128,16 @@ BODY = {
         200: {"model": Job, "description": "With `Prefer: wait=N`: the job finished in time"},
         **answers(
             NotAuthenticated,
-            (NotFound, "no model 'adlut'; did you mean adult?"),
-            (Conflict, "adult@4 was rejected: score.onnx is not what the manifest says"),
-            (Gone, "model adult was deleted"),
-            (
-                NotReady,
-                "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 (adult.csv) is still reading; try again"
-                " soon",
-            ),
-            (
-                TooLarge,
-                "the job is about 1,000,000,000 rows; one job takes at most 100,000,000 (the"
-                " setting max_job_rows)",
-            ),
-            (
-                InvalidRequest,
-                "the request is not valid: /body/score/alpha: Input should be less than 1",
-            ),
-            (InvalidInput, "the table lacks 1 column 'age'"),
-            (IdempotencyMismatch, "the idempotency key 'nightly' was used for another request"),
-            (
-                OverQuota,
-                "150,000,000 rows of yours wait already; try again when one of your jobs has ended",
-            ),
-            (
-                Overloaded,
-                "a job has waited 4,000 s for a worker; try again later, or start more workers",
-            ),
+            NotFound,
+            Conflict,
+            Gone,
+            NotReady,
+            TooLarge,
+            InvalidRequest,
+            InvalidInput,
+            IdempotencyMismatch,
+            OverQuota,
+            Overloaded,
             Unavailable,
         ),
     },
@@ -153,7 +145,7 @@ BODY = {
 async def submit_job(
     request: Request,
     response: Response,
-    service: Parts,
+    service: ServiceDep,
     owner: Owner,
     idempotency_key: Annotated[
         str | None,
@@ -200,7 +192,7 @@ def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> J
     request = submission.parse(body, service.requests)
     body.clear()  # The request has all of it.
     digest = submission.digest(request)
-    known = views.job_by_key(service.database, owner, key, digest)
+    known = lookup.job_by_key(service.database, owner, key, digest)
     if known is not None:
         return known
     admission.need_room(service, owner, str(received))
@@ -231,7 +223,7 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
     while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 0.5)
-        job = await run_in_threadpool(views.get_job, service.database, owner, job.id)
+        job = await run_in_threadpool(lookup.get_job, service.database, owner, job.id)
     return job
 
 
@@ -239,19 +231,17 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
     "",
     operation_id="list_jobs",
     summary="List jobs, the newest first",
-    responses=answers(
-        NotAuthenticated, (InvalidRequest, "the cursor is not one of ours"), Unavailable
-    ),
+    responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_jobs(
-    service: Parts,
+    service: ServiceDep,
     owner: Owner,
     limit: Limit = 50,
     cursor: Cursor = None,
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     kind: Annotated[Kind | None, Query(description="only jobs of this kind")] = None,
 ) -> Page[Job]:
-    page = views.list_jobs(
+    page = lookup.list_jobs(
         service.database, owner, state=state, kind=kind, limit=limit, cursor=cursor
     )
     return Page(items=page.jobs, next_cursor=page.cursor)
@@ -261,10 +251,10 @@ def list_jobs(
     "/{job_id:job_id}",
     operation_id="get_job",
     summary="Look at a job",
-    responses=answers(NotAuthenticated, NO_JOB, WAS_DELETED, Unavailable),
+    responses=answers(NotAuthenticated, NotFound, Gone, Unavailable),
 )
-def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
-    job = views.get_job(service.database, owner, job_id)
+def get_job(job_id: JobId, service: ServiceDep, owner: Owner, response: Response) -> Job:
+    job = lookup.get_job(service.database, owner, job_id)
     if job.state not in FINAL:
         response.headers["Retry-After"] = "1"
     return job
@@ -274,18 +264,9 @@ def get_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> 
     "/{job_id:job_id}:cancel",
     operation_id="cancel_job",
     summary="Ask a job to stop",
-    responses=answers(
-        NotAuthenticated,
-        NO_JOB,
-        (
-            Conflict,
-            "job 0198c6d2-… has succeeded; only a job that is queued or running can be cancelled",
-        ),
-        WAS_DELETED,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, NOT_TO_CANCEL, Gone, Unavailable),
 )
-def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
+def cancel_job(job_id: JobId, service: ServiceDep, owner: Owner) -> Job:
     """Queued chunks stop at once, a running one between two batches."""
     return ledger.cancel(service.database, owner, job_id)
 
@@ -297,22 +278,10 @@ def cancel_job(job_id: JobId, service: Parts, owner: Owner) -> Job:
     status_code=status.HTTP_202_ACCEPTED,
     response_description="Queued: only what is missing runs",
     responses=answers(
-        NotAuthenticated,
-        NO_JOB,
-        (Conflict, "job 0198c6d2-… has succeeded; only a failed or cancelled job can be retried"),
-        WAS_DELETED,
-        (
-            OverQuota,
-            "150,000,000 rows of yours wait already; try again when one of your jobs has ended",
-        ),
-        (
-            Overloaded,
-            "a job has waited 4,000 s for a worker; try again later, or start more workers",
-        ),
-        Unavailable,
+        NotAuthenticated, NotFound, NOT_TO_RETRY, Gone, OverQuota, Overloaded, Unavailable
     ),
 )
-def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -> Job:
+def retry_job(job_id: JobId, service: ServiceDep, owner: Owner, response: Response) -> Job:
     admission.need_disk(service)
     job = ledger.retry(service.database, owner, job_id, limits=admission.limits(service.settings))
     service.hint(job.id)
@@ -327,13 +296,7 @@ def retry_job(job_id: JobId, service: Parts, owner: Owner, response: Response) -
     summary="Delete a job with its results and errors",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(
-        NotAuthenticated,
-        NO_JOB,
-        (Conflict, "job 0198c6d2-… is running; cancel it first"),
-        WAS_DELETED,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Conflict, Gone, Unavailable),
 )
-def delete_job(job_id: JobId, service: Parts, owner: Owner, by: By) -> None:
+def delete_job(job_id: JobId, service: ServiceDep, owner: Owner, by: By) -> None:
     ledger.delete(service.database, owner, job_id, by=by)

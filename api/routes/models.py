@@ -9,19 +9,13 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from api import admission
-from api.deps import By, Owner, Parts, Service
+from api.deps import By, Owner, Service, ServiceDep
 from api.errors import answers
 from api.manifests import of_manifest
 from api.middleware import allow_body
 from api.pages import Limit, Page
 from nelbo import crash
-from nelbo.artifact import (
-    MAX_ARTIFACT_BYTES,
-    Model,
-    Version,
-    VersionDetails,
-    details,
-)
+from nelbo.artifact import MAX_ARTIFACT_BYTES
 from nelbo.audit import Actor
 from nelbo.errors import (
     Conflict,
@@ -36,9 +30,11 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import WHOLE, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import WHOLE
 from nelbo.storage import artifact_key, push_key
 from nelbo.store import catalog, ledger, usage
+from nelbo.views import Model, Version, VersionDetails, details
 
 MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
 """Room for the zip's own records."""
@@ -64,12 +60,6 @@ Number = Annotated[int, Path(ge=1, lt=2**31, description="a version's number", e
 Alias = Annotated[
     str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])
 ]
-NO_MODEL = (NotFound, "no model 'adlut'; did you mean adult?")
-WAS_DELETED = (Gone, "model adult was deleted")
-BAD_NAME = (
-    InvalidRequest,
-    "the request is not valid: /path/name: String should match pattern '^[0-9A-Za-z]…'",
-)
 BODY = {
     "requestBody": {
         "required": True,
@@ -98,16 +88,16 @@ class Target(BaseModel):
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated,
-        (TooLarge, f"the body is larger than {MAX_PUSH_BYTES:,} bytes; no artifact is"),
-        (InvalidArtifact, "the body is empty; push the folder of an artifact with `nelbo push`"),
-        BAD_NAME,
-        (OverQuota, "8 uploads of yours go on at this moment, the most of one owner"),
-        (Overloaded, "300 MiB of disk are free where uploads are stored, and 512 MiB must be"),
+        TooLarge,
+        InvalidArtifact,
+        InvalidRequest,
+        OverQuota,
+        Overloaded,
         Unavailable,
     ),
 )
 async def push_version(
-    name: Name, request: Request, response: Response, service: Parts, owner: Owner, by: By
+    name: Name, request: Request, response: Response, service: ServiceDep, owner: Owner, by: By
 ) -> Version:
     """The version is numbered and pending until a worker has read the zip, checked its digests and
     run it once; then it is ready, or rejected with the reason. Its digest, schema and metrics are
@@ -150,11 +140,11 @@ def _register(
     "",
     operation_id="list_models",
     summary="List models by name",
-    responses=answers(
-        NotAuthenticated, (InvalidRequest, "the request is not valid: /query/limit: …"), Unavailable
-    ),
+    responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
-def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: After = "") -> Page[Model]:
+def list_models(
+    service: ServiceDep, owner: Owner, limit: Limit = 50, cursor: After = ""
+) -> Page[Model]:
     found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor)
     return Page.of(found, limit, key=lambda model: model.name)
 
@@ -163,9 +153,9 @@ def list_models(service: Parts, owner: Owner, limit: Limit = 50, cursor: After =
     "/{name}",
     operation_id="get_model",
     summary="Look at a model",
-    responses=answers(NotAuthenticated, NO_MODEL, WAS_DELETED, BAD_NAME, Unavailable),
+    responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
-def get_model(name: Name, service: Parts, owner: Owner) -> Model:
+def get_model(name: Name, service: ServiceDep, owner: Owner) -> Model:
     return catalog.get_model(service.database, owner, name)
 
 
@@ -173,9 +163,9 @@ def get_model(name: Name, service: Parts, owner: Owner) -> Model:
     "/{name}/versions",
     operation_id="list_versions",
     summary="List a model's versions, the newest first",
-    responses=answers(NotAuthenticated, NO_MODEL, WAS_DELETED, BAD_NAME, Unavailable),
+    responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
-def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
+def list_versions(name: Name, service: ServiceDep, owner: Owner) -> Page[Version]:
     found = catalog.list_versions(service.database, owner, name)
     return Page(items=[entry.view for entry in found], next_cursor=None)
 
@@ -185,15 +175,9 @@ def list_versions(name: Name, service: Parts, owner: Owner) -> Page[Version]:
     response_model=VersionDetails,
     operation_id="get_version",
     summary="Look at a version, by number or alias",
-    responses=answers(
-        NotAuthenticated,
-        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
-        (Gone, "adult@2 was deleted"),
-        BAD_NAME,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
-def get_version(name: Name, version: Which, service: Parts, owner: Owner) -> Response:
+def get_version(name: Name, version: Which, service: ServiceDep, owner: Owner) -> Response:
     entry = catalog.get_version(
         service.database, owner, name, _number(service, owner, name, version)
     )
@@ -220,17 +204,11 @@ def _number(service: Service, owner: str, name: str, which: str) -> int:
     operation_id="set_alias",
     summary="Point an alias at a version",
     responses=answers(
-        NotAuthenticated,
-        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
-        (Conflict, "adult@4 is pending; an alias stands for a ready version"),
-        (Gone, "adult@2 was deleted"),
-        BAD_NAME,
-        (InvalidInput, "'3' cannot be an alias: it must be a word"),
-        Unavailable,
+        NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, InvalidInput, Unavailable
     ),
 )
 def set_alias(
-    name: Name, alias: Alias, target: Target, service: Parts, owner: Owner, by: By
+    name: Name, alias: Alias, target: Target, service: ServiceDep, owner: Owner, by: By
 ) -> Model:
     """`champion` is what a model's plain name means; set by hand it no longer follows new
     versions."""
@@ -244,11 +222,9 @@ def set_alias(
     summary="Take an alias away",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(
-        NotAuthenticated, (NotFound, "model adult has no alias candidate"), BAD_NAME, Unavailable
-    ),
+    responses=answers(NotAuthenticated, NotFound, InvalidRequest, Unavailable),
 )
-def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner, by: By) -> None:
+def delete_alias(name: Name, alias: Alias, service: ServiceDep, owner: Owner, by: By) -> None:
     """`champion` follows the newest ready version again."""
     catalog.delete_alias(service.database, owner, name, alias, by=by)
 
@@ -259,16 +235,9 @@ def delete_alias(name: Name, alias: Alias, service: Parts, owner: Owner, by: By)
     summary="Delete a version",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(
-        NotAuthenticated,
-        (NotFound, "model adult has no version or alias '9'; it has: champion, 1, 2, 3"),
-        (Conflict, "adult@2 is in use by score job 0198c6d2-…; cancel it or wait for it"),
-        (Gone, "adult@2 was deleted"),
-        BAD_NAME,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, Unavailable),
 )
-def delete_version(name: Name, version: Number, service: Parts, owner: Owner, by: By) -> None:
+def delete_version(name: Name, version: Number, service: ServiceDep, owner: Owner, by: By) -> None:
     version_id = catalog.delete_version(service.database, owner, name, version, by=by)
     service.storage.delete(artifact_key(version_id))
 
@@ -279,15 +248,8 @@ def delete_version(name: Name, version: Number, service: Parts, owner: Owner, by
     summary="Delete a model with all its versions",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=answers(
-        NotAuthenticated,
-        NO_MODEL,
-        (Conflict, "adult@1, adult@2 is in use by score job 0198c6d2-…; cancel it or wait for it"),
-        WAS_DELETED,
-        BAD_NAME,
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, Unavailable),
 )
-def delete_model(name: Name, service: Parts, owner: Owner, by: By) -> None:
+def delete_model(name: Name, service: ServiceDep, owner: Owner, by: By) -> None:
     for version_id in catalog.delete_model(service.database, owner, name, by=by):
         service.storage.delete(artifact_key(version_id))

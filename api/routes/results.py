@@ -9,25 +9,28 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
-from api.deps import Owner, Parts
+from api.deps import Owner, ServiceDep
 from api.errors import answers
 from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, preferred_format
 from api.pages import Limit, Page
-from api.routes.jobs import NO_JOB, WAS_DELETED, JobId
+from api.routes.jobs import JobId
 from nelbo.errors import (
     Conflict,
+    Gone,
     InvalidRequest,
     JobFailed,
     NotAcceptable,
     NotAuthenticated,
+    NotFound,
     NotReady,
     Overloaded,
     OverQuota,
     Unavailable,
 )
-from nelbo.jobs import Anomaly, Error, Job
-from nelbo.store import results, views
+from nelbo.rows import Anomaly, RowError
+from nelbo.store import lookup, results
 from nelbo.store.session import Database
+from nelbo.views import Job
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -42,7 +45,13 @@ CONTENT: dict[str, Any] = {
 }
 
 
-async def _downloading(service: Parts, owner: Owner) -> AsyncIterator[None]:
+class Error(RowError):
+    """One row that could not be done, and why."""
+
+    # The name of a row error in the API's description.
+
+
+async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]:
     """Holds a place until the last byte is sent or the client is gone."""
     with service.downloads.taken(owner):
         yield
@@ -71,28 +80,14 @@ async def _downloading(service: Parts, owner: Owner) -> AsyncIterator[None]:
         },
         **answers(
             NotAuthenticated,
-            NO_JOB,
-            (
-                NotAcceptable,
-                "results do not come as image/png; ask for one of application/vnd.apache.parquet,"
-                " …",
-            ),
-            (
-                NotReady,
-                "job 0198c6d2-… is running (30,000 of 50,000 rows); its results come when it has"
-                " succeeded",
-            ),
-            (JobFailed, "job 0198c6d2-… was cancelled; it has no results"),
-            WAS_DELETED,
-            (
-                InvalidRequest,
-                "the request is not valid: /query/format: Input should be 'parquet', 'arrow', …",
-            ),
-            (
-                OverQuota,
-                "8 downloads of results of yours go on at this moment, the most of one owner",
-            ),
-            (Overloaded, "16 downloads of results go on at this moment, the most of all owners"),
+            NotFound,
+            NotAcceptable,
+            NotReady,
+            JobFailed,
+            Gone,
+            InvalidRequest,
+            OverQuota,
+            Overloaded,
             Unavailable,
         ),
     },
@@ -100,7 +95,7 @@ async def _downloading(service: Parts, owner: Owner) -> AsyncIterator[None]:
 def get_results(
     job_id: JobId,
     request: Request,
-    service: Parts,
+    service: ServiceDep,
     owner: Owner,
     accept: Annotated[
         str | None, Header(description="the format, by media type; Parquet if it does not matter")
@@ -115,7 +110,7 @@ def get_results(
         ),
     ] = None,
 ) -> StreamingResponse:
-    job = _succeeded(views.get_job(service.database, owner, job_id))
+    job = _succeeded(lookup.get_job(service.database, owner, job_id))
     chosen = format or preferred_format(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
@@ -168,59 +163,37 @@ def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 @router.get(
     "/errors",
+    response_model=Page[Error],
     operation_id="list_errors",
     summary="The rows that could not be done, and why",
-    responses=answers(
-        NotAuthenticated,
-        NO_JOB,
-        WAS_DELETED,
-        (
-            InvalidRequest,
-            "the request is not valid: /query/limit: Input should be less than or equal to 1000",
-        ),
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
 def list_errors(
     job_id: JobId,
-    service: Parts,
+    service: ServiceDep,
     owner: Owner,
     limit: Limit = 100,
     cursor: Annotated[
         int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")
     ] = -1,
-) -> Page[Error]:
+) -> Page[RowError]:
     """In row order; while the job runs, those found so far."""
-    job = views.get_job(service.database, owner, job_id)
-    found = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
-    return Page.of(found, limit, key=lambda error: str(error.row))
+    job = lookup.get_job(service.database, owner, job_id)
+    errors = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
+    return Page.of(errors, limit, key=lambda error: str(error.row))
 
 
 @router.get(
     "/anomalies",
     operation_id="list_anomalies",
     summary="The least likely rows of a score job, the least likely first",
-    responses=answers(
-        NotAuthenticated,
-        NO_JOB,
-        (Conflict, "job 0198c6d2-… is a generate job; only score jobs have anomalies"),
-        WAS_DELETED,
-        (
-            InvalidRequest,
-            "the request is not valid: /query/limit: Input should be less than or equal to 1000",
-        ),
-        Unavailable,
-    ),
+    responses=answers(NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, Unavailable),
 )
 def list_anomalies(
-    job_id: JobId, service: Parts, owner: Owner, limit: Limit = 100
+    job_id: JobId, service: ServiceDep, owner: Owner, limit: Limit = 100
 ) -> Page[Anomaly]:
     """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
-    job = views.get_job(service.database, owner, job_id)
+    job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")
-    found = results.anomalies(service.database, job.id, limit=limit)
-    return Page(
-        items=[Anomaly.model_validate(entry, from_attributes=True) for entry in found],
-        next_cursor=None,
-    )
+    return Page(items=results.anomalies(service.database, job.id, limit=limit), next_cursor=None)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from nelbo.audit import Change
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, when
 from nelbo.settings import Settings, read_settings
 from nelbo.store import audit as store
+from nelbo.views import Change
 
 PAGE = 500
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from nelbo import copies, privacy
 from nelbo.artifact import is_artifact, read_artifact
 from nelbo.audit import COMMAND_LINE
-from nelbo.client import find_url
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 from nelbo.packing import pack
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage
@@ -62,8 +61,7 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
 
 def exists(settings: Settings) -> bool:
     """Whether the catalog may exist. A SQLite file can be looked for, a server cannot."""
-    path = settings.database.removeprefix("sqlite:///")
-    return path == settings.database or Path(path).exists()
+    return settings.sqlite_file is None or settings.sqlite_file.exists()
 
 
 def check_registering(settings: Settings) -> None:
@@ -88,16 +86,10 @@ def check_name(name: str) -> None:
         )
 
 
-def folder_of(settings: Settings, model: str) -> Path | None:
-    """The folder of MODEL's artifact for work in this process; None where a service does the
-    work."""
-    return folder_here(settings, model) if _is_folder(model) or not find_url(settings) else None
-
-
 def folder_here(settings: Settings, model: str) -> Path:
     """The folder of MODEL's artifact for work that no service does: what one on the same data
     folder has is here too."""
-    if _is_folder(model):
+    if names_a_folder(model):
         return Path(model)
     if settings.url:
         raise InvalidInput(
@@ -109,10 +101,9 @@ def folder_here(settings: Settings, model: str) -> Path:
         return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
 
 
-def _is_folder(model: str) -> bool:
-    if not is_artifact(Path(model)) and "/" in model:
-        read_artifact(Path(model))  # says what is missing
-    return is_artifact(Path(model))
+def names_a_folder(model: str) -> bool:
+    """Whether MODEL is the folder of an artifact: no name has a slash."""
+    return "/" in model or is_artifact(Path(model))
 
 
 def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:

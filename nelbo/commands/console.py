@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nelbo.jobs import Job
+from nelbo.views import Job
 
 
 class Tell(Protocol):

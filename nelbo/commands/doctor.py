@@ -1,13 +1,11 @@
 """doctor: checks the installation and the service, and says what to do."""
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import httpx2
@@ -19,6 +17,7 @@ from nelbo.commands import options
 from nelbo.commands.console import Console
 from nelbo.confinement import measures
 from nelbo.errors import NelboError
+from nelbo.home import STORAGE, running_up
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
@@ -120,8 +119,8 @@ def _folder(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    path = settings.database.removeprefix("sqlite:///")
-    if path != settings.database and not Path(path).exists():
+    file = settings.sqlite_file
+    if file is not None and not file.exists():
         yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` creates it")
         return
     database = connect(settings.database)
@@ -140,7 +139,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
-    if not settings.storage_url and not (settings.home / "storage").exists():
+    if not settings.storage_url and not (settings.home / STORAGE).exists():
         yield Finding("storage", "note", "none yet", "the first upload or model creates it")
         return
     try:
@@ -159,12 +158,13 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     if find_spec("celery") is None:
         yield Finding("broker", "note", "not checked: celery is not installed")
         return
-    from nelbo import broker
+    # Here, as it loads celery, which may not be installed.
+    from nelbo.broker import make_app, waiting_hints
 
-    app = broker.make_app(
+    app = make_app(
         settings.model_copy(update={"broker_url": type(settings.broker_url)(url)}), timeout_s=2.0
     )
-    waiting = broker.waiting_hints(app)
+    waiting = waiting_hints(app)
     if waiting is None:
         todo = "start it; until then jobs start some seconds later"
         yield Finding("broker", "wrong", "does not answer", todo)
@@ -199,10 +199,8 @@ def _service(settings: Settings) -> Iterator[Finding]:
 
 def _broker_of_up(settings: Settings) -> str:
     """The URL of the broker of a running `nelbo up`; empty if there is none."""
-    if settings.url or find_url(settings) is None:
-        return ""
-    record: dict[str, str] = json.loads((settings.home / "up.json").read_text("utf-8"))
-    return record.get("broker", "")
+    up = None if settings.url else running_up(settings.home)
+    return "" if up is None else up.broker
 
 
 def _confinement(settings: Settings) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from nelbo.commands.faults import Faults
 from nelbo.commands.rows import SHOWN_TERMS
 from nelbo.commands.tables import Given, out
 from nelbo.encoding import check_columns
-from nelbo.files import DETECTED, CsvOptions, Digest, open_writer
+from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
 from nelbo.spelling.numbers import PLAIN
@@ -71,43 +71,47 @@ def explain(
       nelbo explain ./adult new.csv --row 17 --row 4711 --columns 5
       nelbo explain adult new.csv --top 100 -o why.parquet
     """
-    settings, console = read_settings(), Console(as_json)
+    settings = read_settings()
+    console = Console(as_json)
     given = Given(file, input_format, csv)
     target = None if output is None else out(output, output_format, as_json, safe_csv)
-    engine, digest = local.load(folder_here(settings, model), "explain"), Digest()
+
+    engine = local.load(folder_here(settings, model), "explain")
     with Faults(errors, output) as faults, given.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
+        work = local.Work(engine, faults)
         with console.progress(f"scoring {given.name}") as tell:
-            chosen = local.chosen(engine, table, row or (), top, faults, tell, digest)
+            rows = work.least_likely(table, row or (), top, tell)
         console.notices(table.late_notices)
-    faults.check(len(chosen))
-    console.notices(already_known(digest.hexdigest(), engine.manifest.table_digest))
+    faults.check(len(rows))
+    console.notices(already_known(work.digest.hexdigest(), engine.manifest.table_digest))
+
     with console.waiting("drawing what the cells should be"):
-        found = local.explained(engine, chosen, columns, seed)
+        cells = local.explained(engine, rows, columns, seed)
     for line in faults.words():
         console.say(line)
     if target:
         with open_writer(
-            target.path, target.format, found.schema, safe_csv=target.safe_csv
+            target.path, target.format, cells.schema, safe_csv=target.safe_csv
         ) as writer:
-            for batch in found.to_batches():
+            for batch in cells.to_batches():
                 writer.write(batch)
-        console.say(f"{found.num_rows:,} cells of {len(chosen):,} rows in {output}")
+        console.say(f"{cells.num_rows:,} cells of {len(rows):,} rows in {output}")
     elif not as_json:
-        show(console, engine, found)
+        show(console, engine, cells)
     console.result(
         {"model": model, "output": output, "rows_failed": faults.count}
-        | ({} if target else {"cells": found.to_pylist()})
+        | ({} if target else {"cells": cells.to_pylist()})
     )
 
 
-def show(console: Console, engine: "Engine", found: pa.Table) -> None:
+def show(console: Console, engine: "Engine", cells: pa.Table) -> None:
     """The explained cells as a table, with what its words mean below it."""
     continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
     console.table(
         HEAD,
         _lines(
-            _short(cell) if cell["column"] in continuous else cell for cell in found.to_pylist()
+            _short(cell) if cell["column"] in continuous else cell for cell in cells.to_pylist()
         ),
     )
     given = ", or ".join(

@@ -8,25 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Self
 
 from nelbo.errors import InvalidInput
 from nelbo.files import open_target
+from nelbo.rows import RowError
 
 SHOWN = 3
-
-
-class Fault(Protocol):
-    """A row that could not be done, as the engine and the service tell of it."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def column(self) -> str | None: ...
-    @property
-    def code(self) -> str: ...
-    @property
-    def message(self) -> str: ...
 
 
 @dataclass
@@ -40,30 +28,23 @@ class Faults:
     file: Path | None = None
     output: str | None = None
     count: int = 0
-    first: list[Fault] = field(default_factory=list)
+    first: list[RowError] = field(default_factory=list)
     _reasons: Counter[tuple[str | None, str]] = field(default_factory=Counter)
     _messages: dict[tuple[str | None, str], str] = field(default_factory=dict)
     _closing: ExitStack = field(default_factory=ExitStack)
     _open: BinaryIO | None = None
 
-    def add(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
+    def add(self, errors: Iterable[RowError]) -> None:
+        for error in errors:
             self.count += 1
             if len(self.first) < SHOWN:
-                self.first.append(fault)
-            reason = (fault.column, fault.code)
+                self.first.append(error)
+            reason = (error.column, error.code)
             self._reasons[reason] += 1
-            self._messages.setdefault(reason, fault.message)
+            self._messages.setdefault(reason, error.message)
             if self._open is not None:
-                line = {
-                    "row": fault.row,
-                    "column": fault.column,
-                    "code": fault.code,
-                    "message": fault.message,
-                }
-                self._open.write(
-                    json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-                )
+                line = json.dumps(error.model_dump(), ensure_ascii=False)
+                self._open.write(line.encode(errors="backslashreplace") + b"\n")
 
     def words(self) -> list[str]:
         """Lines for the user; none if all rows could be done."""
@@ -71,7 +52,7 @@ class Faults:
             return []
         rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
         lines = [f"{rows} could not be done"]
-        lines += [f"  row {fault.row}: {fault.message}" for fault in self.first]
+        lines += [f"  row {error.row}: {error.message}" for error in self.first]
         if self.count > SHOWN:
             advice = "" if self.file else "; --errors FILE writes them all to a file"
             lines.append(f"  and {self.count - SHOWN:,} more{advice}")

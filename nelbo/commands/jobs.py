@@ -13,8 +13,8 @@ from nelbo.commands.console import Console, of_job, when
 from nelbo.commands.faults import Faults
 from nelbo.commands.rows import least_likely
 from nelbo.commands.tables import out
-from nelbo.jobs import Job
 from nelbo.settings import read_settings
+from nelbo.views import Job
 
 app = typer.Typer(help="List, show, cancel or retry jobs; alone, list them.")
 Id = Annotated[str, typer.Argument(metavar="JOB", help="id of a job", show_default=False)]

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from nelbo import scores
 from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
 from nelbo.commands.faults import Faults
 from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Digest, Table
-from nelbo.jobs import Anomaly, AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import Anomaly, Scores
+from nelbo.scores import count, threshold_of
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
 
 if TYPE_CHECKING:
-    from nelbo.engine import Engine, Scored
+    from nelbo.engine import Engine
 
 TOP = 10
+"""Least likely rows that a scoring keeps."""
+BATCH_ROWS = 8_192
 
 
 def load(folder: Path, command: str) -> "Engine":
@@ -40,84 +43,140 @@ def load(folder: Path, command: str) -> "Engine":
 
 
 @dataclass
-class Tally:
-    """What a scoring came to; `top` are the least likely rows, the least likely first; `digest` is
-    that of the table."""
+class Work:
+    """What an engine makes of one table, batch by batch. Rows that it cannot use go to `faults`,
+    and the counts are those of the rows so far."""
 
+    engine: "Engine"
+    faults: Faults
     rows: int = 0
+    """Rows of the table that were read."""
+    digest: Digest = field(default_factory=Digest)
+    """Of those rows; a scoring alone needs it."""
     anomalies: int = 0
     threshold: float = 0.0
+    """Rows with p-value <= threshold are anomalies."""
     top: list[Anomaly] = field(default_factory=list)
-    digest: Digest = field(default_factory=Digest)
+    """The least likely rows, the least likely first."""
 
+    def results(
+        self,
+        request: ScoreRequest | AugmentRequest | ReconstructRequest,
+        table: Table,
+        tell: Tell,
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a job about a table."""
+        match request:
+            case ScoreRequest():
+                return self._score(request, table, tell)
+            case AugmentRequest():
+                return self._augment(request, table, tell)
+            case ReconstructRequest():
+                return self._reconstruct(request, table, tell)
 
-def score(
-    engine: "Engine", table: Table, request: ScoreRequest, tally: Tally, faults: Faults, tell: Tell
-) -> Iterator[pa.RecordBatch]:
-    """Scores in row order, as a job gives them."""
-    from nelbo import engine as engines
+    def generate(
+        self, request: GenerateRequest, settings: Settings, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a generate job."""
+        _check_size(request.n, settings)
+        for first_row in range(0, request.n, settings.chunk_rows):
+            rows = min(settings.chunk_rows, request.n - first_row)
+            yield self.engine.generate(request.seed, first_row, rows).batch
+            tell(first_row + rows, request.n)
 
-    def scored() -> Iterator["Scored"]:
-        for first_row, batch in _given(table, tell):
-            tally.digest.update(batch)
-            found = engines.score(engine, batch, first_row)
-            faults.add(found.errors)
-            tally.rows += len(found.rows)
-            tally.top = _least_likely(tally.top, found, engine.manifest.order, TOP)
-            yield found
+    def least_likely(
+        self, table: Table, rows: Collection[int], most: int, tell: Tell
+    ) -> list[tuple[Anomaly, pa.RecordBatch]]:
+        """The rows with these numbers or, where there are none, the `most` least likely ones, each
+        with its cells; the least likely first."""
+        numbers = sorted(set(rows))
+        cells: dict[int, pa.RecordBatch] = {}
+        for first_row, batch in self._batches(table, tell):
+            self.digest.update(batch)
+            end = first_row + batch.num_rows
+            named = [row for row in numbers if first_row <= row < end]
+            parts = [(row, batch.slice(row - first_row, 1)) for row in named]
+            for first, part in parts if numbers else [(first_row, batch)]:
+                self._keep_least_likely(self._scored(part, first), len(numbers) or most)
+                cells = {
+                    row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
+                    for row in self.top
+                }
+        if numbers and numbers[-1] >= self.rows:
+            raise NotFound(
+                f"{table.name} has no row {numbers[-1]}; it has {self.rows:,}, and the first is"
+                " row 0"
+            )
+        return [(row, cells[row.row]) for row in self.top]
 
-    columns = engine.manifest.order if request.explain else None
-    if request.fdr is None:
-        tally.threshold = request.alpha
-        batches: Iterable[pa.RecordBatch] = (
-            _batch(found, request.alpha, columns) for found in scored()
-        )
-        yield from _counted(batches, tally)
-    else:
-        p_values: Counter[float] = Counter()
-        with _spooled(_watched(scored(), p_values), columns) as kept:
-            tally.threshold = scores.threshold_of(p_values, request.alpha, request.fdr)
-            yield from _counted((_flagged(batch, tally.threshold) for batch in kept), tally)
-    tally.top = [
-        row.model_copy(update={"anomaly": row.p_value <= tally.threshold}) for row in tally.top
-    ]
-
-
-def chosen(
-    engine: "Engine",
-    table: Table,
-    rows: Collection[int],
-    most: int,
-    faults: Faults,
-    tell: Tell,
-    digest: Digest,
-) -> list[tuple[Anomaly, pa.RecordBatch]]:
-    """The rows of these numbers, or else the least likely `most`, with their cells; the least
-    likely first."""
-    from nelbo import engine as engines
-
-    wanted, seen = sorted(set(rows)), 0
-    top: list[Anomaly] = []
-    cells: dict[int, pa.RecordBatch] = {}
-    for first_row, batch in _given(table, tell):
-        digest.update(batch)
-        seen = first_row + batch.num_rows
-        named = [
-            (row, batch.slice(row - first_row, 1)) for row in wanted if first_row <= row < seen
+    def _score(self, request: ScoreRequest, table: Table, tell: Tell) -> Iterator[pa.RecordBatch]:
+        parts = self._all_scored(table, tell)
+        if request.fdr is None:
+            self.threshold = request.alpha
+            batches = (part.to_batch(request.alpha, request.explain) for part in parts)
+            yield from self._counted(batches)
+        else:
+            p_values: Counter[float] = Counter()
+            columns = self.engine.manifest.order if request.explain else None
+            with _spooled(parts, columns, p_values) as spooled:
+                self.threshold = threshold_of(p_values, request.alpha, request.fdr)
+                yield from self._counted(_flagged(batch, self.threshold) for batch in spooled)
+        self.top = [
+            row.model_copy(update={"anomaly": row.p_value <= self.threshold}) for row in self.top
         ]
-        for first, part in named if wanted else [(first_row, batch)]:
-            found = engines.score(engine, part, first)
-            faults.add(found.errors)
-            top = _least_likely(top, found, engine.manifest.order, len(wanted) or most)
-            cells = {
-                row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
-                for row in top
-            }
-    if wanted and wanted[-1] >= seen:
-        raise NotFound(
-            f"{table.name} has no row {wanted[-1]}; it has {seen:,}, and the first is row 0"
-        )
-    return [(row, cells[row.row]) for row in top]
+
+    def _augment(
+        self, request: AugmentRequest, table: Table, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
+        for first_row, batch in self._batches(table, tell, max(1, BATCH_ROWS // request.per_row)):
+            copies = self.engine.augment(
+                batch, first_row, request.per_row, request.seed, request.spread
+            )
+            self.faults.add(copies.errors)
+            yield copies.batch
+
+    def _reconstruct(
+        self, request: ReconstructRequest, table: Table, tell: Tell
+    ) -> Iterator[pa.RecordBatch]:
+        for first_row, batch in self._batches(table, tell):
+            filled = self.engine.reconstruct(
+                batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+            )
+            self.faults.add(filled.errors)
+            yield filled.batch
+
+    def _all_scored(self, table: Table, tell: Tell) -> Iterator[Scores]:
+        for first_row, batch in self._batches(table, tell):
+            self.digest.update(batch)
+            scores = self._scored(batch, first_row)
+            self._keep_least_likely(scores, TOP)
+            yield scores
+
+    def _scored(self, batch: pa.RecordBatch, first_row: int) -> Scores:
+        scores = self.engine.score(batch, first_row)
+        self.faults.add(scores.errors)
+        return scores
+
+    def _keep_least_likely(self, scores: Scores, most: int) -> None:
+        """The first of those so far and of the new ones, by nelbo, then by row: the order of a
+        job's anomalies."""
+        rows = [*self.top, *scores.top(most)]
+        self.top = sorted(rows, key=lambda row: (-row.nelbo, row.row))[:most]
+
+    def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.anomalies += int(np.asarray(batch.column("anomaly"), dtype=bool).sum())
+            yield batch
+
+    def _batches(
+        self, table: Table, tell: Tell, rows: int = BATCH_ROWS
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The table's batches, each with the number of its first row."""
+        for batch in table.batches(rows):
+            first_row = self.rows
+            self.rows += batch.num_rows
+            yield first_row, batch
+            tell(self.rows, table.rows)
 
 
 EXPLAINED = pa.schema(
@@ -133,68 +192,33 @@ EXPLAINED = pa.schema(
 
 
 def explained(
-    engine: "Engine", found: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
+    engine: "Engine", rows: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
 ) -> pa.Table:
-    """The costliest columns of each row, with the value, what it should be (engine.expected) and
+    """The costliest columns of each row, with the value, what it should be (Engine.explain) and
     the term. Cells are texts."""
-    from nelbo import engine as engines
-
-    known = {column.name: column for column in engine.schema.columns}
-    rows: list[dict[str, Any]] = []
-    for row, cells in found:
-        for column, term in row.highest(columns):
-            made = engines.expected(engine, cells, column, row.row, seed).batch
-            field = spelled_field(written_as(known[column], cells.schema.field(column)))
-            told = {
-                name: written(as_type(made[name], field.type), field)[0].as_py()
-                for name in ("expected", "low", "high")
-            }
-            shares = {name: made[name][0].as_py() for name in ("share", "missing")}
-            value = texts(cells.column(column), missing_in(known[column], engine.schema))[0].as_py()
-            head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
-            rows.append(head | {"column": column, "value": value, "term": term} | told | shares)
-    return pa.Table.from_pylist(rows, schema=EXPLAINED)
+    lines = [
+        _explained(engine, row, cells, column, seed) | {"term": term}
+        for row, cells in rows
+        for column, term in row.highest(columns)
+    ]
+    return pa.Table.from_pylist(lines, schema=EXPLAINED)
 
 
-def generate(
-    engine: "Engine", request: GenerateRequest, settings: Settings, tell: Tell
-) -> Iterator[pa.RecordBatch]:
-    """The rows of a generate job."""
-    from nelbo import engine as engines
-
-    _check_size(request.n, settings)
-    for first_row in range(0, request.n, settings.chunk_rows):
-        rows = min(settings.chunk_rows, request.n - first_row)
-        yield engines.generate(engine, request.seed, first_row, rows)
-        tell(first_row + rows, request.n)
-
-
-def augment(
-    engine: "Engine", table: Table, request: AugmentRequest, faults: Faults, tell: Tell
-) -> Iterator[pa.RecordBatch]:
-    """The rows of an augment job."""
-    from nelbo import engine as engines
-
-    for first_row, batch in _given(table, tell, max(1, 8_192 // request.per_row)):
-        made = engines.augment(
-            engine, batch, first_row, request.per_row, request.seed, request.spread
-        )
-        faults.add(made.errors)
-        yield made.batch
-
-
-def reconstruct(
-    engine: "Engine", table: Table, request: ReconstructRequest, faults: Faults, tell: Tell
-) -> Iterator[pa.RecordBatch]:
-    """The rows of a reconstruct job."""
-    from nelbo import engine as engines
-
-    for first_row, batch in _given(table, tell):
-        made = engines.reconstruct(
-            engine, batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
-        )
-        faults.add(made.errors)
-        yield made.batch
+def _explained(
+    engine: "Engine", row: Anomaly, cells: pa.RecordBatch, name: str, seed: int
+) -> dict[str, Any]:
+    """One cell of a row beside what it should be, both spelled as the row's table has them."""
+    (column,) = (column for column in engine.schema.columns if column.name == name)
+    field = spelled_field(written_as(column, cells.schema.field(name)))
+    value = texts(cells.column(name), missing_in(column, engine.schema))[0].as_py()
+    summary = engine.explain(cells, name, row.row, seed).batch
+    figures = {
+        figure: written(as_type(summary[figure], field.type), field)[0].as_py()
+        for figure in ("expected", "low", "high")
+    }
+    shares = {share: summary[share][0].as_py() for share in ("share", "missing")}
+    head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
+    return head | {"column": name, "value": value} | figures | shares
 
 
 def _check_size(rows: int, settings: Settings) -> None:
@@ -205,46 +229,17 @@ def _check_size(rows: int, settings: Settings) -> None:
         )
 
 
-def _given(table: Table, tell: Tell, rows: int = 8_192) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The table's batches, each with the number of its first row."""
-    first_row = 0
-    for batch in table.batches(rows):
-        yield first_row, batch
-        first_row += batch.num_rows
-        tell(first_row, table.rows)
-
-
-def _batch(
-    found: "Scored", threshold: float | None, columns: tuple[str, ...] | None
-) -> pa.RecordBatch:
-    return scores.score_batch(
-        found.rows, found.nelbo, found.p_value, threshold, columns, found.terms, found.kl
-    )
-
-
-def _counted(batches: Iterable[pa.RecordBatch], tally: Tally) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if batch.num_rows:
-            tally.anomalies += int(np.asarray(batch.column("anomaly"), dtype=bool).sum())
-            yield batch
-
-
-def _watched(found: Iterable["Scored"], p_values: Counter[float]) -> Iterator["Scored"]:
-    for part in found:
-        scores.count(p_values, part.p_value)
-        yield part
-
-
 @contextmanager
 def _spooled(
-    found: Iterable["Scored"], columns: tuple[str, ...] | None
+    parts: Iterable[Scores], columns: tuple[str, ...] | None, p_values: Counter[float]
 ) -> Iterator[pa.RecordBatchReader]:
-    """All scores in a temporary file, read back: a threshold on the false discovery rate needs
-    every p-value first."""
+    """All scores in a temporary file, read back, and their p-values counted: a threshold on the
+    false discovery rate needs every p-value first. With `columns`, also their terms."""
     with tempfile.TemporaryFile(prefix="nelbo-") as copy:
-        with pa.ipc.new_stream(copy, scores.score_schema(columns)) as writer:
-            for part in found:
-                writer.write_batch(_batch(part, None, columns))
+        with pa.ipc.new_stream(copy, Scores.schema(columns)) as writer:
+            for part in parts:
+                count(p_values, part.p_value)
+                writer.write_batch(part.to_batch(None, explain=columns is not None))
         copy.seek(0)
         with pa.ipc.open_stream(copy) as reader:
             yield reader
@@ -255,23 +250,3 @@ def _flagged(batch: pa.RecordBatch, threshold: float) -> pa.RecordBatch:
     return batch.set_column(
         batch.schema.get_field_index("anomaly"), batch.schema.field("anomaly"), flags
     )
-
-
-def _least_likely(
-    top: list[Anomaly], found: "Scored", columns: tuple[str, ...], most: int
-) -> list[Anomaly]:
-    """The first of those so far and of the new ones, by nelbo, then by row: the order of a job's
-    anomalies."""
-    best = np.lexsort((found.rows, -found.nelbo))[:most]
-    new = [
-        Anomaly(
-            row=int(found.rows[i]),
-            nelbo=float(found.nelbo[i]),
-            p_value=float(found.p_value[i]),
-            anomaly=None,
-            kl=float(found.kl[i]),
-            terms=dict(zip(columns, found.terms[i].tolist(), strict=True)),
-        )
-        for i in best
-    ]
-    return sorted([*top, *new], key=lambda row: (-row.nelbo, row.row))[:most]

@@ -8,7 +8,6 @@ from typing import Annotated, Protocol
 import typer
 
 from nelbo import copies
-from nelbo.artifact import Model, Version, VersionDetails, details
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
@@ -18,6 +17,7 @@ from nelbo.settings import read_settings
 from nelbo.storage import artifact_key
 from nelbo.store import catalog as store
 from nelbo.store.expiry import live_digests
+from nelbo.views import Model, Version, VersionDetails, details
 
 app = typer.Typer(help="List, show, promote or delete models; alone, list them.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nelbo.artifact import VersionDetails
 from nelbo.client import Client, JobHandle, Request
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.tables import Given, Out
 from nelbo.encoding import check_columns
 from nelbo.errors import NelboError
-from nelbo.files import File
+from nelbo.views import File, VersionDetails
 
 DOING = {
     "score": "scoring",

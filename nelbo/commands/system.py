@@ -1,5 +1,6 @@
 """up, migrate and demo: the service on this machine."""
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -7,9 +8,11 @@ import typer
 from nelbo import privacy
 from nelbo.commands import options
 from nelbo.commands.console import Console
+from nelbo.demo import show
 from nelbo.errors import MissingExtra
 from nelbo.settings import read_settings
 from nelbo.store.session import connect
+from nelbo.up import up as run_all
 
 
 def up(
@@ -35,15 +38,9 @@ def up(
       NELBO_HOME=./data nelbo up --port 9000 --workers 4
     """
     settings = read_settings()
-    try:
-        import celery  # noqa: F401
-        import fastapi  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtra("nelbo up", "local") from None
-    from nelbo.up import up as run
-
-    run(settings, port, workers, Console().say)
+    if not all(map(find_spec, ("celery", "fastapi", "onnxruntime"))):
+        raise MissingExtra("nelbo up", "local")
+    run_all(settings, port, workers, Console().say)
 
 
 def migrate(as_json: options.Json = False) -> None:
@@ -74,7 +71,7 @@ def demo(
         typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0: any free port"),
     ] = 0,
 ) -> None:
-    """Show everything on a real table, in about a minute.
+    """Show everything on a real table, in about two minutes.
 
     The demo starts the service, trains a model, scores, generates and augments rows over HTTP, and
     stops the service.
@@ -83,6 +80,4 @@ def demo(
     Example:
       nelbo demo
     """
-    from nelbo.demo import show
-
     show(read_settings(), port, Console())

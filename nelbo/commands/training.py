@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from nelbo import program
-from nelbo.artifact import Version, read_artifact
+from nelbo.artifact import read_artifact
 from nelbo.client import Client, find_url
 from nelbo.commands import catalog, options
 from nelbo.commands.console import Console, print_json
@@ -25,6 +25,7 @@ from nelbo.files import DETECTED, CsvOptions, check_target, open_target
 from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
 from nelbo.settings import Settings, read_settings
+from nelbo.views import Version
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 KINDS = Kind.__args__  # type: ignore[attr-defined]  # of a Literal

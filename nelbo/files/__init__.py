@@ -2,11 +2,10 @@
 constant memory."""
 
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
-from nelbo.files.parts import PART_ROWS, Content, Digest, read_parts, write_parts
-from nelbo.files.reading import Reading, part_name, read_arguments, read_into_parts, too_large
+from nelbo.files.parts import PART_ROWS, Content, Digest, part_name, read_parts, write_parts
+from nelbo.files.reading import Reading, read_arguments, read_into_parts, too_large
 from nelbo.files.table import BATCH_ROWS, Table, open_table
 from nelbo.files.target import SCRATCH, check_folder, check_target, is_stream, open_target
-from nelbo.files.view import File
 from nelbo.files.writer import TableWriter, open_writer
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "Content",
     "CsvOptions",
     "Digest",
-    "File",
     "Format",
     "Limits",
     "Reading",

@@ -14,7 +14,8 @@ from nelbo import cells
 from nelbo.errors import InvalidInput
 from nelbo.files.formats import Limits
 from nelbo.files.source import Source
-from nelbo.files.text import BATCH_BYTES, LINE_BYTES, PIECE_BYTES, sample_text, utf_8
+from nelbo.files.text import BATCH_BYTES, LINE_BYTES, sample_text, utf_8
+from nelbo.streams import PIECE_BYTES
 
 _LITERAL: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": str}
 _BOOLEAN = {True: "true", False: "false"}

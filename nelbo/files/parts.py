@@ -27,6 +27,11 @@ class Content:
     digest: str
 
 
+def part_name(number: int) -> str:
+    """The name of the number-th part, in a folder and in the storage."""
+    return f"part-{number:06d}.parquet"
+
+
 def write_parts(
     batches: Iterable[pa.RecordBatch],
     put: Callable[[int, Path], object],

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from nelbo.confinement import CODE, confine
 from nelbo.errors import NelboError, TooLarge, Unavailable
 from nelbo.files.formats import DETECTED, CsvOptions, Limits
-from nelbo.files.parts import write_parts
+from nelbo.files.parts import part_name, write_parts
 from nelbo.files.table import Table, open_table
 from nelbo.inference import Inspector
 from nelbo.processes import exit_with_parent
@@ -54,10 +54,6 @@ def read_into_parts(table: Table, folder: Path) -> Reading:
         columns=found.schema.columns,
         notices=(*table.notices, *table.late_notices, *found.notices),
     )
-
-
-def part_name(number: int) -> str:
-    return f"part-{number:06d}.parquet"
 
 
 def read_arguments(

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from nelbo.errors import InvalidInput
 from nelbo.files.source import Source
+from nelbo.streams import PIECE_BYTES, as_file
 
-PIECE_BYTES = 2**20
 LINE_BYTES = 2 * 2**20
 """Longest line, CSV record or cell that is read."""
 BATCH_BYTES = 16 * 2**20
@@ -80,7 +80,7 @@ def utf_8(source: Source, encoding: str) -> io.BufferedReader:
     """The source from its start as UTF-8 without a byte order mark. Reading raises InvalidInput for
     broken text."""
     encoding = "utf-8" if encoding == "ascii" else encoding
-    return io.BufferedReader(_Pieces(utf_8_pieces(source, encoding, set())), PIECE_BYTES)
+    return as_file(utf_8_pieces(source, encoding, set()))
 
 
 def sample_text(source: Source, encoding: str) -> str:
@@ -204,22 +204,3 @@ def _binary(name: str, line: int) -> InvalidInput:
         f"line {line} of {name} has a broken encoding: it holds NUL bytes, which text never does; "
         "save the table as UTF-8, or give the encoding it has, such as utf-16-le"
     )
-
-
-class _Pieces(io.RawIOBase):
-    """A stream over pieces of bytes."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what BufferedReader passes
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

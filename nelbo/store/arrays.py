@@ -57,6 +57,7 @@ def unwire(data: bytes) -> Numbers:
 
 def register() -> None:
     """Let psycopg send both kinds of arrays."""
+    # Here, as a database of SQLite needs no psycopg, which takes 40 ms.
     from psycopg import adapters
     from psycopg.adapt import Dumper
     from psycopg.pq import Format

@@ -3,12 +3,13 @@ transaction that makes it."""
 
 from sqlalchemy import Connection, insert, select
 
-from nelbo.audit import Action, Actor, Change
+from nelbo.audit import Action, Actor
 from nelbo.errors import NotAuthenticated
-from nelbo.jobs import new_id
-from nelbo.store.results import clean
+from nelbo.ids import new_id
 from nelbo.store.session import Database, now
 from nelbo.store.tables import AuditRow, KeyRow
+from nelbo.utf8 import clean
+from nelbo.views import Change
 
 
 def record(
@@ -28,7 +29,7 @@ def record(
         "owner": owner,
         "action": action,
         "subject": clean(subject),
-        "detail": detail and clean(detail),
+        "detail": clean(detail),
     }
     connection.execute(insert(AuditRow).values(id=new_id(), at=now(), **values))
 

@@ -4,25 +4,24 @@ another's."""
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from nelbo.artifact import Model, Version
 from nelbo.audit import ITSELF, Action, Actor
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 from nelbo.store import audit
-from nelbo.store.results import clean
+from nelbo.store.lookup import unfinished_jobs
 from nelbo.store.session import Database, now
 from nelbo.store.tables import AliasRow, JobRow, ModelRow, VersionRow
-from nelbo.store.views import unfinished_jobs
+from nelbo.utf8 import clean
+from nelbo.views import Model, Version, VersionState
 
 CHAMPION = "champion"
 MAX_ALIASES = 100
 """Of one model: whoever looks at it gets them all."""
-VersionState = Literal["pending", "ready", "rejected"]
 
 
 @dataclass(frozen=True)

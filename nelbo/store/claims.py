@@ -3,28 +3,12 @@ anything is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-WorkKind = Literal["score", "generate", "augment", "reconstruct", "read", "verify"]
-Stage = Literal["work", "finish"]
-Floats = npt.NDArray[np.float64]
-
-
-class RowFault(Protocol):
-    """A row that could not be done, and why: `nelbo.jobs.Error` and the encoding's row errors both
-    are."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def column(self) -> str | None: ...
-    @property
-    def code(self) -> str: ...
-    @property
-    def message(self) -> str: ...
+from nelbo.jobs import InternalKind, Kind, Stage
+from nelbo.rows import RowError, Scores
 
 
 @dataclass(frozen=True)
@@ -34,7 +18,7 @@ class Claim:
     chunk_id: int
     job_id: str
     owner: str
-    kind: WorkKind
+    kind: Kind | InternalKind
     stage: Stage
     row_from: int
     row_to: int
@@ -58,25 +42,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class ScoreOutcome:
-    """Scores of a chunk's rows, n of them in row order, and the errors of the others."""
-
-    rows: npt.NDArray[np.int64]
-    """[n] row numbers, ascending."""
-    nelbo: Floats
-    """[n] nats."""
-    p_value: Floats
-    """[n] in (0, 1]."""
-    kl: Floats
-    """[n] nats."""
-    terms: Floats
-    """[n, d] nats; with kl they add up to nelbo."""
-    columns: Sequence[str]
-    """[d] the column of each term: the manifest's `order`."""
-    errors: Sequence[RowFault] = ()
-
-
-@dataclass(frozen=True)
 class TableOutcome:
     """Made rows of a chunk as one Parquet file, in row order, and the errors of the source rows
     without any."""
@@ -84,7 +49,7 @@ class TableOutcome:
     data: bytes
     rows: int
     """Rows in `data`: for augment, `per_row` for each source row."""
-    errors: Sequence[RowFault] = ()
+    errors: Sequence[RowError] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +78,7 @@ class VerifyOutcome:
     digest: str
 
 
-Outcome = ScoreOutcome | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome
+Outcome = Scores | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome
 
 
 def check(claim: Claim, outcome: Outcome) -> None:
@@ -123,7 +88,7 @@ def check(claim: Claim, outcome: Outcome) -> None:
         raise ValueError(
             f"a {claim.kind} chunk ({claim.stage}) cannot end with a {type(outcome).__name__}"
         )
-    if isinstance(outcome, ScoreOutcome):
+    if isinstance(outcome, Scores):
         _check_scores(claim, outcome)
     if isinstance(outcome, TableOutcome):
         _check_table(claim, outcome)
@@ -132,30 +97,30 @@ def check(claim: Claim, outcome: Outcome) -> None:
 def _wanted(claim: Claim) -> type[Outcome]:
     if claim.stage == "finish":
         return FinishOutcome
-    by_kind: dict[WorkKind, type[Outcome]] = {
-        "score": ScoreOutcome,
+    by_kind: dict[Kind | InternalKind, type[Outcome]] = {
+        "score": Scores,
         "read": ReadOutcome,
         "verify": VerifyOutcome,
     }
     return by_kind.get(claim.kind, TableOutcome)
 
 
-def _check_scores(claim: Claim, outcome: ScoreOutcome) -> None:
-    n, d = len(outcome.rows), len(outcome.columns)
-    shapes = (outcome.nelbo.shape, outcome.p_value.shape, outcome.kl.shape, outcome.terms.shape)
+def _check_scores(claim: Claim, scores: Scores) -> None:
+    n, d = len(scores.rows), len(scores.columns)
+    shapes = (scores.nelbo.shape, scores.p_value.shape, scores.kl.shape, scores.terms.shape)
     if shapes != ((n,), (n,), (n,), (n, d)):
         raise ValueError(
             f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns"
         )
     if any(
         not np.isfinite(values).all()
-        for values in (outcome.nelbo, outcome.p_value, outcome.kl, outcome.terms)
+        for values in (scores.nelbo, scores.p_value, scores.kl, scores.terms)
     ):
         raise ValueError("scores hold NaN or inf; such a row is an error, not a result")
-    if not (np.diff(outcome.rows) > 0).all():
+    if not (np.diff(scores.rows) > 0).all():
         raise ValueError("scores must be in row order")
-    failed = [error.row for error in outcome.errors]
-    if sorted([*outcome.rows.tolist(), *failed]) != list(range(claim.row_from, claim.row_to)):
+    failed = [error.row for error in scores.errors]
+    if sorted([*scores.rows.tolist(), *failed]) != list(range(claim.row_from, claim.row_to)):
         raise ValueError(
             f"{n} scores and {len(failed)} errors are not rows {claim.row_from} to {claim.row_to}"
             " once each"

@@ -11,19 +11,15 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Delete, Select, Text, and_, cast, delete, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from nelbo.jobs import KINDS, UNFINISHED, InternalKind, Kind
 from nelbo.store.catalog import rest_of_manifest
-from nelbo.store.claims import WorkKind
 from nelbo.store.results import delete_chunks
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow, VersionRow
-from nelbo.store.views import LISTED, UNFINISHED
-
-INTERNAL: tuple[WorkKind, ...] = ("read", "verify")
-"""Kinds of jobs that nobody sees."""
 
 
 def expire_jobs(
-    db: Database, age_s: float, *, kinds: Sequence[WorkKind] = LISTED, limit: int = 100
+    db: Database, age_s: float, *, kinds: Sequence[Kind | InternalKind] = KINDS, limit: int = 100
 ) -> int:
     """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with
     `purge`."""

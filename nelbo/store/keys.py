@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from nelbo.audit import Actor
 from nelbo.errors import Conflict, InvalidInput, NotFound
 from nelbo.store import audit
-from nelbo.store.results import clean
 from nelbo.store.session import Database, now
 from nelbo.store.tables import KeyRow
+from nelbo.utf8 import clean
 
 Scope = Literal["read", "submit", "train", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -21,28 +21,33 @@ from sqlalchemy.exc import IntegrityError
 from nelbo import crash
 from nelbo.audit import ITSELF, Actor
 from nelbo.errors import Conflict, Overloaded, OverQuota, Unavailable
+from nelbo.ids import new_id
 from nelbo.jobs import (
     CHUNK_TRANSITIONS,
     JOB_TRANSITIONS,
+    KINDS,
+    UNFINISHED,
     ChunkState,
-    Job,
+    InternalKind,
     JobRequest,
+    Kind,
     State,
     chunk_ranges,
-    new_id,
 )
-from nelbo.store import audit, catalog, claims, files, queue, results, views
+from nelbo.rows import RowError, Scores
+from nelbo.store import audit, catalog, claims, files, lookup, queue, results
 from nelbo.store.claims import (
     Claim,
     FinishOutcome,
     Outcome,
     ReadOutcome,
-    ScoreOutcome,
     TableOutcome,
     VerifyOutcome,
 )
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
+from nelbo.utf8 import clean
+from nelbo.views import Job
 
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -77,7 +82,7 @@ def submit(
     """
     if rows <= 0 or chunk_rows <= 0:
         raise ValueError(f"rows ({rows}) and chunk_rows ({chunk_rows}) must be positive")
-    known = views.job_by_key(db, owner, idempotency_key, request_digest)
+    known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
     if known is not None:
         return known, False
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
@@ -101,10 +106,10 @@ def submit(
                 files.need_ready_file(connection, owner, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
             crash.point("submit")
-            return views.need_job(connection, owner, job_id), True
+            return lookup.need_job(connection, owner, job_id), True
     except (IntegrityError, OverQuota, Overloaded):
         # Someone else used the key between the look above and the insert.
-        known = views.job_by_key(db, owner, idempotency_key, request_digest)
+        known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
         if known is None:
             raise
         return known, False
@@ -182,7 +187,7 @@ def release(
     statement = (
         chunk_to("queued")
         .where(*_held(claim))
-        .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=_clean(problem))
+        .values(lease_until=None, worker=None, not_before=now() + delay_s, problem=clean(problem))
         .values(
             attempt=ChunkRow.attempt - int(problem is None),
             failures=ChunkRow.failures + int(problem is not None and failed),
@@ -245,7 +250,7 @@ def cancel(db: Database, owner: str, job_id: str) -> Job:
     """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it
     learns so at the next renewal. Raises Conflict where it has ended already."""
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         statement = (
             _job_to("cancelled")
             .where(JobRow.id == job_id)
@@ -257,14 +262,14 @@ def cancel(db: Database, owner: str, job_id: str) -> Job:
                 " cancelled"
             )
         connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
-        return views.need_job(connection, owner, job_id)
+        return lookup.need_job(connection, owner, job_id)
 
 
 def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> Job:
     """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states
     and for a deleted file, OverQuota or Overloaded where too much waits already (`limits`)."""
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         if limits is not None and before.state in _sources(JOB_TRANSITIONS, "queued"):
             left = before.progress.rows - before.progress.rows_done
             queue.admit(connection, owner, left, before.params.get("per_row", 1), limits)
@@ -294,14 +299,14 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None 
         connection.execute(
             missing.values(crashes=0, failures=0, not_before=now(), worker=None, problem=None)
         )
-        return views.need_job(connection, owner, job_id)
+        return lookup.need_job(connection, owner, job_id)
 
 
 def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None:
     """Remove a job that has ended, with its results. Raises Conflict for one that has not."""
-    ended = (JobRow.id == job_id, JobRow.state.not_in(views.UNFINISHED))
+    ended = (JobRow.id == job_id, JobRow.state.not_in(UNFINISHED))
     with db.write() as connection:
-        before = views.need_job(connection, owner, job_id, lock=True)
+        before = lookup.need_job(connection, owner, job_id, lock=True)
         if (
             connection.execute(
                 update(JobRow).where(*ended).values(deleted_at=now(), inline=None)
@@ -339,7 +344,7 @@ def chunk_to(state: ChunkState) -> Update:
 
 
 def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None = None) -> Update:
-    return chunk_to(state).values(lease_until=None, problem=_clean(problem))
+    return chunk_to(state).values(lease_until=None, problem=clean(problem))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -411,7 +416,7 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
     if connection.execute(end_chunk("done").where(*_held(claim))).rowcount == 0:
         return _is_done(connection, claim)
     match outcome:
-        case ScoreOutcome():
+        case Scores():
             stored_bytes = results.store_scores(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows, outcome.errors, stored_bytes)
         case TableOutcome():
@@ -439,16 +444,16 @@ def store_progress(
     connection: Connection,
     job_id: str,
     rows: int,
-    faults: Sequence[claims.RowFault] = (),
+    errors: Sequence[RowError] = (),
     result_bytes: int = 0,
 ) -> None:
     """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once
     if it is internal."""
-    stored_bytes = result_bytes + results.store_errors(connection, job_id, faults)
+    stored_bytes = result_bytes + results.store_errors(connection, job_id, errors)
     statement = (
         update(JobRow)
         .where(JobRow.id == job_id)
-        .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(faults))
+        .values(rows_done=JobRow.rows_done + rows, rows_failed=JobRow.rows_failed + len(errors))
         .values(
             chunks_done=JobRow.chunks_done + 1, bytes=func.coalesce(JobRow.bytes, 0) + stored_bytes
         )
@@ -457,7 +462,7 @@ def store_progress(
     job = connection.execute(statement).one()
     if job.chunks_done < job.chunks:
         return
-    if job.kind in views.LISTED:
+    if job.kind in KINDS:
         connection.execute(
             insert(ChunkRow).values(
                 job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"
@@ -489,14 +494,14 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
     statement = (
         _job_to("failed")
         .where(JobRow.id == job_id)
-        .values(problem=_clean(problem), finished_at=now())
+        .values(problem=clean(problem), finished_at=now())
         .returning(JobRow.kind, JobRow.version_id, JobRow.file_id)
     )
     job = connection.execute(statement).one()
     connection.execute(end_chunk("cancelled").where(ChunkRow.job_id == job_id))
     if job.kind == "read":
         reading = update(FileRow).where(FileRow.id == job.file_id, FileRow.state == "reading")
-        connection.execute(reading.values(state="rejected", reason=_clean(problem)))
+        connection.execute(reading.values(state="rejected", reason=clean(problem)))
     if job.kind == "verify":
         catalog.reject_version(connection, job.version_id, problem)
 
@@ -507,7 +512,7 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
 def _enqueue(
     connection: Connection,
     owner: str,
-    kind: claims.WorkKind,
+    kind: Kind | InternalKind,
     rows: int,
     chunk_rows: int,
     values: dict[str, Any],
@@ -535,10 +540,6 @@ def _enqueue(
     ]
     connection.execute(insert(ChunkRow), chunks)
     return job_id
-
-
-def _clean(problem: str | None) -> str | None:
-    return None if problem is None else results.clean(problem)
 
 
 def _need(version_id: str | None) -> str:

@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, 
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.errors import Overloaded, OverQuota, TooLarge
+from nelbo.jobs import KINDS, UNFINISHED
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
-from nelbo.store.views import LISTED, UNFINISHED
 
 QUOTA_S, FULL_S = 10.0, 30.0
 """When to come back: something of one's own may end any moment; a full service takes longer."""
@@ -112,7 +112,7 @@ def backlog(connection: Connection, owner: str) -> Backlog:
         select(
             func.coalesce(func.sum(left), 0).label("rows"),
             func.coalesce(func.sum(case((mine, left), else_=0)), 0).label("rows_of_owner"),
-            func.coalesce(func.sum(case((mine & JobRow.kind.in_(LISTED), 1), else_=0)), 0).label(
+            func.coalesce(func.sum(case((mine & JobRow.kind.in_(KINDS), 1), else_=0)), 0).label(
                 "jobs_of_owner"
             ),
             func.coalesce(now() - func.min(case((JobRow.state == "queued", since))), 0.0).label(

@@ -1,24 +1,18 @@
 """Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory,
 summed up at the end."""
 
-import io
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from sqlalchemy import (
     ColumnElement,
     Connection,
     LargeBinary,
-    Row,
     ScalarSelect,
     delete,
     func,
@@ -28,10 +22,18 @@ from sqlalchemy import (
     tuple_,
 )
 
-from nelbo import scores as scores_of
-from nelbo.jobs import Anomaly, Error
+from nelbo.rows import Anomaly, RowError, Scores
+from nelbo.scores import count, threshold_of
 from nelbo.store import arrays
-from nelbo.store.claims import Claim, FinishOutcome, Floats, RowFault, ScoreOutcome, TableOutcome
+from nelbo.store.chunks import (
+    array_names,
+    scores_from_arrays,
+    scores_from_json,
+    scores_to_arrays,
+    scores_to_json,
+    table_from_parquet,
+)
+from nelbo.store.claims import Claim, FinishOutcome, TableOutcome
 from nelbo.store.session import Database
 from nelbo.store.tables import (
     AnomalyRow,
@@ -43,6 +45,7 @@ from nelbo.store.tables import (
     score_arrays,
     score_json,
 )
+from nelbo.utf8 import clean
 
 TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
@@ -51,18 +54,6 @@ ROW_BYTES = 100
 """Of a row in SQL, beside its texts: the job's id, in the table and in its index."""
 TERM_BYTES = 24
 """Of a term in the JSON of an anomaly, beside its column's name."""
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of one chunk: rows, nelbo, p_value are [n]; with `explain`, kl is [n] and terms [n *
-    d]."""
-
-    rows: npt.NDArray[np.int64]
-    nelbo: Floats
-    p_value: Floats
-    kl: Floats | None
-    terms: Floats | None
 
 
 def scores(
@@ -81,11 +72,11 @@ def scores(
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, explain)
-        if found is None:
+            chunk = _next_scores(connection, job_id, after_row, columns if explain else None)
+        if chunk is None:
             return
-        row_to, chunk = found
-        batch = _score_batch(chunk, threshold, columns if explain else None)
+        row_to, scores = chunk
+        batch = scores.to_batch(threshold, explain)
         batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
         if batch.num_rows:
             yield batch
@@ -97,7 +88,7 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
     """The schema of the batches of `scores`, for a job without any, too."""
     with db.read() as connection:
         _, columns = _score_head(connection, job_id)
-    return scores_of.score_schema(columns if explain else None)
+    return Scores.schema(columns if explain else None)
 
 
 def tables(
@@ -109,10 +100,10 @@ def tables(
     left = limit
     while left is None or left > 0:
         with db.read() as connection:
-            found = _next_table(connection, job_id, after_row)
-        if found is None:
+            chunk = _next_table(connection, job_id, after_row)
+        if chunk is None:
             return
-        row_to, pieces = found
+        row_to, pieces = chunk
         for piece in pieces:
             batch = _one_batch(piece[slice(left)])
             yield batch
@@ -120,7 +111,7 @@ def tables(
         after_row = row_to - 1
 
 
-def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[Error]:
+def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[RowError]:
     """Recorded errors in row order, of rows above `after_row`."""
     statement = (
         select(ErrorRow.row, ErrorRow.column, ErrorRow.code, ErrorRow.message)
@@ -130,8 +121,8 @@ def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000
     )
     with db.read() as connection:
         return [
-            Error(row=e.row, column=e.column, code=e.code, message=e.message)
-            for e in connection.execute(statement)
+            RowError(row=row.row, column=row.column, code=row.code, message=row.message)
+            for row in connection.execute(statement)
         ]
 
 
@@ -154,14 +145,14 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
     with db.read() as connection:
         return [
             Anomaly(
-                row=found.row,
-                nelbo=found.nelbo,
-                p_value=found.p_value,
-                anomaly=None if found.threshold is None else found.p_value <= found.threshold,
-                kl=found.kl,
-                terms=found.terms,
+                row=row.row,
+                nelbo=row.nelbo,
+                p_value=row.p_value,
+                anomaly=None if row.threshold is None else row.p_value <= row.threshold,
+                kl=row.kl,
+                terms=row.terms,
             )
-            for found in connection.execute(statement)
+            for row in connection.execute(statement)
         ]
 
 
@@ -175,33 +166,36 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
     if claim.kind == "score":
         return _finish_scores(db, claim, totals)
     with db.read() as connection:
-        made = connection.scalars(
+        rows = connection.scalars(
             select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)
         ).all()
-    return FinishOutcome(totals | {"rows_made": sum(made)})
+    return FinishOutcome(totals | {"rows_made": sum(rows)})
 
 
-def store_scores(connection: Connection, claim: Claim, outcome: ScoreOutcome) -> int:
+def store_scores(connection: Connection, claim: Claim, scores: Scores) -> int:
     """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes
     that adds."""
     explain = bool(claim.params.get("explain"))
-    place = {
+    key = {
         "chunk_id": claim.chunk_id,
         "job_id": claim.job_id,
         "row_from": claim.row_from,
         "fence": claim.fence,
     }
     if connection.dialect.name == "sqlite":
-        data = _to_json(outcome, explain)
-        connection.execute(insert(score_json).values(**place, data=data))
-        stored_bytes = len(data)
+        text = scores_to_json(scores, explain)
+        connection.execute(insert(score_json).values(**key, data=text))
+        stored_bytes = len(text)
     else:
-        connection.execute(insert(score_arrays).values(**place, **_to_arrays(outcome, explain)))
-        stored_bytes = FLOAT_BYTES * (
-            3 * len(outcome.rows) + (outcome.kl.size + outcome.terms.size if explain else 0)
-        )
-    anomaly_bytes = sum(len(name) + TERM_BYTES for name in outcome.columns)
-    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, outcome)
+        values = {
+            name: literal(array, arrays.Wire())
+            for name, array in scores_to_arrays(scores, explain).items()
+        }
+        connection.execute(insert(score_arrays).values(**key, **values))
+        numbers = 3 * len(scores.rows) + (scores.kl.size + scores.terms.size if explain else 0)
+        stored_bytes = FLOAT_BYTES * numbers
+    anomaly_bytes = sum(len(name) + TERM_BYTES for name in scores.columns)
+    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, scores)
 
 
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
@@ -218,22 +212,22 @@ def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> 
     )
 
 
-def store_errors(connection: Connection, job_id: str, faults: Iterable[RowFault]) -> int:
+def store_errors(connection: Connection, job_id: str, errors: Iterable[RowError]) -> int:
     """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes
     that adds."""
-    found = [
+    rows = [
         {
             "job_id": job_id,
-            "row": fault.row,
-            "column": None if fault.column is None else clean(fault.column),
-            "code": fault.code,
-            "message": clean(fault.message),
+            "row": error.row,
+            "column": clean(error.column),
+            "code": error.code,
+            "message": clean(error.message),
         }
-        for fault in faults
+        for error in errors
     ]
-    if found:
-        connection.execute(insert(ErrorRow), found)
-    return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in found)
+    if rows:
+        connection.execute(insert(ErrorRow), rows)
+    return sum(ROW_BYTES + len(str(row["column"])) + len(str(row["message"])) for row in rows)
 
 
 def delete_results(connection: Connection, job_id: str) -> None:
@@ -245,8 +239,8 @@ def delete_results(connection: Connection, job_id: str) -> None:
 
 
 def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
-    """Remove so many chunks of a job that was deleted, with all that was stored for their rows; the
-    number of chunks."""
+    """Remove at most `limit` chunks of a job that was deleted, with all that was stored for their
+    rows; the number of chunks removed."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     first = (
         select(ChunkRow.id, ChunkRow.row_from, ChunkRow.row_to)
@@ -255,7 +249,8 @@ def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
         .limit(limit)
     )
     chunks = connection.execute(first).all()
-    ids, row_to = [chunk.id for chunk in chunks], max((chunk.row_to for chunk in chunks), default=0)
+    ids = [chunk.id for chunk in chunks]
+    row_to = max((chunk.row_to for chunk in chunks), default=0)
     connection.execute(delete(payload).where(payload.c.chunk_id.in_(ids)))
     connection.execute(delete(TableChunkRow).where(TableChunkRow.chunk_id.in_(ids)))
     for table in (ErrorRow, AnomalyRow):
@@ -268,19 +263,22 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the
     histogram."""
     p_values: Counter[float] = Counter()
-    low, high = math.inf, -math.inf
+    low = math.inf
+    high = -math.inf
 
     def nelbos() -> Iterator[float]:
         nonlocal low, high
-        for chunk in _chunks(db, claim.job_id):
-            scores_of.count(p_values, chunk.p_value)
-            low, high = min(low, float(chunk.nelbo.min())), max(high, float(chunk.nelbo.max()))
-            yield from chunk.nelbo.tolist()
+        for scores in _chunks(db, claim.job_id):
+            count(p_values, scores.p_value)
+            low = min(low, float(scores.nelbo.min()))
+            high = max(high, float(scores.nelbo.max()))
+            yield from scores.nelbo.tolist()
 
     # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into
     # chunks.
-    total, scored = math.fsum(nelbos()), p_values.total()
-    threshold = scores_of.threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
+    total = math.fsum(nelbos())
+    scored = p_values.total()
+    threshold = threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
     flagged = sum(times for p_value, times in p_values.items() if p_value <= threshold)
     summary = totals | {"rows_scored": scored, "anomalies": flagged}
     if scored:
@@ -294,21 +292,21 @@ def _histogram(
 ) -> dict[str, list[float] | list[int]]:
     edges = np.histogram_bin_edges(np.array([low, high]), bins=HISTOGRAM_BINS)
     counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    for chunk in _chunks(db, job_id):
-        counts += np.histogram(chunk.nelbo, bins=edges)[0]
+    for scores in _chunks(db, job_id):
+        counts += np.histogram(scores.nelbo, bins=edges)[0]
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _chunks(db: Database, job_id: str) -> Iterator[_Scores]:
+def _chunks(db: Database, job_id: str) -> Iterator[Scores]:
     after_row = -1
     while True:
         with db.read() as connection:
-            found = _next_scores(connection, job_id, after_row, explain=False)
-        if found is None:
+            chunk = _next_scores(connection, job_id, after_row, None)
+        if chunk is None:
             return
-        row_to, chunk = found
-        if len(chunk.rows):
-            yield chunk
+        row_to, scores = chunk
+        if len(scores.rows):
+            yield scores
         after_row = row_to - 1
 
 
@@ -324,79 +322,39 @@ def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tupl
 
 
 def _next_scores(
-    connection: Connection, job_id: str, after_row: int, explain: bool
-) -> tuple[int, _Scores] | None:
-    """The first stored chunk with rows above after_row: its row_to and its scores."""
-    if connection.dialect.name == "sqlite":
-        payload, decode = score_json, _from_json
-        wanted: list[ColumnElement[Any]] = [score_json.c.data]
-    else:
-        payload, decode = score_arrays, _from_arrays
-        names = ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
-        wanted = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
+    connection: Connection, job_id: str, after_row: int, columns: Sequence[str] | None
+) -> tuple[int, Scores] | None:
+    """The first stored chunk with rows above after_row: its row_to and its scores; with `columns`,
+    also their terms and kl."""
+    as_json = connection.dialect.name == "sqlite"
+    payload = score_json if as_json else score_arrays
+    values: list[ColumnElement[Any]] = [score_json.c.data]
+    if not as_json:
+        names = array_names(columns is not None)
+        values = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
     statement = (
-        select(ChunkRow.row_to, *wanted)
+        select(ChunkRow.row_to, *values)
         .join_from(payload, ChunkRow, payload.c.chunk_id == ChunkRow.id)
         .where(payload.c.job_id == job_id, payload.c.row_from >= _chunk_of(job_id, after_row + 1))
         .where(ChunkRow.row_to > after_row + 1)
         .order_by(payload.c.row_from)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    return None if found is None else (found.row_to, decode(found, explain))
+    row = connection.execute(statement).first()
+    if row is None:
+        return None
+    if as_json:
+        return row.row_to, scores_from_json(row.data, columns)
+    return row.row_to, scores_from_arrays(row._asdict(), columns)
 
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
     """Where the chunk that holds a row begins; the index finds it at once, however many chunks
     stand before."""
-    found = select(func.max(ChunkRow.row_from)).where(
+    row_from = select(func.max(ChunkRow.row_from)).where(
         ChunkRow.job_id == job_id, ChunkRow.stage == "work", ChunkRow.row_from <= row
     )
-    return found.scalar_subquery()
-
-
-def _to_json(outcome: ScoreOutcome, explain: bool) -> str:
-    """[[row, nelbo, p_value], …]: Python writes a float so that it is read back bit by bit, and
-    SQLite does read it so."""
-    columns = [outcome.rows.tolist(), outcome.nelbo.tolist(), outcome.p_value.tolist()]
-    if explain:
-        columns += [outcome.kl.tolist(), *outcome.terms.T.tolist()]
-    return json.dumps(list(zip(*columns, strict=True)), allow_nan=False, separators=(",", ":"))
-
-
-def _from_json(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    values = np.array(json.loads(found.data), dtype=np.float64)
-    if values.size == 0:
-        values = values.reshape(0, 4)
-    # Row numbers are exact as float64: there are far fewer than 2^53.
-    rows, (nelbo, p_value) = values[:, 0].astype(np.int64), values[:, 1:3].T
-    return _Scores(
-        rows, nelbo, p_value, *((values[:, 3], values[:, 4:].ravel()) if explain else (None, None))
-    )
-
-
-def _to_arrays(outcome: ScoreOutcome, explain: bool) -> dict[str, ColumnElement[Any]]:
-    values = {"rows": outcome.rows, "nelbo": outcome.nelbo, "p_value": outcome.p_value}
-    if explain:
-        values |= {"kl": outcome.kl, "terms": outcome.terms.ravel()}
-    return {name: literal(arrays.wire(array), arrays.Wire()) for name, array in values.items()}
-
-
-def _from_arrays(found: Row[*tuple[Any, ...]], explain: bool) -> _Scores:
-    values: dict[str, Any] = {
-        name: arrays.unwire(data) for name, data in found._asdict().items() if name != "row_to"
-    }
-    return _Scores(
-        values["rows"], values["nelbo"], values["p_value"], values.get("kl"), values.get("terms")
-    )
-
-
-def _score_batch(
-    chunk: _Scores, threshold: float | None, columns: tuple[str, ...] | None
-) -> pa.RecordBatch:
-    return scores_of.score_batch(
-        chunk.rows, chunk.nelbo, chunk.p_value, threshold, columns, chunk.terms, chunk.kl
-    )
+    return row_from.scalar_subquery()
 
 
 def _next_table(
@@ -416,26 +374,12 @@ def _next_table(
         .order_by(TableChunkRow.row_from)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    if found is None:
+    chunk = connection.execute(statement).first()
+    if chunk is None:
         return None
-    skip = max(0, after_row + 1 - found.row_from)
-    return found.row_to, _made_rows(
-        found.data, after_row, skip if found.kind == "generate" else None
-    )
-
-
-def _made_rows(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
-    """The pieces of a stored chunk, without its first `skip` rows or, where that is None, with rows
-    above after_row alone."""
-    file = pq.ParquetFile(io.BytesIO(data))
-    for at in range(file.num_row_groups):
-        piece = file.read_row_group(at, use_threads=False)
-        if skip is None:
-            yield piece.filter(pc.greater(piece["row"], pa.scalar(after_row)))
-        else:
-            yield piece.slice(skip)
-            skip = max(0, skip - piece.num_rows)
+    # Generated rows have no column `row`: they are the chunk's rows in order.
+    skip = max(0, after_row + 1 - chunk.row_from) if chunk.kind == "generate" else None
+    return chunk.row_to, table_from_parquet(chunk.data, after_row, skip)
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -443,32 +387,24 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _store_anomalies(connection: Connection, job_id: str, outcome: ScoreOutcome) -> int:
-    """Keep the 1,000 largest of the job: first those of this chunk that may be among them, then the
-    rest goes. How many more there are than before."""
-    best = np.lexsort((outcome.rows, -outcome.nelbo))[:TOP_ANOMALIES]
+def _store_anomalies(connection: Connection, job_id: str, scores: Scores) -> int:
+    """Keep the 1,000 largest of the job: first insert those of this chunk that may be among them,
+    then delete the rest. How many more there are than before."""
     last = _last_kept(connection, job_id)
-    found = [
-        {
-            "job_id": job_id,
-            "row": int(outcome.rows[i]),
-            "nelbo": float(outcome.nelbo[i]),
-            "p_value": float(outcome.p_value[i]),
-            "kl": float(outcome.kl[i]),
-            "terms": dict(zip(outcome.columns, outcome.terms[i].tolist(), strict=True)),
-        }
-        for i in best
-        if last is None or outcome.nelbo[i] >= last[0]
+    lowest = -math.inf if last is None else last[0]
+    rows = [
+        {"job_id": job_id} | anomaly.model_dump(exclude={"anomaly"})
+        for anomaly in scores.top(TOP_ANOMALIES, lowest)
     ]
-    if not found:
+    if not rows:
         return 0
-    connection.execute(insert(AnomalyRow), found)
+    connection.execute(insert(AnomalyRow), rows)
     last = _last_kept(connection, job_id)
     if last is None:
-        return len(found)
+        return len(rows)
     rank = tuple_(-AnomalyRow.nelbo, AnomalyRow.row)
     rest = delete(AnomalyRow).where(AnomalyRow.job_id == job_id, rank > tuple_(-last[0], last[1]))
-    return len(found) - connection.execute(rest).rowcount
+    return len(rows) - connection.execute(rest).rowcount
 
 
 def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
@@ -480,10 +416,5 @@ def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
         .offset(TOP_ANOMALIES - 1)
         .limit(1)
     )
-    found = connection.execute(statement).first()
-    return None if found is None else (found.nelbo, found.row)
-
-
-def clean(value: str) -> str:
-    """Text that both databases can hold: neither NUL (PostgreSQL) nor lone surrogates (UTF-8)."""
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    last = connection.execute(statement).first()
+    return None if last is None else (last.nelbo, last.row)

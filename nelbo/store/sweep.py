@@ -7,12 +7,12 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Update, insert, or_, select, update
 
 from nelbo import crash
-from nelbo.jobs import Error
+from nelbo.jobs import KINDS
+from nelbo.rows import RowError
 from nelbo.store import queue
 from nelbo.store.ledger import backoff_s, chunk_to, end_chunk, fail_job, lock_job, store_progress
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
-from nelbo.store.views import LISTED
 
 CRASHES_TO_SPLIT = 2
 """A chunk whose worker died this often is halved; one row whose worker died this often is an
@@ -115,7 +115,7 @@ def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _
     if not orphaned.crashed(chunk.worker):
         return _requeue(connection, chunk, orphaned, chunk.crashes)
     crashes = chunk.crashes + 1
-    divisible = chunk.stage == "work" and chunk.kind in LISTED
+    divisible = chunk.stage == "work" and chunk.kind in KINDS
     if crashes < (CRASHES_TO_SPLIT if divisible else _crashes_to_fail(chunk)):
         return _requeue(connection, chunk, orphaned, crashes)
     problem = f"the worker died {crashes} times in a row on this; the last was {chunk.worker}"
@@ -181,7 +181,7 @@ def _give_up_row(
     done = orphaned.only(end_chunk("done", problem), chunk).values(fence=ChunkRow.fence + 1)
     if connection.execute(done).rowcount == 0:
         return "none"
-    error = Error(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)
+    error = RowError(row=chunk.row_from, column=None, code=WORKER_DIED, message=problem)
     store_progress(connection, chunk.job_id, 1, [error])
     return "row"
 

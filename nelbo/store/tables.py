@@ -1,6 +1,7 @@
 """The SQL tables as typed models. What must always hold stands here as a constraint or in the
 migration as a trigger."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -23,7 +24,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-ACTIVE = "state IN ('queued', 'running')"
+from nelbo.jobs import CHUNK_STATES, INTERNAL_KINDS, KINDS, STATES, UNFINISHED
+from nelbo.views import FILE_STATES, VERSION_STATES
+
+
+def one_of(column: str, values: Iterable[str]) -> str:
+    """The condition that a column holds one of these words."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return f"{column} IN ({words})"
+
+
+ACTIVE = one_of("state", UNFINISHED)
 DELETED = "deleted_at IS NOT NULL"
 
 
@@ -66,7 +77,7 @@ class VersionRow(Base):
     __table_args__ = (
         UniqueConstraint("owner", "model", "number"),
         ForeignKeyConstraint(["owner", "model"], ["model.owner", "model.name"]),
-        CheckConstraint("state IN ('pending', 'ready', 'rejected')", name="state"),
+        CheckConstraint(one_of("state", VERSION_STATES), name="state"),
         CheckConstraint("number > 0", name="number"),
     )
 
@@ -102,7 +113,7 @@ class FileRow(Base):
 
     __tablename__ = "file"
     __table_args__ = (
-        CheckConstraint("state IN ('receiving', 'reading', 'ready', 'rejected')", name="state"),
+        CheckConstraint(one_of("state", FILE_STATES), name="state"),
         CheckConstraint("bytes >= 0 AND rows >= 0", name="sizes"),
         CheckConstraint(
             "state <> 'ready' OR (rows IS NOT NULL AND digest IS NOT NULL)", name="ready"
@@ -127,18 +138,14 @@ class FileRow(Base):
 
 
 class JobRow(Base):
-    """The kinds read (a file) and verify (a pushed version) are internal: one chunk, never
+    """A job of a kind that users submit, or an internal one, which has one chunk and is never
     listed."""
 
     __tablename__ = "job"
     __table_args__ = (
         UniqueConstraint("owner", "idempotency_key"),
-        CheckConstraint(
-            "kind IN ('score', 'generate', 'augment', 'reconstruct', 'read', 'verify')", name="kind"
-        ),
-        CheckConstraint(
-            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
-        ),
+        CheckConstraint(one_of("kind", (*KINDS, *INTERNAL_KINDS)), name="kind"),
+        CheckConstraint(one_of("state", STATES), name="state"),
         CheckConstraint("rows > 0", name="rows"),
         CheckConstraint(
             "rows_failed >= 0 AND rows_failed <= rows_done AND rows_done <= rows", name="progress"
@@ -147,9 +154,7 @@ class JobRow(Base):
         CheckConstraint(
             "state <> 'succeeded' OR (rows_done = rows AND chunks_done = chunks)", name="whole"
         ),
-        CheckConstraint(
-            "(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"
-        ),
+        CheckConstraint(f"({ACTIVE}) = (finished_at IS NULL)", name="finished"),
         CheckConstraint(
             "(state = 'cancelled') = (cancel_requested_at IS NOT NULL)", name="cancelled"
         ),
@@ -209,9 +214,7 @@ class ChunkRow(Base):
     __tablename__ = "chunk"
     __table_args__ = (
         UniqueConstraint("job_id", "stage", "row_from"),
-        CheckConstraint(
-            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
-        ),
+        CheckConstraint(one_of("state", CHUNK_STATES), name="state"),
         CheckConstraint(
             "(stage = 'work' AND row_from >= 0 AND row_to > row_from) OR (stage = 'finish' AND"
             " row_from = 0 AND row_to = 0)",

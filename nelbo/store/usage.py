@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 
+from nelbo.jobs import UNFINISHED
 from nelbo.store.session import Database
 from nelbo.store.tables import FileRow, JobRow, VersionRow
-from nelbo.store.views import UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from api.deps import Service
 from api.errors import MEDIA_TYPE
 from nelbo.artifact import MANIFEST, Calibration, Graph, Manifest
 from nelbo.audit import COMMAND_LINE
-from nelbo.jobs import Error
+from nelbo.rows import RowError, Scores
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, keys, ledger, results
@@ -37,7 +37,6 @@ from nelbo.store.claims import (
     Claim,
     Outcome,
     ReadOutcome,
-    ScoreOutcome,
     TableOutcome,
     VerifyOutcome,
 )
@@ -231,7 +230,7 @@ def settings_for(home: Path, database_url: str = "", **given: Any) -> Settings:
 
 
 def _outcome(claim: Claim, errors: Collection[int]) -> Outcome:
-    outcomes: dict[str, Callable[[Claim, list[Error]], Outcome]] = {
+    outcomes: dict[str, Callable[[Claim, list[RowError]], Outcome]] = {
         "read": lambda claim, faults: ReadOutcome(rows=3, digest="0" * 64, columns=COLUMNS),
         "verify": lambda claim, faults: VerifyOutcome(manifest().model_dump(mode="json"), "d" * 64),
         "score": _scores,
@@ -240,24 +239,24 @@ def _outcome(claim: Claim, errors: Collection[int]) -> Outcome:
         "reconstruct": _table,
     }
     bad = sorted(row for row in errors if claim.row_from <= row < claim.row_to)
-    faults = [Error(row=row, column="age", code="not-a-number", message=MESSAGE) for row in bad]
+    faults = [RowError(row=row, column="age", code="not-a-number", message=MESSAGE) for row in bad]
     return outcomes[claim.kind](claim, faults)
 
 
-def _rows(claim: Claim, faults: list[Error]) -> list[int]:
+def _rows(claim: Claim, faults: list[RowError]) -> list[int]:
     bad = {fault.row for fault in faults}
     return [row for row in range(claim.row_from, claim.row_to) if row not in bad]
 
 
-def _scores(claim: Claim, faults: list[Error]) -> ScoreOutcome:
+def _scores(claim: Claim, faults: list[RowError]) -> Scores:
     rows = np.array(_rows(claim, faults), dtype=np.int64)
     terms = np.stack([rows * 1.0, rows * 0.5], axis=1)
     kl = np.full(len(rows), 0.25)
     p_value = np.asarray(1.0 / (2.0 + rows), dtype=np.float64)
-    return ScoreOutcome(rows, terms.sum(1) + kl, p_value, kl, terms, ORDER, faults)
+    return Scores(rows, terms.sum(1) + kl, p_value, kl, terms, ORDER, faults)
 
 
-def _table(claim: Claim, faults: list[Error]) -> TableOutcome:
+def _table(claim: Claim, faults: list[RowError]) -> TableOutcome:
     copies = claim.params.get("per_row", 1)
     rows = np.repeat(np.array(_rows(claim, faults), dtype=np.int64), copies)
     columns: dict[str, Any] = {} if claim.kind == "generate" else {"row": rows}

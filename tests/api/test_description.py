@@ -1,13 +1,15 @@
-"""The description says exactly what the service takes: the fields of a body, their types, and whose
-bodies are read."""
+"""The description says exactly what the service takes and answers: the fields of a body, their
+types, whose bodies are read, and the messages of errors."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nelbo.errors import problem_types
 from tests.api.stage import ROWS, Stage, bearer, description, make_key, open_stage, settings_for
 from tests.api.test_answers import REQUESTS, WITH_BODY
+from tests.messages import is_said
 
 GENERATE: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 10}
 SCORE: dict[str, Any] = {"kind": "score", "model": "adult", "rows": ROWS}
@@ -90,3 +92,24 @@ def test_a_number_without_a_fraction_is_an_integer_as_in_all_of_json(stage: Stag
         ]
         == 1
     )
+
+
+def examples_of_errors() -> list[tuple[str, str]]:
+    """Code and message of each example of a problem document."""
+    return [
+        (code, example["value"]["detail"])
+        for path in description()["paths"].values()
+        for operation in path.values()
+        for answer in operation["responses"].values()
+        for code, example in answer.get("content", {})
+        .get("application/problem+json", {})
+        .get("examples", {})
+        .items()
+    ]
+
+
+def test_every_example_of_an_error_is_a_message_that_the_code_raises() -> None:
+    examples = examples_of_errors()
+    assert len(examples) > 100
+    for code, message in examples:
+        assert is_said(problem_types()[code].__name__, message), message

@@ -20,6 +20,7 @@ import pytest
 from api.bodies import LARGE_OF_OWNER
 from nelbo.artifact import MANIFEST
 from nelbo.jobs import AugmentRequest
+from nelbo.rows import MadeRows
 from nelbo.settings import Settings
 from nelbo.store import catalog, ledger, results
 from nelbo.store.session import Database, connect
@@ -205,7 +206,9 @@ def test_results_that_repeat_a_long_text_take_the_service_little_memory(
             continue
         made = pa.record_batch({"row": [0] * 1_000, "copy": range(1_000), "job": [text] * 1_000})
         outcome = (
-            outcome_of(made) if claim.stage == "work" else results.finish(service.database, claim)
+            outcome_of(MadeRows(made))
+            if claim.stage == "work"
+            else results.finish(service.database, claim)
         )
         assert ledger.commit(service.database, claim, outcome)
 

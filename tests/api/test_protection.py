@@ -39,7 +39,7 @@ def test_refusals_and_crashes_have_them_too(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("nelbo.store.views.list_jobs", crash)
+    monkeypatch.setattr("nelbo.store.lookup.list_jobs", crash)
     crashed = stage.client.get("/v1/jobs")
     assert crashed.status_code == 500
     check_headers(crashed)

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from nelbo.client import Client, find_url
 from nelbo.encoding import encode
-from nelbo.engine import Engine, generate, score_encoded
-from nelbo.jobs import Job
+from nelbo.engine import Engine
 from nelbo.settings import Settings
+from nelbo.views import Job
 from tests.deadline import until
 from tests.processes import command, descendants
 
@@ -109,10 +109,10 @@ def run(folder: Path, model: Path, rows: int) -> None:
 
 
 def write_rows(engine: Engine, path: Path, rows: int) -> Path:
-    first = generate(engine, 1, 0, 1)
+    first = engine.generate(1, 0, 1).batch
     with pq.ParquetWriter(path, first.schema) as writer:
         for start in range(0, rows, PIECE):
-            writer.write_batch(generate(engine, 1, start, min(PIECE, rows - start)))
+            writer.write_batch(engine.generate(1, start, min(PIECE, rows - start)).batch)
     return path
 
 
@@ -147,7 +147,7 @@ def bare_seconds(engine: Engine, table: Path) -> float:
     for batch in pq.ParquetFile(table).iter_batches(PIECE):
         rows = encode(batch, engine.schema)
         began = time.monotonic()
-        score_encoded(engine, rows.numbers, rows.codes)
+        engine.score_encoded(rows.numbers, rows.codes)
         seconds += time.monotonic() - began
     return seconds
 

@@ -27,7 +27,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from nelbo.encoding import Encoded, encode
-from nelbo.engine import Engine, generate, score_encoded
+from nelbo.engine import Engine
 from tests.benchmarks.synthetic import Figures, judge, read
 from training import data, fit, model
 from training.config import Config
@@ -111,11 +111,11 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     with tempfile.TemporaryDirectory() as folder:
         export(Path(folder), vae, "variant", training, config, seed)
         engine = Engine.load(Path(folder))
-        made = generate(engine, seed, 0, len(given)).to_pandas()
+        made = engine.generate(seed, 0, len(given)).batch.to_pandas()
         rows = encode(pa.RecordBatch.from_pandas(wanted, preserve_index=False), training.schema)
         vae.share, vae.exemplars = 0.0, None
         export(Path(folder), vae, "variant", training, config, seed)
-        nelbo, _, kl = score_encoded(Engine.load(Path(folder)), rows.numbers, rows.codes)
+        nelbo, _, kl = Engine.load(Path(folder)).score_encoded(rows.numbers, rows.codes)
     costs = {
         "nelbo": float(nelbo.mean()),
         "kl": float(kl.mean()),

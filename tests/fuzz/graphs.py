@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper, numpy_helper
 
 from nelbo.artifact import MANIFEST, Artifact, Manifest, parse_manifest
-from nelbo.engine import _session
 from nelbo.graphs import OPERATORS
+from nelbo.sessions import open_session
 from tests.fuzz import manifest, mutations
 
 MODULES = ("graphs",)
@@ -46,7 +46,7 @@ def read(content: bytes, folder: Path) -> None:
     name = names[content[0] % len(names)] if content else names[0]
     artifact = Artifact(folder, _manifest(), "")
     artifact.graph(name).write_bytes(content[1:])
-    _session(artifact, name)
+    open_session(artifact, name)
 
 
 def seeds() -> list[bytes]:

@@ -31,10 +31,11 @@ from nelbo.errors import (
     Unavailable,
 )
 from nelbo.files import CsvOptions, open_table
-from nelbo.jobs import GenerateRequest, Job
+from nelbo.jobs import GenerateRequest
 from nelbo.settings import Settings
 from nelbo.store import ledger
 from nelbo.store.session import Database, connect
+from nelbo.views import Job
 from tests.api.serving import served
 from tests.api.stage import CSV, ROWS, add_model, make_key, settings_for, work_off, working
 

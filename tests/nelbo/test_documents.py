@@ -1,4 +1,5 @@
-"""What docs/ says of tables is so: each line of its tables is run."""
+"""What documents say is so: each line of their tables is run, what they name is there, and figures
+agree."""
 
 import re
 from pathlib import Path
@@ -12,8 +13,13 @@ from nelbo.encoding import encode
 from nelbo.files import open_table
 from nelbo.inference import infer
 from nelbo.schema import Column, Schema
+from tests.system.faults.__main__ import DATABASES, EACH, KILLS_ALONE, rounds_of
+from tests.system.faults.campaign import weighted
+from tests.system.faults.kinds import KINDS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reading-tables.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "reading-tables.md").read_text("utf-8")
+FOLDERS = ("api", "deploy", "docs", "nelbo", "tests", "training", "worker")
 
 
 def table_under(heading: str) -> list[list[str]]:
@@ -66,3 +72,36 @@ def test_every_test_that_the_page_on_security_names_is_there() -> None:
         assert not name or re.search(
             rf"^(async )?def {name}\(", Path(file).read_text(), re.MULTILINE
         ), f"{file}::{name}"
+
+
+def documents_and_sources() -> list[Path]:
+    return [
+        *ROOT.glob("*.md"),
+        ROOT / "Makefile",
+        *(
+            path
+            for folder in FOLDERS
+            for ending in ("*.md", "*.py")
+            for path in (ROOT / folder).rglob(ending)
+        ),
+    ]
+
+
+def test_every_file_that_documents_and_sources_name_is_there() -> None:
+    file = re.compile(rf"(?<![\w/.{{}}])(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:md|py|sql)\b")
+    named = {
+        (path.relative_to(ROOT), name)
+        for path in documents_and_sources()
+        for name in file.findall(path.read_text("utf-8"))
+    }
+    assert len(named) > 80
+    assert [(path, name) for path, name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_number_of_faults_is_the_same_wherever_it_is_named() -> None:
+    faults = sum(
+        rounds_of(EACH, DATABASES) * len(weighted(KINDS, database)) + KILLS_ALONE
+        for database in DATABASES
+    )
+    for name in ("Makefile", "CONTRIBUTING.md", "docs/promise.md"):
+        assert re.findall(r"\b(\d+) faults of", (ROOT / name).read_text("utf-8")) == [str(faults)]

@@ -1,17 +1,34 @@
-"""Ids of jobs, files and versions."""
+"""The vocabulary of jobs."""
 
-import time
-import uuid
+import pytest
 
-from nelbo.jobs import new_id
+from nelbo.jobs import (
+    CHUNK_STATES,
+    CHUNK_TRANSITIONS,
+    FINAL,
+    INTERNAL_KINDS,
+    JOB_TRANSITIONS,
+    KINDS,
+    STATES,
+    UNFINISHED,
+)
 
 
-def test_ids_sort_by_the_time_they_were_made_also_within_a_millisecond() -> None:
-    ids = []
-    for _ in range(2_000):
-        ids.append(new_id())
-        began = time.time_ns()
-        while time.time_ns() < began + 1_000:  # as long as anything takes that stores an id
-            pass
-    assert ids == sorted(set(ids))
-    assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids} == {(7, uuid.RFC_4122)}
+@pytest.mark.parametrize(
+    ("states", "transitions"), [(STATES, JOB_TRANSITIONS), (CHUNK_STATES, CHUNK_TRANSITIONS)]
+)
+def test_every_state_has_its_transitions_and_they_lead_to_states(
+    states: tuple[str, ...], transitions: dict[str, frozenset[str]]
+) -> None:
+    assert set(transitions) == set(states)
+    assert set().union(*transitions.values()) <= set(states)
+
+
+def test_every_unfinished_state_may_end_and_only_a_retry_leaves_an_end() -> None:
+    assert {"succeeded", "failed", "cancelled"} == FINAL
+    assert {target for state in FINAL for target in JOB_TRANSITIONS[state]} == {"queued"}
+    assert all(JOB_TRANSITIONS[state] & FINAL for state in UNFINISHED)
+
+
+def test_no_kind_is_both_submitted_and_internal() -> None:
+    assert not set(KINDS) & set(INTERNAL_KINDS)

@@ -1,5 +1,4 @@
-"""P-values of scores with and without a tail, the threshold of an anomaly, and scores as a
-table."""
+"""P-values of scores with and without a tail, and the threshold of an anomaly."""
 
 from collections import Counter
 
@@ -10,14 +9,11 @@ from hypothesis import strategies as st
 
 from nelbo.artifact import REACH, Calibration, Tail
 from nelbo.scores import (
-    SCORES,
     count,
     out_of_reach,
     p_values,
     pareto_beyond,
     rows_for,
-    score_batch,
-    score_schema,
     threshold_of,
 )
 
@@ -47,28 +43,6 @@ def test_p_values_are_counted_chunk_by_chunk_as_all_at_once(
     for part in (first, second):
         count(counted, np.array(part))
     assert counted == Counter(first + second)
-
-
-@pytest.mark.parametrize("columns", [None, (), ("a", "kl")])
-def test_a_batch_has_its_schema_with_terms_named_by_their_columns(
-    columns: tuple[str, ...] | None,
-) -> None:
-    terms = np.arange(2.0 * len(columns or ())).reshape(2, -1)
-    batch = score_batch(
-        np.arange(2), np.ones(2), np.array([0.005, 0.5]), 0.01, columns, terms, np.zeros(2)
-    )
-    assert batch.schema == score_schema(columns)
-    assert batch.schema.names[:4] == SCORES.names
-    assert batch["anomaly"].to_pylist() == [True, False]
-    if columns:
-        assert batch["term_kl"].to_pylist() == [1.0, 3.0]
-
-
-def test_without_a_threshold_nobody_knows_what_is_an_anomaly() -> None:
-    assert score_batch(np.arange(2), np.ones(2), np.ones(2), None)["anomaly"].to_pylist() == [
-        None,
-        None,
-    ]
 
 
 N = 999

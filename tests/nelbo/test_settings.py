@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from nelbo.errors import InvalidInput
 from nelbo.settings import PREFIX, Settings, read_settings, variable
@@ -106,3 +107,11 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_file_of_the_database_is_known_and_a_server_has_none(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).sqlite_file == tmp_path / "nelbo.db"
+    named = Settings(home=tmp_path, database_url=SecretStr(f"sqlite:///{tmp_path}/my.db"))
+    assert named.sqlite_file == tmp_path / "my.db"
+    server = Settings(home=tmp_path, database_url=SecretStr("postgresql://nelbo@db/nelbo"))
+    assert server.sqlite_file is None

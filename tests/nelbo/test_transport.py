@@ -17,7 +17,7 @@ import pytest
 
 from nelbo.client import Client
 from nelbo.errors import Gone, InvalidInput, NelboError, Unavailable
-from nelbo.transport import as_file
+from nelbo.streams import as_file
 from tests.api.stage import CSV
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.client import Client
-from nelbo.engine import Engine, score
+from nelbo.engine import Engine
 from nelbo.errors import NotAuthenticated
 from tests.artifacts import linear_artifact, sample
 from tests.deadline import until
@@ -153,7 +153,7 @@ def test_a_job_from_outside_ends_in_a_download_and_outlives_a_restart(
     assert [error.row for error in errors] == list(range(0, ROWS, 1000))
     assert len(errors) + len(scores) == ROWS
 
-    expected = score(Engine.load(artifact), as_text(table))
+    expected = Engine.load(artifact).score(as_text(table))
     assert np.array_equal(scores["row"].to_numpy(), expected.rows)
     assert np.array_equal(scores["nelbo"].to_numpy(), expected.nelbo)
 

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from nelbo.client import Client
-from nelbo.engine import Engine, generate
+from nelbo.engine import Engine
 from tests.artifacts import linear_artifact
 from tests.deadline import until
 from tests.processes import alive, command, descendants, umask
@@ -110,7 +110,7 @@ def do_a_job(up: Up, folder: Path, model: str) -> None:
         client.models.wait(client.models.push(artifact))
         job = client.jobs.generate(model, 100, seed=3).wait(timeout_s=60)
         made = job.results().to_arrow()
-    assert made.to_pylist() == generate(Engine.load(artifact), 3, 0, 100).to_pylist()
+    assert made.to_pylist() == Engine.load(artifact).generate(3, 0, 100).batch.to_pylist()
 
 
 def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_ctrl_c(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nelbo.engine import Engine, score_encoded
+from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from tests.training.tables import QUICK
 from training.data import Rows, split_rows
@@ -185,7 +185,7 @@ def test_the_nearest_exemplars_and_their_costs_are_the_same_in_torch_and_in_the_
     vae, _ = fit_rows(schema, encoded, split_rows(rows, 0.1, 0), config, 0, lambda *_: None)
     export_model(tmp_path, vae, "hostile", schema, config, 0, encoded)
     terms, kl = score(vae, encoded)
-    nelbo, of_engine, _ = score_encoded(Engine.load(tmp_path), encoded.numbers, encoded.codes)
+    nelbo, of_engine, _ = Engine.load(tmp_path).score_encoded(encoded.numbers, encoded.codes)
     assert np.isfinite(nelbo).all()
     np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-6, atol=1e-6)
     differ = ~np.isclose(of_engine, terms.numpy(), rtol=1e-6, atol=1e-6).all(1)

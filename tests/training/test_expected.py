@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from nelbo.engine import Engine, augment, expected
+from nelbo.engine import Engine
 from training.config import Config
 from training.data import Source
 from training.pipeline import train
@@ -91,7 +91,7 @@ def test_nine_of_ten_values_of_rows_never_seen_lie_in_their_interval(
     column: str, adult: Engine, held_out: pa.RecordBatch
 ) -> None:
     """More do where one value has most of the mass; that many rows tell 0.90 from 0.85."""
-    made = expected(adult, held_out, column).batch
+    made = adult.explain(held_out, column).batch
     value, low, high = (
         floats(cells.to_pylist()) for cells in (held_out[column], made["low"], made["high"])
     )
@@ -104,7 +104,7 @@ def test_nine_of_ten_values_of_rows_never_seen_lie_in_their_interval(
 def test_the_most_frequent_category_is_right_as_often_as_its_share_says(
     column: str, adult: Engine, held_out: pa.RecordBatch
 ) -> None:
-    made = expected(adult, held_out, column).batch
+    made = adult.explain(held_out, column).batch
     right = np.mean(
         [
             a == b
@@ -122,11 +122,11 @@ def test_an_odd_cell_lies_outside_its_interval_and_does_not_drag_what_is_expecte
     cells = np.roll(true, 7) if wrong == "swapped" else true + 80
     odd = np.abs(cells - true) > 40
     given = rows.set_column(1, "second", pa.array(cells))
-    made = expected(chain, given, "second").batch
-    assert made.equals(expected(chain, rows, "second").batch), "the cell itself has no part in it"
+    made = chain.explain(given, "second").batch
+    assert made.equals(chain.explain(rows, "second").batch), "the cell itself has no part in it"
     low, middle, high = (np.array(made[name]) for name in ("low", "expected", "high"))
     assert np.mean((cells < low) | (cells > high), where=odd) > 0.9
-    copies = np.array(augment(chain, given, 0, 99, 0).batch["second"]).reshape(ROWS, 99)
+    copies = np.array(chain.augment(given, 0, 99, 0).batch["second"]).reshape(ROWS, 99)
     seen, hidden = np.abs(np.median(copies, axis=1) - true)[odd], np.abs(middle - true)[odd]
     assert np.median(seen) > 1.5 * np.median(hidden), (
         "seen by the encoder it drags z towards itself"
@@ -136,7 +136,7 @@ def test_an_odd_cell_lies_outside_its_interval_and_does_not_drag_what_is_expecte
 def test_the_share_of_missing_draws_is_how_often_such_a_row_lacks_the_value(
     chain: Engine, rows: pa.RecordBatch
 ) -> None:
-    made = expected(chain, rows, "gap").batch
+    made = chain.explain(rows, "gap").batch
     assert np.abs(floats(made["missing"].to_pylist()) - np.array(rows["first"]) / 100).mean() < 0.1
     none = [share == 1.0 for share in made["missing"].to_pylist()]
     assert [value is None for value in made["expected"].to_pylist()] == none
@@ -146,11 +146,11 @@ def test_expected_numbers_and_datetimes_are_values_of_their_column(
     chain: Engine, rows: pa.RecordBatch
 ) -> None:
     for column, kind in (("day", pa.timestamp("us")), ("gap", pa.int64()), ("first", pa.float64())):
-        made = expected(chain, rows, column).batch
+        made = chain.explain(rows, column).batch
         assert {made.schema.field(name).type for name in ("expected", "low", "high")} == {kind}
         assert made["share"].null_count == ROWS
     low, day, high = (
-        np.array(expected(chain, rows, "day").batch[name]) for name in ("low", "expected", "high")
+        np.array(chain.explain(rows, "day").batch[name]) for name in ("low", "expected", "high")
     )
     assert ((low <= day) & (day <= high)).all()
     assert (day.astype("datetime64[D]") == day).all()

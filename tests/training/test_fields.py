@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from nelbo.encoding import decode
-from nelbo.engine import Engine, generate, reconstruct, score_encoded
+from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from training.config import Config
 from training.data import Rows, split_rows
@@ -91,7 +91,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 def test_what_is_drawn_keeps_the_rhythms_of_the_table(office: Engine) -> None:
-    made = generate(office, 0, 0, 4_000)
+    made = office.generate(0, 0, 4_000).batch
     assert made["t"].null_count / 4_000 == pytest.approx(0.1, abs=0.03)
     timed = pa.Table.from_batches([made]).to_pandas().dropna()
     assert timed.t.dt.dayofweek.max() <= 4
@@ -103,13 +103,13 @@ def test_a_row_out_of_rhythm_is_less_likely(office: Engine) -> None:
     """A Wednesday at 10, the same at 3, and the Sunday after."""
     wednesday = MONDAY + 7 * DAY * 70 + 2 * DAY + 10 * HOUR
     numbers = np.array([[wednesday], [wednesday - 7 * HOUR], [wednesday + 4 * DAY]])
-    nelbo, terms, _ = score_encoded(office, numbers, np.zeros((3, 1), dtype=np.int64))
+    nelbo, terms, _ = office.score_encoded(numbers, np.zeros((3, 1), dtype=np.int64))
     assert (terms[1:, 0] > terms[0, 0] + 3).all()
     assert (nelbo[1:] > nelbo[0] + 3).all()
 
 
 def test_a_missing_time_is_filled_and_a_given_one_is_kept(office: Engine) -> None:
     given = decode(np.array([[np.nan], [MONDAY + 10 * HOUR]]), np.array([[1], [0]]), office.schema)
-    filled = reconstruct(office, given, 0, seed=0).batch
+    filled = office.reconstruct(given, 0, seed=0).batch
     assert filled["t"][0].as_py().hour >= 13
     assert filled["t"][1] == given["t"][1]

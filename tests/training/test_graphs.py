@@ -12,7 +12,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from nelbo.encoding import arrow_schema, decode, encode
-from nelbo.engine import Engine, augment, expected, generate, reconstruct, score_encoded
+from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
@@ -58,8 +58,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     training, vae, engine = exported
     terms, kl = score(vae, training.rows)
-    nelbo, engine_terms, engine_kl = score_encoded(
-        engine, training.rows.numbers, training.rows.codes
+    nelbo, engine_terms, engine_kl = engine.score_encoded(
+        training.rows.numbers, training.rows.codes
     )
     agree = np.isclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4).all(1)
     assert agree.all() or (vae.share and agree.mean() > 0.97), (
@@ -75,7 +75,7 @@ def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> No
     assert vae.exemplars is not None
     assert len(vae.exemplars.y) > MANY
     assert len(vae.exemplars.y) % LAYERS
-    nelbo, _, _ = score_encoded(engine, training.rows.numbers, training.rows.codes)
+    nelbo, _, _ = engine.score_encoded(training.rows.numbers, training.rows.codes)
     terms, kl = score(vae, training.rows)
     assert np.isclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-4, atol=1e-4).mean() > 0.97
 
@@ -102,7 +102,7 @@ def test_no_graph_says_where_it_was_made(exported: Exported) -> None:
 
 def test_generated_cells_are_of_the_kinds_that_the_schema_names(exported: Exported) -> None:
     training, vae, engine = exported
-    batch = generate(engine, 3, 0, 500)
+    batch = engine.generate(3, 0, 500).batch
     for column in training.schema.categoricals:
         assert set(map(str, batch[column.name].to_pylist())) <= {
             "None",
@@ -145,7 +145,7 @@ def test_copies_find_back_to_their_rows_the_less_the_farther_they_spread(tmp_pat
     engine, given = Engine.load(tmp_path), decode(rows.numbers, rows.codes, schema)
     known, found = NearestNeighbors(n_neighbors=1).fit(numbers), dict[float, float]()
     for spread in (0.0, 0.5, 0.9, 1.0):
-        copies = augment(engine, given, 0, 5, seed=0, spread=spread).batch
+        copies = engine.augment(given, 0, 5, seed=0, spread=spread).batch
         away, nearest = known.kneighbors(np.column_stack([copies[name] for name in schema.names]))
         found[spread] = (
             n * (nearest[:, 0] == copies["row"].to_numpy()).mean()
@@ -160,11 +160,11 @@ def test_observed_cells_survive_reconstruction_and_no_cell_stays_empty(
     exported: Exported, mode: bool
 ) -> None:
     _, _, engine = exported
-    given = generate(engine, 4, 0, 100)
+    given = engine.generate(4, 0, 100).batch
     assert any(given[name].null_count for name in given.schema.names), (
         "missing is something that a cell can be"
     )
-    made_rows = reconstruct(engine, given, 0, seed=1, mode=mode).batch
+    made_rows = engine.reconstruct(given, 0, seed=1, mode=mode).batch
     for name in given.schema.names:
         for before, after in zip(given[name].to_pylist(), made_rows[name].to_pylist(), strict=True):
             assert after is not None
@@ -201,7 +201,7 @@ def test_drawn_numbers_have_no_more_digits_than_the_table(tmp_path: Path) -> Non
     rows = Rows(np.round(training.rows.numbers, 2), training.rows.codes)
     vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
     export_model(tmp_path, vae, "prices", training.schema, QUICK, 0, rows)
-    drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["continuous 0"].drop_null())
+    drawn = np.array(Engine.load(tmp_path).generate(0, 0, 500).batch["continuous 0"].drop_null())
     np.testing.assert_array_equal(drawn, np.round(drawn, 2))
 
 
@@ -218,7 +218,7 @@ def test_drawn_numbers_with_many_digits_are_values_of_their_own_code(tmp_path: P
     rows = Rows(numbers, np.empty((n, 0), dtype=np.int64))
     vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), QUICK, 0, silent)
     export_model(tmp_path, vae, "digits", schema, QUICK, 0, rows)
-    made = generate(Engine.load(tmp_path), 0, 0, 500)
+    made = Engine.load(tmp_path).generate(0, 0, 500).batch
     assert set(made["x0"].to_pylist()) <= set(atoms)
     assert set(made["x2"].to_pylist()) <= set(-atoms)
     assert -10_381_740.7002 in made["x1"].to_pylist()
@@ -229,7 +229,7 @@ def test_drawn_integers_are_as_round_as_the_table_s(tmp_path: Path) -> None:
     rows = Rows(np.round(training.rows.numbers * 10) * 250 + 7, training.rows.codes)
     vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
     export_model(tmp_path, vae, "round", training.schema, QUICK, 0, rows)
-    drawn = np.array(generate(Engine.load(tmp_path), 0, 0, 500)["integer 1"].drop_null())
+    drawn = np.array(Engine.load(tmp_path).generate(0, 0, 500).batch["integer 1"].drop_null())
     assert len(np.unique(drawn)) > 50
     assert set(drawn % 250) == {7}
 
@@ -248,18 +248,18 @@ def test_rarer_categories_are_drawn_by_their_shares_and_observed_ones_keep_their
     vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), config, 0, silent)
     export_model(tmp_path, vae, "names", schema, config, 0, rows)
     engine = Engine.load(tmp_path)
-    made = generate(engine, 0, 0, 4_000).to_pandas()
+    made = engine.generate(0, 0, 4_000).batch.to_pandas()
     shares = made[made.pair == "q"].name.value_counts(normalize=True)
     assert shares[["c", "d", "e"]].tolist() == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
     assert not made.isna().any().any()
     given = pa.record_batch({"pair": [None, "q", "p"] * 50, "name": ["d", None, None] * 50})
-    filled = reconstruct(engine, given, 0, seed=1).batch.to_pandas()
+    filled = engine.reconstruct(given, 0, seed=1).batch.to_pandas()
     assert (filled.name[::3] == "d").all()
     assert (filled.pair[::3] == "q").mean() > 0.8
     assert set(filled.name[1::3]) <= {"a", "b", "c", "d", "e"}
-    mode = reconstruct(engine, given, 0, seed=1, mode=True).batch.to_pandas()
+    mode = engine.reconstruct(given, 0, seed=1, mode=True).batch.to_pandas()
     assert set(mode.name[1::3]) <= {"a", "b"}
-    should = expected(engine, given, "name").batch.to_pandas()
+    should = engine.explain(given, "name").batch.to_pandas()
     assert set(should.expected[1::3]) <= {"c", "d"}
     assert set(should.expected[2::3]) <= {"a", "b"}
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from nelbo.engine import Engine, augment, expected, generate, reconstruct, score
+from nelbo.engine import Engine
 from nelbo.errors import InvalidInput
 from tests.training.hostile import COLUMNS, table, tables
 from training.config import Config
@@ -44,20 +44,20 @@ def check_all(made: pa.Table, folder: Path) -> None:
         path.name for path in run.artifact.folder.iterdir()
     }
     engine, rows = Engine.load(folder / "artifact"), made.combine_chunks().to_batches()[0]
-    scored = score(engine, rows)
+    scored = engine.score(rows)
     assert not scored.errors
     assert len(scored.nelbo) == len(made)
     assert np.isfinite(scored.terms).all()
     assert np.isfinite(scored.kl).all()
     assert all(np.isfinite(value) for value in run.artifact.manifest.metrics.values())
-    made_rows = generate(engine, 0, 0, 40)
-    assert not score(engine, made_rows).errors
+    made_rows = engine.generate(0, 0, 40).batch
+    assert not engine.score(made_rows).errors
     for batch in (
         made_rows,
-        augment(engine, rows, 0, 2, 0, spread=0.5).batch,
-        reconstruct(engine, rows, 0, 0).batch,
-        reconstruct(engine, rows, 0, 0, mode=True, denoise=True).batch,
-        *(expected(engine, rows, name).batch for name in engine.manifest.order[:3]),
+        engine.augment(rows, 0, 2, 0, spread=0.5).batch,
+        engine.reconstruct(rows, 0, 0).batch,
+        engine.reconstruct(rows, 0, 0, mode=True, denoise=True).batch,
+        *(engine.explain(rows, name).batch for name in engine.manifest.order[:3]),
     ):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if pa.types.is_floating(column.type):

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo import engine as engines
 from nelbo.engine import Engine
 from nelbo.files import FORMATS, Format, open_table
 from tests.nelbo.test_round_trip import TYPED, WRITTEN, saved
@@ -69,14 +68,14 @@ def rows_of(path: Path | io.BytesIO, format: Format | None = None) -> pa.RecordB
 def made(path: Path, engine: Engine, how: str) -> pa.RecordBatch:
     given = rows_of(path)
     if how == "generate":
-        return engines.generate(engine, 0, 0, 50)
+        return engine.generate(0, 0, 50).batch
     if how == "augment":
-        return engines.augment(engine, given, 0, 2, 0).batch
+        return engine.augment(given, 0, 2, 0).batch
     blank = [
         column if at % 2 else pa.nulls(len(given), column.type)
         for at, column in enumerate(given.columns)
     ]
-    return engines.reconstruct(engine, pa.record_batch(blank, schema=given.schema), 0, 0).batch
+    return engine.reconstruct(pa.record_batch(blank, schema=given.schema), 0, 0).batch
 
 
 @pytest.mark.parametrize("how", ["generate", "augment", "reconstruct"])
@@ -88,7 +87,7 @@ def test_a_model_scores_every_row_that_it_made(
     path, engine = request.getfixturevalue(table)
     rows = made(path, engine, how)
     read = rows_of(io.BytesIO(saved(rows, format)), format)
-    scored = engines.score(engine, read)
+    scored = engine.score(read)
     assert scored.errors == []
     assert len(scored.rows) == rows.num_rows
 
@@ -133,7 +132,7 @@ def test_made_columns_have_the_types_of_the_table(typed: Trained, how: str) -> N
 def test_observed_cells_stay_as_they_are(written: Trained) -> None:
     path, engine = written
     given = rows_of(path)
-    read = rows_of(io.BytesIO(saved(engines.reconstruct(engine, given, 0, 0).batch, "csv")), "csv")
+    read = rows_of(io.BytesIO(saved(engine.reconstruct(given, 0, 0).batch, "csv")), "csv")
     for name in WRITTEN:
         assert read.column(name).to_pylist() == given.column(name).to_pylist(), name
 

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import csv
 
 from nelbo.artifact import read_artifact
-from nelbo.engine import Engine, score
+from nelbo.engine import Engine
 from nelbo.errors import Conflict, InvalidInput, NelboError
 from nelbo.files import Digest
 from nelbo.schema import Column, Schema
@@ -98,8 +98,7 @@ def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
 
 def test_p_values_of_fresh_rows_are_about_uniform(large: Path) -> None:
     engine = Engine.load(large / "artifact")
-    fresh = score(
-        engine,
+    fresh = engine.score(
         pa.Table.from_batches(table(4_000, seed=9).to_batches()).combine_chunks().to_batches()[0],
     )
     assert not fresh.errors
@@ -159,7 +158,7 @@ def test_an_evaluation_that_fails_costs_metrics_and_report_but_not_the_model(
         in (out / "MODEL_CARD.md").read_text()
     )
     assert not (out / "report.html").exists()
-    assert not score(Engine.load(out), table(60, 0).combine_chunks().to_batches()[0]).errors
+    assert not Engine.load(out).score(table(60, 0).combine_chunks().to_batches()[0]).errors
 
 
 @pytest.mark.parametrize("absent", ["nelbo", "shape_error", "pair_error_floor", "detect_auc"])
@@ -225,7 +224,7 @@ def test_where_a_member_s_scores_differ_the_other_one_scores_and_a_notice_says_s
         notice.startswith("rows are scored by the VAE alone, because terms of ONNX")
         for notice in done.notices
     )
-    scored = score(Engine.load(tmp_path / "artifact"), made.combine_chunks().to_batches()[0])
+    scored = Engine.load(tmp_path / "artifact").score(made.combine_chunks().to_batches()[0])
     assert np.isfinite(scored.nelbo).all()
     assert np.median(scored.p_value) < 0.9, "calibrated by the same member"
 
@@ -409,8 +408,8 @@ def test_constant_and_empty_columns_are_kept_and_cost_nothing(tmp_path: Path) ->
     csv.write_csv(made.append_column("seven", pa.array([7] * 600)), tmp_path / "table.csv")
     done = run(tmp_path / "table.csv", tmp_path / "artifact")
     engine = Engine.load(tmp_path / "artifact")
-    scored = score(
-        engine, made.append_column("seven", pa.array([7] * 600)).combine_chunks().to_batches()[0]
+    scored = engine.score(
+        made.append_column("seven", pa.array([7] * 600)).combine_chunks().to_batches()[0]
     )
     for name in ("same", "empty", "seven"):
         assert scored.terms[:, done.artifact.manifest.order.index(name)].max() < 0.02

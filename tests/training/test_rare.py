@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from nelbo.encoding import decode
-from nelbo.engine import Engine, augment, expected, generate, reconstruct
+from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from training.config import Config
 from training.data import Rows, split_rows
@@ -66,7 +66,7 @@ def names(batch: pa.RecordBatch, column: str = "name") -> set[str]:
 
 def test_generate_makes_no_rare_category(people: Made) -> None:
     engine, _, allowed = people
-    assert names(generate(engine, 0, 0, 500)) == allowed
+    assert names(engine.generate(0, 0, 500).batch) == allowed
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
@@ -74,7 +74,7 @@ def test_augment_makes_no_rare_category_not_even_the_given_row_s(
     people: Made, spread: float
 ) -> None:
     engine, _, allowed = people
-    assert names(augment(engine, given(people), 0, 5, seed=0, spread=spread).batch) <= allowed
+    assert names(engine.augment(given(people), 0, 5, seed=0, spread=spread).batch) <= allowed
 
 
 @pytest.mark.parametrize("mode", [False, True])
@@ -85,8 +85,8 @@ def test_reconstruct_fills_in_no_rare_category(people: Made, mode: bool, denoise
     rows = given(people)
     kept = rows["name"].slice(0, ROWS // 2)
     half = pa.concat_arrays([kept, pa.nulls(ROWS - ROWS // 2, pa.string())])
-    filled = reconstruct(
-        engine, rows.set_column(0, "name", half), 0, 0, mode=mode, denoise=denoise
+    filled = engine.reconstruct(
+        rows.set_column(0, "name", half), 0, 0, mode=mode, denoise=denoise
     ).batch
     assert names(filled.slice(ROWS // 2)) <= allowed
     if denoise:
@@ -99,7 +99,7 @@ def test_reconstruct_fills_in_no_rare_category(people: Made, mode: bool, denoise
 
 def test_explain_expects_no_rare_category(people: Made) -> None:
     engine, _, allowed = people
-    should = expected(engine, given(people), "name").batch
+    should = engine.explain(given(people), "name").batch
     assert names(should, "expected") <= allowed
 
 
@@ -120,12 +120,12 @@ def test_rarer_categories_named_by_a_schema_are_drawn_only_if_enough_rows_hold_t
     vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), CONFIG, 0, lambda *_: None)
     export_model(tmp_path, vae, "rarer", schema, CONFIG, 0, rows)
     engine = Engine.load(tmp_path)
-    assert names(generate(engine, 0, 0, 300)) == {"d"}
+    assert names(engine.generate(0, 0, 300).batch) == {"d"}
     empty = pa.record_batch(
         [pa.nulls(50, pa.string()), pa.array(rng.normal(size=50))], names=["name", "x"]
     )
     for mode in (False, True):
-        assert names(reconstruct(engine, empty, 0, 0, mode=mode).batch) == {"d"}
+        assert names(engine.reconstruct(empty, 0, 0, mode=mode).batch) == {"d"}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def tails(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Rows]:
 def test_ranges_and_quantiles_of_made_numbers_are_the_table_s(tails: tuple[Engine, Rows]) -> None:
     """As far out as one row of a thousand, to a tenth of the range."""
     engine, rows = tails
-    made = generate(engine, 0, 0, 20_000)
+    made = engine.generate(0, 0, 20_000).batch
     for name, real in zip(made.schema.names, rows.numbers.T, strict=True):
         values = made[name].to_numpy()
         ends, spread = [0.001, 0.01, 0.5, 0.99, 0.999], np.ptp(real)
@@ -175,5 +175,5 @@ def test_copies_of_a_row_with_a_rare_number_hold_numbers_of_a_range(
 ) -> None:
     engine, rows = tails
     lone = rows.take(np.flatnonzero(rows.numbers[:, 1] == 1e6))
-    copies = augment(engine, decode(lone.numbers, lone.codes, engine.schema), 0, 200, seed=0).batch
+    copies = engine.augment(decode(lone.numbers, lone.codes, engine.schema), 0, 200, seed=0).batch
     assert (copies["limit"].to_numpy() == 1e6).mean() < 0.05

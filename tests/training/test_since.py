@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.encoding import encode
-from nelbo.engine import Engine, augment, expected, generate, reconstruct, score
+from nelbo.engine import Engine
 from training.config import Config
 from training.data import Source
 from training.pipeline import train
@@ -53,8 +53,8 @@ def batch(*rows: tuple[str | None, bool, str | None]) -> pa.RecordBatch:
 
 
 def test_no_made_row_leaves_before_it_is_ordered(engine: Engine) -> None:
-    copies = augment(engine, orders(500, 1).combine_chunks().to_batches()[0], 0, 2, seed=0).batch
-    for made in (generate(engine, 0, 0, 2_000), copies):
+    copies = engine.augment(orders(500, 1).combine_chunks().to_batches()[0], 0, 2, seed=0).batch
+    for made in (engine.generate(0, 0, 2_000).batch, copies):
         rows = pa.Table.from_batches([made]).to_pandas().dropna()
         hours = (rows.left - rows.ordered).dt.total_seconds() / 3_600
         assert len(rows) > 0.8 * made.num_rows
@@ -64,7 +64,7 @@ def test_no_made_row_leaves_before_it_is_ordered(engine: Engine) -> None:
 
 def test_a_parcel_that_takes_a_month_is_unlikely_in_that_column(engine: Engine) -> None:
     late = ("2017-05-02T10:00:00", False, "2017-06-02T10:00:00")
-    scored = score(engine, batch(("2017-05-02T10:00:00", False, "2017-05-03T20:00:00"), late))
+    scored = engine.score(batch(("2017-05-02T10:00:00", False, "2017-05-03T20:00:00"), late))
     column = engine.manifest.order.index("left")
     assert scored.terms[1, column] > scored.terms[0, column] + 5
 
@@ -74,7 +74,7 @@ def test_given_datetimes_stay_and_missing_ones_follow_from_them(engine: Engine) 
         ("2017-05-02T10:00:00", True, None), ("2017-05-02T10:00:00", False, "2017-05-04T10:00:00"),
         (None, False, "2017-05-04T10:00:00"), (None, False, None),
     )  # fmt: skip
-    made = reconstruct(engine, given, 0, seed=0).batch.to_pylist()
+    made = engine.reconstruct(given, 0, seed=0).batch.to_pylist()
     express, known, unordered, nothing = made
     assert str(express["ordered"]) == "2017-05-02 10:00:00"
     assert 2 <= (express["left"] - express["ordered"]) / HOUR.astype(object) <= 60
@@ -88,7 +88,7 @@ def test_what_a_datetime_should_be_is_a_datetime(engine: Engine) -> None:
         ("2017-05-02T10:00:00", True, "2017-06-02T10:00:00"), ("2017-05-02T10:00:00", False, None)
     )
     ordered = np.datetime64("2017-05-02T10:00:00")
-    told = expected(engine, rows, "left").batch
+    told = engine.explain(rows, "left").batch
     low, high = (told[name].to_numpy(zero_copy_only=False) for name in ("low", "high"))
     assert (low[0] - ordered) / HOUR < 10
     assert ((high - ordered) / HOUR < 61).all()
@@ -100,5 +100,6 @@ def test_the_evaluation_compares_the_datetimes_themselves(engine: Engine) -> Non
     assert engine.manifest.metrics["shape_error"] < engine.manifest.metrics["shape_error_floor"] + 5
     assert "since ordered" in engine.manifest.likelihoods["left"]
     assert (
-        np.nanmax(encode(generate(engine, 0, 0, 100), engine.schema).numbers[:, 1]) < 61 * 3_600e6
+        np.nanmax(encode(engine.generate(0, 0, 100).batch, engine.schema).numbers[:, 1])
+        < 61 * 3_600e6
     )

@@ -14,14 +14,16 @@ from pydantic import SecretStr
 
 from nelbo.artifact import Artifact, read_artifact
 from nelbo.files import open_table, open_writer, part_name, read_into_parts
-from nelbo.jobs import Job, JobRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import JobRequest
 from nelbo.settings import Settings
 from nelbo.storage import Storage, artifact_key, open_storage, part_key, upload_key
-from nelbo.store import catalog, files, ledger, results, views
+from nelbo.store import catalog, files, ledger, lookup, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import ReadOutcome
 from nelbo.store.files import FileEntry
 from nelbo.store.session import Database, connect
+from nelbo.views import Job
 from tests.artifacts import COLOURS, linear_artifact, packed, sample
 from worker import process, runner
 
@@ -128,7 +130,7 @@ class Stage:
         return ledger.submit(self.database, OWNER, request, **options)[0]
 
     def job(self, job_id: str) -> Job:
-        return views.get_job(self.database, OWNER, job_id)
+        return lookup.get_job(self.database, OWNER, job_id)
 
     def scores(self, job_id: str, explain: bool = False) -> pa.Table:
         return pa.Table.from_batches(results.scores(self.database, job_id, explain=explain))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nelbo.confinement import measures
-from nelbo.engine import Engine, augment, generate, reconstruct, score
+from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
 from tests.artifacts import linear_artifact
 from tests.deadline import until
@@ -48,23 +48,21 @@ def test_a_confined_model_gives_the_very_numbers_of_one_in_this_process(
     folder: Path, engine: Engine
 ) -> None:
     plain = Engine.load(folder)
-    rows = generate(plain, seed=1, first_row=0, rows=16 * SLOTS * 3 + 5)
-    assert generate(engine, seed=1, first_row=0, rows=len(rows)).equals(rows)
-    confined, here = score(engine, rows), score(plain, rows)
+    rows = plain.generate(seed=1, first_row=0, rows=16 * SLOTS * 3 + 5).batch
+    assert engine.generate(seed=1, first_row=0, rows=len(rows)).batch.equals(rows)
+    confined, here = engine.score(rows), plain.score(rows)
     for name in ("rows", "nelbo", "p_value", "terms", "kl"):
         np.testing.assert_array_equal(getattr(confined, name), getattr(here, name))
-    assert augment(engine, rows, 0, 2, 3, 0.5).batch.equals(
-        augment(plain, rows, 0, 2, 3, 0.5).batch
-    )
-    assert reconstruct(engine, rows, 0, 3, denoise=True).batch.equals(
-        reconstruct(plain, rows, 0, 3, denoise=True).batch
+    assert engine.augment(rows, 0, 2, 3, 0.5).batch.equals(plain.augment(rows, 0, 2, 3, 0.5).batch)
+    assert engine.reconstruct(rows, 0, 3, denoise=True).batch.equals(
+        plain.reconstruct(rows, 0, 3, denoise=True).batch
     )
 
 
 def test_one_process_serves_all_batches(engine: Engine) -> None:
-    rows = generate(engine, seed=1, first_row=0, rows=100)
+    rows = engine.generate(seed=1, first_row=0, rows=100).batch
     first = pid(engine)
-    score(engine, rows)
+    engine.score(rows)
     assert pid(engine) == first
 
 
@@ -76,7 +74,7 @@ def test_the_process_of_a_model_knows_no_secret_and_has_no_other_file_open(
     with open(folder / "manifest.json", "rb") as kept:
         os.set_inheritable(kept.fileno(), True)
         engine = load(folder, LIMITS)
-        generate(engine, seed=1, first_row=0, rows=1)
+        engine.generate(seed=1, first_row=0, rows=1)
     process = Path(f"/proc/{pid(engine)}")
     assert b"secret" not in (process / "environ").read_bytes()
     assert str(folder / "manifest.json") not in {
@@ -86,7 +84,7 @@ def test_the_process_of_a_model_knows_no_secret_and_has_no_other_file_open(
 
 @pytest.mark.skipif(not measures().complete, reason="this kernel confines less")
 def test_the_process_of_a_model_is_confined(engine: Engine) -> None:
-    generate(engine, seed=1, first_row=0, rows=1)
+    engine.generate(seed=1, first_row=0, rows=1)
     status = Path(f"/proc/{pid(engine)}/status").read_text()
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
@@ -94,40 +92,40 @@ def test_the_process_of_a_model_is_confined(engine: Engine) -> None:
 
 def test_a_model_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     engine = load(slow_artifact(tmp_path / "slow"), SHORT)
-    rows = generate(engine, seed=1, first_row=0, rows=5)
+    rows = engine.generate(seed=1, first_row=0, rows=5).batch
     slow = pid(engine)
     with pytest.raises(
         ModelDied, match=r"more than 1 s for one batch of 16 rows \(the setting model_batch_s\)"
     ):
-        score(engine, rows)
+        engine.score(rows)
     assert not Path(f"/proc/{slow}").exists()
-    assert generate(engine, seed=1, first_row=0, rows=5).equals(rows), (
+    assert engine.generate(seed=1, first_row=0, rows=5).batch.equals(rows), (
         "a new process does the next batch"
     )
 
 
 def test_a_model_that_needs_too_much_memory_is_stopped(tmp_path: Path) -> None:
     engine = load(greedy_artifact(tmp_path / "greedy", gib=3), LIMITS)
-    rows = generate(engine, seed=1, first_row=0, rows=5)
+    rows = engine.generate(seed=1, first_row=0, rows=5).batch
     with pytest.raises(
         ModelDied, match=r"needs more than 2,048 MiB \(the setting model_memory_mib\)"
     ):
-        score(engine, rows)
+        engine.score(rows)
 
 
 def test_a_model_that_is_killed_is_said_to_have_died(engine: Engine) -> None:
-    rows = generate(engine, seed=1, first_row=0, rows=5)
+    rows = engine.generate(seed=1, first_row=0, rows=5).batch
     os.kill(pid(engine), signal.SIGKILL)
     with pytest.raises(ModelDied, match="ended with status -9"):
-        score(engine, rows)
-    score(engine, rows)
+        engine.score(rows)
+    engine.score(rows)
 
 
 def test_a_model_that_gives_another_shape_than_it_declares_is_refused(tmp_path: Path) -> None:
     engine = load(wrong_artifact(tmp_path / "wrong"), LIMITS)
-    rows = generate(engine, seed=1, first_row=0, rows=5)
+    rows = engine.generate(seed=1, first_row=0, rows=5).batch
     with pytest.raises(InvalidArtifact, match="another type or shape than it declares"):
-        score(engine, rows)
+        engine.score(rows)
 
 
 def test_a_graph_that_was_changed_is_refused_by_the_process_too(
@@ -137,12 +135,12 @@ def test_a_graph_that_was_changed_is_refused_by_the_process_too(
     graph = folder / "score.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
     with pytest.raises(InvalidArtifact, match=r"score\.onnx"):
-        generate(engine, seed=1, first_row=0, rows=5)
+        engine.generate(seed=1, first_row=0, rows=5)
 
 
 def test_a_check_that_raises_in_the_middle_of_a_batch_kills_the_model(tmp_path: Path) -> None:
     engine = load(slow_artifact(tmp_path / "slow"), LIMITS)
-    rows = generate(engine, seed=1, first_row=0, rows=5)
+    rows = engine.generate(seed=1, first_row=0, rows=5).batch
     slow, calls = pid(engine), 0
 
     def check() -> None:
@@ -152,13 +150,13 @@ def test_a_check_that_raises_in_the_middle_of_a_batch_kills_the_model(tmp_path: 
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        score(engine, rows, check=check)
+        engine.score(rows, check=check)
     assert not Path(f"/proc/{slow}").exists()
 
 
 def test_batches_of_a_work_that_stopped_are_not_taken_for_those_of_the_next(engine: Engine) -> None:
-    rows = generate(engine, seed=1, first_row=0, rows=16 * 6)
-    expected, calls = score(engine, rows), 0
+    rows = engine.generate(seed=1, first_row=0, rows=16 * 6).batch
+    expected, calls = engine.score(rows), 0
 
     def check() -> None:
         nonlocal calls
@@ -167,16 +165,16 @@ def test_batches_of_a_work_that_stopped_are_not_taken_for_those_of_the_next(engi
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        score(engine, rows, check=check)
-    np.testing.assert_array_equal(score(engine, rows).nelbo, expected.nelbo)
+        engine.score(rows, check=check)
+    np.testing.assert_array_equal(engine.score(rows).nelbo, expected.nelbo)
 
 
 def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
     program = (
-        "import os, sys, time; from pathlib import Path; from nelbo.engine import generate; from"
+        "import os, sys, time; from pathlib import Path; from"
         " worker import confined\n"
         f"engine = confined.load(Path({str(folder)!r}), confined.Limits(60, 2048));"
-        " generate(engine, 1, 0, 5)\n"
+        " engine.generate(1, 0, 5)\n"
         "print(engine.graphs._process._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ran = subprocess.run(
@@ -191,7 +189,7 @@ def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
 
 def test_the_process_of_a_model_ends_with_its_engine(folder: Path) -> None:
     engine = load(folder, LIMITS)
-    generate(engine, seed=1, first_row=0, rows=5)
+    engine.generate(seed=1, first_row=0, rows=5)
     process = Path(f"/proc/{pid(engine)}")
     del engine
     assert not process.exists()

@@ -13,9 +13,10 @@ import pytest
 
 from nelbo.broker import make_app, waiting_hints
 from nelbo.crash import POINTS, Point
-from nelbo.jobs import GenerateRequest, Job
+from nelbo.jobs import GenerateRequest
 from nelbo.store import ledger
 from nelbo.store.sweep import sweep
+from nelbo.views import Job
 from tests.api import serving
 from tests.api.stage import AS_BYTES, AS_ZIP
 from tests.deadline import until

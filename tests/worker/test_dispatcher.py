@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import select
 
 from nelbo.broker import make_app, waiting_hints
-from nelbo.jobs import GenerateRequest, Job
+from nelbo.jobs import GenerateRequest
 from nelbo.processes import my_name
 from nelbo.store import ledger, queue, workers
 from nelbo.store.session import connect
 from nelbo.store.tables import ChunkRow
+from nelbo.views import Job
 from tests.deadline import until
 from tests.servers import Valkey
 from tests.worker.stage import OWNER, Stage

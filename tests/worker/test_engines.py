@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from nelbo import copies
-from nelbo.engine import Engine, score
+from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import artifact_key
 from tests.hostile import large_batch_artifact
@@ -43,11 +43,11 @@ def test_a_model_keeps_little_memory_while_another_one_is_at_work(stage: Stage) 
     greedy = stage.version("greedy", lambda folder: large_batch_artifact(folder, 400))
     loaded, small = engines(stage), stage.version("small")
     for version in (greedy, small):
-        score(loaded.get(version), ROW)
+        loaded.get(version).score(ROW)
     assert process_of(loaded.get(small)) is not None
     assert process_of(loaded.get(greedy)) is None, "it has ended; a next batch starts another"
     assert process_of(loaded.get(small)) is not None, "it holds little"
-    score(loaded.get(greedy), ROW)
+    loaded.get(greedy).score(ROW)
     assert process_of(loaded.get(greedy)) is not None, "its own next batch would want it"
     for version in (greedy, small):
         confined_graphs(loaded.get(version)).close()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nelbo.jobs import AugmentRequest, GenerateRequest, Job, ScoreRequest
+from nelbo.jobs import AugmentRequest, GenerateRequest, ScoreRequest
 from nelbo.settings import Settings
-from nelbo.store import ledger, views
+from nelbo.store import ledger, lookup
 from nelbo.store.catalog import VersionEntry
+from nelbo.views import Job
 from tests.deadline import until
 from tests.hostile import slow_artifact
 from tests.processes import command, descendants
@@ -51,7 +52,7 @@ def test_an_owner_is_served_while_anothers_models_take_for_ever(stage: Stage) ->
             stage.database, "other", request, version_id=quick.id, rows=100, chunk_rows=10
         )
         until(
-            lambda: views.get_job(stage.database, "other", job.id).state == "succeeded",
+            lambda: lookup.get_job(stage.database, "other", job.id).state == "succeeded",
             "the other owner's job",
         )
         assert any(stage.job(slow.id).state in ("queued", "running") for slow in hostile), (

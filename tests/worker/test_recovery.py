@@ -13,9 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from nelbo.broker import make_app, send_hint
-from nelbo.engine import Engine, generate
-from nelbo.jobs import GenerateRequest, Job, ScoreRequest
+from nelbo.engine import Engine
+from nelbo.jobs import GenerateRequest, ScoreRequest
 from nelbo.store import ledger, results, workers
+from nelbo.views import Job
 from tests.deadline import until
 from tests.processes import alive
 from tests.servers import Valkey, running_valkey
@@ -53,7 +54,7 @@ def finished(stage: Stage, job: Job) -> bool:
 
 def assert_undisturbed(stage: Stage, job: Job) -> None:
     """Each row once, bit by bit what the engine makes in one go."""
-    wanted = generate(Engine.load(stage.folder / "artifact"), 11, 0, job.progress.rows)
+    wanted = Engine.load(stage.folder / "artifact").generate(11, 0, job.progress.rows).batch
     assert stage.made(job.id).combine_chunks().equals(pa.Table.from_batches([wanted]))
     assert stage.job(job.id).progress.rows_done == job.progress.rows
 

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Connection, text
 
-from nelbo import engine as engines
 from nelbo.artifact import MANIFEST, read_artifact
 from nelbo.engine import Engine
 from nelbo.errors import Unavailable
@@ -86,21 +85,21 @@ def test_a_job_of_every_kind_gives_what_the_engine_gives(
     engine = engine_of(stage)
     match request_:
         case ScoreRequest():
-            wanted = engines.score(engine, whole)
+            wanted = engine.score(whole)
             np.testing.assert_array_equal(stage.scores(job.id)["nelbo"].to_numpy(), wanted.nelbo)
             np.testing.assert_array_equal(
                 stage.scores(job.id)["p_value"].to_numpy(), wanted.p_value
             )
         case GenerateRequest():
             assert stage.made(job.id).equals(
-                pa.Table.from_batches([engines.generate(engine, 5, 0, ROWS)])
+                pa.Table.from_batches([engine.generate(5, 0, ROWS).batch])
             )
         case AugmentRequest(spread=spread):
-            wanted_rows = engines.augment(engine, whole, 0, 3, 5, spread).batch
+            wanted_rows = engine.augment(whole, 0, 3, 5, spread).batch
             assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
         case ReconstructRequest():
             assert stage.made(job.id).equals(
-                pa.Table.from_batches([engines.reconstruct(engine, whole, 0, 5).batch])
+                pa.Table.from_batches([engine.reconstruct(whole, 0, 5).batch])
             )
 
 

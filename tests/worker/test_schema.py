@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from nelbo.jobs import GenerateRequest, Job
+from nelbo.jobs import GenerateRequest
 from nelbo.store import revision
+from nelbo.views import Job
 from tests.deadline import until
 from tests.worker.host import running_worker
 from tests.worker.stage import Stage

@@ -11,9 +11,10 @@ from sqlalchemy import update
 from nelbo import copies
 from nelbo.broker import make_app
 from nelbo.errors import Gone
-from nelbo.jobs import GenerateRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import GenerateRequest
 from nelbo.storage import artifact_key, file_prefix, push_key, upload_key
-from nelbo.store import catalog, files, views
+from nelbo.store import catalog, files, lookup
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import connect, now
 from nelbo.store.tables import FileRow, JobRow, VersionRow
@@ -51,7 +52,7 @@ def test_results_are_kept_for_ever_unless_a_setting_says_how_long(stage: Stage) 
         connection.execute(update(JobRow).values(deleted_at=now() - 31 * DAY))
     assert tidying.tidy(stage.database, stage.with_options(keep_deleted_days=0.0).settings) == {}
     assert tidying.tidy(stage.database, short) == {"jobs_forgotten": 1}
-    assert views.list_jobs(stage.database, OWNER).jobs == []
+    assert lookup.list_jobs(stage.database, OWNER).jobs == []
 
 
 def test_an_upload_whose_receiver_died_is_rejected_and_its_bytes_go(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nelbo.artifact import Calibration
 from nelbo.cells import texts
 from nelbo.encoding import missing_in, relative
-from nelbo.engine import Engine, score_encoded
+from nelbo.engine import Engine
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
 from training.data import Rows, Training
@@ -224,7 +224,7 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
     most = max(LEAST_ROWS, MOST_CELLS // len(engine.manifest.order))
     at = every[:: -(-len(every) // most)]
     rows = training.rows.take(at)
-    nelbo, terms, kl = score_encoded(engine, rows.numbers, rows.codes)
+    nelbo, terms, kl = engine.score_encoded(rows.numbers, rows.codes)
     kept = np.isfinite(nelbo)
     return HeldOut(at[kept], nelbo[kept], terms[kept], kl[kept], len(every))
 

@@ -12,20 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import insert, select, text, update
 
-from nelbo.jobs import Error, Job, JobRequest, ScoreRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import JobRequest, ScoreRequest
+from nelbo.rows import Floats, RowError, Scores
 from nelbo.store import catalog, ledger, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.claims import (
     Claim,
-    Floats,
     Outcome,
     ReadOutcome,
-    ScoreOutcome,
     TableOutcome,
     VerifyOutcome,
 )
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
+from nelbo.views import Job
 
 OWNER = "local"
 COLUMNS = ("length", "colour")
@@ -98,7 +99,7 @@ def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
         [row for row in range(claim.row_from, claim.row_to) if row not in failed], dtype=np.int64
     )
     errors = [
-        Error(row=row, column="length", code="not-a-number", message="column 'length' holds 'x'")
+        RowError(row=row, column="length", code="not-a-number", message="column 'length' holds 'x'")
         for row in failed
     ]
     match claim.kind:
@@ -113,11 +114,11 @@ def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
 
 
 def score_outcome(
-    rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Error] = ()
-) -> ScoreOutcome:
+    rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[RowError] = ()
+) -> Scores:
     terms, kl = terms_of(rows), kl_of(rows)
     p_value = (1 + rows % 97) / 98
-    return ScoreOutcome(rows, terms.sum(axis=1) + kl, p_value, kl, terms, COLUMNS, errors)
+    return Scores(rows, terms.sum(axis=1) + kl, p_value, kl, terms, COLUMNS, errors)
 
 
 def terms_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
@@ -132,7 +133,9 @@ def kl_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
 
 
 def table_outcome(
-    rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[Error] = (), with_row: bool = True
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    errors: Sequence[RowError] = (),
+    with_row: bool = True,
 ) -> TableOutcome:
     columns = {"row": pa.array(rows)} if with_row else {}
     table = pa.table(columns | {"value": pa.array(rows * 10)})

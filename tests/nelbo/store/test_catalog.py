@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import ScoreRequest
-from nelbo.store import catalog, expiry, ledger, results, views
+from nelbo.store import catalog, expiry, ledger, lookup, results
 from nelbo.store.catalog import VersionEntry
 from nelbo.store.session import Database, now
 from nelbo.store.tables import JobRow
@@ -207,7 +207,7 @@ def test_a_version_in_use_is_not_deleted(database: Database) -> None:
             delete()
     ledger.cancel(database, OWNER, job.id)
     assert catalog.delete_version(database, OWNER, "adult", 1) == version.id
-    assert views.get_job(database, OWNER, job.id).model == "adult@1", (
+    assert lookup.get_job(database, OWNER, job.id).model == "adult@1", (
         "the job still says what it was made with"
     )
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Connection, func, select, text, update
 
 from nelbo.errors import Gone, NotFound
-from nelbo.jobs import GenerateRequest
-from nelbo.store import catalog, expiry, files, ledger, results, views
+from nelbo.jobs import INTERNAL_KINDS, GenerateRequest
+from nelbo.store import catalog, expiry, files, ledger, lookup, results
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, FileRow, JobRow
 from tests.nelbo.store.kit import (
@@ -52,7 +52,7 @@ def stored(db: Database, job_id: str) -> dict[str, int]:
 def done_job(db: Database, **more: object) -> str:
     """A job that has succeeded, with results, errors and anomalies."""
     job = add_job(db, rows=10, chunk_rows=2, **more)  # type: ignore[arg-type]
-    while stored(db, job.id)["chunk"] and views.get_job(db, OWNER, job.id).state not in (
+    while stored(db, job.id)["chunk"] and lookup.get_job(db, OWNER, job.id).state not in (
         "succeeded",
     ):
         claim = take(db)
@@ -82,7 +82,7 @@ def test_a_job_goes_with_its_results_when_it_ended_long_ago(database: Database) 
     assert expiry.expire_jobs(database, 11 * DAY) == 0
     assert expiry.expire_jobs(database, 9 * DAY) == 1
     with pytest.raises(Gone):
-        views.get_job(database, OWNER, job_id)
+        lookup.get_job(database, OWNER, job_id)
     assert purge_all(database, age_s=1_000.0) == [], "whoever reads it comes to the end"
     assert len(stored_rows(database, job_id)) == 5
     assert purge_all(database, limit=4) == [4, 2], "five chunks and the finish"
@@ -91,7 +91,7 @@ def test_a_job_goes_with_its_results_when_it_ended_long_ago(database: Database) 
     age(database)
     assert expiry.forget_jobs(database, DAY) == 1
     with pytest.raises(NotFound):
-        views.get_job(database, OWNER, job_id)
+        lookup.get_job(database, OWNER, job_id)
 
 
 def test_made_rows_go_too(database: Database) -> None:
@@ -124,7 +124,7 @@ def test_what_is_not_finished_never_expires(database: Database) -> None:
     for claim in claims:
         assert ledger.commit(database, claim, outcome_of(claim))
     work_off(database)
-    assert {views.get_job(database, OWNER, job.id).state for job in (queued, running)} == {
+    assert {lookup.get_job(database, OWNER, job.id).state for job in (queued, running)} == {
         "succeeded"
     }
     assert_sound(database)
@@ -179,7 +179,7 @@ def test_jobs_that_nobody_sees_go_and_leave_their_file(database: Database) -> No
     work_off(database)
     age(database)
     assert expiry.expire_jobs(database, DAY) == 0, "not by the age of results"
-    assert expiry.expire_jobs(database, DAY, kinds=expiry.INTERNAL) == 1
+    assert expiry.expire_jobs(database, DAY, kinds=INTERNAL_KINDS) == 1
     purge_all(database)
     age(database)
     assert expiry.forget_jobs(database, DAY) == 1

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from nelbo.errors import Conflict, Gone, NelboError, NotFound, NotReady
-from nelbo.store import files, ledger, views
+from nelbo.store import files, ledger, lookup
 from nelbo.store.session import Database, now
 from nelbo.store.tables import FileRow
 from tests.nelbo.store.kit import OWNER, add_file, add_job
@@ -51,7 +51,7 @@ def test_a_job_needs_a_ready_file(database: Database, state: str, error: type[Ne
     file_id = add_file(database, state=state)
     with pytest.raises(error, match=state):
         add_job(database, file_id=file_id)
-    assert views.list_jobs(database, OWNER).jobs == []
+    assert lookup.list_jobs(database, OWNER).jobs == []
 
 
 def test_an_upload_that_broke_off_is_rejected(database: Database) -> None:

@@ -1,14 +1,14 @@
 """API keys in SQL: made, rotated, revoked, imported; the key itself is stored nowhere."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import CheckConstraint, select
 
 from nelbo.audit import COMMAND_LINE, Actor
 from nelbo.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from nelbo.store import audit, catalog, keys
-from nelbo.store.keys import KeyLine
+from nelbo.store.keys import SCOPES, KeyLine
 from nelbo.store.session import Database
-from nelbo.store.tables import AuditRow, KeyRow
+from nelbo.store.tables import AuditRow, Base, KeyRow, one_of
 from tests.nelbo.store.kit import at_once
 
 DAY = 86_400.0
@@ -118,3 +118,9 @@ def test_a_change_is_refused_whose_key_was_revoked_while_the_request_ran(
         database.write() as connection,
     ):
         audit.record(connection, by, "model.delete", "ada", "adult")
+
+
+def test_the_scopes_that_the_database_takes_are_those_of_keys() -> None:
+    table = Base.metadata.tables["api_key"]
+    (check,) = (part for part in table.constraints if isinstance(part, CheckConstraint))
+    assert str(check.sqltext) == one_of("scope", SCOPES)

@@ -10,16 +10,11 @@ import pytest
 from sqlalchemy import select
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, NotFound, NotReady, Unavailable
-from nelbo.jobs import (
-    AugmentRequest,
-    Error,
-    GenerateRequest,
-    ReconstructRequest,
-    ScoreRequest,
-    new_id,
-)
-from nelbo.store import catalog, files, ledger, queue, results, views
-from nelbo.store.claims import FinishOutcome, ScoreOutcome, TableOutcome
+from nelbo.ids import new_id
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import RowError, Scores
+from nelbo.store import catalog, files, ledger, lookup, queue, results
+from nelbo.store.claims import FinishOutcome, TableOutcome
 from nelbo.store.session import Database, connect, now
 from nelbo.store.sweep import Swept, sweep
 from nelbo.store.tables import ChunkRow
@@ -60,7 +55,7 @@ def test_a_job_is_accepted_with_all_its_chunks(database: Database) -> None:
         (4, 8, "queued"),
         (8, 10, "queued"),
     ]
-    assert views.get_job(database, OWNER, job.id) == job
+    assert lookup.get_job(database, OWNER, job.id) == job
     assert_sound(database)
 
 
@@ -87,7 +82,7 @@ def test_rows_inline_come_with_the_claim(database: Database) -> None:
 def test_a_job_runs_from_claim_to_success(database: Database) -> None:
     job = add_job(database)
     assert work_off(database) == 4, "three chunks and the one that finishes"
-    done = views.get_job(database, OWNER, job.id)
+    done = lookup.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 10, 0)
     assert done.started_at is not None
     assert done.finished_at is not None
@@ -103,7 +98,7 @@ def test_rows_with_errors_do_not_fail_the_job(database: Database) -> None:
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim, failed=[1, 3]))
     work_off(database)
-    done = views.get_job(database, OWNER, job.id)
+    done = lookup.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 10, 2)
     assert [error.row for error in results.errors(database, job.id)] == [1, 3]
     assert stored_rows(database, job.id) == [0, 2, 4, 5, 6, 7, 8, 9]
@@ -115,7 +110,7 @@ def test_a_chunk_of_which_every_row_is_an_error_is_done(database: Database) -> N
     claim = take(database)
     assert ledger.commit(database, claim, outcome_of(claim, failed=[0, 1, 2]))
     work_off(database)
-    done = views.get_job(database, OWNER, job.id)
+    done = lookup.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_failed) == ("succeeded", 3)
     assert list(results.scores(database, job.id, explain=True)) == []
     assert_sound(database)
@@ -132,7 +127,7 @@ def test_a_chunk_of_which_every_row_is_an_error_is_done(database: Database) -> N
 def test_jobs_that_make_rows_run_from_claim_to_success(database: Database, request_: Any) -> None:
     job = add_job(database, request=request_)
     work_off(database)
-    done = views.get_job(database, OWNER, job.id)
+    done = lookup.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.threshold) == ("succeeded", 10, None)
     copies = 2 if request_.kind == "augment" else 1
     assert done.summary == {"rows": 10, "rows_failed": 0, "rows_made": 10 * copies}
@@ -215,7 +210,7 @@ def test_whoever_lost_the_chunk_can_write_nothing_of_it(database: Database) -> N
     assert not ledger.fail(database, stale, "no")
     assert stored_rows(database, job.id) == []
     assert results.errors(database, job.id) == []
-    assert views.get_job(database, OWNER, job.id).progress.rows_done == 0
+    assert lookup.get_job(database, OWNER, job.id).progress.rows_done == 0
     assert ledger.commit(database, fresh, outcome_of(fresh))
     assert not ledger.commit(database, stale, outcome_of(stale))
     assert_sound(database)
@@ -241,7 +236,7 @@ def test_a_commit_can_be_repeated_and_counts_once(database: Database) -> None:
     assert not ledger.was_committed(database, claim)
     assert [ledger.commit(database, claim, outcome_of(claim)) for _ in range(3)] == [True] * 3
     assert ledger.was_committed(database, claim)
-    assert views.get_job(database, OWNER, job.id).progress.rows_done == 4
+    assert lookup.get_job(database, OWNER, job.id).progress.rows_done == 4
     assert len([chunk for chunk in chunks(database, job.id) if chunk.stage == "finish"]) == 1
     assert_sound(database)
 
@@ -254,7 +249,7 @@ def test_a_finish_can_be_repeated(database: Database) -> None:
     assert finish.stage == "finish"
     outcome = results.finish(database, finish)
     assert [ledger.commit(database, finish, outcome) for _ in range(2)] == [True] * 2
-    assert views.get_job(database, OWNER, job.id).state == "succeeded"
+    assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
 
 
 def test_a_commit_whose_answer_was_lost_is_a_success(database_url: str) -> None:
@@ -263,7 +258,7 @@ def test_a_commit_whose_answer_was_lost_is_a_success(database_url: str) -> None:
         claim = take(database.whole)
         assert ledger.commit(database.losing, claim, outcome_of(claim))
         assert database.lost == 1
-        assert views.get_job(database.whole, OWNER, job.id).progress.rows_done == 4
+        assert lookup.get_job(database.whole, OWNER, job.id).progress.rows_done == 4
         assert_sound(database.whole)
 
 
@@ -294,7 +289,7 @@ def test_scores_that_are_no_numbers_are_refused(sqlite_url: str, bad: float, whi
     job = add_job(database, rows=4)
     claim = take(database)
     outcome = outcome_of(claim)
-    assert isinstance(outcome, ScoreOutcome)
+    assert isinstance(outcome, Scores)
     getattr(outcome, which).flat[2] = bad
     with pytest.raises(ValueError, match="NaN or inf"):
         ledger.commit(database, claim, outcome)
@@ -309,15 +304,15 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
         ledger.commit(database, claim, outcome_of(other))
     with pytest.raises(ValueError, match="cannot end with a FinishOutcome"):
         ledger.commit(database, claim, FinishOutcome(summary={}))
-    doubled = Error(row=claim.row_from, column=None, code="c", message="m")
+    doubled = RowError(row=claim.row_from, column=None, code="c", message="m")
     whole = outcome_of(claim)
-    assert isinstance(whole, ScoreOutcome)
-    twice = ScoreOutcome(
+    assert isinstance(whole, Scores)
+    twice = Scores(
         whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [doubled]
     )
     with pytest.raises(ValueError, match="once each"):
         ledger.commit(database, claim, twice)
-    backwards = ScoreOutcome(
+    backwards = Scores(
         whole.rows[::-1], whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns
     )
     with pytest.raises(ValueError, match="row order"):
@@ -326,7 +321,7 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
         ledger.commit(
             database,
             claim,
-            ScoreOutcome(
+            Scores(
                 whole.rows, whole.nelbo[1:], whole.p_value, whole.kl, whole.terms, whole.columns
             ),
         )
@@ -349,11 +344,11 @@ def test_text_that_a_database_cannot_hold_is_cleaned(database: Database) -> None
     job = add_job(database, rows=2)
     claim = take(database)
     whole = outcome_of(claim, failed=[1])
-    assert isinstance(whole, ScoreOutcome)
-    error = Error.model_construct(
+    assert isinstance(whole, Scores)
+    error = RowError.model_construct(
         row=1, column="a\x00", code="not-a-number", message="holds '\x00\ud800'"
     )
-    outcome = ScoreOutcome(
+    outcome = Scores(
         whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [error]
     )
     assert ledger.commit(database, claim, outcome)
@@ -372,7 +367,7 @@ def test_a_permanent_error_fails_the_job_and_stops_the_rest(database: Database) 
     assert ledger.fail(database, bad, "the artifact is gone")
     assert not ledger.commit(database, other, outcome_of(other))
     assert not ledger.renew(database, other, 60)
-    failed = views.get_job(database, OWNER, job.id)
+    failed = lookup.get_job(database, OWNER, job.id)
     assert (failed.state, failed.problem, failed.progress.rows_done) == (
         "failed",
         "the artifact is gone",
@@ -395,7 +390,7 @@ def test_a_cancelled_job_stops_at_once(database: Database) -> None:
     assert not ledger.release(database, held)
     assert ledger.claim(database, "worker", lease_s=60) is None
     assert sweep(database) == Swept()
-    assert views.get_job(database, OWNER, job.id) == cancelled
+    assert lookup.get_job(database, OWNER, job.id) == cancelled
     assert_sound(database)
 
 
@@ -415,7 +410,7 @@ def test_a_retry_continues_with_what_is_missing(database: Database, end: str) ->
         "a claim from before the retry is over"
     )
     assert work_off(database) == 3, "two chunks and the one that finishes"
-    finished = views.get_job(database, OWNER, job.id)
+    finished = lookup.get_job(database, OWNER, job.id)
     assert (finished.state, finished.progress.rows_failed) == ("succeeded", 1)
     assert_sound(database)
 
@@ -427,7 +422,7 @@ def test_a_job_that_failed_while_finishing_goes_on_there(database: Database) -> 
     assert ledger.fail(database, take(database), "no memory")
     ledger.retry(database, OWNER, job.id)
     assert work_off(database) == 1
-    assert views.get_job(database, OWNER, job.id).state == "succeeded"
+    assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -440,7 +435,7 @@ def test_a_job_whose_file_was_deleted_cannot_be_retried(database: Database) -> N
     files.delete_file(database, OWNER, file_id)
     with pytest.raises(Gone, match="was deleted"):
         ledger.retry(database, OWNER, job.id)
-    assert views.get_job(database, OWNER, job.id).state == "cancelled"
+    assert lookup.get_job(database, OWNER, job.id).state == "cancelled"
     assert_sound(database)
 
 
@@ -451,12 +446,12 @@ def test_a_deleted_job_is_gone_with_its_results(database: Database) -> None:
     work_off(database)
     ledger.delete(database, OWNER, job.id)
     with pytest.raises(Gone, match="was deleted"):
-        views.get_job(database, OWNER, job.id)
+        lookup.get_job(database, OWNER, job.id)
     with pytest.raises(Gone, match="was deleted"):
         ledger.delete(database, OWNER, job.id)
     assert stored_rows(database, job.id) == []
     assert chunks(database, job.id) == []
-    assert views.list_jobs(database, OWNER).jobs == []
+    assert lookup.list_jobs(database, OWNER).jobs == []
 
 
 def test_a_deleted_job_is_neither_claimed_nor_retried(database: Database) -> None:
@@ -476,11 +471,11 @@ def test_a_file_is_read_by_a_job_that_nobody_sees(database: Database) -> None:
     assert file.state == "receiving"
     ledger.submit_file(database, OWNER, file.id, bytes=123)
     assert files.get_file(database, OWNER, file.id).state == "reading"
-    assert views.list_jobs(database, OWNER).jobs == []
+    assert lookup.list_jobs(database, OWNER).jobs == []
     claim = take(database)
     assert (claim.kind, claim.file_id, claim.stage) == ("read", file.id, "work")
     with pytest.raises(NotFound):
-        views.get_job(database, OWNER, claim.job_id)
+        lookup.get_job(database, OWNER, claim.job_id)
     with pytest.raises(NotFound):
         ledger.cancel(database, OWNER, claim.job_id)
     assert ledger.commit(database, claim, outcome_of(claim))
@@ -578,10 +573,10 @@ def test_a_key_used_again_gives_the_same_job(database: Database) -> None:
         request_digest="d",
     )
     assert (second.id, created) == (first.id, False)
-    assert len(views.list_jobs(database, OWNER).jobs) == 1
-    assert views.job_by_key(database, OWNER, "k", "d") == first
-    assert views.job_by_key(database, "other", "k", "d") is None
-    assert views.job_by_key(database, OWNER, None, "d") is None
+    assert len(lookup.list_jobs(database, OWNER).jobs) == 1
+    assert lookup.job_by_key(database, OWNER, "k", "d") == first
+    assert lookup.job_by_key(database, "other", "k", "d") is None
+    assert lookup.job_by_key(database, OWNER, None, "d") is None
 
 
 def test_a_key_used_for_another_request_is_refused(database: Database) -> None:
@@ -601,10 +596,10 @@ def test_owners_have_their_own_keys(database: Database) -> None:
 
 def test_nobody_sees_or_steers_the_job_of_another(database: Database) -> None:
     job = add_job(database)
-    for look in (views.get_job, ledger.cancel, ledger.retry, ledger.delete):
+    for look in (lookup.get_job, ledger.cancel, ledger.retry, ledger.delete):
         with pytest.raises(NotFound, match=f"no job {job.id}"):
             look(database, "other", job.id)
-    assert views.list_jobs(database, "other").jobs == []
+    assert lookup.list_jobs(database, "other").jobs == []
 
 
 def test_nobody_can_use_the_version_or_file_of_another(database: Database) -> None:

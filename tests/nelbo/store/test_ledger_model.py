@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch, OverQuota
 from nelbo.jobs import FINAL, JOB_TRANSITIONS
-from nelbo.store import expiry, ledger, queue, views
+from nelbo.store import expiry, ledger, lookup, queue
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import Swept, sweep
@@ -175,7 +175,7 @@ class Ledger(RuleBasedStateMachine):
     def cancel(self, job_id: str) -> None:
         if job_id in self.deleted:
             return
-        state = views.get_job(self.database, OWNER, job_id).state
+        state = lookup.get_job(self.database, OWNER, job_id).state
         try:
             ledger.cancel(self.database, OWNER, job_id)
         except Conflict:
@@ -188,7 +188,7 @@ class Ledger(RuleBasedStateMachine):
     def retry(self, job_id: str, limits: queue.Limits | None) -> None:
         if job_id in self.deleted:
             return
-        before, waiting = views.get_job(self.database, OWNER, job_id), self.waiting()
+        before, waiting = lookup.get_job(self.database, OWNER, job_id), self.waiting()
         left = before.progress.rows - before.progress.rows_done
         try:
             after = ledger.retry(self.database, OWNER, job_id, limits=limits)
@@ -206,7 +206,7 @@ class Ledger(RuleBasedStateMachine):
     def delete(self, job_id: str) -> None:
         if job_id in self.deleted:
             return
-        state = views.get_job(self.database, OWNER, job_id).state
+        state = lookup.get_job(self.database, OWNER, job_id).state
         try:
             ledger.delete(self.database, OWNER, job_id)
         except Conflict:
@@ -218,7 +218,7 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def sweep_by_age(self) -> None:
         """All that has ended is old; what has not stays, and what was committed elsewhere too."""
-        known = views.list_jobs(self.database, OWNER, limit=1_000).jobs
+        known = lookup.list_jobs(self.database, OWNER, limit=1_000).jobs
         ended = {job.id for job in known if job.state in FINAL}
         assert expiry.expire_jobs(self.database, -1.0) == len(ended)
         while expiry.purge(self.database, -1.0, limit=3):
@@ -234,11 +234,11 @@ class Ledger(RuleBasedStateMachine):
         try:
             for claim, _ in list(self.held.values()):
                 assert ledger.release(self.database, claim)
-            for job in views.list_jobs(self.database, OWNER).jobs:
+            for job in lookup.list_jobs(self.database, OWNER).jobs:
                 if job.state in ("failed", "cancelled"):
                     ledger.retry(self.database, OWNER, job.id)
             work_off(self.database)
-            for job in views.list_jobs(self.database, OWNER).jobs:
+            for job in lookup.list_jobs(self.database, OWNER).jobs:
                 assert job.state == "succeeded"
                 assert job.progress.rows_done == job.progress.rows
             assert_sound(self.database)

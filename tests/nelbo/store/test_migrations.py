@@ -13,7 +13,7 @@ from sqlalchemy import Table, inspect
 
 from nelbo.errors import Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import migration, views
+from nelbo.store import lookup, migration
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
@@ -45,9 +45,9 @@ def test_an_empty_database_is_migrated_by_many_processes_at_once(empty_database_
 def test_a_filled_database_keeps_what_it_holds(database: Database) -> None:
     job = add_job(database)
     work_off(database)
-    before = views.get_job(database, OWNER, job.id)
+    before = lookup.get_job(database, OWNER, job.id)
     database.migrate()
-    assert views.get_job(database, OWNER, job.id) == before
+    assert lookup.get_job(database, OWNER, job.id) == before
     assert stored_rows(database, job.id) == list(range(10))
     assert_sound(database)
 
@@ -84,7 +84,7 @@ def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(
     database.check()
     assert sweep(database).requeued == 1
     until(lambda: work_off(database), "the chunk to come back")
-    assert views.get_job(database, OWNER, "j").state == "succeeded"
+    assert lookup.get_job(database, OWNER, "j").state == "succeeded"
     database.dispose()
 
 

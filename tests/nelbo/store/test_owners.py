@@ -9,7 +9,8 @@ from sqlalchemy import insert, select, text
 
 from nelbo.audit import COMMAND_LINE, Actor
 from nelbo.errors import Conflict, NotFound
-from nelbo.jobs import AugmentRequest, JobRequest, ScoreRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import AugmentRequest, JobRequest, ScoreRequest
 from nelbo.store import audit, catalog, expiry, files, keys, ledger, owners
 from nelbo.store.session import Database, connect
 from nelbo.store.tables import Base, FileRow, JobRow, score_arrays, score_json

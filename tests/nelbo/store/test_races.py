@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nelbo.errors import Conflict, Gone, IdempotencyMismatch
-from nelbo.store import catalog, files, ledger, results, views
+from nelbo.store import catalog, files, ledger, lookup, results
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database
 from nelbo.store.sweep import sweep
@@ -51,7 +51,7 @@ def test_many_workers_finish_a_job_once(database: Database) -> None:
 
     def work_all() -> int:
         done = 0
-        while views.get_job(database, OWNER, job.id).state != "succeeded":
+        while lookup.get_job(database, OWNER, job.id).state != "succeeded":
             if claim := ledger.claim(database, "worker", lease_s=60):
                 assert ledger.commit(database, claim, work(database, claim))
                 done += 1
@@ -70,7 +70,7 @@ def test_two_last_chunks_that_commit_at_once_queue_one_finish_chunk(database: Da
         ) == [True, True]
         assert [chunk.stage for chunk in chunks(database, job.id)] == ["work", "work", "finish"]
         assert work_off(database) == 1
-        assert views.get_job(database, OWNER, job.id).state == "succeeded"
+        assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -106,7 +106,7 @@ def test_a_commit_and_the_sweeps_that_halve_its_chunk_leave_each_row_once(
         committed += stored
         assert_sound(database)
         work_off(database)
-        assert views.get_job(database, OWNER, job.id).state == "succeeded"
+        assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -138,7 +138,7 @@ def test_a_cancel_and_a_commit_at_once_leave_the_chunk_stored_or_cancelled(
             ]
         )
         assert cancelled.state == "cancelled"
-        done = views.get_job(database, OWNER, job.id)
+        done = lookup.get_job(database, OWNER, job.id)
         assert done.progress.rows_done == (2 if stored else 0)
         assert_sound(database)
 
@@ -159,7 +159,7 @@ def test_of_a_cancel_and_the_finish_at_once_one_wins(database: Database) -> None
 
         stored, cancelled = at_once([partial(ledger.commit, database, finish, outcome), cancel])
         assert stored != cancelled
-        assert views.get_job(database, OWNER, job.id).state == (
+        assert lookup.get_job(database, OWNER, job.id).state == (
             "cancelled" if cancelled else "succeeded"
         )
         assert_sound(database)
@@ -181,7 +181,7 @@ def test_claims_fails_cancels_and_sweeps_at_once_never_lock_each_other_out(
                 *[partial(ledger.claim, database, "worker", lease_s=60)] * 3,
             ]
         )
-        assert views.get_job(database, OWNER, job.id).state == "failed"
+        assert lookup.get_job(database, OWNER, job.id).state == "failed"
         assert_sound(database)
 
 
@@ -200,7 +200,7 @@ def test_twenty_submissions_at_once_under_one_key_make_one_job(database: Databas
     answers = at_once([partial(submit, request_digest="d")] * 20)
     assert len({job.id for job, _ in answers}) == 1
     assert sorted(created for _, created in answers) == [False] * 19 + [True]
-    assert len(views.list_jobs(database, OWNER).jobs) == 1
+    assert len(lookup.list_jobs(database, OWNER).jobs) == 1
     assert_sound(database)
 
 
@@ -218,7 +218,7 @@ def test_two_requests_at_once_under_one_key_make_one_job(database: Database) -> 
 
     answers = at_once([partial(submit, digest) for digest in "aabb"])
     assert answers.count("refused") == 2
-    assert len(views.list_jobs(database, OWNER).jobs) == 1
+    assert len(lookup.list_jobs(database, OWNER).jobs) == 1
 
 
 def test_versions_registered_at_once_get_one_number_each(database: Database) -> None:

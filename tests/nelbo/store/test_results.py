@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
-from nelbo.jobs import AugmentRequest, Error, GenerateRequest, Job, ReconstructRequest, ScoreRequest
-from nelbo.store import ledger, results, views
-from nelbo.store.claims import Floats, ScoreOutcome
+from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.rows import Floats, RowError, Scores
+from nelbo.store import ledger, lookup, results
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
+from nelbo.views import Job
 from tests.nelbo.store.kit import (
     COLUMNS,
     OWNER,
@@ -67,13 +68,13 @@ def hard_floats(n: int) -> Floats:
     return drawn
 
 
-def commit_hard_floats(database: Database, n: int, explain: bool) -> tuple[Job, ScoreOutcome]:
+def commit_hard_floats(database: Database, n: int, explain: bool) -> tuple[Job, Scores]:
     job = add_job(
         database, rows=n, chunk_rows=n, request=ScoreRequest(model="adult", explain=explain)
     )
     claim = take(database)
     drawn = hard_floats(5 * n).reshape(5, n)
-    outcome = ScoreOutcome(np.arange(n), drawn[0], drawn[1], drawn[2], drawn[3:].T.copy(), COLUMNS)
+    outcome = Scores(np.arange(n), drawn[0], drawn[1], drawn[2], drawn[3:].T.copy(), COLUMNS)
     assert ledger.commit(database, claim, outcome)
     return job, outcome
 
@@ -187,13 +188,11 @@ def finished(database: Database, p_values: Floats, **request: Any) -> Job:
     job = add_job(database, rows=n, chunk_rows=50, request=ScoreRequest(model="adult", **request))
     while claim := ledger.claim(database, "worker", lease_s=60):
         outcome = work(database, claim)
-        if isinstance(outcome, ScoreOutcome):
+        if isinstance(outcome, Scores):
             own = p_values[claim.row_from : claim.row_to]
-            outcome = ScoreOutcome(
-                outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS
-            )
+            outcome = Scores(outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS)
         assert ledger.commit(database, claim, outcome)
-    return views.get_job(database, OWNER, job.id)
+    return lookup.get_job(database, OWNER, job.id)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -223,7 +222,7 @@ def test_without_any_discovery_nothing_is_an_anomaly(database: Database) -> None
 def test_the_summary_says_what_the_scores_are(database: Database) -> None:
     job = add_job(database, rows=200, chunk_rows=30)
     work_off(database)
-    summary = views.get_job(database, OWNER, job.id).summary
+    summary = lookup.get_job(database, OWNER, job.id).summary
     assert summary is not None
     scores = np.array(read(database, job)["nelbo"].to_pylist())
     assert summary["nelbo"] == {
@@ -244,7 +243,7 @@ def test_the_summary_does_not_depend_on_how_the_rows_were_cut(
         database = connect(url)
         job = add_job(database, rows=500, chunk_rows=chunk_rows)
         work_off(database)
-        summaries.append(views.get_job(database, OWNER, job.id).summary)
+        summaries.append(lookup.get_job(database, OWNER, job.id).summary)
         database.dispose()
     assert summaries[0] == summaries[1] == summaries[2]
 
@@ -262,7 +261,7 @@ def test_the_top_anomalies_are_the_rows_with_the_largest_nelbo(
         # Rows 40 apart have the same nelbo: of these the first ones are kept.
         rows = np.arange(claim.row_from, claim.row_to)
         made = score_outcome(rows % 40)
-        same = ScoreOutcome(rows, made.nelbo, made.p_value, made.kl, made.terms, COLUMNS)
+        same = Scores(rows, made.nelbo, made.p_value, made.kl, made.terms, COLUMNS)
         assert ledger.commit(database, claim, same)
         with database.read() as connection:
             assert connection.execute(text("SELECT count(*) FROM anomaly")).scalar() == 9
@@ -290,7 +289,7 @@ def test_errors_come_in_row_order_page_by_page(database: Database) -> None:
             )
         assert ledger.commit(database, claim, outcome)
     first = results.errors(database, job.id, limit=3)
-    assert first[0] == Error(
+    assert first[0] == RowError(
         row=1, column="length", code="not-a-number", message="column 'length' holds 'x'"
     )
     assert [error.row for error in first] == [1, 2, 3]

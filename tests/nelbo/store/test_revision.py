@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from nelbo.errors import Unavailable
-from nelbo.store import ledger, migration, revision, session, views
+from nelbo.store import ledger, lookup, migration, revision, session
 from nelbo.store.session import Database, connect
 from tests.nelbo.store.kit import OWNER, add_job, assert_sound, work_off
 
@@ -33,7 +33,7 @@ def refuses(database: Database) -> Callable[[str], None]:
             with pytest.raises(Unavailable, match=words):
                 attempt()
         with pytest.raises(Unavailable, match=words):
-            views.list_jobs(database, OWNER)
+            lookup.list_jobs(database, OWNER)
 
     return assert_refused
 
@@ -66,9 +66,9 @@ def test_an_older_schema_is_refused_until_it_is_migrated(
 def test_a_database_without_a_schema_is_refused(empty_database_url: str) -> None:
     database = connect(empty_database_url)
     with pytest.raises(Unavailable, match=r"has schema none.*run `nelbo migrate`"):
-        views.list_jobs(database, OWNER)
+        lookup.list_jobs(database, OWNER)
     database.migrate()
-    assert views.list_jobs(database, OWNER).jobs == []
+    assert lookup.list_jobs(database, OWNER).jobs == []
     database.dispose()
 
 
@@ -89,7 +89,7 @@ def test_an_older_program_does_a_job_on_a_newer_schema_that_only_adds(database: 
     set_revision(database, NEWER, revision.HEAD)
     job = add_job(database)
     work_off(database)
-    assert views.get_job(database, OWNER, job.id).state == "succeeded"
+    assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
     database.migrate()
     with database.read() as connection:
@@ -108,12 +108,12 @@ def test_the_version_is_looked_at_again_while_a_program_runs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "CHECK_S", 3_600.0)
-    assert views.list_jobs(database, OWNER).jobs == []
+    assert lookup.list_jobs(database, OWNER).jobs == []
     set_revision(database, NEWER)
-    assert views.list_jobs(database, OWNER).jobs == [], "not with each transaction"
+    assert lookup.list_jobs(database, OWNER).jobs == [], "not with each transaction"
     database._check_at = 0.0
     with pytest.raises(Unavailable):
-        views.list_jobs(database, OWNER)
+        lookup.list_jobs(database, OWNER)
 
 
 def test_a_migration_that_was_left_out_halfway_is_no_reason_to_go_on(

@@ -16,10 +16,10 @@ from nelbo.store import (
     files,
     grants,
     ledger,
+    lookup,
     migration,
     queue,
     results,
-    views,
     workers,
 )
 from nelbo.store.session import Database, connect
@@ -99,7 +99,7 @@ def test_a_job_is_accepted_by_one_role_and_done_by_the_other(
     assert ledger.release(worker, held)
     work_off(worker)
     for job in (score, made):
-        assert views.get_job(api, OWNER, job.id).state == "succeeded"
+        assert lookup.get_job(api, OWNER, job.id).state == "succeeded"
     assert sum(batch.num_rows for batch in results.scores(api, score.id)) == 10
     assert sum(batch.num_rows for batch in results.tables(api, made.id)) == 10
     assert results.anomalies(api, score.id, limit=5)
@@ -256,7 +256,7 @@ def test_a_deployment_that_had_one_superuser_for_everything_goes_on(
             migrate(postgresql, name)
         worker = connect(postgresql.url(name, "nelbo_worker"))
         work_off(worker)
-        assert views.get_job(worker, OWNER, job.id).state == "succeeded"
+        assert lookup.get_job(worker, OWNER, job.id).state == "succeeded"
         worker.dispose()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from nelbo.errors import Conflict
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import ledger, views
+from nelbo.store import ledger, lookup
 from nelbo.store.claims import Claim
 from nelbo.store.session import Database, now
 from nelbo.store.sweep import sweep
@@ -175,11 +175,11 @@ def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(
 ) -> None:
     for target, move in MOVES.items():
         job_id, claim = JOBS[source](database)
-        before = views.get_job(database, OWNER, job_id)
+        before = lookup.get_job(database, OWNER, job_id)
         assert before.state == source
         with contextlib.suppress(Conflict):
             move(database, job_id, claim)
-        after = views.get_job(database, OWNER, job_id)
+        after = lookup.get_job(database, OWNER, job_id)
         # A queued job may fail by the table; nobody holds a claim on it, so nobody does so.
         moved = target in JOB_TRANSITIONS[before.state] and (source, target) != ("queued", "failed")
         assert after.state == (target if moved else source), target
@@ -191,7 +191,7 @@ def test_each_function_moves_a_job_where_the_table_says_or_leaves_it(
 
 def leave_nothing_to_do(database: Database) -> None:
     for state in ("queued", "running"):
-        for job in views.list_jobs(database, OWNER, state=state).jobs:
+        for job in lookup.list_jobs(database, OWNER, state=state).jobs:
             ledger.cancel(database, OWNER, job.id)
 
 
@@ -247,7 +247,7 @@ def test_a_cancelled_or_failed_chunk_is_queued_again_by_a_retry_alone(database: 
         ledger.retry(database, OWNER, job_id)
         assert state_of(database, claim) == "queued"
         work_off(database)
-        assert views.get_job(database, OWNER, job_id).state == "succeeded"
+        assert lookup.get_job(database, OWNER, job_id).state == "succeeded"
     assert_sound(database)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nelbo.store import files, ledger, queue, results, views
+from nelbo.store import files, ledger, lookup, queue, results
 from nelbo.store.session import Database
 from nelbo.store.sweep import CRASHES_TO_FAIL, CRASHES_TO_FAIL_FINISH, Swept, sweep
 from tests.deadline import until
@@ -60,7 +60,7 @@ def test_the_row_that_kills_its_worker_is_found_and_all_others_are_stored(
             assert_sound(database)
         else:
             assert ledger.commit(database, claim, work(database, claim))
-    done = views.get_job(database, OWNER, job.id)
+    done = lookup.get_job(database, OWNER, job.id)
     assert (done.state, done.progress.rows_done, done.progress.rows_failed) == ("succeeded", 13, 1)
     errors = results.errors(database, job.id)
     assert [(error.row, error.code) for error in errors] == [(poison, "worker-died")]
@@ -133,7 +133,7 @@ def test_a_finish_outlives_every_outage_of_its_database(database: Database) -> N
         assert sweep(database, blind=True) == Swept(requeued=1)
     last = take(database)
     assert ledger.commit(database, last, work(database, last))
-    assert views.get_job(database, OWNER, job.id).state == "succeeded"
+    assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
     assert_sound(database)
 
 
@@ -148,7 +148,7 @@ def test_a_finish_that_keeps_killing_its_worker_fails_the_job_in_the_end(
         assert sweep(database) == Swept(requeued=1)
     take(database, lease_s=-1)
     assert sweep(database) == Swept(jobs_failed=1)
-    failed = views.get_job(database, OWNER, job.id)
+    failed = lookup.get_job(database, OWNER, job.id)
     assert failed.state == "failed"
     assert "died 20 times" in (failed.problem or "")
     assert_sound(database)

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from tests.system.faults.kinds import KILLS, KINDS
 
 JSON = Path("build/faults.json")
 DATABASES = ("sqlite", "postgresql")
+EACH = 20
+KILLS_ALONE = 20
 DEFAULT_TIMES = {
     variable(name): str(Settings.model_fields[name].default)
     for name in ("lease_s", "renew_s", "sweep_s")
@@ -32,12 +35,15 @@ KILLED_APART_S = (3.0, 9.0)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.system.faults", description=__doc__)
     parser.add_argument(
-        "--each", type=int, default=20, help="faults of each kind, at least (default: %(default)s)"
+        "--each",
+        type=int,
+        default=EACH,
+        help="faults of each kind, at least (default: %(default)s)",
     )
     parser.add_argument(
         "--kills",
         type=int,
-        default=20,
+        default=KILLS_ALONE,
         help="kills with default settings, a database (default: %(default)s)",
     )
     parser.add_argument(
@@ -62,8 +68,7 @@ def main() -> None:
     logs.configure("WARNING")
     chosen = [kind for kind in KINDS if any(word in kind.name for word in options.kind or [""])]
     databases = DATABASES if options.database == "both" else (options.database,)
-    # A kind that one database alone knows is twice in each round.
-    rounds = math.ceil(options.each / (2 if options.database == "both" else 1))
+    rounds = rounds_of(options.each, databases)
     given: dict[str, Any] = {"keep": options.keep, "seed": options.seed}
     records: list[Record] = []
     slow: dict[str, Any] = {
@@ -84,6 +89,12 @@ def main() -> None:
     options.json.write_text(figures.document(found))
     print(figures.told(found))
     sys.exit(not all(record.verdict.holds for record in records))
+
+
+def rounds_of(each: int, databases: Collection[str]) -> int:
+    """Rounds of all kinds on each database, for `each` faults of a kind in all. A kind that one
+    database alone knows is twice in each round."""
+    return math.ceil(each / len(databases))
 
 
 def campaign(title: str, injections: int, keep: bool, **options: Any) -> Record:

@@ -11,7 +11,8 @@ import httpx2
 from sqlalchemy import text
 
 from nelbo.errors import Unavailable
-from nelbo.jobs import JobRequest, new_id
+from nelbo.ids import new_id
+from nelbo.jobs import JobRequest
 from tests.system.faults import oracle
 from tests.worker.stage import Stage
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from nelbo.errors import Unavailable
-from nelbo.jobs import new_id
+from nelbo.ids import new_id
 from tests.processes import alive, stopped
 from tests.system.faults.arena import LEASE_S, Arena
 from tests.system.faults.clients import Clients, Recipe, errand

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import text
 
-from nelbo.jobs import Job
-from nelbo.store import results, views
+from nelbo.store import lookup, results
 from nelbo.store.session import Database
+from nelbo.views import Job
 
 SEEN = "chunk_id, job_id, was, state, fence, row_from, row_to, worker, at"
 OF_NEW = "NEW.id, NEW.job_id, OLD.state, NEW.state, NEW.fence, NEW.row_from, NEW.row_to, NEW.worker"
@@ -248,7 +248,7 @@ def digest(rows: pa.Table) -> str:
 def _unlike(database: Database, owner: str, job_id: str, wanted: Reference) -> str:
     """How a job's results differ from those of an undisturbed run, as far as they are there;
     nothing where they do not."""
-    job = views.get_job(database, owner, job_id)
+    job = lookup.get_job(database, owner, job_id)
     with database.read() as connection:
         whole = text(
             "SELECT row_from, row_to FROM chunk WHERE job_id = :id AND stage = 'work' AND state ="

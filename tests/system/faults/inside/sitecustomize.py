@@ -33,16 +33,17 @@ def limit(connection: Connection) -> None:
 
 
 def poison() -> None:
-    from worker import runner, scoring
+    from worker import runner
 
-    score = scoring.score
+    compute = runner.compute
 
-    def deadly(engine: Any, given: Any, claim: Any, check: Any) -> Any:
-        if claim.params["alpha"] == POISON_ALPHA and claim.row_from <= POISON_ROW < claim.row_to:
+    def deadly(process: Any, claim: Any, check: Any) -> Any:
+        poisoned = claim.kind == "score" and claim.params["alpha"] == POISON_ALPHA
+        if poisoned and claim.row_from <= POISON_ROW < claim.row_to:
             os.kill(os.getpid(), signal.SIGKILL)
-        return score(engine, given, claim, check)
+        return compute(process, claim, check)
 
-    runner.__dict__["score"] = deadly
+    runner.__dict__["compute"] = deadly
 
 
 def set_clock(wrong_s: float) -> None:

@@ -1,5 +1,4 @@
-"""Jobs as their owners see them: one, all, the one of an idempotency key. Nothing changes a job
-here."""
+"""Look up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -7,17 +6,14 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from nelbo.errors import Gone, IdempotencyMismatch, NotFound
-from nelbo.jobs import Job, Kind, Progress, State
+from nelbo.jobs import KINDS, UNFINISHED, Kind, State
 from nelbo.store.session import Database, now
 from nelbo.store.tables import JobRow, VersionRow
-
-LISTED: tuple[Kind, ...] = ("score", "generate", "augment", "reconstruct")
-"""What users submit; to read a file and to verify a version are jobs that nobody sees."""
-UNFINISHED: tuple[State, ...] = ("queued", "running")
+from nelbo.views import Job, Progress
 
 
 @dataclass(frozen=True)
-class Page:
+class JobPage:
     """Some jobs, the newest first, and where the next page begins."""
 
     jobs: list[Job]
@@ -38,10 +34,10 @@ def list_jobs(
     kind: Kind | None = None,
     limit: int = 50,
     cursor: str | None = None,
-) -> Page:
-    """Jobs, the newest first; `cursor` is that of the page before."""
-    statement = _views().where(
-        JobRow.owner == owner, JobRow.kind.in_(LISTED), JobRow.deleted_at.is_(None)
+) -> JobPage:
+    """Jobs, the newest first. `cursor` comes from the page before."""
+    statement = _jobs().where(
+        JobRow.owner == owner, JobRow.kind.in_(KINDS), JobRow.deleted_at.is_(None)
     )
     if state is not None:
         statement = statement.where(JobRow.state == state)
@@ -50,51 +46,51 @@ def list_jobs(
     if cursor is not None:
         statement = statement.where(JobRow.id < cursor)
     with db.read() as connection:
-        found = connection.execute(statement.order_by(JobRow.id.desc()).limit(limit + 1)).all()
-    jobs = [_job(row) for row in found[:limit]]
-    return Page(jobs, jobs[-1].id if len(found) > limit else None)
+        rows = connection.execute(statement.order_by(JobRow.id.desc()).limit(limit + 1)).all()
+    jobs = [_job(row) for row in rows[:limit]]
+    return JobPage(jobs, jobs[-1].id if len(rows) > limit else None)
 
 
 def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> Job | None:
-    """The job that was accepted under this idempotency key, if any. Raises IdempotencyMismatch for
-    another request."""
+    """The job that was accepted with this idempotency key, or None. Raises IdempotencyMismatch
+    where the request was another one."""
     if key is None:
         return None
     with db.read() as connection:
         statement = select(JobRow.id, JobRow.request_digest).where(
             JobRow.owner == owner, JobRow.idempotency_key == key
         )
-        found = connection.execute(statement).first()
-        if found is None:
+        row = connection.execute(statement).first()
+        if row is None:
             return None
-        if found.request_digest != request_digest:
+        if row.request_digest != request_digest:
             raise IdempotencyMismatch(
                 f"idempotency key {key!r} was used for another request; take a new one for this one"
             )
-        return need_job(connection, owner, found.id)
+        return need_job(connection, owner, row.id)
 
 
 def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = False) -> Job:
-    """A job, inside a transaction of the caller; with its row locked, if asked."""
-    statement = _views().where(JobRow.owner == owner, JobRow.id == job_id, JobRow.kind.in_(LISTED))
-    found = connection.execute(statement.with_for_update(of=JobRow) if lock else statement).first()
-    if found is None:
+    """A job, in the caller's transaction. `lock` locks its row."""
+    statement = _jobs().where(JobRow.owner == owner, JobRow.id == job_id, JobRow.kind.in_(KINDS))
+    row = connection.execute(statement.with_for_update(of=JobRow) if lock else statement).first()
+    if row is None:
         raise NotFound(f"no job {job_id}")
-    if found.deleted_at is not None:
+    if row.deleted_at is not None:
         raise Gone(f"job {job_id} was deleted")
-    return _job(found)
+    return _job(row)
 
 
 def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """The unfinished jobs that a condition finds, as words for a message; empty when there is
-    none."""
-    found = connection.execute(
+    """The first unfinished jobs that fulfil a condition, as words for a message; empty when there
+    is none."""
+    jobs = connection.execute(
         select(JobRow.id, JobRow.kind).where(condition, JobRow.state.in_(UNFINISHED)).limit(3)
     ).all()
-    return ", ".join(f"{job.kind} job {job.id}" for job in found)
+    return ", ".join(f"{job.kind} job {job.id}" for job in jobs)
 
 
-def _views() -> Select[*tuple[Any, ...]]:
+def _jobs() -> Select[*tuple[Any, ...]]:
     return select(
         JobRow.id,
         JobRow.kind,
@@ -118,33 +114,33 @@ def _views() -> Select[*tuple[Any, ...]]:
     ).join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id)
 
 
-def _job(found: Row[*tuple[Any, ...]]) -> Job:
+def _job(row: Row[*tuple[Any, ...]]) -> Job:
     progress = Progress(
-        rows=found.rows,
-        rows_done=found.rows_done,
-        rows_failed=found.rows_failed,
-        eta_s=_eta_s(found),
+        rows=row.rows,
+        rows_done=row.rows_done,
+        rows_failed=row.rows_failed,
+        eta_s=_eta_s(row),
     )
     return Job(
-        id=found.id,
-        kind=found.kind,
-        state=found.state,
-        model=f"{found.model}@{found.number}",
-        params=found.params,
-        file=found.file_id,
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        model=f"{row.model}@{row.number}",
+        params=row.params,
+        file=row.file_id,
         progress=progress,
-        threshold=found.threshold,
-        summary=found.summary,
-        problem=found.problem,
-        cancel_requested=found.cancel_requested_at is not None,
-        created_at=found.created_at,
-        started_at=found.started_at,
-        finished_at=found.finished_at,
+        threshold=row.threshold,
+        summary=row.summary,
+        problem=row.problem,
+        cancel_requested=row.cancel_requested_at is not None,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
     )
 
 
-def _eta_s(found: Row[*tuple[Any, ...]]) -> float | None:
-    """Seconds that are left at the pace so far."""
-    if found.state != "running" or not found.rows_done or found.elapsed_s is None:
+def _eta_s(row: Row[*tuple[Any, ...]]) -> float | None:
+    """Seconds until the end, at the pace so far."""
+    if row.state != "running" or not row.rows_done or row.elapsed_s is None:
         return None
-    return cast(float, max(0.0, found.elapsed_s) / found.rows_done * (found.rows - found.rows_done))
+    return cast(float, max(0.0, row.elapsed_s) / row.rows_done * (row.rows - row.rows_done))

@@ -1,0 +1,164 @@
+"""The two ways in which a command about rows is run: in this process, or as a job on a service. The
+rows are the same."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from nelbo.artifact import Manifest
+from nelbo.client import Client, JobHandle, Request, find_url
+from nelbo.commands import local, service
+from nelbo.commands.catalog import folder_here, names_a_folder
+from nelbo.commands.console import Console
+from nelbo.commands.faults import Faults
+from nelbo.commands.tables import Given, Out
+from nelbo.encoding import check_columns
+from nelbo.files import Table, open_writer
+from nelbo.jobs import GenerateRequest, ScoreRequest
+from nelbo.rows import Anomaly
+from nelbo.scores import already_known, out_of_reach
+from nelbo.settings import Settings
+
+SHOWN_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    model: str
+    rows: int
+    """Rows of the table, or rows asked for."""
+    written: int
+    job: str | None = None
+    anomalies: int | None = None
+    """Of a scoring, as what follows."""
+    threshold: float | None = None
+    top: list[Anomaly] = field(default_factory=list)
+
+
+class Runner(Protocol):
+    """Runs a request about a table, or one to generate rows, which has no table. Its results go to
+    `out`, and the rows that could not be done to `faults`."""
+
+    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done: ...
+
+
+def choose_runner(settings: Settings, model: str, console: Console) -> Runner:
+    """A service does the work where one is known, unless MODEL is the folder of an artifact. All
+    else is done in this process."""
+    if find_url(settings) and not names_a_folder(model):
+        return ServiceRunner(settings, console)
+    return LocalRunner(folder_here(settings, model), settings, console)
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Runs requests in this process, on the artifact in `folder`."""
+
+    folder: Path
+    settings: Settings
+    console: Console
+
+    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done:
+        work = local.Work(local.load(self.folder, request.kind), faults)
+        if isinstance(request, GenerateRequest):
+            with self.console.progress(service.DOING["generate"]) as tell:
+                written = _write(work.generate(request, self.settings, tell), out)
+            return Done(request.model, request.n, written)
+
+        assert table is not None, "only generate has no table"
+        with table.open(self.settings) as opened:
+            self._check(request, opened, work.engine.manifest)
+            with self.console.progress(f"{service.DOING[request.kind]} {table.name}") as tell:
+                written = _write(work.results(request, opened, tell), out)
+            self.console.notices(opened.late_notices)
+        done = Done(request.model, work.rows, written)
+        return self._with_anomalies(done, work) if isinstance(request, ScoreRequest) else done
+
+    def _check(self, request: Request, table: Table, manifest: Manifest) -> None:
+        """Refuse a table that does not serve the model, and say what can be seen beforehand."""
+        notices = check_columns(table.names, manifest.table_schema)
+        self.console.notices([*table.notices, *notices])
+        if isinstance(request, ScoreRequest):
+            smallest = manifest.calibration.smallest
+            self.console.notices(out_of_reach(request.alpha, request.fdr, smallest))
+
+    def _with_anomalies(self, done: Done, work: local.Work) -> Done:
+        trained_on = work.engine.manifest.table_digest
+        self.console.notices(already_known(work.digest.hexdigest(), trained_on))
+        return replace(
+            done,
+            anomalies=work.anomalies,
+            threshold=work.threshold,
+            top=work.top[:SHOWN_ROWS],
+        )
+
+
+@dataclass(frozen=True)
+class ServiceRunner:
+    """Runs requests as jobs on a service."""
+
+    settings: Settings
+    console: Console
+
+    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done:
+        with Client(settings=self.settings) as client:
+            if table is not None:
+                request = self._with_file(client, request, table)
+            with service.finished(client, request, self.console) as job:
+                progress = job.view.progress
+                if progress.rows_failed:
+                    faults.add(job.errors())
+                if progress.rows_failed < progress.rows:
+                    service.download(job, out, self.console)
+                return _done(job)
+
+    def _with_file(self, client: Client, request: Request, table: Given) -> Request:
+        """The request about the table, which is uploaded and checked before a job is made."""
+        file = service.upload(client, table, self.console)
+        name, _, which = request.model.partition("@")
+        version = client.models.version(name, which or "champion")
+        service.check_table(version, file, self.console)
+        if isinstance(request, ScoreRequest):
+            smallest = version.smallest_p_value or 0.0
+            self.console.notices(out_of_reach(request.alpha, request.fdr, smallest))
+            self.console.notices(already_known(file.digest, version.table_digest))
+        return request.model_copy(update={"file": file.id})
+
+
+def _done(job: JobHandle) -> Done:
+    """What a job that has succeeded came to."""
+    view = job.view
+    summary = view.summary or {}
+    rows = view.progress.rows
+    done = rows - view.progress.rows_failed
+    if view.kind != "score":
+        return Done(view.model, rows, summary.get("rows_made", done), view.id)
+    return Done(
+        view.model,
+        rows,
+        done,
+        view.id,
+        anomalies=summary.get("anomalies"),
+        threshold=view.threshold,
+        top=job.anomalies(SHOWN_ROWS),
+    )
+
+
+def _write(batches: Iterator[pa.RecordBatch], out: Out) -> int:
+    """Write all rows and count them; where there are none, OUT is left as it is."""
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return 0
+    written = 0
+    with open_writer(out.path, out.format, safe_csv=out.safe_csv) as writer:
+        for batch in itertools.chain([first], filled):
+            writer.write(batch)
+            written += batch.num_rows
+    return written

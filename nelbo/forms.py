@@ -1,0 +1,76 @@
+"""The form of a table that rows were made from: its columns, types and spelling, and what only it
+knows, such as identifiers."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nelbo.encoding import Encoded, decode, encode, spelled_field, written_as
+from nelbo.schema import Schema
+from nelbo.spelling.types import as_type
+
+
+def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) -> pa.RecordBatch:
+    """All columns of the schema in its order, as the source table has them: identifiers, where it
+    has any, from its own rows, the others from the decoded rows, in its types and spelling."""
+    columns = []
+    fields = []
+    for column in schema.columns:
+        if column.kind != "identifier":
+            field = spelled_field(written_as(column, source.schema.field(column.name)))
+            columns.append(as_type(decoded.column(column.name), field.type))
+            fields.append(field)
+        elif column.name in source.schema.names:
+            columns.append(source.column(column.name))
+            fields.append(pa.field(column.name, source.schema.field(column.name).type))
+    return pa.record_batch(columns, schema=pa.schema(fields))
+
+
+def with_unknown_categories(
+    source: pa.RecordBatch, schema: Schema, encoded: Encoded, decoded: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Decoded rows in which a category that the model does not know, but that was observed, has its
+    own text again."""
+    for i, column in enumerate(schema.categoricals):
+        unknown = encoded.codes[:, i] == len(column.categories)
+        if unknown.any():
+            own = source.column(column.name).cast(pa.string())
+            texts = decoded.column(column.name).cast(pa.string())
+            decoded = _replaced(decoded, column.name, pc.if_else(pa.array(unknown), own, texts))
+    return decoded
+
+
+def with_own_dates(
+    source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Decoded rows in which a datetime whose reference is missing has its own value again: it
+    cannot be encoded, but it was observed."""
+    without_reference = tuple(
+        column.model_copy(update={"since": None}) for column in schema.numbers if column.since
+    )
+    dates = Schema(columns=without_reference, missing=schema.missing)
+    encoded = encode(source, dates)
+    own = decode(encoded.numbers, encoded.codes, dates)
+    for name in dates.names:
+        decoded = _replaced(decoded, name, pc.coalesce(own.column(name), decoded.column(name)))
+    return decoded
+
+
+def with_row_numbers(
+    numbers: dict[str, NDArray[np.int64]], table: pa.RecordBatch
+) -> pa.RecordBatch:
+    """The table behind columns of row numbers. Where the table has a column of such a name already,
+    ours is called nelbo_NAME."""
+    own = set(table.schema.names)
+    names = [f"nelbo_{name}" if name in own else name for name in numbers]
+    return pa.record_batch(
+        [*(pa.array(values, pa.int64()) for values in numbers.values()), *table.columns],
+        schema=pa.schema([*(pa.field(name, pa.int64()) for name in names), *table.schema]),
+    )
+
+
+def _replaced(table: pa.RecordBatch, name: str, values: "pa.Array[Any]") -> pa.RecordBatch:
+    return table.set_column(table.schema.get_field_index(name), name, values)

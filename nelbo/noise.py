@@ -1,0 +1,56 @@
+"""Noise: uniform random numbers that depend on a seed, a stream and a row number alone.
+
+Each purpose has streams of its own. So a row keeps its random numbers whatever the batch, the chunk
+or the machine that computes it, and rows of two purposes never share any.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+GENERATE = 0
+"""The stream of generated rows."""
+RECONSTRUCT = 1
+"""The stream of rows whose missing cells are filled."""
+AUGMENT = 2
+"""The first stream of copies: AUGMENT + k is the stream of copy k."""
+EXPLAIN = 2**63
+"""The first stream of hidden cells: EXPLAIN + k is the stream of draw k. No row has so many copies
+that their streams reach this number."""
+
+
+def uniforms(seed: int, stream: int, rows: Integers, size: int) -> Floats:
+    """Uniform numbers in [0, 1) for each row number, float64[n, size].
+
+    They come from Philox (Salmon et al. 2011), keyed by seed and stream and counted by row: a block
+    of four numbers has one counter, and row r owns the counters r * blocks … (r + 1) * blocks - 1.
+    """
+    blocks = -(-size // 4)
+    bits = np.empty((len(rows), blocks * 4), dtype=np.uint64)
+    for first, last in _runs(rows):
+        generator = np.random.Philox(
+            key=np.array([seed, stream], dtype=np.uint64), counter=int(rows[first]) * blocks
+        )
+        drawn = generator.random_raw((last - first) * blocks * 4)
+        bits[first:last] = drawn.reshape(last - first, -1)
+    return np.asarray((bits[:, :size] >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def repeated_uniforms(
+    seed: int, first_stream: int, rows: Integers, times: int, size: int
+) -> Floats:
+    """Uniform numbers for `times` draws of each row, float64[n * times, size]: all draws of the
+    first row, then those of the next. Draw k has the stream first_stream + k."""
+    draws = [uniforms(seed, first_stream + k, rows, size) for k in range(times)]
+    return np.stack(draws, axis=1).reshape(len(rows) * times, size)
+
+
+def _runs(rows: Integers) -> Iterator[tuple[int, int]]:
+    """Index ranges over which row numbers rise by one."""
+    if len(rows):
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        yield from zip([0, *breaks.tolist()], [*breaks.tolist(), len(rows)], strict=True)

@@ -1,0 +1,88 @@
+"""Sessions: an artifact's graphs in ONNX Runtime, over batches of one fixed shape on one thread."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from nelbo.artifact import Artifact
+from nelbo.errors import InvalidArtifact
+from nelbo.graphs import checked
+
+Check = Callable[[], None]
+"""Called before each fixed batch; raises to stop the work (cancelled, lease lost)."""
+
+_PATH = re.compile(r"/\S+")
+"""ONNX Runtime's messages name its own source files."""
+
+
+class Graphs(Protocol):
+    """What runs the graphs of one artifact."""
+
+    def run(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        """The outputs of each fixed batch, in order; arrays have the manifest's order. `check` is
+        called for each batch."""
+        ...
+
+
+class Sessions:
+    """The graphs in this process, each loaded when it is first used."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._loaded: dict[str, ort.InferenceSession] = {}
+
+    def run(
+        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
+    ) -> Iterator[Sequence[NDArray[Any]]]:
+        if graph not in self._loaded:
+            self._loaded[graph] = open_session(self._artifact, graph)
+        session = self._loaded[graph]
+        names = self._artifact.manifest.graphs[graph]
+
+        for inputs in batches:
+            if check is not None:
+                check()
+            yield session.run(list(names.outputs), dict(zip(names.inputs, inputs, strict=True)))
+
+
+def fixed_batches(rows: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+    """Arrays of equal length cut into batches of `rows` rows: (rows used, part of each array …).
+    The last batch is padded with its own first row."""
+    for start in range(0, len(arrays[0]), rows):
+        parts = [array[start : start + rows] for array in arrays]
+        used = len(parts[0])
+        if used < rows:
+            parts = [
+                np.concatenate([part, np.repeat(part[:1], rows - used, axis=0)]) for part in parts
+            ]
+        yield used, *parts
+
+
+def open_session(artifact: Artifact, graph: str) -> ort.InferenceSession:
+    """A graph, checked and loaded. Raises InvalidArtifact, or MemoryError where it needs too
+    much."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Without this, ONNX Runtime looks at the bytes and may take them for its own format.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+
+    path = artifact.graph(graph)
+    content = checked(artifact.manifest, graph, path.read_bytes())
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime raises classes of its own for each way in which a graph can be broken.
+    except Exception as problem:
+        if isinstance(problem, MemoryError) or "bad_alloc" in str(problem):
+            raise MemoryError(f"{path.name} needs more memory than there is") from None
+        reason = _PATH.sub("…", str(problem)).partition("\n")[0]
+        raise InvalidArtifact(
+            f"{path.name} cannot be loaded by ONNX Runtime: {reason[:300]}"
+        ) from None

@@ -1,0 +1,98 @@
+"""The rows of a chunk as SQL stores them, and back: scores as JSON in SQLite and as arrays in
+PostgreSQL, made rows as a Parquet file."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nelbo.rows import Scores
+from nelbo.store import arrays
+from nelbo.store.arrays import FloatArray, IntArray
+
+PIECE_BYTES = 2**20
+"""Made rows that need more bytes are stored in several pieces, as readers of results hold one piece
+at a time: a long text that many rows share takes next to nothing until it is read."""
+
+
+def scores_to_json(scores: Scores, explain: bool) -> str:
+    """[[row, nelbo, p_value], …]; with `explain`, kl and the terms follow in each row. Python
+    writes a float so that it is read back bit by bit, and SQLite does read it so."""
+    values = [scores.rows.tolist(), scores.nelbo.tolist(), scores.p_value.tolist()]
+    if explain:
+        values += [scores.kl.tolist(), *scores.terms.T.tolist()]
+    return json.dumps(list(zip(*values, strict=True)), allow_nan=False, separators=(",", ":"))
+
+
+def scores_from_json(text: str, columns: Sequence[str] | None) -> Scores:
+    """`columns` are those of the terms; None leaves terms and kl out."""
+    values = np.array(json.loads(text), dtype=np.float64)
+    if values.size == 0:
+        values = values.reshape(0, 4 + len(columns or ()))
+    # Row numbers are exact as float64: there are far fewer than 2^53.
+    rows = values[:, 0].astype(np.int64)
+    nelbo, p_value = values[:, 1:3].T
+    if columns is None:
+        return Scores.without_terms(rows, nelbo, p_value)
+    return Scores(rows, nelbo, p_value, values[:, 3], values[:, 4:], columns)
+
+
+def array_names(explain: bool) -> list[str]:
+    """The arrays of a chunk's scores."""
+    return ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
+
+
+def scores_to_arrays(scores: Scores, explain: bool) -> dict[str, FloatArray | IntArray]:
+    """Each array [n] by its name; the terms [n * d], row after row."""
+    values = {"rows": scores.rows, "nelbo": scores.nelbo, "p_value": scores.p_value}
+    if explain:
+        values |= {"kl": scores.kl, "terms": scores.terms.ravel()}
+    return {name: arrays.wire(array) for name, array in values.items()}
+
+
+def scores_from_arrays(data: Mapping[str, bytes], columns: Sequence[str] | None) -> Scores:
+    """From what `array_send` gives of each array. `columns` are those of the terms; None leaves
+    terms and kl out."""
+    rows = arrays.unwire(data["rows"])
+    nelbo = arrays.unwire(data["nelbo"])
+    p_value = arrays.unwire(data["p_value"])
+    if columns is None:
+        return Scores.without_terms(rows, nelbo, p_value)
+    terms = arrays.unwire(data["terms"]).reshape(len(rows), len(columns))
+    return Scores(rows, nelbo, p_value, arrays.unwire(data["kl"]), terms, columns)
+
+
+def table_to_parquet(batch: pa.RecordBatch) -> bytes:
+    """Made rows as a file with a row group for each piece."""
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, batch.schema, compression="zstd") as writer:
+        for piece in _pieces(batch):
+            writer.write_table(pa.Table.from_batches([piece]))
+    return file.getvalue()
+
+
+def table_from_parquet(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
+    """The pieces of a file, without its first `skip` rows or, where that is None, with rows above
+    after_row alone."""
+    file = pq.ParquetFile(io.BytesIO(data))
+    for number in range(file.num_row_groups):
+        piece = file.read_row_group(number, use_threads=False)
+        if skip is None:
+            yield piece.filter(pc.greater(piece["row"], pa.scalar(after_row)))
+        else:
+            yield piece.slice(skip)
+            skip = max(0, skip - piece.num_rows)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in halves of halves, each of at most PIECE_BYTES or of one row."""
+    if batch.nbytes <= PIECE_BYTES or batch.num_rows < 2:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _pieces(batch.slice(0, half))
+    yield from _pieces(batch.slice(half))
