@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system faults fuzz bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
+.PHONY: help demo test test-system test-pythons faults fuzz bench bench-submit bench-recovery bench-quality bench-variants lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,14 @@ test: .venv/for-development  ## the test suite: minutes, on SQLite and on Postgr
 
 test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, requests made from OpenAPI, the demo, containers
 	.venv/bin/python -m pytest -m system
+
+test-pythons:  ## the tests of all but training under each other Python that is here: 3.12, 3.13
+	for version in 3.12 3.13; do \
+	  python$$version -c '' 2>/dev/null || { echo "no python$$version here"; continue; }; \
+	  python$$version -m venv build/python$$version \
+	    && build/python$$version/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[local,dev]' \
+	    && build/python$$version/bin/python -m pytest -m "not system" -n 2 --dist worksteal tests/api tests/nelbo tests/worker || exit 1; \
+	done
 
 faults: .venv/for-development  ## 620 faults of all kinds on a running service: what is lost, doubled or late; twenty minutes
 	.venv/bin/python -m tests.system.faults

@@ -15,6 +15,7 @@ import os
 import platform
 import resource
 import struct
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,30 +48,33 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSED: Mapping[str, tuple[int | None, int | None]] = {
     "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "connect": (42, 203), "sendto": (44, 206),
-    "sendmsg": (46, 211), "sendmmsg": (307, 269),
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo":
-    (297, 240), "pidfd_send_signal": (424, 424),
+    "sendmsg": (46, 211), "sendmmsg": (307, 269), "fork": (57, None), "vfork": (58, None),
+    "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "process_madvise": (440, 440), "kcmp": (312, 272), "pidfd_getfd": (438, 438),
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
-    "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429,
-    429), "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
+    "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429),
+    "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
-    "kexec_load": (246, 104), "kexec_file_load": (320, 294),
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "name_to_handle_at":
-    (303, None), "open_by_handle_at": (304, None),
-    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl":
-    (66, 191), "msgget": (68, 186), "msgctl": (71, 187), "mq_open": (240, 180),
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "bpf": (321, 280),
+    "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "add_key": (248, 217),
+    "request_key": (249, 218), "keyctl": (250, 219), "name_to_handle_at": (303, None),
+    "open_by_handle_at": (304, None), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195),
+    "semget": (64, 190), "semctl": (66, 191), "msgget": (68, 186), "msgctl": (71, 187),
+    "mq_open": (240, 180),
 }
 # fmt: on
 """System calls that confinement refuses, with their numbers on x86_64 and aarch64."""
 CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
 
+_INSTALLED = ("site-packages", "dist-packages")
+"""What folders of installed packages are called, be they the environment's, the system's or the
+user's."""
 _PLACES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(entry for entry in sys.path if Path(entry).name in _INSTALLED),
     "/usr/share/zoneinfo",
 )
 CODE = tuple(sorted({Path(place) for place in _PLACES if Path(place).exists()}))

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nelbo import programs
+
 ORPHAN_GRACE_S = 25.0
 HEALTHY_S = 10.0
 """A child that lived so long is started again at once; the pauses are for one that dies right after
@@ -77,7 +79,7 @@ def start_confined(
     """
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module, *args],
+        [sys.executable, "-P", "-m", "nelbo.programs", module, *args],
         pass_fds=(lifeline.reading, *keep),
         env=environment
         | ONE_THREAD
@@ -254,6 +256,7 @@ def main() -> None:
     reading, module = int(sys.argv[1]), sys.argv[2]
     sys.argv = sys.argv[2:]
     end_with_parent(reading)
+    programs.prepare()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -8,7 +8,7 @@ import typer
 from nelbo import privacy
 from nelbo.commands import options
 from nelbo.commands.console import Console
-from nelbo.demo import show
+from nelbo.commands.demo import show
 from nelbo.errors import MissingExtra
 from nelbo.settings import read_settings
 from nelbo.store.session import connect

@@ -255,6 +255,7 @@ def run(
         sys.executable,
         "-P",
         "-m",
+        "nelbo.programs",
         "training.cli",
         *arguments,
         *flags,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+import nelbo
 from nelbo.client import Client, find_url
 from nelbo.encoding import encode
 from nelbo.engine import Engine
@@ -29,7 +30,7 @@ from nelbo.views import Job
 from tests.deadline import until
 from tests.processes import command, descendants
 
-ADULT = Path(__file__).parents[1] / "data" / "adult-train.parquet"
+ADULT = Path(nelbo.__file__).with_name("data") / "adult-train.parquet"
 QUICK = "epochs = 1\nmin_steps = 60\nmax_steps = 60\n"
 PIECE = 50_000
 LIMIT_MIB = 600

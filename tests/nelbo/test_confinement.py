@@ -53,6 +53,24 @@ def attempt(folders: tuple[Path, Path], statement: str, port: int = 1) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
+def test_a_package_is_loaded_late_from_any_folder_of_installed_ones(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "late.py").write_text("print('loaded')")
+    program = (
+        "from nelbo.confinement import CODE, confine; confine(memory_mib=512, read=CODE);"
+        " import late"
+    )
+    places = os.pathsep.join([*sys.path, str(tmp_path / name)])
+    environment = os.environ | {"PYTHONPATH": places}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert run.stdout == "loaded\n", run.stderr
+
+
 ALLOWED = {
     "read a named file": "(readable / 'table').read_text()",
     "list a named folder": "os.listdir(readable)",

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+import nelbo
 from nelbo.engine import Engine
 from training.config import Config
 from training.data import Source
 from training.pipeline import train
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(nelbo.__file__).with_name("data")
 ROWS = 300
 
 

@@ -92,7 +92,8 @@ def test_without_torch_train_says_which_extra_is_missing(
 def test_without_onnx_runtime_score_says_which_extra_is_missing(
     artifact: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "nelbo.engine", raising=False)
+    for module in ("nelbo.engine", "nelbo.sessions"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     ran = run("score", artifact, rows, "-o", "-")
     assert ran.code == 1

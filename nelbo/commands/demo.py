@@ -19,7 +19,7 @@ from nelbo.commands import explain, local
 from nelbo.commands.console import Console, of_job
 from nelbo.commands.service import DOING
 from nelbo.commands.training import run as train
-from nelbo.errors import NotFound, Unavailable
+from nelbo.errors import Unavailable
 from nelbo.home import LOGS, running_up
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings
@@ -27,6 +27,7 @@ from nelbo.settings import Settings
 if TYPE_CHECKING:
     from nelbo.engine import Engine
 
+TABLES = Path(nelbo.__file__).with_name("data")
 MODEL, SEED = "adult", 1
 GENERATED, AUGMENTED, PER_ROW, ANOMALIES, TERMS = 10_000, 200, 5, 5, 3
 START_S, STOP_S = 90.0, 40.0
@@ -44,7 +45,8 @@ def show(settings: Settings, port: int, console: Console) -> None:
     also after ^C."""
     home = (settings.home if "NELBO_HOME" in os.environ else Path("demo")).resolve()
     settings = settings.model_copy(update={"home": home, "url": ""})
-    trained_on, held_out = (_table(f"adult-{part}.parquet") for part in ("train", "test"))
+    trained_on = TABLES / "adult-train.parquet"
+    held_out = TABLES / "adult-test.parquet"
     began = time.monotonic()
     console.say(f"1. starting API, worker, broker and database in {home}")
     with _service(settings, port) as url, Client(url, settings=settings) as client:
@@ -65,15 +67,6 @@ def show(settings: Settings, port: int, console: Console) -> None:
         f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`,"
         " and `nelbo --help`"
     )
-
-
-def _table(name: str) -> Path:
-    path = Path(nelbo.__file__).parents[1] / "tests" / "data" / name
-    if not path.exists():
-        raise NotFound(
-            f"no table at {path}: the demo's tables are in a checkout only; run `make demo` there"
-        )
-    return path
 
 
 @contextmanager
