@@ -72,8 +72,7 @@ class Settings(BaseSettings):
         str,
         Field(
             description="further host names of the service, separated by commas;"
-            " while no key is needed,"
-            " requests for any other name are refused (403)"
+            " while no key is needed, requests for any other name are refused (403)"
         ),
     ] = ""
     open_to_all: Annotated[

@@ -1,5 +1,4 @@
-"""What jobs made: results in four formats, the rows that could not be done, the least likely
-rows."""
+"""The results of jobs in four formats, the rows with errors, and the least likely rows."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator

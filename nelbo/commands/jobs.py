@@ -16,7 +16,7 @@ from nelbo.commands.tables import out
 from nelbo.settings import read_settings
 from nelbo.views import Job
 
-app = typer.Typer(help="List, show, cancel or retry jobs; alone, list them.")
+app = typer.Typer(help="List (the default), show, cancel or retry jobs.")
 Id = Annotated[str, typer.Argument(metavar="JOB", help="id of a job", show_default=False)]
 SHOWN = 10
 

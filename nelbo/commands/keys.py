@@ -20,7 +20,7 @@ from nelbo.store.session import Database, connect
 
 HOUR_S = 3_600.0
 DAY_S = 86_400.0
-app = typer.Typer(help="List, create, rotate, revoke or import API keys; alone, list them.")
+app = typer.Typer(help="List (the default), create, rotate, revoke or import API keys.")
 Key = Annotated[
     str,
     typer.Argument(

@@ -19,7 +19,7 @@ from nelbo.store import catalog as store
 from nelbo.store.expiry import live_digests
 from nelbo.views import Model, Version, VersionDetails, details
 
-app = typer.Typer(help="List, show, promote or delete models; alone, list them.")
+app = typer.Typer(help="List (the default), show, promote or delete models.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
 
 
