@@ -1,4 +1,4 @@
-"""What each operation asks of a key: one table, and what OpenAPI says of it."""
+"""The scope of a key that each operation needs: one table, for the checks and for OpenAPI."""
 
 from typing import Any
 
@@ -35,16 +35,18 @@ NEEDS: dict[str, Scope | None] = {
     "delete_model": "train",
     "list_audit": "admin",
 }
-"""The lowest scope that an operation of OpenAPI needs. An operation that is not listed here is
-refused to everyone."""
+"""The lowest scope that each operation of OpenAPI needs; None: no key.
+
+An operation that is missing here is refused to everyone.
+"""
 
 
 def check_scope(scope: Scope, operation: str) -> None:
-    """Raise Forbidden where a key of this scope may not do the operation."""
+    """Raise Forbidden if a key with this scope does not allow the operation."""
     needed = NEEDS.get(operation)
     if needed is None:
         raise Forbidden(
-            f"no key may do {operation!r}: it is missing in the service's table of scopes"
+            f"no key allows {operation!r}: it is missing in the service's table of scopes"
         )
     if SCOPES.index(scope) < SCOPES.index(needed):
         raise _refusal(scope, needed)
@@ -58,7 +60,7 @@ def _refusal(scope: Scope, needed: Scope) -> Forbidden:
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Add the refusals of keys to each operation that needs one."""
+    """Add the errors about keys to each operation that needs a key."""
     for operations in openapi["paths"].values():
         for operation in operations.values():
             needed = NEEDS.get(operation["operationId"])

@@ -1,5 +1,4 @@
-"""Whether the service takes more: counts in SQL as limits for the ledger, and free disk where bytes
-are about to go."""
+"""Whether the service accepts more: the limits of the queue, and free space for what is stored."""
 
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from nelbo.store import usage
 from nelbo.store.queue import QUOTA_S, Limits
 
 FULL_DISK_S = 60.0
+"""Seconds after which a client may try again when the disk is full."""
 
 
 def limits(settings: Settings) -> Limits:
-    """What the accepting transaction counts against."""
+    """The limits that the transaction which accepts a job checks."""
     return Limits(
         rows_of_owner=settings.max_queued_rows,
         rows=settings.max_queued_rows_in_all,
@@ -24,33 +24,30 @@ def limits(settings: Settings) -> Limits:
 
 
 def need_disk(service: Service, coming: str | None = None) -> None:
-    """Raise Overloaded where the disk of uploads or of a SQLite database is about to be full.
+    """Raise Overloaded if the disk of the uploads or of the database is about to be full.
 
-    `coming` is the Content-Length of what is about to be stored, where it was told. A bucket has no
-    end.
+    coming: Content-Length of the body that will be stored, if it is known. A bucket is never full.
     """
-    expected = _declared(coming)
-    wanted = service.settings.min_free_bytes
+    reserve = service.settings.min_free_bytes
     storage = service.storage.folder
     if storage is not None:
-        _need(storage, wanted + expected, "where uploads are stored")
+        _need(storage, reserve + _declared(coming), "uploads")
     database = service.database.folder
     if database is not None:
-        _need(database, wanted, "where the database lies")
+        _need(database, reserve, "the database")
     need_database_room(service)
 
 
 def need_database_room(service: Service) -> None:
-    """Raise Overloaded where the disk of a PostgreSQL database is full, or about to be as far as
-    the settings tell."""
+    """Raise Overloaded if a PostgreSQL database is full, or about to reach its limit."""
     service.database.need_room(service.settings.database_max_bytes, service.settings.min_free_bytes)
 
 
 def need_room(service: Service, owner: str, coming: str | None = None) -> None:
-    """Raise Overloaded where the disk is about to be full, TooLarge where the owner would store
-    more than they may.
+    """Raise Overloaded if the disk is about to be full, TooLarge if the owner stores too much.
 
-    What their uploads have received so far counts, so that many at once get no further than one.
+    The bytes that running uploads have received count too, so that many uploads at once cannot
+    exceed the limit.
     """
     need_disk(service, coming)
     stored = (
@@ -61,21 +58,22 @@ def need_room(service: Service, owner: str, coming: str | None = None) -> None:
     limit = service.settings.max_stored_bytes
     if stored > limit:
         raise TooLarge(
-            f"with this you would keep {stored:,} bytes here; one owner may keep {limit:,} (the"
-            " setting max_stored_bytes):"
-            " delete files, models and jobs that you no longer need"
+            f"you would store {stored:,} bytes here; the limit per owner is {limit:,} (the setting"
+            " max_stored_bytes): delete files, models and jobs that you no longer need"
         )
 
 
 def need_readers(service: Service, owner: str) -> None:
-    """Raise OverQuota where too many uploads and pushes of the owner have not been read: how long
-    one takes cannot be told from its size."""
-    unread, limit = usage.usage(service.database, owner).unread, service.settings.max_unread
+    """Raise OverQuota if too many uploads and pushes of the owner are not yet read.
+
+    Their number is limited, because the size of an upload does not say how long reading takes.
+    """
+    unread = usage.usage(service.database, owner).unread
+    limit = service.settings.max_unread
     if unread >= limit:
         raise OverQuota(
-            f"{unread:,} uploads and pushes of yours have not been read and verified; at most"
-            f" {limit:,} may wait (the"
-            " setting max_unread): try again when one is ready",
+            f"{unread:,} of your uploads and pushes are not yet read or verified; the limit is"
+            f" {limit:,} (the setting max_unread): try again when one is ready",
             retry_after=QUOTA_S,
         )
 
@@ -84,13 +82,12 @@ def _declared(length: str | None) -> int:
     return int(length) if length and length.isdecimal() else 0
 
 
-def _need(folder: Path, wanted: int, where: str) -> None:
+def _need(folder: Path, minimum: int, content: str) -> None:
     free = free_bytes(folder)
-    if free < wanted:
+    if free < minimum:
         raise Overloaded(
-            f"{free / 2**20:,.0f} MiB of disk are free {where}, and {wanted / 2**20:,.0f} MiB must"
-            " be (the setting"
-            " min_free_bytes): delete jobs and files that are done with, or ask whoever runs the"
-            " service for a larger disk",
+            f"the disk of {content} has {free / 2**20:,.0f} MiB of free space, and"
+            f" {minimum / 2**20:,.0f} MiB are needed (the setting min_free_bytes): delete jobs and"
+            " files that you no longer need, or ask whoever runs the service for a larger disk",
             retry_after=FULL_DISK_S,
         )

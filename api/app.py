@@ -1,6 +1,6 @@
-"""The HTTP service. It checks, records and answers; it never runs a model.
+"""The HTTP service. It checks requests, stores jobs and answers; it never runs a model.
 
-`python -P -m api.app [--host HOST] [--port PORT]` serves it; settings come from NELBO_* variables.
+`python -P -m api.app [--host HOST] [--port PORT]` starts it. Settings are NELBO_* variables.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from fastapi import Depends, FastAPI
 
 import nelbo
 from api import access, bodies, errors, links, memory
-from api.auth import Keys
+from api.auth import ApiKeys
 from api.connections import BACKLOG, Connection, allow_many
 from api.deps import Service, check_body
 from api.hints import Hints
@@ -36,37 +36,39 @@ if TYPE_CHECKING:
     from celery import Celery
 
 DESCRIPTION = """
-Score the rows of a table by negative ELBO and make rows like them, as jobs that lose nothing.
+Find unusual rows in tables, and make new rows like those of a table. The work is done in jobs.
 
-Upload a table (`POST /v1/files`), submit a job about it (`POST /v1/jobs`), and fetch its results
-as Parquet, Arrow, CSV
-or JSON Lines. Every error is a problem document (RFC 9457) whose `type` can be opened.
+Upload a table (`POST /v1/files`), submit a job (`POST /v1/jobs`), and fetch its results as Parquet,
+Arrow, CSV or JSON Lines. Every error is a problem document (RFC 9457); its `type` is the address of
+an explanation.
 """
 TAGS = [
     {
         "name": "files",
-        "description": "Tables that were uploaded: receiving → reading → ready or rejected.",
+        "description": "Uploaded tables. Their states: receiving → reading → ready or rejected.",
     },
     {
         "name": "models",
-        "description": "Names with numbered versions; an alias such as `champion` points to one.",
+        "description": "Models with numbered versions. An alias, such as `champion`, names one.",
     },
-    {"name": "jobs", "description": "queued → running → succeeded, failed or cancelled."},
+    {
+        "name": "jobs",
+        "description": "Jobs. Their states: queued → running → succeeded, failed or cancelled.",
+    },
     {
         "name": "results",
-        "description": "What a job made, the rows that it could not do, the least likely rows.",
+        "description": "The results of a job, the rows with errors, and the least likely rows.",
     },
     {
         "name": "audit",
-        "description": "Who changed and deleted what; for keys of the scope `admin`.",
+        "description": "Changes and deletions, and who made them. It needs the scope `admin`.",
     },
-    {"name": "health", "description": "Probes, and what problem types mean."},
+    {"name": "health", "description": "Probes, and explanations of the problem types."},
 ]
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service with these settings; its lifespan opens and closes the database and the thread
-    that sends hints."""
+    """The service with these settings. Its lifespan opens and closes what it uses."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -108,7 +110,7 @@ def _open(settings: Settings) -> Service:
         settings=settings,
         database=database,
         storage=open_storage(settings.storage),
-        keys=Keys(database, settings.api_keys_file, settings.require_keys),
+        keys=ApiKeys(database, settings.api_keys_file, settings.require_keys),
         tries=Tries(settings.max_wrong_keys),
         hints=_hints(settings),
         broker_answers=_asks_broker(settings),
@@ -118,7 +120,7 @@ def _open(settings: Settings) -> Service:
             settings,
             "waiting",
             "requests that wait for their job",
-            "; try again, or ask for the job later",
+            "; try again, or fetch the job later",
         ),
         downloads=_places(
             settings, "downloads", "downloads of results", "; try again when one has ended"
@@ -128,10 +130,10 @@ def _open(settings: Settings) -> Service:
 
 
 def _places(settings: Settings, name: str, what: str, advice: str) -> Places:
-    number, of_owner = getattr(settings, f"max_{name}"), getattr(settings, f"max_{name}_of_owner")
+    """Places whose numbers are the settings max_NAME and max_NAME_of_owner."""
     return Places(
-        number,
-        of_owner,
+        getattr(settings, f"max_{name}"),
+        getattr(settings, f"max_{name}_of_owner"),
         what,
         f" (the settings max_{name} and max_{name}_of_owner){advice}",
         retry_after=5,
@@ -165,16 +167,18 @@ def _asks_broker(settings: Settings) -> Callable[[], bool]:
 
 
 def _celery(settings: Settings, timeout_s: float) -> Callable[[], "Celery"]:
-    """Celery, loaded when it is asked for: an API that starts again after a crash answers before
-    that."""
+    """A function that loads Celery at its first call.
+
+    So an API that starts again after a crash can answer before Celery is loaded.
+    """
 
     @cache
-    def made() -> "Celery":
+    def celery() -> "Celery":
         from nelbo.broker import make_app
 
         return make_app(settings, timeout_s)
 
-    return made
+    return celery
 
 
 def _describe_exactly(app: FastAPI) -> None:
@@ -193,7 +197,7 @@ def _describe_exactly(app: FastAPI) -> None:
 
 
 def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Server:
-    """The server of the application, on an address or on sockets that it is given when it runs."""
+    """The server of the application, for an address or for the sockets that `run` receives."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -204,7 +208,7 @@ def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Se
             log_config=None,
             access_log=False,  # AroundRequests logs each request with its id
             server_header=False,
-            # Without a proxy anyone could name another address as theirs.
+            # Without a proxy, any client could claim another address.
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=20,
@@ -214,7 +218,7 @@ def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Se
 
 
 def main() -> None:
-    """Serve until SIGTERM or ^C; answers that have begun are finished first."""
+    """Serve until SIGTERM or ^C. Answers that have begun are completed first."""
     parser = argparse.ArgumentParser(prog="python -P -m api.app", description="Serve the HTTP API.")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
@@ -234,15 +238,13 @@ def main() -> None:
 
 
 def _check_reach(settings: Settings, host: str) -> None:
-    """Exit where everyone who reaches the address could do everything, unless the settings say that
-    this is wanted."""
+    """Exit if the service would be open to others without keys, unless a setting allows that."""
     keys = settings.require_keys or settings.api_keys_file is not None
     if not keys and not settings.open_to_all and not _loopback(host):
         sys.exit(
-            f"without API keys everyone who reaches {host} could read and change everything: set"
-            " NELBO_REQUIRE_KEYS=true (`nelbo keys create` makes keys), listen on 127.0.0.1, or set"
-            " NELBO_OPEN_TO_ALL=true if"
-            " that is what you want"
+            f"without API keys, everyone who reaches {host} could read and change everything: set"
+            " NELBO_REQUIRE_KEYS=true (`nelbo keys create` creates keys), listen on 127.0.0.1, or"
+            " set NELBO_OPEN_TO_ALL=true to allow it"
         )
 
 
@@ -252,7 +254,7 @@ def _loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False  # A name may lead elsewhere tomorrow.
+        return False  # The address of a name may change.
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Who asks: an owner by API key, or `local` for everyone where no keys are set up.
+"""The caller of a request: an owner by API key, or `local` while no keys are set up.
 
-Keys are rows in SQL (`nelbo.store.keys`). A key that was found is remembered for a second, so that
-a revocation counts within two in every process. What is wrong is never remembered: an unknown id
-and a wrong secret cost the same look into SQL.
+Keys are rows in SQL (`nelbo.store.keys`). A process remembers a valid key for a second, so that
+every process refuses a revoked key within two. A wrong key is never remembered: an unknown id and a
+wrong secret cost the same query.
 """
 
 import time
@@ -24,16 +24,17 @@ from nelbo.store.session import Database
 log = logs.get(__name__)
 LOCAL = "local"
 REMEMBER_S = 1.0
+"""Seconds for which a process remembers a valid key."""
 REMEMBERED = 4_096
-"""Most keys that one process remembers."""
+"""Maximum number of keys that one process remembers."""
 IDLE_S = 60.0
-"""The last use of a key is written down at most so often."""
+"""Minimum number of seconds between two records of a key's last use."""
 _NOBODY = digest_of("")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request. `key` is the id of their key, None where no keys are set up."""
+    """The sender of a request. `key` is the id of their key, or None while no keys are set up."""
 
     owner: str
     scope: Scope
@@ -41,13 +42,15 @@ class Caller:
 
 
 EVERYONE = Caller(LOCAL, "admin")
-"""Who asks where no keys are set up: whoever reaches the service is on this machine."""
+"""The caller while no keys are set up. The service then answers on this machine only."""
 
 
-class Keys:
-    """The keys that the service knows. `file` is a keys file of an older Nelbo: each of its lines
-    is stored once, and from then on ends with the line or by `nelbo keys revoke`, whichever comes
-    first."""
+class ApiKeys:
+    """The API keys of the service.
+
+    file: a keys file of an older Nelbo. Each of its lines is stored as a key once. Such a key ends
+    when its line is deleted or by `nelbo keys revoke`, whichever comes first.
+    """
 
     def __init__(
         self, database: Database, file: Path | None = None, required: bool = False
@@ -57,8 +60,7 @@ class Keys:
         self._required = required or file is not None
         self._open_until = 0.0
         self._remembered: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        """By the digest of the whole header, so that neither a key nor what is nearly one is
-        kept."""
+        """By the digest of the header, so that the memory holds no key and nothing like one."""
         self._lock = Lock()
         self._listed: frozenset[str] = frozenset()
         self._listed_until = 0.0
@@ -69,15 +71,13 @@ class Keys:
         self._uses.close()
 
     def known_need(self) -> bool | None:
-        """Whether a request needs a key, where that was found out a moment ago; None where `needed`
-        must ask the database."""
+        """Whether a request needs a key, if this process knows it; None: `needed` must be asked."""
         if self._required:
             return True
         return False if time.monotonic() < self._open_until else None
 
     def needed(self) -> bool:
-        """Whether a request needs a key: always where a setting says so, else from the first key
-        on, for good."""
+        """Whether a request needs a key: if a setting says so, or once a key was ever created."""
         if self.known_need() is None:
             asked_at = time.monotonic()
             if keys.any_was_created(self._database):
@@ -87,15 +87,18 @@ class Keys:
         return self._required
 
     def state(self) -> Literal["none", "ok", "degraded"]:
-        """For the readiness probe: no keys are needed, all can be read, or not all. Raises
-        Unavailable as the database does."""
+        """The state of the keys, for the readiness probe.
+
+        none: no key is needed; degraded: a part of the keys file cannot be read. Raises Unavailable
+        if the database does not answer.
+        """
         if not self.needed():
             return "none"
         keys.any_was_created(self._database)
         return "ok" if self._file is None or self._file.is_whole() else "degraded"
 
     def remembered(self, authorization: str | None) -> Caller | None:
-        """The caller, where that was found out a moment ago; asks nobody and never waits."""
+        """The caller, if this process remembers the key. It never waits for the database."""
         if not self._required:
             return EVERYONE if self.known_need() is False else None
         with self._lock:
@@ -103,8 +106,10 @@ class Keys:
         return caller if time.monotonic() < until else None
 
     def is_listed(self, authorization: str | None) -> bool:
-        """Whether this is a live key, by a list that is read at most once a second however many
-        ask."""
+        """Whether this is a live key.
+
+        The list of live keys is read at most once a second, however many requests ask.
+        """
         key = authorization.partition(" ")[2].strip() if authorization else ""
         with self._list_lock:
             if time.monotonic() >= self._listed_until:
@@ -114,8 +119,10 @@ class Keys:
             return digest_of(key) in self._listed
 
     def look_up(self, authorization: str | None) -> Caller:
-        """The caller, from the database. Raises NotAuthenticated for a key that is not live,
-        Unavailable where it is away."""
+        """The caller, by a query.
+
+        Raises NotAuthenticated if the key is not live, Unavailable if the database does not answer.
+        """
         asked_at = time.monotonic()
         if not self.needed():
             return EVERYONE
@@ -135,18 +142,15 @@ class Keys:
                 "the service cannot read all of its keys; try again, or ask whoever runs it",
                 retry_after=5,
             )
-        # An unknown id is compared as well, so that time does not tell which ids exist.
+        # An unknown id is compared too, so that the time does not reveal which ids exist.
         same = compare_digest(digest_of(key), stored.digest if stored else _NOBODY)
         if stored is None or not same:
             raise _nobody()
         _check_live(stored)
-        if (
-            self._file is not None
-            and stored.from_file
-            and (lines or {}).get(stored.id) != _line_of(stored)
-        ):
+        line = (lines or {}).get(stored.id)
+        if self._file is not None and stored.from_file and line != _line_of(stored):
             raise NotAuthenticated(
-                "this API key was taken out of the keys file; ask whoever runs the service for a"
+                "this API key was removed from the keys file; ask whoever runs the service for a"
                 " new one"
             )
         if stored.idle_s is None or stored.idle_s > IDLE_S:
@@ -163,8 +167,10 @@ class Keys:
 
 
 def prefix_of(authorization: str) -> str:
-    """The prefix of the key in a header, for the log; nothing of what is no key, as it may be half
-    of one."""
+    """The prefix of the key in a header, for the log.
+
+    It is empty if the header holds no key, since that may be a part of one.
+    """
     match = KEY.fullmatch(authorization.partition(" ")[2].strip())
     return f"nb_{match[1]}" if match else ""
 
@@ -187,7 +193,7 @@ def _line_of(stored: StoredKey) -> KeyLine:
 
 
 def _check_live(stored: StoredKey) -> None:
-    """Whoever sent the key holds its secret, and may know what became of it."""
+    """Raise NotAuthenticated if the key has ended. Its holder may know the reason."""
     if stored.state == "revoked":
         raise NotAuthenticated(
             "this API key was revoked; ask whoever runs the service for a new one"
@@ -199,11 +205,15 @@ def _check_live(stored: StoredKey) -> None:
 
 
 class KeysFile:
-    """A keys file of an older Nelbo, read anew for each look: an editor may put another file in its
-    place. New lines are stored as keys; a line that is none is left out, and the others count."""
+    """A keys file of an older Nelbo.
+
+    It is read for each request, because an editor may replace it. New lines are stored as keys. A
+    line that is not a key is left out.
+    """
 
     def __init__(self, database: Database, path: Path) -> None:
-        self._database, self._path = database, path
+        self._database = database
+        self._path = path
         self._lock = Lock()
         self._content: bytes | None = None
         self._lines: dict[str, KeyLine] = {}
@@ -218,7 +228,7 @@ class KeysFile:
         return self.lines() is not None and not self._bad
 
     def lines(self) -> dict[str, KeyLine] | None:
-        """Its keys by id, as it is now; None where it cannot be read."""
+        """The current lines by the id of their key; None if the file cannot be read."""
         with self._lock:
             try:
                 content = self._path.read_bytes()
@@ -233,9 +243,10 @@ class KeysFile:
             return self._lines
 
     def _store(self, content: bytes) -> None:
-        found, bad = keys.parse_lines(content)
-        stored = keys.import_lines(self._database, found, ITSELF)
-        self._lines, self._bad = {line.id: line for line in found}, bad
+        lines, bad = keys.parse_lines(content)
+        stored = keys.import_lines(self._database, lines, ITSELF)
+        self._lines = {line.id: line for line in lines}
+        self._bad = bad
         if bad:
             log.error("lines of the keys file are no keys and are left out", lines=bad[:20])
         if stored:
@@ -246,8 +257,10 @@ class KeysFile:
 
 
 class _LastUses:
-    """A thread that writes down when keys were last used: no request waits for that, and to lose
-    one does no harm."""
+    """A thread that records when keys were last used.
+
+    No request waits for it. A lost record does no harm.
+    """
 
     def __init__(self, database: Database, capacity: int = 1_000) -> None:
         self._database = database

@@ -1,5 +1,4 @@
-"""Bodies: of the types alone that a route lists, and JSON that is parsed straight from bytes at
-bounded memory."""
+"""The bodies of requests: their types, and JSON that is parsed within a bounded memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
@@ -17,27 +16,30 @@ from api.places import Places
 from nelbo.errors import FieldError, InvalidRequest, TooLarge, UnsupportedMediaType
 
 MAX_JSON_BYTES = 8 * 2**20
-"""Longest body with rows in it."""
+"""Maximum size of a body with rows, in bytes."""
 MAX_VALUES = 250_000
-"""Most values in a JSON body. One of two bytes becomes an object of a hundred, so a limit of bytes
-alone bounds no memory."""
+"""Maximum number of values in a JSON body.
+
+A limit of bytes would not bound the memory: a value of two bytes becomes an object of a hundred.
+"""
 MAX_FIELDS = 32
-"""Most fields of the outermost object: each one that is unknown becomes an error in the answer."""
+"""Maximum number of fields of a request: each unknown field becomes an error in the answer."""
 SMALL_BYTES = 16 * 2**10
-"""A body up to this size is received and parsed without further ado."""
-LARGE_AT_A_TIME, LARGE_OF_OWNER = 4, 3
-"""Large bodies in memory, whether they still arrive, wait or are parsed."""
+"""A larger body needs one of the places for large bodies."""
+LARGE_AT_A_TIME = 4
+"""Maximum number of large bodies in memory: those that arrive, that wait and that are parsed."""
+LARGE_OF_OWNER = 3
+"""Maximum number of large bodies in memory per owner."""
 PARSED_AT_A_TIME = 2
 HUGE_BYTES = 2**20
-"""Of the bodies above this size only one is parsed at a time: its objects take ten times as
-much."""
+"""Of larger bodies, only one is parsed at a time: its objects take ten times its size."""
 ROWS_ADVICE = "upload the rows as a file and name it in the job"
 
 _T = TypeVar("_T")
 
 
 class JsonBodies:
-    """The JSON bodies that are in memory at a time."""
+    """Limits the JSON bodies that are in memory at the same time."""
 
     def __init__(self) -> None:
         advice = f"; try again, or {ROWS_ADVICE}"
@@ -45,8 +47,8 @@ class JsonBodies:
             LARGE_AT_A_TIME, LARGE_OF_OWNER, "large requests", advice, retry_after=1
         )
         self._one_huge = asyncio.Lock()
-        # The same threads each time: each thread that ever held much keeps some of it (glibc's
-        # arenas).
+        # The threads are the same each time, because each thread that ever held much memory keeps
+        # some of it (glibc's arenas).
         self._threads = ThreadPoolExecutor(PARSED_AT_A_TIME, thread_name_prefix="large-body")
 
     def close(self) -> None:
@@ -54,19 +56,23 @@ class JsonBodies:
 
     @asynccontextmanager
     async def received(self, request: Request, owner: str) -> AsyncIterator[bytearray]:
-        """The whole body, in memory as long as the block lasts. Raises OverQuota or Overloaded
-        where too many are."""
-        with ExitStack() as place:
+        """The whole body, in memory as long as the `with` block lasts.
+
+        Raises OverQuota or Overloaded if too many large bodies are in memory.
+        """
+        with ExitStack() as places:
             body = bytearray()
             async for piece in request.stream():
                 if len(body) <= SMALL_BYTES < len(body) + len(piece):
-                    place.enter_context(self._places.taken(owner))
+                    places.enter_context(self._places.taken(owner))
                 body += piece
             yield body
 
     async def work(self, body: bytearray, function: Callable[[], _T]) -> _T:
-        """Run what parses the body and uses it on a thread; few of those with large bodies run at a
-        time."""
+        """Run a function that parses and uses the body, on a thread.
+
+        Few functions with large bodies run at the same time.
+        """
         if len(body) <= SMALL_BYTES:
             return await run_in_threadpool(function)
         loop = asyncio.get_running_loop()
@@ -81,11 +87,11 @@ class JsonBodies:
 
 def parsed(body: bytes | bytearray) -> Any:
     """The JSON value of a body. Raises TooLarge or InvalidRequest before it takes much memory."""
-    # One more value than commas and brackets. Those in strings count as well: to leave them out
-    # would cost a second parser.
+    # There is at most one more value than commas and brackets. Those in strings count too: leaving
+    # them out would need a second parser.
     if sum(map(body.count, (b",", b"{", b"["))) >= MAX_VALUES:
         raise TooLarge(
-            f"the body holds more than {MAX_VALUES:,} values, by its commas and brackets;"
+            f"the body holds more than {MAX_VALUES:,} values (commas and brackets are counted);"
             f" {ROWS_ADVICE}"
         )
     try:
@@ -96,18 +102,15 @@ def parsed(body: bytes | bytearray) -> Any:
             [FieldError("/body", "json-invalid", str(problem))],
         ) from None
     if isinstance(value, dict) and len(value) > MAX_FIELDS:
-        raise InvalidRequest(
-            f"the request has {len(value):,} fields; no request has more than {MAX_FIELDS}"
-        )
+        raise InvalidRequest(f"the request has {len(value):,} fields; the limit is {MAX_FIELDS}")
     return value
 
 
 def check_type(request: Request) -> None:
-    """Raise UnsupportedMediaType unless the body has one of the types that the route's description
-    lists.
+    """Raise UnsupportedMediaType unless the body has one of the types of the route.
 
-    A web page may send text, forms and bodies without a type to other sites unasked; for all other
-    types its browser asks first (CORS), and this service never agrees.
+    A browser lets a web page send text, forms and bodies without a type to other sites. For all
+    other types it asks the site first (CORS), and this service never agrees.
     """
     types = _types(request.scope.get("route"))
     sent = request.headers.getlist("content-type")
@@ -119,7 +122,7 @@ def check_type(request: Request) -> None:
 
 
 def _types(route: object) -> Collection[str]:
-    """The media types of a route's body, nothing for a route without a body."""
+    """The media types of a route's body; none for a route without a body."""
     if not isinstance(route, APIRoute):
         return ()
     described = (route.openapi_extra or {}).get("requestBody")

@@ -1,5 +1,4 @@
-"""Connections: how long a client may take to send a request and to read its answer, and what it may
-send unread."""
+"""Connections: limits of time and size for sending a request and for reading its answer."""
 
 import asyncio
 import json
@@ -14,53 +13,55 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.protection import SECURITY_HEADERS
 
 HEAD_S = 10.0
-"""Seconds for the head of a request, from the connection's first moment or from the answer
-before."""
+"""Seconds for the head of a request, from the start of the connection or the previous answer."""
 UNREAD_S = 60.0
-"""Seconds that a client may leave an answer unread before its connection is cut."""
-REST_S, REST_BYTES = 5.0, 4 * 2**20
-"""After an answer that did not wait for the whole body, such as a 413: how long and how much of the
-rest is still read, and dropped. A connection that is closed with bytes unread is reset, and the
-client may lose the answer."""
-MAX_CONNECTIONS, OTHER_FILES = 4_096, 256
-"""Connections at a time, and the open files that are left for all else where the system allows
-fewer."""
+"""Seconds for which a client may leave an answer unread before its connection is closed."""
+REST_S = 5.0
+"""Seconds for which the rest of a body is read, and dropped, after an early answer such as a 413.
+
+A connection that is closed with unread bytes is reset, and the client may lose the answer.
+"""
+REST_BYTES = 4 * 2**20
+"""Maximum number of these bytes."""
+MAX_CONNECTIONS = 4_096
+"""Maximum number of connections at the same time."""
+OTHER_FILES = 256
+"""Number of open files that are reserved for all else, if the system allows fewer files."""
 BACKLOG = 128
-"""Connections that are accepted before one of them is looked at."""
-CHUNKS, CHUNK_BYTES = 1_000, 256
-"""From this number of chunks on, a chunked body must have this many bytes in each on average. A
-chunk of one byte takes as much of the event loop, which all clients share, as one of 64 KiB."""
+"""Maximum number of connections that wait to be accepted."""
+CHUNKS = 1_000
+"""A body with more chunks needs at least CHUNK_BYTES per chunk on average.
+
+A chunk of one byte costs as much time of the event loop, which all clients share, as 64 KiB.
+"""
+CHUNK_BYTES = 256
 NOT_HTTP = {
     "type": "about:blank",
     "title": "Bad Request",
     "status": 400,
-    "detail": "the request cannot be read as HTTP/1.1, or its body comes in very many small chunks:"
+    "detail": "the request is not valid HTTP/1.1, or its body has too many small chunks;"
     " send larger ones",
 }
 
 
 def allow_many() -> None:
-    """Let this process open as many files as it needs for its connections, as far as the system
-    allows."""
+    """Let this process open the files that its connections need, as far as the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + OTHER_FILES
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE,
-        (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most),
-    )
+    files = MAX_CONNECTIONS + OTHER_FILES
+    if most != resource.RLIM_INFINITY:
+        files = min(files, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
 
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (
-        MAX_CONNECTIONS
-        if files == resource.RLIM_INFINITY
-        else min(MAX_CONNECTIONS, max(1, files - OTHER_FILES))
-    )
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(1, files - OTHER_FILES))
 
 
 class _Requests(h11.Connection):
-    """h11's side of a connection, which would read any number of tiny chunks."""
+    """The requests of a connection. h11 by itself reads any number of tiny chunks."""
 
     _chunks = _bytes = 0
 
@@ -77,8 +78,7 @@ class _Requests(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which would wait for a head, a reader and the rest of a body as long as
-    they take."""
+    """A connection with limits of time. uvicorn's own waits without limit for a client."""
 
     _head: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -93,7 +93,7 @@ class Connection(H11Protocol):
         super().connection_made(cast(asyncio.Transport, _Transport(transport, self._close)))
         self._await_head()
         if len(self.connections) > _most_connections():
-            # One connection too many would fail at accept(), which is tried again at once, with an
+            # Without this, accept() would fail for the next connection, again and again, with an
             # error in the log each time.
             self._longest_idle()._drop()
 
@@ -113,8 +113,8 @@ class Connection(H11Protocol):
         self._await_head()
 
     def on_response_complete(self) -> None:
-        # What nobody read would stay until the garbage collector finds it: 256 KiB for each refused
-        # request.
+        # Otherwise the unread body of a refused request, up to 256 KiB, stays in memory until the
+        # garbage collector runs.
         self.cycle.body = bytearray()
         super().on_response_complete()
         self._await_head()
@@ -131,7 +131,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.abort()  # An answer has begun: there is no other way to tell.
+            self.transport.abort()  # An answer has begun, so that no error can be sent.
             return
         headers = [
             ("Content-Type", "application/problem+json"),
@@ -147,8 +147,7 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _longest_idle(self) -> "Connection":
-        """Of the connections without a request, the one that has been so for longest; this one, if
-        there is no other."""
+        """The connection that has been without a request for longest; without any, this one."""
         idle = [
             (other._head.when(), other)
             for other in self.connections
@@ -157,14 +156,12 @@ class Connection(H11Protocol):
         return min(idle, key=itemgetter(0), default=(0.0, self))[1]
 
     def _drop(self) -> None:
-        """End the connection. It does not count any more, although the event loop forgets it
-        later."""
+        """Close the connection, and no longer count it. The event loop forgets it later."""
         self.connections.discard(self)
         self.transport.abort()
 
     def _await_head(self) -> None:
-        """A head that is due has a deadline, which its bytes do not put off, however many come one
-        by one."""
+        """Set a deadline for the next head. Bytes that arrive one by one do not extend it."""
         due = self.conn.their_state is h11.IDLE
         if due and self._head is None:
             self._head = self.loop.call_later(HEAD_S, self.transport.abort)
@@ -183,12 +180,13 @@ class Connection(H11Protocol):
 
 
 class _Transport:
-    """A transport that asks how to close itself; all else is the transport's own."""
+    """A transport that leaves closing to a function. All else is the transport's own."""
 
     def __init__(
         self, transport: asyncio.Transport, close: Callable[[asyncio.Transport], None]
     ) -> None:
-        self._transport, self._close = transport, close
+        self._transport = transport
+        self._close = close
         self._closing = False
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from api.access import check_scope
-from api.auth import Caller, Keys, prefix_of
+from api.auth import ApiKeys, Caller, prefix_of
 from api.bodies import JsonBodies, check_type
 from api.hints import Hints
 from api.middleware import log_also
@@ -35,7 +35,7 @@ class Service:
     settings: Settings
     database: Database
     storage: Storage
-    keys: Keys
+    keys: ApiKeys
     tries: Tries
     hints: Hints | None
     """None where no broker is set: the dispatcher finds the work in SQL."""

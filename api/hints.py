@@ -1,5 +1,4 @@
-"""Hints about accepted jobs, sent to the broker by a thread of their own: no request ever waits for
-a broker."""
+"""Hints about accepted jobs. A thread sends them to the broker, so that no request waits for it."""
 
 from collections.abc import Callable
 from queue import Full, Queue
@@ -11,23 +10,21 @@ log = logs.get(__name__)
 
 
 class Hints:
-    """A bounded queue of job ids and the thread that sends them.
+    """A bounded queue of job ids, and the thread that sends them.
 
-    A hint that is dropped costs latency only: the dispatcher hints for every job that no hint told
-    of.
+    A dropped hint only delays a job: the dispatcher sends hints for all jobs that lack one.
     """
 
     def __init__(self, send: Callable[[str], object], capacity: int = 1_000) -> None:
         self._send = send
         self._queue: Queue[str | None] = Queue(capacity)
-        # A daemon, because a frozen broker must not keep the process from ending.
+        # A daemon thread, because a frozen broker must not keep the process from ending.
         self._thread = Thread(target=self._run, name="hints", daemon=True)
         self._thread.start()
         self.dropped = 0
 
     def offer(self, job_id: str) -> None:
-        """Send a hint some time soon, or drop it where too many wait already. Never blocks, never
-        raises."""
+        """Send a hint soon, or drop it if too many are waiting. Never blocks, never raises."""
         try:
             self._queue.put_nowait(job_id)
         except Full:
@@ -35,7 +32,7 @@ class Hints:
             log.warning("hint dropped, the queue is full", job_id=job_id, dropped=self.dropped)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Send what waits already, for at most this many seconds."""
+        """Send the waiting hints, for at most timeout_s seconds."""
         try:
             self._queue.put_nowait(None)
         except Full:
@@ -47,6 +44,6 @@ class Hints:
             try:
                 self._send(job_id)
             except Exception:
-                # Whatever the broker's library raises, the next hint may work, and the dispatcher
+                # Whatever the broker's library raises, the next hint may work. The dispatcher
                 # repeats this one.
                 log.warning("hint not sent", job_id=job_id, exc_info=True)

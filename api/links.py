@@ -1,13 +1,12 @@
-"""What can be asked next about what an operation answers: the links of OpenAPI, for programs that
-follow descriptions."""
+"""The links of OpenAPI: which operations may follow another one, and with which parameters."""
 
 from collections.abc import Iterator
 from typing import Any
 
 Parameters = dict[str, str]
-"""Parameters of the next operation, and where their values are: runtime expressions of OpenAPI."""
+"""The parameters of the next operation, with runtime expressions of OpenAPI as values."""
 Links = dict[tuple[str, ...], Parameters]
-"""Operations that are asked with the same parameters."""
+"""The next operations, and the parameters that they share."""
 
 JOB = (
     "get_job",
@@ -52,7 +51,7 @@ NEXT: dict[str, Links] = {
     "list_errors": {("list_errors",): {"job_id": "$request.path.job_id"} | NEXT_PAGE},
     "list_audit": {("list_audit",): NEXT_PAGE},
 }
-"""By operation: what its successful answers lead to."""
+"""For each operation, the operations that may follow its successful answer."""
 
 
 def describe(openapi: dict[str, Any]) -> None:

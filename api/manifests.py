@@ -1,5 +1,4 @@
-"""Manifests in the memory of the API: read by one thread, as the largest takes 80 MiB while it is
-read."""
+"""The manifests of models. One thread reads them, because reading one may take 80 MiB."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,14 @@ from nelbo.store.session import Database
 
 _T = TypeVar("_T")
 _READER = ThreadPoolExecutor(1, "manifests")
-"""A lock would not do: what one thread has freed is not given to another by the C library, each has
-a heap of its own."""
+"""A lock is not enough: each thread has a heap of its own, and keeps what it has freed."""
 
 
 def of_manifest(
     database: Database, version: VersionEntry, use: Callable[[dict[str, Any]], _T]
 ) -> _T:
-    """What `use` makes of a version's manifest, of which it should keep little; an empty one until
-    the version is verified."""
+    """What `use` returns for the manifest of a version; it should keep only a little of it.
+
+    The manifest is empty until the version is verified.
+    """
     return _READER.submit(lambda: use(catalog.get_manifest(database, version))).result()

@@ -1,5 +1,4 @@
-"""Around every request: its id, whose it may be, the limit of its body, one line in the log, a last
-answer on a crash."""
+"""What happens around every request: its id, checks, the limit of its body, a line in the log."""
 
 import re
 import time
@@ -21,15 +20,17 @@ from nelbo.errors import NelboError, NotAuthenticated, NotFound, Unavailable
 from nelbo.ids import new_id
 
 if TYPE_CHECKING:
-    from api.auth import Keys
+    from api.auth import ApiKeys
 
 log = logs.get(__name__)
 MAX_BODY_BYTES = 64 * 2**10
-"""Longest body, but for routes that set another limit: those of rows, tables and artifacts."""
+"""Maximum size of a body. The routes for rows, tables and artifacts set another limit."""
 GAP_S = 30.0
-"""Seconds that may go by between two pieces of a body."""
-GRACE_S, MIN_BYTES_PER_S = 30.0, 4 * 2**10
-"""A body that has been waited for this long must have come at this rate on the whole."""
+"""Maximum number of seconds between two pieces of a body."""
+GRACE_S = 30.0
+"""Seconds of waiting for a body, after which MIN_BYTES_PER_S counts."""
+MIN_BYTES_PER_S = 4 * 2**10
+"""Minimum rate at which a body must arrive, on average."""
 _LIMIT = "nelbo.body_limit"
 _FIELDS = "nelbo.log_fields"
 _JOB = re.compile(r"(?:/v1/jobs/)?([0-9a-f-]{36})")
@@ -37,17 +38,20 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
 def allow_body(scope: MutableMapping[str, Any], limit: int, advice: str) -> None:
-    """Set another limit for this request's body; a refusal says the advice."""
+    """Set another limit for the body of this request. A refusal ends with the advice."""
     scope[_LIMIT] = (limit, advice)
 
 
 def log_also(scope: MutableMapping[str, Any], **fields: Any) -> None:
-    """Add fields to the line that the log gets of this request."""
+    """Add fields to the log line of this request."""
     scope[_FIELDS] |= fields
 
 
 class AroundRequests:
-    """ASGI middleware; `X-Request-ID` of the client is kept and echoed, otherwise one is made."""
+    """ASGI middleware around all requests.
+
+    The id of a request is the client's `X-Request-ID`, or a new one. Each answer carries it.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self.app = app
@@ -57,10 +61,10 @@ class AroundRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else new_id()
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        scope["request_id"] = request_id if _REQUEST_ID.fullmatch(request_id) else new_id()
         scope[_FIELDS] = {"client": scope["client"][0] if scope.get("client") else ""}
-        scope[_LIMIT] = (MAX_BODY_BYTES, "no request of this sort is")
+        scope[_LIMIT] = (MAX_BODY_BYTES, "no request of this kind needs more")
         await _Exchange(scope, receive, send).run(self._checked)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,18 +80,18 @@ class AroundRequests:
             origins.check_host(scope, self._hosts)
         origins.check_page(scope, self._hosts)
         if len(Headers(scope=scope).getlist("authorization")) > 1:
-            # A proxy may have looked at another one than this service would.
+            # A proxy may have checked another one than this service would.
             raise NotAuthenticated("the request has several Authorization headers; send one")
         if "\0" in scope["path"]:
-            # PostgreSQL cannot even be asked for a name that holds NUL.
-            raise NotFound("there is nothing at an address that holds NUL")
+            # PostgreSQL refuses a query with a NUL character.
+            raise NotFound("no address contains a NUL character")
 
 
-async def _needs_key(keys: "Keys") -> bool:
-    """Whether requests need a key; not, as far as can be told, while the database is away."""
-    known = keys.known_need()
-    if known is not None:
-        return known
+async def _needs_key(keys: "ApiKeys") -> bool:
+    """Whether requests need a key. It is unknown, and taken for no, without the database."""
+    need = keys.known_need()
+    if need is not None:
+        return need
     try:
         return await run_in_threadpool(keys.needed)
     except Unavailable:
@@ -98,7 +102,9 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self._receive, self._send = scope, receive, send
+        self.scope = scope
+        self._receive = receive
+        self._send = send
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "")
         self.declared_bytes = int(declared) if declared.isdecimal() else 0
@@ -117,45 +123,48 @@ class _Exchange:
         except Exception:
             log.exception("request crashed", **self._fields())
             if self.status:
-                # The answer has begun: only a cut connection tells the client that it is not whole.
+                # The answer has begun. A cut connection shows the client that it is not complete.
                 raise
-            sorry = NelboError(
-                "an error of ours, recorded in the service's log under this request id"
+            request_id = self.scope["request_id"]
+            internal = NelboError(
+                f"internal error; quote the request id {request_id} when you report it"
             )
-            await respond(Request(self.scope), sorry)(self.scope, self.receive, self.send)
+            await respond(Request(self.scope), internal)(self.scope, self.receive, self.send)
         else:
             log.info("request", **self._fields())
 
     async def receive(self) -> Message:
         self._check(self.declared_bytes)
         if self.body_ended:
-            return await self._receive()  # What comes now is the end of the connection, some day.
+            return await self._receive()  # It returns when the connection ends.
         message = await self._next_piece()
         if message["type"] == "http.request":
             self.body_bytes += len(message.get("body", b""))
             self.body_ended = not message.get("more_body", False)
-            # What was declared may be a lie or missing: what counts is counted.
+            # The declared length may be wrong or missing, so the bytes themselves are counted.
             self._check(self.body_bytes)
         return message
 
     async def _next_piece(self) -> Message:
-        """Raises HTTPException 408 where the client takes too long, by the time that it alone is
-        waited for."""
+        """The next piece of the body.
+
+        Raises HTTPException 408 if the client is too slow. Only the time of waiting for the client
+        counts.
+        """
         began = time.monotonic()
         try:
             with anyio.fail_after(GAP_S):
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(
-                408, f"{GAP_S:.0f} s went by without a byte of the body; send it faster"
+                408, f"no byte of the body arrived for {GAP_S:.0f} s; send it faster"
             ) from None
         self.waited_s += time.monotonic() - began
         if self.waited_s > GRACE_S and self.body_bytes < self.waited_s * MIN_BYTES_PER_S:
             raise HTTPException(
                 408,
-                f"{self.body_bytes:,} bytes of the body came in {self.waited_s:.0f} s; at least"
-                f" {MIN_BYTES_PER_S:,} a second"
-                " must: send it faster",
+                f"{self.body_bytes:,} bytes of the body arrived in {self.waited_s:.0f} s; the"
+                f" minimum is {MIN_BYTES_PER_S:,} bytes per second: send it faster",
             )
         return message
 
@@ -172,14 +181,14 @@ class _Exchange:
             self._note_job(headers.get("location", ""))
             for name, value in SECURITY_HEADERS:
                 headers.setdefault(name, value)
-            # Two lengths are a request in a request (RFC 9112, 6.1); a body that nobody reads to
-            # its end may have none.
+            # A request with two lengths may hide another request (RFC 9112, 6.1), and a body that
+            # is not read to its end may be followed by anything.
             if self.two_lengths or not self.body_ended:
                 headers["Connection"] = "close"
         await self._send(message)
 
     def _note_job(self, location: str) -> None:
-        """The job that the address names, or that was made."""
+        """Log the job that the address names, or the one that was created."""
         if match := _JOB.fullmatch(self.scope.get("path_params", {}).get("job_id", location)):
             log_also(self.scope, job_id=match[1])
 

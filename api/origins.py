@@ -1,9 +1,8 @@
-"""Which requests are meant for this service: those that name its host, and no change that another
-site's page asks for.
+"""Refuse requests for other hosts, and changes that the page of another site asks for.
 
-A browser sends what any page tells it to any address, this machine's included. A page cannot forge
-three headers: Host is the name under which the browser found the service, Origin and Sec-Fetch-Site
-say whose page it is.
+A web page can make a browser send requests to any address, also to this machine. It cannot forge
+three headers: Host is the host name in the address, Origin and Sec-Fetch-Site say which site the
+page belongs to.
 """
 
 from collections.abc import Collection
@@ -16,27 +15,25 @@ from nelbo.errors import ForeignRequest, InvalidInput
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 OWN_PAGE = frozenset({"same-origin", "none"})
-"""Sec-Fetch-Site of a page of the service's own, and of what a person typed into the address
-bar."""
+"""Sec-Fetch-Site of the service's own pages, and of addresses that a person has typed."""
 
 
 def host_names(setting: str) -> frozenset[str]:
-    """The names in a list that is separated by commas: `name` for any port, or `name:port`."""
+    """The names in a list separated by commas: `name` for any port, or `name:port`."""
     names = frozenset(name.strip().lower() for name in setting.split(",") if name.strip())
     for name in names:
         if "/" in name or " " in name:
             raise InvalidInput(
-                f"NELBO_HOSTS holds {name!r}; it takes names such as nelbo.example or"
-                " nelbo.example:8765"
+                f"NELBO_HOSTS contains {name!r}, which is not a host name; examples are"
+                " nelbo.example and nelbo.example:8765"
             )
     return names
 
 
 def check_host(scope: Scope, further: Collection[str]) -> None:
-    """Raise ForeignRequest unless Host names this machine with the service's port, or is among the
-    further names.
+    """Raise ForeignRequest unless Host is this machine with the service's port, or a further name.
 
-    Without it, a page whose own name was made to lead to 127.0.0.1 (DNS rebinding) could read and
+    Otherwise a page whose host name was made to resolve to 127.0.0.1 (DNS rebinding) could read and
     change everything.
     """
     host = Headers(scope=scope).get("host", "").lower()
@@ -46,26 +43,26 @@ def check_host(scope: Scope, further: Collection[str]) -> None:
     if with_port not in own and not _named(host, further):
         raise ForeignRequest(
             f"the request names the host {host!r}; without keys this service answers to"
-            f" {', '.join(own)} alone: use one of"
-            " these, or add the name to the setting hosts"
+            f" {', '.join(own)} alone: use one of these, or add the name to the setting hosts"
         )
 
 
 def check_page(scope: Scope, further: Collection[str]) -> None:
-    """Raise ForeignRequest where the page of another site asks for a change."""
+    """Raise ForeignRequest if the page of another site asks for a change."""
     if scope["method"] in CHANGES_NOTHING:
         return
     headers = Headers(scope=scope)
-    sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
-    foreign = [site for site in sites if site not in OWN_PAGE]
-    foreign += [
-        origin for origin in origins if not _own_origin(origin, headers.get("host", ""), further)
+    host = headers.get("host", "")
+    foreign_sites = [site for site in headers.getlist("sec-fetch-site") if site not in OWN_PAGE]
+    foreign_origins = [
+        origin for origin in headers.getlist("origin") if not _own_origin(origin, host, further)
     ]
+    foreign = foreign_sites + foreign_origins
     if foreign:
         raise ForeignRequest(
-            f"a web page of another site ({foreign[0]}) asks for a change, which it may not; use a"
-            " page of this service's"
-            " own, or a program. The setting hosts holds further names of the service"
+            f"a web page of another site ({foreign[0]}) asks for a change, which is not allowed;"
+            " use a page of this service, or a program. The setting hosts adds host names of the"
+            " service"
         )
 
 

@@ -1,12 +1,11 @@
-"""Headers of every answer that keep browsers from doing more with it than they should."""
+"""Headers of every answer that limit what a browser may do with it."""
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""A Content-Security-Policy for data: whatever a browser takes it for, nothing in it is loaded or
-run."""
+"""The Content-Security-Policy of data: a browser loads and runs nothing in it."""
 OWN_FILES = (
     NOTHING + "; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
 )
-"""The policy of a page that needs files of this service, and asks it for data."""
+"""The policy of a page that uses files and data of this service."""
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),

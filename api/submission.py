@@ -1,5 +1,4 @@
-"""Everything about a job that can be checked before it is accepted, so that a 202 means: this will
-run."""
+"""Checks of a job before it is accepted, so that an accepted job can run."""
 
 import hashlib
 import json
@@ -24,21 +23,23 @@ from nelbo.store import catalog, files
 from nelbo.store.session import Database
 
 CHUNK_CELLS = 1_000_000
-"""Most cells of a chunk: a wide table has smaller chunks, as a worker and whoever reads the results
-hold a whole one."""
+"""Maximum number of cells of a chunk.
+
+Workers and readers of the results hold a whole chunk in memory, so that wide tables need smaller
+ones.
+"""
 MAX_CHUNKS = 20_000
-"""Most chunks of a job: they are inserted in one transaction."""
+"""Maximum number of chunks of a job: one transaction inserts them all."""
 WAIT_S = 1.0
-"""What someone is told to wait for a file that is being read or a version that is being
-verified."""
+"""Seconds after which to try again while a file is being read."""
 
 OfRows = ScoreRequest | AugmentRequest | ReconstructRequest
 InlineRows = list[dict[str, str | None]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A request that can be accepted: its version pinned, its rows counted and cut."""
+class JobPlan:
+    """An acceptable request: its version, its number of rows and the size of its chunks."""
 
     version_id: str
     rows: int
@@ -48,77 +49,86 @@ class Plan:
 
 
 def parse(body: bytes | bytearray, requests: TypeAdapter[JobRequest]) -> JobRequest:
-    """The request in a body. Raises what names the fields that are wrong, TooLarge where it carries
-    too many rows."""
+    """The request in a body.
+
+    Raises RequestValidationError, which names the wrong fields, or TooLarge for too many rows.
+    """
     try:
         return requests.validate_python(bodies.parsed(body))
     except ValidationError as problem:
-        faults = problem.errors(include_url=False, include_input=False)
-    for fault in faults:
-        if fault["type"] == "too_long" and fault["loc"][-1] == "rows":
-            raise _too_many_rows(fault["ctx"]["actual_length"], fault["ctx"]["max_length"])
-    raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults])
+        field_errors = problem.errors(include_url=False, include_input=False)
 
-
-def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> Plan:
-    """Check a request against what the owner has. Raises what says why it cannot be accepted."""
-    version = catalog.resolve(database, owner, _known(request.model, "model"))
-    graphs, schema = of_manifest(database, version, _checked_against)
-    size = partial(chunk_rows, request, settings=settings, columns=len(schema.columns))
-    if isinstance(request, GenerateRequest):
-        return Plan(version.id, request.n, size(request.n))
-    if isinstance(request, AugmentRequest):
-        check_spread(graphs, request.spread)
-    _need_one_source(request)
-    if request.file is not None:
-        rows = _file_rows(files.get_file(database, owner, _known(request.file, "file")), schema)
-        return Plan(version.id, rows, size(rows), file_id=request.file)
-    inline = inline_rows(request.rows or (), schema, settings)
-    return Plan(version.id, len(inline), size(len(inline)), inline=inline)
-
-
-def _checked_against(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
-    """What a request is checked against: the graphs' names, and the schema without its categories,
-    which may be large."""
-    columns = [
-        column | {"categories": (), "rarer": ()} for column in manifest["table_schema"]["columns"]
-    ]
-    return tuple(manifest["graphs"]), Schema.model_validate(
-        manifest["table_schema"] | {"columns": columns}
+    for error in field_errors:
+        if error["type"] == "too_long" and error["loc"][-1] == "rows":
+            raise _too_many_rows(error["ctx"]["actual_length"], error["ctx"]["max_length"])
+    raise RequestValidationError(
+        [error | {"loc": ("body", *error["loc"])} for error in field_errors]
     )
 
 
-def _known(name: str, noun: str) -> str:
-    """Refuse a name that no database can hold, hence that nothing has."""
+def plan(database: Database, settings: Settings, owner: str, request: JobRequest) -> JobPlan:
+    """Check a request against the models and files of the owner.
+
+    Raises an error with the reason if the request cannot be accepted.
+    """
+    _check_storable(request.model, "model")
+    version = catalog.resolve(database, owner, request.model)
+    graphs, schema = of_manifest(database, version, _graphs_and_schema)
+    size = partial(chunk_rows, request, settings=settings, columns=len(schema.columns))
+
+    if isinstance(request, GenerateRequest):
+        return JobPlan(version.id, request.n, size(request.n))
+    if isinstance(request, AugmentRequest):
+        check_spread(graphs, request.spread)
+
+    _need_one_source(request)
+    if request.file is not None:
+        _check_storable(request.file, "file")
+        rows = _file_rows(files.get_file(database, owner, request.file), schema)
+        return JobPlan(version.id, rows, size(rows), file_id=request.file)
+    inline = inline_rows(request.rows or (), schema, settings)
+    return JobPlan(version.id, len(inline), size(len(inline)), inline=inline)
+
+
+def _graphs_and_schema(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
+    """The names of the graphs, and the schema without its categories, which may be large."""
+    content = manifest["table_schema"]
+    columns = [column | {"categories": (), "rarer": ()} for column in content["columns"]]
+    return tuple(manifest["graphs"]), Schema.model_validate(content | {"columns": columns})
+
+
+def _check_storable(name: str, noun: str) -> None:
+    """Raise NotFound for a name that no database can store, so that nothing has it."""
     if not _is_text(name):
         raise NotFound(f"no {noun} {name!r}")
-    return name
 
 
 def digest(request: JobRequest) -> str:
-    """SHA-256 over the request's fields: what must be equal for an idempotency key to mean the same
-    job."""
+    """SHA-256 of the fields of a request.
+
+    Requests with one idempotency key are the same job only if their digests are equal.
+    """
     fields = request.model_dump(exclude={"rows"})
     if not isinstance(request, GenerateRequest):
-        fields["rows"] = request.rows  # as they are: a copy of many rows takes much memory
+        fields["rows"] = request.rows  # not copied: many rows take much memory
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _need_one_source(request: OfRows) -> None:
-    """Refuse a request that names no rows, or names them twice."""
+    """Raise InvalidRequest unless the request has either a file or rows."""
     if (request.file is None) == (request.rows is None):
         raise InvalidRequest(
-            "a job is about the rows of a file or rows of its own: give either 'file' or 'rows'",
-            [FieldError("/body/file", "exactly-one-of", "give either 'file' or 'rows'")],
+            "send either 'file' or 'rows': a job has the rows of one file, or rows of its own",
+            [FieldError("/body/file", "exactly-one-of", "send either 'file' or 'rows'")],
         )
 
 
 def _file_rows(file: files.FileEntry, schema: Schema) -> int:
-    """Rows of a file that is ready and serves the schema."""
+    """The number of rows of a file. Raises an error unless it is ready and matches the schema."""
     if file.state == "rejected":
         raise InvalidInput(
-            f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a repaired one"
+            f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a corrected one"
         )
     if file.state != "ready" or file.rows is None:
         raise NotReady(
@@ -132,8 +142,7 @@ def _file_rows(file: files.FileEntry, schema: Schema) -> int:
 def inline_rows(
     rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Settings
 ) -> InlineRows:
-    """Rows of a request as JSON Lines would hold them: text or null in each cell, each row with all
-    columns."""
+    """The rows of a request, with text or null in each cell, and all columns in each row."""
     if len(rows) > settings.max_inline_rows:
         raise _too_many_rows(len(rows), settings.max_inline_rows)
     if not rows:
@@ -141,18 +150,20 @@ def inline_rows(
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) > settings.max_columns:
         raise InvalidInput(
-            f"{len(names):,} columns; at most {settings.max_columns:,} are accepted (max_columns)"
+            f"the rows have {len(names):,} columns; the limit is {settings.max_columns:,}"
+            " (the setting max_columns)"
         )
     check_columns(names, schema)
-    known = [name for name in names if name in set(schema.names)]
-    return [{name: _text(row.get(name), at, name) for name in known} for at, row in enumerate(rows)]
+    used = [name for name in names if name in set(schema.names)]
+    return [
+        {name: _text(row.get(name), index, name) for name in used} for index, row in enumerate(rows)
+    ]
 
 
 def _too_many_rows(rows: int, limit: int) -> TooLarge:
     return TooLarge(
-        f"{rows:,} rows in a request; at most {limit:,} fit (the setting max_inline_rows): upload"
-        " the table as a file and"
-        " name it in the job"
+        f"the request has {rows:,} rows; the limit is {limit:,} (the setting max_inline_rows):"
+        " upload the table as a file, and name the file in the job"
     )
 
 
@@ -169,9 +180,9 @@ def _text(cell: Any, row: int, column: str) -> str | None:
         case str() if _is_text(cell):
             return cell
     pointer = f"/body/rows/{row}/{column.replace('~', '~0').replace('/', '~1')}"
-    wanted = "a cell is text, a number, true, false or null"
+    reason = "a cell must be text, a number, true, false or null"
     raise InvalidRequest(
-        f"row {row}, column {column!r}: {wanted}", [FieldError(pointer, "not-a-cell", wanted)]
+        f"row {row}, column {column!r}: {reason}", [FieldError(pointer, "not-a-cell", reason)]
     )
 
 
@@ -180,30 +191,28 @@ def _is_text(cell: str) -> bool:
         cell.encode()
     except UnicodeEncodeError:
         return False
-    # PostgreSQL's JSON cannot hold it.
+    # JSON in PostgreSQL cannot contain NUL.
     return "\0" not in cell
 
 
 def chunk_rows(request: JobRequest, rows: int, settings: Settings, columns: int = 1) -> int:
-    """Rows that a chunk of a job about so many rows and columns holds. Raises TooLarge with the
-    setting that says so.
+    """The number of rows per chunk of a job with these numbers of rows and columns.
 
-    A chunk of an augmentation is about so few given rows that what it makes has the size of any
-    other chunk.
+    A chunk of an augmentation takes fewer rows, so that it makes as many rows as other chunks.
+    Raises TooLarge, which names the setting, if the job is too large.
     """
     per_row = request.per_row if isinstance(request, AugmentRequest) else 1
     if rows * per_row > settings.max_job_rows:
         raise TooLarge(
-            f"the job is about {rows * per_row:,} rows; one job takes at most"
-            f" {settings.max_job_rows:,} (the setting"
-            " max_job_rows): split it into several"
+            f"the job has {rows * per_row:,} rows; one job takes at most {settings.max_job_rows:,}"
+            " (the setting max_job_rows): split it into several jobs"
         )
     size = max(1, min(settings.chunk_rows, CHUNK_CELLS // max(1, columns)) // per_row)
     chunks = math.ceil(rows / size)
     if chunks > MAX_CHUNKS:
         raise TooLarge(
-            f"the job falls into {chunks:,} chunks of {size:,} rows (the setting chunk_rows, and at"
-            f" most {CHUNK_CELLS:,}"
-            f" cells); one job has at most {MAX_CHUNKS:,} chunks: split it into several"
+            f"the job has {chunks:,} chunks of {size:,} rows (by the setting chunk_rows, and at"
+            f" most {CHUNK_CELLS:,} cells); one job has at most {MAX_CHUNKS:,} chunks: split it"
+            " into several jobs"
         )
     return size

@@ -1,5 +1,4 @@
-"""Wrong API keys, counted by client address: after too many within a minute the address has to
-wait."""
+"""Wrong API keys per client address: after too many within a minute, the address must wait."""
 
 import time
 from collections import OrderedDict
@@ -10,42 +9,44 @@ from nelbo.errors import TooManyTries
 
 WINDOW_S = 60.0
 ADDRESSES = 10_000
-"""Most addresses that are remembered; beyond, the one that tried first is forgotten."""
+"""Maximum number of addresses that are remembered. Then the one that tried first is forgotten."""
 
 
 class Tries:
-    """Failed tries of the last minute; at most `most` of one address are looked at. One process
-    counts for itself."""
+    """The failed tries of the last minute in one process, at most `most` per address."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
+        self._most = most
+        self._clock = clock
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def refusal(self, address: str) -> TooManyTries | None:
-        """Why this address has to wait; None where it has not to."""
+        """The error for an address that must wait; None if it need not."""
         count, since = self._failed.get(_network(address), (0, 0.0))
-        left_s = since + WINDOW_S - self._clock()
-        if count < self._most or left_s <= 0:
+        remaining_s = since + WINDOW_S - self._clock()
+        if count < self._most or remaining_s <= 0:
             return None
         return TooManyTries(
             f"{count} requests with a wrong API key came from your address within a minute; wait"
-            f" {left_s:.0f} s",
-            retry_after=left_s,
+            f" {remaining_s:.0f} s",
+            retry_after=remaining_s,
         )
 
     def add(self, address: str) -> None:
         """Count a failed try."""
-        network, now = _network(address), self._clock()
+        network = _network(address)
+        now = self._clock()
         count, since = self._failed.get(network, (0, now))
         if now - since >= WINDOW_S:
-            count, since = 0, now
+            count = 0
+            since = now
         self._failed[network] = (count + 1, since)
         if len(self._failed) > ADDRESSES:
             self._failed.popitem(last=False)
 
 
 def _network(address: str) -> str:
-    """Whoever has one IPv6 address has the 2^64 beside it too."""
+    """The /64 network of an IPv6 address, all of which one client may use; or the IPv4 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

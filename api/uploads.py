@@ -1,5 +1,4 @@
-"""Bodies that stream from the network into the storage, at constant memory however long they are,
-few at a time."""
+"""Uploads: bodies that stream from the network into the storage, at constant memory."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +10,15 @@ from api.places import Places
 from nelbo.storage import Storage
 
 CHECK_BYTES = 64 * 2**20
-"""How much of a body comes between two looks at what there is room for."""
+"""Number of bytes of a body after which the free space is checked again."""
 
 
 class Uploads:
-    """The uploads that go on in this process. Each holds a thread while its client sends, hence
-    threads of their own: the routes that answer at once share others."""
+    """The uploads that this process is receiving.
+
+    Each occupies a thread while its client sends. These threads are not those of the other routes,
+    so that slow uploads do not delay them.
+    """
 
     def __init__(self, number: int, of_owner: int) -> None:
         advice = (
@@ -24,27 +26,29 @@ class Uploads:
         )
         self._places = Places(number, of_owner, "uploads", advice, retry_after=5)
         self._threads = CapacityLimiter(number)
-        self._going_on: set[Upload] = set()
+        self._running: set[Upload] = set()
 
     @contextmanager
     def begun(self, owner: str) -> Iterator["Upload"]:
-        """An upload, until its end is in SQL. Raises OverQuota or Overloaded where too many go
-        on."""
+        """An upload, which lasts until its end is stored in SQL.
+
+        Raises OverQuota or Overloaded if there are too many.
+        """
         upload = Upload(owner, self._threads)
         with self._places.taken(owner):
-            self._going_on.add(upload)
+            self._running.add(upload)
             try:
                 yield upload
             finally:
-                self._going_on.remove(upload)
+                self._running.remove(upload)
 
     def bytes_of(self, owner: str) -> int:
-        """What this owner's uploads have received so far; SQL does not know of it yet."""
-        return sum(upload.bytes for upload in self._going_on.copy() if upload.owner == owner)
+        """Number of bytes that the owner's uploads have received. They are not yet in SQL."""
+        return sum(upload.bytes for upload in self._running.copy() if upload.owner == owner)
 
 
 class Upload:
-    """One upload, and how much of it has come."""
+    """One upload, and the number of bytes that have arrived."""
 
     def __init__(self, owner: str, threads: CapacityLimiter) -> None:
         self.owner = owner
@@ -54,11 +58,12 @@ class Upload:
     async def receive(
         self, request: Request, storage: Storage, key: str, check: Callable[[], None]
     ) -> int:
-        """Store a request's body under this key and return its size. What breaks off or is refused
-        leaves nothing.
+        """Store the body of a request under this key, and return its size.
 
-        check: called on the thread that stores, after each CHECK_BYTES and at the end; it raises
-        where there is no room.
+        If it breaks off or is refused, nothing of it remains.
+
+        check: called on the storing thread after each CHECK_BYTES and at the end. It raises an
+        error if there is too little space.
         """
         pieces = self._pulled(request.stream(), check)
         await to_thread.run_sync(storage.put, key, pieces, limiter=self._threads)
@@ -67,8 +72,7 @@ class Upload:
     def _pulled(
         self, body: AsyncGenerator[bytes, None], check: Callable[[], None]
     ) -> Iterator[bytes]:
-        """The body's pieces, for a thread: each is fetched on the event loop when the storage asks
-        for it."""
+        """The pieces of the body, for a thread. Each is fetched on the event loop when needed."""
         checked = 0
         while (piece := from_thread.run(_next, body)) is not None:
             self.bytes += len(piece)

@@ -1,12 +1,12 @@
-"""`nelbo`: the commands in one app, and how an error becomes one sentence and an exit code."""
+"""`nelbo`: all commands in one app. An error is one sentence and an exit code."""
 
 import os
 import signal
 import sys
 
 if os.path.basename(sys.argv[0]) in ("nelbo", "cli.py"):
-    # ^C and SIGTERM end the program without a trace while the modules below are loaded;
-    # `program.prepare` takes over.
+    # While the modules below are loaded, ^C and SIGTERM end the program without a traceback.
+    # `program.prepare` takes over later.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
@@ -31,8 +31,8 @@ from nelbo.commands import (
 )
 
 app = typer.Typer(
-    help="Score table rows by negative ELBO and make rows like them. `nelbo COMMAND --help` has"
-    " examples.",
+    help="Find unusual rows in tables, and make new rows like those of a table."
+    " `nelbo COMMAND --help` shows examples.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -61,8 +61,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(owners.app, name="owners")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(flag: bool) -> None:
+    if flag:
         print(nelbo.__version__)
         raise typer.Exit
 
@@ -71,24 +71,26 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="print the version", is_eager=True, callback=_print_version),
+        typer.Option(
+            "--version", help="print the version and exit", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """The options before the command."""
 
 
 def main() -> None:
-    """Run a command as a process of its own.
+    """Run the command of this process.
 
-    Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not found or not allowed, 130 ^C, 143
-    SIGTERM.
+    Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 not found or not allowed; 130 after
+    ^C; 143 after SIGTERM.
     """
     program.prepare()
     command()
 
 
 def command() -> None:
-    """Run a command and end with its exit code; an error is one sentence on standard error."""
+    """Run a command and exit with its code. An error is one sentence on standard error."""
     program.run(
         lambda: app(prog_name="nelbo"),
         lambda sentence: print(f"nelbo: {sentence}", file=sys.stderr),

@@ -1,4 +1,4 @@
-"""The HTTP client: files, models and jobs of a Nelbo service, with the errors of `nelbo.errors`.
+"""The HTTP client: the files, models and jobs of a Nelbo service.
 
 with nelbo.Client() as client:
     job = client.jobs.score("adult", "adult-test.parquet").wait()
@@ -22,7 +22,7 @@ import pyarrow.parquet
 from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import read_artifact
-from nelbo.errors import InvalidInput, InvalidRequest, JobFailed, Unavailable, problem_types
+from nelbo.errors import InvalidArtifact, InvalidInput, InvalidRequest, JobFailed, Unavailable
 from nelbo.files import DETECTED, CsvOptions, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
@@ -50,8 +50,10 @@ _Request = TypeVar("_Request", bound=BaseModel)
 
 
 def find_url(settings: Settings) -> str | None:
-    """The service's address: NELBO_URL, or that of a `nelbo up` on the data folder; None where
-    there is none."""
+    """The address of the service, or None if there is none.
+
+    It is NELBO_URL, or else the address of a `nelbo up` that runs on the data folder.
+    """
     if settings.url:
         return settings.url
     up = running_up(settings.home)
@@ -59,12 +61,16 @@ def find_url(settings: Settings) -> str | None:
 
 
 class Client:
-    """A connection to a Nelbo service; close it, or use it in a `with`.
+    """A connection to a Nelbo service. Close it, or use it in a `with` statement.
 
-    `url` and `api_key` default to NELBO_URL (or a running `nelbo up`) and NELBO_API_KEY.
-    `timeout_s` bounds each wait on the network; requests that can be repeated are, `retries` times
-    with growing pauses from `pause_s` on, or as long as the service asks for. Raises the errors of
-    `nelbo.errors`, Unavailable where no service answers.
+    url: address of the service. Default: NELBO_URL, or that of a running `nelbo up`.
+    api_key: default: NELBO_API_KEY.
+    timeout_s: maximum time in seconds for each wait on the network.
+    retries: maximum number of times that a request is repeated, where that is safe.
+    pause_s: first pause in seconds before a repetition. Later pauses are longer; a service may ask
+    for another pause.
+
+    Raises the errors of `nelbo.errors`: Unavailable, for example, if no service answers.
     """
 
     def __init__(
@@ -101,7 +107,7 @@ class Client:
 
 
 class Files:
-    """Tables that were uploaded."""
+    """The uploaded tables."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
@@ -114,9 +120,10 @@ class Files:
         progress: BytesProgress | None = None,
         csv: CsvOptions = DETECTED,
     ) -> File:
-        """Upload a table and return while the service reads it; `wait` returns when it is ready.
+        """Upload a table. The service then reads it; `wait` returns when the file is ready.
 
-        csv: how a CSV file is written, detected unless given.
+        name: name of the file on the service; its suffix is the format. Default: that of the path.
+        csv: dialect of a CSV file. Default: detected.
         """
         path = Path(path)
         name = name or path.name
@@ -125,21 +132,23 @@ class Files:
         params = {"name": name} | csv.given()
         body = FileBody(path, progress)
         headers = {"Content-Type": "application/octet-stream"}
-        sent = self._http.request(
+        answer = self._http.request(
             "POST", "/v1/files", params=params, headers=headers, body=body, repeatable=False
         )
-        return File.model_validate_json(sent.content)
+        return File.model_validate_json(answer.content)
 
     def _upload_converted(self, path: Path, name: str, progress: BytesProgress | None) -> File:
-        """An Arrow file as Parquet: over HTTP a service takes no buffers that it would have to
-        trust."""
+        """Upload an Arrow file as Parquet.
+
+        Readers of Arrow trust the buffers of a file, so that a service takes none over HTTP.
+        """
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             copy = Path(folder) / f"{Path(name).stem}.parquet"
             with open_table(path) as table, open_writer(copy, schema=table.schema) as writer:
                 for batch in table.batches():
                     writer.write(batch)
-            sent = self.upload(copy, progress=progress)
-            return sent.model_copy(update={"notices": list(table.notices)})
+            file = self.upload(copy, progress=progress)
+            return file.model_copy(update={"notices": list(table.notices)})
 
     def wait(
         self,
@@ -148,23 +157,26 @@ class Files:
         progress: Callable[[File], None] | None = None,
         timeout_s: float | None = None,
     ) -> File:
-        """Wait until a file is ready. Raises InvalidInput with the reason where the service rejects
-        it."""
+        """Wait until a file is ready.
+
+        Raises InvalidInput with the reason if the service rejects the file, NotReady after
+        timeout_s seconds.
+        """
 
         def settled() -> File | None:
-            found = self.get(file.id)
-            found.notices[:0] = [notice for notice in file.notices if notice not in found.notices]
+            current = self.get(file.id)
+            earlier = [notice for notice in file.notices if notice not in current.notices]
+            current.notices[:0] = earlier
             if progress:
-                progress(found)
-            if found.state == "rejected":
-                raise InvalidInput(f"{found.name}: {found.reason}")
-            return found if found.state == "ready" else None
+                progress(current)
+            if current.state == "rejected":
+                raise InvalidInput(f"{current.name}: {current.reason}")
+            return current if current.state == "ready" else None
 
-        return poll(
-            settled, timeout_s, f"the service still reads {file.name}; it goes on, wait again"
-        )
+        return poll(settled, timeout_s, f"the service is still reading {file.name}; wait again")
 
     def get(self, file_id: str) -> File:
+        """One file, by its id."""
         return self._http.view(File, "GET", f"/v1/files/{part(file_id)}")
 
     def list(self) -> Iterator[File]:
@@ -172,6 +184,7 @@ class Files:
         return self._http.pages(File, "/v1/files")
 
     def delete(self, file_id: str) -> None:
+        """Delete a file. Results of jobs that used it are kept."""
         self._http.delete(f"/v1/files/{part(file_id)}")
 
 
@@ -189,42 +202,49 @@ class Models:
         progress: BytesProgress | None = None,
         wait: bool = True,
     ) -> Version:
-        """Push the artifact in a folder as the next version of a model (by default the name in its
-        manifest)."""
+        """Push the artifact in a folder as the next version of a model.
+
+        name: name of the model. Default: the name in the artifact.
+        wait: whether to return only when the service has verified the version.
+        """
         name = name or read_artifact(Path(folder)).manifest.name
         address = f"/v1/models/{part(name)}/versions"
         headers = {"Content-Type": "application/zip"}
         with tempfile.TemporaryDirectory(prefix="nelbo-") as temporary:
             packed = Path(temporary) / "artifact.zip"
             pack(Path(folder), packed)
-            body = FileBody(packed, progress)
-            sent = self._http.request("POST", address, body=body, headers=headers, repeatable=False)
-        pushed = Version.model_validate_json(sent.content)
+            answer = self._http.request(
+                "POST",
+                address,
+                body=FileBody(packed, progress),
+                headers=headers,
+                repeatable=False,
+            )
+        pushed = Version.model_validate_json(answer.content)
         return self.wait(pushed) if wait else pushed
 
     def wait(self, version: Version, *, timeout_s: float | None = None) -> Version:
-        """Wait until a pushed version is verified. Raises InvalidArtifact where the service rejects
-        it."""
+        """Wait until the service has verified a pushed version.
+
+        Raises InvalidArtifact with the reason if the service rejects the version, NotReady after
+        timeout_s seconds.
+        """
+        label = f"{version.model}@{version.version}"
 
         def settled() -> Version | None:
-            found = self.version(version.model, version.version)
-            if found.state == "rejected":
-                raise problem_types()["invalid-artifact"](
-                    f"{found.model}@{found.version} was rejected: {found.reason}"
-                )
-            return found if found.state == "ready" else None
+            current = self.version(version.model, version.version)
+            if current.state == "rejected":
+                raise InvalidArtifact(f"{label} was rejected: {current.reason}")
+            return current if current.state == "ready" else None
 
-        return poll(
-            settled,
-            timeout_s,
-            f"{version.model}@{version.version} is still being verified; wait again",
-        )
+        return poll(settled, timeout_s, f"{label} is still being verified; wait again")
 
     def get(self, name: str) -> Model:
+        """One model, by its name."""
         return self._http.view(Model, "GET", f"/v1/models/{part(name)}")
 
     def list(self) -> Iterator[Model]:
-        """All models by name."""
+        """All models, in the order of their names."""
         return self._http.pages(Model, "/v1/models")
 
     def version(self, name: str, version: int | str) -> VersionDetails:
@@ -238,22 +258,23 @@ class Models:
         return self._http.pages(Version, f"/v1/models/{part(name)}/versions")
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        """Point an alias at a version; `champion` is what the plain name means."""
+        """Set an alias to a version. The name of a model alone means the alias `champion`."""
         address = f"/v1/models/{part(name)}/aliases/{part(alias)}"
         return self._http.view(Model, "PUT", address, json={"version": version})
 
     def delete(self, name: str, version: int | None = None) -> None:
-        """Delete a model, or one version of it."""
+        """Delete a model with all its versions, or one version of it."""
         address = f"/v1/models/{part(name)}"
         self._http.delete(address if version is None else f"{address}/versions/{version}")
 
 
 class Jobs:
-    """Jobs: score, generate, augment and reconstruct.
+    """The jobs: score, generate, augment and reconstruct.
 
-    `data` is a path on this machine, an uploaded File, a pyarrow table, a pandas data frame, or
-    rows as dictionaries (at most the service's `max_inline_rows`); a path or a table is uploaded
-    first.
+    `model` is the name of a model, `name@2` for a version or `name@alias`. `data` is a path on this
+    machine, an uploaded File, a pyarrow table, a pandas data frame, or a list of rows as
+    dictionaries. Paths and tables are uploaded first. Rows are part of the request; a service takes
+    at most `max_inline_rows` of them.
     """
 
     def __init__(self, http: Http, files: Files) -> None:
@@ -269,39 +290,54 @@ class Jobs:
         fdr: float | None = None,
         explain: bool = False,
     ) -> "JobHandle":
-        """Score each row by its negative ELBO."""
+        """Score each row by its negative ELBO.
+
+        alpha: rows with a p-value of at most alpha are anomalies.
+        fdr: bound the false discovery rate instead, so that alpha has no effect.
+        explain: also return each row's term for each column.
+        """
         request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
-        return self.submit(request.model_copy(update=self._given(data)))
+        return self.submit(request.model_copy(update=self._source(data)))
 
     def generate(self, model: str, n: int, *, seed: int = 0) -> "JobHandle":
-        """Make n new rows."""
+        """Make n new rows like those of the training table."""
         return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
 
     def augment(
         self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0
     ) -> "JobHandle":
-        """Make per_row rows like each given one: near to it at spread 0, anywhere in the table at
-        1."""
+        """Make `per_row` new rows like each row of the data.
+
+        spread: 0 draws near the row, 1 anywhere in the training table.
+        """
         request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
-        return self.submit(request.model_copy(update=self._given(data)))
+        return self.submit(request.model_copy(update=self._source(data)))
 
     def reconstruct(
         self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0
     ) -> "JobHandle":
-        """Fill the missing cells of each row."""
+        """Fill the missing cells of each row.
+
+        mode: fill in the most likely value instead of a random draw.
+        denoise: also replace the values of cells that are not missing.
+        """
         request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
-        return self.submit(request.model_copy(update=self._given(data)))
+        return self.submit(request.model_copy(update=self._source(data)))
 
     def submit(self, request: Request, *, idempotency_key: str | None = None) -> "JobHandle":
-        """Submit a job; a lost answer is asked for again under the same key, so that one job is
-        made."""
+        """Submit a job.
+
+        If the answer is lost, the request is sent again under the same idempotency key, so that
+        there is one job only.
+        """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        sent = self._http.request(
+        answer = self._http.request(
             "POST", "/v1/jobs", json=request.model_dump(mode="json"), headers=headers
         )
-        return self._job(sent)
+        return self._job(answer)
 
     def get(self, job_id: str) -> "JobHandle":
+        """One job, by its id."""
         return self._job(self._http.request("GET", f"/v1/jobs/{part(job_id)}"))
 
     def list(self, *, state: str | None = None, kind: str | None = None) -> Iterator["JobHandle"]:
@@ -310,31 +346,31 @@ class Jobs:
         return (JobHandle(self._http, view) for view in self._http.pages(Job, "/v1/jobs", filters))
 
     def cancel(self, job_id: str) -> "JobHandle":
-        """Ask a job to stop; a chunk that runs stops between two batches."""
+        """Cancel a job. A running chunk stops after its current batch of rows."""
         return self._job(self._http.request("POST", f"/v1/jobs/{part(job_id)}:cancel"))
 
     def retry(self, job_id: str) -> "JobHandle":
-        """Queue a failed or cancelled job again; what is done stays done."""
+        """Queue a failed or cancelled job again. Finished chunks are not computed again."""
         return self._job(
             self._http.request("POST", f"/v1/jobs/{part(job_id)}:retry", repeatable=False)
         )
 
     def delete(self, job_id: str) -> None:
+        """Delete a job with its results and errors."""
         self._http.delete(f"/v1/jobs/{part(job_id)}")
 
-    def _job(self, sent: httpx2.Response) -> "JobHandle":
-        return JobHandle(self._http, Job.model_validate_json(sent.content))
+    def _job(self, answer: httpx2.Response) -> "JobHandle":
+        return JobHandle(self._http, Job.model_validate_json(answer.content))
 
-    def _given(self, data: Any) -> dict[str, Any]:
-        """The request's `file` or `rows`."""
+    def _source(self, data: Any) -> dict[str, Any]:
+        """The `file` or the `rows` of a request."""
         if isinstance(data, File):
             return {"file": data.id}
         if isinstance(data, str | Path):
             return {"file": self._files.wait(self._files.upload(data)).id}
         if _is_rows(data):
-            return {
-                "rows": [{name: _json_cell(cell) for name, cell in row.items()} for row in data]
-            }
+            rows = [{name: _json_cell(cell) for name, cell in row.items()} for row in data]
+            return {"rows": rows}
         return {"file": self._uploaded(_as_table(data)).id}
 
     def _uploaded(self, table: pa.Table) -> File:
@@ -350,18 +386,18 @@ class Jobs:
 
 
 class Audit:
-    """Who changed and deleted what; for keys of the scope `admin`."""
+    """The audit of changes and deletions. It needs a key with the scope `admin`."""
 
     def __init__(self, http: Http) -> None:
         self._http = http
 
     def list(self, *, owner: str | None = None) -> Iterator[Change]:
-        """Changes of all owners or of one, the newest first."""
+        """The changes of all owners, or of one owner, the newest first."""
         return self._http.pages(Change, "/v1/audit", {"owner": owner} if owner else None)
 
 
 class JobHandle:
-    """A job on the service: what was last seen of it (`view`), and what can be asked of it."""
+    """A job on the service. `view` is its state as of the last request."""
 
     def __init__(self, http: Http, view: Job) -> None:
         self._http = http
@@ -384,14 +420,17 @@ class JobHandle:
         return self.view.state in FINAL
 
     def refresh(self) -> Self:
-        """Look again."""
+        """Fetch the current state of the job."""
         self.view = self._http.view(Job, "GET", self._address)
         return self
 
     def wait(
         self, *, progress: Callable[[Job], None] | None = None, timeout_s: float | None = None
     ) -> Self:
-        """Wait until the job has succeeded. Raises JobFailed where it failed or was cancelled."""
+        """Wait until the job has succeeded.
+
+        Raises JobFailed if it failed or was cancelled, NotReady after timeout_s seconds.
+        """
 
         def settled() -> bool | None:
             self.refresh()
@@ -399,36 +438,32 @@ class JobHandle:
                 progress(self.view)
             return self.finished or None
 
-        poll(settled, timeout_s, f"job {self.id} is not finished yet; it goes on, wait again")
+        poll(settled, timeout_s, f"job {self.id} is still {self.state}; wait again")
         if self.state != "succeeded":
-            raise JobFailed(
-                f"job {self.id} was {self.state}"
-                if self.view.problem is None
-                else self.view.problem
-            )
+            raise JobFailed(self.view.problem or f"job {self.id} was {self.state}")
         return self
 
     def cancel(self) -> Self:
-        """Ask the job to stop."""
+        """Cancel the job."""
         self.view = self._http.view(Job, "POST", f"{self._address}:cancel")
         return self
 
     def results(self, format: ResultFormat | None = None, *, safe_csv: bool = False) -> "Results":
         """The results of a job that has succeeded, in row order.
 
-        safe_csv: for people who open CSV in a spreadsheet: what it would take for a formula begins
-        with an apostrophe.
+        format: format of `save`. Default: by the suffix of the file.
+        safe_csv: put an apostrophe before CSV cells that a spreadsheet would run as formulas.
         """
         return Results(self._http, f"{self._address}/results", format, safe_csv)
 
     def errors(self) -> Iterator[RowError]:
-        """The rows that could not be done, in row order."""
+        """The rows that could not be done, in row order, each with the reason."""
         return self._http.pages(RowError, f"{self._address}/errors")
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
-        """The least likely rows of a score job, the least likely first, with each column's term."""
-        found = self._http.request("GET", f"{self._address}/anomalies", params={"limit": limit})
-        return [Anomaly.model_validate(entry) for entry in found.json()["items"]]
+        """The least likely rows of a score job, least likely first, with each column's term."""
+        answer = self._http.request("GET", f"{self._address}/anomalies", params={"limit": limit})
+        return [Anomaly.model_validate(entry) for entry in answer.json()["items"]]
 
     @property
     def _address(self) -> str:
@@ -436,7 +471,7 @@ class JobHandle:
 
 
 class Results:
-    """The results of a job: as a table here, or as a file in any of the four formats."""
+    """The results of a job: as a table in memory, or as a file in one of four formats."""
 
     def __init__(
         self, http: Http, address: str, format: ResultFormat | None, safe_csv: bool = False
@@ -459,7 +494,7 @@ class Results:
         return self.to_arrow().to_pandas()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows batch by batch, at constant memory, straight from the service."""
+        """The rows, batch by batch as they arrive, at constant memory."""
         with (
             self._http.incoming(self._address, params={"format": "arrow"}) as content,
             pa.ipc.open_stream(content) as reader,
@@ -467,11 +502,10 @@ class Results:
             yield from reader
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to a file, in the format given or that of the suffix; the file appears
-        when it is whole.
+        """Write all rows to a file, which appears when it is complete.
 
-        A suffix .gz or .zst compresses it. Links, pipes, devices and "-" are as
-        `nelbo.files.open_target` says.
+        Without a `format`, the suffix decides. A suffix .gz or .zst compresses the file. For links,
+        pipes, devices and "-" see `nelbo.files.open_target`.
         """
         params = {"format": self._format or format_of(path), "safe": str(self._safe_csv).lower()}
         compression = compression_of(path)
@@ -488,7 +522,7 @@ class Results:
 
 
 def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:
-    """A request, or InvalidRequest that names what is wrong with it."""
+    """A request. Raises InvalidRequest, which names the wrong field."""
     try:
         return request(**fields)
     except ValidationError as problem:
@@ -510,14 +544,17 @@ def _as_table(data: Any) -> pa.Table:
     if type(data).__module__.startswith("pandas."):
         return pa.Table.from_pandas(data, preserve_index=False)
     raise InvalidInput(
-        f"{type(data).__name__} is not a table: give a path, a File, an Arrow table, a data frame"
-        " or rows"
+        f"{type(data).__name__} is not a table;"
+        " pass a path, a File, an Arrow table, a data frame or a list of rows"
     )
 
 
 def _json_cell(cell: Any) -> Any:
-    """A cell as JSON: dates as ISO 8601, NaN as null, infinities as text that becomes an error of
-    its row."""
+    """A cell as a JSON value.
+
+    Dates become ISO 8601 and NaN becomes null. An infinity becomes text, which the service reports
+    as an error of the row.
+    """
     if hasattr(cell, "item"):
         cell = cell.item()  # a NumPy scalar
     if cell is None or cell != cell:

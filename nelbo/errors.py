@@ -54,7 +54,10 @@ class NelboError(Exception):
     title: ClassVar[str] = "Nelbo failed"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
-    example: ClassVar[str] = "an error of ours, recorded in the service's log under this request id"
+    example: ClassVar[str] = (
+        "internal error; quote the request id 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 when you report"
+        " it"
+    )
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -171,8 +174,8 @@ class NotAcceptable(NelboError):
     status = 406
     exit_code = 2
     example = (
-        "results do not come as image/png; ask for one of text/csv, application/x-ndjson, or use"
-        " ?format="
+        "results are not available as image/png; accept one of text/csv, application/x-ndjson,"
+        " or use ?format="
     )
 
 
@@ -182,7 +185,7 @@ class TooSlow(NelboError):
     code = "too-slow"
     title = "The body arrives too slowly"
     status = 408
-    example = "30 s went by without a byte of the body; send it faster"
+    example = "no byte of the body arrived for 30 s; send it faster"
 
 
 class Conflict(NelboError):
@@ -221,7 +224,7 @@ class TooLarge(NelboError):
     code = "too-large"
     title = "Too large"
     status = 413
-    example = "the body is larger than 65,536 bytes; no request of this sort is"
+    example = "the body is larger than 65,536 bytes; no request of this kind needs more"
 
 
 class UnsupportedMediaType(NelboError):

@@ -1,11 +1,13 @@
-"""Requests over HTTP to one service: repeated where that is safe, with its problems turned back
-into errors."""
+"""HTTP requests to one service.
+
+They are repeated where that is safe. Problem documents become the errors of `nelbo.errors` again.
+"""
 
 import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -19,6 +21,7 @@ from nelbo.errors import (
     Gone,
     InvalidInput,
     InvalidRequest,
+    MissingExtra,
     NelboError,
     NotFound,
     NotReady,
@@ -28,39 +31,47 @@ from nelbo.errors import (
 from nelbo.streams import as_file, pieces_of
 
 BytesProgress = Callable[[int, int | None], None]
-"""Called with the bytes sent so far and the bytes in all, where they are known."""
+"""Called with the number of bytes sent so far, and the total number or None if it is unknown."""
 _View = TypeVar("_View", bound=BaseModel)
 _T = TypeVar("_T")
 
 START_ONE = "start one with `nelbo up` or set NELBO_URL"
 _BLOCK = 256 * 1024
 _LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-"""Failures before a byte of the request was sent."""
+"""Failures before any byte of the request was sent."""
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def may_use_proxy(url: str) -> bool:
+    """Whether the environment's proxy may carry a request: to other machines only.
+
+    Raises ValueError where the address cannot be read.
+    """
+    return urlsplit(url).hostname not in _THIS_MACHINE
 
 
 class Http:
-    """Requests to one service, repeated where that is safe, with problem documents turned back into
-    errors."""
+    """A connection to one service, which repeats requests where that is safe."""
 
     def __init__(
         self, url: str, api_key: str, timeout_s: float, retries: int, pause_s: float
     ) -> None:
         self.url = url
-        self._retries, self._pause_s = retries, pause_s
+        self._retries = retries
+        self._pause_s = pause_s
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
         try:
             host = urlsplit(url).hostname
-            # A proxy of the environment is for other machines, never for this one.
-            near = host in {"localhost", "127.0.0.1", "::1"}
             self._client = httpx2.Client(
-                base_url=url, headers=headers, timeout=timeout_s, trust_env=not near
+                base_url=url, headers=headers, timeout=timeout_s, trust_env=may_use_proxy(url)
             )
         except (ValueError, httpx2.InvalidURL):
             host = None
         if not host or not url.startswith(("http://", "https://")):
             raise InvalidInput(
-                f"{url!r} is not the address of a service; it looks like http://127.0.0.1:8765"
+                f"{url!r} is not the address of a service; an example is http://127.0.0.1:8765"
             )
 
     def close(self) -> None:
@@ -77,20 +88,30 @@ class Http:
         body: "FileBody | None" = None,
         repeatable: bool = True,
     ) -> httpx2.Response:
-        """One answer that is not an error. A request that is not repeatable is repeated only if it
-        was never begun."""
+        """The successful answer to one request.
+
+        repeatable: whether the request may reach the service twice. Otherwise it is repeated only
+        if the service has certainly not acted on it.
+        """
+        all_headers = dict(headers or {})
+        if body is not None:
+            all_headers["Content-Length"] = str(len(body))
 
         def send() -> httpx2.Response:
-            given = dict(headers or {}) | ({"Content-Length": str(len(body))} if body else {})
-            content = iter(body) if body else None
             response = self._client.request(
-                method, address, params=params, json=json, headers=given, content=content
+                method,
+                address,
+                params=params,
+                json=json,
+                headers=all_headers,
+                content=None if body is None else iter(body),
             )
             return _accepted(response)
 
         return self._repeat(send, repeatable=repeatable)
 
     def view(self, view: type[_View], method: str, address: str, *, json: object = None) -> _View:
+        """The answer to one request, as a model."""
         return view.model_validate_json(self.request(method, address, json=json).content)
 
     def pages(
@@ -112,15 +133,17 @@ class Http:
         def send() -> None:
             nonlocal attempts
             attempts += 1
-            # After a lost answer, "there is nothing" means that the first request did it.
-            with suppress(*((NotFound, Gone) if attempts > 1 else ())):
+            try:
                 _accepted(self._client.request("DELETE", address))
+            except (NotFound, Gone):
+                # From the second attempt on, the first one deleted it and its answer was lost.
+                if attempts == 1:
+                    raise
 
         self._repeat(send)
 
     def download(self, address: str, target: BinaryIO, *, params: Mapping[str, Any]) -> None:
-        """Write the whole answer to a seekable file; an answer that breaks off is asked for
-        again."""
+        """Write the answer to a seekable file. An answer that breaks off is requested again."""
 
         def copy() -> None:
             target.seek(0)
@@ -133,8 +156,10 @@ class Http:
 
     @contextmanager
     def incoming(self, address: str, *, params: Mapping[str, Any]) -> Iterator[BufferedReader]:
-        """The answer as a file to read from as it arrives; one that breaks off is not asked for
-        again."""
+        """The answer as a file, readable while it arrives.
+
+        An answer that breaks off raises Unavailable; it is not requested again.
+        """
         try:
             with self._stream(address, params) as response:
                 yield as_file(response.iter_bytes(_BLOCK), _BLOCK)
@@ -151,7 +176,11 @@ class Http:
             yield _accepted(response)
 
     def _repeat(self, send: Callable[[], _T], *, repeatable: bool = True) -> _T:
-        """Call send; after a lost connection or a passing refusal again, with growing pauses."""
+        """Call `send`, and call it again after a lost connection or a temporary refusal.
+
+        This is not tenacity: what may be repeated and how long to pause depend on each answer, so
+        that its callbacks would be longer than the loop.
+        """
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
@@ -167,22 +196,30 @@ class Http:
         raise AssertionError("the last attempt returns or raises")
 
     def _pause(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds: what the service asks for (at most a minute), else doubling with jitter up to
-        five."""
+        """Seconds until the next attempt.
+
+        This is what the service asks for, at most a minute; without that, the pause doubles up to
+        five seconds, with jitter.
+        """
         if retry_after is not None:
             return min(retry_after, 60.0)
         return min(self._pause_s * 2.0**attempt, 5.0) * random.uniform(0.5, 1.0)
 
 
 def poll(settled: Callable[[], _T | None], timeout_s: float | None, still: str) -> _T:
-    """Ask until there is an answer, often at first. A service that is away for less than a minute
-    costs only time."""
+    """Call `settled` until it returns something other than None; return that.
+
+    The pauses grow to a second. A service may be unavailable for up to a minute meanwhile. Raises
+    NotReady with the message `still` after timeout_s seconds.
+    """
     deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-    pause, answered_at = 0.05, time.monotonic()
+    pause = 0.05
+    answered_at = time.monotonic()
     while True:
         try:
-            if (found := settled()) is not None:
-                return found
+            result = settled()
+            if result is not None:
+                return result
             answered_at = time.monotonic()
         except Unavailable:
             if time.monotonic() - answered_at > 60:
@@ -194,10 +231,11 @@ def poll(settled: Callable[[], _T | None], timeout_s: float | None, still: str) 
 
 
 class FileBody:
-    """A file to send, from its beginning each time it is asked for."""
+    """A file as the body of a request. Each iteration starts at its beginning."""
 
     def __init__(self, path: Path, progress: BytesProgress | None) -> None:
-        self._path, self._progress = path, progress
+        self._path = path
+        self._progress = progress
         try:
             self._size = path.stat().st_size
         except OSError as problem:
@@ -215,17 +253,20 @@ class FileBody:
 
 
 def part(text: str) -> str:
-    """Text as one part of an address."""
+    """A text, quoted as one part of an address."""
     return quote(text, safe="")
 
 
 class _PassingRefusal(Exception):
-    """The service, or a proxy before it, said: not now. `unharmed`: it did nothing, so that
-    anything may be repeated."""
+    """A temporary refusal by the service, or by a proxy before it.
+
+    unharmed: whether the service certainly did nothing, so that any request may be repeated.
+    """
 
     def __init__(self, error: NelboError, unharmed: bool) -> None:
         super().__init__(error.message)
-        self.error, self.unharmed = error, unharmed
+        self.error = error
+        self.unharmed = unharmed
 
 
 def _accepted(response: httpx2.Response) -> httpx2.Response:
@@ -238,23 +279,24 @@ def _accepted(response: httpx2.Response) -> httpx2.Response:
 
 
 def _error_of(response: httpx2.Response) -> NelboError:
-    """The error that the service raised, by its problem type."""
+    """The error of a problem document, by its problem type."""
     retry_after = _seconds(response.headers.get("Retry-After"))
     try:
         problem = response.json()
-        code, detail = problem["type"].rpartition("/")[2], str(problem["detail"])
+        code = problem["type"].rpartition("/")[2]
+        detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return Unavailable(
-            f"{response.url} answered {response.status_code} without saying why; is a Nelbo service"
-            " there?",
+            f"{response.url} answered {response.status_code} without a reason;"
+            " is a Nelbo service there?",
             retry_after=retry_after,
         )
     kind = problem_types().get(code, NelboError)
     if issubclass(kind, InvalidRequest):
         return kind(detail, [FieldError(**field) for field in problem.get("errors", [])])
-    error = NelboError.__new__(kind)
-    NelboError.__init__(error, detail, retry_after=retry_after)
-    return error
+    if issubclass(kind, MissingExtra):  # of the command line alone: no service answers with it
+        kind = NelboError
+    return kind(detail, retry_after=retry_after)
 
 
 def _seconds(retry_after: str | None) -> float | None:

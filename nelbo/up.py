@@ -1,9 +1,8 @@
-"""`nelbo up`: everything on this machine. API, worker and an embedded Valkey as children of one
-process, data in one folder.
+"""`nelbo up`: the whole service on this machine, with its data in one folder.
 
-The children work in the data folder and are started with `python -P`, so that a user's own api/,
-worker/ or training/ is never imported. They end with this process, however it ends
-(`nelbo.processes`).
+API, worker and an embedded Valkey are children of one process. Their working directory is the data
+folder, and `python -P` starts them, so that a user's own api/, worker/ or training/ is never
+imported. They end with this process, however it ends (`nelbo.processes`).
 """
 
 import fcntl
@@ -13,8 +12,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
+
+import httpx2
 
 from nelbo import embedded, privacy
 from nelbo.errors import Conflict, Unavailable
@@ -42,11 +41,13 @@ def up(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Start everything, say where it is, and keep it running until ^C or SIGTERM.
+    """Start the service, say its address, and keep it running until ^C or SIGTERM.
 
-    `port` 0 takes a free one; `workers` is the number of chunks computed side by side. Raises
-    Conflict where another `nelbo up` holds the data folder or another program the port, Unavailable
-    where a part does not start.
+    port: port of the API; 0 takes a free one.
+    workers: number of chunks that are computed at the same time.
+
+    Raises Conflict if another `nelbo up` uses the data folder or another program the port, and
+    Unavailable if a part does not start.
     """
     home = settings.home.expanduser().resolve()
     settings = settings.model_copy(
@@ -60,7 +61,10 @@ def up(
 
 @dataclass(frozen=True)
 class Signals:
-    """`stop`: ^C, SIGTERM or a closed terminal was seen; `hurry`: a second one."""
+    """Requests to stop: `stop` is set by the first signal (^C, SIGTERM, a closed terminal).
+
+    `hurry` is set by the second one.
+    """
 
     stop: threading.Event
     hurry: threading.Event
@@ -70,7 +74,8 @@ def _run(
     settings: Settings, port: int, lock: IO[str], signals: Signals, say: Callable[[str], None]
 ) -> None:
     _migrate(settings)
-    lifeline, url = Lifeline(), f"http://{HOST}:{port}"
+    lifeline = Lifeline()
+    url = f"http://{HOST}:{port}"
     broker = settings.broker or embedded.make_url()
     children = _children(settings, port, broker, lock)
     try:
@@ -80,10 +85,10 @@ def _run(
             up = RunningUp(url=url, pid=os.getpid(), database=settings.database, broker=broker)
             record_up(settings.home, up)
             say(f"Nelbo is ready at {url} (data and logs in {settings.home}; ^C stops it)")
-            keep_running(children, lifeline, signals.stop, partial(_tell, say))
+            keep_running(children, lifeline, signals.stop, partial(_say_restarted, say))
     finally:
         (settings.home / UP_RECORD).unlink(missing_ok=True)
-        # The broker last, so that the others can end in good order.
+        # The broker ends last, as the others use it until they end.
         end_all([child for child in children if child.name != "broker"], STOP_S, signals.hurry)
         end_all(children, STOP_S, signals.hurry)
         if not settings.broker:
@@ -91,8 +96,10 @@ def _run(
 
 
 def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list[Child]:
-    """The broker (unless the user has one), the API and the worker. All hold the lock, so that it
-    is free when all are gone."""
+    """The broker (unless the user has one), the API and the worker.
+
+    All of them hold the lock, so that it is free only when all have ended.
+    """
     env = {
         "NELBO_HOME": str(settings.home),
         "NELBO_BROKER_URL": broker,
@@ -114,7 +121,7 @@ def _children(settings: Settings, port: int, broker: str, lock: IO[str]) -> list
     ]
 
 
-def _tell(say: Callable[[str], None], child: Child, status: int) -> None:
+def _say_restarted(say: Callable[[str], None], child: Child, status: int) -> None:
     say(f"the {child.name} ended with status {status} and is started again; its log is {child.log}")
 
 
@@ -127,30 +134,31 @@ def _migrate(settings: Settings) -> None:
 
 
 def _wait_until_ready(url: str, children: list[Child], stop: threading.Event) -> bool:
-    """Whether the API answers before anyone asks to stop. Raises Unavailable where a child ends or
-    60 s are not enough."""
+    """Whether the API answers before a signal asks to stop.
+
+    Raises Unavailable if a child ends, or if the API does not answer within START_S.
+    """
     deadline = time.monotonic() + START_S
-    while not stop.wait(0.1):
-        for child in children:
-            if child.process is not None and child.process.poll() is not None:
+    with httpx2.Client(base_url=url, timeout=2.0, trust_env=False) as client:
+        while not stop.wait(0.1):
+            for child in children:
+                if child.process is not None and child.process.poll() is not None:
+                    raise Unavailable(
+                        f"the {child.name} did not start{_last_line(child.log)}; see {child.log}"
+                    )
+            if _is_ready(client):
+                return True
+            if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the {child.name} ended at its start; {child.log} says"
-                    f" why{_last_line(child.log)}"
+                    f"{url}/readyz did not answer within {START_S:.0f} s; see {children[-2].log}"
                 )
-        if _answers(f"{url}/readyz"):
-            return True
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"{url}/readyz did not answer within {START_S:.0f} s; see {children[-2].log}"
-            )
     return False
 
 
-def _answers(url: str) -> bool:
+def _is_ready(client: httpx2.Client) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        return client.get("/readyz").is_success
+    except httpx2.TransportError:
         return False
 
 
@@ -163,27 +171,30 @@ def _free_port(port: int) -> int:
             raise Conflict(
                 f"port {port} cannot be used ({problem.strerror}); choose another one with --port"
             ) from None
-        found: int = probe.getsockname()[1]
-    return found
+        free: int = probe.getsockname()[1]
+    return free
 
 
 @contextmanager
 def _locked(home: Path, say: Callable[[str], None]) -> Iterator[IO[str]]:
-    """Hold the data folder's lock. Children of a `nelbo up` that was killed hold it until they are
-    gone: wait for them."""
+    """Hold the lock of the data folder.
+
+    If a `nelbo up` was killed, its children hold the lock until they have ended: wait for them.
+    """
     with open(home / UP_LOCK, "a+") as lock:
-        deadline, told = time.monotonic() + STOP_S, False
+        deadline = time.monotonic() + STOP_S
+        announced = False
         while not _try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip()
             if (holder.isdecimal() and is_alive(int(holder))) or time.monotonic() > deadline:
                 raise Conflict(
-                    f"`nelbo up` (process {holder}) already runs on {home}; stop it, or set another"
-                    " NELBO_HOME"
+                    f"`nelbo up` (process {holder}) already runs on {home};"
+                    " stop it, or choose another data folder with NELBO_HOME"
                 )
-            if not told:
-                say("waiting for the parts of a `nelbo up` that was killed to end")
-                told = True
+            if not announced:
+                say("an earlier `nelbo up` was killed; waiting until its processes have ended")
+                announced = True
             time.sleep(0.1)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -203,11 +214,13 @@ def _try_lock(lock: IO[str]) -> bool:
 def _asked_to_stop() -> Iterator[Signals]:
     signals = Signals(threading.Event(), threading.Event())
 
-    def seen(_number: int, _frame: FrameType | None) -> None:
-        (signals.hurry if signals.stop.is_set() else signals.stop).set()
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if signals.stop.is_set():
+            signals.hurry.set()
+        signals.stop.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, seen) for number in numbers]
+    before = [signal.signal(number, note) for number in numbers]
     try:
         yield signals
     finally:
@@ -216,7 +229,7 @@ def _asked_to_stop() -> Iterator[Signals]:
 
 
 def _log(home: Path, name: str) -> Path:
-    """The child's log file; one that grew large is put aside once."""
+    """The log file of a child. A large one becomes NAME.log.1, and a new one begins."""
     path = home / LOGS / f"{name}.log"
     path.parent.mkdir(exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_BYTES:

@@ -1,17 +1,21 @@
-"""`python -P -m training.cli`: trains in a process of its own; `nelbo train` runs it and registers
-what it made."""
+"""`python -P -m training.cli`: trains a model in a process of its own.
+
+`nelbo train` runs it and then registers the artifact.
+"""
 
 import os
 import signal
 
 if __name__ == "__main__":
-    # ^C and SIGTERM end the program without a trace while torch is loaded; `program.prepare` takes
-    # over.
+    # While torch is loaded, ^C and SIGTERM end the program without a traceback. `program.prepare`
+    # takes over later.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# Read by OpenMP when torch is loaded: threads that wait give their core away, which a busy machine
-# needs.
+# OpenMP reads this when torch is loaded: waiting threads yield their core, as a busy machine needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo import program
@@ -46,29 +49,33 @@ errors = Console(stderr=True, highlight=False)
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet, Arrow or JSON Lines")],
+    file: Annotated[Path, typer.Argument(help="table: CSV, Parquet, Arrow or JSON Lines")],
     name: Annotated[str, typer.Option(help="name of the model")],
     out: Annotated[
-        Path | None, typer.Option(help="folder of the artifact; the name if not given")
+        Path | None, typer.Option(help="folder for the artifact (default: ./NAME)")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="run.toml with keys of training.config.Config")
+        Path | None,
+        typer.Option(help="TOML file that overrides training settings (training.config.Config)"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="a draft in less than half of the time")
+        bool, typer.Option("--quick", help="train a draft in less than half the time")
     ] = False,
     schema: Annotated[
-        Path | None, typer.Option(help="schema file (JSON) in place of the inferred one")
+        Path | None, typer.Option(help="JSON file with the schema (default: inferred)")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="same table, configuration and seed: same artifact")
+        int,
+        typer.Option(
+            min=0, help="random seed; the same table, settings and seed give the same artifact"
+        ),
     ] = 0,
     csv: Annotated[
         str,
-        typer.Option(help="how a CSV file is written: JSON with fields of nelbo.files.CsvOptions"),
+        typer.Option(help="dialect of a CSV file: JSON with fields of nelbo.files.CsvOptions"),
     ] = "{}",
     as_json: Annotated[
-        bool, typer.Option("--json", help="one JSON object on standard output")
+        bool, typer.Option("--json", help="print the result as one JSON object")
     ] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
@@ -76,18 +83,25 @@ def run(
     limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
     source = Source(file, CsvOptions(**json.loads(csv)), limits)
     with _progress() as stage:
-        done = train(
+        finished = train(
             source,
             name,
             out or Path(name),
-            Config.read(config) if config else Config.quick() if quick else Config(),
+            _configuration(config, quick),
             seed,
             Schema.read(schema) if schema else None,
             stage,
         )
-    for notice in done.notices:
+
+    for notice in finished.notices:
         errors.print("[yellow]note:[/]", escape(notice), soft_wrap=True)
-    print(json.dumps(_summary(done)) if as_json else _words(done))
+    print(json.dumps(_summary(finished)) if as_json else _words(finished))
+
+
+def _configuration(file: Path | None, quick: bool) -> Config:
+    if file is not None:
+        return Config.read(file)
+    return Config.quick() if quick else Config()
 
 
 def main() -> None:
@@ -118,62 +132,66 @@ def _summary(run: Run) -> dict[str, object]:
 
 
 def _words(run: Run) -> str:
-    manifest, seconds = run.artifact.manifest, sum(run.seconds.values())
+    manifest = run.artifact.manifest
+    rows = f"{manifest.data['rows']:,} rows"
+    columns = f"{len(manifest.order)} columns"
+    seconds = f"{sum(run.seconds.values()):.0f} s"
+    nelbo = _figure(manifest.metrics.get("nelbo"), "{:.2f} nats")
+    lines = [
+        f"{run.artifact.folder}: {rows}, {columns}, {seconds}",
+        f"  mean nelbo of held-out rows  {nelbo}",
+        f"  synthetic columns, pairs     off by {_errors(manifest.metrics, '')}",
+        f"  … fresh real rows            off by {_errors(manifest.metrics, '_floor')}",
+    ]
+    if run.report:
+        lines.append(f"  report                       {run.report}")
+    return "\n".join(lines)
 
-    def of(name: str, form: str) -> str:
-        return form.format(manifest.metrics[name]) if name in manifest.metrics else "not measured"
 
-    off_by = {
-        end: [of(f"{name}{end}", "{:.1f} %") for name in ("shape_error", "pair_error")]
-        for end in ("", "_floor")
-    }
-    return "\n".join(
-        [
-            f"{run.artifact.folder}: {manifest.data['rows']:,} rows, {len(manifest.order)} columns,"
-            f" {seconds:.0f} s",
-            f"  mean nelbo of held-out rows  {of('nelbo', '{:.2f} nats')}",
-            f"  synthetic columns, pairs     off by {', '.join(off_by[''])}",
-            f"  … fresh real rows            off by {', '.join(off_by['_floor'])}",
-            *([f"  look at                      {run.report}"] if run.report else []),
-        ]
+def _errors(metrics: Mapping[str, float], suffix: str) -> str:
+    """The errors of single columns and of pairs of columns, in percent."""
+    names = (f"shape_error{suffix}", f"pair_error{suffix}")
+    return ", ".join(_figure(metrics.get(name), "{:.1f} %") for name in names)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else form.format(value)
+
+
+@contextmanager
+def _progress() -> Iterator[Stage]:
+    """A bar for each stage on a terminal; elsewhere one line for each stage."""
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
     )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
+
+        def show(stage: str, done: int, total: int, words: str) -> None:
+            if stage not in tasks:
+                _fill_last(bars)
+                tasks[stage] = bars.add_task(stage, total=None, words=words)
+                if not errors.is_terminal:
+                    errors.print(f"{stage}: {words}")
+            bars.update(tasks[stage], completed=done, total=total or None, words=words)
+
+        try:
+            yield show
+        finally:
+            _fill_last(bars)
 
 
-class _progress:  # reads as a function: `with _progress() as stage`
-    """A bar for each stage on a terminal; elsewhere one line a stage."""
-
-    def __enter__(self) -> Stage:
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"),
-        )
-        self.bars, self.tasks = (
-            Progress(*columns, console=errors, disable=not errors.is_terminal),
-            dict[str, TaskID](),
-        )
-        self.bars.start()
-        return self.tell
-
-    def tell(self, stage: str, done: int, of: int, words: str) -> None:
-        if stage not in self.tasks:
-            self._close_last()
-            self.tasks[stage] = self.bars.add_task(stage, total=None, words=words)
-            if not errors.is_terminal:
-                errors.print(f"{stage}: {words}")
-        self.bars.update(self.tasks[stage], completed=done, total=of or None, words=words)
-
-    def _close_last(self) -> None:
-        if self.tasks:
-            last = self.bars.tasks[-1]
-            self.bars.update(last.id, total=last.completed or 1, completed=last.completed or 1)
-
-    def __exit__(self, *_: object) -> None:
-        self._close_last()
-        self.bars.stop()
+def _fill_last(bars: Progress) -> None:
+    """Fill the bar of the last stage, which ended whatever its count says."""
+    if bars.tasks:
+        last = bars.tasks[-1]
+        count = last.completed or 1
+        bars.update(last.id, total=count, completed=count)
 
 
 if __name__ == "__main__":

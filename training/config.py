@@ -1,5 +1,4 @@
-"""The configuration of a training run: defaults that fit most tables, and run.toml to change
-them."""
+"""The settings of a training run: defaults that suit most tables, and run.toml to change them."""
 
 import tomllib
 from pathlib import Path
@@ -13,73 +12,110 @@ from nelbo.utf8 import read_text
 
 
 class Config(BaseModel):
-    """Every field can stand in run.toml."""
+    """The settings of a training run. Each field is a key of run.toml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: Annotated[float, Field(gt=0, description="AdamW's step size at its highest")] = (
+    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of AdamW")] = (
         3e-3
     )
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's weight decay")] = 0.1
-    epochs: Annotated[int, Field(gt=0, description="passes over the training rows, at most")] = 16
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay of AdamW")] = 0.1
+    epochs: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="number of passes over the training rows, within min_steps and max_steps",
+        ),
+    ] = 16
     min_steps: Annotated[
-        int, Field(gt=0, description="gradient steps at least; small tables take fewer")
+        int, Field(gt=0, description="minimum number of gradient steps; small tables take fewer")
     ] = 1_600
     max_steps: Annotated[
-        int, Field(gt=0, description="gradient steps at most, however many the rows")
+        int, Field(gt=0, description="maximum number of gradient steps; wide tables take fewer")
     ] = 4_000
     slack: Annotated[
         float,
-        Field(ge=0, description="nats a column above the best held-out nelbo that stop nothing"),
+        Field(
+            ge=0,
+            description="training continues while the held-out nelbo is within this many"
+            " nats per column of its best",
+        ),
     ] = 0.02
     patience: Annotated[
         int,
         Field(
-            gt=0, description="checks of the held-out rows beyond the slack before training stops"
+            gt=0,
+            description="number of checks in a row beyond the slack after which training stops",
         ),
     ] = 5
     auxiliary: Annotated[
-        float, Field(ge=0, description="weight of the factorised decoder that keeps z informative")
+        float,
+        Field(
+            ge=0, description="weight of the auxiliary decoder's loss, which keeps z informative"
+        ),
     ] = 0.5
     widest: Annotated[
-        int, Field(ge=32, description="hidden units of the decoder at most; few codes take fewer")
+        int,
+        Field(
+            ge=32,
+            description="maximum decoder width;"
+            " tables with few codes per column get a narrower decoder",
+        ),
     ] = 256
     hidden_rows: Annotated[
-        float, Field(ge=0, le=1, description="share of rows that train with random cells hidden")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of the training rows in which random cells are hidden from"
+            " the encoder",
+        ),
     ] = 0.25
     exemplars: Annotated[
         float | None,
         Field(
             ge=0,
             le=1,
-            description="weight of the exemplars in a score; by the columns' kinds if not given",
+            description="weight of the exemplars in a score, from 0 to 1;"
+            " if not set, the kinds of the columns decide",
         ),
     ] = None
     contaminated: Annotated[
         float, Field(ge=0, lt=0.2, description="share of the rows that may be anomalies themselves")
     ] = 0.0
     noise_points: Annotated[
-        int, Field(ge=2, le=1_024, multiple_of=2, description="noise points in each row's score")
+        int,
+        Field(
+            ge=2,
+            le=1_024,
+            multiple_of=2,
+            description="number of noise points (an even number) that each row's score is"
+            " the mean over",
+        ),
     ] = 2
     held_out: Annotated[
         float,
         Field(
-            gt=0, lt=0.5, description="share of rows for early stopping, and the same to calibrate"
+            gt=0,
+            lt=0.5,
+            description="share of the rows that is held out for early stopping,"
+            " and an equal share for calibration",
         ),
     ] = 0.1
     peaks_over_threshold: Annotated[
         bool,
         Field(
-            description="p-values below 1 / (n + 1), by a generalised Pareto tail of the n"
-            " calibration scores if it fits"
+            description="estimate p-values below 1 / (n + 1) by a generalised Pareto tail,"
+            " if it fits the n calibration scores"
         ),
     ] = False
     rare: Annotated[
         int,
         Field(
             ge=1,
-            description="a category that fewer rows hold is never generated; numbers that rare"
-            " become ranges",
+            description="minimum number of rows:"
+            " rarer categories are never generated,"
+            " and rarer numbers become ranges",
         ),
     ] = 5
     max_categories: Annotated[
@@ -87,20 +123,31 @@ class Config(BaseModel):
         Field(
             gt=0,
             le=MAX_CATEGORIES,
-            description="known categories of a column; rarer ones are `other`",
+            description="maximum number of categories per column; rarer ones count as `other`",
         ),
     ] = 200
     max_train_rows: Annotated[
-        int, Field(gt=0, description="rows kept in memory to train on; more are sampled")
+        int,
+        Field(
+            gt=0,
+            description="maximum number of rows in memory to train on;"
+            " of larger tables a sample is used",
+        ),
     ] = 1_000_000
     device: Annotated[
         Literal["cpu", "cuda"],
         Field(
-            description="where training takes its steps; cuda takes longer in matrices this small"
+            description="device that computes the training steps;"
+            " cuda is slower for matrices this small"
         ),
     ] = "cpu"
     threads: Annotated[
-        int, Field(gt=0, description="threads of torch; more gain nothing in matrices this small")
+        int,
+        Field(
+            gt=0,
+            description="number of threads of torch;"
+            " more than one does not help with matrices this small",
+        ),
     ] = 1
 
     @model_validator(mode="after")
@@ -113,7 +160,7 @@ class Config(BaseModel):
 
     @classmethod
     def quick(cls, contaminated: float = 0.0) -> Self:
-        """A draft in less than half of the time: fewer steps, but longer ones."""
+        """Settings for a draft, which takes less than half the time: fewer but larger steps."""
         return cls(
             epochs=4,
             min_steps=150,
@@ -125,7 +172,10 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a TOML file; raises NotFound, or InvalidInput that names the wrong key."""
+        """The settings in a TOML file.
+
+        Raises NotFound, or InvalidInput, which names the wrong key.
+        """
         try:
             return cls.model_validate(tomllib.loads(read_text(path)))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The audit: who changed a model, an alias or a key, and who deleted what; for administrators."""
+"""The audit: changes and deletions, and who made them; for administrators."""
 
 from typing import Annotated
 
@@ -27,10 +27,9 @@ def list_audit(
     limit: Limit = 50,
     cursor: Cursor = None,
     owner: Annotated[
-        str | None, Query(pattern=OWNER.pattern, description="only changes of what is this owner's")
+        str | None, Query(pattern=OWNER.pattern, description="only changes to what this owner has")
     ] = None,
 ) -> Page[Change]:
-    """Each change of a model, a version, an alias or a key and each deletion, as it was written in
-    its transaction."""
+    """Changes of models, versions, aliases and keys, and deletions of models, files and jobs."""
     changes = audit.list_changes(service.database, owner=owner, limit=limit + 1, before=cursor)
     return Page.of(changes, limit, key=lambda change: change.id)

@@ -1,4 +1,4 @@
-"""/docs: the description of the service to read and to try, from files of this machine alone."""
+"""/docs: the description of the service to read and to try. It needs no network."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from api.protection import OWN_FILES
 
 File = Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]
-# The page's addresses are relative, so that it works behind a proxy that puts a path in front. Its
-# script stands in a file of its own, because the page's policy runs no other.
+# The addresses in the page are relative, so that it works behind a proxy that adds a path. Its
+# script is a file of its own, because the policy of the page allows no inline script.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -61,8 +61,7 @@ async def get_file(file: File) -> Response:
 
 
 def _folder() -> Path:
-    """Where the package fastapi-offline keeps the files of Swagger UI; it is never imported, as
-    only those are wanted."""
+    """The folder of Swagger UI in the package fastapi-offline, which itself is not imported."""
     package = find_spec("fastapi_offline")
     assert package is not None, "the extra api installs it"
     assert package.origin is not None

@@ -1,4 +1,4 @@
-"""Files: upload a table, look at it, list, delete."""
+"""Files: upload a table, show it, list and delete files."""
 
 import codecs
 from functools import partial
@@ -49,14 +49,13 @@ TYPES = (
     "application/gzip",
     "application/zstd",
 )
-"""Content types of an upload. None of them is among those that a web page may send to other sites
-unasked."""
+"""Content types of an upload. A web page may send none of them to other sites without asking."""
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "the file itself, as `curl -X POST -H 'Content-Type: text/csv' -T adult.csv`"
-        " sends it. The name's"
-        " suffix tells the format; the type only has to be one of these",
+        "description": "The content of the file, as `curl -X POST -H 'Content-Type: text/csv' -T"
+        " adult.csv` sends it. The suffix of the name is the format. The type must be one of these,"
+        " but does not matter otherwise.",
         "content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES},
     }
 }
@@ -68,18 +67,21 @@ def _csv(
         Query(
             min_length=1,
             max_length=1,
-            description="of CSV; a blank stands for any number of blanks",
+            description="delimiter of CSV; a space: any number of spaces",
         ),
     ] = None,
     encoding: Annotated[
-        str | None, Query(max_length=40, description="of CSV and JSON Lines, such as utf-8")
+        str | None,
+        Query(max_length=40, description="encoding of CSV and JSON Lines, such as utf-8"),
     ] = None,
     decimal: Annotated[Literal[".", ","] | None, Query(description="decimal sign of CSV")] = None,
     header: Annotated[
-        bool | None, Query(description="whether a CSV file has column names above its rows")
+        bool | None,
+        Query(description="whether the first line of a CSV file holds the column names"),
     ] = None,
     skip: Annotated[
-        int | None, Query(ge=0, description="number of lines above the header of a CSV file")
+        int | None,
+        Query(ge=0, description="number of lines to skip at the beginning of a CSV file"),
     ] = None,
 ) -> CsvOptions:
     try:
@@ -92,7 +94,7 @@ def _csv(
 
 
 Csv = Annotated[CsvOptions, Depends(_csv)]
-"""How a CSV file is written, detected unless given."""
+"""The dialect of a CSV file; what is not set is detected."""
 
 
 @router.post(
@@ -113,21 +115,24 @@ async def upload_file(
     owner: Owner,
     name: Annotated[
         str,
-        Query(min_length=1, max_length=255, description="its suffix tells the format: adult.csv"),
+        Query(
+            min_length=1,
+            max_length=255,
+            description="name of the file; its suffix is the format: adult.csv",
+        ),
     ],
     csv: Csv,
 ) -> File:
-    """CSV, Parquet or JSON Lines by the name's suffix, also compressed (`.csv.gz`, `.jsonl.zst`).
+    """The format is CSV, Parquet or JSON Lines, also compressed (`.csv.gz`, `.jsonl.zst`).
 
-    A job can name the file as soon as its state is `ready`.
+    A job can use the file when its state is `ready`.
     """
     format = _format(name)
-    allow_body(
-        request.scope, service.settings.max_upload_bytes, "the setting max_upload_bytes says so"
-    )
+    limit = service.settings.max_upload_bytes
+    allow_body(request.scope, limit, "this is the setting max_upload_bytes")
     with service.uploads.begun(owner) as upload:
         entry = await _received(request, service, upload, name, format, csv)
-    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    service.hint(entry.id)  # No job has this id: a worker that gets the hint takes what is next.
     response.headers["Location"] = f"/v1/files/{entry.id}"
     return await run_in_threadpool(_file, service, owner, entry.id)
 
@@ -164,19 +169,21 @@ async def _received(
 def _format(name: str) -> str:
     format = format_of(name)
     if format == "arrow":
-        # Arrow's own advice: its readers trust the buffers they are given.
+        # Readers of Arrow trust the buffers of a file, as its documentation warns.
         raise InvalidInput(
-            f"{name}: Arrow files are not taken over HTTP; send Parquet (`nelbo` converts by"
-            " itself)"
+            f"{name}: Arrow files are not accepted over HTTP; send Parquet (the commands and the"
+            " client convert by themselves)"
         )
     return format
 
 
 def _give_up(service: Service, owner: str, file_id: str, reason: str) -> None:
-    """Leave nothing of an upload but the reason. Where even that fails, the sweep of old uploads
-    does it."""
+    """Delete an upload, and keep only the reason.
+
+    If even that fails, the sweep of old uploads does it later.
+    """
     try:
-        # False: it was accepted, and only the answer of the commit was lost.
+        # False means that the upload was accepted, and only the answer to the commit was lost.
         if files.reject_file(service.database, owner, file_id, reason):
             service.storage.delete(file_prefix(file_id))
     except NelboError as problem:
@@ -200,9 +207,10 @@ def _view(entry: files.FileEntry) -> File:
 def list_files(
     service: ServiceDep, owner: Owner, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[File]:
-    """Pages of files with very many columns are shorter than `limit`."""
-    found, more = files.list_files(service.database, owner, limit=limit, before=cursor)
-    return Page(items=[_view(entry) for entry in found], next_cursor=found[-1].id if more else None)
+    """A page of files with many columns may be shorter than `limit`."""
+    entries, more = files.list_files(service.database, owner, limit=limit, before=cursor)
+    next_cursor = entries[-1].id if more else None
+    return Page(items=[_view(entry) for entry in entries], next_cursor=next_cursor)
 
 
 @router.get(
@@ -227,6 +235,6 @@ def get_file(file_id: FileId, service: ServiceDep, owner: Owner, response: Respo
     responses=answers(NotAuthenticated, NotFound, Conflict, Gone, Unavailable),
 )
 def delete_file(file_id: FileId, service: ServiceDep, owner: Owner, by: By) -> None:
-    """Results of jobs that used it stay."""
+    """Results of jobs that used the file are kept."""
     files.delete_file(service.database, owner, file_id, by=by)
     service.storage.delete(file_prefix(file_id))

@@ -1,5 +1,4 @@
-"""Probes. Readiness is the database's truth: without a broker work is slower to begin, and still
-done."""
+"""Probes. The service is ready with a database; without a broker, jobs only start later."""
 
 from typing import Annotated, Literal
 
@@ -15,21 +14,24 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(BaseModel):
-    """The service accepts requests; `degraded` where no hint reaches the broker, so that the
-    dispatcher finds the work, or where a part of the keys file cannot be read."""
+    """The service accepts requests.
+
+    `degraded`: the broker does not answer, so that jobs start some seconds later, or a part of the
+    keys file cannot be read.
+    """
 
     status: Literal["ready", "degraded"]
     database: Literal["ok"] = "ok"
-    broker: Annotated[Literal["ok", "down", "none"], Field(description="none: no broker is set")]
+    broker: Annotated[Literal["ok", "down", "none"], Field(description="none: there is no broker")]
     keys: Annotated[
         Literal["ok", "degraded", "none"],
-        Field(description="none: no key is needed, everyone is `local`"),
+        Field(description="none: no key is needed, and everyone is the owner `local`"),
     ]
 
 

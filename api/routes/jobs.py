@@ -38,14 +38,13 @@ from nelbo.store import ledger, lookup
 from nelbo.views import Job
 
 MAX_WAIT_S = 60.0
-"""Longest wait that `Prefer: wait=N` is given."""
+"""Maximum number of seconds for `Prefer: wait=N`."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
-"""RFC 7240; other preferences are not for us."""
+"""The preference of RFC 7240 that this service supports."""
 
 
 class JobIdConvertor(StringConvertor):
-    """An id in an address, without the action behind it: `/v1/jobs/ID:cancel` has no other methods
-    than its own."""
+    """An id in an address, without an action: `/v1/jobs/ID:cancel` is not the job `ID:cancel`."""
 
     regex = "[^/:]+"
 
@@ -107,8 +106,10 @@ EXAMPLES: dict[str, Any] = {
 
 _SCHEMA = TypeAdapter(JobRequest).json_schema(ref_template=REFERENCE)
 REQUEST_SCHEMAS: dict[str, Any] = _SCHEMA.pop("$defs")
-"""The schemas of OpenAPI that the body of a job refers to. The route reads its body itself, so
-FastAPI does not know them."""
+"""The schemas of OpenAPI that the body of a job refers to.
+
+FastAPI does not know them, because the route parses its body itself.
+"""
 BODY = {
     "requestBody": {
         "required": True,
@@ -153,24 +154,21 @@ async def submit_job(
             min_length=1,
             max_length=200,
             pattern=r"^[!-~]+$",
-            description="the same key and request give the same job again, however often they are"
-            " sent",
+            description="key of the request; sent again with the same key, it is the same job",
         ),
     ] = None,
     prefer: Annotated[
         str | None,
-        Header(description="wait=N: answer when the job has finished, after N s at most"),
+        Header(description="wait=N: answer when the job has finished, at most N s later"),
     ] = None,
 ) -> Job:
-    """Everything that can be checked is checked first; then job and chunks are stored in one
-    transaction.
+    """The request is checked as far as possible, and then stored in one transaction.
 
-    A job is about the rows of a ready `file`, about a few `rows` of its own, or (generate) about
-    none.
+    A job needs the id of a ready `file` or a few `rows`; `generate` needs neither.
     """
     allow_body(request.scope, MAX_JSON_BYTES, ROWS_ADVICE)
     match = _WAIT.search(prefer or "")
-    # The place comes first: a job must not be stored whose request is refused.
+    # The place comes first, because a refused request must not leave a job.
     with service.waiting.taken(owner) if match else nullcontext():
         async with service.bodies.received(request, owner) as body:
             job = await service.bodies.work(
@@ -190,11 +188,12 @@ async def submit_job(
 def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> Job:
     received = len(body)
     request = submission.parse(body, service.requests)
-    body.clear()  # The request has all of it.
+    body.clear()  # The request has its content.
     digest = submission.digest(request)
-    known = lookup.job_by_key(service.database, owner, key, digest)
-    if known is not None:
-        return known
+    earlier = lookup.job_by_key(service.database, owner, key, digest)
+    if earlier is not None:
+        return earlier
+
     admission.need_room(service, owner, str(received))
     plan = submission.plan(service.database, service.settings, owner, request)
     job, created = ledger.submit(
@@ -217,11 +216,14 @@ def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> J
 
 
 async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Job:
-    """The job when it has finished, or as it is after wait_s seconds. Holds no thread and no
-    connection meanwhile."""
-    deadline, pause = time.monotonic() + wait_s, 0.02
-    while job.state not in FINAL and (left := deadline - time.monotonic()) > 0:
-        await asyncio.sleep(min(pause, left))
+    """The job when it has finished, or its state after wait_s seconds.
+
+    Waiting needs no thread and no connection to the database.
+    """
+    deadline = time.monotonic() + wait_s
+    pause = 0.02
+    while job.state not in FINAL and time.monotonic() < deadline:
+        await asyncio.sleep(min(pause, deadline - time.monotonic()))
         pause = min(pause * 1.5, 0.5)
         job = await run_in_threadpool(lookup.get_job, service.database, owner, job.id)
     return job

@@ -1,4 +1,4 @@
-"""Models: push a version, list, point aliases, delete."""
+"""Models: push, list and delete versions, and set aliases."""
 
 from functools import partial
 from typing import Annotated
@@ -37,7 +37,7 @@ from nelbo.store import catalog, ledger, usage
 from nelbo.views import Model, Version, VersionDetails, details
 
 MAX_PUSH_BYTES = MAX_ARTIFACT_BYTES + 2**20
-"""Room for the zip's own records."""
+"""Maximum size of a zip: that of an artifact, and room for the records of the zip."""
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[
     str,
@@ -45,32 +45,34 @@ Name = Annotated[
         min_length=1,
         max_length=100,
         pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$",
-        description="a model's name",
+        description="name of a model",
         examples=["adult"],
     ),
 ]
 After = Annotated[
-    str, Query(max_length=100, pattern=r"^[ -~]*$", description="next_cursor of the page before")
+    str, Query(max_length=100, pattern=r"^[ -~]*$", description="next_cursor of the previous page")
 ]
 Which = Annotated[
     str,
-    Path(max_length=100, description="a version's number, or an alias", examples=["3", "champion"]),
+    Path(
+        max_length=100, description="number of a version, or an alias", examples=["3", "champion"]
+    ),
 ]
-Number = Annotated[int, Path(ge=1, lt=2**31, description="a version's number", examples=[3])]
+Number = Annotated[int, Path(ge=1, lt=2**31, description="number of a version", examples=[3])]
 Alias = Annotated[
     str, Path(max_length=100, pattern=r"^[A-Za-z][0-9A-Za-z._-]*$", examples=["champion"])
 ]
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "a zip of the artifact's files, as `nelbo push` sends it",
+        "description": "A zip of the files of an artifact, as `nelbo push` sends it.",
         "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
 
 class Target(BaseModel):
-    """What an alias stands for."""
+    """The version that an alias names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -99,11 +101,12 @@ class Target(BaseModel):
 async def push_version(
     name: Name, request: Request, response: Response, service: ServiceDep, owner: Owner, by: By
 ) -> Version:
-    """The version is numbered and pending until a worker has read the zip, checked its digests and
-    run it once; then it is ready, or rejected with the reason. Its digest, schema and metrics are
-    known when it is ready."""
+    """The version gets a number and is `pending` until a worker has verified the artifact.
+
+    Then it is `ready`, with its digest, schema and metrics, or `rejected`, with the reason.
+    """
     limit = min(MAX_PUSH_BYTES, service.settings.max_upload_bytes)
-    allow_body(request.scope, limit, "no artifact is that large")
+    allow_body(request.scope, limit, "no artifact is larger")
     await run_in_threadpool(admission.need_readers, service, owner)
     await run_in_threadpool(
         admission.need_room, service, owner, request.headers.get("content-length")
@@ -115,7 +118,7 @@ async def push_version(
         crash.point("pushed")
         entry = await run_in_threadpool(_register, service, owner, name, version_id, size, by)
         await run_in_threadpool(usage.note_bytes, service.database, version_id, size)
-    service.hint(entry.id)  # No job has this id: whoever takes the hint takes what is due.
+    service.hint(entry.id)  # No job has this id: a worker that gets the hint takes what is next.
     response.headers["Location"] = f"/v1/models/{name}/versions/{entry.number}"
     response.headers["Retry-After"] = "1"
     return entry.view
@@ -131,7 +134,7 @@ def _register(
     service.storage.move(key, artifact_key(version_id))
     try:
         return ledger.submit_version(service.database, owner, name, version_id=version_id, by=by)
-    except NotAuthenticated:  # the key was revoked while the body came in
+    except NotAuthenticated:  # the key was revoked during the upload
         service.storage.delete(artifact_key(version_id))
         raise
 
@@ -145,8 +148,8 @@ def _register(
 def list_models(
     service: ServiceDep, owner: Owner, limit: Limit = 50, cursor: After = ""
 ) -> Page[Model]:
-    found = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor)
-    return Page.of(found, limit, key=lambda model: model.name)
+    models = catalog.list_models(service.database, owner, limit=limit + 1, after=cursor)
+    return Page.of(models, limit, key=lambda model: model.name)
 
 
 @router.get(
@@ -166,8 +169,8 @@ def get_model(name: Name, service: ServiceDep, owner: Owner) -> Model:
     responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
 def list_versions(name: Name, service: ServiceDep, owner: Owner) -> Page[Version]:
-    found = catalog.list_versions(service.database, owner, name)
-    return Page(items=[entry.view for entry in found], next_cursor=None)
+    versions = catalog.list_versions(service.database, owner, name)
+    return Page(items=[entry.view for entry in versions], next_cursor=None)
 
 
 @router.get(
@@ -210,8 +213,7 @@ def _number(service: Service, owner: str, name: str, which: str) -> int:
 def set_alias(
     name: Name, alias: Alias, target: Target, service: ServiceDep, owner: Owner, by: By
 ) -> Model:
-    """`champion` is what a model's plain name means; set by hand it no longer follows new
-    versions."""
+    """The name of a model alone means `champion`. Once set, it no longer follows new versions."""
     catalog.set_alias(service.database, owner, name, alias, target.version, by=by)
     return catalog.get_model(service.database, owner, name)
 

@@ -1,5 +1,4 @@
-"""What jobs made: results in four formats, the rows that could not be done, the least likely
-rows."""
+"""The results of jobs in four formats, the rows with errors, and the least likely rows."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api.deps import Owner, ServiceDep
 from api.errors import answers
-from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, wanted
+from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, preferred_format
 from api.pages import Limit, Page
 from api.routes.jobs import JobId
 from nelbo.errors import (
@@ -52,7 +51,7 @@ class Error(RowError):
 
 
 async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]:
-    """Holds a place until the last byte is sent or the client is gone."""
+    """Hold a place until the last byte is sent or the client has left."""
     with service.downloads.taken(owner):
         yield
 
@@ -65,11 +64,10 @@ async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]
     dependencies=[Depends(_downloading)],
     responses={
         200: {
-            "description": "The whole table, as one stream. score: row, nelbo, p_value, anomaly"
-            " (with explain also"
-            " term_<column> for each column, and kl). generate: the columns. augment: row, copy and"
-            " the columns."
-            " reconstruct: row and the columns",
+            "description": "The whole table, as one stream. Its columns are, for score: row, nelbo,"
+            " p_value, anomaly (with explain also term_<column> for each column, and kl); for"
+            " generate: those of the training table; for augment: row, copy and those; for"
+            " reconstruct: row and those.",
             "content": CONTENT,
             "headers": {
                 "Content-Disposition": {
@@ -98,20 +96,19 @@ def get_results(
     service: ServiceDep,
     owner: Owner,
     accept: Annotated[
-        str | None, Header(description="the format, by media type; Parquet if it does not matter")
+        str | None, Header(description="media types of the format (default: Parquet)")
     ] = None,
-    format: Annotated[Format | None, Query(description="the format, instead of Accept")] = None,
+    format: Annotated[Format | None, Query(description="format, instead of Accept")] = None,
     safe: Annotated[
         bool | None,
         Query(
-            description="for CSV: put an apostrophe before what a spreadsheet would take for a"
-            " formula. Left out: true where"
-            " a browser asks, false for programs, which get every text as it is"
+            description="in CSV, put an apostrophe before text that a spreadsheet would run as a"
+            " formula (default: true for browsers, false for programs)"
         ),
     ] = None,
 ) -> StreamingResponse:
     job = _succeeded(lookup.get_job(service.database, owner, job_id))
-    chosen = format or wanted(accept)
+    chosen = format or preferred_format(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
     return StreamingResponse(
         encoded(
@@ -131,11 +128,9 @@ def _succeeded(job: Job) -> Job:
     if job.state == "succeeded":
         return job
     if job.state in ("failed", "cancelled"):
-        why = f": {job.problem}" if job.problem else ""
-        raise JobFailed(
-            f"job {job.id} {'was cancelled' if job.state == 'cancelled' else 'failed'}{why}; it has"
-            " no results"
-        )
+        end = "was cancelled" if job.state == "cancelled" else "failed"
+        reason = f": {job.problem}" if job.problem else ""
+        raise JobFailed(f"job {job.id} {end}{reason}; it has no results")
     done = f"{job.progress.rows_done:,} of {job.progress.rows:,} rows"
     raise NotReady(
         f"job {job.id} is {job.state} ({done}); its results come when it has succeeded",
@@ -144,15 +139,17 @@ def _succeeded(job: Job) -> Job:
 
 
 def _batches(database: Database, job: Job) -> Iterator[pa.RecordBatch]:
-    """At least one batch, so that a table without rows has its columns; the first is read before
-    the answer begins."""
+    """The results, at least one batch, so that a table without rows has its columns.
+
+    The first batch is read before the answer begins, so that an error is still an answer.
+    """
     if job.kind != "score":
         return _begun(results.tables(database, job.id))
     explain = bool(job.params.get("explain"))
-    found = _begun(results.scores(database, job.id, explain=explain))
-    first = next(found, None)
+    batches = results.scores(database, job.id, explain=explain)
+    first = next(batches, None)
     if first is not None:
-        return itertools.chain([first], found)
+        return itertools.chain([first], batches)
     schema = results.score_schema(database, job.id, explain=explain)
     return iter([pa.RecordBatch.from_pylist([], schema=schema)])
 
@@ -174,10 +171,10 @@ def list_errors(
     owner: Owner,
     limit: Limit = 100,
     cursor: Annotated[
-        int, Query(ge=-1, lt=2**62, description="next_cursor of the page before")
+        int, Query(ge=-1, lt=2**62, description="next_cursor of the previous page")
     ] = -1,
 ) -> Page[RowError]:
-    """In row order; while the job runs, those found so far."""
+    """The errors are in row order. While the job runs, there may be more later."""
     job = lookup.get_job(service.database, owner, job_id)
     errors = results.errors(service.database, job.id, after_row=cursor, limit=limit + 1)
     return Page.of(errors, limit, key=lambda error: str(error.row))
@@ -192,7 +189,7 @@ def list_errors(
 def list_anomalies(
     job_id: JobId, service: ServiceDep, owner: Owner, limit: Limit = 100
 ) -> Page[Anomaly]:
-    """Each with its terms: how many nats of its nelbo each column costs. At most 1,000 are kept."""
+    """Each row has its terms: the nats that each column adds. At most 1,000 rows are kept."""
     job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")

@@ -1,4 +1,4 @@
-"""audit: who changed and deleted what; on the service, or in the database where none runs."""
+"""audit: changes and deletions, from the service or, if none runs, from the database."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -20,15 +20,18 @@ def audit(
     owner: Annotated[
         str | None,
         typer.Option(
-            metavar="OWNER", help="only changes of what is this owner's", show_default=False
+            metavar="OWNER", help="only changes to what this owner has", show_default=False
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="the newest N")] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="number of changes, the newest first")
+    ] = 20,
     as_json: options.Json = False,
 ) -> None:
-    """List who changed or deleted models, aliases, keys, files and jobs.
+    """List changes and deletions, and who made them.
 
-    On a service with API keys it needs a key of the scope admin.
+    These are the changes of models, aliases and API keys, and the deletions of models, files and
+    jobs. On a service with API keys, the command needs a key with the scope admin.
 
     \b
     Examples:
@@ -44,16 +47,16 @@ def audit(
         ["when (UTC)", "by", "key", "address", "owner", "action", "subject", "detail"],
         [
             [
-                when(c.at),
-                c.by,
-                c.key and f"nb_{c.key}",
-                c.address,
-                c.owner,
-                c.action,
-                c.subject,
-                c.detail,
+                when(change.at),
+                change.by,
+                change.key and f"nb_{change.key}",
+                change.address,
+                change.owner,
+                change.action,
+                change.subject,
+                change.detail,
             ]
-            for c in changes
+            for change in changes
         ],
     )
 

@@ -1,4 +1,4 @@
-"""The catalog of the data folder, used in this process where no service runs."""
+"""The models of the data folder, for commands that run without a service."""
 
 import re
 import tempfile
@@ -21,13 +21,13 @@ from nelbo.store.session import Database, connect
 
 OWNER = "local"
 ROOM = 16 * 2**20
-"""Free disk, in bytes, that must be there to register a version; most artifacts are smaller."""
+"""Free disk space in bytes that registering a version needs. Most artifacts are smaller."""
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Database and storage of the data folder."""
+    """The database and the storage of the data folder."""
 
     database: Database
     storage: Storage
@@ -36,13 +36,16 @@ class Catalog:
 
 @contextmanager
 def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
-    """The catalog; one that is not there is made only where something is to be registered. Raises
-    NotFound, Unavailable."""
+    """The catalog of the data folder.
+
+    make: whether to create it if it does not exist, because something is to be registered.
+
+    Raises NotFound, or Unavailable if the database does not answer.
+    """
     if not make and not exists(settings):
         raise NotFound(
-            f"no service runs and no model is registered in {settings.home}; `nelbo train` makes"
-            " one, NELBO_HOME names another"
-            " data folder, NELBO_URL a service"
+            f"no service runs, and no model is registered in {settings.home}; train one with"
+            " `nelbo train`, or set NELBO_HOME to another data folder or NELBO_URL to a service"
         )
     database = connect(settings.database)
     try:
@@ -57,14 +60,12 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
 
 
 def exists(settings: Settings) -> bool:
-    """Whether there is a catalog to look into: a server's may be there, a file's is where the file
-    is."""
+    """Whether the catalog may exist. A SQLite file can be looked for, a server cannot."""
     return settings.sqlite_file is None or settings.sqlite_file.exists()
 
 
 def check_registering(settings: Settings) -> None:
-    """Refuse a data folder, a database or a storage that cannot take a version, before there is
-    one."""
+    """Raise an error if data folder, database or storage cannot take a version."""
     if not exists(settings):
         check_folder(settings.home, ROOM)
         return
@@ -77,12 +78,11 @@ def check_registering(settings: Settings) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no model can have."""
+    """Raise InvalidInput if no model can have this name."""
     if not NAME.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} cannot be the name of a model: it has letters, digits, '.', '_' and '-', at"
-            " most 100, and begins"
-            " with a letter or a digit"
+            f"{name!r} cannot be the name of a model: a name has at most 100 letters, digits,"
+            " '.', '_' and '-', and begins with a letter or a digit"
         )
 
 

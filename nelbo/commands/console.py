@@ -1,5 +1,4 @@
-"""What commands print: results on standard output, everything else (progress, notices) on standard
-error."""
+"""What commands print: the result on standard output, progress and notices on standard error."""
 
 import json
 import re
@@ -28,13 +27,13 @@ from nelbo.views import Job
 
 
 class Tell(Protocol):
-    """Told how many are done, and of how many where that is known."""
+    """Shows how many are done, and the total if it is known."""
 
-    def __call__(self, done: int, of: int | None = None, /) -> None: ...
+    def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
 def print_json(text: str) -> None:
-    """JSON on standard output, with letters that its encoding lacks escaped as JSON does it."""
+    """Print JSON. Letters that the encoding of standard output lacks are escaped."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
@@ -43,84 +42,83 @@ def print_json(text: str) -> None:
 
 
 def of_job(tell: Tell) -> Callable[[Job], None]:
-    """Tells of a job's rows, for `Job.wait`."""
+    """A callback for `JobHandle.wait` that shows how many rows are done."""
     return lambda view: tell(view.progress.rows_done, view.progress.rows)
 
 
 @dataclass
 class Console:
-    """Where a command speaks. With `json` its one result is a JSON object on standard output."""
+    """The output of a command. With `json`, the result is one JSON object on standard output."""
 
     json: bool = False
-    _told: set[str] = field(default_factory=set)
+    _noticed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.errors = Rich(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str = "") -> None:
-        """A line beside the result."""
+        """Print a line on standard error."""
         self.errors.print(text, markup=False)
 
     def notices(self, texts: Iterable[str]) -> None:
-        """What a user may want to know; each is said once."""
+        """Print notes on standard error. A note is printed only once."""
         for text in texts:
-            if text not in self._told:
-                self._told.add(text)
+            if text not in self._noticed:
+                self._noticed.add(text)
                 self.say(f"note: {text}")
 
-    def result(self, found: Mapping[str, Any], words: str | None = None) -> None:
-        """The result: as JSON on standard output, else in words (or not at all)."""
+    def result(self, content: Mapping[str, Any], words: str | None = None) -> None:
+        """Print the result on standard output: the content with --json, otherwise the words."""
         if self.json:
-            print_json(json.dumps(found, ensure_ascii=False))
+            print_json(json.dumps(content, ensure_ascii=False))
         elif words is not None:
             print(words)
 
     def table(
         self, head: Sequence[str], rows: Iterable[Iterable[object]], beside: bool = False
     ) -> None:
-        """A table on standard output, or beside it on standard error; numbers to the right."""
-        shown = Table(box=None, pad_edge=False, header_style="bold")
+        """Print a table on standard output, or with `beside` on standard error."""
         cells = [[_cell(cell) for cell in row] for row in rows]
-        for at, name in enumerate(head):
-            told = [row[at] for row in cells if row[at]]
-            numeric = bool(told) and all(
-                text.replace(",", "").replace(".", "", 1).isdigit() for text in told
-            )
-            shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        layout = Table(box=None, pad_edge=False, header_style="bold")
+        for index, name in enumerate(head):
+            numeric = _are_numbers([row[index] for row in cells])
+            layout.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
-            shown.add_row(*row)
+            layout.add_row(*row)
+
         out = Rich(highlight=False, markup=False, stderr=beside)
         if not out.is_terminal:
             out = Rich(highlight=False, markup=False, stderr=beside, width=_width(head, cells))
-        out.print(shown)
+        out.print(layout)
 
     @contextmanager
     def progress(self, doing: str, unit: str = "rows") -> Iterator[Tell]:
-        """A bar with the time that is left on a terminal; elsewhere a line at the start and one at
-        the end."""
+        """Show the progress of some work on standard error.
+
+        On a terminal this is a bar with the remaining time; elsewhere it is a line at the start and
+        a line at the end.
+        """
         if self.errors.is_terminal:
             with _bar(self.errors, unit) as bar:
                 task = bar.add_task(doing, total=None)
-
-                def show(done: int, of: int | None = None) -> None:
-                    bar.update(task, completed=done, total=of)
-
-                yield show
+                yield lambda done, total=None: bar.update(task, completed=done, total=total)
                 bar.update(task, total=bar.tasks[0].completed)
             return
+
+        began = time.monotonic()
+        count = 0
+
+        def keep(done: int, _total: int | None = None) -> None:
+            nonlocal count
+            count = done
+
         self.say(f"{doing} ...")
-        began, last = time.monotonic(), 0
-
-        def keep(done: int, of: int | None = None) -> None:
-            nonlocal last
-            last = done
-
         yield keep
-        self.say(f"{doing}: {last:,} {unit} in {time.monotonic() - began:.1f} s")
+        self.say(f"{doing}: {count:,} {unit} in {time.monotonic() - began:.1f} s")
 
     @contextmanager
     def waiting(self, doing: str) -> Iterator[None]:
-        """A sign of life while something takes a moment that cannot be measured."""
+        """Show a spinner on a terminal, for work without a measurable progress."""
         if self.errors.is_terminal:
             with self.errors.status(doing, spinner=_spinner(self.errors)):
                 yield
@@ -145,6 +143,12 @@ def _spinner(console: Rich) -> str:
     return "dots" if console.encoding.startswith("utf") else "line"
 
 
+def _are_numbers(texts: Sequence[str]) -> bool:
+    """Whether all texts that are not empty are numbers, and there is one."""
+    filled = [text.replace(",", "").replace(".", "", 1) for text in texts if text]
+    return bool(filled) and all(text.isdigit() for text in filled)
+
+
 def _cell(cell: object) -> str:
     match cell:
         case None:
@@ -159,10 +163,9 @@ def _cell(cell: object) -> str:
 
 
 def _width(head: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    """Wide enough for every cell: a pipe has no width to fold to."""
-    return (
-        sum(max(len(text) for text in column) + 2 for column in zip(head, *cells, strict=True)) + 2
-    )
+    """A width for all cells: the text in a pipe is not folded."""
+    columns = zip(head, *cells, strict=True)
+    return sum(max(len(text) for text in column) + 2 for column in columns) + 2
 
 
 def when(seconds: float | None) -> str:

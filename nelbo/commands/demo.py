@@ -1,4 +1,4 @@
-"""`nelbo demo`: everything once on a real table, through `nelbo.Client` as any user would."""
+"""`nelbo demo`: the whole product on a real table, through `nelbo.Client` as for any user."""
 
 import os
 import sqlite3
@@ -28,9 +28,20 @@ if TYPE_CHECKING:
     from nelbo.engine import Engine
 
 TABLES = Path(nelbo.__file__).with_name("data")
-MODEL, SEED = "adult", 1
-GENERATED, AUGMENTED, PER_ROW, ANOMALIES, TERMS = 10_000, 200, 5, 5, 3
-START_S, STOP_S = 90.0, 40.0
+MODEL = "adult"
+SEED = 1
+GENERATED = 10_000
+"""Number of rows to generate."""
+AUGMENTED = 200
+"""Number of rows to augment."""
+PER_ROW = 5
+"""Number of copies of each augmented row."""
+ANOMALIES = 5
+"""Number of rows to explain."""
+TERMS = 3
+"""Number of columns to show for each of these rows."""
+START_S = 90.0
+STOP_S = 40.0
 MEASURES = {
     "shape_error": "columns off by, mean, %",
     "pair_error": "pairs of columns off by, mean, %",
@@ -41,8 +52,10 @@ FROM score WHERE job_id = '{job}' AND anomaly ORDER BY nelbo DESC LIMIT 3"""
 
 
 def show(settings: Settings, port: int, console: Console) -> None:
-    """The whole demo, in ./demo unless NELBO_HOME is set; what it starts has ended when it returns,
-    also after ^C."""
+    """Run the whole demo, in ./demo unless NELBO_HOME is set.
+
+    What it starts has ended when it returns, also after ^C.
+    """
     home = (settings.home if "NELBO_HOME" in os.environ else Path("demo")).resolve()
     settings = settings.model_copy(update={"home": home, "url": ""})
     trained_on = TABLES / "adult-train.parquet"
@@ -50,32 +63,31 @@ def show(settings: Settings, port: int, console: Console) -> None:
     began = time.monotonic()
     console.say(f"1. starting API, worker, broker and database in {home}")
     with _service(settings, port) as url, Client(url, settings=settings) as client:
-        console.say(
-            f"   ready at {url}\n2. training on {pq.read_metadata(trained_on).num_rows:,} rows of"
-            " UCI Adult"
-        )
+        rows = pq.read_metadata(trained_on).num_rows
+        console.say(f"   ready at {url}\n2. training on {rows:,} rows of UCI Adult")
         train(trained_on, MODEL, home / MODEL, SEED)
         version = client.models.push(home / MODEL, name=MODEL)
         console.say(f"   registered as {MODEL}@{version.version}\n3. three jobs over HTTP")
         jobs = _jobs(client, held_out, home, console)
-        _show_anomalies(
-            jobs["scores"], pq.read_table(held_out), local.load(home / MODEL, "demo"), console
-        )
+
+        engine = local.load(home / MODEL, "demo")
+        _show_anomalies(jobs["scores"], pq.read_table(held_out), engine, console)
         _show_quality(client, console)
-        _show_places(settings, jobs, console)
+        _show_files(settings, jobs, console)
+    seconds = time.monotonic() - began
     console.say(
-        f"\nstopped what was started; {time.monotonic() - began:.0f} s in all. Next: `nelbo up`,"
-        " and `nelbo --help`"
+        f"\nstopped what was started; {seconds:.0f} s in all. Next: `nelbo up` and `nelbo --help`"
     )
 
 
 @contextmanager
 def _service(settings: Settings, port: int) -> Iterator[str]:
-    """The address of a `nelbo up` on the data folder: one that runs already, or one for the time
-    being."""
-    if (running := find_url(settings)) is not None:
+    """The address of a `nelbo up` on the data folder: a running one, or one for this demo."""
+    running = find_url(settings)
+    if running is not None:
         yield running
         return
+
     privacy.prepare(settings)
     log = settings.home / LOGS / "up.log"
     log.parent.mkdir(exist_ok=True)
@@ -100,16 +112,17 @@ def _address(settings: Settings, up: Child) -> str:
     while time.monotonic() < deadline:
         if up.process is None or up.process.poll() is not None:
             lines = up.log.read_text(errors="replace").splitlines() if up.log else []
-            raise Unavailable(f"`nelbo up` ended at its start{': ' + lines[-1] if lines else ''}")
+            reason = f": {lines[-1]}" if lines else ""
+            raise Unavailable(f"`nelbo up` did not start{reason}")
         running = running_up(settings.home)
         if running is not None and running.pid == up.process.pid:
             return running.url
         time.sleep(0.1)
-    raise Unavailable(f"`nelbo up` was not ready within {START_S:.0f} s; {up.log} may say why")
+    raise Unavailable(f"`nelbo up` was not ready within {START_S:.0f} s; see {up.log}")
 
 
 def _jobs(client: Client, held_out: Path, home: Path, console: Console) -> dict[str, JobHandle]:
-    """The three jobs, finished, by the name of the file in which their results lie."""
+    """Run the three jobs. The keys are the names of the files with their results."""
     with console.progress("   uploading the held-out rows", "bytes") as tell:
         file = client.files.wait(client.files.upload(held_out, progress=tell))
     few = pq.read_table(held_out).slice(0, AUGMENTED)
@@ -132,17 +145,17 @@ def _finished(submit: Callable[[], JobHandle], results: Path, console: Console) 
     return job
 
 
-def _show_anomalies(job: JobHandle, given: pa.Table, engine: "Engine", console: Console) -> None:
+def _show_anomalies(job: JobHandle, table: pa.Table, engine: "Engine", console: Console) -> None:
     summary = job.view.summary or {}
     print(
-        f"\nThe five least likely of {given.num_rows:,} held-out rows"
+        f"\nThe five least likely of {table.num_rows:,} held-out rows"
         f" ({summary.get('anomalies', 0):,} have a p-value <= 0.01):"
     )
-    found = [
-        (row, given.slice(row.row, 1).combine_chunks().to_batches()[0])
-        for row in job.anomalies(ANOMALIES)
+    anomalies = [
+        (anomaly, table.slice(anomaly.row, 1).combine_chunks().to_batches()[0])
+        for anomaly in job.anomalies(ANOMALIES)
     ]
-    explain.show(console, engine, local.explained(engine, found, TERMS, SEED))
+    explain.show(console, engine, local.explained(engine, anomalies, TERMS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:
@@ -154,7 +167,7 @@ def _show_quality(client: Client, console: Console) -> None:
     console.table(
         ["", "synthetic", "real"],
         [
-            [words, *(_figure(metrics.get(of)) for of in (name, f"{name}_floor"))]
+            [words, _figure(metrics.get(name)), _figure(metrics.get(f"{name}_floor"))]
             for name, words in MEASURES.items()
         ],
     )
@@ -164,13 +177,10 @@ def _figure(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
 
 
-def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Console) -> None:
-    home = settings.home
-    print(f"\nFiles in {home}:")
-    print(
-        f"  {', '.join(f'{name}.parquet' for name in jobs)}; {MODEL}/ is the artifact,"
-        f" {MODEL}/report.html what it is worth"
-    )
+def _show_files(settings: Settings, jobs: dict[str, JobHandle], console: Console) -> None:
+    results = ", ".join(f"{name}.parquet" for name in jobs)
+    print(f"\nFiles in {settings.home}:")
+    print(f"  {results}; {MODEL}/ is the artifact, {MODEL}/report.html shows its quality")
     file = settings.sqlite_file
     query = QUERY.format(job=jobs["scores"].id)
     if file is None:
@@ -178,5 +188,5 @@ def _show_places(settings: Settings, jobs: dict[str, JobHandle], console: Consol
         return
     print(f"  the database is {file}; try, with sqlite3 or any other client,\n\n{query}\n")
     with closing(sqlite3.connect(file)) as database:
-        found = database.execute(query)
-        console.table([column[0] for column in found.description], [map(str, row) for row in found])
+        rows = database.execute(query)
+        console.table([column[0] for column in rows.description], [map(str, row) for row in rows])

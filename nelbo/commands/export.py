@@ -1,4 +1,4 @@
-"""Results as a typed table in the user's own database."""
+"""The results of a job as a typed table in a database of the user."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from nelbo.errors import Conflict, InvalidInput, Unavailable
 
 
 def export(results: Path, url: str, name: str, tell: Tell) -> int:
-    """Make the table `name` in the database at `url` from an Arrow stream, all of it or nothing;
-    its number of rows."""
+    """Create a table from an Arrow stream, as a whole or not at all.
+
+    Returns its number of rows. Raises Conflict if the table exists already.
+    """
     engine = create_engine(_url(url))
     written = 0
     try:
@@ -38,8 +40,8 @@ def export(results: Path, url: str, name: str, tell: Tell) -> int:
         ):
             if inspect(connection).has_table(name):
                 raise Conflict(
-                    f"the database has a table {name!r} already; drop it, or name another one with"
-                    " --table"
+                    f"the database has a table {name!r} already;"
+                    " drop it, or name another one with --table"
                 )
             table = Table(
                 name,
@@ -55,7 +57,7 @@ def export(results: Path, url: str, name: str, tell: Tell) -> int:
     except SQLAlchemyError as problem:
         cause = getattr(problem, "orig", None) or problem
         raise Unavailable(
-            f"the database did not take the table: {str(cause).strip().splitlines()[0]}"
+            f"the table could not be written: {str(cause).strip().splitlines()[0]}"
         ) from None
     finally:
         engine.dispose()
@@ -65,16 +67,13 @@ def export(results: Path, url: str, name: str, tell: Tell) -> int:
 def _url(url: str) -> URL:
     try:
         parsed = make_url(url)
-        parsed = (
-            parsed.set(drivername="postgresql+psycopg")
-            if parsed.drivername in ("postgres", "postgresql")
-            else parsed
-        )
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         raise InvalidInput(
-            "that is no URL of a database; it looks like postgresql://me@localhost/mine or"
-            " sqlite:///my.db"
+            "the URL is not that of a database; examples are postgresql://me@localhost/mine"
+            " and sqlite:///my.db"
         ) from None
     return parsed
 

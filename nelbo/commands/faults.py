@@ -1,5 +1,4 @@
-"""Rows that could not be done: counted, the first of them shown, all of them written where someone
-asked for it."""
+"""The rows that could not be done: their number, the first of them, and a file with all of them."""
 
 import json
 import os
@@ -20,8 +19,10 @@ SHOWN = 3
 
 @dataclass
 class Faults:
-    """Use it in a `with`. `file` gets one JSON object a row, and is empty where every row could be
-    done; it must not be the command's `output`.
+    """Collects the rows that could not be done. Use it in a `with` statement.
+
+    file: receives one JSON object for each of these rows. It must not be `output`, the file of the
+    command's results.
     """
 
     file: Path | None = None
@@ -46,25 +47,22 @@ class Faults:
                 self._open.write(line.encode(errors="backslashreplace") + b"\n")
 
     def words(self) -> list[str]:
-        """Lines that tell a user; none where there are no faults."""
+        """Lines for the user; none if all rows could be done."""
         if not self.count:
             return []
-        lines = [
-            f"{self.count:,} rows could not be done"
-            if self.count > 1
-            else "1 row could not be done"
-        ]
+        rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
+        lines = [f"{rows} could not be done"]
         lines += [f"  row {error.row}: {error.message}" for error in self.first]
         if self.count > SHOWN:
-            lines.append(
-                f"  and {self.count - SHOWN:,} more"
-                + ("" if self.file else "; --errors FILE writes them all")
-            )
+            advice = "" if self.file else "; --errors FILE writes them all to a file"
+            lines.append(f"  and {self.count - SHOWN:,} more{advice}")
         return lines
 
     def check(self, done: int) -> None:
-        """Raise InvalidInput, with the most frequent reason, where there were rows and none of them
-        could be done."""
+        """Raise InvalidInput with the most frequent reason if no row could be done.
+
+        done: number of rows that could be done.
+        """
         if done or not self.count:
             return
         reason, rows = self._reasons.most_common(1)[0]
@@ -72,19 +70,16 @@ class Faults:
             raise InvalidInput(
                 f"the only row could not be done, so there is no output: {self._messages[reason]}"
             )
-        more = "" if self.file else "; --errors FILE writes the reason of each row"
+        advice = "" if self.file else "; --errors FILE writes the reason for each row to a file"
         raise InvalidInput(
-            f"none of the {self.count:,} rows could be done, so there is no output. Most frequent"
-            f" reason ({rows:,} rows):"
-            f" {self._messages[reason]}{more}"
+            f"none of the {self.count:,} rows could be done, so there is no output."
+            f" Most frequent reason ({rows:,} rows): {self._messages[reason]}{advice}"
         )
 
     def __enter__(self) -> Self:
         if self.file is not None:
-            if self.output is not None and os.path.realpath(self.file) == os.path.realpath(
-                self.output
-            ):
-                raise InvalidInput(f"--output and --errors both name {self.file}; name two files")
+            if self.output is not None:
+                _check_differ(self.file, self.output)
             self._open = self._closing.enter_context(open_target(self.file))
         return self
 
@@ -95,3 +90,8 @@ class Faults:
         trace: TracebackType | None,
     ) -> None:
         self._closing.__exit__(kind, error, trace)
+
+
+def _check_differ(errors: Path, output: str) -> None:
+    if os.path.realpath(errors) == os.path.realpath(output):
+        raise InvalidInput(f"--output and --errors both name {errors}; name two files")

@@ -1,6 +1,7 @@
-"""jobs: list, show, cancel, retry; and their results."""
+"""jobs and results: list, show, cancel and retry jobs, and fetch their results."""
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from nelbo.commands.tables import out
 from nelbo.settings import read_settings
 from nelbo.views import Job
 
-app = typer.Typer(help="The jobs of a service: list (also without a word), show, cancel, retry.")
+app = typer.Typer(help="List (the default), show, cancel or retry jobs.")
 Id = Annotated[str, typer.Argument(metavar="JOB", help="id of a job", show_default=False)]
 SHOWN = 10
 
@@ -29,13 +30,21 @@ def jobs(context: typer.Context) -> None:
 @app.command("list")
 def list_jobs(
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="only those queued, running, succeeded ...")
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help="only jobs in this state: queued, running, succeeded, failed or cancelled",
+        ),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="only score, generate, augment or reconstruct"),
+        typer.Option(
+            metavar="KIND", help="only this kind: score, generate, augment or reconstruct"
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="the newest N")] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="number of jobs, the newest first")
+    ] = 20,
     as_json: options.Json = False,
 ) -> None:
     """List jobs, the newest first.
@@ -46,16 +55,15 @@ def list_jobs(
       nelbo jobs list --state failed --json
     """
     with Client(settings=read_settings()) as client:
-        found = [
-            job.view
-            for job, _ in zip(client.jobs.list(state=state, kind=kind), range(limit), strict=False)
-        ]
+        newest = islice(client.jobs.list(state=state, kind=kind), limit)
+        views = [job.view for job in newest]
+
     console = Console(as_json)
     if as_json:
-        console.result({"jobs": [view.model_dump() for view in found]})
+        console.result({"jobs": [view.model_dump() for view in views]})
         return
     console.table(
-        ["job", "kind", "model", "state", "done", "rows", "errors", "made (UTC)"],
+        ["job", "kind", "model", "state", "done", "rows", "errors", "created (UTC)"],
         [
             [
                 view.id,
@@ -67,61 +75,62 @@ def list_jobs(
                 view.progress.rows_failed,
                 when(view.created_at),
             ]
-            for view in found
+            for view in views
         ],
     )
 
 
 @app.command()
 def show(job: Id, as_json: options.Json = False) -> None:
-    """Show a job; of a score job that has succeeded also the least likely rows.
+    """Show a job, and the least likely rows of a score job.
 
     \b
     Example:
       nelbo jobs show 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11
     """
     with Client(settings=read_settings()) as client:
-        found = client.jobs.get(job)
-        top = (
-            found.anomalies(SHOWN)
-            if found.view.kind == "score" and found.state == "succeeded"
-            else []
-        )
+        handle = client.jobs.get(job)
+        view = handle.view
+        scored = view.kind == "score" and view.state == "succeeded"
+        rows = handle.anomalies(SHOWN) if scored else []
+
     console = Console(as_json)
     if as_json:
-        console.result(
-            found.view.model_dump() | {"least_likely": [row.model_dump() for row in top]}
-        )
+        console.result(view.model_dump() | {"least_likely": [row.model_dump() for row in rows]})
         return
-    console.table(["", ""], _facts(found.view))
-    if top:
+    console.table(["", ""], _facts(view))
+    if rows:
         print("\nthe least likely rows:")
-    for row in top:
+    for row in rows:
         print(f"  {least_likely(row)}")
 
 
 @app.command()
 def cancel(job: Id, as_json: options.Json = False) -> None:
-    """Ask a job to stop.
+    """Cancel a job.
+
+    Work that is running stops after its current batch of rows.
 
     \b
     Example:
       nelbo jobs cancel 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11
     """
     with Client(settings=read_settings()) as client:
-        _settled(client.jobs.cancel(job), as_json)
+        _report_state(client.jobs.cancel(job), as_json)
 
 
 @app.command()
 def retry(job: Id, as_json: options.Json = False) -> None:
-    """Queue a failed or cancelled job again; what is done stays done.
+    """Queue a failed or cancelled job again.
+
+    Rows that are finished are not computed again.
 
     \b
     Example:
       nelbo jobs retry 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11
     """
     with Client(settings=read_settings()) as client:
-        _settled(client.jobs.retry(job), as_json)
+        _report_state(client.jobs.retry(job), as_json)
 
 
 def results(
@@ -130,50 +139,58 @@ def results(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="write a typed table into this database instead", show_default=False
+            metavar="URL",
+            help="write a table into this database, instead of a file",
+            show_default=False,
         ),
     ] = None,
     table: Annotated[
-        str, typer.Option(metavar="NAME", help="name of that table, a new one")
+        str, typer.Option(metavar="NAME", help="name of the table for --to; it must not exist yet")
     ] = "nelbo_results",
     errors: options.Errors = None,
     output_format: options.OutputFormat = None,
     safe_csv: options.SafeCsv = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fetch what a job made; waits for a job that still runs.
+    """Fetch the results of a job.
+
+    The command waits until the job has finished.
 
     \b
     Examples:
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 -o scores.parquet --errors bad.jsonl
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 | head
-      nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to postgresql://me@localhost/mine --table
-      scores
+      nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to sqlite:///my.db --table scores
     """
     console = Console(as_json)
     target = None if to else out(output, output_format, as_json, safe_csv)
     with Client(settings=read_settings()) as client, Faults(errors, output) as faults:
-        found = client.jobs.get(job)
-        if not found.finished:
-            with console.progress(f"job {found.id}") as tell:
-                found.wait(progress=of_job(tell))
-        if found.view.progress.rows_failed:
-            faults.add(found.errors())
-        rows = found.view.progress.rows - found.view.progress.rows_failed
+        handle = client.jobs.get(job)
+        if not handle.finished:
+            with console.progress(f"job {handle.id}") as tell:
+                handle.wait(progress=of_job(tell))
+
+        if handle.view.progress.rows_failed:
+            faults.add(handle.errors())
+        rows = handle.view.progress.rows - handle.view.progress.rows_failed
         if rows and target is not None:
-            service.download(found, target, console)
-        elif rows:
-            console.say(f"{_exported(found, to or '', table, console):,} rows in the table {table}")
+            service.download(handle, target, console)
+        elif rows and to is not None:
+            written = _export(handle, to, table, console)
+            console.say(f"{written:,} rows in the table {table}")
+
     faults.check(rows)
     for line in faults.words():
         console.say(line)
-    where = {"table": table} if to else {"output": output}
-    console.result({"job": found.id, "rows_failed": faults.count} | where)
+    destination = {"table": table} if to else {"output": output}
+    console.result({"job": handle.id, "rows_failed": faults.count} | destination)
 
 
-def _exported(job: JobHandle, url: str, table: str, console: Console) -> int:
-    """Fetch all rows first, so that a connection that breaks leaves no half of a table's
-    transaction open."""
+def _export(job: JobHandle, url: str, table: str, console: Console) -> int:
+    """Write the results into a database, and return their number of rows.
+
+    All rows are fetched first, so that a lost connection leaves no transaction half done.
+    """
     with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
         with console.waiting("fetching the results"):
             copy = job.results("arrow").save(Path(folder) / "results.arrows")
@@ -181,10 +198,10 @@ def _exported(job: JobHandle, url: str, table: str, console: Console) -> int:
             return export.export(copy, url, table, tell)
 
 
-def _settled(job: JobHandle, as_json: bool) -> None:
+def _report_state(job: JobHandle, as_json: bool) -> None:
     console = Console(as_json)
-    asked = ", asked to stop" if job.view.cancel_requested and not job.finished else ""
-    console.say(f"job {job.id} is {job.state}{asked}")
+    stopping = job.view.cancel_requested and not job.finished
+    console.say(f"job {job.id} is {job.state}{' and will stop' if stopping else ''}")
     console.result(job.view.model_dump())
 
 
@@ -197,10 +214,9 @@ def _facts(view: Job) -> list[tuple[str, Any]]:
         ("state", view.state),
         (
             "rows",
-            f"{progress.rows_done:,} of {progress.rows:,} done, {progress.rows_failed:,} of them"
-            " errors",
+            f"{progress.rows_done:,} of {progress.rows:,} done, {progress.rows_failed:,} errors",
         ),
-        ("made (UTC)", when(view.created_at)),
+        ("created (UTC)", when(view.created_at)),
         ("started (UTC)", when(view.started_at)),
         ("finished (UTC)", when(view.finished_at)),
         ("problem", view.problem),

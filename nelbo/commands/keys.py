@@ -1,5 +1,4 @@
-"""keys: create, list, rotate, revoke, import; in the database that the settings name, by whoever
-may write to it."""
+"""keys: create, list, rotate, revoke and import API keys, in the database of the settings."""
 
 import sys
 from collections.abc import Iterator
@@ -19,20 +18,23 @@ from nelbo.store import keys as store
 from nelbo.store.keys import SCOPES, KeyEntry, Scope
 from nelbo.store.session import Database, connect
 
-HOUR_S, DAY_S = 3_600.0, 86_400.0
-app = typer.Typer(
-    help="The API keys in the database: list (also without a word), create, rotate, revoke, import."
-)
+HOUR_S = 3_600.0
+DAY_S = 86_400.0
+app = typer.Typer(help="List (the default), create, rotate, revoke or import API keys.")
 Key = Annotated[
     str,
     typer.Argument(
-        metavar="KEY", help="the key's prefix, such as nb_0123456789abcdef", show_default=False
+        metavar="KEY", help="prefix of a key, such as nb_0123456789abcdef", show_default=False
     ),
 ]
 Days = Annotated[
     float | None,
     typer.Option(
-        "--days", metavar="N", min=0, help="days until the key expires", show_default=False
+        "--days",
+        metavar="N",
+        min=0,
+        help="number of days until the key expires (default: never)",
+        show_default=False,
     ),
 ]
 
@@ -46,19 +48,24 @@ def keys(context: typer.Context) -> None:
 @app.command()
 def create(
     owner: Annotated[
-        str, typer.Argument(metavar="OWNER", help="whose key it is", show_default=False)
+        str, typer.Argument(metavar="OWNER", help="name of the owner", show_default=False)
     ],
     scope: Annotated[
         str,
-        typer.Option(metavar="SCOPE", help="read < submit (jobs, files) < train (models) < admin"),
+        typer.Option(
+            metavar="SCOPE",
+            help="what the key allows, each including the one before:"
+            " read, submit (files, jobs), train (models), admin (audit)",
+        ),
     ] = "train",
     label: Annotated[str, typer.Option(metavar="TEXT", help="what the key is for")] = "",
     days: Days = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create an API key and print it, this once.
+    """Create an API key and print it.
 
-    From the first key on the service answers nobody without one.
+    The key is shown only this once. As soon as there is a key, the service refuses requests without
+    one.
 
     \b
     Examples:
@@ -76,8 +83,8 @@ def create(
         )
     console = Console(as_json)
     console.say(
-        f"key {entry.prefix} of {entry.owner} may {_may(entry.scope)}{_until(entry)}; it is shown"
-        " only now:"
+        f"key {entry.prefix} of {entry.owner} may {_may(entry.scope)}{_until(entry)};"
+        " it is shown only now:"
     )
     console.result(_view(entry) | {"key": key}, key)
 
@@ -90,7 +97,10 @@ def list_keys(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List API keys: prefix, owner, scope, when each was last used and until when it lives.
+    """List API keys.
+
+    The list shows the prefix, owner, scope, state and label of each key, and when it was created,
+    was last used and expires.
 
     \b
     Examples:
@@ -98,13 +108,13 @@ def list_keys(
       nelbo keys list --owner ann --json
     """
     with _database() as database:
-        found = store.list_keys(database, owner)
+        entries = store.list_keys(database, owner)
     console = Console(as_json)
     if as_json:
-        console.result({"keys": [_view(entry) for entry in found]})
+        console.result({"keys": [_view(entry) for entry in entries]})
         return
-    if not found:
-        console.say("no keys; `nelbo keys create OWNER` makes one")
+    if not entries:
+        console.say("no keys; `nelbo keys create OWNER` creates one")
         return
     console.table(
         [
@@ -119,16 +129,16 @@ def list_keys(
         ],
         [
             [
-                e.prefix,
-                e.owner,
-                e.scope,
-                e.state,
-                e.label,
-                when(e.created_at),
-                when(e.last_used_at),
-                when(e.expires_at),
+                entry.prefix,
+                entry.owner,
+                entry.scope,
+                entry.state,
+                entry.label,
+                when(entry.created_at),
+                when(entry.last_used_at),
+                when(entry.expires_at),
             ]
-            for e in found
+            for entry in entries
         ],
     )
 
@@ -137,14 +147,16 @@ def list_keys(
 def rotate(
     key: Key,
     grace_hours: Annotated[
-        float, typer.Option(metavar="N", min=0, help="hours that the old key still works")
+        float,
+        typer.Option(metavar="N", min=0, help="number of hours for which the old key still works"),
     ] = 24.0,
     days: Days = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create a new key in place of an old one, which works for some more hours.
+    """Replace an API key by a new one.
 
-    The new key has the old one's owner, scope, label and, without --days, its lifetime.
+    The old key works for some more hours (--grace-hours). The new key has the same owner, scope and
+    label, and without --days the same lifetime.
 
     \b
     Examples:
@@ -153,7 +165,7 @@ def rotate(
     """
     lifetime_s = None if days is None else days * DAY_S
     with _database() as database:
-        old, new, made = store.rotate(
+        old, new, new_key = store.rotate(
             database,
             store.id_of(key),
             COMMAND_LINE,
@@ -163,12 +175,14 @@ def rotate(
     console = Console(as_json)
     console.say(f"key {old.prefix} of {old.owner} works until {when(old.expires_at)} UTC")
     console.say(f"key {new.prefix} replaces it{_until(new)}; it is shown only now:")
-    console.result(_view(new) | {"key": made, "replaces": _view(old)}, made)
+    console.result(_view(new) | {"key": new_key, "replaces": _view(old)}, new_key)
 
 
 @app.command()
 def revoke(key: Key, as_json: options.Json = False) -> None:
-    """End an API key for good, within two seconds.
+    """Revoke an API key for ever.
+
+    Every API process refuses it within two seconds.
 
     \b
     Example:
@@ -186,14 +200,16 @@ def import_keys(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="a keys file of an older Nelbo; - is a pipe", show_default=False
+            metavar="FILE",
+            help="keys file of an older Nelbo; - reads standard input",
+            show_default=False,
         ),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Store the keys of an older Nelbo's keys file in the database, once.
+    """Import the keys file of an older Nelbo into the database.
 
-    Keys that were stored before stay as they are: a revoked one is not revived.
+    Keys that are in the database already do not change: a revoked key stays revoked.
 
     \b
     Examples:
@@ -207,28 +223,28 @@ def import_keys(
     if bad:
         numbers = ", ".join(map(str, bad[:20]))
         console.say(
-            f"left out {len(bad):,} lines that are not '<id> <owner> <SHA-256 of the key>': line"
-            f" {numbers}"
+            f"left out {len(bad):,} lines that are not '<id> <owner> <SHA-256 of the key>':"
+            f" line {numbers}"
         )
     console.say(
-        f"stored {stored:,} of {len(lines):,} keys; {len(lines) - stored:,} were stored before"
+        f"imported {stored:,} of {len(lines):,} keys; {len(lines) - stored:,} were in the database"
+        " already"
     )
-    console.say(
-        "the database counts from now on: end a key with `nelbo keys revoke`; delete the file"
-    )
+    console.say("from now on, end a key with `nelbo keys revoke`; delete the file")
     console.result({"stored": stored, "keys": len(lines), "bad_lines": bad})
 
 
 @contextmanager
 def _database(make: bool = False) -> Iterator[Database]:
-    """The database of the settings; a file that is not there is made only where a key is to be
-    stored in it."""
+    """The database of the settings.
+
+    make: whether to create a SQLite file that does not exist, because a key is to be stored.
+    """
     settings = read_settings()
     if not make and not catalog.exists(settings):
         raise NotFound(
-            f"no database is in {settings.home}, so there are no keys; NELBO_DATABASE_URL names"
-            " another database,"
-            " NELBO_HOME another data folder"
+            f"there is no database in {settings.home}, and so there are no keys;"
+            " set NELBO_DATABASE_URL to another database or NELBO_HOME to another data folder"
         )
     database = connect(settings.database)
     try:
@@ -242,10 +258,12 @@ def _database(make: bool = False) -> Iterator[Database]:
 
 
 def _scope(scope: str) -> Scope:
-    for known in SCOPES:
-        if scope == known:
-            return known
-    raise typer.BadParameter(f"{scope!r} is none of {', '.join(SCOPES)}", param_hint="--scope")
+    for name in SCOPES:
+        if scope == name:
+            return name
+    raise typer.BadParameter(
+        f"{scope!r} is not a scope; choose one of {', '.join(SCOPES)}", param_hint="--scope"
+    )
 
 
 def _content(file: str) -> bytes:
@@ -267,8 +285,8 @@ def _may(scope: Scope) -> str:
     allowed = {
         "read": "read",
         "submit": "read, upload tables and submit jobs",
-        "train": "read, submit jobs, and push and change models",
-        "admin": "do all this and see the audit of all owners",
+        "train": "read, upload tables, submit jobs, and push and change models",
+        "admin": "do everything, and see the audit of all owners",
     }
     return allowed[scope]
 

@@ -1,6 +1,6 @@
-"""models: list, show, promote, delete; on the service, or in the data folder where none runs."""
+"""models: list, show, promote and delete models, on the service or else in the data folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Protocol
@@ -19,9 +19,7 @@ from nelbo.store import catalog as store
 from nelbo.store.expiry import live_digests
 from nelbo.views import Model, Version, VersionDetails, details
 
-app = typer.Typer(
-    help="The models that are registered: list (also without a word), show, promote, delete."
-)
+app = typer.Typer(help="List (the default), show, promote or delete models.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model", show_default=False)]
 
 
@@ -39,55 +37,74 @@ def list_models(as_json: options.Json = False) -> None:
     Example:
       nelbo models list
     """
-    console, settings, found = Console(as_json), read_settings(), list[Model]()
+    settings = read_settings()
+    models: list[Model] = []
     if find_url(settings) or catalog.exists(settings):
-        with _models() as models:
-            found = list(models.list())
+        with _registry() as registry:
+            models = list(registry.list())
+
+    console = Console(as_json)
     if as_json:
-        console.result({"models": [model.model_dump() for model in found]})
+        console.result({"models": [model.model_dump() for model in models]})
         return
-    if not found:
-        console.say("no models yet; `nelbo train` makes one")
+    if not models:
+        console.say("no models yet; `nelbo train` trains one")
         return
     console.table(
         ["model", "versions", "aliases"],
-        [[model.name, _listed(model.versions), _aliases(model)] for model in found],
+        [
+            [model.name, ", ".join(map(str, model.versions)), _all_aliases(model)]
+            for model in models
+        ],
     )
 
 
 @app.command()
 def show(name: Name, as_json: options.Json = False) -> None:
-    """Show a model: its versions with state, quality and aliases.
+    """Show the versions of a model, and the quality of its champion.
 
     \b
     Example:
       nelbo models show adult
     """
-    with _models() as models:
-        model, versions = models.get(name), list(models.versions(name))
-        champion = models.version(name, "champion") if "champion" in model.aliases else None
+    with _registry() as registry:
+        model = registry.get(name)
+        versions = list(registry.versions(name))
+        champion = registry.version(name, "champion") if "champion" in model.aliases else None
+
     console = Console(as_json)
     if as_json:
-        found = model.model_dump() | {"versions": [version.model_dump() for version in versions]}
-        console.result(found | {"champion": champion.model_dump() if champion else None})
+        content = model.model_dump() | {"versions": [version.model_dump() for version in versions]}
+        console.result(content | {"champion": champion.model_dump() if champion else None})
         return
     console.table(
         ["version", "state", "aliases", "registered (UTC)", "reason"],
         [
-            [v.version, v.state, _aliases(model, v.version), when(v.created_at), v.reason]
-            for v in versions
+            [
+                version.version,
+                version.state,
+                _aliases_of(model, version.version),
+                when(version.created_at),
+                version.reason,
+            ]
+            for version in versions
         ],
     )
     if champion:
         print(f"\nchampion is {name}@{champion.version}:")
-        smallest = ("smallest_p_value", champion.smallest_p_value)
-        console.table(["metric", "value"], [*sorted(champion.metrics.items()), smallest])
-        print()
-        columns = champion.table_schema.columns if champion.table_schema else ()
-        console.table(
-            ["column", "kind", "categories"],
-            [[c.name, c.kind, len(c.categories) or None] for c in columns],
-        )
+        _show_quality(champion, console)
+
+
+def _show_quality(version: VersionDetails, console: Console) -> None:
+    """Print the metrics and the columns of a version."""
+    smallest = ("smallest_p_value", version.smallest_p_value)
+    console.table(["metric", "value"], [*sorted(version.metrics.items()), smallest])
+    print()
+    columns = version.table_schema.columns if version.table_schema else ()
+    console.table(
+        ["column", "kind", "categories"],
+        [[column.name, column.kind, len(column.categories) or None] for column in columns],
+    )
 
 
 @app.command()
@@ -95,15 +112,23 @@ def promote(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="NAME@VERSION", help="the version, by number or alias", show_default=False
+            metavar="NAME@VERSION",
+            help="a version of a model, by number or alias",
+            show_default=False,
         ),
     ],
     alias: Annotated[
-        str, typer.Option(metavar="ALIAS", help="champion is what the plain name means")
+        str,
+        typer.Option(
+            metavar="ALIAS", help="alias to set; the name of a model alone means its champion"
+        ),
     ] = "champion",
     as_json: options.Json = False,
 ) -> None:
-    """Let an alias stand for a version: promotion, and the way back.
+    """Set an alias of a model to a version.
+
+    Commands and jobs that name the alias use this version from now on. To go back, promote the
+    earlier version again.
 
     \b
     Examples:
@@ -111,12 +136,13 @@ def promote(
       nelbo models promote adult@3 --alias candidate
       nelbo models promote adult@candidate
     """
-    name, version = _one_version(model)
-    with _models() as models:
-        found = models.set_alias(name, alias, models.version(name, version).version)
+    name, version = _name_and_version(model)
+    with _registry() as registry:
+        number = registry.version(name, version).version
+        promoted = registry.set_alias(name, alias, number)
     console = Console(as_json)
-    console.say(f"{name}@{alias} is now {name}@{found.aliases[alias]}")
-    console.result(found.model_dump())
+    console.say(f"{name}@{alias} is now {name}@{promoted.aliases[alias]}")
+    console.result(promoted.model_dump())
 
 
 @app.command()
@@ -124,10 +150,12 @@ def delete(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="NAME[@VERSION]", help="a model, or one version of it", show_default=False
+            metavar="NAME[@VERSION]",
+            help="a model, or one version of it by number or alias",
+            show_default=False,
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="delete without asking")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Delete a model with all its versions, or one version.
@@ -137,24 +165,21 @@ def delete(
       nelbo models delete adult@1
       nelbo models delete adult --yes
     """
-    name, at, version = model.partition("@")
-    with _models() as models:
-        number = models.version(name, version).version if at else None
-        models.get(name)
+    name, separator, version = model.partition("@")
+    with _registry() as registry:
+        number = registry.version(name, version).version if separator else None
+        registry.get(name)
         if not yes:
-            typer.confirm(
-                f"delete {name}@{number}?" if at else f"delete {name} with all its versions?",
-                abort=True,
-                err=True,
-            )
-        models.delete(name, number)
+            subject = f"{name} with all its versions" if number is None else f"{name}@{number}"
+            typer.confirm(f"delete {subject}?", abort=True, err=True)
+        registry.delete(name, number)
     console = Console(as_json)
     console.say(f"deleted {model}")
     console.result({"deleted": model})
 
 
-class Models(Protocol):
-    """What the service and the data folder both can do."""
+class Registry(Protocol):
+    """The models of a service, or of the data folder."""
 
     def list(self) -> Iterator[Model]: ...
     def get(self, name: str) -> Model: ...
@@ -165,21 +190,23 @@ class Models(Protocol):
 
 
 @contextmanager
-def _models() -> Iterator[Models]:
+def _registry() -> Iterator[Registry]:
+    """The models of the service or, if none runs, of the data folder."""
     settings = read_settings()
     if find_url(settings):
         with Client(settings=settings) as client:
             yield client.models
     else:
         with catalog.opened(settings) as here:
-            yield _Local(here)
+            yield _LocalRegistry(here)
 
 
-class _Local:
+class _LocalRegistry:
     """The models of the data folder."""
 
     def __init__(self, here: catalog.Catalog) -> None:
-        self._here, self._database = here, here.database
+        self._here = here
+        self._database = here.database
 
     def list(self) -> Iterator[Model]:
         after = ""
@@ -202,29 +229,30 @@ class _Local:
         return self.get(name)
 
     def delete(self, name: str, version: int | None = None) -> None:
-        if version is None:
-            gone = store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
-        else:
-            gone = [
-                store.delete_version(self._database, catalog.OWNER, name, version, by=COMMAND_LINE)
-            ]
-        for version_id in gone:
+        for version_id in self._delete(name, version):
             self._here.storage.delete(artifact_key(version_id))
         copies.tidy(self._here.cache, partial(live_digests, self._database))
 
+    def _delete(self, name: str, version: int | None) -> Sequence[str]:
+        """Delete from the database; the ids of the deleted versions."""
+        if version is None:
+            return store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
+        version_id = store.delete_version(
+            self._database, catalog.OWNER, name, version, by=COMMAND_LINE
+        )
+        return [version_id]
 
-def _one_version(model: str) -> tuple[str, str]:
-    name, at, version = model.partition("@")
-    if not at or not version:
-        raise InvalidInput(f"{model!r} names no version; say which one, as in {name or 'adult'}@2")
+
+def _name_and_version(model: str) -> tuple[str, str]:
+    name, _, version = model.partition("@")
+    if not version:
+        raise InvalidInput(f"{model!r} names no version; an example is {name or 'adult'}@2")
     return name, version
 
 
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _aliases(model: Model, version: int | None = None) -> str:
-    if version is not None:
-        return ", ".join(alias for alias, number in model.aliases.items() if number == version)
+def _all_aliases(model: Model) -> str:
     return ", ".join(f"{alias} = {number}" for alias, number in model.aliases.items())
+
+
+def _aliases_of(model: Model, version: int) -> str:
+    return ", ".join(alias for alias, number in model.aliases.items() if number == version)

@@ -1,8 +1,8 @@
-"""Arguments and options that several commands share, and how a request is made of them."""
+"""Arguments and options that several commands share, and the requests that are made from them."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -15,7 +15,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="a folder with an artifact, or name, name@2, name@alias",
+        help="a model (name, name@2 or name@alias), or a folder with an artifact",
         show_default=False,
     ),
 ]
@@ -23,8 +23,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="CSV, Parquet, Arrow or JSON Lines by its suffix, or these with .gz or .zst; - is a"
-        " pipe",
+        help="CSV, Parquet, Arrow or JSON Lines file, also .gz or .zst; - reads standard input",
         show_default=False,
     ),
 ]
@@ -34,8 +33,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        help="CSV, Parquet, Arrow or JSON Lines by its suffix, or these with .gz or .zst; - is a"
-        " pipe",
+        help="CSV, Parquet, Arrow or JSON Lines file to write, also .gz or .zst;"
+        " - writes to standard output",
     ),
 ]
 OutputOrScreen = Annotated[
@@ -44,46 +43,55 @@ OutputOrScreen = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        help="CSV, Parquet, Arrow or JSON Lines, instead of a table to look at",
+        help="CSV, Parquet, Arrow or JSON Lines file to write (default: a table on the screen)",
     ),
 ]
 OutputFormat = Annotated[
-    str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for OUT")
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="format of OUT: csv, parquet, arrow or jsonl (default: by its suffix)",
+    ),
 ]
 SafeCsv = Annotated[
     bool,
     typer.Option(
         "--safe-csv",
-        help="in CSV, put an apostrophe before text that a spreadsheet would take for a formula",
+        help="in CSV, put an apostrophe before text that a spreadsheet would run as a formula",
     ),
 ]
 InputFormat = Annotated[
-    str | None, typer.Option(metavar="FORMAT", help="csv, parquet, arrow or jsonl, for FILE")
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="format of FILE: csv, parquet, arrow or jsonl (default: by its suffix)",
+    ),
 ]
 _CSV = {
     "delimiter": Annotated[
         str | None,
         typer.Option(
             metavar="CHAR",
-            help="delimiter of a CSV file (detected): a character, tab, or ' ' for any number of"
-            " blanks",
+            help="CSV delimiter: a character, tab, or ' ' for any number of spaces"
+            " (default: detected)",
         ),
     ],
     "encoding": Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="encoding of a text file, such as utf-8 or windows-1252 (detected)"
+            metavar="NAME",
+            help="encoding of CSV or JSON Lines, such as utf-8 or windows-1252 (default: detected)",
         ),
     ],
     "decimal": Annotated[
         str | None,
-        typer.Option(metavar="CHAR", help="decimal sign of a CSV file, . or , (detected)"),
+        typer.Option(metavar="CHAR", help="CSV decimal sign: . or , (default: detected)"),
     ],
     "header": Annotated[
         bool | None,
         typer.Option(
             "--header/--no-header",
-            help="whether a CSV file has column names above its rows (detected)",
+            help="whether the first CSV line holds the column names (default: detected)",
         ),
     ],
     "skip": Annotated[
@@ -92,20 +100,28 @@ _CSV = {
             "--skip-lines",
             metavar="N",
             min=0,
-            help="number of lines above the header of a CSV file (detected)",
+            help="number of CSV lines to skip at the beginning (default: detected)",
         ),
     ],
 }
 Errors = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="gets the rows that could not be done, as JSON Lines", dir_okay=False
+        metavar="FILE",
+        help="file for the rows that could not be done, with the reasons, as JSON Lines",
+        dir_okay=False,
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(metavar="N", help="the same seed, version and row number make the same row")
+    int,
+    typer.Option(
+        metavar="N",
+        help="random seed; the same seed, version and row number give the same row",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+Json = Annotated[
+    bool, typer.Option("--json", help="print the result as one JSON object on standard output")
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _Request = TypeVar("_Request", bound=BaseModel)
@@ -113,34 +129,37 @@ _FLAGS = {"n": "--rows"}
 
 
 def csv(command: _Command) -> _Command:
-    """The command with an option for each field of its parameter `csv`."""
+    """The command with an option for each field of a CSV dialect, in place of its `csv`."""
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        fields = {name: given.pop(name) for name in _CSV}
-        command(csv=CsvOptions(**fields), **given)
+    def with_options(**arguments: Any) -> None:
+        dialect = {name: arguments.pop(name) for name in _CSV}
+        command(csv=CsvOptions(**dialect), **arguments)
 
-    parameters = dict(inspect.signature(command).parameters)
-    names = list(parameters)
-    at = names.index("csv")
-    kind = inspect.Parameter.KEYWORD_ONLY
-    options = [
-        inspect.Parameter(name, kind, default=None, annotation=option)
-        for name, option in _CSV.items()
-    ]
-    before, after = (
-        [parameters[name].replace(kind=kind) for name in part]
-        for part in (names[:at], names[at + 1 :])
-    )
-    every = [*before, *options, *after]
-    with_options.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # what typer reads
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "csv":
+            parameters += _dialect_parameters()
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    # Typer reads these two.
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # of any function
+    with_options.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in parameters
+    }
     return cast(_Command, with_options)
 
 
+def _dialect_parameters() -> Iterator[inspect.Parameter]:
+    for name, option in _CSV.items():
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option
+        )
+
+
 def request(kind: Callable[..., _Request], **fields: Any) -> _Request:
-    """The request that the options make; an option out of its range is wrong usage (exit code
-    2)."""
+    """A request with these fields. A value out of range is wrong usage (exit code 2)."""
     try:
         return kind(**fields)
     except ValidationError as problem:

@@ -1,4 +1,4 @@
-"""owners: erase all that there is of one."""
+"""owners: erase an owner with everything that belongs to it."""
 
 import time
 from dataclasses import asdict
@@ -18,16 +18,16 @@ from nelbo.store import owners as store
 from nelbo.store.expiry import live_digests
 
 REFUSED_S = 2.0
-"""After so long every API process refuses a key that was revoked."""
+"""Seconds after which every API process refuses a revoked key."""
 app = typer.Typer(
-    help="The owners whose jobs, files, models and keys are in the database: erase.",
+    help="Erase an owner with everything that belongs to it.",
     no_args_is_help=True,
 )
 
 
 @app.callback()
 def owners() -> None:
-    """The owners whose jobs, files, models and keys are in the database."""
+    """The commands about owners."""
 
 
 @app.command()
@@ -35,17 +35,17 @@ def erase(
     owner: Annotated[
         str, typer.Argument(metavar="OWNER", help="name of the owner", show_default=False)
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="erase without asking")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="count what would be erased, and erase nothing")
+        bool, typer.Option("--dry-run", help="only count what would be erased")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Erase all jobs, results, files, models and keys of an owner.
+    """Erase all jobs, files, models and keys of an owner.
 
-    Run it where database, storage and data folder are. A SQLite file is written anew, which takes
-    as long as to copy it. Backups and logs are not changed; workers on other machines remove their
-    copies within a minute.
+    Run it where the database, the storage and the data folder are. A SQLite file is rewritten,
+    which takes about as long as copying it. Workers on other machines delete their copies within a
+    minute. Backups and logs do not change.
 
     \b
     Examples:
@@ -54,21 +54,20 @@ def erase(
     """
     console = Console(as_json)
     with catalog.opened(read_settings()) as here:
-        found = store.holdings(here.database, owner)
-        if not found:
+        holdings = store.holdings(here.database, owner)
+        if not holdings:
             raise NotFound(
-                f"the database holds nothing of an owner {owner!r}; `nelbo keys list` shows the"
-                " owners of keys"
+                f"the database holds nothing of an owner {owner!r};"
+                " `nelbo keys list` shows the owners of keys"
             )
         if not dry_run:
             if not yes:
-                typer.confirm(
-                    f"erase {found} of {owner}? Nothing can bring them back", abort=True, err=True
-                )
-            _erase(here, owner, found)
+                question = f"erase {holdings} of {owner}? This cannot be undone"
+                typer.confirm(question, abort=True, err=True)
+            _erase(here, owner, holdings)
             _rewrite(here, console)
-    console.say(f"{'would erase' if dry_run else 'erased'} {found} of {owner}")
-    console.result({"owner": owner, "erased": not dry_run} | asdict(found))
+    console.say(f"{'would erase' if dry_run else 'erased'} {holdings} of {owner}")
+    console.result({"owner": owner, "erased": not dry_run} | asdict(holdings))
 
 
 def _rewrite(here: Catalog, console: Console) -> None:
@@ -76,15 +75,17 @@ def _rewrite(here: Catalog, console: Console) -> None:
         here.database.rewrite()
     except Unavailable as problem:
         console.say(
-            "the rows are gone, but the SQLite file was not written anew and may keep their bytes:"
-            f" {problem.message}"
+            "the rows are erased, but the SQLite file could not be rewritten and may still hold"
+            f" their bytes: {problem.message}"
         )
-        console.say("make room on the disk, stop the service and run: sqlite3 nelbo.db VACUUM")
+        console.say("free some disk space, stop the service and run: sqlite3 nelbo.db VACUUM")
 
 
-def _erase(here: Catalog, owner: str, found: store.Holdings) -> None:
-    """In an order that may be cut short anywhere: what is left is erased when the command is run
-    again."""
+def _erase(here: Catalog, owner: str, holdings: store.Holdings) -> None:
+    """Erase everything, in an order that may break off anywhere.
+
+    Running the command again erases the rest.
+    """
     if store.revoke_keys(here.database, owner):
         time.sleep(REFUSED_S)
     store.erase_jobs(here.database, owner)
@@ -93,8 +94,10 @@ def _erase(here: Catalog, owner: str, found: store.Holdings) -> None:
     for version_id in store.erase_models(here.database, owner):
         here.storage.delete(artifact_key(version_id))
     copies.tidy(here.cache, lambda digests: live_digests(here.database, digests))
-    store.forget(here.database, owner, COMMAND_LINE, found)
-    if left := store.holdings(here.database, owner):
+    store.forget(here.database, owner, COMMAND_LINE, holdings)
+    newer = store.holdings(here.database, owner)
+    if newer:
         raise Conflict(
-            f"while {owner} was erased, {left} came in; stop who sends them, and run this again"
+            f"{newer} of {owner} arrived meanwhile; stop the programs that send them, and run this"
+            " again"
         )

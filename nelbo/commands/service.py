@@ -1,4 +1,4 @@
-"""Work on a service: upload, submit, wait with a bar, download."""
+"""Work on a service: upload a table, submit a job, wait for it, download the results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,24 +19,25 @@ DOING = {
 }
 
 
-def upload(client: Client, given: Given, console: Console) -> File:
-    """The table as a file that the service has read. Raises what says why it cannot be used."""
-    with given.on_disk() as path:
-        with console.progress(f"uploading {given.name}", "bytes") as tell:
-            name = path.name if given.file == "-" else f"{Path(given.file).stem}{path.suffix}"
-            sent = client.files.upload(path, name=name, progress=tell, csv=given.csv)
-        with console.waiting(f"reading {given.name}"):
-            file = client.files.wait(sent)
-    # What the service says of a column, it says of a schema that it inferred; here the model's
-    # counts.
+def upload(client: Client, table: Given, console: Console) -> File:
+    """Upload a table, and wait until the service has read it.
+
+    Raises InvalidInput with the reason if the table cannot be used.
+    """
+    with table.on_disk() as path:
+        with console.progress(f"uploading {table.name}", "bytes") as tell:
+            name = path.name if table.file == "-" else f"{Path(table.file).stem}{path.suffix}"
+            upload = client.files.upload(path, name=name, progress=tell, csv=table.csv)
+        with console.waiting(f"reading {table.name}"):
+            file = client.files.wait(upload)
+    # Notices about columns belong to the schema that the service infers. A job uses the model's.
     console.notices(notice for notice in file.notices if not notice.startswith("column "))
     return file
 
 
 def check_table(version: VersionDetails, file: File, console: Console) -> None:
-    """Say which columns are ignored; refuse a table that does not serve the model before a job is
-    made."""
-    if version.table_schema is not None:  # else the service refuses the job and says why
+    """Note the ignored columns, and raise InvalidInput if the table does not fit the model."""
+    if version.table_schema is not None:  # otherwise the service refuses the job with the reason
         console.notices(
             check_columns([column.name for column in file.columns or ()], version.table_schema)
         )
@@ -44,8 +45,10 @@ def check_table(version: VersionDetails, file: File, console: Console) -> None:
 
 @contextmanager
 def finished(client: Client, request: Request, console: Console) -> Iterator[JobHandle]:
-    """The job when it has succeeded. ^C cancels it; a file that was uploaded for it goes when all
-    went well."""
+    """Submit a job, and wait until it has succeeded.
+
+    ^C cancels it. In the end, the file that was uploaded for the job is deleted.
+    """
     job = client.jobs.submit(request)
     try:
         with console.progress(f"{DOING[request.kind]} as job {job.id}") as tell:
@@ -54,7 +57,7 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
     except KeyboardInterrupt:
         with suppress(NelboError):
             job.cancel()
-            console.say(f"job {job.id} is cancelled")
+            console.say(f"job {job.id} was cancelled")
         raise
     file = getattr(request, "file", None)
     if file is not None:
@@ -63,6 +66,6 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
 
 
 def download(job: JobHandle, out: Out, console: Console) -> None:
-    """The job's results into OUT."""
+    """Write the results of the job to OUT."""
     with console.waiting("fetching the results"):
         job.results(out.format, safe_csv=out.safe_csv).save(out.path)

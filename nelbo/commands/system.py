@@ -1,4 +1,4 @@
-"""up, migrate, demo: what runs on this machine."""
+"""up, migrate and demo: the service on this machine."""
 
 from importlib.util import find_spec
 from typing import Annotated
@@ -18,16 +18,19 @@ from nelbo.up import up as run_all
 def up(
     port: Annotated[
         int,
-        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one"),
+        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0: any free port"),
     ] = 8765,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="chunks computed side by side", show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="number of chunks computed at a time", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Run API, worker, broker and database on this machine.
+    """Run the whole service on this machine.
 
-    Everything lies in the data folder, $NELBO_HOME. ^C stops it.
+    These are the API, a worker, a broker and a database. All data is in the data folder,
+    $NELBO_HOME. ^C stops the service.
 
     \b
     Examples:
@@ -41,15 +44,16 @@ def up(
 
 
 def migrate(as_json: options.Json = False) -> None:
-    """Bring the database to this program's schema.
+    """Upgrade the database to the schema of this program.
 
-    `nelbo up` does it by itself.
+    `nelbo up` does this itself. A deployment runs it before the other programs.
 
     \b
     Example:
       NELBO_DATABASE_URL=postgresql://nelbo@db/nelbo nelbo migrate
     """
-    settings, console = read_settings(), Console(as_json)
+    settings = read_settings()
+    console = Console(as_json)
     database = connect(settings.database)
     try:
         database.migrate()
@@ -64,12 +68,13 @@ def migrate(as_json: options.Json = False) -> None:
 def demo(
     port: Annotated[
         int,
-        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0 takes a free one"),
+        typer.Option(metavar="PORT", min=0, max=65_535, help="port of the API; 0: any free port"),
     ] = 0,
 ) -> None:
-    """Show all of it on a real table, in about two minutes.
+    """Show everything on a real table, in about two minutes.
 
-    Starts everything, trains, scores, generates and augments over HTTP, and stops what it started.
+    The demo starts the service, trains a model, scores, generates and augments rows over HTTP, and
+    stops the service.
 
     \b
     Example:

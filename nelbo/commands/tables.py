@@ -1,5 +1,4 @@
-"""FILE and OUT: a table opened for work in this process or made ready for an upload, and where a
-table goes."""
+"""FILE and OUT: the table that a command reads, and the one that it writes."""
 
 import shutil
 import sys
@@ -31,7 +30,7 @@ _SAMPLE_BYTES = 4_096
 
 @dataclass(frozen=True)
 class Given:
-    """A table that the user names, `-` for standard input; what is None is detected."""
+    """A table that a command reads; `-` is standard input. A format of None is detected."""
 
     file: str
     format: str | None = None
@@ -42,12 +41,13 @@ class Given:
         return "standard input" if self.file == "-" else Path(self.file).name
 
     def open(self, settings: Settings) -> Table:
+        """The table, opened for work in this process."""
         limits = Limits(settings.max_columns, settings.max_job_rows, settings.max_upload_bytes)
         return open_table(self.file, self.format, csv=self.csv, limits=limits)
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """The table as a file whose suffix tells its format: itself, or a copy of a pipe."""
+        """The table as a file whose suffix is its format: the file itself, or a copy of a pipe."""
         if self.file != "-" and self.format in (None, _known_format(self.file)):
             if not Path(self.file).exists():
                 raise NotFound(f"no file at {self.file}")
@@ -85,10 +85,10 @@ class Out:
 
 
 def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) -> Out:
-    """OUT, checked before any work is done for it."""
+    """The table to write, checked before any work is done for it."""
     if path == "-" and as_json:
         raise typer.BadParameter(
-            "a table and --json cannot both go to standard output; name a file",
+            "a table and the JSON object cannot both go to standard output; name a file",
             param_hint="--output",
         )
     check_target(path)
@@ -100,10 +100,12 @@ def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) ->
 
 
 def _checked(format: str) -> Format:
-    for known in FORMATS:
-        if known == format:
-            return known
-    raise InvalidInput(f"{format!r} is no format of tables; choose one of {', '.join(FORMATS)}")
+    for name in FORMATS:
+        if name == format:
+            return name
+    raise InvalidInput(
+        f"{format!r} is not a supported table format; choose one of {', '.join(FORMATS)}"
+    )
 
 
 def _known_format(file: str) -> str | None:

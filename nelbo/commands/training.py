@@ -1,4 +1,4 @@
-"""train, push, schema: from a table to a registered version."""
+"""train, push and schema: from a table to a registered version of a model."""
 
 import json
 import shlex
@@ -39,32 +39,40 @@ def train(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="folder of the artifact (./NAME)", file_okay=False),
+        typer.Option(
+            metavar="DIR", help="folder for the artifact (default: ./NAME)", file_okay=False
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="run.toml: how to train, where not as usual")
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file that overrides training settings"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="a draft in less than half of the time")
+        bool, typer.Option("--quick", help="train a draft in less than half the time")
     ] = False,
     schema: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="schema as `nelbo schema` prints it, in place of the inferred one"
+            metavar="FILE",
+            help="JSON file with the schema, as `nelbo schema` prints it (default: inferred)",
         ),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="same table, configuration and seed: same artifact"),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="random seed; the same table, settings and seed give the same artifact",
+        ),
     ] = 0,
     input_format: options.InputFormat = None,
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
-    """Train a model on a table and register its next version.
+    """Train a model on a table, and register it.
 
-    The artifact (manifest, ONNX graphs, model card, report.html) is written to DIR. It is
-    registered on the service where one runs, else in the data folder.
+    The artifact (manifest, ONNX graphs, model card, report.html) is written to DIR. It becomes the
+    next version of the model NAME: on the service if one runs, otherwise in the data folder.
 
     \b
     Examples:
@@ -74,25 +82,23 @@ def train(
     """
     catalog.check_name(name)
     if quick and config:
-        raise InvalidInput("--quick is a configuration of its own; give either --quick or --config")
-    settings, console, folder = read_settings(), Console(as_json), out or Path(name)
+        raise InvalidInput("--quick and --config exclude each other; use one of them")
+    settings = read_settings()
+    console = Console(as_json)
+    folder = out or Path(name)
     _check_registering(settings)
-    given = Given(file, input_format, csv)
-    more = {"config": config, "schema": schema, "csv": json.dumps(csv.given())}
-    with given.on_disk() as path:
-        made = run(
-            path,
-            name,
-            folder,
-            seed,
-            {key: str(value) for key, value in more.items() if value is not None},
-            quick,
-        )
+
+    files = {"config": config, "schema": schema}
+    more = {option: str(path) for option, path in files.items() if path is not None}
+    more["csv"] = json.dumps(csv.given())
+    with Given(file, input_format, csv).on_disk() as path:
+        summary = run(path, name, folder, seed, more, quick)
+
     with _kept(folder, name):
         version = _register(folder, name, settings, console)
-    worth = f"; what it is worth: {folder / 'report.html'}" if made["report"] else ""
-    console.say(f"{folder} is {version.model}@{version.version}{worth}")
-    console.result(made | {"model": version.model, "version": version.version})
+    report = f"; its quality is in {folder / 'report.html'}" if summary["report"] else ""
+    console.say(f"{folder} is {version.model}@{version.version}{report}")
+    console.result(summary | {"model": version.model, "version": version.version})
 
 
 def push(
@@ -100,20 +106,22 @@ def push(
         Path, typer.Argument(metavar="DIR", help="folder with an artifact", show_default=False)
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="name of the model (that in the artifact)")
+        str | None,
+        typer.Option(metavar="NAME", help="name of the model (default: the name in the artifact)"),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Register an artifact as the next version of a model.
 
-    On the service where one runs, else in the data folder.
+    It is registered on the service if one runs, otherwise in the data folder.
 
     \b
     Examples:
       nelbo push ./adult
       nelbo push ./adult --name adult-2024
     """
-    settings, console = read_settings(), Console(as_json)
+    settings = read_settings()
+    console = Console(as_json)
     name = read_artifact(folder).manifest.name if name is None else name
     catalog.check_name(name)
     _check_registering(settings)
@@ -127,13 +135,15 @@ def schema(
     file: options.File,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="OUT", help="instead of standard output"),
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="file to write (default: standard output)"
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN=KIND",
-            help=f"give a column's kind: {', '.join(KINDS)}",
+            help=f"set the kind of a column; kinds are {', '.join(KINDS)}",
             show_default=False,
         ),
     ] = None,
@@ -143,8 +153,8 @@ def schema(
 ) -> None:
     """Infer the schema of a table and print it as JSON.
 
-    Beside it, on standard error: each column's kind, the rule that decided, and examples. Change a
-    kind here, or anything else in the file, and train with it.
+    A list of the columns is printed on standard error: the kind, the rule that decided it, and
+    examples. Correct a kind with --kind, or edit the file; then train with it.
 
     \b
     Examples:
@@ -155,37 +165,41 @@ def schema(
     console = Console(as_json)
     if output is not None:
         check_target(output)
-    overrides = dict(_kind(given) for given in kind or ())
+    inspector = Inspector(dict(_column_and_kind(text) for text in kind or ()))
     with Given(file, input_format, csv).open(read_settings()) as table:
-        inspector = Inspector(overrides)
         with console.progress(f"reading {table.name}") as tell:
             rows = 0
             for batch in table.batches():
                 inspector.update(batch)
                 rows += batch.num_rows
                 tell(rows, table.rows)
-        found = inspector.finish()
-    console.notices([*table.notices, *table.late_notices, *found.notices])
+        inferred = inspector.finish()
+
+    console.notices([*table.notices, *table.late_notices, *inferred.notices])
     if not as_json:
         lines = [
-            (one.column.name, one.column.kind, one.rule, ", ".join(one.examples))
-            for one in found.decisions
+            (
+                decision.column.name,
+                decision.column.kind,
+                decision.rule,
+                ", ".join(decision.examples),
+            )
+            for decision in inferred.decisions
         ]
         console.table(("column", "kind", "because", "such as"), lines, beside=True)
+
     if output is not None:
-        _save(output, _lines(found.schema))
+        _save(output, _lines(inferred.schema))
     elif as_json:
-        console.result(_shown(found.schema))
+        console.result(_short(inferred.schema))
     elif not sys.stdout.isatty():
-        print_json(_lines(found.schema))
+        print_json(_lines(inferred.schema))
     else:
-        console.say(
-            f"nelbo schema {file} -o schema.json writes it as a file to edit and to train with"
-        )
+        console.say(f"`nelbo schema {file} -o schema.json` writes a file to edit and to train with")
 
 
-def _shown(schema: Schema) -> dict[str, Any]:
-    """A schema without what is as usual."""
+def _short(schema: Schema) -> dict[str, Any]:
+    """A schema as a dictionary, without its default values."""
     return {
         "missing": list(schema.missing),
         **schema.model_dump(mode="json", exclude_defaults=True),
@@ -193,15 +207,13 @@ def _shown(schema: Schema) -> dict[str, Any]:
 
 
 def _lines(schema: Schema) -> str:
-    """A schema as JSON, a line a column."""
-    shown = _shown(schema)
+    """A schema as JSON, with one line for each column."""
+    content = _short(schema)
     columns = ",\n".join(
-        f"    {json.dumps(column, ensure_ascii=False)}" for column in shown["columns"]
+        f"    {json.dumps(column, ensure_ascii=False)}" for column in content["columns"]
     )
-    return (
-        f'{{\n  "columns": [\n{columns}\n  ],\n  "missing":'
-        f" {json.dumps(shown['missing'], ensure_ascii=False)}\n}}"
-    )
+    missing = json.dumps(content["missing"], ensure_ascii=False)
+    return f'{{\n  "columns": [\n{columns}\n  ],\n  "missing": {missing}\n}}'
 
 
 def _save(path: Path, text: str) -> None:
@@ -209,13 +221,13 @@ def _save(path: Path, text: str) -> None:
         target.write(text.encode() + b"\n")
 
 
-def _kind(given: str) -> tuple[str, Kind]:
-    name, _, kind = given.rpartition("=")
-    for known in KINDS:
-        if name and known == kind:
-            return name, known
+def _column_and_kind(text: str) -> tuple[str, Kind]:
+    column, _, name = text.rpartition("=")
+    for kind in KINDS:
+        if column and kind == name:
+            return column, kind
     raise typer.BadParameter(
-        f"{given!r} is not COLUMN=KIND with one of {', '.join(KINDS)}", param_hint="--kind"
+        f"{text!r} is not COLUMN=KIND; kinds are {', '.join(KINDS)}", param_hint="--kind"
     )
 
 
@@ -227,10 +239,12 @@ def run(
     more: Mapping[str, str] = NOTHING,
     quick: bool = False,
 ) -> dict[str, Any]:
-    """Train in a process of its own, so that torch is never loaded here; its progress and its words
-    go to standard error.
+    """Train in a process of its own, so that torch is never loaded here. Returns its summary.
 
-    Ends this command with the exit code of a training that failed, which has said why.
+    more: further options of `training.cli`.
+
+    The progress and the errors of the training are on standard error. If it fails, this command
+    ends with the same exit code.
     """
     if find_spec("torch") is None:
         raise MissingExtra("nelbo train", "training")
@@ -249,8 +263,8 @@ def run(
         "--",
         str(file),
     ]
-    # In a group of its own, the child never sees the terminal's ^C, which would show a trace while
-    # it starts.
+    # The child is in a process group of its own, so that ^C on the terminal does not reach it: it
+    # would print a traceback while it starts.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as child:
         try:
             answer, _ = child.communicate()
@@ -259,28 +273,30 @@ def run(
             child.wait()
             raise
     if child.returncode:
-        raise _ended(child.returncode)
-    found: dict[str, Any] = json.loads(answer)
-    return found
+        raise _failure(child.returncode)
+    summary: dict[str, Any] = json.loads(answer)
+    return summary
 
 
-def _ended(status: int) -> Exception:
-    """What ends this command after a training that failed: one that could has said why."""
+def _failure(status: int) -> Exception:
+    """The error that ends this command after a training with this status.
+
+    A training that could has printed the reason itself.
+    """
+    if status > 0:
+        return typer.Exit(status)
     if status in (-signal.SIGINT, -signal.SIGTERM):
         return typer.Exit(program.STOPPED - status)
-    if status < 0:
-        message = f"{signal.Signals(-status).name} ended the training"
-        if status == -signal.SIGKILL:
-            message += (
-                "; there may be too little memory: make some free, or train on fewer rows"
-                " (max_train_rows)"
-            )
-        return NelboError(message)
-    return typer.Exit(status)
+    if status == -signal.SIGKILL:
+        return NelboError(
+            "SIGKILL ended the training, perhaps for lack of memory; free some memory, or train on"
+            " fewer rows (max_train_rows)"
+        )
+    return NelboError(f"{signal.Signals(-status).name} ended the training")
 
 
 def _check_registering(settings: Settings) -> None:
-    """Refuse before the work what would keep an artifact from being registered."""
+    """Raise an error, before the work, if the artifact could not be registered after it."""
     if find_url(settings):
         with Client(settings=settings) as client:
             next(client.models.list(), None)
@@ -290,16 +306,16 @@ def _check_registering(settings: Settings) -> None:
 
 @contextmanager
 def _kept(folder: Path, name: str) -> Iterator[None]:
-    """Where registering fails, say where the artifact is and how to register it."""
+    """If registering fails, add to the error how to register the artifact later."""
     command = shlex.join(["nelbo", "push", str(folder), "--name", name])
-    where = f"the artifact is in {folder}; `{command}` registers it"
+    advice = f"The model is trained: the artifact is in {folder}; `{command}` registers it"
     try:
         yield
     except NelboError as problem:
-        problem.message = f"{problem.message}. The model is trained: {where}"
+        problem.message = f"{problem.message}. {advice}"
         raise
     except OSError as problem:
-        raise Unavailable(f"{problem.strerror or problem}. The model is trained: {where}") from None
+        raise Unavailable(f"{problem.strerror or problem}. {advice}") from None
 
 
 def _register(folder: Path, name: str, settings: Settings, console: Console) -> Version:

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import event
 
-from api.auth import LOCAL, REMEMBER_S, REMEMBERED, Keys
+from api.auth import LOCAL, REMEMBER_S, REMEMBERED, ApiKeys
 from nelbo.audit import COMMAND_LINE
 from nelbo.errors import NotAuthenticated, Unavailable
 from nelbo.store import keys as store
@@ -28,7 +28,7 @@ def make(database: Database, owner: str, **more: Any) -> str:
     return store.create(database, owner, COMMAND_LINE, **more)[1]
 
 
-def owner(keys: Keys, key: str) -> str:
+def owner(keys: ApiKeys, key: str) -> str:
     return keys.look_up(f"Bearer {key}").owner
 
 
@@ -46,12 +46,12 @@ def keys_file(folder: Path, *lines: str) -> Path:
 
 
 @pytest.fixture
-def opened(database: Database) -> Iterator[Callable[..., Keys]]:
-    """Makes the Keys of a process."""
+def opened(database: Database) -> Iterator[Callable[..., ApiKeys]]:
+    """Makes the keys of a process."""
     with ExitStack() as stack:
 
-        def open_keys(file: Path | None = None, **more: Any) -> Keys:
-            made = Keys(database, file, **more)
+        def open_keys(file: Path | None = None, **more: Any) -> ApiKeys:
+            made = ApiKeys(database, file, **more)
             stack.callback(made.close)
             return made
 
@@ -61,14 +61,14 @@ def opened(database: Database) -> Iterator[Callable[..., Keys]]:
 # Whether a key is needed
 
 
-def test_everyone_is_local_where_no_key_was_ever_made(opened: Callable[..., Keys]) -> None:
+def test_everyone_is_local_where_no_key_was_ever_made(opened: Callable[..., ApiKeys]) -> None:
     for authorization in (None, "Bearer whatever"):
         caller = opened().look_up(authorization)
         assert (caller.owner, caller.scope, caller.key) == (LOCAL, "admin", None)
 
 
 def test_the_first_key_closes_the_service_and_nothing_opens_it_again(
-    database: Database, opened: Callable[..., Keys], monkeypatch: pytest.MonkeyPatch
+    database: Database, opened: Callable[..., ApiKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.auth.REMEMBER_S", 0.0)
     keys = opened()
@@ -82,7 +82,7 @@ def test_the_first_key_closes_the_service_and_nothing_opens_it_again(
 
 
 def test_a_service_that_requires_keys_and_has_none_answers_nobody(
-    tmp_path: Path, opened: Callable[..., Keys]
+    tmp_path: Path, opened: Callable[..., ApiKeys]
 ) -> None:
     for keys in (opened(required=True), opened(keys_file(tmp_path))):
         with pytest.raises(NotAuthenticated, match="wants an API key"):
@@ -93,7 +93,7 @@ def test_a_service_that_requires_keys_and_has_none_answers_nobody(
 
 
 def test_a_key_names_its_owner_and_its_scope(
-    database: Database, opened: Callable[..., Keys]
+    database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     ada, bob = make(database, "ada"), make(database, "bob", scope="read")
     keys = opened()
@@ -116,7 +116,7 @@ def test_a_key_names_its_owner_and_its_scope(
     ],
 )
 def test_what_is_not_a_known_key_is_refused(
-    database: Database, opened: Callable[..., Keys], authorization: str | None
+    database: Database, opened: Callable[..., ApiKeys], authorization: str | None
 ) -> None:
     make(database, "ada")
     with pytest.raises(NotAuthenticated, match="API key"):
@@ -124,7 +124,7 @@ def test_what_is_not_a_known_key_is_refused(
 
 
 def test_a_known_id_with_another_secret_is_refused(
-    database: Database, opened: Callable[..., Keys]
+    database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     key = make(database, "ada")
     keys = opened()
@@ -137,7 +137,7 @@ def test_a_known_id_with_another_secret_is_refused(
 
 
 def test_an_unknown_id_costs_what_a_wrong_secret_costs(
-    database: Database, opened: Callable[..., Keys]
+    database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     """Neither is remembered, and each is one look into SQL however often it is sent."""
     key = make(database, "ada")
@@ -161,7 +161,7 @@ def test_an_unknown_id_costs_what_a_wrong_secret_costs(
 
 
 def test_a_revoked_and_an_expired_key_are_told_apart_to_who_holds_them(
-    database: Database, opened: Callable[..., Keys]
+    database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     keys = opened()
     revoked, expired = make(database, "ada"), make(database, "ada", lifetime_s=0.0)
@@ -174,7 +174,7 @@ def test_a_revoked_and_an_expired_key_are_told_apart_to_who_holds_them(
 
 
 def test_a_key_is_remembered_for_a_moment_and_no_longer(
-    database: Database, opened: Callable[..., Keys], monkeypatch: pytest.MonkeyPatch
+    database: Database, opened: Callable[..., ApiKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = make(database, "ada")
     keys = opened()
@@ -189,7 +189,7 @@ def test_a_key_is_remembered_for_a_moment_and_no_longer(
 
 
 def test_no_number_of_keys_fills_the_memory(
-    database: Database, opened: Callable[..., Keys], monkeypatch: pytest.MonkeyPatch
+    database: Database, opened: Callable[..., ApiKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.auth.REMEMBERED", 3)
     assert REMEMBERED < 10_000
@@ -200,7 +200,7 @@ def test_no_number_of_keys_fills_the_memory(
 
 
 def test_the_last_use_of_a_key_is_written_down(
-    database: Database, opened: Callable[..., Keys]
+    database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     key = make(database, "ada")
     owner(opened(), key)
@@ -210,11 +210,11 @@ def test_the_last_use_of_a_key_is_written_down(
 
 
 def test_a_database_that_does_not_answer_is_not_taken_for_a_wrong_key(
-    opened: Callable[..., Keys],
+    opened: Callable[..., ApiKeys],
 ) -> None:
     away = connect("postgresql://nobody@127.0.0.1:1/none")
     for required in (True, False):
-        keys = Keys(away, required=required)
+        keys = ApiKeys(away, required=required)
         with pytest.raises(Unavailable, match="the database does not answer"):
             keys.look_up(f"Bearer nb_{'0' * 16}_{'A' * 43}")
         with pytest.raises(Unavailable):
@@ -226,7 +226,7 @@ def test_a_database_that_does_not_answer_is_not_taken_for_a_wrong_key(
 
 
 def test_the_keys_of_a_file_are_stored_once_and_work_as_before(
-    tmp_path: Path, database: Database, opened: Callable[..., Keys]
+    tmp_path: Path, database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     (ada, ada_line), (bob, bob_line) = made_by_hand("ada"), made_by_hand("bob")
     path = keys_file(tmp_path, ada_line, f"{bob_line}  # his second")
@@ -257,7 +257,7 @@ def rewrite_unnoticed(path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("edit", [rewrite, replace, rewrite_unnoticed])
 def test_a_line_that_is_added_or_deleted_counts_however_the_file_is_edited(
-    tmp_path: Path, opened: Callable[..., Keys], edit: Callable[[Path, str], None]
+    tmp_path: Path, opened: Callable[..., ApiKeys], edit: Callable[[Path, str], None]
 ) -> None:
     (ada, ada_line), (bob, bob_line) = made_by_hand("ada"), made_by_hand("bob")
     path = keys_file(tmp_path, ada_line, "# " + "-" * 100)
@@ -266,12 +266,12 @@ def test_a_line_that_is_added_or_deleted_counts_however_the_file_is_edited(
     edit(path, bob_line + "\n")
     assert owner(keys, bob) == "bob"
     for process_keys in (keys, opened(path)):
-        with pytest.raises(NotAuthenticated, match="taken out of the keys file"):
+        with pytest.raises(NotAuthenticated, match="removed from the keys file"):
             owner(process_keys, ada)
 
 
 def test_a_line_whose_owner_or_digest_was_changed_ends_the_key(
-    tmp_path: Path, opened: Callable[..., Keys]
+    tmp_path: Path, opened: Callable[..., ApiKeys]
 ) -> None:
     ada, line = made_by_hand("ada")
     path = keys_file(tmp_path, line)
@@ -284,7 +284,7 @@ def test_a_line_whose_owner_or_digest_was_changed_ends_the_key(
 
 
 def test_a_key_that_was_revoked_is_not_revived_by_its_line(
-    tmp_path: Path, database: Database, opened: Callable[..., Keys]
+    tmp_path: Path, database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     ada, line = made_by_hand("ada")
     path = keys_file(tmp_path, line)
@@ -296,7 +296,7 @@ def test_a_key_that_was_revoked_is_not_revived_by_its_line(
 
 @pytest.mark.parametrize("garbage", [b"garbage\n", b"\xff\xfe\x00\n", "ключ\n".encode(), b"\x00\n"])
 def test_a_bad_line_locks_nobody_out_and_tells_no_path(
-    tmp_path: Path, opened: Callable[..., Keys], garbage: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, opened: Callable[..., ApiKeys], garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     (ada, ada_line), (bob, bob_line) = made_by_hand("ada"), made_by_hand("bob")
     path = keys_file(tmp_path, ada_line)
@@ -312,7 +312,7 @@ def test_a_bad_line_locks_nobody_out_and_tells_no_path(
 
 
 def test_a_file_that_cannot_be_read_stops_the_start_and_later_only_its_own_keys(
-    tmp_path: Path, database: Database, opened: Callable[..., Keys]
+    tmp_path: Path, database: Database, opened: Callable[..., ApiKeys]
 ) -> None:
     with pytest.raises(Unavailable, match="missing cannot be read"):
         opened(tmp_path / "missing")

@@ -132,7 +132,7 @@ def test_too_many_rows_are_refused_with_their_number_and_the_setting(stage: Stag
     sent = stage.post("/v1/jobs", json=SCORE | {"rows": ROWS * 501})
     assert sent.status_code == 413
     assert (
-        "1,002 rows in a request; at most 1,000 fit (the setting max_inline_rows)"
+        "the request has 1,002 rows; the limit is 1,000 (the setting max_inline_rows)"
         in sent.json()["detail"]
     )
 

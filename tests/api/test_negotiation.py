@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from api.negotiation import MEDIA_TYPES, Format, encoded, wanted
+from api.negotiation import MEDIA_TYPES, Format, encoded, preferred_format
 from nelbo.errors import NotAcceptable
 
 
@@ -63,10 +63,10 @@ def test_whoever_leaves_early_closes_the_stream() -> None:
     ],
 )
 def test_the_format_is_what_the_client_likes_best(accept: str | None, format: Format) -> None:
-    assert wanted(accept) == format
+    assert preferred_format(accept) == format
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/csv;q=0", "text/csv;q=many", "csv", ","])
 def test_a_format_that_results_do_not_have_is_refused_with_those_they_have(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="text/csv, application/x-ndjson"):
-        wanted(accept)
+        preferred_format(accept)

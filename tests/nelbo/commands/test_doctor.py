@@ -37,21 +37,32 @@ def test_a_running_service_is_in_order(running: Service, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "part"),
+    ("variable", "value", "part", "reason", "advice"),
     [
-        ("NELBO_URL", "http://127.0.0.1:9", "service"),
-        ("NELBO_BROKER_URL", "redis://127.0.0.1:9/0", "broker"),
-        ("NELBO_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none", "database"),
-        ("NELBO_HOME", "/dev/null/nelbo", "data folder"),
+        ("NELBO_URL", "http://127.0.0.1:9", "service", "http://127.0.0.1:9", "NELBO_URL"),
+        ("NELBO_BROKER_URL", "redis://127.0.0.1:9/0", "broker", "does not answer", "start it"),
+        (
+            "NELBO_DATABASE_URL",
+            "postgresql://nobody@127.0.0.1:9/none",
+            "database",
+            "does not answer",
+            "NELBO_DATABASE_URL",
+        ),
+        ("NELBO_HOME", "/dev/null/nelbo", "data folder", "cannot be written", "NELBO_HOME"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_do(
-    variable: str, value: str, part: str, monkeypatch: pytest.MonkeyPatch
+    variable: str,
+    value: str,
+    part: str,
+    reason: str,
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(variable, value)
     ran = run("doctor", "--json")
     assert ran.code == 1
     [wrong] = [finding for finding in ran.json["findings"] if finding["state"] == "wrong"]
     assert wrong["what"] == part
-    assert wrong["todo"]
-    assert "127.0.0.1:9" in str(wrong) or part in ("broker", "data folder", "database")
+    assert reason in wrong["found"]
+    assert advice in wrong["todo"]
