@@ -1,11 +1,11 @@
-"""What the cells of a column mean: missing, text, number, boolean or datetime, whatever Arrow type
-holds them.
+"""The meaning of a column's cells: missing, text, number, boolean or datetime, from any Arrow type.
 
 All functions work on whole columns. Text is read without the white space around it, so that the
-same values mean the same from CSV, JSON Lines, Parquet and Arrow. A type that is not of the wanted
-kind is read through its text.
+same values have the same meaning in CSV, JSON Lines, Parquet and Arrow. A column of another type is
+converted to text and then read.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,28 +22,31 @@ from nelbo.spelling import numbers as written_numbers
 from nelbo.spelling.columns import Spelling
 from nelbo.spelling.numbers import NumberFormat
 
-pc: Any = pyarrow.compute  # its type stubs know fewer argument types than it takes
+pc: Any = pyarrow.compute  # its type stubs lack some of the argument types
 Array: TypeAlias = "pa.Array[Any]"
 
 EXACT = 2**53
-"""Whole numbers below this survive float64."""
-TRUE, FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
+"""float64 holds all whole numbers below this exactly."""
+TRUE = ("true", "t", "yes", "y")
+FALSE = ("false", "f", "no", "n")
 
 _NUMBER = rf"{written_numbers.PLAIN}|^(?i:[+-]?(?:inf|infinity|nan))$"
-_ZEROS_BEHIND = r"\.0+$|(\.\d*?[1-9])0+$"
+_ZEROS_AT_END = r"\.0+$|(\.\d*?[1-9])0+$"
 _ISO_8601 = (
-    r"^(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?:[Tt"
-    r" ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)"
-    rf"(?:[.,](?P<fraction>\d+))?)?)?(?P<zone> ?(?:{dates.ZONES}))?)?$"
+    r"^(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"
+    r"(?:[Tt ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
+    rf"(?P<zone> ?(?:{dates.ZONES}))?)?$"
 )
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
-"""First and last microsecond of the years 1 to 9999, since the epoch."""
+"""The first and the last microsecond of the years 1 to 9999, counted from 1970."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A column as numbers: `values` float64[n] with NaN = missing; `faults` by error code, each a
-    mask bool[n]."""
+    """A column as numbers.
+
+    values: float64[n], NaN where missing. faults: for each error code a mask bool[n] of its cells.
+    """
 
     values: NDArray[np.float64]
     faults: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -52,25 +55,23 @@ class Cells:
 def plain(array: Array) -> Array:
     """The same values without dictionary encoding, and every kind of string as pa.string()."""
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()  # type: ignore[attr-defined]  # a DictionaryArray, by its type
-    if (
-        pa.types.is_large_string(array.type)
-        or pa.types.is_string_view(array.type)
-        or pa.types.is_null(array.type)
-    ):
+        array = array.dictionary_decode()  # type: ignore[attr-defined]  # a DictionaryArray
+    checks = (pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    if any(check(array.type) for check in checks):
         array = array.cast(pa.string())
     return array
 
 
 def texts(array: Array, missing: Sequence[str]) -> Array:
-    """The cells as trimmed text, null where missing: 3.0 is "3", times are ISO 8601, booleans
-    "true" and "false"."""
-    text = pc.utf8_trim_whitespace(spelled(array))
-    return _known(text, missing)
+    """The cells as trimmed text, null where missing.
+
+    3.0 is "3", times are ISO 8601, booleans are "true" and "false".
+    """
+    return _present(pc.utf8_trim_whitespace(spelled(array)), missing)
 
 
 def spelled(array: Array) -> Array:
-    """The cells as text as Nelbo writes them; NaN is null."""
+    """The cells as text in Nelbo's own spelling; NaN is null."""
     array = plain(array)
     kind = array.type
     if pa.types.is_string(kind):
@@ -84,20 +85,18 @@ def spelled(array: Array) -> Array:
 
 
 def written(array: Array, field: "pa.Field[Any]") -> Array:
-    """The cells as text in the form that a field asks for (spelling.columns), without one as Nelbo
-    writes them."""
-    array, spelling = plain(array), Spelling.of(field)
+    """The cells as text in the spelling of a field (spelling.columns), else in Nelbo's own."""
+    array = plain(array)
+    spelling = Spelling.of(field)
     if spelling.format and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
         return dates.write(array, spelling.format)
     if spelling.words and pa.types.is_boolean(array.type):
         false, true = spelling.words
         return _where(array.is_valid(), pc.if_else(array, true, false))
     text = spelled(array)
-    return (
-        written_numbers.write(text, spelling.number)
-        if spelling.number and not pa.types.is_string(array.type)
-        else text
-    )
+    if spelling.number is None or pa.types.is_string(array.type):
+        return text
+    return written_numbers.write(text, spelling.number)
 
 
 def numbers(
@@ -109,50 +108,55 @@ def numbers(
 ) -> Cells:
     """Finite numbers. Faults: not-a-number, not-finite.
 
-    format: how text is written; without one as programs write it. plain_first: see
-    spelling.numbers.read. flags: true is 1 and false is 0.
+    format: how text is written; None is plain numbers. plain_first: see spelling.numbers.read.
+    flags: true is 1 and false is 0.
     """
     array = plain(array)
     if flags:
         array = _flags_as_numbers(array)
+    faults = {}
     if pa.types.is_integer(array.type) or pa.types.is_float64(array.type):
         values = _float64(array.cast(pa.float64(), safe=False))
-        values[np.isin(values, _as_numbers(missing))] = np.nan
-        return Cells(values, _only({"not-finite": np.isinf(values)}))
-    # Decimals and narrow floats go through their text too: that is how the same value stands in a
-    # CSV file.
-    text = spelled(array)
-    format = format if pa.types.is_string(array.type) else None
-    known = _known(text, missing)
+    else:
+        # Decimals and narrow floats become text too, so that they equal the same values in CSV.
+        format = format if pa.types.is_string(array.type) else None
+        text = _present(spelled(array), missing)
+        values, faults["not-a-number"] = _parsed_numbers(text, missing, format, plain_first)
+    values[np.isin(values, _missing_numbers(missing))] = np.nan
+    return Cells(values, _only(faults | {"not-finite": np.isinf(values)}))
+
+
+def _parsed_numbers(
+    text: Array, missing: Sequence[str], format: NumberFormat | None, plain_first: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The numbers of text cells, and a mask of the cells that hold no number."""
     if format is not None and not format.is_plain:
-        known = written_numbers.read(known, format, plain_first)
-    try:
-        values, strange = _float64(known.cast(pa.float64())), _none(array)
-    except pa.ArrowInvalid:
-        known = texts(known, missing)
-        if format is not None and format.is_plain:
-            known = written_numbers.read(known, format)
-        proper = pc.match_substring_regex(known, _NUMBER)
-        values = _float64(_where(proper, known).cast(pa.float64()))
-        strange = _mask(pc.invert(proper))
-    values[np.isin(values, _as_numbers(missing))] = np.nan
-    return Cells(values, _only({"not-a-number": strange, "not-finite": np.isinf(values)}))
+        text = written_numbers.read(text, format, plain_first)
+    with contextlib.suppress(pa.ArrowInvalid):
+        return _float64(text.cast(pa.float64())), _none(text)
+
+    # Some cells are not as Arrow reads them.
+    text = texts(text, missing)
+    if format is not None and format.is_plain:
+        text = written_numbers.read(text, format)
+    is_number = pc.match_substring_regex(text, _NUMBER)
+    values = _float64(_where(is_number, text).cast(pa.float64()))
+    return values, _mask(pc.invert(is_number))
 
 
 def _flags_as_numbers(array: Array) -> Array:
-    """Arrow booleans, and text that says true or false, as 1 and 0."""
+    """Arrow booleans, and the texts true and false, as 1 and 0."""
     if pa.types.is_boolean(array.type):
         return array.cast(pa.int64())
     if not pa.types.is_string(array.type):
         return array
     lower = pc.utf8_lower(pc.utf8_trim_whitespace(array))
-    made: Array = pc.if_else(
-        pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", array)
-    )
-    return made
+    flags = pc.if_else(pc.equal(lower, "false"), "0", array)
+    numbers: Array = pc.if_else(pc.equal(lower, "true"), "1", flags)
+    return numbers
 
 
-def _as_numbers(missing: Sequence[str]) -> list[float]:
+def _missing_numbers(missing: Sequence[str]) -> list[float]:
     """The numbers among the texts that mean missing, such as -9999."""
     return [float(text) for text in missing if re.fullmatch(r"[+-]?\d+(?:\.\d*)?", text)]
 
@@ -163,15 +167,17 @@ def integers(
     format: NumberFormat | None = None,
     plain_first: bool = False,
 ) -> Cells:
-    """Whole numbers below 2^53 in size; true and false are 1 and 0. Faults: those of numbers,
-    not-an-integer, out-of-range."""
+    """Whole numbers between -2^53 and 2^53; true and false are 1 and 0.
+
+    Faults: those of numbers, not-an-integer, out-of-range.
+    """
     cells = numbers(array, missing, format, plain_first, flags=True)
     size = np.abs(cells.values)
-    broken = (size < EXACT) & (cells.values != np.rint(cells.values))
-    large = (size >= EXACT) & np.isfinite(size)
-    return Cells(
-        cells.values, cells.faults | _only({"not-an-integer": broken, "out-of-range": large})
-    )
+    faults = {
+        "not-an-integer": (size < EXACT) & (cells.values != np.rint(cells.values)),
+        "out-of-range": (size >= EXACT) & np.isfinite(size),
+    }
+    return Cells(cells.values, cells.faults | _only(faults))
 
 
 def booleans(array: Array, missing: Sequence[str]) -> Cells:
@@ -181,35 +187,37 @@ def booleans(array: Array, missing: Sequence[str]) -> Cells:
         return Cells(_float64(array.cast(pa.float64())))
     encoded = array.dictionary_encode()
     text = pc.utf8_lower(texts(encoded.dictionary, missing))
-    true, false = (
-        _mask(pc.is_in(text, pa.array(words)))
-        for words in ((*TRUE, "1", "1.0"), (*FALSE, "0", "0.0"))
-    )
+    true = _mask(pc.is_in(text, pa.array((*TRUE, "1", "1.0"))))
+    false = _mask(pc.is_in(text, pa.array((*FALSE, "0", "0.0"))))
     values = np.where(true, 1.0, np.where(false, 0.0, np.nan))
-    strange = _mask(text.is_valid()) & ~true & ~false
-    return Cells(
-        _taken(values, encoded, np.nan), _only({"not-a-boolean": _taken(strange, encoded, False)})
-    )
+    other = _mask(text.is_valid()) & ~true & ~false
+    faults = {"not-a-boolean": _taken(other, encoded, False)}
+    return Cells(_taken(values, encoded, np.nan), _only(faults))
 
 
 def codes(array: Array, missing: Sequence[str], categories: Sequence[str]) -> NDArray[np.int64]:
-    """Index of each cell in categories, len(categories) for any other value, len(categories) + 1
-    for missing."""
+    """The index of each cell in categories.
+
+    len(categories) means any other value, len(categories) + 1 means missing.
+    """
     encoded = plain(array).dictionary_encode()
     text = texts(encoded.dictionary, missing)
-    known = pc.index_in(text, pa.array(categories, pa.string())).fill_null(len(categories))
-    found = np.asarray(known, dtype=np.int64)
-    found[_mask(text.is_null())] = len(categories) + 1
-    unseen = np.flatnonzero(found == len(categories))
+    indices = pc.index_in(text, pa.array(categories, pa.string())).fill_null(len(categories))
+    codes = np.asarray(indices, dtype=np.int64)
+    codes[_mask(text.is_null())] = len(categories) + 1
+    unseen = np.flatnonzero(codes == len(categories))
     if len(unseen) and len(categories):
-        found[unseen] = _same_number(text.take(unseen), categories)
-    return _taken(found, encoded, len(categories) + 1)
+        codes[unseen] = _same_number(text.take(unseen), categories)
+    return _taken(codes, encoded, len(categories) + 1)
 
 
 @dataclass(frozen=True)
 class Times:
-    """A column as microseconds since the epoch int64[n]; masks bool[n] of the cells with a value, a
-    date, a zone."""
+    """A column as datetimes.
+
+    micros: int64[n], microseconds since 1970. present, dated, zoned: masks bool[n] of the cells
+    that have a value, a date, a time zone.
+    """
 
     micros: NDArray[np.int64]
     present: NDArray[np.bool_]
@@ -220,30 +228,32 @@ class Times:
 def datetimes(
     array: Array, missing: Sequence[str], zone: str | None, format: str | None = None
 ) -> Cells:
-    """Microseconds since the epoch, in UTC if zone, else naive. Faults: not-a-date, wrong-zone,
-    out-of-range.
+    """Microseconds since 1970, in UTC if there is a zone, else naive.
 
-    A time is wrong-zone if it has a zone where naive ones are wanted, or none where one is wanted.
-    What is finer than a microsecond is cut off. Years 1 to 9999; a microsecond that float64 does
-    not hold becomes the next one that it does.
+    Faults: not-a-date, wrong-zone, out-of-range. A time is wrong-zone if it has a time zone and the
+    column has none, or the reverse. Digits beyond microseconds are cut off. Years are 1 to 9999.
+    A number of microseconds that float64 does not hold becomes the next one that it holds.
     """
-    found = times(array, missing, format)
+    column = times(array, missing, format)
     if missing:
-        declared = times(pa.array(missing, pa.string()), (), format)
-        absent = np.isin(found.micros, declared.micros[declared.dated])
-        found = Times(found.micros, found.present & ~absent, found.dated & ~absent, found.zoned)
-    fits = (found.micros >= YEARS[0]) & (found.micros <= YEARS[1])
-    micros = np.where(fits, found.micros, 0)
+        column = _without(column, times(pa.array(missing, pa.string()), (), format))
+    fits = (column.micros >= YEARS[0]) & (column.micros <= YEARS[1])
+    micros = np.where(fits, column.micros, 0)
     values = micros.astype(np.float64)
     values = np.where(values.astype(np.int64) < micros, np.nextafter(values, np.inf), values)
-    values[~found.dated] = np.nan
-    wrong = found.dated & (found.zoned != (zone is not None))
+    values[~column.dated] = np.nan
     faults = {
-        "not-a-date": found.present & ~found.dated,
-        "wrong-zone": wrong,
-        "out-of-range": found.dated & ~fits,
+        "not-a-date": column.present & ~column.dated,
+        "wrong-zone": column.dated & (column.zoned != (zone is not None)),
+        "out-of-range": column.dated & ~fits,
     }
     return Cells(values, _only(faults))
+
+
+def _without(times: Times, missing: Times) -> Times:
+    """The times; those that mean missing are absent."""
+    kept = ~np.isin(times.micros, missing.micros[missing.dated])
+    return Times(times.micros, times.present & kept, times.dated & kept, times.zoned)
 
 
 def times(array: Array, missing: Sequence[str], format: str | None = None) -> Times:
@@ -255,19 +265,18 @@ def times(array: Array, missing: Sequence[str], format: str | None = None) -> Ti
     if format is None or dates.is_iso(format):
         return _iso_times(text)
     pattern = dates.pattern(format)
-    first = (
-        _formatted_times(text, format)
-        if pattern is None
-        else _matched_times(text, _mask(text.is_valid()), pattern)
-    )
-    if first.dated.all() or not (first.present & ~first.dated).any():
+    first = _formatted_times(text, format) if pattern is None else _matched_times(text, pattern)
+    if not (first.present & ~first.dated).any():
         return first
+
+    # The other cells may be ISO 8601.
     second = _iso_times(_where(pa.array(~first.dated), text))
-    micros, zoned = (
-        np.where(first.dated, one, two)
-        for one, two in ((first.micros, second.micros), (first.zoned, second.zoned))
+    return Times(
+        np.where(first.dated, first.micros, second.micros),
+        first.present,
+        first.dated | second.dated,
+        np.where(first.dated, first.zoned, second.zoned),
     )
-    return Times(micros, first.present, first.dated | second.dated, zoned)
 
 
 def _typed_times(array: Array) -> Times:
@@ -278,104 +287,120 @@ def _typed_times(array: Array) -> Times:
         micros = counts // 1000
     else:
         size = {"D": 86_400_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}[unit]
-        # Out of range stays out of range, without an overflow.
+        # A time out of range stays out of range, without an overflow.
         micros = np.clip(counts, YEARS[0] // size - 1, YEARS[1] // size + 1) * size
     present = _mask(array.is_valid())
-    return Times(
-        micros, present, present, np.full(len(array), getattr(array.type, "tz", None) is not None)
-    )
+    zoned = np.full(len(array), getattr(array.type, "tz", None) is not None)
+    return Times(micros, present, present, zoned)
 
 
 def _iso_times(text: Array) -> Times:
     present = _mask(text.is_valid())
-    for tz in (None, "UTC"):
-        try:
-            micros = text.cast(pa.timestamp("us", tz)).cast(pa.int64())
-            return Times(
-                np.asarray(micros.fill_null(0)),
-                present,
-                present,
-                np.full(len(text), tz is not None),
-            )
-        except pa.ArrowInvalid:
-            continue
-    return _matched_times(text, present, _ISO_8601)
+    for zone in (None, "UTC"):
+        with contextlib.suppress(pa.ArrowInvalid):
+            counts = text.cast(pa.timestamp("us", zone)).cast(pa.int64())
+            micros = np.asarray(counts.fill_null(0))
+            return Times(micros, present, present, np.full(len(text), zone is not None))
+    return _matched_times(text, _ISO_8601)
 
 
-def _matched_times(text: Array, present: NDArray[np.bool_], pattern: str) -> Times:
-    """The cells one by one, by a regular expression with a group for each part of a date."""
-    parts = pc.extract_regex(text, pattern)
-    dated = _mask(parts.is_valid())
-    if not dated.any():
-        return Times(np.zeros(len(text), np.int64), present, dated, dated)
-    named = {parts.type.field(at).name: parts.field(at) for at in range(parts.type.num_fields)}
-    none = np.zeros(len(text), np.int64)
-    clock = {
-        name: _whole(named[name]) if name in named else none
-        for name in ("day", "hour", "minute", "second")
-    }
-    months = (_year(named) - 1970) * 12 + _month(named) - 1
-    days = (
-        months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) + clock["day"] - 1
-    )
+def _matched_times(text: Array, pattern: str) -> Times:
+    """Times by a regular expression with a group for each part of a date.
+
+    It serves ISO 8601 and the formats of spelling.dates alike. datetime.fromisoformat knows ISO
+    8601 alone, and strptime reads one cell in the time in which this reads six.
+    """
+    present = _mask(text.is_valid())
+    groups = pc.extract_regex(text, pattern)
+    matched = _mask(groups.is_valid())
+    if not matched.any():
+        return Times(np.zeros(len(text), np.int64), present, matched, matched)
+    names = [groups.type.field(index).name for index in range(groups.type.num_fields)]
+    parts = {name: groups.field(name) for name in names}
+
+    days, is_day = _days(parts)
+    seconds, is_time = _seconds(parts)
+    dated = matched & is_day & is_time
+    micros = (days * 86_400 + seconds) * 1_000_000 + _fraction(parts)
+    zoned = np.zeros(len(text), bool)
+    if "zone" in parts:
+        zone = pc.utf8_trim_whitespace(parts["zone"])
+        micros = micros - _offset(zone)
+        zoned = dated & _mask(pc.greater(pc.utf8_length(zone), 0))
+    return Times(np.where(dated, micros, 0), present, dated, zoned)
+
+
+_Parts: TypeAlias = Mapping[str, Array]
+"""The cells of each group of a date's pattern, by the name of the group."""
+
+
+def _days(parts: _Parts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Days since 1970, and a mask of the cells whose day is in the calendar."""
+    month = _month(parts)
+    day = _whole(parts["day"])
+    months = (_year(parts) - 1970) * 12 + month - 1
+    first_days = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    days = first_days + day - 1
     same_month = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) == months
-    valid = same_month & (_month(named) >= 1) & (_month(named) <= 12) & (clock["day"] >= 1)
-    valid &= (clock["hour"] < 24) & (clock["minute"] < 60) & (clock["second"] < 60)
-    hour = clock["hour"]
-    if "half" in named:
-        valid &= (hour >= 1) & (hour <= 12)
-        hour = hour % 12 + 12 * _mask(pc.equal(pc.utf8_lower(named["half"]), "p"))
-    seconds = ((days * 24 + hour) * 60 + clock["minute"]) * 60 + clock["second"]
-    fraction = (
-        _whole(pc.utf8_slice_codeunits(_padded(named["fraction"]), 0, 6))
-        if "fraction" in named
-        else none
-    )
-    zone = pc.utf8_trim_whitespace(named["zone"]) if "zone" in named else pa.array([""] * len(text))
-    zoned = dated & valid & _mask(pc.greater(pc.utf8_length(zone), 0))
-    dated = dated & valid
-    return Times(
-        np.where(dated, seconds * 1_000_000 + fraction - _offset(zone), 0), present, dated, zoned
-    )
+    return days, same_month & (month >= 1) & (month <= 12) & (day >= 1)
 
 
-def _year(named: Mapping[str, Array]) -> NDArray[np.int64]:
-    """Two digits are of the years 1969 to 2068, as POSIX has it."""
-    if "year" in named:
-        return _whole(named["year"])
-    short = _whole(named["short_year"])
+def _seconds(parts: _Parts) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Seconds since midnight, and a mask of the cells whose time is on the clock."""
+    none = np.zeros(len(parts["day"]), np.int64)
+    hour, minute, second = (
+        _whole(parts[name]) if name in parts else none for name in ("hour", "minute", "second")
+    )
+    is_time = (hour < 24) & (minute < 60) & (second < 60)
+    if "half" in parts:
+        is_time &= (hour >= 1) & (hour <= 12)
+        hour = hour % 12 + 12 * _mask(pc.equal(pc.utf8_lower(parts["half"]), "p"))
+    return (hour * 60 + minute) * 60 + second, is_time
+
+
+def _year(parts: _Parts) -> NDArray[np.int64]:
+    """Years. Two digits mean a year between 1969 and 2068, as in POSIX."""
+    if "year" in parts:
+        return _whole(parts["year"])
+    short = _whole(parts["short_year"])
     return short + np.where(short < 69, 2000, 1900)
 
 
-def _month(named: Mapping[str, Array]) -> NDArray[np.int64]:
-    if "month" in named:
-        return _whole(named["month"])
-    names = list(dates.MONTHS)
-    at = pc.index_in(pc.utf8_lower(named["month_name"]), value_set=pa.array(names)).fill_null(-1)
-    found: NDArray[np.int64] = np.array([*dates.MONTHS.values(), 0], np.int64)[np.asarray(at)]
-    return found
+def _month(parts: _Parts) -> NDArray[np.int64]:
+    if "month" in parts:
+        return _whole(parts["month"])
+    names = pa.array(list(dates.MONTHS))
+    indices = pc.index_in(pc.utf8_lower(parts["month_name"]), value_set=names).fill_null(-1)
+    numbers = np.array([*dates.MONTHS.values(), 0], np.int64)
+    months: NDArray[np.int64] = numbers[np.asarray(indices)]
+    return months
 
 
-def _padded(fraction: Array) -> Array:
-    digits: Array = pc.binary_join_element_wise(fraction, "000000", "")
-    return digits
+def _fraction(parts: _Parts) -> NDArray[np.int64] | int:
+    """Microseconds from the digits behind the decimal sign; further digits are cut off."""
+    if "fraction" not in parts:
+        return 0
+    digits = pc.binary_join_element_wise(parts["fraction"], "000000", "")
+    return _whole(pc.utf8_slice_codeunits(digits, 0, 6))
 
 
 def _offset(zone: Array) -> NDArray[np.int64]:
-    """Microseconds east of Greenwich of "+02", "+0200", "+02:00" or "Z"."""
+    """Microseconds east of Greenwich, of "+02", "+0200", "+02:00" or "Z"."""
     digits = pc.binary_join_element_wise(pc.replace_substring_regex(zone, r"[^\d]", ""), "0000", "")
-    hours, minutes = (_whole(pc.utf8_slice_codeunits(digits, at, at + 2)) for at in (0, 2))
+    hours = _whole(pc.utf8_slice_codeunits(digits, 0, 2))
+    minutes = _whole(pc.utf8_slice_codeunits(digits, 2, 4))
     west = _mask(pc.starts_with(zone, "-"))
-    sign: NDArray[np.int64] = np.where(west, -60_000_000, 60_000_000)
-    return sign * (hours * 60 + minutes)
+    micros_per_minute: NDArray[np.int64] = np.where(west, -60_000_000, 60_000_000)
+    return micros_per_minute * (hours * 60 + minutes)
 
 
 def _formatted_times(text: Array, format: str) -> Times:
+    """Times in a format of strptime that spelling.dates does not know."""
     encoded = text.dictionary_encode()
-    found = [_formatted(value, format) for value in encoded.dictionary.to_pylist()]
-    micros = np.array([0 if time is None else _micros(time) for time in found], np.int64)
-    dated = np.array([time is not None for time in found], bool)
-    zoned = np.array([time is not None and time.tzinfo is not None for time in found], bool)
+    moments = [_formatted(value, format) for value in encoded.dictionary.to_pylist()]
+    micros = np.array([0 if moment is None else _micros(moment) for moment in moments], np.int64)
+    dated = np.array([moment is not None for moment in moments], bool)
+    zoned = np.array([moment is not None and moment.tzinfo is not None for moment in moments], bool)
     return Times(
         _taken(micros, encoded, 0),
         _mask(text.is_valid()),
@@ -391,42 +416,34 @@ def _formatted(text: str | None, format: str) -> datetime | None:
         return None
 
 
-def _micros(time: datetime) -> int:
-    start = datetime(1970, 1, 1, tzinfo=None if time.tzinfo is None else UTC)
-    return (time - start) // timedelta(microseconds=1)
+def _micros(moment: datetime) -> int:
+    start = datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)
+    return (moment - start) // timedelta(microseconds=1)
 
 
 def _iso_8601(array: Array) -> Array:
-    """Timestamps as 2024-01-31T12:00:00.5, with a Z behind those that have a zone."""
+    """Timestamps such as 2024-01-31T12:00:00.5, with a Z at the end if the type has a zone."""
     zone = "Z" if getattr(array.type, "tz", None) else ""
-    text = pc.replace_substring(
-        array.cast(pa.timestamp(array.type.unit)).cast(pa.string()), " ", "T", max_replacements=1
-    )
-    short: Array = pc.binary_join_element_wise(
-        pc.replace_substring_regex(text, _ZEROS_BEHIND, r"\1"), zone, ""
-    )
-    return short
+    text = array.cast(pa.timestamp(array.type.unit)).cast(pa.string())
+    text = pc.replace_substring(text, " ", "T", max_replacements=1)
+    text = pc.replace_substring_regex(text, _ZEROS_AT_END, r"\1")
+    timestamps: Array = pc.binary_join_element_wise(text, zone, "")
+    return timestamps
 
 
 def are_digits(array: Array) -> NDArray[np.bool_]:
-    """Whole numbers that are written out: an integer type, or text of nothing but digits and a
-    sign."""
+    """A mask of the whole numbers: all cells of an integer type, or text of digits and a sign."""
     if pa.types.is_integer(array.type):
         return np.ones(len(array), bool)
-    return (
-        _mask(pc.match_substring_regex(array, r"^[+-]?\d+$"))
-        if pa.types.is_string(array.type)
-        else _none(array)
-    )
+    if not pa.types.is_string(array.type):
+        return _none(array)
+    return _mask(pc.match_substring_regex(array, r"^[+-]?\d+$"))
 
 
 def have_leading_zeros(text: Array) -> NDArray[np.bool_]:
-    """Numbers such as "007", which are names rather than amounts."""
-    return _mask(
-        pc.and_(
-            pc.match_substring_regex(text, r"^[+-]?0\d"), pc.match_substring_regex(text, _NUMBER)
-        )
-    )
+    """A mask of the numbers such as "007", which are names rather than amounts."""
+    starts_with_zero = pc.match_substring_regex(text, r"^[+-]?0\d")
+    return _mask(pc.and_(starts_with_zero, pc.match_substring_regex(text, _NUMBER)))
 
 
 def _none(array: Array) -> NDArray[np.bool_]:
@@ -434,24 +451,26 @@ def _none(array: Array) -> NDArray[np.bool_]:
 
 
 def _same_number(text: Array, categories: Sequence[str]) -> NDArray[np.int64]:
-    """Index of the category that is the same number in another spelling ("3.0" for "3"), else
-    len(categories)."""
-    known, other = _plain_numbers(pa.array(categories, pa.string())), _plain_numbers(text)
-    order = np.argsort(known, kind="stable")
-    at = np.clip(np.searchsorted(known[order], other), 0, len(known) - 1)
-    return np.where(known[order][at] == other, order[at], len(categories))
+    """The index of the category that is the same number in another spelling ("3.0" for "3").
+
+    len(categories) if there is no such category.
+    """
+    numbers = _plain_numbers(pa.array(categories, pa.string()))
+    values = _plain_numbers(text)
+    order = np.argsort(numbers, kind="stable")
+    positions = np.clip(np.searchsorted(numbers[order], values), 0, len(numbers) - 1)
+    return np.where(numbers[order][positions] == values, order[positions], len(categories))
 
 
 def _plain_numbers(text: Array) -> NDArray[np.float64]:
-    """Numbers that float64 holds exactly enough to compare, NaN for other text; "007" is other
-    text."""
-    number = _mask(pc.match_substring_regex(text, _NUMBER)) & ~have_leading_zeros(text)
-    values = _float64(_where(pa.array(number), text).cast(pa.float64()))
+    """Numbers that float64 holds exactly enough to compare; NaN for other text, also for "007"."""
+    is_number = _mask(pc.match_substring_regex(text, _NUMBER)) & ~have_leading_zeros(text)
+    values = _float64(_where(pa.array(is_number), text).cast(pa.float64()))
     return np.where(np.abs(values) < EXACT, values, np.nan)
 
 
-def _known(text: Array, missing: Sequence[str]) -> Array:
-    """The text, null where it is one of those that mean missing."""
+def _present(text: Array, missing: Sequence[str]) -> Array:
+    """The text, null where it means missing."""
     return _where(pc.invert(pc.is_in(text, value_set=pa.array(missing, pa.string()))), text)
 
 
@@ -462,7 +481,7 @@ def _where(mask: Array, array: Array) -> Array:
 
 
 def _float64(array: Array) -> NDArray[np.float64]:
-    # A copy: what callers get must be writable, and must not hold Arrow's memory.
+    # A copy, because callers write to it and should not keep Arrow's memory alive.
     return np.array(array.fill_null(float("nan")), dtype=np.float64)
 
 
@@ -475,11 +494,10 @@ def _mask(array: Array) -> NDArray[np.bool_]:
 
 
 def _taken(values: NDArray[Any], encoded: Any, missing: object) -> NDArray[Any]:
-    """The value of each cell, given the value of each distinct cell; `missing` where the cell is
-    null."""
+    """The value of each cell, from the values of the distinct cells. missing: that of a null."""
     indices = np.asarray(encoded.indices.fill_null(len(values)))
-    spread: NDArray[Any] = np.append(values, np.array([missing], values.dtype))[indices]
-    return spread
+    cell_values: NDArray[Any] = np.append(values, np.array([missing], values.dtype))[indices]
+    return cell_values
 
 
 def _only(faults: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:

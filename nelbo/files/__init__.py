@@ -1,5 +1,4 @@
-"""Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch at
-constant memory."""
+"""Tables in files: CSV, Parquet, Arrow IPC and JSON Lines, read and written batch by batch."""
 
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, part_name, read_parts, write_parts

@@ -1,5 +1,4 @@
-"""Parquet and Arrow IPC: typed columns, those of them that have a meaning as a column of a
-table."""
+"""Reading Parquet and Arrow IPC: the columns whose type has a meaning in a table."""
 
 import contextlib
 import hashlib
@@ -23,7 +22,7 @@ from nelbo.spelling.types import is_in_parquet
 
 _BUFFER_BYTES = 2**20
 _LONG_BYTES = 1_024
-"""Bytes that are no text and more than these are read as their digest."""
+"""Longer values that are bytes and not text are read as their digest."""
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _TYPES = pa.types
@@ -57,49 +56,43 @@ _WORDS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are read: their places in the file, and the types that they are read as.
+    """The columns that are read: their positions in the file, and the types they are read as.
 
-    left_out: what each of the other columns holds, by its name. units: those of durations, which
-    are read as numbers.
+    left_out: what each of the other columns holds, by column name.
+    units: name and unit of each column of durations, which is read as numbers.
     """
 
-    places: list[int]
+    positions: list[int]
     types: list[pa.DataType]
     left_out: dict[str, str]
     units: list[tuple[str, str]]
 
 
 def columns_of(schema: pa.Schema) -> Columns:
-    """Which columns of a typed table have a meaning as a column. Names must be unique."""
-    types = [_plain_type(kind) for kind in schema.types]
-    return Columns(
-        places=[place for place, kind in enumerate(types) if not isinstance(kind, str)],
-        types=[kind for kind in types if not isinstance(kind, str)],
-        left_out={
-            name: kind
-            for name, kind in zip(schema.names, types, strict=True)
-            if isinstance(kind, str)
-        },
-        units=[
-            (field.name, _UNITS[field.type.unit])
-            for field in schema
-            if pa.types.is_duration(field.type)
-        ],
-    )
+    """The columns of a typed table that can be read. Names must be unique."""
+    columns = Columns(positions=[], types=[], left_out={}, units=[])
+    for position, field in enumerate(schema):
+        kind = _plain_type(field.type)
+        if isinstance(kind, str):
+            columns.left_out[field.name] = kind
+            continue
+        columns.positions.append(position)
+        columns.types.append(kind)
+        if _TYPES.is_duration(field.type):
+            columns.units.append((field.name, _UNITS[field.type.unit]))
+    return columns
 
 
 def open_parquet(source: Source, limits: Limits) -> pq.ParquetFile:
-    """A Parquet file whose footer keeps the limits, before anything of its content is read."""
+    """Open a Parquet file and check its footer against the limits before any content is read."""
     with _explained(source.name, "Parquet"):
-        # Unknown to the stubs: without extensions, a file cannot choose the Python class of its
-        # columns.
+        # Without extensions, a file cannot choose the Python class of its columns. The stubs do
+        # not know this argument.
         strict: Any = {"arrow_extensions_enabled": False}
         file = pq.ParquetFile(source.reading(), buffer_size=_BUFFER_BYTES, **strict)
-        if file.metadata.num_rows > limits.rows:
-            raise TooLarge(
-                f"{source.name} has {file.metadata.num_rows:,} rows; at most {limits.rows:,} are"
-                " read"
-            )
+        rows = file.metadata.num_rows
+        if rows > limits.rows:
+            raise TooLarge(f"{source.name} has {rows:,} rows; at most {limits.rows:,} are read")
         return file
 
 
@@ -116,9 +109,9 @@ def arrow_schema(source: Source) -> pa.Schema:
 def _readable(schema: pa.Schema) -> pa.Schema:
     """The schema. Raises UnicodeDecodeError for names and time zones that are not UTF-8."""
     kinds: list[Any] = [_plain_type(kind) for kind in schema.types]
-    "".join(
-        [*schema.names, *(kind.tz or "" for kind in kinds if isinstance(kind, pa.TimestampType))]
-    )
+    zones = [kind.tz or "" for kind in kinds if isinstance(kind, pa.TimestampType)]
+    # Joining decodes each text.
+    "".join([*schema.names, *zones])
     return schema
 
 
@@ -126,60 +119,64 @@ def read_parquet(
     file: pq.ParquetFile, name: str, columns: Columns, rows: int
 ) -> Iterator[pa.RecordBatch]:
     all_names = file.schema_arrow.names
-    names = [all_names[place] for place in columns.places]
-    if any(all_names.count(one) > 1 for one in names):
+    names = [all_names[position] for position in columns.positions]
+    if any(all_names.count(column) > 1 for column in names):
         raise InvalidInput(
-            f"{name} has several columns without a name, which cannot be told apart in Parquet;"
-            " name them"
+            f"{name} has several columns without a name, which Parquet cannot tell apart; name them"
         )
-    size = sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups))
-    fewer = max(1, BATCH_BYTES * file.metadata.num_rows // max(1, size))
+
+    rows = min(rows, _rows_in_a_batch(file.metadata))
     with _explained(name, "Parquet"):
-        for batch in file.iter_batches(
-            batch_size=min(rows, fewer), columns=names, use_threads=False
-        ):
-            # A name with a point in it also stands for a part of a struct.
+        for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+            # Arrow also reads the field "b" of a struct "a" for the name "a.b".
             yield _plain(batch.select(names), columns, name)
+
+
+def _rows_in_a_batch(footer: pq.FileMetaData) -> int:
+    """The number of rows of average size that fill BATCH_BYTES."""
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    size = sum(group.total_byte_size for group in groups)
+    return max(1, BATCH_BYTES * footer.num_rows // max(1, size))
 
 
 def read_arrow(source: Source, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
     with _explained(source.name, "an Arrow IPC stream"):
-        for batch in _open_arrow(source, columns.places)[1]:
+        for batch in _open_arrow(source, columns.positions)[1]:
             for start in range(0, batch.num_rows, rows):
                 yield _plain(batch.slice(start, rows), columns, source.name)
 
 
 def _open_arrow(
-    source: Source, places: Sequence[int] = ()
+    source: Source, positions: Sequence[int] = ()
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """An Arrow IPC stream, or an IPC file by its first bytes: the columns at some places, or
-    all."""
-    options = pa.ipc.IpcReadOptions(included_fields=list(places), use_threads=False)
+    """The schema and the batches of an Arrow IPC stream or file, which its first bytes tell.
+
+    positions: of the columns to read; all if empty.
+    """
+    options = pa.ipc.IpcReadOptions(included_fields=list(positions), use_threads=False)
     stream: Any = source.reading()  # the stubs want an IOBase, which BinaryIO is not
     readable = pa.PythonFile(stream, mode="r")
     if source.sample.startswith(ARROW_FILE):
         file = pa.ipc.open_file(readable, options=options)
-        return file.schema, (file.get_batch(at) for at in range(file.num_record_batches))
+        return file.schema, map(file.get_batch, range(file.num_record_batches))
     reader = pa.ipc.open_stream(readable, options=options)
     return reader.schema, iter(reader)
 
 
 def _plain(batch: pa.RecordBatch, columns: Columns, name: str) -> pa.RecordBatch:
-    """The batch, its content checked, in the types that columns are read as."""
+    """Check the content of a batch and cast it to the types that columns are read as."""
     batch.validate()
     names = batch.schema.names
-    arrays = [
-        _read(*column, name) for column in zip(batch.columns, names, columns.types, strict=True)
-    ]
-    made = pa.record_batch(arrays, names=names)
-    if made.nbytes > LINE_BYTES:
-        _check_rows(made, name)
-    return made
+    triples = zip(batch.columns, names, columns.types, strict=True)
+    arrays = [_read(array, column, kind, name) for array, column, kind in triples]
+    plain = pa.record_batch(arrays, names=names)
+    if plain.nbytes > LINE_BYTES:
+        _check_rows(plain, name)
+    return plain
 
 
 def _check_rows(batch: pa.RecordBatch, name: str) -> None:
-    """Refuse a row that a text file could not hold: whoever works on a row has all of it in
-    memory."""
+    """Refuse a row longer than a text file may hold: a row is always in memory as a whole."""
     texts = [column for column in batch.columns if pa.types.is_string(column.type)]
     lengths = sum(
         np.asarray(pc.fill_null(pc.binary_length(text), 0), dtype=np.int64) for text in texts
@@ -193,22 +190,30 @@ def _check_rows(batch: pa.RecordBatch, name: str) -> None:
 def _read(array: Any, column: str, kind: pa.DataType, name: str) -> cells.Array:
     _check(array, column, name)
     array = _decoded(array)
-    if pa.types.is_fixed_size_binary(array.type) and array.type.byte_width == 16:
-        return pa.array(
-            [None if value is None else str(uuid.UUID(bytes=value)) for value in array.to_pylist()],
-            pa.string(),
-        )
+    if _TYPES.is_fixed_size_binary(array.type) and array.type.byte_width == 16:
+        return _uuids(array)
     if _is_bytes(array.type):
         array = _text_of_bytes(array)
-    if pa.types.is_timestamp(array.type) and array.type.unit == "s":
+    if _TYPES.is_timestamp(array.type) and array.type.unit == "s":
         array = _countable(array)
-    array = array.cast(kind)
-    if pa.types.is_string(kind) and (pc.max(pc.binary_length(array)).as_py() or 0) > LINE_BYTES:
+
+    values: cells.Array = array.cast(kind)
+    if _TYPES.is_string(kind) and _longest(values) > LINE_BYTES:
         raise InvalidInput(
-            f"column {column!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB; shorten"
-            " it"
+            f"column {column!r} of {name} holds a text of more than {LINE_BYTES >> 20} MiB;"
+            " shorten it"
         )
-    return array  # type: ignore[no-any-return]  # an array, by the types above
+    return values
+
+
+def _uuids(array: Any) -> cells.Array:
+    values = [value and str(uuid.UUID(bytes=value)) for value in array.to_pylist()]
+    return pa.array(values, pa.string())
+
+
+def _longest(texts: cells.Array) -> int:
+    """The length in bytes of the longest text."""
+    return pc.max(pc.binary_length(texts)).as_py() or 0
 
 
 def _check(array: Any, column: str, name: str) -> None:
@@ -218,54 +223,59 @@ def _check(array: Any, column: str, name: str) -> None:
         if "UTF8" not in str(problem):
             raise
         raise InvalidInput(
-            f"column {column!r} of {name} has a broken encoding: its text is not UTF-8; write it as"
-            " UTF-8, or as bytes"
+            f"column {column!r} of {name} has a broken encoding: its text is not UTF-8; write it"
+            " as UTF-8, or as bytes"
         ) from None
 
 
 def _decoded(array: Any) -> Any:
-    """The values themselves, however they are wrapped."""
+    """The values of an extension type, of runs, of a dictionary or of a view, as a plain array."""
     if isinstance(array.type, pa.BaseExtensionType):
         return _decoded(array.storage)
-    if pa.types.is_run_end_encoded(array.type):
-        runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, pa.array(range(len(array.values))))
-        return _decoded(array.values).take(pc.run_end_decode(runs.slice(array.offset, len(array))))
-    if pa.types.is_dictionary(array.type):
+    if _TYPES.is_run_end_encoded(array.type):
+        return _decoded_runs(array)
+    if _TYPES.is_dictionary(array.type):
         return _decoded(array.dictionary).take(array.indices)
     # Few of Arrow's functions know views.
     views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return array.cast(views[array.type]) if array.type in views else array
 
 
+def _decoded_runs(array: Any) -> Any:
+    # Arrow decodes runs of few types, integers among them: the runs' own indices.
+    indices = pa.array(range(len(array.values)))
+    runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, indices)
+    window = runs.slice(array.offset, len(array))
+    return _decoded(array.values).take(pc.run_end_decode(window))
+
+
 def _countable(seconds: Any) -> Any:
-    """Seconds that can be counted in milliseconds. Those that cannot stay far outside of the years
-    that are dates."""
+    """Seconds cut to the range of 64-bit milliseconds, which is far wider than that of dates."""
     most = 2**63 // 1_000 - 1
-    within = pc.max_element_wise(
-        pc.min_element_wise(seconds.cast(pa.int64()), most, skip_nulls=False),
-        -most,
-        skip_nulls=False,
-    )
-    return within.cast(seconds.type)
+    numbers = seconds.cast(pa.int64())
+    numbers = pc.min_element_wise(numbers, most, skip_nulls=False)
+    numbers = pc.max_element_wise(numbers, -most, skip_nulls=False)
+    return numbers.cast(seconds.type)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    checks = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary
+    checks = (_TYPES.is_binary, _TYPES.is_large_binary, _TYPES.is_fixed_size_binary)
     return any(check(kind) for check in checks)
 
 
 def _text_of_bytes(array: Any) -> cells.Array:
-    """Bytes of UTF-8 as that text, others as hexadecimal digits. Each cell alone decides, so that
-    it is the same anywhere."""
+    """UTF-8 bytes as text, other bytes as hexadecimal digits.
+
+    Each cell is judged alone, so that its text does not depend on the batch.
+    """
     array = array.cast(pa.binary())
     with contextlib.suppress(pa.ArrowInvalid):
         text: cells.Array = array.cast(pa.string())
         if not pc.any(pc.match_substring_regex(text, _CONTROL)).as_py():
             return text
     encoded = array.dictionary_encode()
-    return pa.array(
-        [_spelled(value) for value in encoded.dictionary.to_pylist()], pa.string()
-    ).take(encoded.indices)
+    texts = [_spelled(value) for value in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(encoded.indices)
 
 
 def _spelled(value: bytes) -> str:
@@ -273,30 +283,24 @@ def _spelled(value: bytes) -> str:
         text = value.decode()
         if not re.search(_CONTROL, text):
             return text
-    return (
-        value.hex() if len(value) <= _LONG_BYTES else f"sha256:{hashlib.sha256(value).hexdigest()}"
-    )
+    if len(value) <= _LONG_BYTES:
+        return value.hex()
+    return f"sha256:{hashlib.sha256(value).hexdigest()}"
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType | str:
-    """The type that a column is read as, or what it holds where that has no meaning as a column."""
-    while True:
-        if isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        else:
-            break
-    if pa.types.is_duration(kind):
+    """The type that a column is read as; for a column that cannot be read, words for its values."""
+    kind = _value_type(kind)
+    if _TYPES.is_duration(kind):
         return pa.int64()
     if not is_in_parquet(kind):
         return pa.float64()
-    if pa.types.is_timestamp(kind) and kind.unit == "s":
-        return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
+    if _TYPES.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)  # Parquet has no unit of seconds
     # Few of Arrow's functions know the narrowest types.
-    if pa.types.is_float16(kind):
+    if _TYPES.is_float16(kind):
         return pa.float32()
-    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+    if _TYPES.is_decimal32(kind) or _TYPES.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
     if any(check(kind) for check in _READ_AS_TEXT):
         return pa.string()
@@ -305,8 +309,20 @@ def _plain_type(kind: pa.DataType) -> pa.DataType | str:
     return next((word for check, word in _WORDS if check(kind)), f"values of the type {kind}"[:100])
 
 
+def _value_type(kind: Any) -> Any:
+    """The type of the values below extension types, dictionaries and runs."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif _TYPES.is_dictionary(kind) or _TYPES.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
 @contextlib.contextmanager
-def _explained(name: str, wanted: str) -> Iterator[None]:
+def _explained(name: str, format: str) -> Iterator[None]:
+    """Translate Arrow's errors into errors of Nelbo that name the table and the format."""
     try:
         yield
     except MemoryError:  # Arrow's is an ArrowException too
@@ -317,18 +333,18 @@ def _explained(name: str, wanted: str) -> Iterator[None]:
         ) from None
     except pa.ArrowNotImplementedError as problem:
         raise InvalidInput(
-            f"{name} cannot be read as {wanted}: it uses what is not supported here"
-            f" ({_first_line(problem)}); "
-            "write it again without"
+            f"{name} cannot be read as {format}: it uses a feature that is not supported here"
+            f" ({_first_line(problem)}); write it again without that feature"
         ) from None
     except pa.ArrowCapacityError as problem:
         raise TooLarge(
             f"{name} holds more text in a few rows than fits into memory ({_first_line(problem)})"
         ) from None
     except (pa.ArrowException, OSError, EOFError) as problem:
-        what = _first_line(problem)
+        reason = _first_line(problem)
         raise InvalidInput(
-            f"{name} cannot be read as {wanted}: it is damaged or cut off ({what}); write it again"
+            f"{name} cannot be read as {format}: it is damaged or cut off ({reason}); write it"
+            " again"
         ) from None
 
 

@@ -1,5 +1,4 @@
-"""Compressed files: gzip and zstd, unpacked into a temporary file at constant memory and up to a
-limit."""
+"""Compressed files: gzip and zstd, unpacked into a temporary file up to a limit of size."""
 
 import contextlib
 import errno
@@ -17,10 +16,12 @@ from nelbo.files.formats import Compression, Limits, compression_of_content
 
 _PIECE_BYTES = 2**20
 _RATIO = 1_100
-"""Highest believable ratio of the sizes. gzip cannot compress more than 1,032 times, tables
-compress 5 to 100 times."""
+"""Highest accepted ratio of unpacked to packed size.
+
+gzip compresses at most 1,032 times; tables compress 5 to 100 times.
+"""
 _BELIEVED_BYTES = 256 * 2**20
-"""Size up to which any ratio is believed."""
+"""Unpacked size up to which any ratio is accepted."""
 
 
 def first_bytes(stream: BinaryIO, size: int) -> bytes:
@@ -32,8 +33,10 @@ def first_bytes(stream: BinaryIO, size: int) -> bytes:
 
 
 def unpacked(stream: BinaryIO, kind: Compression, name: str, limits: Limits) -> BinaryIO:
-    """The content in a temporary file; the stream is closed. Raises InvalidInput, TooLarge,
-    Unavailable for a full disk."""
+    """The content, unpacked into a temporary file; the stream is closed.
+
+    Raises InvalidInput, TooLarge, and Unavailable where the disk is full.
+    """
     size = stream.seek(0, io.SEEK_END)
     most = min(limits.unpacked_bytes, max(_BELIEVED_BYTES, _RATIO * size))
     stream.seek(0)
@@ -52,11 +55,12 @@ def unpacked(stream: BinaryIO, kind: Compression, name: str, limits: Limits) -> 
 
 @contextlib.contextmanager
 def compressing(stream: BinaryIO, kind: Compression | None) -> Iterator[BinaryIO]:
-    """A stream that compresses into a file, which stays open; without a kind the file itself."""
+    """A stream that compresses into a file, which stays open; the file itself if kind is None."""
     if kind is None:
         yield stream
         return
-    with os.fdopen(os.dup(stream.fileno()), "wb") as twin:  # Arrow closes what it writes to
+    # Arrow closes the file that it writes to, so it gets a duplicate.
+    with os.fdopen(os.dup(stream.fileno()), "wb") as twin:
         target: Any = twin
         with pa.CompressedOutputStream(pa.PythonFile(target, mode="w"), kind) as packed:
             yield cast(BinaryIO, packed)
@@ -69,7 +73,7 @@ def _pieces(stream: BinaryIO, kind: Compression, name: str) -> Generator[bytes]:
             while piece := content.read(_PIECE_BYTES):
                 yield piece
     except OSError as problem:
-        if problem.errno is not None:  # of the system, not of the content
+        if problem.errno is not None:  # an error of the system, not of the content
             raise
         raise _unreadable(name, kind, str(problem)) from None
 
@@ -77,25 +81,24 @@ def _pieces(stream: BinaryIO, kind: Compression, name: str) -> Generator[bytes]:
 def _unreadable(name: str, kind: Compression, problem: str) -> InvalidInput:
     if "too much memory" in problem:
         return InvalidInput(
-            f"{name} was compressed with a window of more than 128 MiB; compress it again without"
-            " --long"
+            f"{name} was compressed with a window of more than 128 MiB; compress it again"
+            " without --long"
         )
     return InvalidInput(
-        f"{name} cannot be unpacked with {kind}: it is damaged or cut off ({problem[:200]}); write"
-        " it again"
+        f"{name} cannot be unpacked with {kind}: it is damaged or cut off ({problem[:200]});"
+        " write it again"
     )
 
 
 def _too_large(name: str, size: int, most: int, limits: Limits) -> TooLarge:
     if most == limits.unpacked_bytes:
         return TooLarge(
-            f"{name} unpacks to more than {most:,} bytes, the most that is read"
-            " (NELBO_MAX_UPLOAD_BYTES); split the table"
+            f"{name} unpacks to more than {most:,} bytes, the limit (NELBO_MAX_UPLOAD_BYTES);"
+            " split the table"
         )
     return TooLarge(
-        f"{name} unpacks from {size:,} bytes to more than {most:,}, over {_RATIO:,} times as many;"
-        " no table compresses so well:"
-        " unpack it yourself if it is one"
+        f"{name} unpacks from {size:,} bytes to more than {most:,}, a ratio above {_RATIO:,}; no"
+        " table compresses so well: if it is a table, unpack it yourself"
     )
 
 
@@ -107,6 +110,6 @@ def _write(copy: BinaryIO, piece: bytes, name: str, limits: Limits) -> None:
         copy.write(piece)
     except OSError as problem:
         raise Unavailable(
-            f"{name} cannot be unpacked into {folder}: {problem.strerror}; free some disk, or set"
-            " TMPDIR to another folder"
+            f"{name} cannot be unpacked into {folder}: {problem.strerror}; free some disk space,"
+            " or set TMPDIR to another folder"
         ) from None

@@ -1,4 +1,4 @@
-"""How a CSV file is written, found out from pieces of it that are spread over the file."""
+"""How a CSV file is written, detected from pieces all over the file."""
 
 import contextlib
 import csv
@@ -23,18 +23,22 @@ NONE = "\x1f"
 """The delimiter of a table of one column: a character that text does not hold."""
 SAMPLE_RECORDS = 1_000
 
-_HEAD_RECORDS, _PLACE_RECORDS, _WHOLE_RECORDS = 200, 30, 20_000
-"""Number of records that are looked at: of the beginning and of each other place in a longer file,
-and of one MiB alone."""
-_NEAR = 2**15
-"""Characters of the beginning in a sample of a longer file."""
-_EVEN, _MOST = 0.9, 0.5
-"""Share of the records that have one width where a delimiter is believed, and where it is worth a
-notice."""
+_HEAD_RECORDS = 200
+"""Number of records that are examined at the beginning of a file of more than one MiB."""
+_SPOT_RECORDS = 30
+"""Number of records that are examined at each other spot of such a file."""
+_WHOLE_RECORDS = 20_000
+"""Number of records that are examined in a smaller file."""
+_HEAD_CHARACTERS = 2**15
+"""Number of characters at the beginning that a sample of a larger file takes rows from."""
+_EVEN = 0.9
+"""A delimiter is accepted if at least this share of the records has one width."""
+_MOST = 0.5
+"""A notice names a delimiter if at least this share of the records has one width."""
 _ABOVE = 100
-"""Number of records above the header that are looked through."""
+"""Number of records in which the header is searched."""
 _ENOUGH = 10
-"""Number of rows from which on it is doubtful that nothing tells the header from them."""
+"""With this number of rows or more, a header that looks like a row is reported as doubtful."""
 _SEPARATOR = re.compile(r'"?sep=([,;:|~^ \t]|\\t)"?[,;\t|]*\s*', re.IGNORECASE)
 _QUOTED_OR_BLANKS = re.compile(r'("[^"]*")|[ \t]+')
 _EDGES = re.compile(r"^ | (?=\r?$)", re.MULTILINE)
@@ -44,12 +48,14 @@ _NAMES = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written, and what stands above its rows.
+    """How a CSV file is written, and where its rows begin.
 
-    delimiter: one character, or BLANKS. encoding: by Python's name. names: the column names as
-    written, one for each cell of a row. lines: number of lines above the first row. start: their
-    bytes as UTF-8. trailing: each line ends with the delimiter, so that it has one cell more than
-    there are names, which is empty.
+    delimiter: one character, or BLANKS.
+    encoding: by Python's name.
+    names: the column names as written, one per column.
+    lines: number of lines above the first row.
+    start: size of those lines in bytes of UTF-8.
+    trailing: each line ends with the delimiter, and so with an empty cell that has no name.
     """
 
     delimiter: str
@@ -62,13 +68,16 @@ class Dialect:
 
     @property
     def width(self) -> int:
-        """Number of cells of a line."""
+        """Number of cells per line."""
         return len(self.names) + self.trailing
 
 
 @dataclass(frozen=True)
 class _Record:
-    """A record near the top: its cells, its first line, and the number of lines up to its end."""
+    """A record near the top of the file.
+
+    line: number of its first line. lines: number of lines up to its end.
+    """
 
     cells: list[str]
     line: int
@@ -85,11 +94,13 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a delimiter makes of a file.
+    """A file as records that one delimiter cuts into cells.
 
-    records: those near the top. spread: cells of records elsewhere. first: index of the record that
-    is the header or the first row. width: number of cells of a record. lead: the record above the
-    first one holds the names and lacks one.
+    records: those near the top.
+    spread: the cells of records at other spots of the file.
+    first: index of the record that is the header or the first row.
+    width: number of cells per record.
+    lead: the record above the first holds the names, all but one.
     """
 
     delimiter: str
@@ -105,39 +116,36 @@ class _Layout:
 
     @cached_property
     def below(self) -> list[list[str]]:
-        """The cells of the records from the first on."""
+        """The cells of the first record and of all records below it."""
         return [record.cells for record in self.records[self.first :]] + self.spread
 
     @cached_property
     def body(self) -> list[list[str]]:
-        """The cells of the records below the first, as far as they have its width."""
+        """The cells of the records below the first that have its width."""
         return [cells for cells in self.below[1:] if len(cells) == self.width]
 
     @cached_property
     def share(self) -> float:
-        """Share of the records, from the first on, that have the width, or lack trailing cells
-        below a header."""
+        """Share of the records from the first on that have the width.
+
+        Below a header in the first line, records without their trailing cells count too.
+        """
         shorter = range(2, self.width) if self.first == 0 else range(0)
-        return sum(len(cells) == self.width or len(cells) in shorter for cells in self.below) / len(
-            self.below
-        )
+        even = [cells for cells in self.below if len(cells) == self.width or len(cells) in shorter]
+        return len(even) / len(self.below)
 
     @cached_property
     def widths(self) -> Counter[int]:
-        """How many of all records have each width."""
-        return Counter(
-            [record.width for record in self.records] + [len(cells) for cells in self.spread]
-        )
+        """The number of records per width."""
+        widths = [record.width for record in self.records]
+        return Counter(widths + [len(cells) for cells in self.spread])
 
     @property
     def most(self) -> tuple[int, float]:
-        """The most frequent width above 1, if there is one, and its share."""
-        count, width = max(
-            (count, width)
-            for width, count in self.widths.items()
-            if width > 1 or len(self.widths) == 1
-        )
-        return width, count / self.widths.total()
+        """The most frequent width, above 1 if there is such a width, and its share."""
+        widths = [width for width in self.widths if width > 1 or len(self.widths) == 1]
+        width = max(widths, key=lambda width: (self.widths[width], width))
+        return width, self.widths[width] / self.widths.total()
 
     @property
     def cells(self) -> list[str]:
@@ -145,12 +153,13 @@ class _Layout:
 
     @property
     def clean(self) -> float:
-        """Share of the cells that hold no other delimiter, except as a sign of numbers."""
-        clean = sum(
-            headers.is_number(cell) or not any(sign in cell for sign in DELIMITERS)
+        """Share of the cells that are numbers, or hold no character that may be a delimiter."""
+        clean = [
+            cell
             for cell in self.cells
-        )
-        return clean / max(1, len(self.cells))
+            if headers.is_number(cell) or not any(sign in cell for sign in DELIMITERS)
+        ]
+        return len(clean) / max(1, len(self.cells))
 
     @property
     def typed(self) -> float:
@@ -160,8 +169,10 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Above:
-    """What is above the table: lines to skip, comments below them, and the delimiter that a line
-    such as sep=; names."""
+    """The lines above the table: `skipped` lines, then comments.
+
+    delimiter: the one that a line such as sep=; names.
+    """
 
     skipped: int = 0
     comments: Sequence[str] = ()
@@ -174,8 +185,10 @@ class _Above:
 
 @dataclass(frozen=True)
 class _Header:
-    """The names, the line in which the table begins, and the number of lines above its first
-    row."""
+    """The names of the columns.
+
+    begin: number of the line in which the table begins. lines: number of lines above its first row.
+    """
 
     names: list[str]
     begin: int
@@ -184,64 +197,80 @@ class _Header:
 
 
 def detect(source: Source, options: CsvOptions) -> Dialect:
-    """The dialect of a file; what the options give is not detected."""
-    given = _delimiter(options)
+    """The dialect of a file. Options that are not None are used and not detected."""
+    option = _delimiter(options)
     encoding = known_encoding(options.encoding) if options.encoding else encoding_of(source)
     texts = spread_texts(source, encoding)
 
-    search = options.skip is None
-    above = _Above(options.skip or 0) if options.skip is not None else _above(texts[0])
-    delimiter = given or above.delimiter
-    candidates = (delimiter,) if delimiter else (*DELIMITERS, BLANKS)
-    layouts = [_layout(texts, candidate, above.lines, search) for candidate in candidates]
+    # The delimiter
+    above = _above(texts[0]) if options.skip is None else _Above(options.skip)
+    delimiter = option or above.delimiter
+    layouts = [
+        _layout(texts, candidate, above.lines, search=options.skip is None)
+        for candidate in ((delimiter,) if delimiter else (*DELIMITERS, BLANKS))
+    ]
     if not layouts[0].records:
         raise InvalidInput(
             f"{source.name} has no table below line {above.lines}; a table needs a header and rows"
         )
-    layout = layouts[0] if delimiter else _chosen(layouts, texts, above.lines)
+    layout = layouts[0] if delimiter else _best(layouts, texts, above.lines)
+
+    # The names
     header = _header(layout, options.header, above)
     names, trailing = _without_trailing(header.names, layout)
 
+    # What the user should know
     notices = [] if options.encoding else notices_of(encoding)
     notices += [] if delimiter else _delimiter_notices(layout, layouts)
     notices += [*header.notices, *_above_notices(above, header, layout)]
     if trailing:
         notices.append("each line ends with the delimiter: the empty column behind it is left out")
     notices += _cell_notices(layout)
-    start = sum(len(line.encode()) for line in itertools.islice(_lines(texts[0]), header.lines))
+
+    lines_above = itertools.islice(_lines(texts[0]), header.lines)
     return Dialect(
-        layout.delimiter, encoding, tuple(names), header.lines, start, trailing, tuple(notices)
+        layout.delimiter,
+        encoding,
+        tuple(names),
+        header.lines,
+        start=sum(len(line.encode()) for line in lines_above),
+        trailing=trailing,
+        notices=tuple(notices),
     )
 
 
 def sample(source: Source, dialect: Dialect) -> list[list[str]]:
-    """Up to 1,000 rows as text, spread over the file, without those that have more or fewer cells
-    than the header."""
-    head, *places = spread_texts(source, dialect.encoding)
-    near = head[:_NEAR] if places else head
-    found = [
-        record.cells
-        for record in _records(
-            near, dialect.delimiter, dialect.lines, _HEAD_RECORDS if places else None
-        )
-    ]
-    found += _spread(places, dialect.delimiter)
+    """At most 1,000 rows as text, spread over the file.
+
+    Rows with more or fewer cells than the header are left out, unless most rows lack their trailing
+    empty cells.
+    """
+    head, *spots = spread_texts(source, dialect.encoding)
+    if spots:
+        head = head[:_HEAD_CHARACTERS]
+    records = _records(
+        head, dialect.delimiter, dialect.lines, most=_HEAD_RECORDS if spots else None
+    )
+    rows = [record.cells for record in records] + _spread(spots, dialect.delimiter)
+
+    # Rows of one width
     width = dialect.width
-    even = [cells for cells in found if len(cells) == width]
-    if len(even) < len(found) / 2:  # most lines lack their trailing empty cells
-        even = [cells + [""] * (width - len(cells)) for cells in found if 1 < len(cells) <= width]
+    even = [cells for cells in rows if len(cells) == width]
+    if len(even) < len(rows) / 2:  # most lines lack their trailing empty cells
+        even = [cells + [""] * (width - len(cells)) for cells in rows if 1 < len(cells) <= width]
     even = [cells[: len(dialect.names)] for cells in even]
+
     count = min(len(even), SAMPLE_RECORDS)
-    return [even[at * (len(even) - 1) // max(1, count - 1)] for at in range(count)]
+    return [even[number * (len(even) - 1) // max(1, count - 1)] for number in range(count)]
 
 
 def normal(text: str) -> str:
-    """Lines in which each delimiter of blanks is one blank."""
+    """Lines with one blank for each run of blanks and tabs outside quotes."""
     return _EDGES.sub("", _QUOTED_OR_BLANKS.sub(lambda match: match[1] or " ", text))
 
 
 def _delimiter(options: CsvOptions) -> str | None:
-    """The delimiter that is given. Raises InvalidInput for an option without a meaning."""
+    """The delimiter among the options. Raises InvalidInput for an option that has no meaning."""
     delimiter = "\t" if options.delimiter in ("\\t", "tab") else options.delimiter
     if delimiter is not None and (
         len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii()
@@ -259,100 +288,113 @@ def _delimiter(options: CsvOptions) -> str | None:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a text with their ends, which are those that csv.reader counts."""
+    """The lines of a text, with their ends, as csv.reader counts them."""
     return iter(io.StringIO(text, newline=""))
 
 
 def _above(text: str) -> _Above:
-    """A line that names the delimiter, and comments: lines with a # in a file of which most lines
-    have none."""
+    """A line that names the delimiter, and the comments below it.
+
+    Lines that begin with # are comments only in a file in which most lines do not.
+    """
     separator = _SEPARATOR.fullmatch(next(_lines(text), ""))
+    delimiter = separator[1].replace("\\t", "\t") if separator else None
     skipped = 1 if separator else 0
+
     lines = list(itertools.islice(_lines(text), skipped, skipped + _HEAD_RECORDS))
-    comments = list(
-        itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
-    )
+    comments = list(itertools.takewhile(_is_comment_or_blank, lines))
     while comments and not comments[-1].strip():
         comments.pop()
     if len(comments) > 1 and len(comments) >= len(lines) / 2:
         comments = []
-    return _Above(skipped, comments, separator[1].replace("\\t", "\t") if separator else None)
+    return _Above(skipped, comments, delimiter)
+
+
+def _is_comment_or_blank(line: str) -> bool:
+    return line.startswith("#") or not line.strip()
 
 
 def _records(text: str, delimiter: str, skip: int, most: int | None) -> Iterator[_Record]:
-    """The records below the first lines, without blank lines."""
+    """At most `most` records below the first `skip` lines, without blank lines."""
     lines: Iterator[str] = itertools.islice(_lines(text), skip, None)
     reader = csv.reader(map(normal, lines) if delimiter == BLANKS else lines, delimiter=delimiter)
-    before = 0
-    with contextlib.suppress(
-        csv.Error
-    ):  # a cell longer than Python's limit: what came before it has to do
+    lines_before = 0
+    # A cell longer than Python's limit ends the records early.
+    with contextlib.suppress(csv.Error):
         for cells in itertools.islice(reader, most):
             if cells and (len(cells) > 1 or cells[0].strip() or delimiter == NONE):
-                yield _Record(cells, skip + before + 1, skip + reader.line_num)
-            before = reader.line_num
+                yield _Record(cells, skip + lines_before + 1, skip + reader.line_num)
+            lines_before = reader.line_num
 
 
-def _spread(places: Sequence[str], delimiter: str) -> list[list[str]]:
-    """The first records of each place, and the last ones of the last."""
-    found: list[_Record] = []
-    for place in places[:-1]:
-        found += _records(place, delimiter, 0, _PLACE_RECORDS)
-    if places:
-        found += list(_records(places[-1], delimiter, 0, None))[-_PLACE_RECORDS:]
-    return [record.cells for record in found]
+def _spread(spots: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The cells of the first records of each spot; of the last spot, the last records."""
+    records: list[_Record] = []
+    for spot in spots[:-1]:
+        records += _records(spot, delimiter, 0, _SPOT_RECORDS)
+    if spots:
+        records += list(_records(spots[-1], delimiter, 0, None))[-_SPOT_RECORDS:]
+    return [record.cells for record in records]
 
 
 def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
-    head, *places = texts
-    records = list(_records(head, delimiter, above, _HEAD_RECORDS if places else _WHOLE_RECORDS))
-    from_top = _Layout(
-        delimiter, records, _spread(places, delimiter), 0, records[0].width if records else 0
-    )
+    """The layout below the first `above` lines. search: whether lines below may be no table yet."""
+    head, *spots = texts
+    records = list(_records(head, delimiter, above, _HEAD_RECORDS if spots else _WHOLE_RECORDS))
+    width = records[0].width if records else 0
+    from_top = _Layout(delimiter, records, _spread(spots, delimiter), first=0, width=width)
     return _below_others(from_top) if search and records else from_top
 
 
 def _below_others(from_top: _Layout) -> _Layout:
-    """The layout from the first record on that has the width of most, if those above it are no part
-    of the table."""
-    records, top_width = from_top.records, from_top.width
-    # Where trailing empty cells were left out, most lines may be shorter than the header.
-    header_widest = top_width == max(from_top.widths) and from_top.widths[top_width] > 1
-    width = top_width if header_widest else from_top.most[0]
-    first = next(
-        (at for at, record in enumerate(records[:_ABOVE]) if record.width == width > 1), None
-    )
+    """The layout without the records at the top that do not belong to the table.
+
+    The table begins with the first record that has the most frequent width.
+    """
+    records = from_top.records
+    first = _first_of_usual_width(from_top)
     if first is None:
         return from_top
+
     first += _titles(records[first:])
-    layout = replace(from_top, first=first, width=width)
+    layout = replace(from_top, first=first, width=records[first].width)
     votes = headers.votes(layout.top.cells, layout.body)
-    if (
-        first
-        and layout.share == 1
-        and votes.values > votes.names
-        and _lacks_one(records[first - 1], layout)
-    ):
+    looks_like_a_row = layout.share == 1 and votes.values > votes.names
+    if first and looks_like_a_row and _lacks_one_name(records[first - 1], layout):
         return replace(layout, lead=True)
     return layout if first == 0 or votes.names or _is_apart(records, first) else from_top
 
 
+def _first_of_usual_width(layout: _Layout) -> int | None:
+    """The index of the first record whose width is the usual one, if that is above 1."""
+    top_width = layout.width
+    # If lines lack their trailing empty cells, most of them are shorter than the header.
+    header_widest = top_width == max(layout.widths) and layout.widths[top_width] > 1
+    width = top_width if header_widest else layout.most[0]
+    records = enumerate(layout.records[:_ABOVE])
+    return next((index for index, record in records if record.width == width > 1), None)
+
+
 def _titles(records: Sequence[_Record]) -> int:
-    """The number of lines at the top that a spreadsheet filled up with delimiters: only their first
-    cell holds text."""
-    top = list(
-        itertools.takewhile(
-            lambda record: not any(map(str.strip, record.cells[1:])), records[:_ABOVE]
-        )
-    )
+    """The number of title lines at the top that a spreadsheet filled up with delimiters.
+
+    Only the first cell of such a line holds text.
+    """
+    top = list(itertools.takewhile(_is_title, records[:_ABOVE]))
     rest = records[len(top) :]
     usual = sorted(record.filled for record in rest)[len(rest) // 2] if rest else 0
     return len(top) if usual > 2 and records[0].width == rest[0].width > 2 else 0
 
 
-def _lacks_one(above: _Record, layout: _Layout) -> bool:
-    """Whether a record holds all names but that of row names, as R writes it, or of an empty column
-    at the end."""
+def _is_title(record: _Record) -> bool:
+    return not any(map(str.strip, record.cells[1:]))
+
+
+def _lacks_one_name(above: _Record, layout: _Layout) -> bool:
+    """Whether a record holds the names of all columns but one.
+
+    R writes no name above its column of row names; others write none above an empty last column.
+    """
     rows = [layout.top.cells, *layout.body]
     if (
         layout.top.line > above.lines + 1
@@ -361,65 +403,68 @@ def _lacks_one(above: _Record, layout: _Layout) -> bool:
         or len(rows) < 3
     ):
         return False
-    first = {cells[0] for cells in rows}
-    named = len(first) == len(rows) and not any(re.search(r"\d[.,]\d", cell) for cell in first)
-    broken = any('"' in cell for cells in rows for cell in cells)
-    return not broken and (named or not any(cells[-1].strip() for cells in rows))
+
+    if any('"' in cell for cells in rows for cell in cells):
+        return False
+    row_names = {cells[0] for cells in rows}
+    has_decimals = any(re.search(r"\d[.,]\d", name) for name in row_names)
+    last_is_empty = not any(cells[-1].strip() for cells in rows)
+    return last_is_empty or (len(row_names) == len(rows) and not has_decimals)
 
 
 def _is_apart(records: Sequence[_Record], first: int) -> bool:
-    """Whether a blank line, or one of nothing but a title, parts a record from those above it."""
+    """Whether a blank line or a title separates a record from those above it."""
     above = records[first - 1]
     return records[first].line > above.lines + 1 or (above.width > 2 and above.filled < 2)
 
 
-def _chosen(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> _Layout:
-    """The layout that is even and has the cleanest cells, else that of the first line's delimiter,
-    else one column."""
-    even = [layout for layout in layouts if layout.width > 1 and layout.share >= _EVEN]
-    even = [
-        layout
-        for layout in even
-        if layout.delimiter != BLANKS or (layout.share >= 0.98 and layout.typed >= 0.5)
-    ]
+def _best(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> _Layout:
+    """The even layout with the cleanest cells, else the most even one, else one column."""
+    even = [layout for layout in layouts if _is_even(layout)]
     if even:
         return max(
             even, key=lambda layout: (layout.first == 0, round(layout.clean, 1), layout.width)
         )
-    broken = [layout for layout in layouts if layout.width > 1 and layout.delimiter != BLANKS]
-    if broken:
-        return max(broken, key=lambda layout: (layout.share, layout.width))
+    uneven = [layout for layout in layouts if layout.width > 1 and layout.delimiter != BLANKS]
+    if uneven:
+        return max(uneven, key=lambda layout: (layout.share, layout.width))
     return _layout(texts, NONE, above, search=False)
+
+
+def _is_even(layout: _Layout) -> bool:
+    """Whether nearly all records have one width. Blanks are also in sentences, so they need more:
+    all records, and many numbers."""
+    if layout.delimiter == BLANKS and (layout.share < 0.98 or layout.typed < 0.5):
+        return False
+    return layout.width > 1 and layout.share >= _EVEN
 
 
 def _delimiter_notices(layout: _Layout, layouts: Sequence[_Layout]) -> list[str]:
     if layout.delimiter == BLANKS:
-        return ["cells are read as delimited by blanks; --delimiter CHAR reads them otherwise"]
+        return ["cells are read as delimited by blanks; --delimiter CHAR selects another delimiter"]
     if layout.delimiter != NONE:
         return []
     cells = [layout.top.cells[0], *(record[0] for record in layout.body)]
     for other in (layout for layout in layouts if layout.delimiter in DELIMITERS):
-        name, (width, share) = _NAMES[other.delimiter], other.most
+        name = _NAMES[other.delimiter]
+        width, share = other.most
         if width > 1 and share >= _MOST:
             return [
                 f"each line is read as one value, although {share:.0%} of the lines have {width}"
-                f" cells if {name} delimits them;"
-                f" --delimiter {name} reads them so"
+                f" cells if {name} is the delimiter; --delimiter {name} selects it"
             ]
-        if (
-            len({cell.count(other.delimiter) for cell in cells}) == 1
-            and other.delimiter in cells[0]
-        ):
+        counts = {cell.count(other.delimiter) for cell in cells}
+        if len(counts) == 1 and other.delimiter in cells[0]:
             return [
-                "each line is one cell in quotes and read as one value; to have it cut at each"
-                f" {name}, save it without them"
+                "each line is one cell in quotes and is read as one value; to split the lines at"
+                f" {name}, save them without these quotes"
             ]
     return []
 
 
 def _header(layout: _Layout, header: bool | None, above: _Above) -> _Header:
-    """Where the names are: in the first record, in the line above it, or nowhere."""
-    top, notices = layout.top, []
+    """The names: in the first record, in the line above it, or column_1 and so on."""
+    top = layout.top
     votes = headers.votes(top.cells, layout.body)
     if layout.lead and header is not False:
         return _lead(layout)
@@ -427,28 +472,28 @@ def _header(layout: _Layout, header: bool | None, above: _Above) -> _Header:
         names = _names_of_comment(above.comments[-1], layout)
         if names:
             return _Header(names, above.lines, above.lines)
-    shown = ", ".join(repr(cell.strip()) for cell in top.cells[:3])
+
+    notices = []
+    start = ", ".join(repr(cell.strip()) for cell in top.cells[:3])
     if header is None and votes.values > votes.names:
         header = False
         notices.append(
-            f"line {top.line} ({shown}) looks like a row, so the table has no header and its"
-            " columns are called column_1,"
-            f" column_2 …; --header reads the line as column names"
+            f"line {top.line} ({start}) looks like a row, so the table has no header and its"
+            " columns are called column_1, column_2 …; --header reads the line as column names"
         )
     elif header is None and _is_doubtful(top, votes, layout):
         notices.append(
-            f"line {top.line} ({shown}) is read as the header, although it may be a row;"
-            " --no-header reads it so"
+            f"line {top.line} ({start}) is read as the header, although it may be a row;"
+            " --no-header reads it as a row"
         )
     if header is False:
-        return _Header(
-            [f"column_{at}" for at in range(1, top.width + 1)], top.line, top.line - 1, notices
-        )
+        names = [f"column_{number}" for number in range(1, top.width + 1)]
+        return _Header(names, top.line, top.line - 1, notices)
     return _Header(top.cells, top.line, top.lines, notices)
 
 
 def _lead(layout: _Layout) -> _Header:
-    """The names in the line above, which lacks one."""
+    """The names in the line above the first record, which lacks the first or the last name."""
     record = layout.records[layout.first - 1]
     if not any(cells[-1].strip() for cells in (layout.top.cells, *layout.body)):
         return _Header([*record.cells, ""], record.line, record.lines)
@@ -470,8 +515,10 @@ def _above_notices(above: _Above, header: _Header, layout: _Layout) -> list[str]
 
 
 def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
-    """Whether the header might be a row: names are numbers, or nothing tells the two apart in a
-    table of some length."""
+    """Whether the header may be a row.
+
+    Its names are numbers, or look like the values of a table that is long enough to judge.
+    """
     numbers = sum(map(headers.is_number, top.cells))
     if votes.names == votes.values == 0:
         return bool(numbers) or (top.width > 1 and len(layout.body) >= _ENOUGH)
@@ -479,7 +526,7 @@ def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
 
 
 def _names_of_comment(line: str, layout: _Layout) -> list[str] | None:
-    """The names in a comment above the rows, such as `#id,size` or, between blanks, `# id size`."""
+    """The names in a comment above the rows, such as `#id,size` or `# id size`."""
     for text in (line, line.lstrip("#")):
         record = next(_records(text, layout.delimiter, 0, 1), None)
         if record and record.width == layout.width > 1:
@@ -488,8 +535,10 @@ def _names_of_comment(line: str, layout: _Layout) -> list[str] | None:
 
 
 def _without_trailing(names: Sequence[str], layout: _Layout) -> tuple[list[str], bool]:
-    """The names without that of a column behind the last delimiter of each line, and whether there
-    is one."""
+    """The names without that of an empty last column, and whether there is such a column.
+
+    It comes from a delimiter at the end of each line.
+    """
     last = [names[-1]] if names[-1] != f"column_{len(names)}" else []
     last += [cells[-1] for cells in layout.body]
     trailing = len(names) > 1 and bool(layout.body) and not any(map(str.strip, last))
@@ -497,21 +546,23 @@ def _without_trailing(names: Sequence[str], layout: _Layout) -> tuple[list[str],
 
 
 def _cell_notices(layout: _Layout) -> Iterator[str]:
-    """What cells look like that is neither a value nor read as something else."""
+    """Notices about quotes that are read as text, and about a total that is read as a row."""
     if any('\\"' in cell for cell in layout.cells):
         yield (
-            'cells hold \\" for a quote and are read as they stand: in CSV a quote within quotes'
-            " is written twice"
+            'cells hold \\" for a quote and are read unchanged: CSV writes a quote within quotes'
+            " twice"
         )
     if any(re.match(r'\s+"', cell) for cell in layout.cells):
         yield (
-            "cells have a blank before a quote, which makes the quote a part of the text: write"
-            " none there"
+            "cells have a blank before a quote, which makes the quote a part of the text: remove"
+            " the blank"
         )
+
     *rows, last = layout.body or [[""]]
-    at, word = next(((at, cell.strip()) for at, cell in enumerate(last) if cell.strip()), (0, ""))
-    if _TOTAL.fullmatch(word) and not any(row[at].strip() == word for row in rows):
+    filled = ((column, cell.strip()) for column, cell in enumerate(last) if cell.strip())
+    column, word = next(filled, (0, ""))
+    if _TOTAL.fullmatch(word) and not any(row[column].strip() == word for row in rows):
         yield (
             f"the last line ({word!r}) looks like a total and is read as a row; delete it from"
-            " the file if it is none"
+            " the file if it is not a row"
         )

@@ -1,4 +1,4 @@
-"""The formats of tables: by the suffix of a name, by the first bytes of the content."""
+"""The formats of tables, recognised by the suffix of a name or by the first bytes of a file."""
 
 import codecs
 import re
@@ -24,8 +24,10 @@ SUFFIXES: dict[str, Format] = {
 }
 Compression = Literal["gzip", "zstd"]
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-"""By the suffix behind that of the format, as in table.csv.gz."""
-PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+"""The suffix follows that of the format, as in table.csv.gz."""
+PARQUET = b"PAR1"
+ARROW_FILE = b"ARROW1"
+ARROW_STREAM = b"\xff\xff\xff\xff"
 _COMPRESSED: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _OBJECT = re.compile(rb"\s*(\[\s*)?\{")
 _STRANGERS = {
@@ -39,10 +41,10 @@ _STRANGERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """The widest and the longest table that is read, and the size to which a compressed one may
-    unpack.
+    """The limits of a table that is read.
 
-    free_bytes: free disk that unpacking leaves.
+    unpacked_bytes: largest size of a compressed file after unpacking.
+    free_bytes: disk space that unpacking leaves free.
     """
 
     columns: int = 2_000
@@ -53,11 +55,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """How a CSV file is written; what is None is detected.
+    """How a CSV file is written. Each option that is None is detected.
 
-    delimiter: one character; a blank stands for any number of blanks and tabs. encoding: by
-    Python's name, of JSON Lines too. decimal: "." or ",". header: whether the first record holds
-    the column names. skip: number of lines above that record.
+    delimiter: one character; a blank means any number of blanks and tabs.
+    encoding: by Python's name; it applies to JSON Lines too.
+    decimal: "." or ",".
+    header: whether the first record holds the column names.
+    skip: number of lines above that record.
     """
 
     delimiter: str | None = None
@@ -67,7 +71,7 @@ class CsvOptions:
     skip: int | None = None
 
     def given(self) -> dict[str, Any]:
-        """The options that are not detected."""
+        """The options that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -75,20 +79,30 @@ DETECTED = CsvOptions()
 
 
 def format_of(name: str | PurePath) -> Format:
-    """The format that a name's suffix stands for; a suffix of compression may follow it."""
+    """The format by the suffix of a name, which a suffix of compression may follow."""
     path = PurePath(name)
     suffix = (path.with_suffix("") if compression_of(path) else path).suffix.lower()
     if suffix not in SUFFIXES:
         raise InvalidInput(
-            f"{path.name!r} has the wrong suffix: tables end in {', '.join(SUFFIXES)}, compressed"
-            " ones in"
-            f" {' or '.join(COMPRESSIONS)} after that; rename it or give its format"
+            f"{path.name!r} has the wrong suffix: tables end in {', '.join(SUFFIXES)},"
+            f" compressed ones in {' or '.join(COMPRESSIONS)} after that; rename it or give its"
+            " format"
         )
     return SUFFIXES[suffix]
 
 
+def check_format(name: str) -> Format:
+    """The format of this name. Raises InvalidInput if there is none."""
+    for format in FORMATS:
+        if name == format:
+            return format
+    raise InvalidInput(
+        f"{name!r} is not a supported table format; choose one of {', '.join(FORMATS)}"
+    )
+
+
 def format_of_content(sample: bytes) -> Format:
-    """The format of a table without a name, from its first bytes."""
+    """The format by the first bytes of a file."""
     if sample.startswith(PARQUET):
         return "parquet"
     if sample.startswith((ARROW_FILE, ARROW_STREAM)):
@@ -97,22 +111,22 @@ def format_of_content(sample: bytes) -> Format:
 
 
 def compression_of(name: str | PurePath) -> Compression | None:
-    """What a file is compressed with, by the last suffix of its name."""
+    """The compression by the last suffix of a name; None if there is none."""
     return COMPRESSIONS.get(PurePath(name).suffix.lower())
 
 
 def compression_of_content(sample: bytes) -> Compression | None:
-    """What a file is compressed with, from its first bytes."""
+    """The compression by the first bytes of a file; None if there is none."""
     return next((kind for start, kind in _COMPRESSED.items() if sample.startswith(start)), None)
 
 
 def check_content(sample: bytes, format: Format, name: str) -> None:
-    """Refuse a file whose first bytes are those of something else than its format."""
+    """Refuse a file whose first bytes show that it is not of its format."""
     if compression_of_content(sample):
         raise InvalidInput(f"{name} is compressed twice; unpack it once")
-    for start, what in _STRANGERS.items():
+    for start, description in _STRANGERS.items():
         if sample.startswith(start):
-            raise InvalidInput(f"{name} is {what}")
+            raise InvalidInput(f"{name} is {description}")
     content = format_of_content(sample)
     if content in ("parquet", "arrow") and content != format:
         raise InvalidInput(

@@ -1,7 +1,5 @@
-"""Whether the first record of a CSV file holds the names of its columns, or is a row like those
-below it."""
+"""Whether the first record of a CSV file is a header, or a row like those below it."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +7,11 @@ from dataclasses import dataclass
 from nelbo.schema import MISSING
 
 TYPED = 0.95
-"""Share of a column's values that must be alike for a value to be unlike them."""
+"""A column has a type or a shape if at least this share of its values has it."""
 _CELLS = 100_000
-"""Number of cells that are looked at."""
+"""About this number of cells is examined."""
 _ENOUGH = 20
-"""Number of values from which on their range says what the next one will be."""
+"""A column needs this number of values before their range can tell a value from a name."""
 _NUMBER = re.compile(
     r"[-+\u2212(]?[$€£¥]?\s?(?:\d[\d.,'\u2019\u00a0\u202f]*(?:"
     r" \d{3})*(?:[.,]\d+)?|[.,]\d+)(?:e[-+]?\d+)?\)?\s?[%$€£¥]?"
@@ -25,14 +23,14 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 @dataclass(frozen=True)
 class Votes:
-    """The number of columns in which the first record looks like a name, and like a value."""
+    """The number of columns in which the first record looks like a name or like a value."""
 
     names: int
     values: int
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell is a number, however its signs are written."""
+    """Whether a cell is a number, in any spelling."""
     return _NUMBER.fullmatch(text.strip()) is not None
 
 
@@ -43,16 +41,17 @@ def numeric(column: Sequence[str]) -> bool:
 
 
 def votes(first: Sequence[str], body: Sequence[Sequence[str]]) -> Votes:
-    """What each column says of the first record, which has as many cells as each record of the
-    body."""
+    """The votes of all columns on the first record.
+
+    It has the same number of cells as each record of the body.
+    """
     step = max(1, len(body) * len(first) // _CELLS)
     columns = list(zip(*body[::step], strict=True)) or [()] * len(first)
     if _counted_names(first, columns):
         return Votes(len(first), 0)
-    each = [
-        _vote(value.strip(), _present(column)) for value, column in zip(first, columns, strict=True)
-    ]
-    return Votes(each.count("name"), each.count("value"))
+    pairs = zip(first, columns, strict=True)
+    single = [_vote(value.strip(), _present(column)) for value, column in pairs]
+    return Votes(single.count("name"), single.count("value"))
 
 
 def _present(column: Sequence[str]) -> list[str]:
@@ -60,65 +59,70 @@ def _present(column: Sequence[str]) -> list[str]:
 
 
 def _vote(first: str, values: list[str]) -> str | None:
+    """Whether the first cell of a column is a "name", a "value" like those below it, or either."""
     if not values or not first or first in MISSING:
         return None
     if numeric(values):
         return "value" if is_number(first) and not _out_of_range(first, values) else "name"
+    if first in values or _shares_shape(first, values):
+        return "value"
+    few_categories = len(values) >= _ENOUGH and len(set(values)) <= len(values) / 2
+    return "name" if few_categories or _is_unlike(first, values) else None
+
+
+def _shares_shape(first: str, values: list[str]) -> bool:
+    """Whether nearly all values have the first one's shape, and it has digits, as a date has."""
     shape = _shape(first)
     alike = sum(_shape(value) == shape for value in values)
-    if any(sign.isdigit() for sign in shape) and alike >= TYPED * len(values):
-        return "value"
-    if first in values:
-        return "value"
-    if len(values) >= _ENOUGH and len(set(values)) <= len(values) / 2:
-        return "name"
-    unlike = any(
-        has(first) and sum(map(has, values)) <= (1 - TYPED) * len(values)
-        for has in (_is_word, str.islower)
-    )
-    return "name" if unlike else None
+    return any(sign.isdigit() for sign in shape) and alike >= TYPED * len(values)
+
+
+def _is_unlike(first: str, values: list[str]) -> bool:
+    """Whether the first cell is a word, or in lower case, and hardly any value is."""
+    few = (1 - TYPED) * len(values)
+    return any(has(first) and sum(map(has, values)) <= few for has in (_is_word, str.islower))
 
 
 def _out_of_range(first: str, values: list[str]) -> bool:
-    """Whether a whole number is far from all of many values, as a year is that heads a column."""
+    """Whether a whole number is far from all of many values, as the name 2024 of a column is."""
     if not first.isdecimal() or len(values) < _ENOUGH:
         return False
-    found = [
-        float(value.replace(",", "."))
-        for value in values
-        if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)
-    ]
-    if len(found) < TYPED * len(values):
+    plain = [value for value in values if re.fullmatch(r"[-+]?\d*[.,]?\d+", value)]
+    if len(plain) < TYPED * len(values):
         return False
-    low, high = min(found), max(found)
+    numbers = [float(value.replace(",", ".")) for value in plain]
+    low, high = min(numbers), max(numbers)
     return not low - (high - low) <= float(first) <= high + (high - low)
 
 
 def _counted_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
-    """Whether the record counts 0, 1, 2 … as pandas heads columns without names, or counts years
-    above other numbers."""
+    """Whether the names count up: 0, 1, 2 … as pandas writes them, or years above other numbers."""
     numbers = [value.strip() for value in first if value.strip().isdecimal()]
-    if len(numbers) < len([value for value in first[1:] if value.strip()]) or len(numbers) < 2:
+    filled = [value for value in first[1:] if value.strip()]
+    if len(numbers) < max(2, len(filled)):
         return False
-    for start, least in ((0, 3), (1, 8)):
-        if len(numbers) >= least and numbers == [
-            str(at) for at in range(start, start + len(numbers))
-        ]:
-            return True
-    years = [int(value) for value in numbers if _YEAR.fullmatch(value)]
-    if len(years) < len(numbers) or any(
-        later != year + 1 for year, later in itertools.pairwise(years)
-    ):
+    if len(numbers) >= 3 and _counts_from(0, numbers):
+        return True
+    if len(numbers) >= 8 and _counts_from(1, numbers):
+        return True
+
+    if not all(map(_is_year, numbers)) or not _counts_from(int(numbers[0]), numbers):
         return False
-    values = [value for column in columns[len(first) - len(years) :] for value in _present(column)]
-    return (
-        bool(values)
-        and sum(_YEAR.fullmatch(value) is not None for value in values) < len(values) / 2
-    )
+    below = columns[len(first) - len(numbers) :]
+    values = [value for column in below for value in _present(column)]
+    return sum(map(_is_year, values)) < len(values) / 2
+
+
+def _counts_from(start: int, numbers: Sequence[str]) -> bool:
+    return list(numbers) == [str(start + index) for index in range(len(numbers))]
+
+
+def _is_year(value: str) -> bool:
+    return _YEAR.fullmatch(value) is not None
 
 
 def _shape(value: str) -> str:
-    """The kinds of characters in a value: 2024-03-01 and 1999-12-24 have one shape."""
+    """The value with "a" for each run of letters and "9" for each run of digits."""
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value))
 
 

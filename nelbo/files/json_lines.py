@@ -1,4 +1,4 @@
-"""JSON Lines, or one JSON array of objects: values as text, numbers as they are written."""
+"""Reading JSON Lines, or one JSON array of objects: values as text, numbers as written."""
 
 import io
 import itertools
@@ -26,9 +26,9 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True)
 class Keys:
-    """All keys of a file in the order they appear, and its rows: only the end of the file tells.
+    """All keys of a file in order of appearance, and the number of its rows.
 
-    left_out: what each of the keys with a nested value holds.
+    left_out: "objects" or "lists" for each key that has nested values.
     """
 
     names: list[str]
@@ -37,19 +37,15 @@ class Keys:
 
 
 def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
+    """Read a file to its end for its keys; too many columns end the reading early."""
     names: dict[str, None] = {}
     left_out: dict[str, str] = {}
     rows = 0
-    for place, text in _objects(source, encoding):
-        pairs = _pairs(text, place, source.name)
-        names.update(dict.fromkeys(key for key, _ in pairs))
-        left_out.update(
-            {
-                key: "objects" if isinstance(value, tuple) else "lists"
-                for key, value in pairs
-                if _nested(value)
-            }
-        )
+    for position, text in _objects(source, encoding):
+        for key, value in _pairs(text, position, source.name):
+            names[key] = None
+            if isinstance(value, list | tuple):
+                left_out[key] = "objects" if isinstance(value, tuple) else "lists"
         if len(names) > limits.columns:
             break
         rows += 1
@@ -57,8 +53,7 @@ def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
 
 
 def read(source: Source, encoding: str, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows as text in batches of at most `rows`; a key that an object lacks is missing
-    there."""
+    """The rows as text in batches of at most `rows`; absent keys become missing values."""
     for texts in _chunks(_objects(source, encoding), rows):
         try:
             objects = [_read_object(text) for text in texts]
@@ -69,7 +64,7 @@ def read(source: Source, encoding: str, names: list[str], rows: int) -> Iterator
 
 
 def _chunks(objects: Iterator[tuple[str, str]], rows: int) -> Iterator[list[str]]:
-    """At most `rows` objects each, fewer where they are long."""
+    """The texts of the objects in lists of at most `rows`, fewer if they are long."""
     chunk: list[str] = []
     size = 0
     for _, text in objects:
@@ -77,13 +72,14 @@ def _chunks(objects: Iterator[tuple[str, str]], rows: int) -> Iterator[list[str]
         size += len(text)
         if len(chunk) == rows or size > BATCH_BYTES:
             yield chunk
-            chunk, size = [], 0
+            chunk = []
+            size = 0
     if chunk:
         yield chunk
 
 
 def _objects(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
-    """The place of each object in words, and its text."""
+    """The position of each object in words, such as "line 3", and its text."""
     is_array = sample_text(source, encoding).lstrip().startswith("[")
     return _elements(source, encoding) if is_array else _lines(source, encoding)
 
@@ -101,10 +97,13 @@ def _lines(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
 
 
 def _elements(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
-    """The elements of the array, of which at most one piece more than the present one is in
-    memory."""
+    """The elements of the array.
+
+    Memory holds the present element and at most one piece of the file behind it.
+    """
     stream = io.TextIOWrapper(utf_8(source, encoding), "utf-8")
-    text, end = stream.read(PIECE_BYTES).lstrip()[1:], 0
+    text = stream.read(PIECE_BYTES).lstrip()[1:]
+    end = 0
     for number in itertools.count(1):
         while True:
             start = _after(text, end)
@@ -118,62 +117,69 @@ def _elements(source: Source, encoding: str) -> Iterator[tuple[str, str]]:
             except json.JSONDecodeError as problem:
                 if len(text) - start > LINE_BYTES:
                     raise _too_long(f"object {number}", source.name) from None
-                more = stream.read(PIECE_BYTES)
-                if not more:
-                    raise InvalidInput(
-                        f"object {number} of {source.name} is not JSON or is cut off:"
-                        f" {problem.msg}; write the array again"
-                    ) from None
-                text, end = text[start:] + more, 0
+                piece = stream.read(PIECE_BYTES)
+                if not piece:
+                    raise _cut_off(number, source.name, problem) from None
+                text = text[start:] + piece
+                end = 0
         if end - start > LINE_BYTES:
             raise _too_long(f"object {number}", source.name)
         yield f"object {number}", text[start:end]
 
 
 def _after(text: str, end: int) -> int:
-    """Where the next element begins."""
+    """The index at which the next element begins."""
     between = _BETWEEN.match(text, end)
     return between.end() if between else end
 
 
-def _pairs(text: str, place: str, name: str) -> tuple[tuple[str, Any], ...]:
-    """Keys and values of one object, each key once; an object in it is a tuple again."""
+def _pairs(text: str, position: str, name: str) -> tuple[tuple[str, Any], ...]:
+    """Keys and values of one object; nested objects are tuples too. Refuses repeated keys."""
     try:
         pairs: tuple[tuple[str, Any], ...] = _pairs_decoder.decode(text)
         if "\\ud" in text.lower():
-            "".join(part for pair in pairs for part in pair if isinstance(part, str)).encode()
+            _check_surrogates(pairs)
     except RecursionError:
-        raise _too_deep(place, name) from None
+        raise _too_deep(position, name) from None
     except ValueError as problem:
         raise InvalidInput(
-            f"{place} of {name} is not JSON: {problem}; each line must be one JSON object, or the"
-            " file one array of objects"
+            f"{position} of {name} is not JSON: {problem}; each line must be one JSON object, or"
+            " the file one array of objects"
         ) from None
     if not isinstance(pairs, tuple):
         raise InvalidInput(
-            f'{place} of {name} is not a JSON object; each must be one, such as {{"age": 39}}'
+            f'{position} of {name} is not a JSON object; each must be one, such as {{"age": 39}}'
         )
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise InvalidInput(f"{place} of {name} has the key {twice!r} twice; names must be unique")
+        raise InvalidInput(
+            f"{position} of {name} has the key {twice!r} twice; names must be unique"
+        )
     return pairs
 
 
-def _nested(value: object) -> bool:
-    return isinstance(value, list | tuple)
+def _check_surrogates(pairs: tuple[tuple[str, Any], ...]) -> None:
+    """Raise UnicodeEncodeError for half of a surrogate pair, which JSON's escapes can spell."""
+    "".join(part for pair in pairs for part in pair if isinstance(part, str)).encode()
 
 
-def _too_deep(place: str, name: str) -> InvalidInput:
+def _cut_off(number: int, name: str, problem: json.JSONDecodeError) -> InvalidInput:
     return InvalidInput(
-        f"{place} of {name} is nested too deep to be read; give each part a key of its own"
+        f"object {number} of {name} is not JSON or is cut off: {problem.msg}; write the array again"
     )
 
 
-def _too_long(place: str, name: str) -> InvalidInput:
+def _too_deep(position: str, name: str) -> InvalidInput:
     return InvalidInput(
-        f"{place} of {name} has more than {LINE_BYTES >> 20} MiB; shorten it, or leave out what is"
-        " no column"
+        f"{position} of {name} is nested too deep to be read; give each part a key of its own"
+    )
+
+
+def _too_long(position: str, name: str) -> InvalidInput:
+    return InvalidInput(
+        f"{position} of {name} has more than {LINE_BYTES >> 20} MiB; shorten it, or leave out"
+        " values that are not part of the table"
     )
 
 

@@ -1,4 +1,4 @@
-"""A table as Parquet parts of equally many rows, so that a worker reads any range of rows alone."""
+"""A table as Parquet parts of equal length, so that a worker can read any range of rows alone."""
 
 import hashlib
 import tempfile
@@ -20,7 +20,7 @@ PART_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Content:
-    """What write_parts wrote: the number of parts and rows, and the digest of the content."""
+    """The number of parts and rows that write_parts wrote, and the digest of the content."""
 
     parts: int
     rows: int
@@ -37,12 +37,14 @@ def write_parts(
     put: Callable[[int, Path], object],
     scratch: Path | None = None,
 ) -> Content:
-    """Cut batches of one schema into parts, in row order; `put` takes each by number before the
-    next is begun.
+    """Cut batches of one schema into parts, in row order.
 
-    scratch: folder for the part that is being written, by default the system's for temporary files.
+    put: takes each part by its number and path, before the next part is begun.
+    scratch: folder for the part that is being written; None is the system's temporary folder.
     """
-    digest, rows, number = Digest(), 0, 0
+    digest = Digest()
+    rows = 0
+    parts = 0
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "part.parquet"
         writer: pq.ParquetWriter | None = None
@@ -54,20 +56,20 @@ def write_parts(
                 rows += piece.num_rows
                 if rows % PART_ROWS == 0:
                     writer.close()
-                    put(number, path)
-                    writer, number = None, number + 1
+                    put(parts, path)
+                    writer = None
+                    parts += 1
         if writer is not None:
             writer.close()
-            put(number, path)
-            number += 1
-    return Content(number, rows, digest.hexdigest())
+            put(parts, path)
+            parts += 1
+    return Content(parts, rows, digest.hexdigest())
 
 
 def read_parts(
     open_part: Callable[[int], BinaryIO], start: int, stop: int, rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Rows start to stop (half-open), in batches of at most `rows`, from the parts that hold
-    them."""
+    """The rows start to stop (half-open) in batches of at most `rows`."""
     for number in range(start // PART_ROWS, -(-stop // PART_ROWS)):
         first = number * PART_ROWS
         with open_part(number) as stream:
@@ -79,12 +81,10 @@ def _rows_of(file: pq.ParquetFile, start: int, stop: int, rows: int) -> Iterator
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if first < stop and first + size > start:
-            begin, end = max(0, start - first), min(size, stop - first)
-            yield from (
-                file.read_row_group(group, use_threads=False)
-                .slice(begin, end - begin)
-                .to_batches(rows)
-            )
+            begin = max(0, start - first)
+            end = min(size, stop - first)
+            table = file.read_row_group(group, use_threads=False)
+            yield from table.slice(begin, end - begin).to_batches(rows)
         first += size
 
 
@@ -93,12 +93,15 @@ def _cut(batch: pa.RecordBatch, first: int) -> Iterator[pa.RecordBatch]:
     start = 0
     while start < batch.num_rows:
         yield batch.slice(start, first)
-        start, first = start + first, PART_ROWS
+        start += first
+        first = PART_ROWS
 
 
 class Digest:
-    """SHA-256 of names, types and values, however the rows are cut into batches and whatever file
-    they come from."""
+    """SHA-256 of names, types and values.
+
+    It does not depend on the batches, nor on the format of the file that the rows come from.
+    """
 
     def __init__(self) -> None:
         self._columns: list[tuple[str, list[Any]]] = []
@@ -110,22 +113,22 @@ class Digest:
             kinds = [f"{field.name}\0{field.type}" for field in batch.schema]
             self._columns = [(kind, [hashlib.sha256() for _ in range(3)]) for kind in kinds]
         for (_, hashes), array in zip(self._columns, batch.columns, strict=True):
-            for one, content in zip(hashes, _contents(array), strict=True):
-                one.update(content)
+            for part, content in zip(hashes, _contents(array), strict=True):
+                part.update(content)
 
     def hexdigest(self) -> str:
         total = hashlib.sha256()
         for kind, hashes in self._columns:
-            total.update(kind.encode() + b"\0" + b"".join(one.digest() for one in hashes))
+            total.update(kind.encode() + b"\0" + b"".join(part.digest() for part in hashes))
         return total.hexdigest()
 
 
 def _contents(array: cells.Array) -> tuple[Any, Any, Any]:
-    """Which cells are null, the length of each text, all values behind one another."""
+    """Which cells are null, the length of each text, and all values in one buffer."""
     absent = np.asarray(array.is_null())
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         return absent, b"", np.ascontiguousarray(array.fill_null(0))
-    # Null with text below it is not the same bytes as null with none.
+    # A null may have text below it, which does not count.
     text = pc.fill_null(cells.spelled(array), "")
     _, offsets, values = text.buffers()
     ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]

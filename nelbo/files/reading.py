@@ -1,5 +1,4 @@
-"""Reading an upload in a child process of limited memory and without a network: its schema, its
-rows, its parts."""
+"""Reading an upload in a child process that has limited memory and no network."""
 
 import argparse
 import json
@@ -21,7 +20,7 @@ from nelbo.schema import Column
 
 
 class Reading(BaseModel):
-    """What reading found: all of it, or the problem alone."""
+    """The result of reading: everything but `problem`, or `problem` alone."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,8 +33,7 @@ class Reading(BaseModel):
 
 
 def read_into_parts(table: Table, folder: Path) -> Reading:
-    """Infer the schema of a table and cut it into folder/part-000000.parquet and so on, in one
-    pass."""
+    """Infer the schema of a table and cut the table into parts in a folder, in one pass."""
     inspector = Inspector()
 
     def inspected() -> Iterator[pa.RecordBatch]:
@@ -43,16 +41,17 @@ def read_into_parts(table: Table, folder: Path) -> Reading:
             inspector.update(batch)
             yield batch
 
-    content = write_parts(
-        inspected(), lambda number, path: path.rename(folder / part_name(number)), scratch=folder
-    )
-    found = inspector.finish()
+    def put(number: int, path: Path) -> None:
+        path.rename(folder / part_name(number))
+
+    content = write_parts(inspected(), put, scratch=folder)
+    inference = inspector.finish()
     return Reading(
         rows=content.rows,
         parts=content.parts,
         digest=content.digest,
-        columns=found.schema.columns,
-        notices=(*table.notices, *table.late_notices, *found.notices),
+        columns=inference.schema.columns,
+        notices=(*table.notices, *table.late_notices, *inference.notices),
     )
 
 
@@ -77,36 +76,35 @@ def read_arguments(
         "free-bytes": limits.free_bytes,
         "csv": json.dumps(csv.given()),
     }
-    given = [f"--{option}={value}" for option, value in options.items()]
-    return ["read", *given, "--", str(upload), str(folder)]
+    flags = [f"--{option}={value}" for option, value in options.items()]
+    return ["read", *flags, "--", str(upload), str(folder)]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -P -m nelbo.files read UPLOAD FOLDER …`: print a Reading as one line of JSON."""
-    given = _parser().parse_args(arguments)
-    confine(memory_mib=given.memory_mib, read=[given.upload, *CODE], write=[given.folder])
+    order = _parser().parse_args(arguments)
+    confine(memory_mib=order.memory_mib, read=[order.upload, *CODE], write=[order.folder])
     exit_with_parent()
     pa.set_cpu_count(1)
-    tempfile.tempdir = str(
-        given.folder
-    )  # whoever started this process removes the folder, however it ends
-    print(_read(given).model_dump_json(exclude_defaults=True), flush=True)
+    # The parent process removes this folder, even if this process is killed.
+    tempfile.tempdir = str(order.folder)
+    print(_read(order).model_dump_json(exclude_defaults=True), flush=True)
 
 
-def _read(given: argparse.Namespace) -> Reading:
-    csv = CsvOptions(**json.loads(given.csv))
-    limits = Limits(given.max_columns, given.max_rows, given.max_unpacked_bytes, given.free_bytes)
+def _read(order: argparse.Namespace) -> Reading:
+    csv = CsvOptions(**json.loads(order.csv))
+    limits = Limits(order.max_columns, order.max_rows, order.max_unpacked_bytes, order.free_bytes)
     try:
         with open_table(
-            given.upload, given.format, name=given.name, csv=csv, limits=limits
+            order.upload, order.format, name=order.name, csv=csv, limits=limits
         ) as table:
-            return read_into_parts(table, given.folder)
-    except Unavailable:  # the disk is full: no fault of the upload
+            return read_into_parts(table, order.folder)
+    except Unavailable:  # the disk is full, so the upload is not to blame
         raise
     except NelboError as problem:
         return Reading(problem=problem.message)
     except MemoryError:  # Arrow's out-of-memory error is one too
-        return Reading(problem=too_large(given.name, given.memory_mib).message)
+        return Reading(problem=too_large(order.name, order.memory_mib).message)
 
 
 def too_large(name: str, memory_mib: int) -> TooLarge:
@@ -123,12 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("folder", type=Path)
     for option in ("--name", "--format", "--csv"):
         read.add_argument(option, required=True)
-    for option in (
-        "--memory-mib",
-        "--max-columns",
-        "--max-rows",
-        "--max-unpacked-bytes",
-        "--free-bytes",
-    ):
+    limits = ("--max-columns", "--max-rows", "--max-unpacked-bytes", "--free-bytes")
+    for option in ("--memory-mib", *limits):
         read.add_argument(option, type=int, required=True)
     return parser

@@ -1,5 +1,4 @@
-"""Where the bytes of a table come from: a path, a pipe, an open file; always a seekable stream in
-the end."""
+"""The bytes of a table, from a path, a pipe or an open file, as a seekable stream."""
 
 import io
 import shutil
@@ -19,7 +18,7 @@ SAMPLE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """An open table; `sample` is its first MiB, `whole` says whether that is all of it."""
+    """An open table. `sample` is its first MiB; `whole` says whether the table ends there."""
 
     name: str
     stream: BinaryIO
@@ -28,14 +27,18 @@ class Source:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reading(self) -> BinaryIO:
-        """The bytes from their start, at a position of its own: Arrow reads ahead in threads that
-        outlive a reader."""
+        """A stream from the start of the table, with a position of its own.
+
+        Arrow reads ahead in threads that outlive a reader, so readers cannot share a position.
+        """
         return cast(BinaryIO, _Reading(self.stream, self._lock))
 
 
 class _Reading(io.RawIOBase):
     def __init__(self, stream: BinaryIO, lock: threading.Lock) -> None:
-        self._stream, self._lock, self._position = stream, lock, 0
+        self._stream = stream
+        self._lock = lock
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -68,8 +71,8 @@ def open_source(
 ) -> Source:
     """Open a path, "-" for standard input, or a binary file.
 
-    What cannot seek is first copied to a temporary file; what is compressed, by its first bytes, is
-    unpacked into one.
+    A stream that cannot seek is copied to a temporary file first. A file whose first bytes show
+    that it is compressed is unpacked into one.
     """
     if isinstance(source, str | Path) and str(source) != "-":
         stream = _opened(Path(source))

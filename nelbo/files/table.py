@@ -1,4 +1,4 @@
-"""A table in a file: its names and its rows, whatever format it has."""
+"""A table in a file of any format: its names and its rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from nelbo.errors import InvalidInput, TooLarge
 from nelbo.files import columnar, delimited, json_lines
 from nelbo.files.formats import (
     DETECTED,
-    FORMATS,
     CsvOptions,
     Format,
     Limits,
     check_content,
+    check_format,
     format_of,
     format_of_content,
 )
@@ -31,11 +31,12 @@ _NAME_LENGTH = 1_000
 
 @dataclass(frozen=True)
 class Table:
-    """An open table. `schema` has its Arrow types (all strings for CSV and JSON Lines), `rows` is
-    None if unknown.
+    """An open table.
 
-    notices: what was found out when it was opened. late_notices: what was found out when all
-    batches had been read.
+    schema: its Arrow types, all strings for CSV and JSON Lines.
+    notices: what the user should know when the table is opened.
+    rows: None if their number is unknown.
+    late_notices: what the user should know after all batches were read.
     """
 
     name: str
@@ -58,9 +59,7 @@ class Table:
         for batch in self._read(rows):
             seen += batch.num_rows
             if seen > self._limits.rows:
-                raise TooLarge(
-                    f"{self.name} has more than {self._limits.rows:,} rows, the most that are read"
-                )
+                raise TooLarge(f"{self.name} has more than {self._limits.rows:,} rows, the limit")
             yield pa.record_batch(batch.columns, schema=self.schema)
 
     def close(self) -> None:
@@ -86,24 +85,26 @@ def open_table(
     csv: CsvOptions = DETECTED,
     limits: Limits = Limits(),  # noqa: B008  # frozen
 ) -> Table:
-    """Open a table: a path, "-" for standard input, or a binary file, which is read from its start
-    and then closed.
+    """Open a table: a path, "-" for standard input, or a binary file.
 
-    A file that is compressed with gzip or zstd, by its first bytes, is unpacked into a temporary
-    file.
+    A binary file is read from its start and closed with the table. A file that is compressed with
+    gzip or zstd is unpacked into a temporary file.
 
-    format: one of FORMATS; without it the suffix of the path (or of `name`) tells, for a pipe the
-    first bytes. name: what messages call the table. csv: how a CSV file is written, detected unless
-    given. Raises NotFound, InvalidInput for a table that cannot be used at all, TooLarge. Reading
-    may raise them later.
+    format: one of FORMATS. If it is None, the suffix of the path or of `name` decides, and for
+    a pipe the first bytes.
+    name: the table's name in messages.
+    csv: how a CSV file is written; options that are None are detected.
+
+    Raises NotFound, TooLarge, and InvalidInput for a table that cannot be used at all. Reading may
+    raise the last two later.
     """
     opened = open_source(source, name, limits)
     try:
-        chosen = _format(format, source, name, opened)
+        kind = _format(format, source, name, opened)
         if not opened.sample.strip():
             raise InvalidInput(f"{opened.name} is empty; a table needs a header and rows")
-        check_content(opened.sample, chosen, opened.name)
-        return _OPEN[chosen](opened, limits, csv)
+        check_content(opened.sample, kind, opened.name)
+        return _OPEN[kind](opened, limits, csv)
     except BaseException:
         opened.stream.close()
         raise
@@ -113,11 +114,7 @@ def _format(
     format: str | None, source: str | Path | BinaryIO, name: str | None, opened: Source
 ) -> Format:
     if format is not None:
-        if format not in FORMATS:
-            raise InvalidInput(
-                f"{format!r} is no format of tables; choose one of {', '.join(FORMATS)}"
-            )
-        return format
+        return check_format(format)
     path = name or (source if isinstance(source, str | Path) and str(source) != "-" else None)
     return format_of_content(opened.sample) if path is None else format_of(path)
 
@@ -125,21 +122,27 @@ def _format(
 def _open_csv(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     dialect = delimited.detect(source, csv)
     names, notices = _checked_names(dialect.names, source.name, limits)
-    late: list[str] = []
-    if next(delimited.read(source, dialect, BATCH_ROWS, late), None) is None:
-        raise _no_rows(source.name)
+    late_notices: list[str] = []
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return delimited.read(source, dialect, rows, late)
+        return delimited.read(source, dialect, rows, late_notices)
 
+    if next(read(BATCH_ROWS), None) is None:
+        raise _no_rows(source.name)
+
+    # How each column is written
     sample = delimited.sample(source, dialect) or [[""] * len(names)]
-    columns = [pa.array(column, pa.string()) for column in zip(*sample, strict=True)]
-    likely = "," if dialect.delimiter == ";" else "."
+    arrays = [pa.array(column, pa.string()) for column in zip(*sample, strict=True)]
     schema = _text_schema(
-        names, pa.record_batch(columns, names=names), decimal=csv.decimal, likely=likely
+        names,
+        pa.record_batch(arrays, names=names),
+        decimal=csv.decimal,
+        likely="," if dialect.delimiter == ";" else ".",
     )
     notices += dialect.notices
-    return Table(source.name, "csv", schema, tuple(notices), None, source, read, limits, late)
+    return Table(
+        source.name, "csv", schema, tuple(notices), None, source, read, limits, late_notices
+    )
 
 
 def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
@@ -149,15 +152,17 @@ def _open_jsonl(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     notices += [] if csv.encoding else notices_of(encoding)
     if not names:
         raise InvalidInput(f"{source.name} has no columns: all of its objects are empty")
-    notices += _of_left_out(keys.left_out, names, source.name)
-    kept = {
-        key: name for key, name in zip(keys.names, names, strict=True) if key not in keys.left_out
-    }
+    notices += _left_out_notices(keys.left_out, names, source.name)
+
+    names_by_key = dict(zip(keys.names, names, strict=True))
+    for key in keys.left_out:
+        del names_by_key[key]
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
-        return json_lines.read(source, encoding, list(kept), rows)
+        return json_lines.read(source, encoding, list(names_by_key), rows)
 
-    schema = _text_schema(list(kept.values()), next(read(SAMPLE_ROWS)), plain_first=True)
+    sample = next(read(SAMPLE_ROWS))
+    schema = _text_schema(list(names_by_key.values()), sample, plain_first=True)
     return Table(source.name, "jsonl", schema, tuple(notices), keys.rows, source, read, limits)
 
 
@@ -170,7 +175,7 @@ def _open_parquet(source: Source, limits: Limits, csv: CsvOptions) -> Table:
     def read(rows: int) -> Iterator[pa.RecordBatch]:
         return columnar.read_parquet(file, source.name, columns, rows)
 
-    sample = next(read(SAMPLE_ROWS), None)  # the footer may count rows that are not there
+    sample = next(read(SAMPLE_ROWS), None)  # the footer may count rows that do not exist
     if sample is None:
         raise _no_rows(source.name)
     schema = _spelled(schema, sample)
@@ -207,77 +212,92 @@ def _typed_schema(
     if not names:
         raise InvalidInput(f"{name} has no columns")
     columns = columnar.columns_of(schema)
-    notices += _of_left_out(columns.left_out, names, name)
+    notices += _left_out_notices(columns.left_out, names, name)
     notices += [
         f"the column {column!r} holds durations: they are read as numbers of {unit}"
         for column, unit in columns.units
     ]
-    fields = [
-        Spelling(type=str(schema.field(place).type)).on(pa.field(names[place], kind))
-        for place, kind in zip(columns.places, columns.types, strict=True)
-    ]
+    fields = []
+    for position, kind in zip(columns.positions, columns.types, strict=True):
+        spelling = Spelling(type=str(schema.field(position).type))
+        fields.append(spelling.on(pa.field(names[position], kind)))
     return pa.schema(fields), columns, notices
 
 
-def _text_schema(names: Sequence[str], sample: pa.RecordBatch, **known: Any) -> pa.Schema:
-    return _spelled(pa.schema([(name, pa.string()) for name in names]), sample, **known)
+def _text_schema(names: Sequence[str], sample: pa.RecordBatch, **hints: Any) -> pa.Schema:
+    return _spelled(pa.schema([(name, pa.string()) for name in names]), sample, **hints)
 
 
-def _spelled(schema: pa.Schema, sample: pa.RecordBatch, **known: Any) -> pa.Schema:
-    """The schema; each field of text says how its column is written, as far as a sample tells."""
-    texts = {at: field.name for at, field in enumerate(schema) if pa.types.is_string(field.type)}
-    found = find(
-        pa.RecordBatch.from_arrays([sample.column(at) for at in texts], names=list(texts.values())),
-        **known,
-    )
-    for at, name in texts.items():
-        own = Spelling.of(schema.field(at)).type
-        schema = schema.set(at, found[name].model_copy(update={"type": own}).on(schema.field(at)))
+def _spelled(schema: pa.Schema, sample: pa.RecordBatch, **hints: Any) -> pa.Schema:
+    """The schema with the spelling of each column of text, as a sample shows it.
+
+    hints: arguments of nelbo.spelling.columns.find.
+    """
+    texts = [index for index, kind in enumerate(schema.types) if pa.types.is_string(kind)]
+    # The sample may still have names with white space around them.
+    columns = {schema.names[index]: sample.column(index) for index in texts}
+    spellings = find(pa.record_batch(columns), **hints)
+    for index in texts:
+        field = schema.field(index)
+        spelling = spellings[field.name].model_copy(update={"type": Spelling.of(field).type})
+        schema = schema.set(index, spelling.on(field))
     return schema
 
 
 def _checked_names(raw: Sequence[str], table: str, limits: Limits) -> tuple[list[str], list[str]]:
-    """The names without white space around them, each of them once; notices about columns that had
-    none."""
+    """The names without white space around them, and a notice about columns without a name.
+
+    Refuses too many names, and names that are too long, hold NUL or are not unique.
+    """
     if len(raw) > limits.columns:
         raise InvalidInput(
-            f"{table} has more than {limits.columns:,} columns, the most that are read"
-            " (NELBO_MAX_COLUMNS); leave some out"
+            f"{table} has more than {limits.columns:,} columns, the limit (NELBO_MAX_COLUMNS);"
+            " leave some out"
         )
-    names = [name.strip() or f"unnamed_{at}" for at, name in enumerate(raw, 1)]
-    wrong = next((name for name in names if len(name) > _NAME_LENGTH or "\0" in name), None)
-    if wrong is not None:
-        raise InvalidInput(
-            f"{table} has a column name of {len(wrong):,} characters, or with NUL in it"
-            f" ({wrong[:40]!r}); is it a header?"
-        )
+    names = [name.strip() or f"unnamed_{number}" for number, name in enumerate(raw, 1)]
+    for name in names:
+        _check_name(name, table)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidInput(
-            f"{table} has duplicate column names: {', '.join(map(repr, twice[:10]))}; rename one of"
-            " each"
+            f"{table} has duplicate column names: {', '.join(map(repr, twice[:10]))}; rename one"
+            " of each"
         )
-    unnamed = [name for name, given in zip(names, raw, strict=True) if not given.strip()]
-    return names, [
-        f"columns without a name are called {', '.join(unnamed[:10])}"
-    ] if unnamed else []
+
+    unnamed = [name for name, raw_name in zip(names, raw, strict=True) if not raw_name.strip()]
+    notice = f"columns without a name are called {', '.join(unnamed[:10])}"
+    return names, [notice] if unnamed else []
 
 
-def _of_left_out(left_out: Mapping[str, str], names: Sequence[str], table: str) -> list[str]:
-    """A notice for each kind of content that has no meaning as a column. Refuses a table that has
-    nothing else."""
+def _check_name(name: str, table: str) -> None:
+    if len(name) > _NAME_LENGTH:
+        raise InvalidInput(
+            f"{table} has a column name of {len(name):,} characters, the limit is"
+            f" {_NAME_LENGTH:,} ({name[:40]!r}); is it a header?"
+        )
+    if "\0" in name:
+        raise InvalidInput(
+            f"{table} has a column name that contains a NUL byte ({name[:40]!r}); is it a header?"
+        )
+
+
+def _left_out_notices(left_out: Mapping[str, str], names: Sequence[str], table: str) -> list[str]:
+    """A notice for each kind of content that cannot be read as a column.
+
+    Refuses a table that has no other columns.
+    """
     notices = []
-    for what in dict.fromkeys(left_out.values()):
-        columns = [name for name, content in left_out.items() if content == what]
-        subject = (
-            f"the column {columns[0]!r} holds"
-            if len(columns) == 1
-            else f"the columns {_listed(columns)} hold"
-        )
-        left = "it is left out" if len(columns) == 1 else "they are left out"
+    for content in dict.fromkeys(left_out.values()):
+        columns = [name for name in left_out if left_out[name] == content]
+        if len(columns) == 1:
+            subject = f"the column {columns[0]!r} holds"
+            effect = "it is left out"
+        else:
+            subject = f"the columns {_listed(columns)} hold"
+            effect = "they are left out"
         notices.append(
-            f"{subject} {what}, which have no meaning as a column here: {left}; give each part a"
-            " column of its own"
+            f"{subject} {content}, which have no meaning as a column here: {effect}; give each"
+            " part a column of its own"
         )
     if len(left_out) == len(names):
         raise InvalidInput(f"{table} has no column that can be read: {notices[0]}")

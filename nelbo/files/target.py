@@ -1,5 +1,7 @@
-"""Where a file goes: through links, into pipes and devices, and over a regular file only when the
-new one is whole."""
+"""Writing a file: through links, into pipes and devices, and over a regular file only as a whole.
+
+The old content of a regular file stays until all of the new content is on disk.
+"""
 
 import contextlib
 import errno
@@ -18,7 +20,7 @@ from typing import BinaryIO, cast
 from nelbo.errors import InvalidInput, NelboError, NotFound, Unavailable
 
 SCRATCH = ".nelbo-"
-"""What the names of files and folders begin with that Nelbo removes when a command ends."""
+"""Prefix of the temporary files and folders that Nelbo removes when a command ends."""
 _NOT_ALLOWED = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MOUNTED = {errno.EBUSY, errno.EXDEV}
@@ -27,13 +29,15 @@ _DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")
 
 @contextlib.contextmanager
 def open_target(path: str | Path) -> Iterator[BinaryIO]:
-    """A stream into the file that `path` names, "-" for standard output.
+    """A stream into the file at `path`, or into standard output for "-".
 
     A regular file, also one behind symbolic links, gets its new content when the block ends without
-    an error; until then it stays as it was. It keeps its mode, its owner and its other names (hard
-    links). Pipes, devices and open descriptors (/dev/stdout, /dev/fd/63) are written as the bytes
-    come. Only the stream of a regular file can seek. Raises NotFound where the user may not write,
-    InvalidInput where nobody could, Unavailable where the disk is full.
+    an error. Until then it keeps its old content. It always keeps its mode, its owner and its hard
+    links. Pipes, devices and open descriptors (/dev/stdout, /dev/fd/63) are written at once. Only
+    the stream of a regular file can seek.
+
+    Raises NotFound if the user may not write there, InvalidInput if nobody can, and Unavailable if
+    the disk is full.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
@@ -49,7 +53,7 @@ def open_target(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def check_target(path: str | Path) -> None:
-    """Raise what `open_target` would raise, before there is anything to write."""
+    """Raise the error that `open_target` would raise, before there is anything to write."""
     path = Path(path)
     if str(path) == "-" or (is_stream(path) and os.access(path, os.W_OK)):
         return
@@ -60,18 +64,20 @@ def check_target(path: str | Path) -> None:
 
 
 def check_folder(folder: Path, room: int) -> None:
-    """Refuse a folder in which no files of `room` bytes can be made; one that is absent is made
-    where it can be."""
+    """Refuse a folder in which no files of `room` bytes can be written.
+
+    The folder itself may be absent, if it can be created.
+    """
     final = Path(os.path.realpath(folder))
     try:
-        there = next(place for place in (final, *final.parents) if place.exists())
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=there) as trial:
-            Path(trial, final.relative_to(there)).mkdir(
-                parents=True, exist_ok=True
-            )  # a name may be too long
+        parent = next(path for path in (final, *final.parents) if path.exists())
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=parent) as trial:
+            # This fails if a name is too long.
+            Path(trial, final.relative_to(parent)).mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise cannot_write(folder, problem) from None
-    free = shutil.disk_usage(there).free
+
+    free = shutil.disk_usage(parent).free
     if free < room:
         raise Unavailable(
             f"{folder} has {free / 2**20:.1f} MiB of free disk and {room / 2**20:.0f} MiB are"
@@ -80,14 +86,16 @@ def check_folder(folder: Path, room: int) -> None:
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if largest != resource.RLIM_INFINITY and largest < room:
         raise Unavailable(
-            f"files may be at most {largest / 2**20:.1f} MiB (ulimit -f) and {room / 2**20:.0f} MiB"
-            " are needed; raise the limit"
+            f"files may be at most {largest / 2**20:.1f} MiB (ulimit -f) and"
+            f" {room / 2**20:.0f} MiB are needed; raise the limit"
         )
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` is a pipe, a character device or an open descriptor: written as the bytes
-    come, never replaced."""
+    """Whether `path` is a pipe, a character device or an open descriptor.
+
+    These are written at once and never replaced by a new file.
+    """
     if _descriptor(path) is not None:
         return True
     try:
@@ -101,26 +109,21 @@ def cannot_write(path: Path, problem: OSError) -> NelboError:
     """The error that says in one sentence why `path` cannot be written."""
     if problem.errno == errno.ENOENT:
         return NotFound(f"no folder {path.parent} to write {path.name} into; make it first")
-    kind = (
-        NotFound
-        if problem.errno in _NOT_ALLOWED
-        else Unavailable
-        if problem.errno in _FULL
-        else InvalidInput
-    )
-    return kind(f"{path} cannot be written: {problem.strerror or problem}")
+    message = f"{path} cannot be written: {problem.strerror or problem}"
+    if problem.errno in _NOT_ALLOWED:
+        return NotFound(message)
+    if problem.errno in _FULL:
+        return Unavailable(message)
+    return InvalidInput(message)
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number that /dev/stdout, /dev/fd/N and links to them stand for; None for any other
-    path."""
-    for _ in range(40):  # the system follows as many links
+    """The descriptor that /dev/stdout, /dev/fd/N or a link to them names; None for other paths."""
+    own = f"/proc/{os.getpid()}/"
+    for _ in range(40):  # the system too follows at most 40 links
         folder = os.path.realpath(path.parent)
-        if (
-            path.name.isdecimal()
-            and _DESCRIPTORS.fullmatch(folder)
-            and folder.startswith(f"/proc/{os.getpid()}/")
-        ):
+        is_own = folder.startswith(own) and _DESCRIPTORS.fullmatch(folder)
+        if is_own and path.name.isdecimal():
             return int(path.name)
         try:
             path = Path(folder, os.readlink(path))
@@ -138,24 +141,24 @@ def _opened(path: Path) -> int:
 
 
 def _file_behind(path: Path) -> os.stat_result | None:
-    """What is known of the regular file behind `path`; None where none is yet. Refuses what no
-    table can be written to."""
+    """The status of the regular file behind `path`; None if there is no file yet.
+
+    Refuses a folder, a socket, a disk, and a file that the user may not write.
+    """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
     except OSError as problem:
         raise cannot_write(path, problem) from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise InvalidInput(f"{path} is a folder; name a file to write")
-    if not stat.S_ISREG(found.st_mode):
-        raise InvalidInput(
-            f"{path} is a {'socket' if stat.S_ISSOCK(found.st_mode) else 'disk'}; name a file to"
-            " write"
-        )
+    if not stat.S_ISREG(status.st_mode):
+        kind = "socket" if stat.S_ISSOCK(status.st_mode) else "disk"
+        raise InvalidInput(f"{path} is a {kind}; name a file to write")
     if not os.access(path, os.W_OK):
         raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    return found
+    return status
 
 
 @contextlib.contextmanager
@@ -174,8 +177,10 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _temporary(path: Path, before: os.stat_result | None) -> Iterator[tuple[int, Path]]:
-    """A new file beside the one behind `path`, as a descriptor and its name; it is gone when the
-    block ends."""
+    """A new file in the folder of `path`, as a descriptor and a path; the block's end removes it.
+
+    It is in the system's temporary folder if the user may write the old file but not the folder.
+    """
     final = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
         if before is None:
@@ -193,21 +198,24 @@ def _temporary(path: Path, before: os.stat_result | None) -> Iterator[tuple[int,
 
 def _check_name(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        path.lstat()  # a name that is too long is refused here
+        path.lstat()  # this fails if the name is too long
 
 
 def _put(temporary: Path, final: Path, before: os.stat_result | None) -> None:
-    """Give a whole file its name, or its content to the file that must stay the same one."""
+    """Give a complete file its final name, or copy its content into the old file.
+
+    The old file is kept if it has other hard links, another owner, or a folder that is read-only.
+    """
     if before is None:
         os.chmod(temporary, 0o666 & ~_umask())
+    elif (
+        before.st_nlink > 1
+        or os.geteuid() not in (0, before.st_uid)
+        or not os.access(final.parent, os.W_OK)
+    ):
+        _copy_into(temporary, final)
+        return
     else:
-        if (
-            before.st_nlink > 1
-            or os.geteuid() not in (0, before.st_uid)
-            or not os.access(final.parent, os.W_OK)
-        ):
-            _copy_into(temporary, final)
-            return
         with contextlib.suppress(PermissionError):
             os.chown(temporary, before.st_uid, before.st_gid)
         os.chmod(temporary, stat.S_IMODE(before.st_mode))
@@ -216,21 +224,20 @@ def _put(temporary: Path, final: Path, before: os.stat_result | None) -> None:
     except OSError as problem:
         if problem.errno not in _MOUNTED:
             raise
-        _copy_into(
-            temporary, final
-        )  # a single file that is mounted, as containers do, has no other place
+        # A single file that is mounted, as into a container, cannot be replaced.
+        _copy_into(temporary, final)
 
 
 def _copy_into(temporary: Path, final: Path) -> None:
     with temporary.open("rb") as new, final.open("r+b") as old:
-        size, before = os.fstat(new.fileno()).st_size, os.fstat(old.fileno()).st_size
-        if size > before:
+        new_size = os.fstat(new.fileno()).st_size
+        old_size = os.fstat(old.fileno()).st_size
+        if new_size > old_size:
             try:
-                os.posix_fallocate(
-                    old.fileno(), 0, size
-                )  # a full disk is found while the old content is there
+                # A full disk must be noticed before the old content is overwritten.
+                os.posix_fallocate(old.fileno(), 0, new_size)
             except OSError:
-                old.truncate(before)
+                old.truncate(old_size)
                 raise
         shutil.copyfileobj(new, old)
         old.truncate()
@@ -242,14 +249,15 @@ class _File(io.FileIO):
 
     def __init__(self, descriptor: int, path: Path, seekable: bool) -> None:
         super().__init__(descriptor, "w")
-        self._path, self._seekable = path, seekable
+        self._path = path
+        self._seekable = seekable
 
     def seekable(self) -> bool:
         return self._seekable
 
     def write(self, content: object, /) -> int:
         try:
-            return super().write(content)  # type: ignore[arg-type]  # bytes, or whatever shows its bytes
+            return super().write(content)  # type: ignore[arg-type]  # bytes or another buffer
         except BrokenPipeError:
             raise
         except OSError as problem:
@@ -264,7 +272,7 @@ def _stream(descriptor: int, path: Path, seekable: bool) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, stream)
         stream.flush()
     finally:
-        # Not the buffer: it would write once more what an error kept from being written.
+        # Closing the buffer instead would write again the bytes that an error left in it.
         raw.close()
 
 

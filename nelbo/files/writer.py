@@ -13,21 +13,19 @@ import pyarrow.parquet as pq
 
 from nelbo import cells
 from nelbo.cells import pc
-from nelbo.errors import InvalidInput
 from nelbo.files.compression import compressing
-from nelbo.files.formats import FORMATS, Format, compression_of, format_of
+from nelbo.files.formats import Format, check_format, compression_of, format_of
 from nelbo.files.target import open_target
 from nelbo.spelling.columns import Spelling
 
 _FORMULA = r"^(?:[\t\r\n]|[\s\x{a0}]*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
-"""What spreadsheets take for a formula (OWASP, CSV injection), also behind blanks and as wide
-signs."""
+"""Text that spreadsheets read as a formula (OWASP, CSV injection), also in wide characters."""
 _UNIT = r"(?:\p{Sc}|%|\p{L}{1,8})"
 _NUMBER = (
     r"^[+\-−]?(?:(?:\p{Sc}|\p{L}{1,4}\s)?\s?"
     rf"\d[\d.,'’\s\x{{a0}}\x{{202f}}]*(?:[eE][+\-]?\d+)?\s?{_UNIT}?|inf)$"
 )
-"""A number with its sign, also with a currency or a unit: it computes nothing."""
+"""A number with its sign, also with a currency or a unit: it is harmless in a spreadsheet."""
 
 
 class _Sink(Protocol):
@@ -36,11 +34,11 @@ class _Sink(Protocol):
 
 
 class TableWriter:
-    """Takes batches of one schema. Null is an empty cell in CSV and null in JSON Lines; times are
-    ISO 8601.
+    """Writes batches of one schema.
 
-    safe_csv: cells and names of CSV that a spreadsheet would take for a formula begin with an
-    apostrophe.
+    Null is an empty cell in CSV and null in JSON Lines; times are ISO 8601.
+
+    safe_csv: put an apostrophe before CSV cells and names that a spreadsheet reads as a formula.
     """
 
     def __init__(
@@ -81,35 +79,27 @@ def open_writer(
     *,
     safe_csv: bool = False,
 ) -> Iterator[TableWriter]:
-    """A writer to a path, to "-" for standard output (CSV unless a format is given), or to a binary
-    file.
+    """A writer to a path, to standard output for "-", or to a binary file.
 
-    A path appears, whole, when the block ends without an error; what stood there before stays until
-    then (open_target). Its suffix .gz or .zst compresses the table. schema: of a table that may get
-    no batch at all, so that its columns are written all the same. safe_csv: for people who open CSV
-    in a spreadsheet: what it would take for a formula begins with an apostrophe.
+    The file at a path is complete when the block ends without an error; until then an old file
+    stays unchanged (open_target). A suffix .gz or .zst compresses it.
+
+    format: one of FORMATS. If it is None, the suffix of the path decides; otherwise it is CSV.
+    schema: the columns of the table. Without it, a table that gets no batch has no columns.
+    safe_csv: for users who open CSV in a spreadsheet: put an apostrophe before cells and names that
+    it reads as a formula.
     """
     if not isinstance(target, str | Path):
-        with _finished(
-            TableWriter(target, _chosen(format, "table.csv"), schema, safe_csv)
-        ) as writer:
+        kind = check_format(format or "csv")
+        with _finished(TableWriter(target, kind, schema, safe_csv)) as writer:
             yield writer
-    else:
-        name = "table.csv" if str(target) == "-" else target
-        with (
-            open_target(target) as file,
-            compressing(file, compression_of(name)) as stream,
-            _finished(TableWriter(stream, _chosen(format, name), schema, safe_csv)) as writer,
-        ):
+        return
+
+    name = "table.csv" if str(target) == "-" else target
+    with open_target(target) as file, compressing(file, compression_of(name)) as stream:
+        kind = format_of(name) if format is None else check_format(format)
+        with _finished(TableWriter(stream, kind, schema, safe_csv)) as writer:
             yield writer
-
-
-def _chosen(format: str | None, name: str | Path) -> Format:
-    if format is None:
-        return format_of(name)
-    if format not in FORMATS:
-        raise InvalidInput(f"{format!r} is no format of tables; choose one of {', '.join(FORMATS)}")
-    return format
 
 
 @contextlib.contextmanager
@@ -134,7 +124,7 @@ class _Parquet:
 
 
 class _Csv:
-    """Comma, UTF-8, quotes only where they are needed."""
+    """CSV with commas, in UTF-8, with quotes only where they are needed."""
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema, safe: bool) -> None:
         self._stream = stream
@@ -142,12 +132,8 @@ class _Csv:
         self._write([pa.array([name]) for name in schema.names])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._write(
-            [
-                cells.written(column, field)
-                for column, field in zip(batch.columns, batch.schema, strict=True)
-            ]
-        )
+        columns = zip(batch.columns, batch.schema, strict=True)
+        self._write([cells.written(column, field) for column, field in columns])
 
     def close(self) -> None:
         self._stream.flush()
@@ -160,7 +146,7 @@ class _Csv:
 
 
 class _JsonLines:
-    """One object in a line, each with all keys. What JSON cannot say (NaN, infinite) is null."""
+    """One object per line, each with all keys. NaN and infinity, which JSON lacks, are null."""
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         self._stream = stream
@@ -171,11 +157,10 @@ class _JsonLines:
         ]
 
     def write(self, batch: pa.RecordBatch) -> None:
-        columns = zip(batch.columns, batch.schema, strict=True)
-        values = [
-            pc.fill_null(_json(cells.plain(column), field), "null") for column, field in columns
-        ]
-        pieces = [piece for pair in zip(self._keys, values, strict=True) for piece in pair]
+        pieces: list[Any] = []
+        for key, column, field in zip(self._keys, batch.columns, batch.schema, strict=True):
+            values = _json(cells.plain(column), field)
+            pieces += [key, pc.fill_null(values, "null")]
         _write_lines(self._stream, pc.binary_join_element_wise(*pieces, "}", ""))
 
     def close(self) -> None:
@@ -183,7 +168,10 @@ class _JsonLines:
 
 
 def _without_formulas(text: cells.Array) -> cells.Array:
-    """Any column may hold one: a model's schema says how numbers, dates and truth are written."""
+    """The cells, with an apostrophe before formulas.
+
+    Any column may hold one: a model's schema sets how numbers, dates and booleans are written.
+    """
     formula = pc.and_not(
         pc.match_substring_regex(text, _FORMULA), pc.match_substring_regex(text, _NUMBER)
     )
@@ -192,20 +180,25 @@ def _without_formulas(text: cells.Array) -> cells.Array:
 
 
 def _quoted(text: cells.Array, alone: bool) -> cells.Array:
-    """CSV cells. Quoted is also what else a reader might take for a delimiter, and text that is
-    empty or not trimmed."""
+    """CSV cells, quoted if they need it.
+
+    These are also cells with a character that a reader may take for the delimiter, and text that is
+    empty or has white space at an end.
+    """
     special = pc.match_substring_regex(text, r'[",;|\t\r\n]|^\s|\s$|^$')
     if pc.any(special).as_py():
         inner = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
         text = pc.if_else(special, inner, text)
-    # A line of nothing is skipped by readers, so a missing value of an only column must be seen.
+    # Readers skip an empty line, so the missing value of a single column is written as "".
     filled: cells.Array = pc.fill_null(text, '""' if alone else "")
     return filled
 
 
 def _json(array: cells.Array, field: "pa.Field[Any]") -> cells.Array:
-    """JSON values as text, null where there is none. Numbers stay numbers, however text files have
-    them."""
+    """JSON values as text, with null for missing ones.
+
+    Numbers stay JSON numbers, also in columns whose text files write them in another way.
+    """
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
@@ -213,11 +206,14 @@ def _json(array: cells.Array, field: "pa.Field[Any]") -> cells.Array:
     text = cells.written(array, field)
     if pa.types.is_boolean(array.type) and not Spelling.of(field).words:
         return text
+    return _quoted_json(text)
+
+
+def _quoted_json(text: cells.Array) -> cells.Array:
     if pc.any(pc.match_substring_regex(text, r'["\\\x00-\x1f]')).as_py():
         encoded = text.dictionary_encode()
-        escaped = [
-            json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()
-        ]
+        values = encoded.dictionary.to_pylist()
+        escaped = [json.dumps(value, ensure_ascii=False) for value in values]
         return pa.array(escaped, pa.string()).take(encoded.indices)
     quoted: cells.Array = pc.binary_join_element_wise('"', text, '"', "")
     return quoted

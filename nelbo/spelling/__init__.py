@@ -1,2 +1,1 @@
-"""How the values of a column are written in text, and in which Arrow type: read, found out, and
-written back."""
+"""How the values of a column are spelled: number and date formats, and Arrow types."""

@@ -1,7 +1,7 @@
-"""Arrow types by their names, as a schema keeps them, and values in the type that their column came
-in."""
+"""Arrow types by the names that a schema keeps, and values cast back to their column's type."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 pc: Any = pyarrow.compute
+_TYPES = pa.types
 
 
 class HasType(Protocol):
@@ -21,13 +22,13 @@ class HasType(Protocol):
 
 
 def named(name: str) -> pa.DataType | None:
-    """The type whose str() is the name, None for nested types and names that are none."""
+    """The type whose str() is the name; None for nested types and for any other text."""
     for pattern, make in _WITH_ARGUMENTS:
-        found = re.fullmatch(pattern, name)
-        if found:
+        match = re.fullmatch(pattern, name)
+        if match:
             try:
-                made: pa.DataType | None = make(*found.groups())
-                return made
+                kind: pa.DataType | None = make(*match.groups())
+                return kind
             except (ValueError, TypeError, pa.ArrowException):
                 return None
     by_alias: Any = pa.type_for_alias
@@ -39,10 +40,11 @@ def named(name: str) -> pa.DataType | None:
 
 
 def _dictionary(values: str, indices: str, ordered: str) -> pa.DataType | None:
-    of: Any = named(values)
-    by: Any = named(indices)
-    made: Any = pa.dictionary
-    return None if of is None or by is None else made(by, of, ordered == "1")
+    value_type: Any = named(values)
+    index_type: Any = named(indices)
+    if value_type is None or index_type is None:
+        return None
+    return pa.dictionary(index_type, value_type, ordered == "1")
 
 
 _WITH_ARGUMENTS: tuple[tuple[str, Any], ...] = (
@@ -56,63 +58,75 @@ _WITH_ARGUMENTS: tuple[tuple[str, Any], ...] = (
 
 
 def type_of(column: HasType) -> pa.DataType | None:
-    """The type that a column of its kind is made in, None for the kind's usual one."""
-    wanted = None if column.type is None else named(column.type)
-    if wanted is None:
+    """The type in which generated values of a column are written; None for its kind's usual type.
+
+    A column without a type, or with one that does not fit its kind, has the usual type.
+    """
+    kind = None if column.type is None else named(column.type)
+    if kind is None:
         return None
-    plain: Any = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+    plain: Any = kind.value_type if _TYPES.is_dictionary(kind) else kind
     if not is_in_parquet(plain):
         return None
-    numeric = (
-        pa.types.is_integer(plain) or pa.types.is_floating(plain) or pa.types.is_decimal(plain)
-    )
-    text = (
-        pa.types.is_string(plain)
-        or pa.types.is_large_string(plain)
-        or pa.types.is_string_view(plain)
-    )
-    fits = {
-        "continuous": numeric and not pa.types.is_integer(plain),
-        "integer": numeric or pa.types.is_duration(plain),
-        "boolean": pa.types.is_boolean(plain),
-        "datetime": pa.types.is_timestamp(plain) or pa.types.is_date(plain),
-        "categorical": text or pa.types.is_time(plain) or numeric,
-    }
-    return wanted if fits.get(column.kind, False) else None
+    fits = any(check(plain) for check in _FITTING.get(column.kind, ()))
+    return kind if fits else None
 
 
 def is_in_parquet(kind: Any) -> bool:
-    """False for decimals in tens or hundreds, and for those with more digits behind the point than
-    digits."""
-    return not pa.types.is_decimal(kind) or 0 <= kind.scale <= kind.precision
+    """False for a decimal type with a negative scale, or with a scale above its precision."""
+    return not _TYPES.is_decimal(kind) or 0 <= kind.scale <= kind.precision
 
 
-def as_type(array: Any, wanted: pa.DataType) -> Any:
-    """The array in a type; what lies outside of the type's range becomes its nearest value."""
-    if array.type == wanted:
+_FITTING: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
+    "continuous": (_TYPES.is_floating, _TYPES.is_decimal),
+    "integer": (
+        _TYPES.is_integer,
+        _TYPES.is_floating,
+        _TYPES.is_decimal,
+        _TYPES.is_duration,
+    ),
+    "boolean": (_TYPES.is_boolean,),
+    "datetime": (_TYPES.is_timestamp, _TYPES.is_date),
+    "categorical": (
+        _TYPES.is_string,
+        _TYPES.is_large_string,
+        _TYPES.is_string_view,
+        _TYPES.is_time,
+        _TYPES.is_integer,
+        _TYPES.is_floating,
+        _TYPES.is_decimal,
+    ),
+}
+"""The types that fit each kind of column."""
+
+
+def as_type(array: Any, kind: Any) -> Any:
+    """The array cast to a type; values outside of its range become the nearest value inside."""
+    if array.type == kind:
         return array
-    if pa.types.is_dictionary(wanted):
-        of: Any = wanted
-        encoded = as_type(array, of.value_type).dictionary_encode()
-        return pa.DictionaryArray.from_arrays(
-            encoded.indices.cast(of.index_type), encoded.dictionary, ordered=of.ordered
-        )
-    if pa.types.is_integer(wanted) and pa.types.is_integer(array.type):
-        bounds: Any = np.iinfo(str(wanted))
-        return _within(array, int(bounds.min), min(int(bounds.max), 2**63 - 1)).cast(wanted)
-    if pa.types.is_decimal(wanted) and not pa.types.is_string(array.type):
-        exact: Any = wanted
-        return pc.round(array.cast(pa.float64()), exact.scale).cast(wanted, safe=False)
-    if pa.types.is_timestamp(wanted) and wanted.unit == "ns":
+    if _TYPES.is_dictionary(kind):
+        encoded = as_type(array, kind.value_type).dictionary_encode()
+        indices = encoded.indices.cast(kind.index_type)
+        return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)
+    if _TYPES.is_integer(kind) and _TYPES.is_integer(array.type):
+        bounds: Any = np.iinfo(str(kind))
+        return _within(array, int(bounds.min), min(int(bounds.max), 2**63 - 1)).cast(kind)
+    if _TYPES.is_decimal(kind) and not _TYPES.is_string(array.type):
+        return pc.round(array.cast(pa.float64()), kind.scale).cast(kind, safe=False)
+    if _TYPES.is_timestamp(kind) and kind.unit == "ns":
         micros = _within(array.cast(pa.int64()), -(2**63) // 1000 + 1, 2**63 // 1000 - 1)
-        return micros.cast(pa.timestamp("us", array.type.tz)).cast(wanted)
-    if pa.types.is_time(wanted):
-        moment = pc.binary_join_element_wise("1970-01-01T", array, "").cast(pa.timestamp("us"))
-        return moment.cast(pa.time64("us")).cast(wanted, safe=False)
-    return array.cast(wanted, safe=False)
+        return micros.cast(pa.timestamp("us", array.type.tz)).cast(kind)
+    if _TYPES.is_time(kind):
+        return _times(array).cast(kind, safe=False)
+    return array.cast(kind, safe=False)
+
+
+def _times(text: Any) -> Any:
+    """Times of day from ISO 8601 text, which Arrow reads only behind a date."""
+    moments = pc.binary_join_element_wise("1970-01-01T", text, "").cast(pa.timestamp("us"))
+    return moments.cast(pa.time64("us"))
 
 
 def _within(array: Any, low: int, high: int) -> Any:
-    return pc.min_element_wise(
-        pc.max_element_wise(array, low, skip_nulls=False), high, skip_nulls=False
-    )
+    array = pc.max_element_wise(array, low, skip_nulls=False)
+    return pc.min_element_wise(array, high, skip_nulls=False)

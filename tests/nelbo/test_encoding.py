@@ -195,7 +195,7 @@ def test_one_moment_with_a_zone_is_one_number_in_utc(text: str, beside: str) -> 
 def test_dates_are_read_alike_one_by_one_and_all_at_once(values: list[dt.datetime]) -> None:
     text = pa.array([value.isoformat() for value in values])
     at_once = cells.times(text, ())
-    one_by_one = cells._matched_times(text, np.ones(len(values), bool), cells._ISO_8601)
+    one_by_one = cells._matched_times(text, cells._ISO_8601)
     np.testing.assert_array_equal(one_by_one.micros, at_once.micros)
     assert one_by_one.dated.all()
 

@@ -59,11 +59,11 @@ def test_what_is_given_is_not_detected() -> None:
         ("delimiter", "§", "one character"),
         ("skip", -1, "give 0 or more"),
         ("decimal", "x", "neither"),
-        ("encoding", "utf-9", "no encoding"),
-        ("encoding", "zip", "no encoding"),
-        ("encoding", "uu", "no encoding"),
-        ("encoding", "idna", "no encoding"),
-        ("encoding", "unicode_escape", "no encoding"),
+        ("encoding", "utf-9", "not a text encoding"),
+        ("encoding", "zip", "not a text encoding"),
+        ("encoding", "uu", "not a text encoding"),
+        ("encoding", "idna", "not a text encoding"),
+        ("encoding", "unicode_escape", "not a text encoding"),
     ],
 )
 def test_an_option_without_a_meaning_is_refused(option: str, value: Any, words: str) -> None:
@@ -422,7 +422,8 @@ def test_a_footer_is_left_out_and_told(footer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"), [('"x \\"y\\" z"', "written twice"), (' "x y"', "a blank before a quote")]
+    ("cell", "words"),
+    [('"x \\"y\\" z"', "a quote within quotes twice"), (' "x y"', "a blank before a quote")],
 )
 def test_quotes_that_csv_does_not_know_are_told(cell: str, words: str) -> None:
     _, rows, notices = _read("a,b\n" + f"1,{cell}\n" * 3)

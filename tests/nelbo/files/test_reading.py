@@ -100,7 +100,7 @@ def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_
     assert [path.name for path in folder.iterdir()] == [part_name(0)]
     found = read(upload, folder, "csv", limits=Limits(unpacked_bytes=100))
     assert found.problem == (
-        "adult.csv unpacks to more than 100 bytes, the most that is read (NELBO_MAX_UPLOAD_BYTES);"
+        "adult.csv unpacks to more than 100 bytes, the limit (NELBO_MAX_UPLOAD_BYTES);"
         " split the table"
     )
 

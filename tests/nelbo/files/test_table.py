@@ -15,6 +15,7 @@ import pytest
 from nelbo.errors import InvalidInput, NotFound, TooLarge
 from nelbo.files import FORMATS, Limits, format_of, open_table, open_writer
 from nelbo.files.formats import SUFFIXES
+from nelbo.spelling.columns import Spelling
 from tests.nelbo.files.tables import BATCH, opened, rows_of, saved, written
 
 
@@ -322,7 +323,7 @@ def test_a_path_that_is_no_file_has_a_clear_answer(tmp_path: Path) -> None:
         open_table(tmp_path)
     with pytest.raises(InvalidInput, match="wrong suffix"):
         open_table(saved(tmp_path / "adult.xlsx", b"a,b\n1,2\n"))
-    with pytest.raises(InvalidInput, match="no format of tables; choose one of csv"):
+    with pytest.raises(InvalidInput, match="not a supported table format; choose one of csv"):
         opened(b"a,b\n1,2\n", "excel")
     with pytest.raises(InvalidInput, match="cannot be opened"):
         open_table("nul\0.csv")
@@ -458,3 +459,11 @@ def test_the_messages_of_unrelated_errors_pass_through() -> None:
     for format in FORMATS:
         with pytest.raises(ConnectionError):
             open_table(Breaking(b"a,b\n1,2\n"), format)
+
+
+def test_a_text_column_whose_name_has_white_space_around_it_keeps_its_spelling() -> None:
+    table = pa.table({" price ": ["1.234,50", "99,00"], "n": [1, 2]})
+    with open_table(io.BytesIO(_parquet(table.to_pydict())), "parquet") as opened_table:
+        spelling = Spelling.of(opened_table.schema.field("price"))
+    assert spelling.number is not None
+    assert (spelling.number.decimal, spelling.number.group) == (",", ".")
