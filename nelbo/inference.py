@@ -1,4 +1,4 @@
-"""The schema of a table that comes without one: each column's kind, from what its cells hold."""
+"""The schema of a table without one: the kind of each column, inferred from its cells."""
 
 import re
 from collections import Counter
@@ -19,28 +19,27 @@ from nelbo.spelling.columns import MAYBE_MISSING, Spelling
 from nelbo.spelling.numbers import TOLERATED, NumberFormat
 
 ENOUGH_VALUES = 20
-"""Values from which on it says something that all of them differ."""
+"""A column of all different values counts as an identifier from this number of values on."""
 DISTINCT_BYTES = 64 * 2**20
-"""Memory, over all columns, for the search of values that stand twice."""
+"""Memory, for all columns together, in which repeated values are searched."""
 KEPT = 1_000
-"""Distinct values of a column that are kept to look at again: words for true and false, texts that
-are no numbers."""
+"""At most this number of distinct texts per column is kept: words, and texts that are no number."""
 EXAMPLES = 3
 SENTINELS = frozenset(
     sign * number
     for sign in (1, -1)
     for number in (99, 999, 9_999, 99_999, 999_999, 9_999_999, 999.9, 99.99)
 )
-"""Numbers that people write where a value is missing."""
+"""Numbers that people write for a missing value."""
 OPEN_ENDS = frozenset(
     int(np.datetime64(day, "us").astype(np.int64))
     for day in ("9999-12-31", "2999-12-31", "1900-01-01")
 )
+"""Dates that people write for a missing value, in microseconds since 1970."""
 OFTEN = 3
-"""Rows that hold a number or a date from which on it may mean that a value is missing."""
+"""A number or a date may mean a missing value if at least this number of rows holds it."""
 STEPS = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
-"""Resolutions of a datetime in microseconds: day, hour, minute, second, millisecond,
-microsecond."""
+"""Resolutions of a datetime, from days to microseconds, in microseconds."""
 WRITTEN_BY_DEFAULT = (
     "%Y-%m-%dT%H:%M:%S",
     "%Y-%m-%dT%H:%M:%S.%f",
@@ -52,14 +51,14 @@ _NAMED_LIKE_A_KEY = re.compile(
     r"(?:^|[_\W])(?i:ids?|key|uuid|guid|index|row_?(?:id|number))$|[a-z](?:Id|ID|Key)$"
 )
 _ROW_INDEX = re.compile(r"unnamed_1|Unnamed: ?0(?:\.\d+)?|__index_level_\d+__|level_0")
-"""Names of the row index that pandas writes beside a table's own columns."""
+"""Names of the row index that pandas writes before a table's own columns."""
 _CATEGORIES = frozenset({".", "..", "unknown", "Unknown", "UNKNOWN"})
-"""Words that are ordinary categories in a column of text."""
+"""Words that need no notice when they are a category in a column of text."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Why a column has its kind: the rule that decided, and some of its values."""
+    """The kind of a column: the rule that decided, and some of the column's values."""
 
     column: Column
     rule: str
@@ -68,7 +67,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What a table turned out to be; the notices say what a user may want to override."""
+    """The inferred schema of a table, with notices about decisions that a user may override."""
 
     schema: Schema
     rows: int
@@ -77,27 +76,26 @@ class Inspected:
 
 
 def infer(batches: Iterable[pa.RecordBatch], overrides: Mapping[str, Kind] | None = None) -> Schema:
-    """The schema of a table, from one pass at constant memory. The first rule that fits gives a
-    column its kind.
+    """The schema of a table, from one pass at constant memory.
+
+    The first rule that fits decides the kind of a column.
 
     1. An override.
     2. No value at all: categorical.
     3. Only true, false, yes, no, t, f, y, n in any case, or an Arrow bool: boolean. 0 and 1 stay
        integers.
     4. A number with a leading zero ("007") anywhere: text, see 8.
-    5. Dates as the file writes them (ISO 8601 if it does not say), or an Arrow date or timestamp:
-       datetime; in UTC if they
-       have zones, else naive.
+    5. Dates in the detected format (ISO 8601 without one), or an Arrow date or timestamp:
+       datetime; in UTC if they have zones, else naive.
     6. Whole numbers under the name that pandas gives a row index: identifier.
-    7. Numbers: continuous if one has a fraction. Whole numbers are identifiers where one is 2^53 or
-       more, where at
-       least 20 all differ and leave no gap, or where all differ under a name like id; else
+    7. Numbers: continuous if one has a fraction. Whole numbers are identifiers if one is 2^53 or
+       more, if at least 20 all differ and leave no gap, or if all differ under a name like id; else
        integers.
     8. Text: identifier if there are at least 20 values and all differ, else categorical.
 
-    Up to 5 % of the values may break rules 5 to 7; their rows become errors. Words such as ? or
-    None mean a missing value under rules 3 to 7 and a category under 8. Categories are left to
-    training.
+    At most 5 % of the values may break rules 5 to 7; their rows become errors. Words such as ? or
+    None mean a missing value under rules 3 to 7 and a category under 8. Training chooses the
+    categories.
     """
     inspector = Inspector(overrides)
     for batch in batches:
@@ -106,7 +104,7 @@ def infer(batches: Iterable[pa.RecordBatch], overrides: Mapping[str, Kind] | Non
 
 
 class Inspector:
-    """Infers a schema from batches while someone else reads them: update with each, then finish."""
+    """Infers a schema while a table is read: call update with each batch, then finish."""
 
     def __init__(
         self, overrides: Mapping[str, Kind] | None = None, missing: Sequence[str] = MISSING
@@ -120,75 +118,89 @@ class Inspector:
         self._rows += batch.num_rows
         for field, array in zip(batch.schema, batch.columns, strict=True):
             if field.name not in self._columns:
-                self._columns[field.name] = _Seen(
-                    field.name, Spelling.of(field), DISTINCT_BYTES // batch.num_columns
-                )
+                distinct_bytes = DISTINCT_BYTES // batch.num_columns
+                self._columns[field.name] = _Seen(field.name, Spelling.of(field), distinct_bytes)
             self._columns[field.name].update(*_counted(array, self._missing))
 
     def finish(self) -> Inspected:
+        self._check_overrides()
+        decisions: list[Decision] = []
+        notices: list[str] = []
+        for name, seen in self._columns.items():
+            seen.look_again()
+            override = self._overrides.get(name)
+            kind, rule = (override, "given") if override else seen.kind()
+            column = seen.column(kind)
+            decisions.append(Decision(column, rule, seen.examples))
+            notices += seen.notices(column, overridden=override is not None)
+
+        columns = tuple(decision.column for decision in decisions)
+        spellings = {name: seen.spelling for name, seen in self._columns.items()}
+        return Inspected(
+            Schema(columns=columns, missing=self._missing),
+            self._rows,
+            (*_spelling_notices(columns, spellings), *notices),
+            tuple(decisions),
+        )
+
+    def _check_overrides(self) -> None:
         unknown = sorted(set(self._overrides) - set(self._columns))
         if unknown:
             raise InvalidInput(
                 f"a kind is given for the column {unknown[0]!r}, which the table lacks; it has "
                 + ", ".join(map(repr, self._columns))
             )
-        decisions: list[Decision] = []
-        notices: list[str] = []
-        for name, seen in self._columns.items():
-            seen.look_again()
-            given = self._overrides.get(name)
-            kind, rule = (given, "given") if given else seen.kind()
-            column = seen.column(kind)
-            decisions.append(Decision(column, rule, seen.examples))
-            notices += seen.notices(column, overridden=given is not None)
-        columns = tuple(decision.column for decision in decisions)
-        notices = [
-            *_spelling_notices(
-                columns, {name: seen.spelling for name, seen in self._columns.items()}
-            ),
-            *notices,
-        ]
-        return Inspected(
-            Schema(columns=columns, missing=self._missing),
-            self._rows,
-            tuple(notices),
-            tuple(decisions),
-        )
 
 
 def _counted(array: cells.Array, missing: Sequence[str]) -> tuple[cells.Array, NDArray[np.int64]]:
-    """The distinct values of a column that are not missing, and how often each stands there."""
+    """The distinct values of a column that are not missing, and the number of cells with each."""
     array = cells.plain(array)
     typed = pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_temporal
     if not any(check(array.type) for check in typed) or pa.types.is_time(array.type):
         array = cells.texts(array, missing)
     elif pa.types.is_floating(array.type):
         array = array.filter(pc.invert(pc.is_nan(array)))
-    found = pc.value_counts(array.drop_null())
-    return found.field("values"), np.asarray(found.field("counts"), dtype=np.int64)
+    pairs = pc.value_counts(array.drop_null())
+    return pairs.field("values"), np.asarray(pairs.field("counts"), dtype=np.int64)
 
 
 class _Seen:
-    """What the values of one column have been so far: counts of values that are a number, a date, …
+    """The values of one column, as far as the table was read.
 
-    `values` leaves out the texts that may mean a missing value, which are counted in
+    `values` is their number without the texts that may mean a missing value; these are in
     `maybe_missing`.
     """
 
     def __init__(self, name: str, spelling: Spelling, distinct_bytes: int) -> None:
-        self.name, self.spelling = name, spelling
-        self.values = self.booleans = self.numbers = self.finite = self.whole = self.naive = (
-            self.zoned
-        ) = self.step = 0
-        self.zeros = self.huge = self.repeats = False
-        self.low, self.high = np.inf, -np.inf
+        self.name = name
+        self.spelling = spelling
         self.examples: tuple[str, ...] = ()
-        self.first_unfit, self.first_undated = "", ""
+        # Numbers of values of each sort
+        self.values = 0
+        self.booleans = 0
+        self.numbers = 0
+        self.finite = 0
+        self.whole = 0
+        self.naive = 0
+        self.zoned = 0
+        # Properties of numbers and dates
+        self.zeros = False
+        self.huge = False
+        self.low = np.inf
+        self.high = -np.inf
+        self.step = 0
+        # The first value that is no finite number, and no date
+        self.first_unfit = ""
+        self.first_undated = ""
+        # Texts and numbers with a special meaning, and the number of cells with each
         self.maybe_missing: Counter[str] = Counter()
         self.words: Counter[str] = Counter()
         self.odd: Counter[str] = Counter()
         self.sentinels: Counter[float] = Counter()
-        self.range_without = [np.inf, -np.inf]
+        self.low_without_sentinels = np.inf
+        self.high_without_sentinels = -np.inf
+        # The search of repeated values
+        self.repeats = False
         self._distinct: cells.Array | None = None
         self._distinct_bytes = distinct_bytes
 
@@ -197,10 +209,14 @@ class _Seen:
             maybe = np.asarray(pc.is_in(distinct, value_set=pa.array(MAYBE_MISSING)), dtype=bool)
             if maybe.any():
                 self.maybe_missing.update(_counter(distinct.filter(pa.array(maybe)), counts[maybe]))
-                distinct, counts = distinct.filter(pa.array(~maybe)), counts[~maybe]
+                distinct = distinct.filter(pa.array(~maybe))
+                counts = counts[~maybe]
         self.values += int(counts.sum())
         self._keep_examples(distinct)
         self._look_for_repeats(distinct, counts)
+        self._see(distinct, counts)
+
+    def _see(self, distinct: cells.Array, counts: NDArray[np.int64]) -> None:
         if pa.types.is_boolean(distinct.type):
             self.booleans += int(counts.sum())
         elif pa.types.is_timestamp(distinct.type) or pa.types.is_date(distinct.type):
@@ -211,13 +227,16 @@ class _Seen:
             self._see_numbers(distinct, counts)
 
     def look_again(self) -> None:
-        """At texts that were no numbers as the sample has them written: a decimal sign may appear
-        late in a file."""
+        """Read again the texts that are no numbers in the spelling of the sample.
+
+        The first decimal sign of a column may be behind the sample.
+        """
         if not self.odd or self.spelling.certain or not self.numbers or self.numbers == self.values:
             return
         late = numbers.find([*self.examples, *self.odd])
         if late is not None and late.format != self.spelling.number:
-            odd, self.odd = self.odd, Counter()
+            odd = self.odd
+            self.odd = Counter()
             self.spelling = self.spelling.model_copy(
                 update={"number": late.format, "certain": True, "example": next(iter(odd))}
             )
@@ -225,111 +244,104 @@ class _Seen:
             self._see_numbers(pa.array(odd, pa.string()), np.array(list(odd.values())))
 
     def kind(self) -> tuple[Kind, str]:
-        """By the rules of infer, from its second on; and the rule in words."""
+        """The kind by rules 2 to 8 of infer, and the rule in words."""
         if not self.values:
             return "categorical", "no value"
         if self.booleans == self.values:
             return "boolean", "only true and false, yes and no"
-        if not self.zeros and self._mostly(max(self.naive, self.zoned)):
-            return (
-                "datetime",
-                f"dates written {self.spelling.format}" if self.spelling.format else "dates",
-            )
+        if not self.zeros and self._mostly(self._dates):
+            format = self.spelling.format
+            return "datetime", f"dates written {format}" if format else "dates"
         if not self.zeros and self._mostly(self.numbers):
             return self._kind_of_number()
         if self._texts_repeat or self.values < ENOUGH_VALUES:
-            return (
-                "categorical",
-                "numbers with leading zeros" if self.zeros else "text that repeats",
-            )
+            rule = "numbers with leading zeros" if self.zeros else "text that repeats"
+            return "categorical", rule
         return "identifier", "text, all different"
 
     def column(self, kind: Kind) -> Column:
-        """What is kept of a column of this kind beside its name."""
-        own: dict[str, object] = {}
+        """The column of a schema, with the fields that this kind has."""
+        fields: dict[str, object] = {}
         if kind == "boolean":
-            own |= {"categories": ("false", "true"), "words": self._words()}
+            fields["categories"] = ("false", "true")
+            fields["words"] = self._words()
         elif kind == "datetime":
-            shown = None if self.spelling.format in WRITTEN_BY_DEFAULT else self.spelling.format
-            own |= {
-                "zone": "utc" if self.zoned > self.naive else None,
-                "step": self.step or 1,
-                "format": shown,
-            }
+            format = self.spelling.format
+            fields["zone"] = "utc" if self.zoned > self.naive else None
+            fields["step"] = self.step or 1
+            fields["format"] = None if format in WRITTEN_BY_DEFAULT else format
         elif kind in NUMBERS:
-            own["number"] = None if self.spelling.number == NumberFormat() else self.spelling.number
-        return Column(name=self.name, kind=kind, type=self.spelling.type, **own)
+            number = self.spelling.number
+            fields["number"] = None if number == NumberFormat() else number
+        return Column(name=self.name, kind=kind, type=self.spelling.type, **fields)
 
     def notices(self, column: Column, overridden: bool) -> Iterator[str]:
-        """What a user should know about the choice."""
-        name, dates = repr(self.name), max(self.naive, self.zoned)
+        """Notices about the kind of the column."""
         if not self.values and not self.maybe_missing:
-            yield f"column {name} has no values"
+            yield f"column {self.name!r} has no values"
         elif column.kind == "identifier" and not overridden:
             yield (
-                f"column {name} looks like an identifier: carried through, not modelled, unless"
-                " you give its kind"
+                f"column {self.name!r} looks like an identifier: it is copied to the results and"
+                " not modelled, unless you give its kind"
             )
-        elif column.kind == "datetime" and dates < self.values:
-            yield _warned(
-                self.name, self.values - dates, self.values, "dates of one sort", self.first_undated
-            )
+        elif column.kind == "datetime" and self._dates < self.values:
+            yield self._warning(self._dates, "dates of one sort", self.first_undated)
         elif column.kind in ("integer", "continuous") and self.finite < self.values:
-            yield _warned(
-                self.name,
-                self.values - self.finite,
-                self.values,
-                "finite numbers",
-                self.first_unfit,
-            )
-        yield from self._about_sentinels(column)
+            yield self._warning(self.finite, "finite numbers", self.first_unfit)
+        if column.kind in NUMBERS:
+            yield from self._sentinel_notices(column.kind)
         if self.maybe_missing:
-            words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
-            cells_ = f"the cells with {words} ({self.maybe_missing.total():,})"
-            if column.kind not in ("categorical", "identifier"):
-                yield (
-                    f"column {name}: {cells_} are taken as missing; if they are values, make the"
-                    " column categorical"
-                )
-            elif (
-                column.kind == "categorical"
-                and self.values
-                and not _CATEGORIES.issuperset(self.maybe_missing)
-            ):
-                yield (
-                    f"column {name}: {cells_} are a category; if that means missing, add it to"
-                    " `missing` in a schema file"
-                )
+            yield from self._missing_notices(column.kind)
 
-    def _about_sentinels(self, column: Column) -> Iterator[str]:
-        """Numbers and dates that stand far from all others, and often, as those do that mean a
-        missing value."""
-        if column.kind not in NUMBERS:
-            return
-        low, high = self.range_without
+    def _warning(self, count: int, sort: str, example: str) -> str:
+        return (
+            f"column {self.name!r}: {self.values - count} of {self.values} values are not {sort},"
+            f" such as {example!r}; their rows become errors unless you give another kind"
+        )
+
+    def _missing_notices(self, kind: Kind) -> Iterator[str]:
+        """A notice about words such as ?, which mean a missing value or are a category."""
+        words = ", ".join(repr(word) for word in islice(sorted(self.maybe_missing), 5))
+        subject = f"column {self.name!r}: the cells with {words} ({self.maybe_missing.total():,})"
+        if kind not in ("categorical", "identifier"):
+            yield (
+                f"{subject} are read as missing; if they are values, make the column categorical"
+            )
+        elif (
+            kind == "categorical" and self.values and not _CATEGORIES.issuperset(self.maybe_missing)
+        ):
+            yield (
+                f"{subject} are a category; if that means missing, add it to `missing` in a schema"
+                " file"
+            )
+
+    def _sentinel_notices(self, kind: Kind) -> Iterator[str]:
+        """Notices about frequent numbers and dates far from all others, which may mean missing."""
+        low = self.low_without_sentinels
+        high = self.high_without_sentinels
         for value, count in self.sentinels.items():
             if count >= OFTEN and max(low - value, value - high) > high - low:
-                shown = (
-                    f"{value:.15g}"
-                    if column.kind != "datetime"
-                    else str(np.datetime64(int(value), "us").astype("datetime64[D]"))
-                )
+                text = _day_of(int(value)) if kind == "datetime" else f"{value:.15g}"
                 yield (
-                    f"column {self.name!r}: {shown} stands in {count:,} cells, far from all other"
-                    " values; if it means that a"
-                    " value is missing, add it to `missing` of the column in a schema file"
+                    f"column {self.name!r}: {text} is in {count:,} cells, far from all other"
+                    " values; if it means that a value is missing, add it to `missing` of the"
+                    " column in a schema file"
                 )
 
     def _look_for_sentinels(
-        self, values: NDArray[np.float64], counts: NDArray[np.int64], known: frozenset[float]
+        self, values: NDArray[np.float64], counts: NDArray[np.int64], sentinels: frozenset[float]
     ) -> None:
-        at = np.isin(values, list(known))
-        self.sentinels.update(dict(zip(values[at].tolist(), counts[at].tolist(), strict=True)))
-        others = values[~at]
-        self.range_without = [
-            min(self.range_without[0], others.min(initial=np.inf)),
-            max(self.range_without[1], others.max(initial=-np.inf)),
-        ]
+        mask = np.isin(values, list(sentinels))
+        pairs = zip(values[mask].tolist(), counts[mask].tolist(), strict=True)
+        self.sentinels.update(dict(pairs))
+        others = values[~mask]
+        self.low_without_sentinels = others.min(initial=self.low_without_sentinels)
+        self.high_without_sentinels = others.max(initial=self.high_without_sentinels)
+
+    @property
+    def _dates(self) -> int:
+        """The number of dates with a zone, or of those without one, whichever are more."""
+        return max(self.naive, self.zoned)
 
     @property
     def _texts_repeat(self) -> bool:
@@ -343,9 +355,9 @@ class _Seen:
             return "continuous", "numbers with fractions"
         if _ROW_INDEX.fullmatch(self.name):
             return "identifier", "the row index of a data frame"
-        gapless = self.values >= ENOUGH_VALUES and self.high - self.low == self.values - 1
         if self.huge:
             return "identifier", "whole numbers of 2^53 or more"
+        gapless = self.values >= ENOUGH_VALUES and self.high - self.low == self.values - 1
         if not self.repeats and gapless:
             return "identifier", "whole numbers that follow one another"
         if not self.repeats and _NAMED_LIKE_A_KEY.search(self.name):
@@ -353,65 +365,72 @@ class _Seen:
         return "integer", "whole numbers"
 
     def _words(self) -> tuple[str, str] | None:
-        """How the text has false and true, None where a column of text has not shown both."""
-        by_value = [
-            max(
-                (word for word in self.words if word.lower() in words),
-                key=lambda word: self.words[word],
-                default=None,
-            )
-            for words in (cells.FALSE, cells.TRUE)
-        ]
-        false, true = (
-            word or _opposite(other)
-            for word, other in zip(by_value, reversed(by_value), strict=True)
-        )
-        return (
-            None
-            if false is None or true is None or (false, true) == ("false", "true")
-            else (false, true)
-        )
+        """The words for false and true.
+
+        None if they are "false" and "true", or if the column has no such text.
+        """
+        false = self._most_frequent(cells.FALSE)
+        true = self._most_frequent(cells.TRUE)
+        false = false or _opposite(true)
+        true = true or _opposite(false)
+        if false is None or true is None or (false, true) == ("false", "true"):
+            return None
+        return false, true
+
+    def _most_frequent(self, words: Sequence[str]) -> str | None:
+        """The most frequent spelling of these words."""
+        spellings = [word for word in self.words if word.lower() in words]
+        return max(spellings, key=lambda word: self.words[word], default=None)
 
     def _keep_examples(self, distinct: cells.Array) -> None:
         if len(self.examples) < EXAMPLES and len(distinct):
-            new = (
-                str(text)[:40] for text in cells.spelled(distinct.slice(0, EXAMPLES)).to_pylist()
-            )
-            self.examples = tuple(dict.fromkeys([*self.examples, *new]))[:EXAMPLES]
+            texts = cells.spelled(distinct.slice(0, EXAMPLES)).to_pylist()
+            short = [str(text)[:40] for text in texts]
+            self.examples = tuple(dict.fromkeys([*self.examples, *short]))[:EXAMPLES]
 
     def _look_for_repeats(self, distinct: cells.Array, counts: NDArray[np.int64]) -> None:
-        """Exact until the memory is used up; from then on new values are compared with those
-        kept."""
+        """Search repeated values. When the memory is used up, no more values are remembered."""
         if self.repeats:
             return
-        known = self._distinct
+        earlier = self._distinct
         self.repeats = bool((counts > 1).any())
-        if known is not None and not self.repeats:
-            self.repeats = bool(pc.any(pc.is_in(distinct, known)).as_py())
+        if earlier is not None and not self.repeats:
+            self.repeats = bool(pc.any(pc.is_in(distinct, earlier)).as_py())
         if self.repeats:
             self._distinct = None
-        elif known is None or known.nbytes < self._distinct_bytes:
-            self._distinct = distinct if known is None else pa.concat_arrays([known, distinct])
+        elif earlier is None or earlier.nbytes < self._distinct_bytes:
+            self._distinct = distinct if earlier is None else pa.concat_arrays([earlier, distinct])
 
     def _see_numbers(self, array: cells.Array, counts: NDArray[np.int64]) -> None:
-        found = cells.numbers(array, (), self.spelling.number_for(None), self.spelling.plain_first)
-        strange = found.faults.get("not-a-number", np.zeros(len(array), bool))
-        finite = np.isfinite(found.values)
-        whole = finite & (found.values == np.rint(found.values))
-        huge = whole & (np.abs(found.values) >= cells.EXACT)
-        if huge.any():
-            spelled_out = cells.are_digits(array)
-            whole &= ~huge | spelled_out  # 1e20 is no counted thing
-            self.huge |= bool((huge & spelled_out).any())
-        self.numbers += int(counts[~strange].sum())
+        column = cells.numbers(array, (), self.spelling.number_for(None), self.spelling.plain_first)
+        values = column.values
+        finite = np.isfinite(values)
         self.finite += int(counts[finite].sum())
-        self.whole += int(counts[whole].sum())
-        self.low = min(self.low, found.values.min(initial=np.inf, where=whole))
-        self.high = max(self.high, found.values.max(initial=-np.inf, where=whole))
-        self._look_for_sentinels(found.values[finite], counts[finite], SENTINELS)
+        self._see_whole(array, values, counts, finite & (values == np.rint(values)))
+        self._look_for_sentinels(values[finite], counts[finite], SENTINELS)
         self.first_unfit = self.first_unfit or _first(array, ~finite)
-        if strange.any() and len(self.odd) < KEPT:
-            self.odd.update(_counter(array.filter(pa.array(strange)), counts[strange]))
+
+        # Texts that are no numbers
+        other = column.faults.get("not-a-number", np.zeros(len(array), bool))
+        self.numbers += int(counts[~other].sum())
+        if other.any() and len(self.odd) < KEPT:
+            self.odd.update(_counter(array.filter(pa.array(other)), counts[other]))
+
+    def _see_whole(
+        self,
+        array: cells.Array,
+        values: NDArray[np.float64],
+        counts: NDArray[np.int64],
+        whole: NDArray[np.bool_],
+    ) -> None:
+        huge = whole & (np.abs(values) >= cells.EXACT)
+        if huge.any():
+            digits = cells.are_digits(array)
+            whole = whole & (~huge | digits)  # 1e20 is measured and not counted
+            self.huge |= bool((huge & digits).any())
+        self.whole += int(counts[whole].sum())
+        self.low = values.min(initial=self.low, where=whole)
+        self.high = values.max(initial=self.high, where=whole)
 
     def _see_text(self, text: cells.Array, counts: NDArray[np.int64]) -> None:
         words = np.asarray(pc.is_in(pc.utf8_lower(text), pa.array((*cells.TRUE, *cells.FALSE))))
@@ -424,58 +443,56 @@ class _Seen:
             self._see_times(text, counts)
 
     def _see_times(self, array: cells.Array, counts: NDArray[np.int64]) -> None:
-        found = cells.times(array, (), self.spelling.format)
-        self.naive += int(counts[found.dated & ~found.zoned].sum())
-        self.zoned += int(counts[found.dated & found.zoned].sum())
-        micros = found.micros[found.dated]
-        self._look_for_sentinels(
-            micros.astype(np.float64), counts[found.dated], frozenset(OPEN_ENDS)
-        )
-        coarser = STEPS.index(self.step) if self.step else 0
+        column = cells.times(array, (), self.spelling.format)
+        self.naive += int(counts[column.dated & ~column.zoned].sum())
+        self.zoned += int(counts[column.dated & column.zoned].sum())
+        self.first_undated = self.first_undated or _first(array, column.present & ~column.dated)
+        micros = column.micros[column.dated]
+        self._look_for_sentinels(micros.astype(np.float64), counts[column.dated], OPEN_ENDS)
         if len(micros):
-            self.step = next(step for step in STEPS[coarser:] if not (micros % step).any())
-        self.first_undated = self.first_undated or _first(array, found.present & ~found.dated)
+            steps = STEPS[STEPS.index(self.step) :] if self.step else STEPS
+            self.step = next(step for step in steps if not (micros % step).any())
 
 
 def _spelling_notices(
     columns: Sequence[Column], spellings: Mapping[str, Spelling]
 ) -> Iterator[str]:
-    """How numbers and dates were read, where programs do not write them so; columns that are
-    written alike share a notice."""
-    alike: dict[tuple[object, ...], list[Column]] = {}
+    """Notices about uncommon spellings of numbers and dates, one for all columns that share it."""
+    groups: dict[tuple[object, ...], list[str]] = {}
     for column in columns:
-        spelling = spellings[column.name]
-        if (
-            column.kind == "datetime"
-            and spelling.format
-            and not spelling.format.startswith("%Y-%m-%d")
-        ):
-            alike.setdefault((spelling.format, spelling.other), []).append(column)
-        elif (
-            column.kind in ("continuous", "integer")
-            and spelling.number
-            and (spelling.other or not spelling.number.is_plain)
-        ):
-            alike.setdefault((spelling.number.decimal, spelling.other is None), []).append(column)
-    for of_them in alike.values():
-        names = [repr(column.name) for column in of_them]
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        spelling = spellings[of_them[0].name]
-        told = _reading_of_numbers(spelling) if spelling.number else _reading_of_dates(spelling)
-        yield f"{'column' if len(names) == 1 else 'columns'} {shown}: {told}"
+        key = _uncommon(column.kind, spellings[column.name])
+        if key is not None:
+            groups.setdefault(key, []).append(column.name)
+    for group in groups.values():
+        names = ", ".join(map(repr, group[:3]))
+        names += f" and {len(group) - 3} more" if len(group) > 3 else ""
+        spelling = spellings[group[0]]
+        reading = _reading_of_numbers(spelling) if spelling.number else _reading_of_dates(spelling)
+        yield f"{'column' if len(group) == 1 else 'columns'} {names}: {reading}"
+
+
+def _uncommon(kind: Kind, spelling: Spelling) -> tuple[object, ...] | None:
+    """A key of the spelling; None if it is the common one of programs."""
+    format = spelling.format
+    if kind == "datetime" and format and not format.startswith("%Y-%m-%d"):
+        return format, spelling.other
+    number = spelling.number
+    if kind in ("continuous", "integer") and number and (spelling.other or not number.is_plain):
+        return number.decimal, spelling.other is None
+    return None
 
 
 def _reading_of_dates(spelling: Spelling) -> str:
-    told = (
+    reading = (
         f"{spelling.example!r} is read as the date {_day(spelling.example, spelling.format)}"
         f" ({spelling.format})"
     )
     if isinstance(spelling.other, str):
-        told += (
+        reading += (
             f"; if it is {_day(spelling.example, spelling.other)}, give the format"
             f" {spelling.other} in a schema file"
         )
-    return told
+    return reading
 
 
 def _reading_of_numbers(spelling: Spelling) -> str:
@@ -489,11 +506,11 @@ def _reading_of_numbers(spelling: Spelling) -> str:
 
 
 def _day(text: str, format: str | None) -> str:
-    return str(
-        np.datetime64(int(cells.times(pa.array([text]), (), format).micros[0]), "us").astype(
-            "datetime64[D]"
-        )
-    )
+    return _day_of(int(cells.times(pa.array([text]), (), format).micros[0]))
+
+
+def _day_of(micros: int) -> str:
+    return str(np.datetime64(micros, "us").astype("datetime64[D]"))
 
 
 def _opposite(word: str | None) -> str | None:
@@ -502,26 +519,19 @@ def _opposite(word: str | None) -> str | None:
         return None
     pairs = dict(zip((*cells.TRUE, *cells.FALSE), (*cells.FALSE, *cells.TRUE), strict=True))
     other = pairs[word.lower()]
-    return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other
 
 
 def _counter(array: cells.Array, counts: NDArray[np.int64]) -> Counter[str]:
-    return Counter(
-        {
-            str(text): count
-            for text, count in zip(array.slice(0, KEPT).to_pylist(), counts.tolist(), strict=False)
-        }
-    )
+    texts = map(str, array.slice(0, KEPT).to_pylist())
+    return Counter(dict(zip(texts, counts.tolist(), strict=False)))
 
 
 def _first(array: cells.Array, mask: NDArray[np.bool_]) -> str:
-    return (
-        str(cells.spelled(array.slice(int(mask.argmax()), 1))[0].as_py())[:40] if mask.any() else ""
-    )
-
-
-def _warned(name: str, count: int, values: int, wanted: str, example: str) -> str:
-    return (
-        f"column {name!r}: {count} of {values} values are not {wanted}, such as {example!r}; "
-        "their rows become errors unless you give another kind"
-    )
+    """The first cell of a mask as text; empty if there is none."""
+    if not mask.any():
+        return ""
+    cell = array.slice(int(mask.argmax()), 1)
+    return str(cells.spelled(cell)[0].as_py())[:40]

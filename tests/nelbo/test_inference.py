@@ -196,7 +196,7 @@ def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(
         encoded = encode(pa.record_batch({"a": texts}), Schema(columns=(column,)))
         assert encoded.errors == []
         assert np.isnan(encoded.numbers[:1]).all()
-    assert any(word in notice and "taken as missing" in notice for notice in found.notices)
+    assert any(word in notice and "read as missing" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize("word", ["#N/A", "NAN", "n/a", "\\N", "NaT", "<NA>", "#DIV/0!"])
@@ -226,7 +226,7 @@ def test_the_row_index_of_a_data_frame_is_an_identifier_also_of_a_sample(name: s
 def test_a_number_far_from_all_others_that_comes_often_is_told(number: str) -> None:
     rows = [*(str(n % 20 / 2) for n in range(60)), *[number] * 6]
     (notice,) = inspected("\n".join(["a", *rows])).notices
-    assert f"{number} stands in 6 cells" in notice
+    assert f"{number} is in 6 cells" in notice
     assert inspected("\n".join(["a", *(str(n * 7) for n in range(60)), "399"])).notices == ()
 
 
