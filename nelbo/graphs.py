@@ -1,9 +1,9 @@
-"""The graphs of an artifact: what each takes and gives, and which ONNX may run at all.
+"""The graphs of an artifact: the inputs and outputs of each, and the check of their ONNX.
 
 A graph may come from a stranger, and two programs that parse the same bytes may see two different
-models. So a graph is accepted in one form only: the bytes that protobuf itself writes for the
-message that it reads from them, with the fields, operators and attributes that training writes, and
-nothing else. What is checked here is then what ONNX Runtime reads.
+models. A graph is therefore accepted in one form only: the bytes that protobuf itself writes for
+the message, with no other fields, operators and attributes than training writes. ONNX Runtime then
+reads the same model that was checked here.
 """
 
 import math
@@ -20,7 +20,7 @@ from nelbo.artifact import Manifest
 from nelbo.errors import InvalidArtifact
 
 MAX_NODES = 50_000
-"""Training writes some hundreds; the widest unrolled decoder has some thousands."""
+"""Training writes some hundred nodes; the widest unrolled decoder has some thousand."""
 MAX_DIMENSION = 2**31 - 1
 OPSET = 18
 IR_VERSION = 10
@@ -38,13 +38,15 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "TensorShapeProto": frozenset({"dim"}),
     "Dimension": frozenset({"dim_value"}),
 }
-"""Fields that a message may have. Functions, external data, symbolic sizes and metadata are not
-among them."""
+"""The fields that a message may have.
+
+They leave out functions, external data, symbolic sizes and metadata.
+"""
 
 PLAIN = (
     "Abs Add Clip Cos CumSum Div Equal Exp Expand Floor Greater GreaterOrEqual Identity IsNaN"
-    " LessOrEqual Log MatMul Max Min"
-    " Mul Neg Relu Reshape Sign Sin Slice Sqrt Squeeze Sub Sum Tanh Tile Unsqueeze Where"
+    " LessOrEqual Log MatMul Max Min Mul Neg Relu Reshape Sign Sin Slice Sqrt Squeeze Sub Sum Tanh"
+    " Tile Unsqueeze Where"
 )
 OPERATORS: Mapping[str, frozenset[str]] = {name: frozenset[str]() for name in PLAIN.split()} | {
     "ArgMax": frozenset({"axis", "keepdims"}),
@@ -65,9 +67,11 @@ OPERATORS: Mapping[str, frozenset[str]] = {name: frozenset[str]() for name in PL
     "TopK": frozenset({"axis", "largest"}),
     "Transpose": frozenset({"perm"}),
 }
-"""The operators that training writes, with their attributes. None of them draws random numbers,
-reads a file or repeats without an end: a Scan takes as many steps as its inputs have slices, and
-none stands inside another."""
+"""The operators that training writes, with their attributes.
+
+None of them draws random numbers, reads a file or runs without end: the number of steps of a Scan
+is the number of slices of its inputs, and a Scan may not contain another one.
+"""
 
 TYPES: Mapping[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -80,7 +84,7 @@ TYPES: Mapping[int, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Array:
-    """The type and shape of an array that goes into a graph or comes out of it."""
+    """The type and shape of an input or output of a graph."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -92,76 +96,79 @@ class Array:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arrays of a graph in the manifest's order."""
+    """The inputs and outputs of a graph in the manifest's order."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
 
 
 def signatures(manifest: Manifest) -> dict[str, Signature]:
-    """What each graph of an artifact must take and give; all sizes follow from the manifest.
+    """The signature of each graph of an artifact. All sizes follow from the manifest.
 
-    Raises InvalidArtifact for a graph that no Nelbo knows, or one with too many or too few inputs
-    or outputs.
+    Raises InvalidArtifact for an unknown graph, or one with another number of inputs or outputs.
     """
-    batch, latent, columns = manifest.batch, manifest.latent, len(manifest.order)
-    z = Array(np.dtype(np.float32), (batch, latent))
-    numbers = Array(np.dtype(np.float64), (batch, len(manifest.table_schema.numbers)))
-    categories = Array(np.dtype(np.int64), (batch, len(manifest.table_schema.categoricals)))
-    codes = Array(np.dtype(np.int64), (batch, manifest.codes or columns))
-    by_row = Array(np.dtype(np.float64), (batch,))
-    terms = Array(np.dtype(np.float64), (batch, columns))
-    cells = Array(np.dtype(np.bool_), (batch, columns))
-    u_z = Array(np.dtype(np.float64), (batch, manifest.draws["z"]))
-    u_x = Array(np.dtype(np.float64), (batch, manifest.draws["x"]))
-    switch, number = Array(np.dtype(np.bool_), (1,)), Array(np.dtype(np.float64), (1,))
-    full = {
-        "score": Signature((numbers, categories), (by_row, terms, by_row)),
-        "posterior": Signature((numbers, categories, cells, u_z, switch), (z, codes, z, z)),
-        "spread": Signature((z, z, u_z, number), (z,)),
-        "prior": Signature((u_z,), (z,)),
-        "generate": Signature((z, codes, cells, u_x, switch, switch), (numbers, categories)),
-    }
-    # Older artifacts have no `fill`, the last input of generate, and tell no mu and log_var.
-    fewest = full | {
-        "posterior": Signature(full["posterior"].inputs, (z, codes)),
-        "generate": Signature(full["generate"].inputs[:5], full["generate"].outputs),
-    }
+    full = _full_signatures(manifest)
     signature = {}
     for name, graph in manifest.graphs.items():
         if name not in full:
             raise InvalidArtifact(
                 f"the artifact has a graph {name!r}; the graphs are {', '.join(full)}"
             )
-        inputs, outputs = len(graph.inputs), len(graph.outputs)
-        least, most = fewest[name], full[name]
-        if inputs not in (len(least.inputs), len(most.inputs)) or outputs not in (
-            len(least.outputs),
-            len(most.outputs),
+        inputs = len(graph.inputs)
+        outputs = len(graph.outputs)
+        most_inputs = len(full[name].inputs)
+        most_outputs = len(full[name].outputs)
+        if inputs not in (most_inputs, OLDER_INPUTS.get(name)) or outputs not in (
+            most_outputs,
+            OLDER_OUTPUTS.get(name),
         ):
             raise InvalidArtifact(
                 f"the graph {name!r} has {inputs} inputs and {outputs} outputs;"
-                f" {len(most.inputs)} and {len(most.outputs)} are expected"
+                f" {most_inputs} and {most_outputs} are expected"
             )
-        signature[name] = Signature(most.inputs[:inputs], most.outputs[:outputs])
+        signature[name] = Signature(full[name].inputs[:inputs], full[name].outputs[:outputs])
     return signature
 
 
+OLDER_INPUTS = {"generate": 5}
+"""The number of inputs in older artifacts: `generate` without `fill`, its last input."""
+OLDER_OUTPUTS = {"posterior": 2}
+"""The number of outputs in older artifacts: `posterior` without mu and log_var."""
+
+
+def _full_signatures(manifest: Manifest) -> dict[str, Signature]:
+    """The signatures of all graphs that present training writes."""
+    batch = manifest.batch
+    columns = len(manifest.order)
+    schema = manifest.table_schema
+    z = Array(np.dtype(np.float32), (batch, manifest.latent))
+    numbers = Array(np.dtype(np.float64), (batch, len(schema.numbers)))
+    categories = Array(np.dtype(np.int64), (batch, len(schema.categoricals)))
+    codes = Array(np.dtype(np.int64), (batch, manifest.codes or columns))
+    by_row = Array(np.dtype(np.float64), (batch,))
+    terms = Array(np.dtype(np.float64), (batch, columns))
+    cells = Array(np.dtype(np.bool_), (batch, columns))
+    u_z = Array(np.dtype(np.float64), (batch, manifest.draws["z"]))
+    u_x = Array(np.dtype(np.float64), (batch, manifest.draws["x"]))
+    switch = Array(np.dtype(np.bool_), (1,))
+    number = Array(np.dtype(np.float64), (1,))
+    return {
+        "score": Signature((numbers, categories), (by_row, terms, by_row)),
+        "posterior": Signature((numbers, categories, cells, u_z, switch), (z, codes, z, z)),
+        "spread": Signature((z, z, u_z, number), (z,)),
+        "prior": Signature((u_z,), (z,)),
+        "generate": Signature((z, codes, cells, u_x, switch, switch), (numbers, categories)),
+    }
+
+
 def checked(manifest: Manifest, name: str, content: bytes) -> bytes:
-    """The bytes of a graph for ONNX Runtime: those of the message that was checked. Raises
-    InvalidArtifact."""
+    """Check a graph and return the bytes for ONNX Runtime. Raises InvalidArtifact."""
     graph = manifest.graphs[name]
     model = _parsed(graph.file, content)
     try:
         _check_size(model.graph)
         _check_fields(model)
-        if model.ir_version > IR_VERSION or [(o.domain, o.version) for o in model.opset_import] != [
-            ("", OPSET)
-        ]:
-            raise _Refused(
-                f"is not written in version {OPSET} of ONNX's operators alone, as training writes"
-                " it"
-            )
+        _check_version(model)
         _check_graph(model.graph, scan=True)
         signature = signatures(manifest)[name]
         _check_values(model.graph.input, graph.inputs, signature.inputs)
@@ -175,12 +182,11 @@ def checked(manifest: Manifest, name: str, content: bytes) -> bytes:
 
 
 class _Refused(Exception):
-    """Why a graph may not run, as the rest of a sentence about it."""
+    """The reason why a graph may not run, as the rest of a sentence that begins with its file."""
 
 
 def _parsed(file: str, content: bytes) -> onnx.ModelProto:
-    """The one message that these bytes mean: written again without what is unknown, they are the
-    same bytes."""
+    """The message in these bytes. Refuses bytes that protobuf itself would write differently."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(content)
         model.DiscardUnknownFields()
@@ -191,14 +197,22 @@ def _parsed(file: str, content: bytes) -> onnx.ModelProto:
         ) from None
     if not same or not model.HasField("graph"):
         raise InvalidArtifact(
-            f"{file} is not an ONNX model as training writes it: it holds unknown fields, or some"
-            " twice or out of order"
+            f"{file} is not an ONNX model as training writes it: it has unknown fields, or fields"
+            " that are repeated or out of order"
         )
     return model
 
 
+def _check_version(model: onnx.ModelProto) -> None:
+    operators = [(operators.domain, operators.version) for operators in model.opset_import]
+    if model.ir_version > IR_VERSION or operators != [("", OPSET)]:
+        raise _Refused(
+            f"does not use version {OPSET} of ONNX's operators and no others, as training writes it"
+        )
+
+
 def _check_fields(message: Message) -> None:
-    """Refuse a field that training does not write, in this message and in all inside it."""
+    """Refuse a field that training does not write, also in the messages inside."""
     kind = message.DESCRIPTOR.name
     for field, value in message.ListFields():
         if field.name not in FIELDS.get(kind, ()):
@@ -246,13 +260,12 @@ def _check_node(node: onnx.NodeProto, scan: bool) -> None:
     if node.op_type == "Scan" and not scan:
         raise _Refused("has a Scan inside another one")
     for attribute in node.attribute:
-        if attribute.name not in attributes or (attribute.type == AttributeProto.GRAPH) != (
-            attribute.name == "body"
-        ):
+        is_graph = attribute.type == AttributeProto.GRAPH
+        if attribute.name not in attributes or is_graph != (attribute.name == "body"):
             raise _Refused(
                 f"uses {node.op_type} with {attribute.name[:40]!r}, which training does not write"
             )
-        if attribute.type == AttributeProto.GRAPH:
+        if is_graph:
             _check_graph(attribute.g, scan=False)
 
 
@@ -273,7 +286,8 @@ def _check_values(
 
 def _array(value: onnx.ValueInfoProto) -> Array:
     tensor = value.type.tensor_type
-    dtype, shape = TYPES.get(tensor.elem_type), tuple(dim.dim_value for dim in tensor.shape.dim)
+    dtype = TYPES.get(tensor.elem_type)
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
     if dtype is None or any(not 0 <= size <= MAX_DIMENSION for size in shape):
         raise _Refused(
             f"declares {value.name[:40]} with type {tensor.elem_type} and shape {list(shape)[:8]}"

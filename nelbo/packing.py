@@ -1,5 +1,4 @@
-"""An artifact as one zip: written in pieces, and read with bounds on all that a stranger's zip may
-claim."""
+"""An artifact as one zip file, with limits on what a stranger's zip may contain."""
 
 import os
 import struct
@@ -27,17 +26,23 @@ from nelbo.streams import pieces_of
 
 MODEL_CARD = "MODEL_CARD.md"
 BESIDE = (MODEL_CARD, "report.html", "history.json", "run.json")
-"""Files that training writes beside those that a service needs; a zip may hold them."""
+"""Files of training that a service does not need; a zip may hold them."""
 MAX_MEMBERS = 16
 MAX_DIRECTORY_BYTES = 16 * 2**10
 _END = struct.Struct("<4s4H2LH")
-"""The record at the end of a zip: signature, disk, disk of the directory, members on this disk,
-members, bytes of the directory, its offset, bytes of the comment.
-https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16"""
-_ZIP64_LOCATOR, _LOCATOR_BYTES = b"PK\x06\x07", 20
+"""The record at the end of a zip.
+
+Signature, disk, disk of the directory, members on this disk, members, bytes of the directory, its
+offset, bytes of the comment.
+https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16
+"""
+_ZIP64_LOCATOR = b"PK\x06\x07"
+_LOCATOR_BYTES = 20
 _PLAIN_FLAGS = 0x0002 | 0x0004 | 0x0008 | 0x0800
-"""Levels of deflate, sizes behind the content, names in UTF-8: every other flag is of encryption or
-patches."""
+"""Levels of deflate, sizes after the content, names in UTF-8.
+
+All other flags mean encryption or patches.
+"""
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -47,12 +52,14 @@ _BROKEN = (
     ValueError,
     OverflowError,
 )
-"""What zipfile raises about a zip that is not one."""
+"""The errors that zipfile raises for a file that is not a zip."""
 
 
 def pack(folder: Path, packed: Path) -> None:
-    """Write the artifact in a folder as one zip (stored, fixed time stamps, so that equal artifacts
-    give equal bytes)."""
+    """Write the artifact in a folder as one zip.
+
+    Members are stored, with fixed time stamps, so that equal artifacts give equal bytes.
+    """
     artifact = read_artifact(folder)
     extra = [MODEL_CARD] if (folder / MODEL_CARD).is_file() else []
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
@@ -68,8 +75,8 @@ def pack(folder: Path, packed: Path) -> None:
 def unpack(packed: Path, folder: Path) -> Artifact:
     """Unpack a zip made by `pack` into an empty folder and verify it. Raises InvalidArtifact.
 
-    Nothing is written before the directory and the manifest are found to be an artifact's, and
-    nothing outside the folder.
+    Files are written only after the directory and the manifest were checked, and only into the
+    folder.
     """
     with packed.open("rb") as file, _opened(file) as archive:
         members = _members(archive)
@@ -88,8 +95,15 @@ def unpack(packed: Path, folder: Path) -> Artifact:
 
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
-    """The zip. Its last record is checked first, as zipfile reads the whole directory that the
-    record tells of."""
+    """The zip, after a check of its last record: zipfile reads a directory of any size it names."""
+    _check_last_record(file)
+    with _understood():
+        archive = zipfile.ZipFile(file)
+    with archive:
+        yield archive
+
+
+def _check_last_record(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
     tail = file.read()
@@ -106,31 +120,15 @@ def _opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
             f"the zip holds {entries:,} files; an artifact has at most {MAX_MEMBERS}: use `nelbo"
             " push`"
         )
-    with _understood():
-        archive = zipfile.ZipFile(file)
-    with archive:
-        yield archive
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The members by name, the manifest first; nothing of them was read yet."""
+    """The members by name, the manifest first. Their content is not read yet."""
     members = {member.filename: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()):
         raise InvalidArtifact("the zip holds a file twice; push the folder with `nelbo push`")
-    for name, member in members.items():
-        if not is_plain(name):
-            raise InvalidArtifact(
-                f"the zip holds {name[:100]!r}; an artifact's files stand in no folder"
-            )
-        if (
-            member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            or member.flag_bits & ~_PLAIN_FLAGS
-        ):
-            raise InvalidArtifact(
-                f"{name[:100]} is neither stored nor deflated, or is encrypted; use `nelbo push`"
-            )
-        if member.header_offset + member.compress_size > archive.start_dir:
-            raise _not_a_zip()
+    for member in members.values():
+        _check_member(member, archive.start_dir)
     if sum(member.file_size for member in members.values()) > MAX_ARTIFACT_BYTES:
         raise InvalidArtifact(
             f"the artifact unpacks to more than {MAX_ARTIFACT_BYTES // 2**20} MiB"
@@ -147,8 +145,26 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {MANIFEST: members[MANIFEST]} | members
 
 
-def _check_names(members: Iterable[str], known: Collection[str]) -> None:
-    unknown = sorted(set(members) - set(known))
+def _check_member(member: zipfile.ZipInfo, directory: int) -> None:
+    """Refuse a member in a folder, an unusual compression, or content behind the directory."""
+    name = member.filename
+    if not is_plain(name):
+        raise InvalidArtifact(
+            f"the zip holds {name[:100]!r}; an artifact's files are not in folders"
+        )
+    if (
+        member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        or member.flag_bits & ~_PLAIN_FLAGS
+    ):
+        raise InvalidArtifact(
+            f"{name[:100]} is neither stored nor deflated, or is encrypted; use `nelbo push`"
+        )
+    if member.header_offset + member.compress_size > directory:
+        raise _not_a_zip()
+
+
+def _check_names(members: Iterable[str], allowed: Collection[str]) -> None:
+    unknown = sorted(set(members) - set(allowed))
     if unknown:
         raise InvalidArtifact(
             f"the zip holds {unknown[0][:100]!r}, which is no file of an artifact; use `nelbo push`"
@@ -156,7 +172,7 @@ def _check_names(members: Iterable[str], known: Collection[str]) -> None:
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A member in pieces, of exactly the size that the directory tells."""
+    """The content of a member in pieces. Refuses another size than the directory states."""
     size = 0
     with _understood(), archive.open(member) as source:
         for block in pieces_of(source):
@@ -168,6 +184,7 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[byte
 
 @contextmanager
 def _understood() -> Iterator[None]:
+    """Translate zipfile's errors into InvalidArtifact."""
     try:
         yield
     except _BROKEN:
@@ -176,6 +193,6 @@ def _understood() -> Iterator[None]:
 
 def _not_a_zip() -> InvalidArtifact:
     return InvalidArtifact(
-        "what was pushed is not a zip of an artifact, or is damaged; push the folder with `nelbo"
+        "the pushed file is not a zip of an artifact, or is damaged; push the folder with `nelbo"
         " push`"
     )

@@ -1,6 +1,7 @@
 """The schema of a table: its columns, each with a kind."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -24,48 +25,52 @@ NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
 CATEGORICALS: tuple[Kind, ...] = ("boolean", "categorical")
 MAX_COLUMNS = 10_000
 MAX_CATEGORIES = 10_000
-"""The largest number of categories of one column, and of rarer ones beside them."""
+"""Maximum number of categories of a column, and of its rarer categories."""
 Name = Annotated[str, Field(max_length=1_000)]
 
 
 class Column(BaseModel):
-    """A column and what its values mean."""
+    """A column and the meaning of its values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     kind: Kind
     categories: Annotated[tuple[str, ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
-    """Known values of a categorical column, chosen from the training rows; ("false", "true") for a
-    boolean."""
+    """Categories of a categorical column, chosen by training; ("false", "true") for a boolean."""
     rarer: Annotated[
         tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_CATEGORIES), FailFast()
     ] = ()
-    """Categorical only: further values with the training rows of each, the most frequent first; all
-    of them are `other`."""
+    """Categorical only: further values with their numbers of training rows, most frequent first.
+
+    The model treats all of them as one category, `other`.
+    """
     zone: Literal["utc"] | None = None
-    """Datetime only: "utc" for values with a zone (moved to UTC), None for naive ones, which stay
-    naive."""
+    """Datetime only: "utc" if values have a time zone (they are converted to UTC), else None."""
     step: Annotated[int, Field(ge=1, le=10**14)] = 1
-    """Datetime only: resolution in microseconds, of which all values are multiples."""
+    """Datetime only: resolution in microseconds. All values are multiples of it."""
     format: Annotated[str, Field(max_length=100)] | None = None
-    """Datetime only: how dates are written in text (strptime's directives); ISO 8601 is read too,
-    and written by default."""
+    """Datetime only: how dates are written in text, in strptime's directives.
+
+    ISO 8601 is always read too, and is written if the format is None.
+    """
     number: NumberFormat | None = None
     """Numbers only: how they are written in text; None for 1234.5."""
     words: tuple[Name, Name] | None = None
     """Boolean only: the words for false and true in text."""
     missing: Annotated[tuple[Name, ...], Field(max_length=1_000), FailFast()] = ()
-    """Further texts that mean in this column that a value is missing, such as -9999 or ?."""
+    """Further texts that mean a missing value in this column, such as -9999 or ?."""
     type: Name | None = None
-    """The Arrow type of the column, where it was typed: made columns have it too."""
+    """The Arrow type of the column in a typed table; generated columns get it too."""
     since: Name | None = None
-    """Datetime only: the datetime column that it stays close to in the training rows; modelled is
-    the time from there."""
+    """Datetime only: another datetime column that is close to this one in the training rows.
+
+    The model learns the difference between the two.
+    """
 
 
 class Schema(BaseModel):
-    """The columns of a table in their order, and which texts mean that a value is missing."""
+    """The columns of a table in order, and the texts that mean a missing value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,19 +82,20 @@ class Schema(BaseModel):
         counts = Counter(column.name for column in self.columns)
         if len(counts) < len(self.columns):
             twice = sorted(name for name, times in counts.items() if times > 1)
-            raise ValueError(f"column names must be unique; these stand twice: {', '.join(twice)}")
+            raise ValueError(f"column names must be unique; these appear twice: {', '.join(twice)}")
         return self
 
     @model_validator(mode="after")
     def _since_is_a_datetime(self) -> Self:
-        counted = {
-            column.name: column.since for column in self.columns if column.kind == "datetime"
-        }
-        for name, since in ((column.name, column.since) for column in self.columns if column.since):
-            if name not in counted or counted.get(since, since) is not None:
+        datetimes = {column.name: column for column in self.columns if column.kind == "datetime"}
+        for column in self.columns:
+            if not column.since:
+                continue
+            reference = datetimes.get(column.since)
+            if column.name not in datetimes or reference is None or reference.since is not None:
                 raise ValueError(
-                    f"column {name!r} cannot be counted since {since!r}; both must be datetimes,"
-                    " one without since"
+                    f"column {column.name!r} cannot be counted since {column.since!r}; both must"
+                    " be datetimes, and the second must have no since itself"
                 )
         return self
 
@@ -99,12 +105,12 @@ class Schema(BaseModel):
 
     @property
     def numbers(self) -> tuple[Column, ...]:
-        """Columns that enter the graphs as float64, in schema order."""
+        """The columns that are float64 in the graphs, in schema order."""
         return tuple(column for column in self.columns if column.kind in NUMBERS)
 
     @property
     def categoricals(self) -> tuple[Column, ...]:
-        """Columns that enter the graphs as int64 codes, in schema order."""
+        """The columns that are int64 codes in the graphs, in schema order."""
         return tuple(column for column in self.columns if column.kind in CATEGORICALS)
 
     @property
@@ -131,10 +137,13 @@ class Schema(BaseModel):
             raise InvalidInput(f"{path} cannot be read: {problem.strerror}") from None
         except ValidationError as problem:
             first = problem.errors()[0]
-            key = "".join(
-                f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
-            ).lstrip(".")
             raise InvalidInput(
-                f"{path} is not a schema: {key or 'the file'}: {first['msg']}; `nelbo schema FILE`"
+                f"{path} is not a schema: {_key(first['loc'])}: {first['msg']}; `nelbo schema FILE`"
                 " writes one to start from"
             ) from None
+
+
+def _key(location: Sequence[int | str]) -> str:
+    """A location in a JSON file, such as columns[3].kind."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).lstrip(".") or "the file"
