@@ -1,9 +1,12 @@
-"""Confinement: a process gives up, for good, what work on a stranger's model or table never needs.
+"""Confinement: a process gives up the rights that reading a stranger's model or table never needs.
 
-After `confine` it opens only the paths that it named, uses no network, starts no program, sends no
-signal to another process and holds at most the memory that it asked for. Its working directory is
-empty and gone. The kernel enforces this: Landlock guards the paths and seccomp the system calls.
-`measures` says which of the two a machine has.
+After `confine` the process opens only the paths that it named, uses no network, starts no program,
+sends no signal to another process, and has a limit of memory. Its working directory is an empty
+folder that no longer has a name. The kernel enforces this until the process ends: Landlock guards
+the paths, and seccomp guards the system calls. `measures` says which of the two a machine has.
+
+Both are called without a package: pyseccomp needs the system's libseccomp, which pip cannot
+install.
 
 https://docs.kernel.org/userspace-api/landlock.html,
 https://docs.kernel.org/userspace-api/seccomp_filter.html
@@ -23,24 +26,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
 
-# Landlock: system calls 444 to 446 on every architecture.
+# Landlock: system calls 444 to 446 on every architecture
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 RULESET_VERSION = 1
 RULE_PATH_BENEATH = 1
-READ_FILE, READ_FOLDER = 1 << 2, 1 << 3
+READ_FILE = 1 << 2
+READ_FOLDER = 1 << 3
 FILE_RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""Number of file rights that each version of Landlock knows, from the first bit on."""
-NETWORK_SINCE, SCOPES_SINCE = 4, 6
-ALL_NETWORK, ALL_SCOPES = 0b11, 0b11
+"""The number of file rights, from the first bit on, in each version of Landlock."""
+NETWORK_SINCE = 4
+SCOPES_SINCE = 6
+ALL_NETWORK = 0b11
+ALL_SCOPES = 0b11
 
-# Of seccomp's programs: the instructions, the fields of struct seccomp_data, the verdicts.
+# Instructions of seccomp's programs
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# Offsets in struct seccomp_data
 NUMBER_AT, ARCHITECTURE_AT, FIRST_ARGUMENT_AT = 0, 4, 16
+# Verdicts
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 X32 = 0x40000000
-"""From here on x86_64 numbers its calls a second time."""
+"""The first number of the second set of calls on x86_64."""
 CLONE_THREAD = 0x10000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -67,27 +77,30 @@ REFUSED: Mapping[str, tuple[int | None, int | None]] = {
 }
 # fmt: on
 """System calls that confinement refuses, with their numbers on x86_64 and aarch64."""
-CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
+CLONE = (56, 220)
+CLONE3 = (435, 435)
+PRLIMIT = (302, 261)
 
 _INSTALLED = ("site-packages", "dist-packages")
-"""What folders of installed packages are called, be they the environment's, the system's or the
-user's."""
-_PLACES = (
+"""Names of the folders of installed packages: the environment's, the system's and the user's."""
+_FOLDERS = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     *(entry for entry in sys.path if Path(entry).name in _INSTALLED),
     "/usr/share/zoneinfo",
 )
-CODE = tuple(sorted({Path(place) for place in _PLACES if Path(place).exists()}))
-"""Python's own modules and the installed ones, which some load when they are first used, and the
-time zones."""
+CODE = tuple(sorted({Path(folder) for folder in _FOLDERS if Path(folder).exists()}))
+"""The folders of Python's own modules, of the installed ones, and of the time zones.
+
+Some modules are loaded only when they are first used, after `confine`.
+"""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """How far confinement goes on this machine."""
+    """The means of confinement that this machine has."""
 
     landlock: int
-    """Version of Landlock, 0 where the kernel has none."""
+    """Version of Landlock; 0 if the kernel has none."""
     seccomp: bool
 
     @property
@@ -96,24 +109,19 @@ class Measures:
         return self.landlock >= 1 and self.seccomp
 
     def __str__(self) -> str:
-        files = (
-            f"files by Landlock {self.landlock}"
-            if self.landlock
-            else "files NOT confined (this kernel has no Landlock)"
-        )
-        calls = (
-            "network, programs and signals by seccomp"
-            if self.seccomp
-            else "network NOT confined (no seccomp filter)"
-        )
+        files = "files NOT confined (this kernel has no Landlock)"
+        if self.landlock:
+            files = f"files by Landlock {self.landlock}"
+        calls = "network NOT confined (no seccomp filter)"
+        if self.seccomp:
+            calls = "network, programs and signals by seccomp"
         return f"{files}; {calls}"
 
 
 def measures() -> Measures:
-    """What this kernel and this architecture have."""
+    """The means of confinement of this kernel and this architecture."""
     version = LIBC.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(RULESET_VERSION))
-    # With no program at all the kernel answers EFAULT where it has filters, and EINVAL where it has
-    # none.
+    # Without a program, a kernel that has filters answers EFAULT, any other EINVAL.
     try:
         _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)
     except OSError as problem:
@@ -122,32 +130,35 @@ def measures() -> Measures:
 
 
 def confine(*, memory_mib: int, read: Sequence[Path] = (), write: Sequence[Path] = ()) -> Measures:
-    """Confine this process for good: the thread that calls and those that it starts later.
+    """Confine this process until it ends: the calling thread, and all threads that it starts later.
 
-    Files and folders in `read` may be read, those in `write` also written, and no others opened.
-    Open files stay open. Call it before a second thread starts: a thread that runs already stays
-    free.
+    The process may read files and folders in `read`, read and write those in `write`, and open no
+    others. Open files stay open. Call this before a second thread starts: threads that already run
+    are not confined.
     """
-    known = measures()
+    means = measures()
     _enter_empty_folder()
+
     limit = memory_mib << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # The soft limit may come from limit_memory in the parent process, so it is lifted.
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(
-        resource.RLIMIT_DATA, (most, most)
-    )  # not what limit_memory set for the process that started this one
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
     _control(PR_SET_NO_NEW_PRIVS, 1)
-    if known.landlock:
-        _guard_paths(known.landlock, read, write)
-    if known.seccomp:
+    if means.landlock:
+        _guard_paths(means.landlock, read, write)
+    if means.seccomp:
         _guard_calls(platform.machine())
-    return known
+    return means
 
 
 def limit_memory(mib: int) -> None:
-    """Let this process hold at most so much memory: what takes more raises MemoryError. Processes
-    that it starts inherit the limit, and `confine` gives them their own."""
+    """Limit the memory of this process: an allocation beyond the limit raises MemoryError.
+
+    Child processes inherit the limit; `confine` gives them their own.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = mib << 20
     if most == resource.RLIM_INFINITY or limit < most:
@@ -155,7 +166,7 @@ def limit_memory(mib: int) -> None:
 
 
 def _enter_empty_folder() -> None:
-    """The working directory becomes a folder without a name: nothing can be found or made there."""
+    """Change into an empty folder and remove it, so that no file can be created there."""
     try:
         folder = tempfile.mkdtemp(prefix="nelbo-")
     except OSError:  # the disk is full
@@ -166,6 +177,7 @@ def _enter_empty_folder() -> None:
 
 
 def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> None:
+    """Let Landlock refuse all paths, network and signals, except for the paths that are listed."""
     rights = (1 << FILE_RIGHTS_BY_VERSION[min(version, max(FILE_RIGHTS_BY_VERSION))]) - 1
     network = ALL_NETWORK if version >= NETWORK_SINCE else 0
     scopes = ALL_SCOPES if version >= SCOPES_SINCE else 0
@@ -173,10 +185,10 @@ def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> N
     attributes = struct.pack("QQQ", rights, network, scopes)[:size]
     ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
     try:
-        for path, wanted in (
-            (path, allowed) for paths, allowed in ((read, 0), (write, rights)) for path in paths
-        ):
-            _allow(ruleset, path, wanted or READ_FILE | READ_FOLDER)
+        for path in read:
+            _allow(ruleset, path, READ_FILE | READ_FOLDER)
+        for path in write:
+            _allow(ruleset, path, rights)
         _call(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:
         os.close(ruleset)
@@ -184,13 +196,12 @@ def _guard_paths(version: int, read: Sequence[Path], write: Sequence[Path]) -> N
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
     if not path.is_dir():
-        rights &= ~((1 << 13) - (1 << 3)) & ~1  # a file has no entries, and is no program of ours
+        rights &= ~((1 << 13) - (1 << 3)) & ~1  # those on a folder's entries, and to execute
+    kind = ctypes.c_int(RULE_PATH_BENEATH)
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         rule = struct.pack("=Qi", rights, descriptor)
-        _call(
-            ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(RULE_PATH_BENEATH), rule, ctypes.c_uint(0)
-        )
+        _call(ADD_RULE, ctypes.c_int(ruleset), kind, rule, ctypes.c_uint(0))
     finally:
         os.close(descriptor)
 
@@ -204,35 +215,41 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def _guard_calls(machine: str) -> None:
-    """A seccomp program: the listed calls are refused, a new process (not a thread) and limits of
-    another process as well."""
-    which = list(ARCHITECTURES).index(machine)
-    program = [
+    """Let seccomp refuse the listed calls, new processes, and limits of another process.
+
+    New threads stay allowed.
+    """
+    program = _program(ARCHITECTURES[machine], list(ARCHITECTURES).index(machine))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    header = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+    _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header))
+
+
+_Step = tuple[int, int, int, int]
+"""An instruction of a seccomp program: code, steps to skip if true and if false, operand."""
+
+
+def _program(architecture: int, column: int) -> list[_Step]:
+    """The seccomp program. column: that of the architecture in the tables of numbers."""
+    program: list[_Step] = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
-        (EQUAL, 1, 0, ARCHITECTURES[machine]),
+        (EQUAL, 1, 0, architecture),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER_AT),
         (AT_LEAST, 0, 1, X32),
         (RETURN, 0, 0, KILL),
     ]
     for numbers in REFUSED.values():
-        if (number := numbers[which]) is not None:
+        if (number := numbers[column]) is not None:
             program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | errno.EPERM)]
-    # The C library asks for clone instead, whose flags can be looked at.
-    program += [(EQUAL, 0, 1, CLONE3[which]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
-    program += _first_argument(CLONE[which], (ANY_BIT, 1, 0, CLONE_THREAD))
-    program += _first_argument(PRLIMIT[which], (EQUAL, 1, 0, 0))
-    program += [(RETURN, 0, 0, ALLOW)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-    described = ctypes.create_string_buffer(
-        struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
-    )
-    _control(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described)
+    # After ENOSYS the C library calls clone, whose flags a program can read.
+    program += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    program += _first_argument(CLONE[column], (ANY_BIT, 1, 0, CLONE_THREAD))
+    program += _first_argument(PRLIMIT[column], (EQUAL, 1, 0, 0))
+    return [*program, (RETURN, 0, 0, ALLOW)]
 
 
-def _first_argument(
-    number: int, allowed: tuple[int, int, int, int]
-) -> list[tuple[int, int, int, int]]:
+def _first_argument(number: int, allowed: _Step) -> list[_Step]:
     """Steps that refuse a call unless its first argument passes the test."""
     test = [
         (LOAD, 0, 0, FIRST_ARGUMENT_AT),
@@ -244,7 +261,7 @@ def _first_argument(
 
 
 def _control(option: int, value: int, pointer: object = None) -> None:
-    """prctl, whose arguments are as long as a pointer. Raises OSError."""
+    """Call prctl, whose arguments have the size of a pointer. Raises OSError."""
     zero = ctypes.c_ulong(0)
     if LIBC.prctl(option, ctypes.c_ulong(value), zero if pointer is None else pointer, zero, zero):
         code = ctypes.get_errno()

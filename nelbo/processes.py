@@ -1,8 +1,7 @@
-"""Child processes that never outlive their parent: started, watched, started again, ended in order;
-and who still lives.
+"""Child processes that never outlive their parent, and whether a named process is still alive.
 
-A parent that is killed cannot end its children, so each child watches a pipe whose writing end the
-parent alone holds: end of file means that the parent is gone, and the child ends itself as on
+A parent that is killed cannot end its children. Each child therefore watches a pipe, whose writing
+end only the parent holds. At end of file the parent is gone, and the child ends itself as after
 SIGTERM.
 """
 
@@ -26,25 +25,26 @@ from nelbo import programs
 
 ORPHAN_GRACE_S = 25.0
 HEALTHY_S = 10.0
-"""A child that lived so long is started again at once; the pauses are for one that dies right after
-its start."""
+"""A child that ran for at least this time is started again at once, any other after a pause."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 
 LIFELINE = "LIFELINE"
 """Environment variable with the reading end of a confined process's lifeline."""
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-"""The environment that a confined process gets: where its code is, and no secret."""
+"""The environment variables of a confined process: they locate its code and hold no secret."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""For NumPy's libraries, which would otherwise start a thread for each core."""
+"""Without these, NumPy's libraries start a thread per core."""
 
 Life = Literal["alive", "dead", "unknown"]
-_NAME = re.compile(r".*\.(?P<place>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
+_NAME = re.compile(r".*\.(?P<namespace>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
 
 
 class Lifeline:
-    """The pipe. `reading` goes to the children; whoever is forked without an exec calls `drop` to
-    let go of `writing`."""
+    """The pipe. `reading` goes to the children.
+
+    A child that is forked without exec also holds `writing` and must call `drop`.
+    """
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -58,43 +58,47 @@ class Lifeline:
 
 
 def command(lifeline: Lifeline, module: str, args: Sequence[str] = ()) -> list[str]:
-    """`python -P -m module args` under a lifeline, whose `reading` the child must be passed."""
+    """`python -P -m module args` under a lifeline. The child must inherit `lifeline.reading`."""
     return [sys.executable, "-P", "-m", "nelbo.processes", str(lifeline.reading), module, *args]
 
 
 def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
-    """Watch the lifeline from a thread: at its end send this process SIGTERM, and end it for good
-    `grace_s` later."""
+    """Watch the lifeline in a thread.
+
+    At its end this process gets SIGTERM, and exits `grace_s` later if it still runs.
+    """
     threading.Thread(target=_watch, args=(reading, grace_s), name="lifeline", daemon=True).start()
 
 
 def start_confined(
     lifeline: Lifeline, module: str, args: Sequence[str], keep: Sequence[int] = (), **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start `python -P -m module args`, a module that confines itself and then calls
-    `exit_with_parent`.
+    """Start `python -P -m module args`, where the module calls `confine` and `exit_with_parent`.
 
-    Its environment tells it where its code is, and no secret. `keep` are descriptors that stay
-    open; `options` are Popen's.
+    Its environment holds no secret (INHERITED).
+
+    keep: descriptors that stay open. options: further arguments of Popen.
     """
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    environment |= ONE_THREAD
+    environment |= {LIFELINE: str(lifeline.reading), "ORT_DISABLE_TELEMETRY": "1"}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "nelbo.programs", module, *args],
         pass_fds=(lifeline.reading, *keep),
-        env=environment
-        | ONE_THREAD
-        | {LIFELINE: str(lifeline.reading), "ORT_DISABLE_TELEMETRY": "1"},
+        env=environment,
         **options,
     )
 
 
 def exit_with_parent() -> None:
-    """In a confined process: leave at once when the parent is gone. Started as another one, it has
-    no lifeline to watch."""
+    """Let a confined process exit as soon as its parent is gone.
+
+    A process that was not started by `start_confined` has no lifeline and is not watched.
+    """
 
     def watch(reading: int) -> None:
         os.read(reading, 1)
-        os._exit(1)  # it could not even send itself a signal
+        os._exit(1)  # a confined process may not send signals, not even to itself
 
     if reading := os.environ.get(LIFELINE):
         threading.Thread(target=watch, args=(int(reading),), name="lifeline", daemon=True).start()
@@ -102,8 +106,10 @@ def exit_with_parent() -> None:
 
 @dataclass
 class Child:
-    """`python -P -m module args` under a lifeline. Its output is appended to `log`; `keep` are
-    files that it holds open."""
+    """`python -P -m module args` under a lifeline.
+
+    log: file to which its output is appended. keep: descriptors that stay open in the child.
+    """
 
     name: str
     module: str
@@ -118,8 +124,8 @@ class Child:
     _not_before: float = 0.0
 
     def start(self, lifeline: Lifeline) -> None:
-        # A session of its own: a ^C at the terminal reaches the parent alone, which ends its
-        # children in order.
+        # In a session of its own the child gets no ^C from the terminal. The parent gets it and
+        # ends its children in order.
         output = open(self.log, "ab") if self.log else None  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
@@ -138,8 +144,10 @@ class Child:
         self._started = time.monotonic()
 
     def revive(self, lifeline: Lifeline) -> int | None:
-        """Start the child again if it ended and its pause is over; the exit status of one that is
-        found ended."""
+        """Start the child again if it ended and its pause is over.
+
+        Returns the exit status, once, of a child that has ended since the last call.
+        """
         now = time.monotonic()
         if self.process is None:
             if now >= self._not_before:
@@ -157,11 +165,10 @@ class Child:
 
 
 def pause_after(lived_s: float, last_pause_s: float) -> float:
-    """Seconds until a child that ended is started again: none where it had run well, else twice the
-    last pause."""
-    return (
-        0.0 if lived_s >= HEALTHY_S else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, last_pause_s * 2))
-    )
+    """Seconds until a child that ended is started again: 0 if it ran well, else a doubled pause."""
+    if lived_s >= HEALTHY_S:
+        return 0.0
+    return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, last_pause_s * 2))
 
 
 def keep_running(
@@ -170,8 +177,10 @@ def keep_running(
     stop: threading.Event,
     tell: Callable[[Child, int], None],
 ) -> None:
-    """Start the children and start again whichever ends, after telling of it with its exit status,
-    until `stop` is set."""
+    """Start the children, and start them again whenever they end, until `stop` is set.
+
+    tell: called with a child that ended and its exit status.
+    """
     while True:
         for child in children:
             if (status := child.revive(lifeline)) is not None:
@@ -183,8 +192,10 @@ def keep_running(
 def end_all(
     children: Sequence[Child], grace_s: float, hurry: threading.Event | None = None
 ) -> None:
-    """SIGTERM to all, SIGKILL to what is left after `grace_s` seconds or as soon as `hurry` is
-    set."""
+    """Send SIGTERM to all, and SIGKILL to those that still run after `grace_s` seconds.
+
+    SIGKILL is sent at once when `hurry` is set.
+    """
     for child in children:
         child.end()
     deadline = time.monotonic() + grace_s
@@ -197,46 +208,49 @@ def end_all(
 
 
 def my_name() -> str:
-    """A name that no other process has, had or will have: host, where its id means something, own
-    start, id."""
-    place, started = _place(), _started_at(os.getpid())
-    where = (
-        f"{socket.gethostname()}.{place}.{started}" if place and started else socket.gethostname()
-    )
-    return f"{where}:{os.getpid()}"
+    """A name that is unique for all time: host name, process namespace, start time, process id."""
+    host = socket.gethostname()
+    namespace = _namespace()
+    started = _start_time(os.getpid())
+    if namespace and started:
+        host = f"{host}.{namespace}.{started}"
+    return f"{host}:{os.getpid()}"
 
 
 def life(name: str) -> Life:
-    """Whether the process of this name (`my_name`) lives; unknown where it is one of another
-    machine or container."""
-    known = _NAME.fullmatch(name)
-    if known is None or known["place"] != _place():
+    """Whether the process with this name (`my_name`) is alive.
+
+    It is unknown for a process of another machine, container or user.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None or parts["namespace"] != _namespace():
         return "unknown"
-    return "alive" if _started_at(int(known["pid"])) == known["started"] else "dead"
+    return "alive" if _start_time(int(parts["pid"])) == parts["started"] else "dead"
 
 
 @functools.cache
-def _place() -> str:
-    """This start of the machine, this PID namespace and this user, in 8 letters: where process ids
-    mean the same and all processes can be seen (/proc may hide those of other users). Empty if not
-    told."""
+def _namespace() -> str:
+    """The machine since its last boot, the PID namespace and the user, as 8 hexadecimal digits.
+
+    Within these a process id means one process, and /proc shows it: it may hide the processes of
+    other users. Empty if the system does not tell.
+    """
     try:
-        told = (
-            Path("/proc/sys/kernel/random/boot_id").read_text()
-            + os.readlink("/proc/self/ns/pid")
-            + str(os.getuid())
-        )
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        pids = os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot}{pids}{os.getuid()}".encode()).hexdigest()[:8]
 
 
-def _started_at(pid: int) -> str:
-    """When a process was started, in clock ticks since the machine was; empty where it is not (or
-    is dead and not reaped)."""
+def _start_time(pid: int) -> str:
+    """The start of a process in clock ticks since boot; empty if it is not running.
+
+    psutil gives seconds since 1970, which move with the machine's clock, so /proc is read here.
+    """
     try:
-        # The name, in brackets, may hold anything; state is the first field behind it, the start
-        # the twentieth.
+        # The name, in brackets, may hold any character. Behind it, the state is the first field and
+        # the start time the twentieth.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -251,9 +265,9 @@ def _watch(reading: int, grace_s: float) -> None:
 
 
 def main() -> None:
-    """`python -P -m nelbo.processes FD MODULE ARGS`: run the module as `python -m` would, under the
-    lifeline FD."""
-    reading, module = int(sys.argv[1]), sys.argv[2]
+    """`python -P -m nelbo.processes FD MODULE ARGS`: run a module under the lifeline FD."""
+    reading = int(sys.argv[1])
+    module = sys.argv[2]
     sys.argv = sys.argv[2:]
     end_with_parent(reading)
     programs.prepare()
