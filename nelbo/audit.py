@@ -1,4 +1,4 @@
-"""The audit as data: which actions it records, and who may have made a change. No I/O."""
+"""The audit as data: the actions that it records, and the author of a change. No I/O."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,8 +23,7 @@ Action = Literal[
 
 @dataclass(frozen=True)
 class Actor:
-    """Who makes a change: an owner, with the id of their key, their address and the request; or a
-    program."""
+    """The author of a change: an owner, with their key's id, address and request; or a program."""
 
     name: str
     key: str | None = None
@@ -32,8 +31,8 @@ class Actor:
     request_id: str | None = None
 
 
-# A name with a blank is the name of no owner.
+# The names of owners have no blanks, so these two cannot be owners.
 COMMAND_LINE = Actor("command line")
-"""Whoever runs `nelbo` where the database is."""
+"""A user who runs `nelbo` with access to the database."""
 ITSELF = Actor("nelbo itself")
-"""A worker that verified a version, the API that read the keys file."""
+"""A worker that verified a version, or the API that read the keys file."""

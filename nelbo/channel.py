@@ -1,9 +1,8 @@
-"""kombu's Redis transport, from which a worker gets hints and nothing else, whatever somebody wrote
-into Redis.
+"""kombu's Redis transport, reduced so that a worker gets hints and no other messages from Redis.
 
-kombu takes each message for one that Celery sent: what is no JSON ends the pool, what is compressed
-grows without a limit, and a header may start a timer or another task. Here only the job's id is
-taken out of a message, and the hint is made anew.
+kombu trusts each message: one that is not JSON ends the pool, a compressed one may unpack to any
+size, and a header may start a timer or another task. This transport takes only the job's id from a
+message and builds a new hint with it.
 """
 
 import base64
@@ -23,7 +22,7 @@ from nelbo import logs
 WORK = "nelbo.work"
 QUEUE = "nelbo"
 LARGEST = 4_096
-"""Bytes of a message. A hint has about 1,000."""
+"""Maximum size of a message in bytes. A hint has about 1,000."""
 
 log = logs.get(__name__)
 
@@ -35,22 +34,21 @@ def use() -> None:
 
 
 def hinted_job(message: bytes) -> str | None:
-    """The id of the job that a message of Celery's protocol 2 hints at, None where it is no
-    hint."""
+    """The job's id in a message of Celery's protocol 2; None if the message is no hint."""
     if len(message) > LARGEST:
         return None
     try:
-        sent = json.loads(message)
-        args, _, _ = json.loads(base64.b64decode(sent["body"]))
+        content = json.loads(message)
+        args, _, _ = json.loads(base64.b64decode(content["body"]))
         [job_id] = args
-        is_hint = sent["headers"]["task"] == WORK and isinstance(job_id, str)
+        is_hint = content["headers"]["task"] == WORK and isinstance(job_id, str)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return job_id if is_hint else None
 
 
 def hint(job_id: str) -> bytes:
-    """The message that Celery makes of a hint, with an id of its own."""
+    """The message that Celery would send for a hint, with a new message id."""
     tag = str(uuid.uuid4())
     body = json.dumps(
         [[job_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
@@ -86,17 +84,18 @@ class Client(redis.PrefixedStrictRedis):
         answer = super().parse_response(connection, command_name, **options)
         if answer and command_name == "BRPOP":
             queue, message = answer
-            return (queue, made) if (made := _made_anew(message)) else None
+            new_hint = _rebuilt(message)
+            return None if new_hint is None else (queue, new_hint)
         if answer and command_name == "RPOP":
-            return _made_anew(answer)
+            return _rebuilt(answer)
         return answer
 
 
 class Channel(redis.Channel):
-    """A channel of such clients, which keeps in memory what it took and not in Redis.
+    """A channel of such clients. It keeps no record in Redis of the messages that it took.
 
-    A pool that is killed loses the hints in its hand, and the dispatcher hints again in its next
-    round. kombu's books in Redis would bring them back after minutes, and need a lock in Lua, which
+    A pool that is killed loses the hints that it holds, and the dispatcher sends new ones in its
+    next round. kombu's record would restore them only after minutes, and needs a lock in Lua, which
     the broker's user may not run.
     """
 
@@ -107,7 +106,7 @@ class Channel(redis.Channel):
         return functools.partial(Client, global_keyprefix=self.global_keyprefix)
 
     def _queue_bind(self, *_: Any) -> None:
-        """Nothing to note down: a hint names its queue."""
+        """Record no binding in Redis: a hint names its queue."""
 
     def _brpop_read(self, **options: Any) -> Any:
         with self._readable():
@@ -121,16 +120,15 @@ class Channel(redis.Channel):
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Remove what somebody put in the queue's place."""
+        """Delete the queue if its key in Redis holds something else than a list."""
         try:
             yield
         except ResponseError as problem:
             if "WRONGTYPE" not in str(problem):
                 raise
             log.warning("queue removed: it was no list")
-            self._create_client().delete(
-                *(self._q_for_pri(QUEUE, priority) for priority in self.priority_steps)
-            )
+            keys = [self._q_for_pri(QUEUE, priority) for priority in self.priority_steps]
+            self._create_client().delete(*keys)
 
 
 class Transport(redis.Transport):
@@ -139,7 +137,8 @@ class Transport(redis.Transport):
     Channel = Channel
 
 
-def _made_anew(message: bytes) -> bytes | None:
+def _rebuilt(message: bytes) -> bytes | None:
+    """A new hint for the same job; None if the message is no hint."""
     job_id = hinted_job(message)
     if job_id is None:
         log.warning("message dropped: it is no hint", bytes=len(message))

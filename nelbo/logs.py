@@ -1,5 +1,7 @@
-"""Logs: one line for each event with ids and counts as fields; JSON where no terminal watches. No
-row contents, no secrets."""
+"""Logs: one line per event, with ids and counts as fields; JSON unless output is a terminal.
+
+They never hold row contents or secrets.
+"""
 
 import logging
 import sys
@@ -19,8 +21,10 @@ STEPS: list[structlog.types.Processor] = [
 
 
 def get(name: str) -> BoundLogger:
-    """The logger of a module: `log.info("chunk done", job_id=…, rows=…)`. Its lines go through the
-    standard library, so they look like those of other packages."""
+    """The logger of a module: `log.info("chunk done", job_id=…, rows=…)`.
+
+    Its lines go through the standard library, so they look like those of other packages.
+    """
     steps = [structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs]
     log: BoundLogger = structlog.wrap_logger(
         logging.getLogger(name), processors=steps, wrapper_class=BoundLogger
@@ -29,20 +33,25 @@ def get(name: str) -> BoundLogger:
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send what this process logs to `stream` (standard error), in one form."""
+    """Write all logs of this process to `stream`, in one format.
+
+    stream: standard error if None.
+    """
     stream = sys.stderr if stream is None else stream
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
-    )
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=STEPS,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    handler.setFormatter(_formatter(stream))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # Its plugins introduce themselves to each process.
+    # alembic logs each of its plugins in each process.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _formatter(stream: TextIO) -> logging.Formatter:
+    renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
+    if stream.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=STEPS,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )

@@ -1,5 +1,4 @@
-"""The data folder: made for its owner alone, and closed where an older version left it open to
-other users."""
+"""The data folder: private to its owner, also if an older version left it open to other users."""
 
 import contextlib
 import os
@@ -11,19 +10,20 @@ from nelbo.home import CACHE, HEALTH, LOGS, STORAGE, UP_LOCK, UP_RECORD
 from nelbo.settings import Settings
 
 FOR_OTHERS = 0o077
-"""The bits of a mode that let other users in: no file that a serving process makes has them."""
+"""The mode bits that give other users access. No file of a serving process has them."""
 
 
 def close_to_others() -> None:
-    """From here on this process and its children make files and folders that no other user may
-    open."""
+    """Make all new files and folders of this process and its children private to its user."""
     os.umask(FOR_OTHERS)
 
 
 def prepare(settings: Settings) -> None:
-    """Make the data folder, or close it and what Nelbo keeps in it. What this user may not change
-    stays as it is."""
-    with contextlib.suppress(OSError):  # whoever needs the folder says so when it writes there
+    """Create the data folder, or make it and its parts private.
+
+    Parts that this user may not change are left as they are.
+    """
+    with contextlib.suppress(OSError):  # the first write into the folder raises a clear error
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in open_to_others(settings):
         if path.is_relative_to(settings.home):
@@ -32,17 +32,13 @@ def prepare(settings: Settings) -> None:
 
 
 def open_to_others(settings: Settings) -> list[Path]:
-    """The data folder, the database and the folders of storage, cache and logs, as far as other
-    users may open them."""
+    """The parts of the data folder, and the database, that other users may open."""
     return [path for path in _parts(settings) if path.exists() and _is_open(path)]
 
 
 def _parts(settings: Settings) -> list[Path]:
-    home = settings.home
-    parts = [
-        home,
-        *(home / name for name in (STORAGE, CACHE, HEALTH, LOGS, UP_RECORD, UP_LOCK)),
-    ]
+    names = (STORAGE, CACHE, HEALTH, LOGS, UP_RECORD, UP_LOCK)
+    parts = [settings.home, *(settings.home / name for name in names)]
     if file := settings.sqlite_file:
         parts += [Path(f"{file}{suffix}") for suffix in ("", "-wal", "-shm")]
     if settings.storage_url.startswith("file://"):
@@ -51,6 +47,9 @@ def _parts(settings: Settings) -> list[Path]:
 
 
 def _is_open(path: Path) -> bool:
-    """A folder that everyone may write to, such as /tmp, is not ours to close."""
+    """Whether other users have access. A shared folder such as /tmp does not count: it must stay.
+
+    Its sticky bit tells it.
+    """
     mode = path.stat().st_mode
     return bool(mode & FOR_OTHERS) and not mode & stat.S_ISVTX
