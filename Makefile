@@ -1,4 +1,5 @@
-# `make` prints the targets. Everything is installed into .venv, from the lock, and nothing outside this folder changes.
+# `make` prints the targets. All packages are installed into .venv, with the versions of the lock. Nothing outside this
+# folder changes.
 PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
@@ -8,17 +9,17 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/for-demo  ## install, start everything, train on a real table, score, generate, augment; then stop it again
+demo: .venv/for-demo  ## install, start the service, train on a real table, score, generate and augment rows, stop the service
 	.venv/bin/nelbo demo
 
-# A test waits for other processes more than it computes, so that two at once take half of the time.
-test: .venv/for-development  ## the test suite: minutes, on SQLite and on PostgreSQL, with a real broker
+# Tests mostly wait for other processes, so two at a time take half of the time.
+test: .venv/for-development  ## run the test suite, on SQLite and PostgreSQL with a real broker; under 15 minutes
 	.venv/bin/python -m pytest -m "not system" -n 2 --dist worksteal
 
-test-system: .venv/for-development  ## the slow proofs: one fault of each kind, killed processes, requests made from OpenAPI, the demo, containers
+test-system: .venv/for-development  ## run the slow tests: one fault of each kind, killed processes, requests from the OpenAPI description, the demo, containers
 	.venv/bin/python -m pytest -m system
 
-test-pythons:  ## the tests of all but training under each other Python that is here: 3.12, 3.13
+test-pythons:  ## run all tests except those of training with Python 3.12 and 3.13, where installed
 	for version in 3.12 3.13; do \
 	  python$$version -c '' 2>/dev/null || { echo "no python$$version here"; continue; }; \
 	  python$$version -m venv build/python$$version \
@@ -26,23 +27,23 @@ test-pythons:  ## the tests of all but training under each other Python that is 
 	    && build/python$$version/bin/python -m pytest -m "not system" -n 2 --dist worksteal tests/api tests/nelbo tests/worker || exit 1; \
 	done
 
-faults: .venv/for-development  ## 620 faults of all kinds on a running service: what is lost, doubled or late; twenty minutes
+faults: .venv/for-development  ## inject 620 faults of all kinds into a running service and count lost, doubled and late rows; twenty minutes
 	.venv/bin/python -m tests.system.faults
 
-fuzz: .venv/for-development  ## 100,000 strange tables, zips, manifests and graphs: what is not read or refused, and what is not reached
+fuzz: .venv/for-development  ## send 100,000 strange tables, zips, manifests and graphs to the readers; report faults and code that was not reached
 	$(PIP) install --quiet 'atheris>=3,<4' 'coverage>=7.10,<8'
 	.venv/bin/python -m tests.fuzz
 
-bench: .venv/for-development  ## a million rows through the embedded stack, beside a bare loop of the same engine
+bench: .venv/for-development  ## score a million rows with the embedded service and with a bare loop of the same engine; compare rows per second
 	.venv/bin/python -m tests.benchmarks.million
 
-bench-submit: .venv/for-development  ## p50 and p99 of a submission with the broker up, frozen and absent
+bench-submit: .venv/for-development  ## measure p50 and p99 of a submission with the broker up, frozen and absent
 	.venv/bin/python -m tests.benchmarks.submission
 
-bench-recovery: .venv/for-development  ## seconds until the rows of a killed worker are done by another one
+bench-recovery: .venv/for-development  ## measure the seconds until another worker has finished the rows of a killed one
 	.venv/bin/python -m tests.benchmarks.recovery
 
-bench-quality: .venv/for-development  ## scores and synthetic rows beside peers and floors; DATA=folder with anomaly/ and tables/
+bench-quality: .venv/for-development  ## compare scores and synthetic rows with those of other packages; DATA=folder with anomaly/ and tables/
 	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
@@ -50,25 +51,25 @@ bench-quality: .venv/for-development  ## scores and synthetic rows beside peers 
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
 
-bench-variants: .venv/for-development  ## what each part of the model is worth, on Magic; DATA=folder with tables/
+bench-variants: .venv/for-development  ## measure the model without each of its parts, on Magic; DATA=folder with tables/
 	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.variants --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls --out build/variants.csv
 
-lint: .venv/for-development  ## ruff (lint, format), strict types, import contracts
+lint: .venv/for-development  ## check style and format (ruff), types (mypy) and imports (import-linter)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports --no-logo
 
-docs: .venv/for-development  ## the site of docs/, in build/site; it needs no network
+docs: .venv/for-development  ## build the site of docs/ in build/site; it needs no network
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-fmt: .venv/for-development  ## put imports and code into the one format
+fmt: .venv/for-development  ## format code and sort imports
 	.venv/bin/ruff check --select I,UP,RUF100 --fix
 	.venv/bin/ruff format
 
-lock: .venv/for-development  ## write constraints.txt anew from what .venv holds
+lock: .venv/for-development  ## write constraints.txt from the packages in .venv
 	{ head -1 constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable \
 	  | sed 's/+cpu$$//' | tr 'A-Z_' 'a-z-' | LC_ALL=C sort; } > constraints.new
 	mv constraints.new constraints.txt
@@ -76,7 +77,7 @@ lock: .venv/for-development  ## write constraints.txt anew from what .venv holds
 clean:  ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Debian packs venv's own pip apart (python3-venv); where that is missing, the pip that is there fills the folder.
+# On Debian, venv needs the package python3-venv to install pip. Without it, the system's pip is used.
 .venv/bin/pip:
 	$(PYTHON) -m venv --clear .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
 

@@ -1,8 +1,8 @@
--- The roles of a deployment. psql runs this as the server's superuser before each migration (service `roles` in
--- docker-compose.yml); running it again changes nothing. The variables migrate, api and worker are the passwords.
+-- The roles of a deployment. The service `roles` of docker-compose.yml runs this with psql, as the server's superuser,
+-- before each migration. A second run changes nothing. The variables migrate, api and worker are the passwords.
 --
 -- nelbo_migrate owns the database and everything in it. nelbo_api and nelbo_worker may use the tables that `nelbo migrate`
--- grants to them (nelbo/store/grants.py). None is a superuser, so that none starts programs or reads files on the server.
+-- grants to them (nelbo/store/grants.py). None is a superuser, so none can start programs or read files on the server.
 \set ON_ERROR_STOP on
 SET log_statement = 'none';
 SET client_min_messages = 'warning';
@@ -23,7 +23,7 @@ ALTER SCHEMA public OWNER TO nelbo_migrate;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO nelbo_api, nelbo_worker;
 
--- Tables of a deployment that had one role for everything.
+-- Give nelbo_migrate the tables of an older deployment, which had a single role.
 DO $$
 DECLARE
     statement text;
