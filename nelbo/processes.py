@@ -73,7 +73,7 @@ def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
 def start_confined(
     lifeline: Lifeline, module: str, args: Sequence[str], keep: Sequence[int] = (), **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start `python -P -m module args`, where the module calls `confine` and `exit_with_parent`.
+    """Start `python -P -m module args`. The module must call `confine` and `exit_with_parent`.
 
     Its environment holds no secret (INHERITED).
 

@@ -42,7 +42,7 @@ class Spelling(BaseModel):
 
     number, format: of its numbers and of its dates, as detected in a sample.
     certain: whether the sample leaves no doubt. If it does, `other` may fit as well.
-    plain_first: a plain number (1.5) is always read as it is, also if `number` reads it otherwise.
+    plain_first: a plain number (1.5) is read as a plain number, also if `number` differs.
     words: the texts for false and true.
     type: the Arrow type of a typed column.
     """

@@ -44,7 +44,9 @@ def _dictionary(values: str, indices: str, ordered: str) -> pa.DataType | None:
     index_type: Any = named(indices)
     if value_type is None or index_type is None:
         return None
-    return pa.dictionary(index_type, value_type, ordered == "1")
+    dictionary: Any = pa.dictionary  # the stubs want a type for `ordered`
+    kind: pa.DataType = dictionary(index_type, value_type, ordered == "1")
+    return kind
 
 
 _WITH_ARGUMENTS: tuple[tuple[str, Any], ...] = (

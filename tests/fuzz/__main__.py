@@ -33,26 +33,26 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="new folder for what is kept; without it build/fuzz is replaced"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     missing = [name for name in ("atheris", "coverage") if importlib.util.find_spec(name) is None]
     if missing:
         parser.error(
             f"{' and '.join(missing)} is not installed; `make fuzz` installs what is needed"
         )
-    folder: Path = given.folder or ROOT / "build" / "fuzz"
-    if given.folder and folder.exists():
+    folder: Path = options.folder or ROOT / "build" / "fuzz"
+    if options.folder and folder.exists():
         parser.error(f"{folder} exists; name a new folder")
     shutil.rmtree(folder, ignore_errors=True)
 
     begin = time.monotonic()
     shares = (
-        {given.reader: 1.0}
-        if given.reader
+        {options.reader: 1.0}
+        if options.reader
         else {name: reader.share for name, reader in READERS.items()}
     )
     outcomes = {
-        name: fuzz(name, round(given.inputs * share), given.seed, folder / name, guided=True)
+        name: fuzz(name, round(options.inputs * share), options.seed, folder / name, guided=True)
         for name, share in shares.items()
     }
     measuring = [sys.executable, "-P", "-m", "tests.fuzz.measure", str(folder)]
@@ -67,7 +67,7 @@ def main() -> int:
         f" {(used.ru_utime + used.ru_stime) / 60:.0f} of them on the processor"
     )
     return _verdict(
-        outcomes, branches(folder / "coverage.json", (*OWN, *SHARED)).share, given.reader is None
+        outcomes, branches(folder / "coverage.json", (*OWN, *SHARED)).share, options.reader is None
     )
 
 

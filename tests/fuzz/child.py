@@ -194,8 +194,8 @@ class Watch:
             for part in ("nelbo", "tests")
         )
         last = (product or tests or frames)[-1]
-        place = last.filename.removeprefix(f"{ROOT}/")
-        self._count(f"{type(problem).__name__} at {place}:{last.lineno}", content, str(problem))
+        file = last.filename.removeprefix(f"{ROOT}/")
+        self._count(f"{type(problem).__name__} at {file}:{last.lineno}", content, str(problem))
 
     def _count(self, kind: str, content: bytes, message: str = "") -> None:
         self._report.count(kind)
@@ -241,19 +241,19 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--guided", action="store_true")
-    given = parser.parse_args()
-    folder = given.folder.resolve()
+    options = parser.parse_args()
+    folder = options.folder.resolve()
 
-    reader = _loaded(given.reader, given.guided)
+    reader = _loaded(options.reader, options.guided)
     seeds = reader.seeds()
-    contents = _contents(folder / "corpus", seeds, given.reader)
+    contents = _contents(folder / "corpus", seeds, options.reader)
     status = os.open("/proc/self/status", os.O_RDONLY)
     _confine(folder)
-    watch = Watch(reader, folder, given.inputs, status)
-    if given.guided:
-        _guided(watch.one, reader.mutate, seeds, folder, given.seed)
+    watch = Watch(reader, folder, options.inputs, status)
+    if options.guided:
+        _guided(watch.one, reader.mutate, seeds, folder, options.seed)
     else:
-        _unguided(watch.one, reader.mutate, contents, Random(given.seed))
+        _unguided(watch.one, reader.mutate, contents, Random(options.seed))
 
 
 def _loaded(name: str, guided: bool) -> "Reader":
@@ -272,10 +272,10 @@ def _loaded(name: str, guided: bool) -> "Reader":
 def _contents(corpus: Path, seeds: list[bytes], name: str) -> list[bytes]:
     """What was kept by an earlier process; the first one writes the seeds."""
     if not any(corpus.iterdir()):
-        found = [path.read_bytes() for path in sorted((FOUND / name).glob("*"))]
-        for at, content in enumerate((*seeds, *found)):
+        faulty = [path.read_bytes() for path in sorted((FOUND / name).glob("*"))]
+        for number, content in enumerate((*seeds, *faulty)):
             if len(content) <= MOST_BYTES:
-                (corpus / f"seed-{at:03}").write_bytes(content)
+                (corpus / f"seed-{number:03}").write_bytes(content)
     return [path.read_bytes() for path in sorted(corpus.iterdir())]
 
 
@@ -284,9 +284,9 @@ def _confine(folder: Path) -> None:
 
     from nelbo.confinement import CODE, LIBC, confine
 
-    places = [Path(place) for place in (*sys.path, str(ROOT)) if place and Path(place).exists()]
+    folders = [Path(path) for path in (*sys.path, str(ROOT)) if path and Path(path).exists()]
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a run that is stopped leaves no process behind
-    confine(memory_mib=MEMORY_MIB, read=[*CODE, *places], write=[folder])
+    confine(memory_mib=MEMORY_MIB, read=[*CODE, *folders], write=[folder])
     pa.set_cpu_count(1)
     tempfile.tempdir = str(folder / "work" / "out")
     warnings.simplefilter("error")

@@ -30,9 +30,9 @@ SPELLED: list[tuple[Any, list[str | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("array", "wanted"), SPELLED)
-def test_every_type_has_one_spelling(array: Any, wanted: list[str | None]) -> None:
-    assert cells.spelled(array).to_pylist() == wanted
+@pytest.mark.parametrize(("array", "expected"), SPELLED)
+def test_every_type_has_one_spelling(array: Any, expected: list[str | None]) -> None:
+    assert cells.spelled(array).to_pylist() == expected
 
 
 def test_text_is_trimmed_and_what_means_missing_is_null() -> None:
@@ -61,9 +61,9 @@ def test_a_number_is_read_in_any_spelling_beside_numbers_and_beside_junk(
 @pytest.mark.parametrize("missing", ["", "NaN", "nan", "NAN", "null", None])
 @pytest.mark.parametrize("beside", ["1", "junk"])
 def test_a_missing_number_is_no_fault(missing: str | None, beside: str) -> None:
-    found = cells.numbers(pa.array([missing, beside]), MISSING)
-    assert np.isnan(found.values[0])
-    assert not any(mask[0] for mask in found.faults.values())
+    column = cells.numbers(pa.array([missing, beside]), MISSING)
+    assert np.isnan(column.values[0])
+    assert not any(mask[0] for mask in column.faults.values())
 
 
 def test_the_values_can_be_written_to_without_touching_the_column() -> None:

@@ -23,14 +23,14 @@ def calls() -> Iterator[str]:
                     yield from names(node.args[0])
 
 
-def names(given: ast.expr) -> list[str]:
+def names(expression: ast.expr) -> list[str]:
     """One name, or one of two by a condition."""
-    match given:
+    match expression:
         case ast.Constant(value=str(name)):
             return [name]
         case ast.IfExp(body=one, orelse=other):
             return names(one) + names(other)
-    raise AssertionError(f"{ast.unparse(given)} is not a name that can be read from the code")
+    raise AssertionError(f"{ast.unparse(expression)} is not a name that can be read from the code")
 
 
 def test_every_crash_point_of_the_list_is_one_place_in_the_code() -> None:

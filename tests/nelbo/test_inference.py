@@ -138,9 +138,9 @@ def test_notices_tell_what_a_user_may_want_to_override() -> None:
             }
         )
     )
-    found = inspector.finish()
-    assert found.rows == N
-    age, name, gone = found.notices
+    inference = inspector.finish()
+    assert inference.rows == N
+    age, name, gone = inference.notices
     assert "'age': 1 of 40" in age
     assert "'old'" in age
     assert "'name' looks like an identifier" in name
@@ -189,14 +189,16 @@ def inspected(content: str, format: str = "csv") -> Inspected:
 def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(
     word: str, values: list[str]
 ) -> None:
-    found = inspected("\n".join(["a;b", *(f"{value};x" for value in [*values * 5, word, word])]))
-    (column, _) = found.schema.columns
+    inference = inspected(
+        "\n".join(["a;b", *(f"{value};x" for value in [*values * 5, word, word])])
+    )
+    (column, _) = inference.schema.columns
     assert column.kind != "categorical"
     for texts in ([word], [word, values[0]]):
         encoded = encode(pa.record_batch({"a": texts}), Schema(columns=(column,)))
         assert encoded.errors == []
         assert np.isnan(encoded.numbers[:1]).all()
-    assert any(word in notice and "read as missing" in notice for notice in found.notices)
+    assert any(word in notice and "read as missing" in notice for notice in inference.notices)
 
 
 @pytest.mark.parametrize("word", ["#N/A", "NAN", "n/a", "\\N", "NaT", "<NA>", "#DIV/0!"])
@@ -204,22 +206,24 @@ def test_a_word_that_may_mean_missing_does_so_beside_numbers_dates_and_flags(
 def test_a_word_that_programs_write_for_missing_does_so_everywhere(
     word: str, values: list[str]
 ) -> None:
-    found = inspected("\n".join(["a", *values * 5, word, word]))
-    assert encode(pa.record_batch({"a": [word, values[0]]}), found.schema).errors == []
-    assert found.notices == ()
-    assert word in found.schema.missing
+    inference = inspected("\n".join(["a", *values * 5, word, word]))
+    assert encode(pa.record_batch({"a": [word, values[0]]}), inference.schema).errors == []
+    assert inference.notices == ()
+    assert word in inference.schema.missing
 
 
 def test_a_word_that_may_mean_missing_is_a_category_beside_text_and_this_is_said() -> None:
-    found = inspected("\n".join(["a", *["red", "blue", "None"] * 5]))
-    assert found.schema.columns[0].missing == ()
-    assert any("'None'" in notice and "are a category" in notice for notice in found.notices)
+    inference = inspected("\n".join(["a", *["red", "blue", "None"] * 5]))
+    assert inference.schema.columns[0].missing == ()
+    assert any("'None'" in notice and "are a category" in notice for notice in inference.notices)
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
 def test_the_row_index_of_a_data_frame_is_an_identifier_also_of_a_sample(name: str) -> None:
-    found = inspected("\n".join([f"{name},b", *(f"{n * n % 101},{n % 3}.5" for n in range(40))]))
-    assert [column.kind for column in found.schema.columns] == ["identifier", "continuous"]
+    inference = inspected(
+        "\n".join([f"{name},b", *(f"{n * n % 101},{n % 3}.5" for n in range(40))])
+    )
+    assert [column.kind for column in inference.schema.columns] == ["identifier", "continuous"]
 
 
 @pytest.mark.parametrize("number", ["-9999", "999", "-99", "99999"])
@@ -237,9 +241,9 @@ def test_a_declared_sentinel_is_missing_as_text_and_as_a_number() -> None:
         pa.array([-9999.0, None, -9999.0, 1.0]),
         pa.array([-9999, None, -9999, 1]),
     ):
-        found = encode(pa.record_batch({"a": values}), schema)
-        assert np.isnan(found.numbers[:3, 0]).all()
-        assert found.numbers[3, 0] == 1.0
+        encoded = encode(pa.record_batch({"a": values}), schema)
+        assert np.isnan(encoded.numbers[:3, 0]).all()
+        assert encoded.numbers[3, 0] == 1.0
 
 
 @pytest.mark.parametrize("format", [None, "%d.%m.%Y"])
@@ -254,16 +258,16 @@ def test_a_declared_open_end_is_missing_however_dates_are_written(format: str | 
         pa.array([last, first]),
         pa.array([last, first]).cast(pa.timestamp("us")),
     ):
-        found = encode(pa.record_batch({"a": values}), schema)
-        assert found.errors == []
-        assert np.isnan(found.numbers[:, 0]).tolist() == [True, False]
+        encoded = encode(pa.record_batch({"a": values}), schema)
+        assert encoded.errors == []
+        assert np.isnan(encoded.numbers[:, 0]).tolist() == [True, False]
 
 
 def test_a_decimal_sign_that_the_sample_has_not_shown_is_found_in_the_whole_table() -> None:
     rows = [*["0"] * 30_000, *["3,4", "2,25"], *["0"] * 30_000]
-    found = inspected("\n".join(["a;b", *(f"{row};x" for row in rows)]))
-    assert found.schema.columns[0].kind == "continuous"
-    assert found.schema.columns[0].number == NumberFormat(decimal=",")
+    inference = inspected("\n".join(["a;b", *(f"{row};x" for row in rows)]))
+    assert inference.schema.columns[0].kind == "continuous"
+    assert inference.schema.columns[0].number == NumberFormat(decimal=",")
 
 
 def test_ordinary_tables_are_read_without_a_word() -> None:
@@ -276,12 +280,12 @@ def test_ordinary_tables_are_read_without_a_word() -> None:
 
 
 def test_each_decision_has_its_rule_and_examples() -> None:
-    found = inspected(
+    inference = inspected(
         "\n".join(["a,b,c", *(f"{n % 7},{n % 28 + 1:02}/12/2023,w{n % 2}" for n in range(50))])
     )
-    assert [(one.column.kind, one.rule) for one in found.decisions] == [
+    assert [(decision.column.kind, decision.rule) for decision in inference.decisions] == [
         ("integer", "whole numbers"),
         ("datetime", "dates written %d/%m/%Y"),
         ("categorical", "text that repeats"),
     ]
-    assert found.decisions[1].examples == ("01/12/2023", "02/12/2023", "03/12/2023")
+    assert inference.decisions[1].examples == ("01/12/2023", "02/12/2023", "03/12/2023")

@@ -202,13 +202,13 @@ def test_a_zip_with_some_bytes_changed_is_the_same_artifact_or_refused(
 ) -> None:
     """Most of the bytes that are changed are those of headers and the directory."""
     heads = [at for at in range(len(whole)) if whole.startswith(b"PK", at)]
-    place = st.one_of(
+    position = st.one_of(
         st.integers(0, len(whole) - 1),
         st.builds(int.__add__, st.sampled_from(heads), st.integers(0, 60)),
     )
     changed = bytearray(whole)
     for at, byte in data.draw(
-        st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=4)
+        st.lists(st.tuples(position, st.integers(0, 255)), min_size=1, max_size=4)
     ):
         changed[min(at, len(whole) - 1)] = byte
     folder = tmp_path_factory.mktemp("changed")

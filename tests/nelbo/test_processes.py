@@ -60,16 +60,17 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
     child, stop = module(tmp_path), threading.Event()
-    told: list[int] = []
+    statuses: list[int] = []
     keeper = threading.Thread(
-        target=keep_running, args=([child], Lifeline(), stop, lambda _, status: told.append(status))
+        target=keep_running,
+        args=([child], Lifeline(), stop, lambda _, status: statuses.append(status)),
     )
     keeper.start()
     try:
         (first,) = until(lambda: pids(tmp_path), "the child")
         os.kill(first, signal.SIGKILL)
         until(lambda: len(pids(tmp_path)) == 2, "a second child")
-        assert told == [-signal.SIGKILL]
+        assert statuses == [-signal.SIGKILL]
     finally:
         stop.set()
         keeper.join()

@@ -223,7 +223,7 @@ def _files(table: pa.Table, parquet: bool) -> Iterator[tuple[str, bytes]]:
 def test_every_type_is_read_or_left_out_with_a_notice_and_the_other_columns_are_untouched(
     name: str,
 ) -> None:
-    array, wanted = TYPES[name]
+    array, expected = TYPES[name]
     table = pa.table({"before": [1, 2, 3], "x.y": array, "after": ["p", "q", "r"]})
     for format, content in _files(table, parquet=name not in ARROW_ALONE):
         with opened(content, format) as read:
@@ -231,14 +231,14 @@ def test_every_type_is_read_or_left_out_with_a_notice_and_the_other_columns_are_
         (batch,) = batches
         assert batch.column("before").to_pylist() == [1, 2, 3]
         assert batch.column("after").to_pylist() == ["p", "q", "r"]
-        if isinstance(wanted, str):
+        if isinstance(expected, str):
             assert read.names == ("before", "after")
             assert len(read.notices) == 1
-            assert f"column 'x.y' holds {wanted}" in read.notices[0]
+            assert f"column 'x.y' holds {expected}" in read.notices[0]
         else:
             assert read.names == ("before", "x.y", "after")
             assert read.notices == () or name.startswith("duration")
-            assert batch.column("x.y").to_pylist() == [*wanted, None]
+            assert batch.column("x.y").to_pylist() == [*expected, None]
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -284,7 +284,7 @@ def test_the_least_and_the_largest_number_of_each_type_reach_the_engine_or_are_e
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, wanted) in TYPES.items() if not isinstance(wanted, str)]
+    "name", [name for name, (_, expected) in TYPES.items() if not isinstance(expected, str)]
 )
 def test_what_is_read_in_several_batches_can_be_inferred_and_encoded_as_any_kind(name: str) -> None:
     array = TYPES[name][0]

@@ -33,11 +33,11 @@ def test_a_compressed_table_reads_like_the_table_itself(
     format: str, suffix: str, tmp_path: Path
 ) -> None:
     content = written(BATCH, format)
-    wanted = rows_of(opened(content, format))
+    expected = rows_of(opened(content, format))
     for name in (f"table.{format}{suffix}", f"table.{format}{suffix.upper()}", f"table.{format}"):
-        assert rows_of(open_table(saved(tmp_path / name, packed(content, suffix)))) == wanted
-    assert rows_of(open_table(saved(tmp_path / f"plain.{format}{suffix}", content))) == wanted
-    assert rows_of(opened(packed(content, suffix))) == wanted
+        assert rows_of(open_table(saved(tmp_path / name, packed(content, suffix)))) == expected
+    assert rows_of(open_table(saved(tmp_path / f"plain.{format}{suffix}", content))) == expected
+    assert rows_of(opened(packed(content, suffix))) == expected
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)

@@ -162,8 +162,8 @@ def test_any_text_reads_as_it_was_written_under_any_name(
         return
     columns = [pa.array([row[at] for row in rows], pa.string()) for at in (0, 1)]
     content = written(pa.RecordBatch.from_arrays(columns, names=[first, second]), "csv")
-    wanted = [{name: value or "" for name, value in zip(names, row, strict=True)} for row in rows]
-    assert rows_of(opened(content, delimiter=",", header=True, skip=0)) == wanted
+    expected = [{name: value or "" for name, value in zip(names, row, strict=True)} for row in rows]
+    assert rows_of(opened(content, delimiter=",", header=True, skip=0)) == expected
 
 
 COLOURS, CITIES = ("red", "blue", "green"), ("Oslo", "Rome", "Bern", "Riga")
@@ -221,16 +221,16 @@ def test_the_same_table_reads_the_same_in_every_dialect(delimiter: str, header: 
         if "keys" in preamble and not header:
             continue  # nothing tells a line above rows from a broken header
         text = above + _text([NAMES] * header + rows, delimiter, newline, quoting)
-        found, read, notices = _read(text.encode(encoding))
-        assert (list(found), read) == (names, rows), (preamble, newline, encoding, quoting)
+        columns, read, notices = _read(text.encode(encoding))
+        assert (list(columns), read) == (names, rows), (preamble, newline, encoding, quoting)
         words = (
             ["--delimiter"] * (delimiter == " ")
             + ["--header"] * (not header)
             + ["--skip-lines"] * bool(above)
         )
-        told = [notice for notice in notices if "UTF-16-BE" not in notice]
-        assert len(told) == len(words), told
-        assert all(word in notice for word, notice in zip(words, told, strict=True)), told
+        relevant = [notice for notice in notices if "UTF-16-BE" not in notice]
+        assert len(relevant) == len(words), relevant
+        assert all(word in notice for word, notice in zip(words, relevant, strict=True)), relevant
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
@@ -306,9 +306,9 @@ HEADERS: dict[str, tuple[list[list[str]], list[str], str]] = {
 def test_the_likelier_of_header_and_row_is_taken_with_a_notice_that_names_the_option(
     case: str,
 ) -> None:
-    table, wanted, option = HEADERS[case]
+    table, expected, option = HEADERS[case]
     names, rows, notices = _read(_text(table))
-    assert list(names) == wanted
+    assert list(names) == expected
     assert len(rows) == len(table) - (option == "--no-header")
     assert sum(option in notice for notice in notices) == 1
     assert list(_read(_text(table), header=True)[0]) == [name or "unnamed_1" for name in table[0]]

@@ -52,9 +52,9 @@ def test_any_range_of_rows_reads_as_it_was_however_the_table_was_cut(rows: int) 
     store, content = kept(rows)
     assert (content.parts, content.rows) == (10, 95)
     for start, stop in [(0, 95), (0, 1), (9, 11), (10, 20), (37, 94), (94, 95), (5, 5)]:
-        found = list(read_parts(store.open, start, stop, rows=4))
-        assert pa.Table.from_batches(found, TABLE.schema).equals(TABLE.slice(start, stop - start))
-        assert all(batch.num_rows <= 4 for batch in found)
+        batches = list(read_parts(store.open, start, stop, rows=4))
+        assert pa.Table.from_batches(batches, TABLE.schema).equals(TABLE.slice(start, stop - start))
+        assert all(batch.num_rows <= 4 for batch in batches)
 
 
 @pytest.mark.usefixtures("short_parts")

@@ -59,9 +59,9 @@ def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> No
     upload, folder = tmp_path / f"upload.{format}", tmp_path / "parts"
     with open_writer(upload) as writer:
         writer.write(BATCH)
-    found = read(upload, folder, format)
-    assert (found.problem, found.rows, found.parts) == (None, 40, 1)
-    assert [(column.name, column.kind) for column in found.columns] == [
+    reading = read(upload, folder, format)
+    assert (reading.problem, reading.rows, reading.parts) == (None, 40, 1)
+    assert [(column.name, column.kind) for column in reading.columns] == [
         ("age", "integer"),
         ("work", "categorical"),
     ]
@@ -77,15 +77,15 @@ def test_an_upload_becomes_parts_and_a_schema(format: str, tmp_path: Path) -> No
 
 def test_options_reach_the_process_whatever_they_are(tmp_path: Path) -> None:
     upload = saved(tmp_path / "-upload", "größe-1,5\n2-3\n".encode("cp1252"))
-    found = read(upload, tmp_path / "parts", "csv", CsvOptions(delimiter="-", encoding="cp1252"))
-    assert [column.name for column in found.columns] == ["größe", "1,5"]
+    reading = read(upload, tmp_path / "parts", "csv", CsvOptions(delimiter="-", encoding="cp1252"))
+    assert [column.name for column in reading.columns] == ["größe", "1,5"]
 
 
 def test_what_is_found_out_while_reading_is_told_too(tmp_path: Path) -> None:
     upload = saved(tmp_path / "upload", b"size,colour\n" + b"1,red\n" * 30 + b"2\n" + b"1,red\n")
-    found = read(upload, tmp_path / "parts", "csv")
-    assert found.rows == 32
-    assert any("line 32" in notice for notice in found.notices)
+    reading = read(upload, tmp_path / "parts", "csv")
+    assert reading.rows == 32
+    assert any("line 32" in notice for notice in reading.notices)
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
@@ -95,11 +95,11 @@ def test_a_compressed_upload_is_read_up_to_the_limit_and_leaves_nothing_but_its_
     upload, folder = tmp_path / f"upload.csv{suffix}", tmp_path / "parts"
     with open_writer(upload) as writer:
         writer.write(BATCH)
-    found = read(upload, folder, "csv")
-    assert (found.problem, found.rows, found.parts) == (None, 40, 1)
+    reading = read(upload, folder, "csv")
+    assert (reading.problem, reading.rows, reading.parts) == (None, 40, 1)
     assert [path.name for path in folder.iterdir()] == [part_name(0)]
-    found = read(upload, folder, "csv", limits=Limits(unpacked_bytes=100))
-    assert found.problem == (
+    reading = read(upload, folder, "csv", limits=Limits(unpacked_bytes=100))
+    assert reading.problem == (
         "adult.csv unpacks to more than 100 bytes, the limit (NELBO_MAX_UPLOAD_BYTES);"
         " split the table"
     )
@@ -128,14 +128,14 @@ def test_a_nested_column_of_an_upload_is_left_out_with_a_notice(
         pq.write_table(pa.table({"age": [39, 50], "tags": [["a"], []]}), upload)
     else:
         saved(upload, b'{"age": 39, "tags": ["a"]}\n{"age": 50}\n')
-    found = read(upload, tmp_path / "parts", format)
-    assert ([column.name for column in found.columns], found.rows) == (["age"], 2)
-    assert any("the column 'tags' holds lists" in notice for notice in found.notices)
+    reading = read(upload, tmp_path / "parts", format)
+    assert ([column.name for column in reading.columns], reading.rows) == (["age"], 2)
+    assert any("the column 'tags' holds lists" in notice for notice in reading.notices)
 
 
 def test_a_problem_is_an_answer_too(tmp_path: Path) -> None:
-    found = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
-    assert found.problem == (
+    reading = read(saved(tmp_path / "upload", b"a,b\n1\n"), tmp_path / "parts", "csv")
+    assert reading.problem == (
         "line 2 of adult.csv has 1 cells, the header has 2 (delimiter ','); put cells that hold the"
         " delimiter in quotes, "
         "or give another --delimiter, or --skip-lines if the header is below"
@@ -148,6 +148,6 @@ def test_a_table_that_needs_more_memory_than_the_limit_is_a_problem_that_names_t
     upload = tmp_path / "upload.parquet"
     pq.write_table(pa.table({"a": ["x" * 100_000] * 4_000}), upload)
     assert upload.stat().st_size < 1_000_000
-    found = read(upload, tmp_path / "parts", "parquet", memory_mib=600)
-    assert found.problem is not None
-    assert "600 MiB (NELBO_READ_MEMORY_MIB)" in found.problem
+    reading = read(upload, tmp_path / "parts", "parquet", memory_mib=600)
+    assert reading.problem is not None
+    assert "600 MiB (NELBO_READ_MEMORY_MIB)" in reading.problem

@@ -30,14 +30,14 @@ def test_blocks_hold_the_records_of_the_whole(text: str, size: int, delimiter: s
     """Also where quotes are characters of a cell, or are never closed."""
     content = (text.replace(",", delimiter) + "\n").encode()
     try:
-        found = list(blocks(_pieces(content, size), delimiter.encode(), "table.csv", 1))
+        pieces = list(blocks(_pieces(content, size), delimiter.encode(), "table.csv", 1))
     except InvalidInput:  # a quote is open at the end
         assert _records(content.decode() + '"\n' + "end", delimiter)[-1] == ["end"]
         return
-    assert b"".join(block for block, _, _ in found) == content
-    read = [record for block, _, _ in found for record in _records(block.decode(), delimiter)]
+    assert b"".join(block for block, _, _ in pieces) == content
+    read = [record for block, _, _ in pieces for record in _records(block.decode(), delimiter)]
     assert read == _records(content.decode(), delimiter)
-    assert [last for _, _, last in found] == [False] * (len(found) - 1) + [True]
+    assert [last for _, _, last in pieces] == [False] * (len(pieces) - 1) + [True]
 
 
 def test_blocks_know_their_first_line() -> None:

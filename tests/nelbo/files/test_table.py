@@ -27,11 +27,11 @@ def test_each_format_reads_as_it_was_written_however_it_is_cut(format: str, rows
         assert table.names == ("name", "size")
         assert max(batch.num_rows for batch in batches) <= rows
         empty = {None: ""} if format == "csv" else {}
-        wanted = [
+        expected = [
             {name: empty.get(value, value) for name, value in row.items()}
             for row in BATCH.to_pylist()
         ]
-        assert [row for batch in batches for row in batch.to_pylist()] == wanted
+        assert [row for batch in batches for row in batch.to_pylist()] == expected
 
 
 @pytest.mark.parametrize("format", FORMATS)

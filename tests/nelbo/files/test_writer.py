@@ -74,6 +74,7 @@ def test_the_writer_leaves_the_stream_of_its_caller_open(format: str) -> None:
     with open_writer(file, format) as writer:
         writer.write(BATCH)
     file.write(b"more")
+    assert file.getvalue().endswith(b"more")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -162,8 +163,8 @@ def read_back(content: bytes) -> list[list[str]]:
 @pytest.mark.parametrize("text", FORMULAS)
 def test_safe_csv_holds_no_formula_in_cells_and_names(text: str) -> None:
     columns: dict[str, Any] = {text: pa.array([text, None]), "x": pa.array([1, 2])}
-    found = read_back(safe(pa.record_batch(columns)))
-    assert found == [[f"'{text}", "x"], [f"'{text}", "1"], ["", "2"]]
+    rows = read_back(safe(pa.record_batch(columns)))
+    assert rows == [[f"'{text}", "x"], [f"'{text}", "1"], ["", "2"]]
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -13,15 +13,15 @@ GROUPS = NumberFormat(group=",")
 
 
 def test_a_column_of_text_says_nothing_of_the_numbers_beside_it() -> None:
-    found = find(
+    spellings = find(
         pa.record_batch(
             {"price": ["3,4", "12,25"], "note": ["3.5", "none so far"], "code": ["2,3", "A"]}
         )
     )
-    assert found["price"].number == COMMA
-    assert found["price"].certain
-    assert found["note"].number is None
-    assert found["code"].number is None
+    assert spellings["price"].number == COMMA
+    assert spellings["price"].certain
+    assert spellings["note"].number is None
+    assert spellings["code"].number is None
 
 
 def test_what_a_column_leaves_open_is_decided_by_what_another_shows() -> None:
@@ -57,9 +57,13 @@ def test_what_a_table_leaves_open_is_read_as_the_model_knows_it() -> None:
 
 
 def test_what_a_table_shows_for_certain_is_read_so_whatever_the_model_knows() -> None:
-    found = find(pa.record_batch({"a": ["1.234,56", "7,5"], "d": ["25.12.2023", "01.02.2023"]}))
-    assert found["a"].number_for(POINT) == found["a"].number == NumberFormat(decimal=",", group=".")
-    assert found["d"].format_for("%m/%d/%Y") == "%d.%m.%Y"
+    spellings = find(pa.record_batch({"a": ["1.234,56", "7,5"], "d": ["25.12.2023", "01.02.2023"]}))
+    assert (
+        spellings["a"].number_for(POINT)
+        == spellings["a"].number
+        == NumberFormat(decimal=",", group=".")
+    )
+    assert spellings["d"].format_for("%m/%d/%Y") == "%d.%m.%Y"
 
 
 @pytest.mark.parametrize(

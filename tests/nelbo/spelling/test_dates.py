@@ -44,11 +44,11 @@ def micros(moments: list[dt.datetime], format: str) -> list[int]:
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_is_written_in_a_format_is_found_to_be_in_it_and_read_as_it_was(format: str) -> None:
     text = dates.write(pa.array(MOMENTS, pa.timestamp("us")), format)
-    found = dates.find([str(one) for one in text.to_pylist()])
-    assert found is not None
-    assert found.certain
-    assert found.format == format
-    read = cells.times(text, (), found.format)
+    guess = dates.find([str(value) for value in text.to_pylist()])
+    assert guess is not None
+    assert guess.certain
+    assert guess.format == format
+    read = cells.times(text, (), guess.format)
     assert read.dated.all()
     assert read.micros.tolist() == micros(MOMENTS, format)
     assert read.zoned.all() == format.endswith(("UTC", "Z", "+00:00"))
@@ -77,9 +77,9 @@ def test_missing_and_typed_dates_are_written_too() -> None:
 def test_where_day_and_month_are_not_to_be_told_both_are_said(
     texts: list[str], format: str, other: str
 ) -> None:
-    found = dates.find(texts)
-    assert found is not None
-    assert (found.format, found.other, found.certain) == (format, other, False)
+    guess = dates.find(texts)
+    assert guess is not None
+    assert (guess.format, guess.other, guess.certain) == (format, other, False)
     preferred = dates.find(
         texts, [other.replace("-", "").replace("%/", "%")] if "%-" in other else [other]
     )
@@ -108,14 +108,14 @@ def test_what_is_no_date_of_the_calendar_is_no_date(texts: list[str]) -> None:
 
 
 def test_one_odd_value_of_twenty_five_hides_no_format() -> None:
-    found = dates.find([*(f"{day:02}/10/2023" for day in range(1, 25)), "unknown"])
-    assert found is not None
-    assert found.format == "%d/%m/%Y"
+    guess = dates.find([*(f"{day:02}/10/2023" for day in range(1, 25)), "unknown"])
+    assert guess is not None
+    assert guess.format == "%d/%m/%Y"
 
 
 def test_years_of_two_digits_are_those_of_1969_to_2068() -> None:
     read = cells.times(pa.array(["01/02/69", "01/02/68"]), (), "%d/%m/%y")
     epoch = dt.datetime(1970, 1, 1)
-    assert [epoch + dt.timedelta(microseconds=one) for one in read.micros.tolist()] == [
+    assert [epoch + dt.timedelta(microseconds=value) for value in read.micros.tolist()] == [
         dt.datetime(1969, 2, 1), dt.datetime(2068, 2, 1)
     ]  # fmt: skip

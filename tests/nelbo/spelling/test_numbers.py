@@ -29,15 +29,15 @@ def test_what_is_written_in_a_format_is_found_to_be_in_it_and_read_as_it_was(
     format: NumberFormat,
 ) -> None:
     text = write(pa.array(PLAIN), format)
-    found = find([str(one) for one in text.to_pylist()])
-    assert found is not None
-    assert (found.format.decimal, found.format.group) == (format.decimal, format.group)
-    assert (found.format.prefix, found.format.suffix) == (format.prefix, format.suffix)
-    assert [float(str(number)) for number in read(text, found.format).to_pylist()] == [
+    guess = find([str(value) for value in text.to_pylist()])
+    assert guess is not None
+    assert (guess.format.decimal, guess.format.group) == (format.decimal, format.group)
+    assert (guess.format.prefix, guess.format.suffix) == (format.prefix, format.suffix)
+    assert [float(str(number)) for number in read(text, guess.format).to_pylist()] == [
         float(number) for number in PLAIN
     ]
     assert write(
-        read(text, found.format), found.format.model_copy(update={"digits": format.digits})
+        read(text, guess.format), guess.format.model_copy(update={"digits": format.digits})
     ).equals(text)
 
 
@@ -75,11 +75,11 @@ ONE_READING: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", ONE_READING)
 def test_a_format_that_alone_fits_is_certain(name: str) -> None:
-    texts, wanted = ONE_READING[name]
-    found = find(texts)
-    assert found is not None
-    assert found.format == NumberFormat(**wanted)
-    assert found.certain
+    texts, expected = ONE_READING[name]
+    guess = find(texts)
+    assert guess is not None
+    assert guess.format == NumberFormat(**expected)
+    assert guess.certain
 
 
 TWO_READINGS = {
@@ -95,14 +95,17 @@ TWO_READINGS = {
 @pytest.mark.parametrize("name", TWO_READINGS)
 def test_of_two_readings_the_likelier_is_taken_and_the_other_told(name: str) -> None:
     texts, likely, first = TWO_READINGS[name]
-    found = find(texts, None, likely)
-    assert found is not None
-    assert not found.certain
-    assert found.other is not None
-    assert float(read(pa.array(texts), found.format)[0].as_py()) == float(first)
-    given = find(texts, found.other.decimal)
-    assert given is not None
-    assert (given.format.decimal, given.format.group) == (found.other.decimal, found.other.group)
+    guess = find(texts, None, likely)
+    assert guess is not None
+    assert not guess.certain
+    assert guess.other is not None
+    assert float(read(pa.array(texts), guess.format)[0].as_py()) == float(first)
+    decided = find(texts, guess.other.decimal)
+    assert decided is not None
+    assert (decided.format.decimal, decided.format.group) == (
+        guess.other.decimal,
+        guess.other.group,
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,6 +147,6 @@ def test_a_text_that_is_no_number_stays_and_a_plain_one_is_read_in_its_format() 
 
 
 def test_one_odd_value_of_twenty_five_hides_no_format() -> None:
-    found = find([*(f"{n},5" for n in range(24)), "about 3"])
-    assert found is not None
-    assert found.format.decimal == ","
+    guess = find([*(f"{n},5" for n in range(24)), "about 3"])
+    assert guess is not None
+    assert guess.format.decimal == ","

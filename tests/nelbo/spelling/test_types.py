@@ -37,35 +37,35 @@ MOMENTS: list[tuple[pa.DataType, list[Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("wanted", "values", "made"),
+    ("kind", "values", "expected"),
     TYPES,
     ids=lambda value: str(value) if isinstance(value, pa.DataType) else "",
 )
 def test_a_type_is_known_by_its_name_and_values_are_cast_to_it(
-    wanted: pa.DataType, values: list[Any], made: list[Any]
+    kind: pa.DataType, values: list[Any], expected: list[Any]
 ) -> None:
-    assert named(str(wanted)) == wanted
-    found = as_type(pa.array(values), wanted)
-    assert found.type == wanted
-    assert found.to_pylist() == made
+    assert named(str(kind)) == kind
+    array = as_type(pa.array(values), kind)
+    assert array.type == kind
+    assert array.to_pylist() == expected
 
 
-@pytest.mark.parametrize(("wanted", "made"), MOMENTS, ids=str)
-def test_moments_are_cast_to_dates_and_times(wanted: pa.DataType, made: list[Any]) -> None:
-    found = as_type(pa.array([dt.datetime(2023, 3, 7), None], pa.timestamp("us")), wanted)
-    assert found.type == named(str(wanted)) == wanted
+@pytest.mark.parametrize(("kind", "expected"), MOMENTS, ids=str)
+def test_moments_are_cast_to_dates_and_times(kind: pa.DataType, expected: list[Any]) -> None:
+    array = as_type(pa.array([dt.datetime(2023, 3, 7), None], pa.timestamp("us")), kind)
+    assert array.type == named(str(kind)) == kind
     assert [
-        value if value is None else type(made[0])(value.year, value.month, value.day)
-        for value in found.to_pylist()
-    ] == made
+        value if value is None else type(expected[0])(value.year, value.month, value.day)
+        for value in array.to_pylist()
+    ] == expected
 
 
 def test_a_moment_out_of_the_range_of_nanoseconds_is_the_nearest_in_it() -> None:
-    found = as_type(
+    array = as_type(
         pa.array([dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)], pa.timestamp("us")),
         pa.timestamp("ns"),
     )
-    assert [value.year for value in found.cast(pa.timestamp("us"), safe=False).to_pylist()] == [
+    assert [value.year for value in array.cast(pa.timestamp("us"), safe=False).to_pylist()] == [
         1677,
         2262,
     ]
