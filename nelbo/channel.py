@@ -77,7 +77,7 @@ def hint(job_id: str) -> bytes:
     ).encode()
 
 
-class Client(redis.PrefixedStrictRedis):
+class HintClient(redis.PrefixedStrictRedis):
     """A connection whose answers to BRPOP and RPOP are hints."""
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
@@ -103,7 +103,7 @@ class Channel(redis.Channel):
     do_restore = False
 
     def _get_client(self) -> Any:
-        return functools.partial(Client, global_keyprefix=self.global_keyprefix)
+        return functools.partial(HintClient, global_keyprefix=self.global_keyprefix)
 
     def _queue_bind(self, *_: Any) -> None:
         """Record no binding in Redis: a hint names its queue."""

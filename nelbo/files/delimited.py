@@ -37,6 +37,14 @@ class _Uneven:
     first_short: int = 0
     footer: list[str] = field(default_factory=list)
 
+    def count(self, cells: int, line: int, dialect: Dialect) -> None:
+        """Count a line with this number of cells."""
+        if cells > dialect.width:
+            self.long += 1
+        elif cells < len(dialect.names):
+            self.short += 1
+            self.first_short = self.first_short or line
+
     def notices(self) -> Iterator[str]:
         if self.short:
             yield (
@@ -153,10 +161,7 @@ def _evened(
             raise _ragged(record, start, dialect, name, "")
         if len(record) < width and ends_within_a_line and index == rows - 1:
             raise _ragged(record, start, dialect, name, "the file may be cut off there; ")
-        uneven.long += len(record) > width
-        if len(record) < width - dialect.trailing:
-            uneven.short += 1
-            uneven.first_short = uneven.first_short or start
+        uneven.count(len(record), start, dialect)
         records[index] = (record + [""] * width)[:width]
 
     columns = zip(*records, strict=True) if records else [()] * width

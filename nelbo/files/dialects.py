@@ -18,7 +18,7 @@ from nelbo.files.text import encoding_of, known_encoding, notices_of, spread_tex
 
 DELIMITERS = (",", ";", "\t", "|")
 BLANKS = " "
-"""The delimiter that stands for any number of blanks and tabs."""
+"""The delimiter that means any number of blanks and tabs."""
 NONE = "\x1f"
 """The delimiter of a table of one column: a character that text does not hold."""
 SAMPLE_RECORDS = 1_000
@@ -93,7 +93,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _CsvLayout:
     """A file as records that one delimiter cuts into cells.
 
     records: those near the top.
@@ -219,7 +219,7 @@ def detect(source: Source, options: CsvOptions) -> Dialect:
     header = _header(layout, options.header, above)
     names, trailing = _without_trailing(header.names, layout)
 
-    # What the user should know
+    # Notices for the user
     notices = [] if options.encoding else notices_of(encoding)
     notices += [] if delimiter else _delimiter_notices(layout, layouts)
     notices += [*header.notices, *_above_notices(above, header, layout)]
@@ -337,16 +337,16 @@ def _spread(spots: Sequence[str], delimiter: str) -> list[list[str]]:
     return [record.cells for record in records]
 
 
-def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _Layout:
+def _layout(texts: Sequence[str], delimiter: str, above: int, search: bool) -> _CsvLayout:
     """The layout below the first `above` lines. search: whether lines below may be no table yet."""
     head, *spots = texts
     records = list(_records(head, delimiter, above, _HEAD_RECORDS if spots else _WHOLE_RECORDS))
     width = records[0].width if records else 0
-    from_top = _Layout(delimiter, records, _spread(spots, delimiter), first=0, width=width)
+    from_top = _CsvLayout(delimiter, records, _spread(spots, delimiter), first=0, width=width)
     return _below_others(from_top) if search and records else from_top
 
 
-def _below_others(from_top: _Layout) -> _Layout:
+def _below_others(from_top: _CsvLayout) -> _CsvLayout:
     """The layout without the records at the top that do not belong to the table.
 
     The table begins with the first record that has the most frequent width.
@@ -365,7 +365,7 @@ def _below_others(from_top: _Layout) -> _Layout:
     return layout if first == 0 or votes.names or _is_apart(records, first) else from_top
 
 
-def _first_of_usual_width(layout: _Layout) -> int | None:
+def _first_of_usual_width(layout: _CsvLayout) -> int | None:
     """The index of the first record whose width is the usual one, if that is above 1."""
     top_width = layout.width
     # If lines lack their trailing empty cells, most of them are shorter than the header.
@@ -390,7 +390,7 @@ def _is_title(record: _Record) -> bool:
     return not any(map(str.strip, record.cells[1:]))
 
 
-def _lacks_one_name(above: _Record, layout: _Layout) -> bool:
+def _lacks_one_name(above: _Record, layout: _CsvLayout) -> bool:
     """Whether a record holds the names of all columns but one.
 
     R writes no name above its column of row names; others write none above an empty last column.
@@ -418,7 +418,7 @@ def _is_apart(records: Sequence[_Record], first: int) -> bool:
     return records[first].line > above.lines + 1 or (above.width > 2 and above.filled < 2)
 
 
-def _best(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> _Layout:
+def _best(layouts: Sequence[_CsvLayout], texts: Sequence[str], above: int) -> _CsvLayout:
     """The even layout with the cleanest cells, else the most even one, else one column."""
     even = [layout for layout in layouts if _is_even(layout)]
     if even:
@@ -431,7 +431,7 @@ def _best(layouts: Sequence[_Layout], texts: Sequence[str], above: int) -> _Layo
     return _layout(texts, NONE, above, search=False)
 
 
-def _is_even(layout: _Layout) -> bool:
+def _is_even(layout: _CsvLayout) -> bool:
     """Whether nearly all records have one width. Blanks are also in sentences, so they need more:
     all records, and many numbers."""
     if layout.delimiter == BLANKS and (layout.share < 0.98 or layout.typed < 0.5):
@@ -439,7 +439,7 @@ def _is_even(layout: _Layout) -> bool:
     return layout.width > 1 and layout.share >= _EVEN
 
 
-def _delimiter_notices(layout: _Layout, layouts: Sequence[_Layout]) -> list[str]:
+def _delimiter_notices(layout: _CsvLayout, layouts: Sequence[_CsvLayout]) -> list[str]:
     if layout.delimiter == BLANKS:
         return ["cells are read as delimited by blanks; --delimiter CHAR selects another delimiter"]
     if layout.delimiter != NONE:
@@ -462,7 +462,7 @@ def _delimiter_notices(layout: _Layout, layouts: Sequence[_Layout]) -> list[str]
     return []
 
 
-def _header(layout: _Layout, header: bool | None, above: _Above) -> _Header:
+def _header(layout: _CsvLayout, header: bool | None, above: _Above) -> _Header:
     """The names: in the first record, in the line above it, or column_1 and so on."""
     top = layout.top
     votes = headers.votes(top.cells, layout.body)
@@ -492,7 +492,7 @@ def _header(layout: _Layout, header: bool | None, above: _Above) -> _Header:
     return _Header(top.cells, top.line, top.lines, notices)
 
 
-def _lead(layout: _Layout) -> _Header:
+def _lead(layout: _CsvLayout) -> _Header:
     """The names in the line above the first record, which lacks the first or the last name."""
     record = layout.records[layout.first - 1]
     if not any(cells[-1].strip() for cells in (layout.top.cells, *layout.body)):
@@ -504,7 +504,7 @@ def _lead(layout: _Layout) -> _Header:
     return _Header(["", *record.cells], record.line, record.lines, [notice])
 
 
-def _above_notices(above: _Above, header: _Header, layout: _Layout) -> list[str]:
+def _above_notices(above: _Above, header: _Header, layout: _CsvLayout) -> list[str]:
     if header.begin <= above.skipped + 1 or not (above.comments or layout.first > layout.lead):
         return []
     lines = "line 1 is" if header.begin == 2 else f"lines 1 to {header.begin - 1} are"
@@ -514,7 +514,7 @@ def _above_notices(above: _Above, header: _Header, layout: _Layout) -> list[str]
     ]
 
 
-def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
+def _is_doubtful(top: _Record, votes: headers.Votes, layout: _CsvLayout) -> bool:
     """Whether the header may be a row.
 
     Its names are numbers, or look like the values of a table that is long enough to judge.
@@ -525,7 +525,7 @@ def _is_doubtful(top: _Record, votes: headers.Votes, layout: _Layout) -> bool:
     return 2 * max(numbers, votes.values) >= top.width
 
 
-def _names_of_comment(line: str, layout: _Layout) -> list[str] | None:
+def _names_of_comment(line: str, layout: _CsvLayout) -> list[str] | None:
     """The names in a comment above the rows, such as `#id,size` or `# id size`."""
     for text in (line, line.lstrip("#")):
         record = next(_records(text, layout.delimiter, 0, 1), None)
@@ -534,7 +534,7 @@ def _names_of_comment(line: str, layout: _Layout) -> list[str] | None:
     return None
 
 
-def _without_trailing(names: Sequence[str], layout: _Layout) -> tuple[list[str], bool]:
+def _without_trailing(names: Sequence[str], layout: _CsvLayout) -> tuple[list[str], bool]:
     """The names without that of an empty last column, and whether there is such a column.
 
     It comes from a delimiter at the end of each line.
@@ -545,7 +545,7 @@ def _without_trailing(names: Sequence[str], layout: _Layout) -> tuple[list[str],
     return list(names[:-1] if trailing else names), trailing
 
 
-def _cell_notices(layout: _Layout) -> Iterator[str]:
+def _cell_notices(layout: _CsvLayout) -> Iterator[str]:
     """Notices about quotes that are read as text, and about a total that is read as a row."""
     if any('\\"' in cell for cell in layout.cells):
         yield (

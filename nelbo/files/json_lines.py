@@ -25,7 +25,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
-class Keys:
+class JsonKeys:
     """All keys of a file in order of appearance, and the number of its rows.
 
     left_out: "objects" or "lists" for each key that has nested values.
@@ -36,7 +36,7 @@ class Keys:
     rows: int
 
 
-def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
+def keys_of(source: Source, encoding: str, limits: Limits) -> JsonKeys:
     """Read a file to its end for its keys; too many columns end the reading early."""
     names: dict[str, None] = {}
     left_out: dict[str, str] = {}
@@ -49,7 +49,7 @@ def keys_of(source: Source, encoding: str, limits: Limits) -> Keys:
         if len(names) > limits.columns:
             break
         rows += 1
-    return Keys(list(names), left_out, rows)
+    return JsonKeys(list(names), left_out, rows)
 
 
 def read(source: Source, encoding: str, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -34,9 +34,9 @@ class Table:
     """An open table.
 
     schema: its Arrow types, all strings for CSV and JSON Lines.
-    notices: what the user should know when the table is opened.
+    notices: messages for the user when the table is opened.
     rows: None if their number is unknown.
-    late_notices: what the user should know after all batches were read.
+    late_notices: messages for the user after all batches were read.
     """
 
     name: str

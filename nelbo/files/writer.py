@@ -28,7 +28,7 @@ _NUMBER = (
 """A number with its sign, also with a currency or a unit: it is harmless in a spreadsheet."""
 
 
-class _Sink(Protocol):
+class _BatchSink(Protocol):
     def write(self, batch: pa.RecordBatch, /) -> object: ...
     def close(self) -> object: ...
 
@@ -51,7 +51,7 @@ class TableWriter:
         self._stream = stream
         self._format = format
         self._safe_csv = safe_csv
-        self._sink: _Sink | None = None
+        self._sink: _BatchSink | None = None
         if schema is not None:
             self._start(schema)
 
@@ -64,7 +64,7 @@ class TableWriter:
         if self._sink is not None:
             self._sink.close()
 
-    def _start(self, schema: pa.Schema) -> _Sink:
+    def _start(self, schema: pa.Schema) -> _BatchSink:
         csv = functools.partial(_Csv, safe=self._safe_csv)
         sinks = {"csv": csv, "jsonl": _JsonLines, "parquet": _parquet, "arrow": pa.ipc.new_stream}
         self._sink = sinks[self._format](self._stream, schema)  # type: ignore[operator]
