@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-pythons faults fuzz bench bench-submit bench-recovery bench-quality bench-variants docs lint fmt lock clean
+.PHONY: help demo test test-system test-pythons faults fuzz bench bench-submit bench-recovery bench-quality bench-variants docs house lint fmt lock clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-quality: .venv/for-development  ## compare scores and synthetic rows with 
 bench-variants: .venv/for-development  ## measure the model without each of its parts, on Magic; DATA=folder with tables/
 	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.variants --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls --out build/variants.csv
+
+house: .venv/for-development  ## print the density of the code: tokens per function, long lines, tuple assignments
+	.venv/bin/python -m tests.benchmarks.house
 
 lint: .venv/for-development  ## check style and format (ruff), types (mypy) and imports (import-linter)
 	.venv/bin/ruff check
