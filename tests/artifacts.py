@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import helper
 
 from nelbo.artifact import ALL_GRAPHS, MANIFEST, Calibration, Graph, Manifest, check_manifest
 from nelbo.packing import pack
@@ -22,7 +22,7 @@ from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from training.config import Config
 from training.data import MOST_RARER, MOST_RARER_IN_ALL, split_rows
-from training.nodes import Nodes
+from training.nodes import Nodes, Value, concat, where
 from training.tail import CANDIDATES
 
 LOADINGS = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0]]) * [1.0, 0.5]
@@ -162,13 +162,12 @@ def padded(folder: Path, mib: int) -> Path:
     for node in model.graph.node:
         for names in (node.input, node.output):
             names[:] = ["bare_kl" if name == "kl" else name for name in names]
-    nodes = Nodes("padding_")
+    nodes = Nodes(BATCH, "padding_")
     weights = nodes.constant(np.full((mib * 2**18, 1), 0.1, dtype=np.float32))
-    first = nodes(
-        "Cast", nodes("Gather", weights, nodes.constant(0, "int64"), axis=0), to=TensorProto.DOUBLE
-    )
-    nodes.name(nodes("Add", "bare_kl", nodes("Mul", first, nodes.constant(0.0))), "kl")
-    padding = nodes.model({}, {}).graph
+    first = weights.index_select(0, 0).double()
+    kl = Value(nodes, "bare_kl", "float64") + first * 0
+    nodes.nodes.append(helper.make_node("Identity", [kl.name], ["kl"]))
+    padding = nodes.graph("padding")
     model.graph.node.extend(padding.node)
     model.graph.initializer.extend(padding.initializer)
     before = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -220,136 +219,98 @@ def _write(path: Path, model: onnx.ModelProto) -> Graph:
     )
 
 
-NUMBERS, CODES, LATENT = ("float64", [BATCH, 3]), ("int64", [BATCH, 1]), ("float32", [BATCH, 2])
+NUMBERS = [BATCH, 3]
+LATENT = [BATCH, 2]
+CELLS = [BATCH, 4]
 
 
-def _mu(nodes: Nodes) -> tuple[str, str]:
-    """Posterior mean float64[B, 2] and whether each number is missing; missing numbers stand at the
-    mean."""
-    missing: str = nodes("IsNaN", "numbers")
-    centred = nodes(
-        "Where", missing, nodes.constant(0.0), nodes("Sub", "numbers", nodes.constant(MEAN))
-    )
-    return nodes("MatMul", centred, nodes.constant(_TO_MU.T)), missing
+def _mu(numbers: Value) -> tuple[Value, Value]:
+    """Posterior mean float64[B, 2] and whether each number is missing; a missing number is taken as
+    the mean."""
+    missing = numbers.isnan()
+    centred = where(missing, 0.0, numbers - MEAN)
+    return centred @ _TO_MU.T, missing
 
 
 def _score() -> onnx.ModelProto:
     """−E_q[log p(x_j|z)] at four noise points, and KL(q ‖ N(0, I)) in closed form."""
-    nodes = Nodes()
-    mu, missing = _mu(nodes)
-    z = nodes(
-        "Add",
-        nodes("Unsqueeze", mu, nodes.constant([1], "int64")),
-        nodes.constant((SIGNS * _SIGMA)[None]),
-    )
-    expected = nodes("Add", nodes("MatMul", z, nodes.constant(LOADINGS.T)), nodes.constant(MEAN))
-    x = nodes("Unsqueeze", "numbers", nodes.constant([1], "int64"))
-    residual = nodes("Div", nodes("Sub", x, expected), nodes.constant(NOISE))
-    squared = nodes(
-        "ReduceMean", nodes("Mul", residual, residual), nodes.constant([1], "int64"), keepdims=0
-    )
-    constant = np.log(NOISE) + 0.5 * _LOG_TWO_PI
-    gaussian = nodes("Add", nodes("Mul", squared, nodes.constant(0.5)), nodes.constant(constant))
-    number_terms = nodes("Where", missing, nodes.constant(5.0), gaussian)
-    colour = nodes("Gather", nodes.constant(-np.log(list(COLOURS.values()))), "codes", axis=0)
-    in_order = nodes("Concat", number_terms, colour, axis=1)
-    nodes.name(nodes("Gather", in_order, nodes.constant([0, 3, 1, 2], "int64"), axis=1), "terms")
-    kl_constant = 0.5 * float((_SIGMA**2 - 1 - 2 * np.log(_SIGMA)).sum())
-    mu_squared = nodes("ReduceSum", nodes("Mul", mu, mu), nodes.constant([1], "int64"), keepdims=0)
-    nodes.name(
-        nodes("Add", nodes("Mul", mu_squared, nodes.constant(0.5)), nodes.constant(kl_constant)),
-        "kl",
-    )
-    total = nodes("ReduceSum", "terms", nodes.constant([1], "int64"), keepdims=0)
-    nodes.name(nodes("Add", total, "kl"), "nelbo")
-    outputs = {
-        "nelbo": ("float64", [BATCH]),
-        "terms": ("float64", [BATCH, 4]),
-        "kl": ("float64", [BATCH]),
-    }
-    return nodes.model({"numbers": NUMBERS, "codes": CODES}, outputs)
+    nodes = Nodes(BATCH)
+    numbers = nodes.input("numbers", "float64", NUMBERS)
+    codes = nodes.input("codes", "int64", [BATCH, 1])
+    mu, missing = _mu(numbers)
+    z = mu[:, None] + (SIGNS * _SIGMA)[None]
+    residual = (numbers[:, None] - (z @ LOADINGS.T + MEAN)) / NOISE
+    gaussian = residual.square().mean(1) * 0.5 + (np.log(NOISE) + 0.5 * _LOG_TWO_PI)
+    number_terms = where(missing, 5.0, gaussian)
+    colour = nodes.op("Gather", -np.log(list(COLOURS.values())), codes, axis=0)
+    in_order = concat([number_terms, colour], 1)
+    terms = in_order.index_select(1, [0, 3, 1, 2])
+    kl = mu.square().sum(1) * 0.5 + 0.5 * float((_SIGMA**2 - 1 - 2 * np.log(_SIGMA)).sum())
+    nodes.output("nelbo", terms.sum(1) + kl, [BATCH])
+    nodes.output("terms", terms, CELLS)
+    nodes.output("kl", kl, [BATCH])
+    return nodes.model()
 
 
 def _posterior() -> onnx.ModelProto:
-    nodes = Nodes()
-    mu, _ = _mu(nodes)
-    noise = nodes(
-        "Where",
-        "mode",
-        nodes.constant(0.0),
-        nodes("Mul", _normals(nodes, "u", 0), nodes.constant(_SIGMA)),
-    )
-    nodes.name(nodes("Cast", nodes("Add", mu, noise), to=TensorProto.FLOAT), "z")
-    zero = nodes("Mul", "codes", nodes.constant(0, "int64"))
-    nodes.name(nodes("Concat", zero, "codes", zero, zero, axis=1), "x")
-    nodes.name(nodes("Cast", mu, to=TensorProto.FLOAT), "mu")
-    nodes.name(nodes.constant(np.tile(2 * np.log(_SIGMA), (BATCH, 1)), "float32"), "log_var")
-    inputs = {
-        "numbers": NUMBERS,
-        "codes": CODES,
-        "observed": ("bool", [BATCH, 4]),
-        "u": ("float64", [BATCH, 4]),
-    }
-    outputs = {"z": LATENT, "x": ("int64", [BATCH, 4]), "mu": LATENT, "log_var": LATENT}
-    return nodes.model(inputs | {"mode": ("bool", [1])}, outputs)
+    nodes = Nodes(BATCH)
+    numbers = nodes.input("numbers", "float64", NUMBERS)
+    codes = nodes.input("codes", "int64", [BATCH, 1])
+    nodes.input("observed", "bool", CELLS)
+    u = nodes.input("u", "float64", CELLS)
+    mode = nodes.input("mode", "bool", [1])
+    mu, _ = _mu(numbers)
+    noise = where(mode, 0.0, _normals(u, 0) * _SIGMA)
+    nodes.output("z", (mu + noise).float(), LATENT)
+    zero = codes * 0
+    nodes.output("x", concat([zero, codes, zero, zero], 1), CELLS)
+    nodes.output("mu", mu.float(), LATENT)
+    log_var = np.tile(2 * np.log(_SIGMA), (BATCH, 1)).astype(np.float32)
+    nodes.output("log_var", nodes.constant(log_var), LATENT)
+    return nodes.model()
 
 
 def _spread() -> onnx.ModelProto:
     """N(mu, σ²)^(1 - s) N(0, 1)^s is N((1 - s) mu / t, σ² / t) with t = 1 - s + s σ²."""
-    nodes = Nodes()
-    a = nodes("Sub", nodes.constant(1.0), "spread")
-    mu, log_var = (nodes("Cast", name, to=TensorProto.DOUBLE) for name in ("mu", "log_var"))
-    var = nodes("Exp", log_var)
-    t = nodes("Add", a, nodes("Mul", "spread", var))
-    mean = nodes("Div", nodes("Mul", a, mu), t)
-    sigma = nodes("Sqrt", nodes("Div", var, t))
-    z = nodes("Add", mean, nodes("Mul", sigma, _normals(nodes, "u", 0)))
-    nodes.name(nodes("Cast", z, to=TensorProto.FLOAT), "z")
-    inputs = {
-        "mu": LATENT,
-        "log_var": LATENT,
-        "u": ("float64", [BATCH, 4]),
-        "spread": ("float64", [1]),
-    }
-    return nodes.model(inputs, {"z": LATENT})
+    nodes = Nodes(BATCH)
+    mu = nodes.input("mu", "float32", LATENT).double()
+    var = nodes.input("log_var", "float32", LATENT).double().exp()
+    u = nodes.input("u", "float64", CELLS)
+    spread = nodes.input("spread", "float64", [1])
+    a = 1 - spread
+    t = a + spread * var
+    z = a * mu / t + (var / t).sqrt() * _normals(u, 0)
+    nodes.output("z", z.float(), LATENT)
+    return nodes.model()
 
 
 def _prior() -> onnx.ModelProto:
-    nodes = Nodes()
-    nodes.name(nodes("Cast", _normals(nodes, "u", 0), to=TensorProto.FLOAT), "z")
-    return nodes.model({"u": ("float64", [BATCH, 4])}, {"z": LATENT})
+    nodes = Nodes(BATCH)
+    nodes.output("z", _normals(nodes.input("u", "float64", CELLS), 0).float(), LATENT)
+    return nodes.model()
 
 
 def _generate() -> onnx.ModelProto:
     """Each number is its mean given z plus noise; a missing number is drawn like the others."""
-    nodes = Nodes()
-    z = nodes("Cast", "z", to=TensorProto.DOUBLE)
-    mean = nodes("Add", nodes("MatMul", z, nodes.constant(LOADINGS.T)), nodes.constant(MEAN))
-    pairs = nodes("Concat", _normals(nodes, "u", 1), _normals(nodes, "u", 3), axis=1)
-    noise = nodes("Mul", nodes.slice(pairs, 0, 3), nodes.constant(NOISE))
-    nodes.name(nodes("Add", mean, nodes("Where", "mode", nodes.constant(0.0), noise)), "numbers")
+    nodes = Nodes(BATCH)
+    z = nodes.input("z", "float32", LATENT).double()
+    x = nodes.input("x", "int64", CELLS)
+    keep = nodes.input("keep", "bool", CELLS)
+    u = nodes.input("u", "float64", [BATCH, 7])
+    mode = nodes.input("mode", "bool", [1])
+    noise = concat([_normals(u, 1), _normals(u, 3)], 1)[:, :3] * NOISE
+    noise = where(mode, 0.0, noise)
+    nodes.output("numbers", z @ LOADINGS.T + MEAN + noise, NUMBERS)
     upto = np.cumsum(list(COLOURS.values())[:3]) / sum(list(COLOURS.values())[:3])
-    below = nodes(
-        "Cast",
-        nodes("GreaterOrEqual", nodes.slice("u", 0, 1), nodes.constant(upto[:-1])),
-        to=TensorProto.INT64,
-    )
-    drawn = nodes("ReduceSum", below, nodes.constant([1], "int64"), keepdims=1)
-    colour = nodes("Where", "mode", nodes.constant(0, "int64"), drawn)
-    nodes.name(nodes("Where", nodes.slice("keep", 1, 2), nodes.slice("x", 1, 2), colour), "codes")
-    inputs = {"z": LATENT, "x": ("int64", [BATCH, 4]), "keep": ("bool", [BATCH, 4])}
-    return nodes.model(
-        inputs | {"u": ("float64", [BATCH, 7]), "mode": ("bool", [1])},
-        {"numbers": NUMBERS, "codes": CODES},
-    )
+    drawn = (u[:, :1] >= upto[:-1]).long().sum(1, keepdim=True)
+    colour = where(mode, np.int64(0), drawn)
+    codes = where(keep[:, 1:2], x[:, 1:2], colour)
+    nodes.output("codes", codes, [BATCH, 1])
+    return nodes.model()
 
 
-def _normals(nodes: Nodes, u: str, first: int) -> str:
+def _normals(u: Value, first: int) -> Value:
     """Two normal numbers from two uniform ones (Box & Muller 1958)."""
-    log = nodes("Log", nodes("Sub", nodes.constant(1.0), nodes.slice(u, first, first + 1)))
-    radius = nodes("Sqrt", nodes("Mul", log, nodes.constant(-2.0)))
-    angle = nodes("Mul", nodes.slice(u, first + 1, first + 2), nodes.constant(2 * np.pi))
-    both: str = nodes(
-        "Concat", *(nodes("Mul", radius, nodes(wave, angle)) for wave in ("Cos", "Sin")), axis=1
-    )
-    return both
+    radius = ((1 - u[:, first : first + 1]).log() * -2).sqrt()
+    angle = u[:, first + 1 : first + 2] * (2 * np.pi)
+    return concat([radius * angle.cos(), radius * angle.sin()], 1)

@@ -15,7 +15,8 @@ from nelbo.engine import Engine
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, folds, split_rows
-from training.fit import Progress, fit_rows, score, share_of_exemplars
+from training.fit import Progress, fit_rows, share_of_exemplars
+from training.vae import score
 
 FOLDS = 5
 

@@ -27,7 +27,8 @@ from training.config import Config
 from training.data import CROSS_BELOW, Rows, Split, complete, folds, split_rows
 from training.exemplars import Exemplars
 from training.export import export_model
-from training.fit import VAE, fit_rows, score
+from training.fit import fit_rows
+from training.vae import VAE, score
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -309,7 +310,8 @@ def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed:
     if vae.exemplars is None:
         return _elbo(vae, rows)
     scores, exemplars = np.empty(len(rows)), vae.exemplars
-    x, codes = vae.likelihoods.cut(torch.from_numpy(rows.numbers)), torch.from_numpy(rows.codes)
+    x = vae.likelihoods.numbers.fields.split(torch.from_numpy(rows.numbers))
+    codes = torch.from_numpy(rows.codes)
     for outside, inside in folds(len(rows), FOLDS, seed):
         vae.exemplars = Exemplars.fit(
             vae.likelihoods, x[outside], codes[outside], seed, config.contaminated

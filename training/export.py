@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from nelbo.artifact import (
     MANIFEST,
@@ -29,9 +30,9 @@ from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, Training
 from training.exemplars import Exemplars
-from training.fit import VAE, coded, posteriors, score
 from training.graphs import batch_for, build, draws_for
 from training.prior import Mixture
+from training.vae import VAE, coded, posteriors, score
 
 LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "torch")
 TOLERANCE = 1e-4
@@ -186,56 +187,71 @@ def check_draws(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Half-way from q(z|x) to p(z), a row's z is what torch makes of it where all normal numbers
-    are 1."""
+    """Half-way from q(z|x) to p(z), a row's z is what torch draws with the same uniform numbers."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
-    batch, draws = engine.manifest.batch, engine.manifest.draws["z"]
+    batch = engine.manifest.batch
     few = rows.take(np.resize(np.arange(len(rows)), batch))
-    u = np.random.default_rng(0).random((batch, draws))
-    u[:, 1 : (1 + draws) // 2], u[:, (1 + draws) // 2 :] = 1 - np.exp(-1), 1 / 8
+    u = np.random.default_rng(0).random((batch, engine.manifest.draws["z"]))
     every = np.ones((batch, len(engine.manifest.order)), dtype=np.bool_)
     _, _, *q = engine.run("posterior", few.numbers, few.codes, every, u, flag(False))
     (z,) = engine.run("spread", *q, u, np.array([0.5]))
-    log_weight, mean, var = vae.prior.between(*posteriors(vae, coded(vae.likelihoods, few)[0]), 0.5)
-    upto = log_weight.double().softmax(1).cumsum(1)[:, :-1]
-    picked = torch.arange(batch), (torch.from_numpy(u[:, :1]) >= upto).sum(1)
-    _compare("z", z, (mean + var.sqrt())[picked].numpy(), TIES)
+
+    codes, _ = coded(vae.likelihoods, few)
+    half = torch.tensor([0.5], dtype=torch.float64)
+    expected = vae.prior.draw_between(*posteriors(vae, codes), torch.from_numpy(u), half)
+    _compare("z", z, expected.numpy(), TIES)
 
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:
     """Each code's interval of the distribution function, by torch from the codes before it, holds
     its uniform number."""
-    manifest, likelihoods = engine.manifest, vae.likelihoods
-    d = len(likelihoods.columns)
-    uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
-    u_z, u_x = uniforms[:, : manifest.draws["z"]], uniforms[:, manifest.draws["z"] :]
-    (z,) = engine.run("prior", u_z)
-    blank, keep = (
-        np.zeros((manifest.batch, d), dtype=np.int64),
-        np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_),
-    )
-    numbers, codes = engine.draw(z, blank, keep, u_x)
-    other = likelihoods.other[likelihoods.category_at].numpy()
-    known = np.where(codes > other + 1, other, codes)  # rarer categories are `other` to the decoder
-    x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(known))
-    with torch.no_grad():
-        logits = vae.decoder(torch.from_numpy(z), x)
-    high, low = np.empty((manifest.batch, d)), np.empty((manifest.batch, d))
-    for j, (scores, drawn) in enumerate(
-        zip(logits, likelihoods.drawn.split(likelihoods.sizes), strict=True)
-    ):
-        upto = torch.softmax(scores + drawn, -1).double().cumsum(-1)
-        between = torch.nn.functional.pad(upto, (1, 0))
-        low[:, j], high[:, j] = (
-            between.gather(1, x[:, j, None] + above)[:, 0].numpy() for above in (0, 1)
-        )
-    u = u_x[:, :d]
-    certain = (
-        np.array(likelihoods.follows) & (x == likelihoods.hidden - 1).numpy()
-    )  # missing as the first field is
-    off = np.where(certain, 0.0, np.maximum(low - u, u - high)).max()
+    z, x, u = _drawn(engine, vae)
+    low, high = _intervals(vae, z, x)
+    masses = vae.likelihoods.masses
+    follows = torch.tensor(vae.likelihoods.follows)
+    certain = follows & (x == masses.other + 1)  # missing as the first field is
+    off = torch.where(certain, 0.0, torch.maximum(low - u, u - high)).max()
     if off > TOLERANCE:
         raise InvalidArtifact(f"sampling in ONNX Runtime is off torch's probabilities by {off:.1e}")
+
+
+def _drawn(engine: Engine, vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
+    """One batch of z, of codes x int64[B, d] drawn from them, and the uniform numbers float64[B, d]
+    behind those."""
+    manifest = engine.manifest
+    likelihoods = vae.likelihoods
+    d = len(likelihoods.columns)
+    uniforms = np.random.default_rng(0).random((manifest.batch, sum(manifest.draws.values())))
+    u_z = uniforms[:, : manifest.draws["z"]]
+    u_x = uniforms[:, manifest.draws["z"] :]
+    (z,) = engine.run("prior", u_z)
+    blank = np.zeros((manifest.batch, d), dtype=np.int64)
+    keep = np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_)
+    numbers, codes = engine.draw(z, blank, keep, u_x)
+
+    # Rarer categories are `other` to the decoder.
+    other = likelihoods.categories.other.numpy()
+    codes = np.where(codes > other + 1, other, codes)
+    x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
+    return torch.from_numpy(z), x, torch.from_numpy(u_x[:, :d])
+
+
+def _intervals(vae: VAE, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each code's interval of its column's distribution function begins and ends, float64[B,
+    d] each."""
+    masses = vae.likelihoods.masses
+    with torch.no_grad():
+        logits = vae.decoder(z, x)
+    low = []
+    high = []
+    for scores, drawn, code in zip(
+        logits, masses.drawn.split(masses.sizes), x.unbind(1), strict=True
+    ):
+        upto = torch.softmax(scores + drawn, -1).double().cumsum(-1)
+        upto = torch.nn.functional.pad(upto, (1, 0))
+        low.append(upto.gather(1, code[:, None])[:, 0])
+        high.append(upto.gather(1, code[:, None] + 1)[:, 0])
+    return torch.stack(low, 1), torch.stack(high, 1)
 
 
 def _compare(what: str, engine: Floats, expected: Floats, ties: float = 0.0) -> None:

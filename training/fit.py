@@ -16,17 +16,9 @@ from training.config import Config
 from training.data import Rows, Split
 from training.exemplars import Exemplars, share_for
 from training.likelihoods import Likelihoods
-from training.model import (
-    Auxiliary,
-    CodeTable,
-    Decoder,
-    Encoder,
-    Size,
-    log_normal,
-    negative_elbo,
-    noise_points,
-)
-from training.prior import Mixture, StandardNormal, condense
+from training.networks import Auxiliary, CodeTable, Size
+from training.prior import condense
+from training.vae import VAE, Coded, coded, mean_nelbo, posteriors
 
 LARGEST = torch.finfo(torch.float16).max
 AVERAGE_EVERY = 5
@@ -34,60 +26,10 @@ AVERAGE_EVERY = 5
 kept."""
 
 MOST_PASSES = 60
-"""Small tables are passed over so often at most, unless 400 steps take more."""
+"""Maximum number of passes over a small table, unless 400 steps take more."""
 MOST_CELLS = 25_000_000
-"""So many cells go through training at most, two minutes' work or so, unless 200 steps take more;
-wide decoders take fewer."""
-
-Coded = tuple[Tensor, Tensor]
-"""Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
-
-
-class VAE(nn.Module):
-    """The fitted parts together. `eps` float[S, L] are the noise points of a row's score.
-
-    Where numbers prevail, the exemplars' bound has `share` of a row's score and the VAE's the rest.
-    """
-
-    eps: Tensor
-
-    def __init__(self, likelihoods: Likelihoods, size: Size, points: int, seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.likelihoods = likelihoods
-        self.encoder = Encoder(likelihoods.sizes, likelihoods.ordered, size)
-        self.decoder = Decoder(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even)
-        self.prior: StandardNormal | Mixture = StandardNormal()
-        self.exemplars: Exemplars | None = None
-        self.share = 0.0
-        self.register_buffer("eps", noise_points(points, size.latent, seed))
-
-    def terms(
-        self, codes: Tensor, log_density: Tensor, eps: Tensor, seen: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Terms [n, d] and KL [n] of −ELBO, with z = mu + sigma · eps for eps float[S, n or 1, L]
-        (reparameterisation).
-
-        `seen` int64[n, d] is what encoder and context read in place of the codes, with cells hidden
-        from them.
-        """
-        seen = codes if seen is None else seen
-        mu, log_var = self.encoder(seen)
-        z = mu + torch.exp(0.5 * log_var) * eps
-        log_p_x = (
-            torch.stack(
-                [self.likelihoods.log_prob(self.decoder(point, seen), codes) for point in z]
-            )
-            + log_density
-        )
-        return negative_elbo(log_normal(z, mu, log_var), self.prior.log_prob(z), log_p_x)
-
-    def score(
-        self, codes: Tensor, log_density: Tensor, seen: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Terms float64[n, d] and KL float64[n] at the fixed noise points."""
-        terms, kl = self.terms(codes, log_density, self.eps[:, None, :], seen)
-        return terms.double(), kl.double()
+"""Maximum number of cells that go through training, about two minutes' work, unless 200 steps take
+more; wide decoders take fewer."""
 
 
 @dataclass
@@ -121,28 +63,26 @@ def fit_rows(
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
     fitted = rows.take(split.fit)
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
-    train, stop = (coded(likelihoods, rows.take(part)) for part in (split.fit, split.stop))
+    train = coded(likelihoods, fitted)
+    stop = coded(likelihoods, rows.take(split.stop))
     vae, history = fit(likelihoods, train, stop, config, seed, progress)
+
     vae.share = share_of_exemplars(schema, config)
-    if vae.share:  # these may be the stop rows too, as only rows that calibrate must stay unseen
-        known = rows.take(np.concatenate([split.fit, split.stop]))
-        given = likelihoods.cut(torch.from_numpy(known.numbers)), torch.from_numpy(known.codes)
-        vae.exemplars = Exemplars.fit(likelihoods, *given, seed, config.contaminated)
+    if vae.share:
+        # The stop rows may be exemplars too: only rows that calibrate must stay unseen.
+        seen = rows.take(np.concatenate([split.fit, split.stop]))
+        x = likelihoods.numbers.fields.split(torch.from_numpy(seen.numbers))
+        codes = torch.from_numpy(seen.codes)
+        vae.exemplars = Exemplars.fit(likelihoods, x, codes, seed, config.contaminated)
     return vae, history
 
 
 def share_of_exemplars(schema: Schema, config: Config) -> float:
     """Weight of the exemplars' bound in a row's score: as configured, else by the columns'
     kinds."""
-    return (
-        share_for(len(schema.numbers), len(schema.categoricals))
-        if config.exemplars is None
-        else config.exemplars
-    )
-
-
-def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
-    return likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+    if config.exemplars is not None:
+        return config.exemplars
+    return share_for(len(schema.numbers), len(schema.categoricals))
 
 
 def fit(
@@ -153,81 +93,132 @@ def fit(
     seed: int,
     progress: Progress,
 ) -> tuple[VAE, History]:
-    """Minimise the mean nelbo of the training rows; keep weights that the stop rows agree with; fit
-    the prior.
+    """Minimise the mean nelbo of the training rows, with AdamW; stop by the stop rows; then fit the
+    prior.
 
-    The objective is −ELBO + 0.5 × the auxiliary decoder's −log p(x|z), with the KL warmed up from 0
-    to 1. A share of the rows has random cells hidden from encoder and context, so that q(z | any
-    subset of the cells) exists.
+    The loss is −ELBO + `auxiliary` × the auxiliary decoder's −log p(x|z), with the KL's weight
+    warmed up from 0 to 1. A share of the rows has random cells hidden from encoder and decoder, so
+    that q(z | any subset of the cells) exists.
 
-    Steps are taken on `config.device`; random numbers are the processor's all the same, so that a
-    seed means as much.
+    The held-out nelbo alone does not decide when to stop: where it is best, generated rows are
+    still easy to tell from real ones. The weights that are kept are the last ones whose held-out
+    nelbo is within `slack` nats per column of the best.
 
-    What counts is not the held-out nelbo alone, which is at its best while the rows drawn are still
-    easy to tell from real ones: the last weights are kept whose held-out nelbo is within `slack`
-    nats a column of the best.
+    Steps are taken on `config.device`. Random numbers always come from the processor, so that a
+    seed gives the same ones on every device.
     """
     codes, log_density = train
     n, d = codes.shape
     size = Size.for_table(likelihoods.values, config.widest)
+    plan = Plan.for_table(n, d, size, config)
+    device = _device(config)
+    generator = torch.Generator().manual_seed(seed)
+
+    vae = VAE(likelihoods, size, config.noise_points, seed)
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.masses.even)
+    vae.to(device)
+    auxiliary.to(device)
+    descent = _Descent(
+        [*vae.parameters(), *auxiliary.parameters()], plan, config, clip=math.sqrt(d)
+    )
+    average = _running_mean(vae, plan)
+    smooth = cast(VAE, average.module)
+    stopping = _Stopping(vae, config.slack * d, config.patience)
+    history = History()
+
+    for step, rows in enumerate(_batches(n, plan, generator), start=1):
+        batch = codes[rows].to(device)
+        seen = hide(batch, likelihoods, config.hidden_rows, generator)
+        eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
+        terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
+        loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
+        descent.step(step, loss)
+        if step % AVERAGE_EVERY == 0:
+            average.update_parameters(vae)
+        if step % plan.every:
+            continue
+
+        nelbo = (terms.sum(1) + kl).detach().cpu() - log_density[rows].sum(1)
+        held_out = mean_nelbo(smooth, stop)
+        history.add(step, step * plan.batch / n, float(nelbo.mean()), held_out)
+        progress(step, plan.steps, held_out)
+        if stopping.keeps(smooth, held_out):
+            history.kept = len(history.step) - 1
+        elif stopping.is_over:
+            break
+
+    vae.load_state_dict(stopping.weights)
+    vae.cpu()
+    _settle(vae)
+    vae.prior = condense(*posteriors(vae, codes), seed)
+    return vae, history
+
+
+def _device(config: Config) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput(
             'device = "cuda" is set, but torch finds no CUDA device; leave it out to train on the'
             " processor"
         )
-    device = torch.device(config.device)
-    vae = VAE(likelihoods, size, config.noise_points, seed)
-    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to(device)
-    vae.to(device)
-    generator = torch.Generator().manual_seed(seed)
-    plan = Plan.for_table(n, d, size, config)
-    parameters = [*vae.parameters(), *auxiliary.parameters()]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay)
-    )
-    smooth = cast(VAE, average.module)
-    history, best, waited = History(), math.inf, 0
-    kept = _state(vae)
-    for step, rows in enumerate(_batches(n, plan, generator), start=1):
-        batch, density = codes[rows].to(device), log_density[rows].to(device)
-        seen = hide(batch, likelihoods, config.hidden_rows, generator)
-        eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
-        terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
-        loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * plan.learning_rate(step)
-        optimiser.zero_grad(set_to_none=True)
+    return torch.device(config.device)
+
+
+def _running_mean(vae: VAE, plan: "Plan") -> torch.optim.swa_utils.AveragedModel:
+    decay = torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay)
+    return torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=decay)
+
+
+class _Descent:
+    """AdamW with the plan's learning rate and clipped gradients."""
+
+    def __init__(
+        self, weights: list[nn.Parameter], plan: "Plan", config: Config, clip: float
+    ) -> None:
+        self.weights = weights
+        self.plan = plan
+        self.highest_rate = config.learning_rate
+        self.clip = clip
+        self.optimiser = torch.optim.AdamW(
+            weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+
+    def step(self, step: int, loss: Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.highest_rate * self.plan.learning_rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, math.sqrt(d))
-        optimiser.step()
-        if step % AVERAGE_EVERY == 0:
-            average.update_parameters(vae)
-        if step % plan.every == 0:
-            held_out = mean_nelbo(smooth, stop)
-            history.add(
-                step,
-                step * plan.batch / n,
-                float((terms.sum(1) + kl - density.sum(1)).mean().detach()),
-                held_out,
-            )
-            progress(step, plan.steps, held_out)
-            if held_out < best + config.slack * d:
-                best, waited, kept, history.kept = (
-                    min(best, held_out),
-                    0,
-                    _state(smooth),
-                    len(history.step) - 1,
-                )
-            elif (waited := waited + 1) >= config.patience:
-                break
-    vae.load_state_dict(kept)
-    vae.cpu()
-    _settle(vae)
-    vae.prior = condense(*posteriors(vae, codes), seed)
-    return vae, history
+        nn.utils.clip_grad_norm_(self.weights, self.clip)
+        self.optimiser.step()
+
+
+class _Stopping:
+    """The last weights whose held-out nelbo is within `slack` nats of the best one. Training is
+    over once `patience` checks in a row were not."""
+
+    def __init__(self, vae: nn.Module, slack: float, patience: int) -> None:
+        self.weights = _weights(vae)
+        self.slack = slack
+        self.patience = patience
+        self.best = math.inf
+        self.waited = 0
+
+    def keeps(self, vae: nn.Module, held_out: float) -> bool:
+        """Take the weights if they are good enough."""
+        if not held_out < self.best + self.slack:
+            self.waited += 1
+            return False
+        self.weights = _weights(vae)
+        self.best = min(self.best, held_out)
+        self.waited = 0
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        return self.waited >= self.patience
+
+
+def _weights(vae: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in vae.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -245,13 +236,12 @@ class Plan:
         configured limits."""
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
-        affordable = max(
-            200, MOST_CELLS * 128 // (columns * max(batch, 256) * (128 + size.decoder))
-        )
+        cost = columns * max(batch, 256) * (128 + size.decoder)
+        affordable = max(200, MOST_CELLS * 128 // cost)
         steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
-        return Plan(
-            batch, steps, warm_up=max(1, steps // 8), every=min(steps, max(20, steps // 30))
-        )
+        warm_up = max(1, steps // 8)
+        every = min(steps, max(20, steps // 30))
+        return Plan(batch, steps, warm_up, every)
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
@@ -268,72 +258,14 @@ class Plan:
         return min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
 
 
-def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Terms float64[n, d_t] and KL float64[n] as the artifact gives them: the weighted mean of the
-    members' bounds."""
-    parts = [
-        part.split(_rows_at_once(vae))
-        for part in (torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
-    ]
-    with torch.no_grad():
-        scored = [_blend(vae, numbers, codes) for numbers, codes in zip(*parts, strict=True)]
-    terms, kl = (torch.cat(values) for values in zip(*scored, strict=True))
-    return terms, kl
-
-
-def _blend(vae: VAE, numbers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    likelihoods = vae.likelihoods
-    members = []
-    if vae.share < 1:
-        members.append((1 - vae.share, vae.score(*likelihoods.encode(numbers, codes))))
-    if vae.exemplars is not None:
-        members.append((vae.share, vae.exemplars.score(likelihoods.cut(numbers), codes)))
-    terms, kl = (
-        torch.stack([weight * part[i] for weight, part in members]).sum(0) for i in range(2)
-    )
-    return likelihoods.by_column(terms), kl
-
-
-def mean_nelbo(vae: VAE, rows: Coded) -> float:
-    """Mean nelbo of rows in nats, at the fixed noise points."""
-    return float(nelbos(vae, rows).mean())
-
-
-def nelbos(vae: VAE, rows: Coded) -> Tensor:
-    """Nelbo float64[n] of rows by the VAE alone, at the fixed noise points."""
-    parts = []
-    with torch.no_grad():
-        for codes, log_density in zip(
-            *(part.split(_rows_at_once(vae)) for part in rows), strict=True
-        ):
-            terms, kl = vae.score(codes.to(vae.eps.device), log_density.to(vae.eps.device))
-            parts.append((terms.sum(1) + kl).cpu())
-    return torch.cat(parts)
-
-
-def posteriors(vae: VAE, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """mu, log_var float[n, L] of q(z|x) of rows."""
-    with torch.no_grad():
-        parts = [vae.encoder(part) for part in codes.split(_rows_at_once(vae))]
-    mu, log_var = (torch.cat(values) for values in zip(*parts, strict=True))
-    return mu, log_var
-
-
-def _rows_at_once(vae: VAE) -> int:
-    """Rows whose logits stay near 16 MiB."""
-    return max(16, min(512, 2**22 // sum(vae.likelihoods.sizes)))
-
-
 def objective(
     vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Terms [n, d], KL [n] and the factorised −log p(x|z) [n], at one noise point; densities inside
-    codes are left out."""
-    mu, log_var = vae.encoder(seen)
-    z = mu + torch.exp(0.5 * log_var) * eps
-    log_p_x = vae.likelihoods.log_prob(vae.decoder(z[0], seen), codes)[None]
-    terms, kl = negative_elbo(log_normal(z, mu, log_var), vae.prior.log_prob(z), log_p_x)
-    return terms, kl, -vae.likelihoods.log_prob(auxiliary(z[0]), codes).sum(1)
+    """Terms [n, d] and KL [n] of −ELBO at one noise point, without −log p(x | code), which no
+    weight changes, and the auxiliary decoder's −log p(x|z) [n]."""
+    bound = vae.bound(codes, seen, eps)
+    factorised = vae.likelihoods.masses.log_prob(auxiliary(bound.z[0]), codes)
+    return bound.terms, bound.kl, -factorised.sum(1)
 
 
 def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
@@ -352,14 +284,12 @@ def hide(
 ) -> Tensor:
     """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a
     probability between 0 and 1/2."""
-    n, cells = len(codes), len(likelihoods.fitted)
-    rate = (
-        0.5
-        * torch.rand(n, 1, generator=generator)
-        * (torch.rand(n, 1, generator=generator) < share)
-    )
+    n = len(codes)
+    cells = len(likelihoods.fitted)
+    rate = 0.5 * torch.rand(n, 1, generator=generator)
+    rate = rate * (torch.rand(n, 1, generator=generator) < share)
     hidden = (torch.rand(n, cells, generator=generator) < rate).to(codes.device)
-    return torch.where(hidden[:, likelihoods.column_of], likelihoods.hidden, codes)
+    return torch.where(hidden[:, likelihoods.column_of], likelihoods.masses.hidden, codes)
 
 
 def _settle(vae: VAE) -> None:
@@ -374,7 +304,3 @@ def _settle(vae: VAE) -> None:
             module.settle()
     for weight in vae.parameters():
         weight.copy_(weight.clamp(-LARGEST, LARGEST).half())
-
-
-def _state(vae: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in vae.state_dict().items()}

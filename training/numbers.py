@@ -1,18 +1,26 @@
-"""Codes of a number column's field: its frequent values are atoms, the others fall into bins with
-about equally many rows.
+"""The law of numbers: atoms, bins and tails. A field of a number column has a code for each
+frequent value (an atom) and for each bin of about equally many rows.
 
-The density inside a code is fixed: a mass for an atom, piecewise uniform between quantiles in a
-bin, exponential in the tails.
+−log p(x) = −log p(code | z, columns before) − log p(x | code). The network gives the first part
+(see masses); the second is fixed here: the density of x in its interval. That is a mass for an
+atom, by its rows and those of rare numbers that share its code, and piecewise uniform between
+quantiles in a bin (see ranges). The code `other` covers the gaps between known values, with a
+uniform density, and exponential tails beyond the seen range. Integers and datetimes count multiples
+of their step, so theirs is a mass. Nothing is scaled outside: rescaling a continuous column by c
+moves −log p by log c.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from training.fields import Field, few_values
-from training.ranges import PARTS, Code, Line, Values, codes_of
+from training.arrays import Array, reached, take, where
+from training.fields import Field, Fields, few_values
+from training.ranges import PARTS, Code, Interval, Line, Values, codes_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -21,36 +29,28 @@ TAIL_SCALES = 1e-300, 1e300
 """Of exponential tails, so that their rates are finite."""
 MAX_DECIMALS = 6
 MANY_ATOMS = 24
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A half-open interval [low, high) of numbers with the same code and the same log-density."""
-
-    low: float
-    high: float
-    code: int
-    log_density: float
+EXACT = 1e-6
+"""Part of a value's last digit that is rounding, not value."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """The likelihood of a field of a number column: its cells in order, and for each code its
-    quantile function.
+    """The fitted law of one field of a number column.
 
-    The quantile function of a code is linear between its `knots`, values float64[known, PARTS + 1],
-    which it reaches at the probabilities `upto`, float64[known, PARTS + 1]. Codes of fewer parts
-    begin with parts of probability 0. A continuous value that is drawn has at most `decimals`
-    digits after the point, as all values of the table do (-1: any), and any other value is as many
-    multiples of `grid` steps from the smallest as those of the table are. `tails` are the rates of
-    the exponential tails to the left and to the right, `tail_log_density` their log-densities at
-    distance 0 (given `other`), `gap_log_density` the one in the gaps. In a column whose values are
-    met often, `values` is their number and `single` the number of those that one row holds;
-    elsewhere they are the number of codes and 0.
+    `intervals` say in order which code and which log-density numbers have. The quantile function of
+    a code is linear between its `knots`, values float64[known, PARTS + 1], which it reaches at the
+    probabilities `upto`, float64[known, PARTS + 1]; codes of fewer parts begin with parts of
+    probability 0. `counts` int64[known] are a code's rows. A value that is drawn has at most
+    `decimals` digits after the point (-1: any), as all values of the table do, and is a multiple of
+    `grid` steps away from the smallest value. `tails` are the rates of the exponential tails to the
+    left and to the right, `tail_log_density` their log-densities at distance 0 (given `other`),
+    `gap_log_density` the one in the gaps. In a column of few values, each in many rows, `values` is
+    their number and `single` the number of those that one row holds; elsewhere they are the number
+    of codes and 0.
     """
 
     field: Field
-    cells: tuple[Cell, ...]
+    intervals: tuple[Interval, ...]
     knots: Floats
     upto: Floats
     counts: Integers
@@ -64,9 +64,22 @@ class Number:
     decimals: int
     grid: int
 
+    others = 0
+    named = 0.0
+    always_drawn = True
+
     @property
     def known(self) -> int:
         return len(self.knots)
+
+    @property
+    def first(self) -> float:
+        return self.intervals[0].low
+
+    @property
+    def last(self) -> float:
+        """The largest number inside of the last interval of whole numbers, or its end."""
+        return self.intervals[-1].high - (1 if self.field.unit else 0)
 
     @property
     def bins(self) -> list[int]:
@@ -79,14 +92,159 @@ class Number:
         them if they are many and fill most of their grid, as ages do. Atoms far apart, such as
         fees, may each mean something of their own.
         """
-        if (
-            2 * len(self.bins) > self.known
-            or self.known < MANY_ATOMS
-            or (not self.field.unit and self.decimals < 0)
-        ):
+        is_free = not self.field.unit and self.decimals < 0
+        if 2 * len(self.bins) > self.known or self.known < MANY_ATOMS or is_free:
             return self.bins
         places = (self.knots[-1, 0] - self.knots[0, 0]) * 10.0 ** max(0, self.decimals) / self.grid
         return list(range(self.known)) if places < 2 * self.known else []
+
+    @property
+    def words(self) -> str:
+        """For the manifest."""
+        bins = len(self.bins)
+        parts = [_counted(self.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
+        name = f"{self.field.name}: " if self.field.name else ""
+        return name + ", ".join(part for part in parts if part)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}" if count else ""
+
+
+class Numbers(nn.Module):
+    """The laws of all fields of all number columns, D in all, as tables.
+
+    Buffers, a row for each field: `edges` float64[D, E] (where its intervals begin, and the end of
+    the last, then ∞), `code` int64[D, E + 1] and `log_density` float64[D, E + 1] (of what is left
+    of each edge), `first` and `last` float64[D] (the ends of the seen range), `rates` float64[D, 2]
+    (of the tails), `missing_code` int64[D]; to draw, `knots` and `upto` float64[D, K, PARTS + 1]
+    (the quantile functions), `end` float64[D, K] (the end of each code), `decimals` and `grid`
+    float64[D].
+    """
+
+    edges: Tensor
+    code: Tensor
+    log_density: Tensor
+    first: Tensor
+    last: Tensor
+    rates: Tensor
+    missing_code: Tensor
+    knots: Tensor
+    upto: Tensor
+    end: Tensor
+    decimals: Tensor
+    grid: Tensor
+
+    def __init__(self, columns: Sequence[Sequence[Number]]) -> None:
+        super().__init__()
+        laws = [law for fields in columns for law in fields]
+        self.fields = Fields([[law.field for law in fields] for fields in columns])
+        buffers = {
+            **_intervals(laws),
+            **_quantiles(laws),
+            "first": np.array([law.first for law in laws]),
+            "last": np.array([law.last for law in laws]),
+            "rates": np.array([law.tails for law in laws]).reshape(-1, 2),
+            "missing_code": np.array([law.known + 1 for law in laws], dtype=np.int64),
+            "decimals": np.array([law.decimals for law in laws], dtype=np.float64),
+            "grid": np.array([law.grid for law in laws], dtype=np.float64),
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.from_numpy(values))
+
+    def encode(self, numbers: Array) -> tuple[Array, Array]:
+        """Codes int64[n, D] and log p(x | code) float64[n, D] of numbers float64[n, …]."""
+        x = self.fields.split(numbers)
+        missing = x.isnan()
+        x = where(missing, self.first, x)
+
+        columns, width = self.code.shape
+        interval = reached(x, self.edges) + torch.arange(columns) * width
+        code = take(self.code.flatten(), interval)
+        log_density = take(self.log_density.flatten(), interval) - self._beyond(x)
+        return where(missing, self.missing_code, code), where(missing, 0.0, log_density)
+
+    def _beyond(self, x: Array) -> Array:
+        """What the distance from the seen range costs: rate · distance, 0 inside of it."""
+        one = self.fields.integral.double()
+        left = self.first - x
+        right = x - self.last
+        left = where(left > 0, left - one, 0.0) * self.rates[:, 0]
+        right = where(right > 0, right - one, 0.0) * self.rates[:, 1]
+        return left + right
+
+    def draw(self, codes: Array, u: Array) -> Array:
+        """Numbers float64[n, …] of codes int64[n, D]: uniform numbers u float64[n, D] through the
+        quantile functions of the codes."""
+        columns, size, _ = self.knots.shape
+        row = codes + torch.arange(columns) * size
+        x = self._rounded(self._quantile(row, u))
+
+        # Rounding may leave the code, whose numbers are these.
+        least = take(self.knots[:, :, 0].flatten(), row)
+        end = take(self.end.flatten(), row)
+        x = where(x >= end, least, x.maximum(least))
+        return self.fields.joined(x, codes.eq(self.missing_code))
+
+    def _quantile(self, row: Array, u: Array) -> Array:
+        """The quantile functions at u, linear between two knots."""
+        upto = self.upto.flatten()
+        knots = self.knots.flatten()
+        shares = torch.diff(self.upto, append=torch.ones_like(self.upto[:, :, :1])).flatten()
+
+        start = row * (PARTS + 1)
+        knot = start
+        for inner in range(1, PARTS):
+            knot = knot + (take(upto, start + inner) <= u).long()
+        share = take(torch.where(shares > 0, shares, 1.0), knot)
+        low = take(knots, knot)
+        high = take(knots, knot + 1)
+        return low + (u - take(upto, knot)) / share * (high - low)
+
+    def _rounded(self, x: Array) -> Array:
+        """Down to as many digits and as coarse a grid as the table has."""
+        ten = 10.0 ** self.decimals.clamp(min=0)
+        rounded = (x * ten + EXACT).floor() / ten
+        if (self.grid > 1).any():
+            above = (rounded - self.first).fmod(self.grid)
+            rounded = where(self.grid > 1, rounded - above, rounded)
+        return where(self.fields.integral | (self.decimals >= 0), rounded, x)
+
+
+def _intervals(laws: Sequence[Number]) -> dict[str, NDArray[np.generic]]:
+    """`edges`, `code` and `log_density` of Numbers."""
+    width = max((len(law.intervals) for law in laws), default=0) + 1
+    edges = np.full((len(laws), width), np.inf)
+    code = np.zeros((len(laws), width + 1), np.int64)
+    log_density = np.zeros((len(laws), width + 1))
+    for i, law in enumerate(laws):
+        other = law.known
+        size = len(law.intervals)
+        left, right = law.tail_log_density
+        inside = [_log_density(interval, law) for interval in law.intervals]
+        edges[i, : size + 1] = [*(each.low for each in law.intervals), law.intervals[-1].high]
+        code[i, : size + 2] = [other, *(each.code for each in law.intervals), other]
+        log_density[i, : size + 2] = [left, *inside, right]
+    return {"edges": edges, "code": code, "log_density": log_density}
+
+
+def _log_density(interval: Interval, law: Number) -> float:
+    return law.gap_log_density if interval.code == law.known else interval.log_density
+
+
+def _quantiles(laws: Sequence[Number]) -> dict[str, NDArray[np.generic]]:
+    """`knots`, `upto` and `end` of Numbers."""
+    size = max((law.known for law in laws), default=0) + 2
+    knots = np.zeros((len(laws), size, PARTS + 1))
+    upto = np.zeros((len(laws), size, PARTS + 1))
+    end = np.zeros((len(laws), size))
+    for i, law in enumerate(laws):
+        last = law.knots[:, -1]
+        is_point = law.knots[:, -2] == last
+        knots[i, : law.known] = law.knots
+        upto[i, : law.known] = law.upto
+        end[i, : law.known] = np.where(is_point, np.nextafter(last, np.inf), last)
+    return {"knots": knots, "upto": upto, "end": end}
 
 
 def bins_for(rows: int) -> int:
@@ -96,29 +254,22 @@ def bins_for(rows: int) -> int:
 
 
 def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
-    """The likelihood of a field from a number column's training values, float64[n] with NaN for
-    missing.
+    """The law of a field, from a number column's training values, float64[n] with NaN for missing.
 
     Each code holds at least `rare` rows, where the column has so many.
     """
     seen = field.of(values[~np.isnan(values)])
     distinct, counts = np.unique(seen, return_counts=True)
-    bins, few = bins_for(len(seen)), few_values(seen)
-    is_atom = counts >= max(rare, 1.0 if few else max(2.0, 0.5 * len(seen) / bins))
+    few = few_values(seen)
     line = Line(field.unit > 0, _decimals(distinct), _grid(distinct) if field.unit else 1)
-    codes = list(codes_of(Values(distinct, counts), is_atom, bins, rare, few, line))
-    low, high = (codes[0].cells[0].low, codes[-1].cells[-1].high) if codes else (0.0, 0.0)
-    cells = tuple(_with_gaps(codes)) or (Cell(low, high, 0, 0.0),)
-    gaps = sum(cell.high - cell.low for cell in cells if cell.code == len(codes))
+    codes = _codes(Values(distinct, counts), few, rare, line)
+    intervals = tuple(_with_gaps(codes)) or (Interval(0.0, 0.0, 0.0),)
+    gaps = sum(each.high - each.low for each in intervals if each.code == len(codes))
     pieces = 2 + (gaps > 0)
     scales = _tail_scales(distinct)
-    at_zero = [
-        -np.log(pieces) + np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale)
-        for scale in scales
-    ]
     return Number(
         field=field,
-        cells=cells,
+        intervals=intervals,
         knots=np.array([code.knots for code in codes]).reshape(-1, PARTS + 1),
         upto=np.array([code.upto for code in codes]).reshape(-1, PARTS + 1),
         counts=np.array([code.rows for code in codes], dtype=np.int64),
@@ -127,19 +278,36 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
         values=len(distinct) if few else len(codes),
         single=int((counts == 1).sum()) if few else 0,
         tails=(1.0 / scales[0], 1.0 / scales[1]),
-        tail_log_density=(at_zero[0], at_zero[1]),
+        tail_log_density=(
+            _tail_log_density(scales[0], pieces, line),
+            _tail_log_density(scales[1], pieces, line),
+        ),
         gap_log_density=-np.log(pieces * gaps) if gaps else 0.0,
         decimals=-1 if line.integral else line.decimals,
         grid=line.grid,
     )
 
 
+def _codes(values: Values, few: bool, rare: int, line: Line) -> list[Code]:
+    """A value that fills half a bin is an atom; where values are few, each one is."""
+    bins = bins_for(values.rows)
+    enough = 1.0 if few else max(2.0, 0.5 * values.rows / bins)
+    is_atom = values.counts >= max(rare, enough)
+    return list(codes_of(values, is_atom, bins, rare, few, line))
+
+
+def _tail_log_density(scale: float, pieces: int, line: Line) -> float:
+    """At distance 0, given `other`, which has `pieces` parts: an exponential density, or a
+    geometric mass."""
+    density = np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale)
+    return float(-np.log(pieces) + density)
+
+
 def _decimals(distinct: Floats) -> int:
     """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else
     -1."""
-    with np.errstate(
-        over="ignore"
-    ):  # numbers near the largest float have no digits after the point
+    # Numbers near the largest float have no digits after the point.
+    with np.errstate(over="ignore"):
         for digits in range(MAX_DECIMALS + 1):
             if np.array_equal(np.round(distinct, digits), distinct):
                 return digits
@@ -151,16 +319,16 @@ def _grid(distinct: Floats) -> int:
     return max(1, int(np.gcd.reduce((distinct - distinct[:1]).astype(np.int64))))
 
 
-def _with_gaps(codes: Sequence[Code]) -> Iterator[Cell]:
-    """The cells of all codes, with those of `other` wherever one does not begin where the one
-    before it ends."""
-    end = codes[0].cells[0].low if codes else 0.0
+def _with_gaps(codes: Sequence[Code]) -> Iterator[Interval]:
+    """The intervals of all codes, and one of `other` wherever an interval does not begin where the
+    one before it ends."""
+    end = codes[0].intervals[0].low if codes else 0.0
     for number, code in enumerate(codes):
-        for cell in code.cells:
-            if end < cell.low:
-                yield Cell(end, cell.low, len(codes), 0.0)
-            yield Cell(cell.low, cell.high, number, cell.log_density)
-            end = cell.high
+        for interval in code.intervals:
+            if end < interval.low:
+                yield Interval(end, interval.low, 0.0, code=len(codes))
+            yield replace(interval, code=number)
+            end = interval.high
 
 
 def _tail_scales(distinct: Floats) -> tuple[float, float]:
@@ -169,10 +337,13 @@ def _tail_scales(distinct: Floats) -> tuple[float, float]:
     largest = float(np.abs(distinct).max(initial=0.0)) or 1.0
     part = distinct / largest  # whose sums do not overflow
     outer = max(1, len(distinct) // 8)
-    means = (
-        (part[outer] - part[:outer].mean(), part[-outer:].mean() - part[-outer - 1])
-        if len(distinct) > 1
-        else (1.0, 1.0)
+    if len(distinct) > 1:
+        left = part[outer] - part[:outer].mean()
+        right = part[-outer:].mean() - part[-outer - 1]
+    else:
+        left = right = 1.0
+    lowest, highest = TAIL_SCALES
+    return (
+        float(np.clip(largest * left, lowest, highest)),
+        float(np.clip(largest * right, lowest, highest)),
     )
-    left, right = (float(np.clip(largest * mean, *TAIL_SCALES)) for mean in means)
-    return left, right

@@ -91,24 +91,25 @@ class Values:
 
 @dataclass(frozen=True)
 class Code:
-    """A code before it has a number: its quantile function (see Number), its cells, how many rows
-    it holds."""
+    """A code before it has a number: its quantile function (see Number), its intervals, how many
+    rows it holds."""
 
     knots: Floats
     upto: Floats
-    cells: Sequence["Interval"]
+    intervals: Sequence["Interval"]
     rows: int
     is_bin: bool = False
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Half-open, [low, high), with a uniform density, or the mass of what it holds if that is one
-    number."""
+    """Numbers of one code, half-open, [low, high), with a uniform density or, if it holds one
+    number, with that number's mass."""
 
     low: float
     high: float
     log_density: float
+    code: int = 0
 
 
 def codes_of(
@@ -197,8 +198,8 @@ def _bins(
             knots, reached = _quantile_function(
                 inside, high, _shares(inside.rows, at_ends), rare, line
             )
-            cells = _points(inside, [(knots[0], high)], line) if few else _parts(knots, reached)
-            yield replace(_code(knots, reached, cells, inside.rows), is_bin=True)
+            intervals = _points(inside, [(knots[0], high)], line) if few else _parts(knots, reached)
+            yield replace(_code(knots, reached, intervals, inside.rows), is_bin=True)
         start = end + 1
 
 
@@ -275,10 +276,10 @@ def _points(values: Values, spans: Sequence[tuple[float, float]], line: Line) ->
     ]
     width = sum(high - low for low, high in gaps)
     rows = values.rows + bool(gaps)
-    cells = [Interval(low, high, math.log(held / rows)) for low, high, held in points]
+    intervals = [Interval(low, high, math.log(held / rows)) for low, high, held in points]
     return sorted(
-        [*cells, *(Interval(*gap, -math.log(rows * width)) for gap in gaps)],
-        key=lambda cell: cell.low,
+        [*intervals, *(Interval(*gap, -math.log(rows * width)) for gap in gaps)],
+        key=lambda interval: interval.low,
     )
 
 
@@ -294,10 +295,10 @@ def _between(
         yield low, high
 
 
-def _code(knots: Sequence[float], upto: Floats, cells: Sequence[Interval], rows: int) -> Code:
+def _code(knots: Sequence[float], upto: Floats, intervals: Sequence[Interval], rows: int) -> Code:
     """Padded in front to PARTS parts."""
     more = PARTS + 1 - len(knots)
-    return Code(np.pad(knots, (more, 0), mode="edge"), np.pad(upto, (more, 0)), cells, rows)
+    return Code(np.pad(knots, (more, 0), mode="edge"), np.pad(upto, (more, 0)), intervals, rows)
 
 
 def _tail_cuts(at: Callable[[float], float], rows: float, least: int) -> Iterator[float]:

@@ -40,8 +40,8 @@ class Density:
         share = self.tuple_assignments / max(1, self.assignments)
         return (
             f"{self.files:6} {self.lines:7,} {len(self.functions):10,}"
-            f" {np.median(sizes):13.0f} {np.quantile(sizes, 0.9):5.0f} {max(sizes):6}"
-            f" {self.long_lines:12} {share:11.1%}"
+            f" {np.median(sizes):14.0f} {np.quantile(sizes, 0.9):4.0f} {max(sizes):6}"
+            f" {self.long_lines:12} {share:7.1%}"
         )
 
 

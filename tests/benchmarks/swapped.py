@@ -20,6 +20,7 @@ from nelbo.encoding import encode
 from training import fit
 from training.config import Config
 from training.data import Rows, Source, read
+from training.vae import score
 
 ROWS, ONE_IN = 6_000, 10
 
@@ -66,13 +67,14 @@ def main() -> None:
         scores = {}
         for share, name in ((0.0, "VAE"), (1.0, "exemplars")):
             vae.share = share
-            terms, kl = fit.score(vae, made)
+            terms, kl = score(vae, made)
             scores[name] = (terms.sum(1) + kl).numpy()
         scores["mean"] = sum(
-            score / np.subtract(*np.percentile(score[~odd], [75, 25])) for score in scores.values()
+            values / np.subtract(*np.percentile(values[~odd], [75, 25]))
+            for values in scores.values()
         )
-        for name, score in scores.items():
-            figures = 100 * roc_auc_score(odd, score), 100 * average_precision_score(odd, score)
+        for name, values in scores.items():
+            figures = 100 * roc_auc_score(odd, values), 100 * average_precision_score(odd, values)
             print(
                 f"{cells} cells swapped  {name:10} AUROC {figures[0]:5.1f}  AP {figures[1]:5.1f}",
                 flush=True,

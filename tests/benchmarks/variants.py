@@ -29,10 +29,11 @@ from torch import Tensor
 from nelbo.encoding import Encoded, encode
 from nelbo.engine import Engine
 from tests.benchmarks.synthetic import Figures, judge, read
-from training import data, fit, model
+from training import data, fit, networks
 from training.config import Config
 from training.export import export
 from training.prior import Mixture, condense
+from training.vae import VAE, posteriors
 
 Prior = Callable[[Tensor, Tensor, int], Mixture]
 
@@ -67,7 +68,7 @@ class Variant:
     config: Mapping[str, Any] = field(default_factory=dict)
     size: Mapping[str, int] = field(default_factory=dict)
     prior: Prior = condense
-    basis: Callable[[int], Tensor] = model.cosines
+    basis: Callable[[int], Tensor] = networks.cosines
 
 
 VARIANTS: dict[str, Variant] = {
@@ -95,13 +96,13 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     config, began = Config().model_copy(update=variant.config), time.process_time()
     training = data.read(data.Source(train), config, seed)
 
-    def size(codes: list[int], widest: int) -> model.Size:
-        return replace(model.Size.for_table(codes, widest), **variant.size)
+    def size(codes: list[int], widest: int) -> networks.Size:
+        return replace(networks.Size.for_table(codes, widest), **variant.size)
 
     with (
         mock.patch.object(fit, "Size", mock.Mock(for_table=size)),
         mock.patch.object(fit, "condense", variant.prior),
-        mock.patch.object(model, "cosines", variant.basis),
+        mock.patch.object(networks, "cosines", variant.basis),
     ):
         vae, history = fit.fit_rows(
             training.schema, training.rows, training.split, config, seed, lambda *_: None
@@ -129,14 +130,15 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     }
 
 
-def worth_of_z(vae: fit.VAE, rows: Encoded) -> float:
+def worth_of_z(vae: VAE, rows: Encoded) -> float:
     """Mean nats of log p(x|z) at the means of q(z|x) that are lost where each row has the z of
     another."""
     x, _ = vae.likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
-    z, _ = fit.posteriors(vae, x)
+    z, _ = posteriors(vae, x)
     with torch.no_grad():
         own, other = (
-            vae.likelihoods.log_prob(vae.decoder(given, x), x).sum(1) for given in (z, z.roll(1, 0))
+            vae.likelihoods.masses.log_prob(vae.decoder(given, x), x).sum(1)
+            for given in (z, z.roll(1, 0))
         )
     return float((own - other).mean())
 

@@ -12,8 +12,9 @@ from tests.training.tables import made
 from training.config import Config
 from training.data import Rows
 from training.exemplars import FLIP, Exemplars
-from training.fit import VAE, fit_rows, score
-from training.model import LOG_TWO_PI, log_normal
+from training.fit import fit_rows
+from training.gaussians import LOG_TWO_PI, log_normal
+from training.vae import VAE, score
 
 SAMPLES = 2_000
 
@@ -39,7 +40,7 @@ def by_importance_sampling(vae: VAE, numbers: Tensor, codes: Tensor) -> Tensor:
         weights = []
         for _ in range(SAMPLES):
             z = mu + torch.exp(0.5 * log_var) * torch.randn(mu.shape, generator=generator)
-            log_p_x = vae.likelihoods.log_prob(vae.decoder(z, x), x).sum(1)
+            log_p_x = vae.likelihoods.masses.log_prob(vae.decoder(z, x), x).sum(1)
             weights.append(log_p_x + vae.prior.log_prob(z) - log_normal(z, mu, log_var))
     return -(
         torch.logsumexp(torch.stack(weights).double(), 0) - math.log(SAMPLES) + log_density.sum(1)
@@ -64,7 +65,8 @@ def test_the_vaes_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) 
     x, log_density = vae.likelihoods.encode(*rows)
     with torch.no_grad():
         points = torch.randn(64, 1, vae.eps.shape[1], generator=torch.Generator().manual_seed(2))
-        draws = torch.stack([sum_of(*vae.terms(x, log_density, point[None])) for point in points])
+        bounds = [vae.bound(x, x, point[None]) for point in points]
+    draws = torch.stack([sum_of(bound.terms, bound.kl) for bound in bounds]) - log_density.sum(1)
     gap = draws - by_importance_sampling(vae, *rows)
     error = draws.std(0) / math.sqrt(len(draws))
     assert (gap.mean(0) > -3 * error).all()
@@ -78,7 +80,7 @@ def test_the_vaes_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) 
 def test_the_exemplars_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) -> None:
     vae, numbers, codes = fitted
     assert vae.exemplars is not None
-    rows = vae.likelihoods.cut(numbers), codes
+    rows = vae.likelihoods.numbers.fields.split(numbers), codes
     gap = sum_of(*vae.exemplars.score(*rows)) - by_all_exemplars(vae.exemplars, *rows)
     assert float(gap.min()) > 0
     assert float(gap.mean()) < 3
@@ -89,7 +91,9 @@ def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(
 ) -> None:
     vae, *rows = fitted
     assert vae.exemplars is not None
-    of_exemplars = by_all_exemplars(vae.exemplars, vae.likelihoods.cut(rows[0]), rows[1])
+    of_exemplars = by_all_exemplars(
+        vae.exemplars, vae.likelihoods.numbers.fields.split(rows[0]), rows[1]
+    )
     members = torch.stack([by_importance_sampling(vae, *rows), of_exemplars])
     shares = torch.tensor([[1 - vae.share], [vae.share]], dtype=torch.float64)
     mixture = -torch.logsumexp(shares.log() - members, 0)

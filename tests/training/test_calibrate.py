@@ -9,7 +9,8 @@ from nelbo.scores import p_values
 from tests.training.tables import QUICK, made
 from training.calibrate import cross_calibration
 from training.data import CROSS_BELOW, Rows
-from training.fit import VAE, fit_rows, score
+from training.fit import fit_rows
+from training.vae import VAE, score
 
 SEEDS, FRESH = 2, 2_000
 

@@ -17,8 +17,9 @@ from tests.training.tables import QUICK
 from training.data import Rows, split_rows
 from training.exemplars import MOST_CELLS, Exemplars, share_for
 from training.export import export_model
-from training.fit import fit_rows, score
+from training.fit import fit_rows
 from training.likelihoods import Likelihoods
+from training.vae import score
 
 Floats = NDArray[np.float64]
 RNG = np.random.default_rng(0)

@@ -64,8 +64,10 @@ def test_the_masses_of_all_days_and_of_a_missing_one_sum_to_one() -> None:
     codes, density = likelihoods.encode(
         torch.from_numpy(every[:, None]), torch.zeros(len(every), 0, dtype=torch.int64)
     )
-    logits = (likelihoods.even + torch.randn(len(likelihoods.even))).split(likelihoods.sizes)
-    log_mass = likelihoods.log_prob([one.expand(len(every), -1) for one in logits], codes)
+    logits = (likelihoods.masses.even + torch.randn(len(likelihoods.masses.even))).split(
+        likelihoods.sizes
+    )
+    log_mass = likelihoods.masses.log_prob([one.expand(len(every), -1) for one in logits], codes)
     assert (log_mass + density).sum(1).exp().sum() == pytest.approx(1, abs=1e-3)
 
 

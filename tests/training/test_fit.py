@@ -8,10 +8,11 @@ import torch
 from nelbo.errors import InvalidInput
 from tests.training.tables import QUICK, made
 from training.config import Config
-from training.fit import VAE, Plan, coded, fit_rows, hide, mean_nelbo, nelbos, objective
+from training.fit import Plan, fit_rows, hide, objective
 from training.likelihoods import Likelihoods
-from training.model import Auxiliary, Size
+from training.networks import Auxiliary, Size
 from training.prior import Mixture
+from training.vae import VAE, coded, mean_nelbo, nelbos
 
 
 def silent(step: int, steps: int, nelbo: float) -> None:
@@ -108,7 +109,9 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     likelihoods = Likelihoods.fit(training.schema, training.rows.numbers, training.rows.codes)
     codes, log_density = (part.to("meta") for part in coded(likelihoods, training.rows))
     size, generator = Size.for_table(likelihoods.sizes, widest=64), torch.Generator()
-    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.even).to("meta")
+    auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.masses.even).to(
+        "meta"
+    )
     vae = VAE(likelihoods, size, 2, seed=0).to("meta")
     eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
     terms, kl, factorised = objective(

@@ -16,12 +16,13 @@ from nelbo.engine import Engine
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Column, Schema
 from tests.training.tables import KINDS, QUICK, made
+from training.columns import UNROLLED
 from training.config import Config
 from training.data import Rows, Training, split_rows
 from training.export import check_scores, export, export_model
-from training.fit import VAE, fit_rows, score
-from training.parts.exemplars import LAYERS, MANY
-from training.parts.networks import UNROLLED
+from training.fit import fit_rows
+from training.nearest import LAYERS, MANY
+from training.vae import VAE, score
 
 Exported = tuple[Training, VAE, Engine]
 
@@ -112,7 +113,7 @@ def test_generated_cells_are_of_the_kinds_that_the_schema_names(exported: Export
         }
     likelihoods, again = vae.likelihoods, encode(batch, training.schema)
     codes, _ = likelihoods.encode(torch.from_numpy(again.numbers), torch.from_numpy(again.codes))
-    assert not (codes == likelihoods.other)[:, likelihoods.number_at].any(), (
+    assert not (codes == likelihoods.masses.other)[:, likelihoods.number_at].any(), (
         "no number beyond those of the table"
     )
     assert batch.schema == arrow_schema(training.schema)

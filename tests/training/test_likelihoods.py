@@ -68,7 +68,13 @@ def fitted(name: str, scale: float = 1.0) -> tuple[Likelihoods, Number]:
     column = Column.model_validate({"name": "x", "kind": kind, "step": STEP[kind]})
     none = np.zeros((len(values), 0), np.int64)
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), values[:, None] * scale, none, rare=5)
-    return likelihoods, likelihoods.fitted_numbers[0]
+    return likelihoods, only_number(likelihoods)
+
+
+def only_number(likelihoods: Likelihoods) -> Number:
+    (law,) = likelihoods.columns
+    assert isinstance(law, Number)
+    return law
 
 
 def is_point(low: Array, high: Array) -> NDArray[np.bool_]:
@@ -80,16 +86,18 @@ def log_p(likelihoods: Likelihoods, values: Array) -> tuple[NDArray[np.int64], A
     """Codes and log p(x) of values under even logits."""
     numbers = torch.from_numpy(np.asarray(values, dtype=np.float64)[:, None])
     codes, density = likelihoods.encode(numbers, torch.zeros(len(values), 0, dtype=torch.int64))
-    log_mass = likelihoods.log_prob([likelihoods.even.expand(len(values), -1)], codes)[:, 0]
+    log_mass = likelihoods.masses.log_prob(
+        [likelihoods.masses.even.expand(len(values), -1)], codes
+    )[:, 0]
     return codes[:, 0].numpy(), (log_mass + density[:, 0]).numpy()
 
 
 def masses(likelihoods: Likelihoods) -> Array:
     """The probability of each code of the first column under some logits."""
     (size,) = likelihoods.sizes
-    logits = likelihoods.even + torch.randn(size)
+    logits = likelihoods.masses.even + torch.randn(size)
     return (
-        likelihoods.log_prob([logits.expand(size, -1)], torch.arange(size)[:, None])
+        likelihoods.masses.log_prob([logits.expand(size, -1)], torch.arange(size)[:, None])
         .exp()[:, 0]
         .numpy()
     )
@@ -108,7 +116,7 @@ def test_the_whole_line_has_the_mass_that_missing_leaves(name: str) -> None:
     likelihoods, number = fitted(name)
     integral = number.field.unit > 0
     total = 0.0
-    for cell in number.cells:
+    for cell in number.intervals:
         width = cell.high - cell.low
         is_mass = cell.code < number.known and is_point(np.array(cell.low), np.array(cell.high))
         inside = cell.low if integral or is_mass else (cell.low + cell.high) / 2
@@ -127,7 +135,7 @@ def mass(likelihoods: Likelihoods, value: float) -> float:
 def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
     """Mass to the left and to the right: from the first value outside, a geometric or an
     exponential series."""
-    low, high = number.cells[0].low, number.cells[-1].high
+    low, high = number.intervals[0].low, number.intervals[-1].high
     if number.field.unit:
         outside = ((low - 1) * number.field.unit, high * number.field.unit)
         return (
@@ -153,7 +161,9 @@ def test_rescaling_a_column_moves_log_p_by_the_log_of_the_factor_and_leaves_mass
     scaled, _ = fitted(name, factor)
     codes, before = log_p(likelihoods, values)
     codes_scaled, after = log_p(scaled, values * factor)
-    low, high = (np.array([getattr(cell, end) for cell in number.cells]) for end in ("low", "high"))
+    low, high = (
+        np.array([getattr(cell, end) for cell in number.intervals]) for end in ("low", "high")
+    )
     cell = np.searchsorted(low, values, "right") - 1
     masses = np.isnan(values) | is_point(low, high)[cell]
     assert np.array_equal(codes, codes_scaled)
@@ -174,7 +184,7 @@ def test_every_training_value_has_a_known_code(name: str) -> None:
 def test_beyond_the_seen_range_the_cost_grows_with_the_distance(name: str) -> None:
     likelihoods, number = fitted(name)
     step = number.field.unit or 1.0
-    low, high = number.cells[0].low, number.cells[-1].high
+    low, high = number.intervals[0].low, number.intervals[-1].high
     span = max(high - low, abs(high), 1.0)
     distances = span * np.array([0.01, 0.1, 1, 10, 1e3, 1e6])
     distances = np.ceil(distances + np.arange(6)) if number.field.unit else distances
@@ -203,14 +213,14 @@ def test_other_has_the_good_turing_mass_and_missing_is_never_drawn_if_never_seen
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((10, 0)), codes)
     n, known, singletons = 10, 3, 1
     assert masses(likelihoods)[3] == pytest.approx((singletons + 1) / (n + known + 1))
-    assert (likelihoods.drawn == 0).tolist() == [True, True, True, False, False]
+    assert (likelihoods.masses.drawn == 0).tolist() == [True, True, True, False, False]
 
 
 def test_a_value_of_fewer_than_rare_rows_is_never_drawn_but_still_scored() -> None:
     column = Column(name="x", kind="categorical", categories=("a", "b", "c"))
     codes = np.array([0] * 60 + [1] * 5 + [2] * 4)[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((69, 0)), codes, rare=5)
-    assert (likelihoods.drawn == 0).tolist() == [True, True, False, False, False]
+    assert (likelihoods.masses.drawn == 0).tolist() == [True, True, False, False, False]
     assert masses(likelihoods)[2] > 0
 
 
@@ -219,7 +229,13 @@ def test_a_column_of_rare_categories_alone_is_drawn_as_missing() -> None:
     likelihoods = Likelihoods.fit(
         Schema(columns=(column,)), np.zeros((3, 0)), np.array([[0], [1], [2]]), rare=5
     )
-    assert torch.softmax(likelihoods.even + likelihoods.drawn, 0).tolist() == [0, 0, 0, 0, 1]
+    assert torch.softmax(likelihoods.masses.even + likelihoods.masses.drawn, 0).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        1,
+    ]
 
 
 @every_column
@@ -227,7 +243,7 @@ def test_every_code_of_a_number_column_can_be_drawn(name: str) -> None:
     """Each holds as many rows as `rare` wants."""
     likelihoods, number = fitted(name)
     assert number.counts.min(initial=5) >= 5
-    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+    assert torch.equal(likelihoods.masses.drawn == 0, likelihoods.masses.learned)
 
 
 @every_column
@@ -248,7 +264,7 @@ def test_however_few_rows_hold_a_number_every_range_holds_enough_of_them_to_be_d
     likelihoods = Likelihoods.fit(
         Schema(columns=(column,)), values, np.zeros((1_000, 0), np.int64), rare=5
     )
-    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+    assert torch.equal(likelihoods.masses.drawn == 0, likelihoods.masses.learned)
 
 
 def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
@@ -256,7 +272,7 @@ def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
     likelihoods = Likelihoods.fit(
         Schema(columns=(column,)), RNG.normal(size=(4, 1)), np.zeros((4, 0), np.int64), rare=5
     )
-    assert torch.equal(likelihoods.drawn == 0, likelihoods.learned)
+    assert torch.equal(likelihoods.masses.drawn == 0, likelihoods.masses.learned)
 
 
 def test_other_is_drawn_as_often_as_its_rarer_categories_occur() -> None:
@@ -265,5 +281,5 @@ def test_other_is_drawn_as_often_as_its_rarer_categories_occur() -> None:
     )
     codes = np.array([0] * 60 + [1] * 50 + [2] * 40)[:, None]
     likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((150, 0)), codes, rare=5)
-    assert likelihoods.learned.tolist() == [True, True, True, False]
-    assert likelihoods.drawn[:3].tolist() == pytest.approx([0, 0, np.log(20 / 40)])
+    assert likelihoods.masses.learned.tolist() == [True, True, True, False]
+    assert likelihoods.masses.drawn[:3].tolist() == pytest.approx([0, 0, np.log(20 / 40)])

@@ -8,15 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.model import (
-    LOG_TWO_PI,
-    CodeTable,
-    Decoder,
-    Size,
-    log_normal,
-    negative_elbo,
-    noise_points,
-)
+from training.decoder import Decoder
+from training.gaussians import LOG_TWO_PI, log_normal, noise_points
+from training.networks import CodeTable, Size
+from training.vae import negative_elbo
 
 SIGMA = 0.4
 LOADINGS = torch.tensor([[1.0, 0.5], [1.0, -0.5], [0.3, 0.0], [0.0, 0.7]], dtype=torch.float64)

@@ -51,8 +51,8 @@ def drawn(number: Number, rows: int) -> Floats:
     values = low + (u - first) / (end - first) * (high - low)
     if number.field.unit:
         return np.array(
-            number.cells[0].low
-            + number.grid * np.floor((values - number.cells[0].low) / number.grid)
+            number.intervals[0].low
+            + number.grid * np.floor((values - number.intervals[0].low) / number.grid)
         )
     ten = 10.0 ** max(0, number.decimals)
     return np.array(values if number.decimals < 0 else np.floor(values * ten + 1e-6) / ten)
@@ -106,7 +106,7 @@ def test_rare_values_keep_a_mass_of_their_own_among_frequent_ones() -> None:
         np.repeat(np.arange(1.0, 21) * 10_000, 50), [210_000, 230_000, 230_000, 400_000, 400_000]
     )
     number = fit_number(values, Field(1), RARE)
-    cells = {cell.low: cell.log_density for cell in number.cells if cell.high == cell.low + 1}
+    cells = {cell.low: cell.log_density for cell in number.intervals if cell.high == cell.low + 1}
     found = [cells[value] for value in (210_000, 230_000, 400_000)]
     assert found == pytest.approx(np.log([1 / 6, 2 / 6, 2 / 6]))
     assert cells[10_000] == 0

@@ -26,8 +26,8 @@ from tests.training.tables import QUICK
 from training import cli, pipeline
 from training.data import Source
 from training.evaluate import Evaluation, evaluate
-from training.nodes import Nodes
-from training.parts import exemplars
+from training.exemplars import Exemplars
+from training.nodes import Value
 from training.pipeline import Run, train
 
 FEW_STEPS = QUICK.model_copy(update={"min_steps": 5, "max_steps": 5})
@@ -201,13 +201,13 @@ def test_a_later_step_that_fails_is_left_out(
 def test_where_a_member_s_scores_differ_the_other_one_scores_and_a_notice_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_graph = exemplars.score
+    score_as_fitted = Exemplars.score
 
-    def off(nodes: Nodes, *given: Any) -> tuple[str, str]:
-        terms, kl = of_graph(nodes, *given)
-        return nodes("Add", terms, nodes.constant(1.0)), kl
+    def off_in_graphs(self: Exemplars, x: Any, codes: Any) -> tuple[Any, Any]:
+        terms, kl = score_as_fitted(self, x, codes)
+        return terms + 1 if isinstance(terms, Value) else terms, kl
 
-    monkeypatch.setattr(exemplars, "score", off)
+    monkeypatch.setattr(Exemplars, "score", off_in_graphs)
     made = table(60, 0).select(["amount", "count", "day", "colour"])
     csv.write_csv(made, tmp_path / "table.csv")
     done = train(

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from training.model import log_normal
-from training.prior import ROWS_PER_COMPONENT, Mixture, condense
+from training.gaussians import log_normal
+from training.prior import ROWS_PER_COMPONENT, Mixture, between, condense
 
 
 def posteriors(n: int = 2_000, latent: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,6 +16,16 @@ def posteriors(n: int = 2_000, latent: int = 3) -> tuple[torch.Tensor, torch.Ten
         n, latent, generator=generator
     )
     return mu, -2 + 0.2 * torch.randn(n, latent, generator=generator)
+
+
+def path_to(prior: Mixture, mu: Tensor, log_var: Tensor, spread: float) -> tuple[Tensor, ...]:
+    """Log-weights [n, C], means and variances [n, C, L] of the mixture between q(z|x) and the
+    prior."""
+    a = torch.tensor(1 - spread)
+    s = torch.tensor(spread)
+    var = log_var.exp()[:, None]
+    mean, variance = between(mu[:, None], var, prior.mean, prior.variance, a, s)
+    return prior.log_weights(mu, log_var, a, s), mean, variance
 
 
 def test_the_first_two_moments_are_those_of_the_aggregate_posterior() -> None:
@@ -58,7 +69,7 @@ def test_between_a_row_and_the_prior_the_density_is_that_of_the_geometric_path(
     )
     mu, log_var = torch.tensor([[0.0], [2.5]]), torch.tensor([[-1.0], [0.7]])
     z = torch.linspace(-20, 20, 40_001).double()
-    log_weight, mean, var = prior.between(mu, log_var, spread)
+    log_weight, mean, var = path_to(prior, mu, log_var, spread)
     density = (
         log_weight.softmax(1)[..., None]
         * torch.distributions.Normal(mean, var.sqrt()).log_prob(z).exp()
@@ -73,7 +84,7 @@ def test_between_a_row_and_the_prior_the_density_is_that_of_the_geometric_path(
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
 def test_each_component_s_share_of_the_path_is_exact_in_many_dimensions(spread: float) -> None:
     prior, (mu, log_var) = condense(*posteriors(80), seed=0), posteriors(4)
-    log_weight, mean, var = prior.between(mu, log_var, spread)
+    log_weight, mean, var = path_to(prior, mu, log_var, spread)
     z = torch.randn(6, 1, 1, 3, generator=torch.Generator().manual_seed(1))
     found = log_weight + log_normal(z, mean, var.log())
     near, far = (

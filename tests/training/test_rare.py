@@ -13,11 +13,11 @@ import pytest
 from nelbo.encoding import decode
 from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
+from training.columns import UNROLLED
 from training.config import Config
 from training.data import Rows, split_rows
 from training.export import export_model
 from training.fit import fit_rows
-from training.parts.networks import UNROLLED
 
 CONFIG = Config(min_steps=40, max_steps=40, epochs=1, rare=5)
 ROWS = 60

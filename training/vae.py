@@ -1,0 +1,162 @@
+"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114) and its ELBO.
+
+Shapes: n rows, d columns, L latent variables, S noise points.
+"""
+
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from torch import Tensor, nn
+
+from training.arrays import Array
+from training.data import Rows
+from training.decoder import Decoder
+from training.exemplars import Exemplars
+from training.gaussians import log_normal, noise_points
+from training.likelihoods import Likelihoods
+from training.networks import Encoder, Size
+from training.nodes import Value
+from training.prior import Mixture, StandardNormal
+
+Coded = tuple[Tensor, Tensor]
+"""Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""
+
+
+@dataclass(frozen=True)
+class Bound(Generic[Array]):
+    """−ELBO of codes, of each row: −E_q[log p(code_j | ·)] float[n, d] and KL(q(z|x) ‖ p(z))
+    float[n], and the z float[S, n, L] that they are means over."""
+
+    terms: Array
+    kl: Array
+    z: Array
+
+
+class VAE(nn.Module):
+    """The fitted parts together. `eps` float[S, L] are the noise points of a row's score.
+
+    Where numbers prevail, the exemplars' bound has `share` of a row's score and the VAE's the rest.
+    """
+
+    eps: Tensor
+
+    def __init__(self, likelihoods: Likelihoods, size: Size, points: int, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        sizes = likelihoods.sizes
+        ordered = likelihoods.ordered
+        self.likelihoods = likelihoods
+        self.encoder = Encoder(sizes, ordered, size)
+        self.decoder = Decoder(sizes, ordered, size, likelihoods.masses.even)
+        self.prior: StandardNormal | Mixture = StandardNormal()
+        self.exemplars: Exemplars | None = None
+        self.share = 0.0
+        self.register_buffer("eps", noise_points(points, size.latent, seed))
+
+    def bound(self, codes: Array, seen: Array, eps: Tensor) -> Bound[Array]:
+        """−ELBO of codes int64[n, d] with z = mu + sigma · eps (reparameterisation) at the noise
+        points eps float[S, n or 1, L].
+
+        `seen` int64[n, d] are the codes that the encoder and the decoder read: the same ones, or
+        the same with cells hidden.
+        """
+        points = len(eps)
+        mu, log_var = self.encoder(seen)
+        z = mu + (0.5 * log_var).exp() * eps
+
+        every = z.reshape(-1, self.eps.shape[1])
+        log_p_x = self.log_p_x(every, _repeated(codes, points), _repeated(seen, points))
+        log_p_x = log_p_x.reshape(points, -1, len(self.likelihoods.columns))
+        terms, kl = negative_elbo(log_normal(z, mu, log_var), self.prior.log_prob(z), log_p_x)
+        return Bound(terms, kl, z)
+
+    def log_p_x(self, z: Array, codes: Array, seen: Array) -> Array:
+        """log p(code_j | seen_<j, z) float[m, d] of codes int64[m, d] at z float[m, L]. A graph
+        hides nothing from the decoder: what it reads are the codes."""
+        masses = self.likelihoods.masses
+        if isinstance(z, Value):
+            rows = len(self.eps) * z.nodes.rows
+            return masses.with_fixed(self.decoder.learned(z, codes, rows), codes)
+        return masses.log_prob(self.decoder(z, seen), codes)
+
+    def score(self, codes: Array, log_density: Array) -> tuple[Array, Array]:
+        """Terms float64[n, d] and KL float64[n] of −ELBO of rows at the fixed noise points. What
+        −log p(x | code) costs is in the terms."""
+        bound = self.bound(codes, codes, self.eps[:, None, :])
+        return bound.terms.double() - log_density, bound.kl.double()
+
+    def score_rows(self, numbers: Array, codes: Array) -> tuple[Array, Array]:
+        """Terms float64[n, d_t] and KL float64[n] of encoded rows as the artifact gives them: the
+        weighted mean of the members' bounds."""
+        likelihoods = self.likelihoods
+        members = []
+        if self.share < 1:
+            members.append((1 - self.share, self.score(*likelihoods.encode(numbers, codes))))
+        if self.exemplars is not None:
+            x = likelihoods.numbers.fields.split(numbers)
+            members.append((self.share, self.exemplars.score(x, codes)))
+        weight, (terms, kl) = members[0]
+        terms, kl = weight * terms, weight * kl
+        for weight, (more_terms, more_kl) in members[1:]:
+            terms, kl = terms + weight * more_terms, kl + weight * more_kl
+        return likelihoods.by_column(terms), kl
+
+
+def negative_elbo(log_q: Array, log_p_z: Array, log_p_x: Array) -> tuple[Array, Array]:
+    """Terms −E_q[log p(x_j | ·)] float[n, d] and KL(q(z|x) ‖ p(z)) float[n], means over S noise
+    points.
+
+    −ELBO = terms.sum(1) + kl ≥ −log p(x) in expectation over the noise. log_q, log_p_z float[S, n];
+    log_p_x float[S, n, d].
+    """
+    return -log_p_x.mean(0), (log_q - log_p_z).mean(0)
+
+
+def _repeated(codes: Array, times: int) -> Array:
+    """The rows of codes [n, d] once for each noise point, [S · n, d]."""
+    return codes.repeat(times, 1) if times > 1 else codes
+
+
+def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
+    return likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+
+
+def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Terms float64[n, d_t] and KL float64[n] of rows as the artifact gives them."""
+    numbers = torch.from_numpy(rows.numbers).split(_rows_at_once(vae))
+    codes = torch.from_numpy(rows.codes).split(_rows_at_once(vae))
+    with torch.no_grad():
+        scores = [vae.score_rows(*part) for part in zip(numbers, codes, strict=True)]
+    terms, kl = zip(*scores, strict=True)
+    return torch.cat(terms), torch.cat(kl)
+
+
+def mean_nelbo(vae: VAE, rows: Coded) -> float:
+    """Mean nelbo of rows in nats, at the fixed noise points."""
+    return float(nelbos(vae, rows).mean())
+
+
+def nelbos(vae: VAE, rows: Coded) -> Tensor:
+    """Nelbo float64[n] of rows by the VAE alone, at the fixed noise points."""
+    device = vae.eps.device
+    codes, log_density = (part.split(_rows_at_once(vae)) for part in rows)
+    parts = []
+    with torch.no_grad():
+        for part in zip(codes, log_density, strict=True):
+            terms, kl = vae.score(*(values.to(device) for values in part))
+            parts.append((terms.sum(1) + kl).cpu())
+    return torch.cat(parts)
+
+
+def posteriors(vae: VAE, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """mu, log_var float[n, L] of q(z|x) of rows."""
+    with torch.no_grad():
+        parts = [vae.encoder(part) for part in codes.split(_rows_at_once(vae))]
+    mu, log_var = zip(*parts, strict=True)
+    return torch.cat(mu), torch.cat(log_var)
+
+
+def _rows_at_once(vae: VAE) -> int:
+    """Rows whose logits stay near 16 MiB."""
+    return max(16, min(512, 2**22 // sum(vae.likelihoods.sizes)))
