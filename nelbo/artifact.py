@@ -119,16 +119,18 @@ class Tail(_Frozen):
     over `threshold`.
 
     `components` are (weight, shape, scale) of each, the weights adding up to one: how likely the
-    excesses make it. `fit` is the p-value of the check that such distributions fit the excesses;
-    only where they do is the tail used.
+    excesses make it. `fit_p_value`, named `fit` in the manifest, is that of the check that such
+    distributions fit the excesses; only where they do is the tail used.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     threshold: FiniteFloat
     excesses: Annotated[int, Field(ge=0, le=MAX_CALIBRATION)]
     components: Annotated[
         tuple[tuple[FiniteFloat, FiniteFloat, Scale], ...], Field(max_length=1_000), FailFast()
     ]
-    fit: FiniteFloat
+    fit_p_value: FiniteFloat = Field(alias="fit")
     used: bool
 
 

@@ -15,7 +15,7 @@ from nelbo.engine import Engine
 from nelbo.schema import Schema
 from training.config import Config
 from training.data import Rows, folds, split_rows
-from training.fit import Progress, fit_rows, share_of_exemplars
+from training.fit import StepProgress, fit_rows, share_of_exemplars
 from training.vae import score
 
 FOLDS = 5
@@ -27,13 +27,13 @@ def split_calibration(engine: Engine, rows: Rows) -> Calibration:
 
 
 def cross_calibration(
-    schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress
+    schema: Schema, rows: Rows, config: Config, seed: int, progress: StepProgress
 ) -> Calibration:
     return _calibration("cross-conformal", cross_scores(schema, rows, config, seed, progress))
 
 
 def cross_scores(
-    schema: Schema, rows: Rows, config: Config, seed: int, progress: Progress
+    schema: Schema, rows: Rows, config: Config, seed: int, progress: StepProgress
 ) -> NDArray[np.float64]:
     """Nelbo float64[n] of every row by a model that was fitted without it."""
     if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
@@ -48,7 +48,7 @@ def cross_scores(
     return scores
 
 
-def _part(progress: Progress, fold: int) -> Progress:
+def _part(progress: StepProgress, fold: int) -> StepProgress:
     return lambda step, steps, held_out: progress(fold * steps + step, FOLDS * steps, held_out)
 
 

@@ -40,7 +40,7 @@ from nelbo.files import CsvOptions, Limits
 from nelbo.schema import Schema
 from nelbo.settings import read_settings
 from training.config import Config
-from training.data import Source
+from training.data import TrainingSource
 from training.pipeline import Run, Stage, train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -81,7 +81,7 @@ def run(
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
     settings = read_settings()
     limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
-    source = Source(file, CsvOptions(**json.loads(csv)), limits)
+    source = TrainingSource(file, CsvOptions(**json.loads(csv)), limits)
     with _progress() as stage:
         finished = train(
             source,

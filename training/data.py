@@ -4,7 +4,7 @@ to stop, to calibrate."""
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
 from nelbo.inference import Inspector
-from nelbo.schema import Schema
+from nelbo.schema import Column, Schema
 from training.config import Config
 from training.fields import few_values, fields
 
@@ -39,8 +39,8 @@ CROSS_BELOW = 500
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a table stands and how it is written; None means: find out."""
+class TrainingSource:
+    """The file of a training table, and how it is written."""
 
     path: Path
     csv: CsvOptions = DETECTED
@@ -82,90 +82,107 @@ class Training:
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices int64[…] of the three parts; no row is in two of them."""
+    """Row indices int64[…] of the rows to fit to, to stop by and to calibrate with; no row is in
+    two of them."""
 
-    fit: NDArray[np.int64]
+    fitted: NDArray[np.int64]
     stop: NDArray[np.int64]
     calibrate: NDArray[np.int64]
 
 
 def read(
-    source: Source,
+    source: TrainingSource,
     config: Config,
     seed: int,
     schema: Schema | None = None,
-    heard: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> Training:
-    """Read a table for training. Raises InvalidInput where it cannot be trained on. `heard` is told
-    the rows read so far."""
-    inspector, as_read, total = Inspector(), Digest(), 0
+    """Read a table for training. Raises InvalidInput where it cannot be trained on. `progress` is
+    called with the number of rows read so far."""
+    inspected = _inspect(source, schema, progress)
+    schema = inspected.schema
+    sample = _sampled(inspected.rows, config.max_train_rows, seed)
+    with source.open() as table:
+        rows_as_read = pa.Table.from_batches(_taken(table.batches(), sample))
+    usable, refused = _usable(rows_as_read, schema)
+    split = split_rows(len(usable), config.held_out, seed)
+    schema, rows, notices = complete(schema, usable, split.fitted, config)
+    return Training(
+        schema=schema,
+        table=usable,
+        rows=rows,
+        split=split,
+        total=inspected.rows,
+        refused=refused,
+        digest=hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest(),
+        notices=(*inspected.notices, *_of_refused(refused, len(usable)), *notices),
+        table_digest=inspected.digest,
+    )
+
+
+@dataclass(frozen=True)
+class _Inspected:
+    """What the first pass over a table found."""
+
+    schema: Schema
+    rows: int
+    digest: str
+    notices: tuple[str, ...]
+
+
+def _inspect(
+    source: TrainingSource, schema: Schema | None, progress: Callable[[int], None]
+) -> _Inspected:
+    """Read a table for its schema, unless there is one already."""
+    inspector = Inspector()
+    digest = Digest()
+    rows = 0
     with source.open() as table:
         for batch in table.batches():
             inspector.update(batch)
-            as_read.update(batch)
-            total += batch.num_rows
-            if heard is not None:
-                heard(total)
-        found = inspector.finish()
-        notices = [
-            *table.notices,
-            *table.late_notices,
-            *(found.notices if schema is None else check_columns(table.names, schema)),
-        ]
-    schema = schema or found.schema
+            digest.update(batch)
+            rows += batch.num_rows
+            progress(rows)
+        inferred = inspector.finish()
+        notices = (*table.notices, *table.late_notices)
+    if schema is None:
+        schema = inferred.schema
+        notices = (*notices, *inferred.notices)
+    else:
+        notices = (*notices, *check_columns(table.names, schema))
     if not schema.modelled:
         raise InvalidInput(
             "no column is left to model: all of them are identifiers; name their kinds in a schema"
             " file"
         )
-    kept = _sampled(total, config.max_train_rows, seed)
-    with source.open() as table:
-        rows_as_read = pa.Table.from_batches(_taken(table.batches(), kept))
-    usable, refused = _usable(rows_as_read, schema)
-    if len(usable) < MIN_ROWS:
-        raise InvalidInput(
-            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants"
-            f" {MIN_ROWS} at least"
-        )
-    if refused:
-        notices.append(
-            f"{refused} of {len(usable) + refused} rows hold a value that breaks their column's"
-            " kind and were left out"
-        )
-    split = split_rows(len(usable), config.held_out, seed)
-    schema, rows, more = complete(schema, usable, split.fit, config)
-    notices += more
-    digest = hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest()
-    return Training(
-        schema, usable, rows, split, total, refused, digest, tuple(notices), as_read.hexdigest()
-    )
+    return _Inspected(schema, rows, digest.hexdigest(), notices)
 
 
 def complete(
-    schema: Schema, usable: pa.Table, fit: NDArray[np.int64], config: Config
+    schema: Schema, usable: pa.Table, fitted: NDArray[np.int64], config: Config
 ) -> tuple[Schema, Rows, list[str]]:
-    """The schema with what only its `fit` rows tell (categories, datetimes counted since another),
-    the encoded rows, notices.
+    """The schema with what only its `fitted` rows tell (categories, datetimes counted since
+    another), the encoded rows, and notices.
 
     Every row of `usable` must be one that encode takes.
     """
-    counted = _counted_categories(schema, usable.take(fit))
+    counted = _counted_categories(schema, usable.take(fitted))
     with_rarer = sum(len(counts) > config.max_categories for counts in counted.values())
     upto = config.max_categories + min(MOST_RARER, MOST_RARER_IN_ALL // max(1, with_rarer))
     schema = _with_categories(schema, counted, config, upto)
     _check_size(schema)
-    notices = [
-        notice
-        for name, counts in counted.items()
-        for notice in _of_many_categories(name, counts, config, upto)
-    ]
+
     encoded = encode(_one_batch(usable), schema)
+    numbers = encoded.numbers
     if not any(column.since for column in schema.columns):
-        schema = _with_since(schema, encoded.numbers[fit])
-        encoded = replace(encoded, numbers=relative(encoded.numbers, schema))
-    rows = Rows(encoded.numbers, encoded.codes)
-    notices += _of_rare_numbers(schema, rows.numbers[fit], config.rare)
-    return schema, rows, notices
+        schema = _with_since(schema, numbers[fitted])
+        numbers = relative(numbers, schema)
+
+    notices: list[str] = []
+    for name, counts in counted.items():
+        notices += _of_many_categories(name, counts, config, upto)
+    notices += _of_rare_numbers(schema, numbers[fitted], config.rare)
+    return schema, Rows(numbers, encoded.codes), notices
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
@@ -196,27 +213,42 @@ def _sampled(total: int, most: int, seed: int) -> NDArray[np.int64] | None:
 
 
 def _taken(
-    batches: Iterator[pa.RecordBatch], kept: NDArray[np.int64] | None
+    batches: Iterator[pa.RecordBatch], sample: NDArray[np.int64] | None
 ) -> Iterator[pa.RecordBatch]:
+    """The rows of the batches that are in the sample, or all."""
     first = 0
     for batch in batches:
-        if kept is None:
+        end = first + batch.num_rows
+        if sample is None:
             yield batch
         else:
-            inside = (
-                kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + batch.num_rows)]
-                - first
-            )
-            yield batch.take(inside)
-        first += batch.num_rows
+            start, stop = np.searchsorted(sample, [first, end])
+            yield batch.take(sample[start:stop] - first)
+        first = end
 
 
 def _usable(table: pa.Table, schema: Schema) -> tuple[pa.Table, int]:
-    """The rows that can be encoded, as one batch, and how many cannot."""
-    if not len(table):
-        return table, 0
-    encoded = encode(_one_batch(table), schema)
-    return table.take(encoded.rows), len(encoded.errors)
+    """The rows that can be encoded, as one batch, and the number of those that cannot."""
+    usable = table
+    refused = 0
+    if len(table):
+        encoded = encode(_one_batch(table), schema)
+        usable = table.take(encoded.rows)
+        refused = len(encoded.errors)
+    if len(usable) < MIN_ROWS:
+        raise InvalidInput(
+            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants"
+            f" {MIN_ROWS} at least"
+        )
+    return usable, refused
+
+
+def _of_refused(refused: int, usable: int) -> Iterator[str]:
+    if refused:
+        yield (
+            f"{refused} of {usable + refused} rows hold a value that breaks their column's kind and"
+            " were left out"
+        )
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -229,19 +261,18 @@ Counts = list[tuple[str, int]]
 
 def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
     """Of the columns that come without known categories."""
-    wanted = [column for column in schema.categoricals if not column.categories]
     return {
         column.name: _counts(fit.column(column.name), missing_in(column, schema))
-        for column in wanted
+        for column in schema.categoricals
+        if not column.categories
     }
 
 
 def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
-    found = pc.value_counts(texts(column.combine_chunks(), missing).drop_null())
-    counts = [
-        (name.as_py(), rows.as_py())
-        for name, rows in zip(found.field("values"), found.field("counts"), strict=True)
-    ]
+    held = pc.value_counts(texts(column.combine_chunks(), missing).drop_null())
+    names: list[Any] = held.field("values").to_pylist()
+    rows: list[Any] = held.field("counts").to_pylist()
+    counts = list(zip(names, rows, strict=True))
     return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -251,7 +282,7 @@ def _with_categories(
     """The schema with each column's most frequent categories, in the order of their texts, and
     rarer ones to generate: those among its `upto` most frequent."""
     most = config.max_categories
-    found = {
+    categories = {
         name: {
             "categories": tuple(sorted(category for category, _ in counts[:most])),
             "rarer": tuple(pair for pair in counts[most:upto] if pair[1] >= config.rare),
@@ -259,7 +290,7 @@ def _with_categories(
         for name, counts in counted.items()
     }
     columns = tuple(
-        column.model_copy(update=found.get(column.name, {})) for column in schema.columns
+        column.model_copy(update=categories.get(column.name, {})) for column in schema.columns
     )
     return schema.model_copy(update={"columns": columns})
 
@@ -280,25 +311,26 @@ def _check_size(schema: Schema) -> None:
 def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
     """The schema with each datetime counted since the earlier column that it stays closest to, if
     that one is never missing."""
-    found: dict[str, str] = {}
-    whole = [
-        i
-        for i, column in enumerate(schema.numbers)
-        if column.kind == "datetime" and not np.isnan(numbers[:, i]).any()
-    ]
+    since: dict[str, str | None] = {}
     for j, column in enumerate(schema.numbers):
         nearest = CLOSE * _width(numbers[:, j])
-        for i in (i for i in whole if i < j and column.kind == "datetime"):
-            earlier, width = (
-                schema.numbers[i],
-                _width(numbers[:, j] - floored(numbers[:, i], column.step)),
-            )
-            if earlier.name not in found and width < nearest:
-                found[column.name], nearest = earlier.name, width
+        for i in range(j):
+            earlier = schema.numbers[i]
+            may_count = _is_datetime_since(column, earlier) and not np.isnan(numbers[:, i]).any()
+            if not may_count or since.get(earlier.name):
+                continue
+            width = _width(numbers[:, j] - floored(numbers[:, i], column.step))
+            if width < nearest:
+                since[column.name] = earlier.name
+                nearest = width
     columns = tuple(
-        column.model_copy(update={"since": found.get(column.name)}) for column in schema.columns
+        column.model_copy(update={"since": since.get(column.name)}) for column in schema.columns
     )
     return schema.model_copy(update={"columns": columns})
+
+
+def _is_datetime_since(column: Column, earlier: Column) -> bool:
+    return column.kind == "datetime" and earlier.kind == "datetime"
 
 
 def _width(values: NDArray[np.float64]) -> float:

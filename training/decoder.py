@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.arrays import Array, addmm, concat, linear, through, where
+from training.arrays import Array, addmm, linear, through, where
 from training.columns import Weights, over_columns, padded, widths
 from training.masses import MASKED, NEVER
 from training.networks import CodeEmbedding, CodeTable, Size
-from training.nodes import Value
+from training.nodes import Value, concat
 
 NEAR_ONE = np.float32(1 - 2**-18)
 """Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is
@@ -108,30 +108,21 @@ class Decoder(nn.Module):
 
         return over_columns(column, self.start(z), self.by_column(), {"x": x}, rows)
 
-    def draw(self, z: Value, given: "Given", limits: "Limits", rows: int) -> Value:
+    def draw(self, z: Value, cells: "CellsToDraw", drawable: "Drawable", rows: int) -> Value:
         """Codes int64[m, d], drawn one column after another or kept, from z float32[m, L] with
         m = `rows`."""
-        weights = self.by_column(limits.drawn)
-        for mask in limits.masks:
-            weights[mask.name] = mask.by_column(self.sizes)
-        h = self.start(z)
-        if limits.together:
-            more = z.nodes.constant(np.zeros((rows, len(limits.together)), np.float32))
-            h = concat([h, more], 1)
-            weights = missing_together(weights, limits.together, self.sizes)
 
         def column(h: Value, of: Mapping[str, Value]) -> tuple[Value, Value]:
-            bias = of["out_bias"]
-            for mask in limits.masks:
-                bias = bias + of[mask.name] * mask.switch
-            logits = _head({**of, "out_bias": bias}).logits(h)
-            upto = (logits * given.sharpness).softmax(-1).cumsum(1)[:, :-1]
+            logits = drawable.masked(of).logits(h)
+            upto = (logits * cells.sharpness).softmax(-1).cumsum(1)[:, :-1]
             drawn = (upto <= of["u"][:, None]).float().sum(1).long()
             code = where(of["keep"], of["x"], drawn)
             return h + of["embedding"].index_select(0, code), code
 
-        cells = {"x": given.x, "keep": given.keep, "u": given.u.float() * NEAR_ONE}
-        return over_columns(column, h, weights, cells, rows)
+        h = drawable.widened(self.start(z), rows)
+        weights = drawable.weights(self)
+        u = cells.u.float() * NEAR_ONE
+        return over_columns(column, h, weights, {"x": cells.x, "keep": cells.keep, "u": u}, rows)
 
     def by_column(self, bias: Tensor | None = None) -> Weights:
         """The weights of each column, with `bias` float32[C] added to the logits."""
@@ -157,7 +148,7 @@ def _split(weight: Tensor, rows: Sequence[int]) -> list[NDArray[np.float32]]:
 
 
 @dataclass(frozen=True)
-class Given:
+class CellsToDraw:
     """The cells of rows to draw: codes x int64[m, d], of which those where `keep` bool[m, d] holds
     stay, uniform numbers u float64[m, d], and what the logits are multiplied by."""
 
@@ -185,13 +176,35 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Drawable:
     """What may be drawn: `drawn` float[C] is added to the logits, `together` are groups of columns
-    that are missing together, as their first one says. The masks come and go."""
+    that are missing together, as their first one decides. The masks come and go."""
 
     drawn: Tensor
     masks: Sequence[Mask] = ()
     together: Sequence[Sequence[int]] = ()
+
+    def weights(self, decoder: Decoder) -> Weights:
+        """The decoder's weights of each column with all of that in them, and the masks."""
+        weights = decoder.by_column(self.drawn)
+        if self.together:
+            weights = missing_together(weights, self.together, decoder.sizes)
+        for mask in self.masks:
+            weights[mask.name] = mask.by_column(decoder.sizes)
+        return weights
+
+    def widened(self, h: Value, rows: int) -> Value:
+        """h [m, H] with the hidden units of missing_together, which start at 0."""
+        if not self.together:
+            return h
+        return concat([h, np.zeros((rows, len(self.together)), np.float32)], 1)
+
+    def masked(self, of: Mapping[str, Value]) -> Head[Value]:
+        """A column's head under the masks that are on."""
+        bias = of["out_bias"]
+        for mask in self.masks:
+            bias = bias + of[mask.name] * mask.switch
+        return _head({**of, "out_bias": bias})
 
 
 def missing_together(

@@ -112,7 +112,9 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         table = self._checked(X, reset=True)
         parts = split_rows(len(table), config.held_out, seed)
         split = Split(
-            np.sort(np.concatenate([parts.fit, parts.calibrate])), parts.stop, parts.calibrate[:0]
+            np.sort(np.concatenate([parts.fitted, parts.calibrate])),
+            parts.stop,
+            parts.calibrate[:0],
         )
         self._schema, rows = _schema_and_rows(table, split, config)
         with _torch(config.threads), tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
@@ -238,7 +240,7 @@ def _schema_and_rows(
     if isinstance(table, pa.Table):
         schema = frames.schema_of(table)
         frames.rows_of(table, schema)  # refuses cells that are not of their column's kind
-        schema, rows, _ = complete(schema, table, split.fit, config)
+        schema, rows, _ = complete(schema, table, split.fitted, config)
         return schema, rows
     schema = Schema(
         columns=tuple(Column(name=f"x{j}", kind="continuous") for j in range(table.shape[1]))

@@ -53,24 +53,24 @@ class History:
         self.held_out.append(held_out)
 
 
-Progress = Callable[[int, int, float], None]
+StepProgress = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, held-out nelbo so far)."""
 
 
 def fit_rows(
-    schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: Progress
+    schema: Schema, rows: Rows, split: Split, config: Config, seed: int, progress: StepProgress
 ) -> tuple[VAE, History]:
     """Fit likelihoods to the split's fit rows, then the VAE to them, stopped by its stop rows."""
-    fitted = rows.take(split.fit)
+    fitted = rows.take(split.fitted)
     likelihoods = Likelihoods.fit(schema, fitted.numbers, fitted.codes, config.rare)
     train = coded(likelihoods, fitted)
     stop = coded(likelihoods, rows.take(split.stop))
-    vae, history = fit(likelihoods, train, stop, config, seed, progress)
+    vae, history = fit_vae(likelihoods, train, stop, config, seed, progress)
 
     vae.share = share_of_exemplars(schema, config)
     if vae.share:
         # The stop rows may be exemplars too: only rows that calibrate must stay unseen.
-        seen = rows.take(np.concatenate([split.fit, split.stop]))
+        seen = rows.take(np.concatenate([split.fitted, split.stop]))
         x = likelihoods.numbers.fields.split(torch.from_numpy(seen.numbers))
         codes = torch.from_numpy(seen.codes)
         vae.exemplars = Exemplars.fit(likelihoods, x, codes, seed, config.contaminated)
@@ -85,13 +85,13 @@ def share_of_exemplars(schema: Schema, config: Config) -> float:
     return share_for(len(schema.numbers), len(schema.categoricals))
 
 
-def fit(
+def fit_vae(
     likelihoods: Likelihoods,
     train: Coded,
     stop: Coded,
     config: Config,
     seed: int,
-    progress: Progress,
+    progress: StepProgress,
 ) -> tuple[VAE, History]:
     """Minimise the mean nelbo of the training rows, with AdamW; stop by the stop rows; then fit the
     prior.
@@ -110,7 +110,7 @@ def fit(
     codes, log_density = train
     n, d = codes.shape
     size = Size.for_table(likelihoods.values, config.widest)
-    plan = Plan.for_table(n, d, size, config)
+    schedule = Schedule.for_table(n, d, size, config)
     device = _device(config)
     generator = torch.Generator().manual_seed(seed)
 
@@ -119,29 +119,29 @@ def fit(
     vae.to(device)
     auxiliary.to(device)
     descent = _Descent(
-        [*vae.parameters(), *auxiliary.parameters()], plan, config, clip=math.sqrt(d)
+        [*vae.parameters(), *auxiliary.parameters()], schedule, config, clip=math.sqrt(d)
     )
-    average = _running_mean(vae, plan)
+    average = _running_mean(vae, schedule)
     smooth = cast(VAE, average.module)
     stopping = _Stopping(vae, config.slack * d, config.patience)
     history = History()
 
-    for step, rows in enumerate(_batches(n, plan, generator), start=1):
+    for step, rows in enumerate(_batches(n, schedule, generator), start=1):
         batch = codes[rows].to(device)
         seen = hide(batch, likelihoods, config.hidden_rows, generator)
         eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
         terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
-        loss = (terms.sum(1) + plan.beta(step) * kl + config.auxiliary * factorised).mean()
+        loss = (terms.sum(1) + schedule.beta(step) * kl + config.auxiliary * factorised).mean()
         descent.step(step, loss)
         if step % AVERAGE_EVERY == 0:
             average.update_parameters(vae)
-        if step % plan.every:
+        if step % schedule.every:
             continue
 
         nelbo = (terms.sum(1) + kl).detach().cpu() - log_density[rows].sum(1)
         held_out = mean_nelbo(smooth, stop)
-        history.add(step, step * plan.batch / n, float(nelbo.mean()), held_out)
-        progress(step, plan.steps, held_out)
+        history.add(step, step * schedule.batch / n, float(nelbo.mean()), held_out)
+        progress(step, schedule.steps, held_out)
         if stopping.keeps(smooth, held_out):
             history.kept = len(history.step) - 1
         elif stopping.is_over:
@@ -163,19 +163,19 @@ def _device(config: Config) -> torch.device:
     return torch.device(config.device)
 
 
-def _running_mean(vae: VAE, plan: "Plan") -> torch.optim.swa_utils.AveragedModel:
-    decay = torch.optim.swa_utils.get_ema_multi_avg_fn(plan.decay)
+def _running_mean(vae: VAE, schedule: "Schedule") -> torch.optim.swa_utils.AveragedModel:
+    decay = torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.decay)
     return torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=decay)
 
 
 class _Descent:
-    """AdamW with the plan's learning rate and clipped gradients."""
+    """AdamW with the schedule's learning rate and clipped gradients."""
 
     def __init__(
-        self, weights: list[nn.Parameter], plan: "Plan", config: Config, clip: float
+        self, weights: list[nn.Parameter], schedule: "Schedule", config: Config, clip: float
     ) -> None:
         self.weights = weights
-        self.plan = plan
+        self.schedule = schedule
         self.highest_rate = config.learning_rate
         self.clip = clip
         self.optimiser = torch.optim.AdamW(
@@ -184,7 +184,7 @@ class _Descent:
 
     def step(self, step: int, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.highest_rate * self.plan.learning_rate(step)
+            group["lr"] = self.highest_rate * self.schedule.learning_rate(step)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, self.clip)
@@ -222,7 +222,7 @@ def _weights(vae: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How long and in which steps a table is trained on, by its number of rows."""
 
     batch: int
@@ -231,7 +231,7 @@ class Plan:
     every: int
 
     @staticmethod
-    def for_table(n: int, columns: int, size: Size, config: Config) -> "Plan":
+    def for_table(n: int, columns: int, size: Size, config: Config) -> "Schedule":
         """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the
         configured limits."""
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
@@ -241,7 +241,7 @@ class Plan:
         steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
         warm_up = max(1, steps // 8)
         every = min(steps, max(20, steps // 30))
-        return Plan(batch, steps, warm_up, every)
+        return Schedule(batch, steps, warm_up, every)
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
@@ -268,15 +268,15 @@ def objective(
     return bound.terms, bound.kl, -factorised.sum(1)
 
 
-def _batches(n: int, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
+def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator[Tensor]:
     """Row indices of each step: epoch after epoch in a new order, batches cut across the epochs'
     ends."""
     order = torch.empty(0, dtype=torch.int64)
-    for _ in range(plan.steps):
-        if len(order) < plan.batch:
+    for _ in range(schedule.steps):
+        if len(order) < schedule.batch:
             order = torch.cat([order, torch.randperm(n, generator=generator)])
-        yield order[: plan.batch]
-        order = order[plan.batch :]
+        yield order[: schedule.batch]
+        order = order[schedule.batch :]
 
 
 def hide(

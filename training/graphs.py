@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.arrays import where
 from training.columns import UNROLLED
-from training.decoder import SHARP, Given, Limits, Mask
+from training.decoder import SHARP, CellsToDraw, Drawable, Mask
 from training.gaussians import normals
 from training.nodes import Nodes, Value
 from training.prior import Mixture
@@ -142,8 +142,8 @@ class _Writer:
         fill = nodes.input("fill", "bool", [1])
 
         sharpness = where(mode, nodes.constant(SHARP), nodes.constant(np.float32(1)))
-        given = Given(x, keep, u[:, : self.d], sharpness)
-        drawn = self.vae.decoder.draw(z, given, self._limits(mode, fill), self.batch)
+        cells = CellsToDraw(x, keep, u[:, : self.d], sharpness)
+        drawn = self.vae.decoder.draw(z, cells, self._drawable(mode, fill), self.batch)
 
         of_numbers = self.d + len(likelihoods.number_at)
         u_numbers = where(mode, 0.5, u[:, self.d : of_numbers])
@@ -153,7 +153,7 @@ class _Writer:
         nodes.output("codes", codes, [self.batch, len(schema.categoricals)])
         return nodes.model()
 
-    def _limits(self, mode: Value, fill: Value) -> Limits:
+    def _drawable(self, mode: Value, fill: Value) -> Drawable:
         """All rarer categories together are never the most probable value, so `other` is not drawn
         in the mode."""
         likelihoods = self.vae.likelihoods
@@ -164,7 +164,7 @@ class _Writer:
         if masses.may_be_filled.any():
             missing: Tensor = where(masses.may_be_filled, masses.other + 1, -1)
             masks.append(Mask("no_missing", missing, fill.float()))
-        return Limits(masses.drawn, masks, likelihoods.missing_together)
+        return Drawable(masses.drawn, masks, likelihoods.missing_together)
 
     def _rows(self, nodes: Nodes) -> tuple[Value, Value]:
         """Encoded rows, as they come in."""

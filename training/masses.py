@@ -74,18 +74,13 @@ class Masses(nn.Module):
         is."""
         super().__init__()
         self.sizes = tuple(law.known + 2 for law in laws)
-        fixed = [fixed_masses(law, after) for law, after in zip(laws, follows, strict=True)]
-        learned = [_learned(law, masses) for law, masses in zip(laws, fixed, strict=True)]
-        drawn = [_drawn(law, codes, rare) for law, codes in zip(laws, learned, strict=True)]
-        log_mass = [
-            _log_masses(law, masses, after)
-            for law, masses, after in zip(laws, fixed, follows, strict=True)
-        ]
+        columns = [_column(law, after, rare) for law, after in zip(laws, follows, strict=True)]
+        learned, log_mass, drawn = (np.concatenate(codes) for codes in zip(*columns, strict=True))
         buffers = {
             "start": torch.tensor(np.cumsum([0, *self.sizes[:-1]])),
-            "learned": torch.from_numpy(np.concatenate(learned)),
-            "log_mass": torch.from_numpy(np.concatenate(log_mass)).float(),
-            "drawn": torch.from_numpy(np.concatenate(drawn)).float(),
+            "learned": torch.from_numpy(learned),
+            "log_mass": torch.from_numpy(log_mass).float(),
+            "drawn": torch.from_numpy(drawn).float(),
             "other": torch.tensor(self.sizes) - 2,
             "hidden": torch.tensor(self.sizes),
         }
@@ -125,6 +120,13 @@ class Masses(nn.Module):
         return where(take(self.learned, code), learned, 0.0) + take(self.log_mass, code)
 
 
+def _column(law: Law, follows: bool, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Which of a column's codes are learned, their log-masses, and what is added to draw them."""
+    fixed = fixed_masses(law, follows)
+    learned = np.array([code not in fixed for code in range(law.known + 2)])
+    return learned, _log_masses(law, fixed, follows), _drawn(law, learned, rare)
+
+
 def fixed_masses(law: Law, follows: bool) -> dict[int, float]:
     """The codes whose probability is not learned, with their masses."""
     other = law.known
@@ -138,10 +140,6 @@ def fixed_masses(law: Law, follows: bool) -> dict[int, float]:
     if law.known == 0 and not law.missing:
         fixed[other] = 1.0 - fixed[missing]
     return fixed
-
-
-def _learned(law: Law, fixed: dict[int, float]) -> NDArray[np.bool_]:
-    return np.array([code not in fixed for code in range(law.known + 2)])
 
 
 def _log_masses(law: Law, fixed: dict[int, float], follows: bool) -> Floats:

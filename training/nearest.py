@@ -117,7 +117,7 @@ class _Search:
 
     def __init__(self, kernels: Kernels, y: Value, codes: Value, k: int) -> None:
         self.kernels = kernels
-        self.layout = _Layout.of(len(kernels.y))
+        self.layout = _Placement.of(len(kernels.y))
         self.y = y
         self.codes = codes
         self.k = k
@@ -246,7 +246,7 @@ def centres(y: Tensor, places: Array) -> Array:
     hold them exactly."""
     if not isinstance(places, Value):
         return y[places]
-    stored = _padded_centres(places.nodes, y, _Layout.of(len(y)).padded)
+    stored = _padded_centres(places.nodes, y, _Placement.of(len(y)).padded)
     return stored.index_select(0, places).double()
 
 
@@ -255,7 +255,7 @@ def _padded_centres(nodes: Nodes, y: Tensor, rows: int) -> Value:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _Placement:
     """Exemplars as `pieces`, each of which has `columns` of `layers` exemplars; `padded` are all of
     those."""
 
@@ -264,10 +264,10 @@ class _Layout:
     columns: int
 
     @staticmethod
-    def of(exemplars: int) -> "_Layout":
+    def of(exemplars: int) -> "_Placement":
         layers = LAYERS if exemplars >= MANY else 1
         pieces = -(-exemplars // PIECE)
-        return _Layout(layers, pieces, -(-exemplars // (layers * pieces)))
+        return _Placement(layers, pieces, -(-exemplars // (layers * pieces)))
 
     @property
     def padded(self) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from nelbo.artifact import MANIFEST, Artifact, Calibration, files_of, is_artifact, parse_manifest
@@ -20,7 +21,7 @@ from nelbo.files import SCRATCH, check_folder
 from nelbo.schema import Schema
 from training.calibrate import cross_calibration, split_calibration
 from training.config import Config
-from training.data import Source, Training, read
+from training.data import Training, TrainingSource, read
 from training.evaluate import Evaluation, evaluate
 from training.export import export, write_manifest
 from training.fit import History, fit_rows
@@ -31,15 +32,15 @@ from training.tail import with_tail
 ARTIFACT_FILES = ("MODEL_CARD.md", "report.html", "history.json", "run.json")
 """Files that a training writes beside those that the manifest names."""
 ROOM = 16 * 2**20
-"""Free disk, in bytes, that a training wants before it begins; most artifacts are smaller."""
+"""Free disk, in bytes, that a training needs before it begins; most artifacts are smaller."""
 Made = TypeVar("Made")
 Stage = Callable[[str, int, int, str], None]
-"""Told (stage, done, of how many or 0, a few words): what a progress bar shows."""
+"""Called with (stage, done, of how many or 0, a few words), for a progress bar."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its artifact, what was worth saying, and the seconds that each stage took."""
+    """A finished run: its artifact, its notices, and the seconds that each stage took."""
 
     artifact: Artifact
     notices: tuple[str, ...]
@@ -53,7 +54,7 @@ class Run:
 
 
 def train(
-    source: Source,
+    source: TrainingSource,
     name: str,
     out: Path,
     config: Config,
@@ -64,43 +65,28 @@ def train(
     """Train on a table and write an artifact to `out`, whole or not at all.
 
     The same table, configuration and seed give the same artifact, byte for byte, on one machine;
-    what differs between two runs (times) stands in run.json. Where the evaluation or the report
-    fails, a notice says so, and the artifact is made without it. Raises InvalidInput, NotFound, and
+    what differs between two runs (times) is in run.json. Where the evaluation or the report fails,
+    a notice says so, and the artifact is made without it. Raises InvalidInput, NotFound, and
     Conflict where `out` holds something else.
     """
     _check_target(out)
-    torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # without which CUDA refuses to be deterministic
+    _make_deterministic(config)
     clock = _Clock(stage)
     training = read(source, config, seed, schema, clock.stage("read", "rows"))
     with _whole_or_nothing(out) as folder:
-        told = clock.stage("fit", "held-out nelbo")
-        vae, history = fit_rows(training.schema, training.rows, training.split, config, seed, told)
+        progress = clock.stage("fit", "held-out nelbo")
+        rows = training.rows
+        vae, history = fit_rows(training.schema, rows, training.split, config, seed, progress)
+
         clock.stage("export", "ONNX")
         exported = export(folder, vae, name, training, config, seed)
         notices = [*training.notices, *exported.notices]
-        config = config.model_copy(
-            update={"exemplars": vae.share}
-        )  # of the score as it was exported
-        calibrated = _tried(
-            lambda: _calibrate(Engine.load(folder), training, config, seed, clock),
-            "p-values",
-            notices,
-        )
-        calibration = (
-            calibrated or exported.manifest.calibration
-        )  # without scores, every p-value is 1
-        if calibrated and config.peaks_over_threshold:
-            calibration = (
-                _tried(lambda: with_tail(calibration, seed), "the tail of the p-values", notices)
-                or calibration
-            )
-            notices += of_tail(calibration)
+        as_exported = config.model_copy(update={"exemplars": vae.share})
+        calibration = _calibrate(folder, training, as_exported, seed, clock, notices)
+        calibration = calibration or exported.manifest.calibration  # then every p-value is 1
         manifest = exported.manifest.model_copy(update={"calibration": calibration})
         engine = Engine(write_manifest(folder, manifest))
+
         clock.stage("evaluate", "synthetic beside real rows")
         evaluation = _tried(
             lambda: evaluate(engine, training, seed), "the evaluation and the report", notices
@@ -110,21 +96,54 @@ def train(
             metrics = {key: round(value, 6) for key, value in evaluation.metrics.items()}
             manifest = manifest.model_copy(update={"metrics": metrics})
         artifact = write_manifest(folder, manifest)
+
         clock.stage("report", "report.html")
-        _report(
-            folder,
-            Engine(artifact),
-            replace(training, notices=tuple(notices)),
-            history,
-            evaluation,
-            notices,
-        )
-        (folder / "history.json").write_text(json.dumps(asdict(history)) + "\n", "utf-8")
+        reported = replace(training, notices=tuple(notices))
+        _report(folder, Engine(artifact), reported, history, evaluation, notices)
+        _write_json(folder / "history.json", asdict(history))
         seconds = clock.finish()
-        (folder / "run.json").write_text(
-            json.dumps({"started_at": clock.started_at, "seconds": seconds}) + "\n", "utf-8"
-        )
+        _write_json(folder / "run.json", {"started_at": clock.started_at, "seconds": seconds})
     return Run(Artifact(out, artifact.manifest, artifact.digest), tuple(notices), seconds)
+
+
+def _make_deterministic(config: Config) -> None:
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(True)
+    # Without this CUDA refuses to be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def _calibrate(
+    folder: Path,
+    training: Training,
+    config: Config,
+    seed: int,
+    clock: "_Clock",
+    notices: list[str],
+) -> Calibration | None:
+    """The calibration of the artifact in a folder, with its tail if one was asked for; None where
+    it fails."""
+    scores = _tried(
+        lambda: _calibrated(Engine.load(folder), training, config, seed, clock),
+        "p-values",
+        notices,
+    )
+    if scores is None or not config.peaks_over_threshold:
+        return scores
+    calibration = _tried(lambda: with_tail(scores, seed), "the tail of the p-values", notices)
+    calibration = calibration or scores
+    notices += of_tail(calibration)
+    return calibration
+
+
+def _calibrated(
+    engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock"
+) -> Calibration:
+    if len(training.split.calibrate):
+        clock.stage("calibrate", "held-back rows")
+        return split_calibration(engine, training.rows.take(training.split.calibrate))
+    progress = clock.stage("calibrate", "held-out nelbo")
+    return cross_calibration(training.schema, training.rows, config, seed, progress)
 
 
 def _report(
@@ -135,7 +154,8 @@ def _report(
     evaluation: Evaluation | None,
     notices: list[str],
 ) -> None:
-    page, card = folder / "report.html", folder / "MODEL_CARD.md"
+    page = folder / "report.html"
+    card = folder / "MODEL_CARD.md"
     if evaluation:
         _tried(
             lambda: write_report(page, engine, training, history, evaluation), page.name, notices
@@ -143,9 +163,13 @@ def _report(
     _tried(lambda: card.write_text(model_card(engine.manifest), "utf-8"), card.name, notices)
 
 
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content) + "\n", "utf-8")
+
+
 def _tried(work: Callable[[], Made], what: str, notices: list[str]) -> Made | None:
-    """What `work` gives, or None and a notice where it fails: an artifact is not thrown away
-    because of what is said of it."""
+    """The result of the work, or None and a notice where it fails: a trained model is not lost
+    because a report of it could not be made."""
     try:
         return work()
     except Exception as problem:
@@ -156,37 +180,30 @@ def _tried(work: Callable[[], Made], what: str, notices: list[str]) -> Made | No
         return None
 
 
-def _calibrate(
-    engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock"
-) -> Calibration:
-    if len(training.split.calibrate):
-        clock.stage("calibrate", "held-back rows")
-        return split_calibration(engine, training.rows.take(training.split.calibrate))
-    told = clock.stage("calibrate", "held-out nelbo")
-    return cross_calibration(training.schema, training.rows, config, seed, told)
-
-
 class _Clock:
-    """Seconds of each stage, which also tells whoever watches that a stage began."""
+    """The seconds of each stage. It also reports when a stage begins."""
 
-    def __init__(self, told: Stage) -> None:
-        self.started_at, self._told = time.time(), told
-        self._began: list[tuple[str, float]] = []
+    def __init__(self, report: Stage) -> None:
+        self.started_at = time.time()
+        self._report = report
+        self._names: list[str] = []
+        self._starts: list[float] = []
 
     def stage(self, name: str, words: str) -> Callable[..., None]:
-        """Begin a stage; what comes back is told (done, of how many, a figure) while it runs."""
-        self._began.append((name, time.monotonic()))
-        self._told(name, 0, 0, words)
-        return lambda done, of=0, figure=None: self._told(
-            name, done, of, words if figure is None else f"{words} {figure:.2f}"
-        )
+        """Begin a stage. The result reports its progress: (done, of how many, a figure)."""
+        self._names.append(name)
+        self._starts.append(time.monotonic())
+        self._report(name, 0, 0, words)
+
+        def progress(done: int, of: int = 0, figure: float | None = None) -> None:
+            self._report(name, done, of, words if figure is None else f"{words} {figure:.2f}")
+
+        return progress
 
     def finish(self) -> dict[str, float]:
-        ends = [began for _, began in self._began[1:]] + [time.monotonic()]
-        return {
-            name: round(end - began, 3)
-            for (name, began), end in zip(self._began, ends, strict=True)
-        }
+        """Seconds of each stage; the last one ends now."""
+        seconds = np.diff([*self._starts, time.monotonic()]).round(3)
+        return dict(zip(self._names, seconds.tolist(), strict=True))
 
 
 def _check_target(out: Path) -> None:

@@ -1,10 +1,10 @@
 """Atoms and ranges: how the values of a field become codes that at least `rare` rows hold.
 
-A value that fewer than `rare` rows hold is never drawn by itself but from a range. Neighbours that
-are all rare become ranges of at least `rare` rows each. Where there are too few of them for one,
-they join the atom beside them: their code is then drawn as that atom, and now and then as a range,
-as often as the table's rows are. Where most values of a column are met often, a rare one keeps a
-mass of its own in the density, so that ranges change what is drawn and hardly what a row scores.
+A value that fewer than `rare` rows hold is never drawn by itself but from a range. Rare neighbours
+become ranges of at least `rare` rows each. Where they are too few for one range, they join the atom
+beside them: their code is then drawn as that atom or, as often as the table has such rows, from a
+range. Where most values of a column are frequent, a rare one keeps a mass of its own in the
+density, so that ranges change the draws and hardly the scores.
 """
 
 import math
@@ -49,13 +49,9 @@ class Line:
     @property
     def step(self) -> float:
         """The smallest difference between two numbers, 0 if it may be any."""
-        return (
-            float(self.grid)
-            if self.integral
-            else 10.0**-self.decimals
-            if self.decimals >= 0
-            else 0.0
-        )
+        if self.integral:
+            return float(self.grid)
+        return 10.0**-self.decimals if self.decimals >= 0 else 0.0
 
     def middle(self, low: float, high: float) -> float:
         """A number half-way between two that the column holds, as round as they are: above low, at
@@ -89,6 +85,9 @@ class Values:
         return np.interp(share * (self.rows - 1), places, np.repeat(self.distinct, 2))
 
 
+NO_VALUES = Values(np.empty(0), np.empty(0, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class Code:
     """A code before it has a number: its quantile function (see Number), its intervals, how many
@@ -115,55 +114,64 @@ class Interval:
 def codes_of(
     values: Values, is_atom: NDArray[np.bool_], bins: int, rare: int, few: bool, line: Line
 ) -> Iterator[Code]:
-    """Codes in the order of their values: each run of values between two atoms cut into bins, or
-    joined to the atom before it (the first run to the atom after it) if it holds fewer than `rare`
-    rows.
+    """Codes in the order of their values: each run of values between two atoms is divided into
+    bins. A run that fewer than `rare` rows hold joins the atom before it, the first run the atom
+    after it.
     """
     atoms = np.flatnonzero(is_atom).tolist()
-    runs = [
-        values.take(before + 1, after) for before, after in pairwise([-1, *atoms, len(is_atom)])
-    ]
+    bounds = pairwise([-1, *atoms, len(is_atom)])
+    runs = [values.take(before + 1, after) for before, after in bounds]
     total = max(1, sum(run.rows for run in runs))
     for i, run in enumerate(runs):
         if run.rows >= rare or (run.rows and not atoms):
-            wanted = min(round(bins * run.rows / total), run.rows // max(BIN_ROWS, 2 * rare))
-            yield from _bins(run, max(1, wanted), rare, few, line, ends=(i == 0, i == len(atoms)))
+            share = round(bins * run.rows / total)
+            count = max(1, min(share, run.rows // max(BIN_ROWS, 2 * rare)))
+            ends = (i == 0, i == len(atoms))
+            yield from _bins(run, count, rare, few, line, ends)
         if i < len(atoms):
-            left, right = runs[0] if i == 0 else values.take(0, 0), runs[i + 1]
-            sides = [side if side.rows < rare else values.take(0, 0) for side in (left, right)]
-            yield _atom(sides[0], values.take(atoms[i], atoms[i] + 1), sides[1], line)
+            left = _if_rare(run if i == 0 else NO_VALUES, rare)
+            right = _if_rare(runs[i + 1], rare)
+            yield _atom(left, values.take(atoms[i], atoms[i] + 1), right, line)
+
+
+def _if_rare(run: Values, rare: int) -> Values:
+    return run if run.rows < rare else NO_VALUES
 
 
 def _atom(left: Values, atom: Values, right: Values, line: Line) -> Code:
     """A single value with the few rarer ones that join it. Those are drawn from the farther half of
-    what lies between."""
+    the space between."""
     value = float(atom.distinct[0])
     parts = [(value, value, atom.rows)]
-    spans = [(value, line.after(value))]
     if left.rows:
-        low, last = float(left.distinct[0]), float(left.distinct[-1])
-        high = line.middle(last, value)
-        parts.insert(0, (low, high, left.rows))
-        spans.insert(0, (low, high))
+        middle = line.middle(float(left.distinct[-1]), value)
+        parts.insert(0, (float(left.distinct[0]), middle, left.rows))
     if right.rows:
-        low, high = (
-            line.middle(value, float(right.distinct[0])),
-            line.after(float(right.distinct[-1])),
-        )
-        parts.append((low, high, right.rows))
-        spans.append((low, high))
-    knots, upto = [parts[0][0]], [0.0]
+        middle = line.middle(value, float(right.distinct[0]))
+        parts.append((middle, line.after(float(right.distinct[-1])), right.rows))
+
+    knots, reached = _knots(parts)
+    spans = [(low, line.after(value) if low == high else high) for low, high, _ in parts]
+    values = _joined([left, atom, right])
+    return _code(knots, reached / values.rows, _points(values, spans, line), values.rows)
+
+
+def _knots(parts: Sequence[tuple[float, float, int]]) -> tuple[list[float], Floats]:
+    """The knots of parts (low, high, rows), and the number of rows below each."""
+    knots = [parts[0][0]]
+    reached = [0]
     for low, high, rows in parts:
         if knots[-1] < low:
-            knots, upto = [*knots, low], [*upto, upto[-1]]
-        knots, upto = [*knots, high], [*upto, upto[-1] + rows]
-    held = Values(
-        *(
-            np.concatenate(each)
-            for each in zip(*((v.distinct, v.counts) for v in (left, atom, right)), strict=True)
-        )
-    )
-    return _code(knots, np.array(upto) / held.rows, _points(held, spans, line), held.rows)
+            knots.append(low)
+            reached.append(reached[-1])
+        knots.append(high)
+        reached.append(reached[-1] + rows)
+    return knots, np.array(reached, dtype=np.float64)
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    distinct = np.concatenate([part.distinct for part in parts])
+    return Values(distinct, np.concatenate([part.counts for part in parts]))
 
 
 def _bins(
@@ -171,36 +179,48 @@ def _bins(
 ) -> Iterator[Code]:
     """Bins with about equally many rows, fewer in heavy tails. `ends` says whether the column
     begins and ends here."""
-    upto, last = np.cumsum(values.counts), len(values.counts) - 1
-    total, each = int(upto[-1]), int(upto[-1]) / bins
-    least = max(TAIL_ROWS, rare)
-    distinct = values.distinct
-    left = _tail_cuts(
-        lambda rows: float(distinct[min(last, int(np.searchsorted(upto, rows, "right")))]),
-        each,
-        least,
-    )
-    right = _tail_cuts(
-        lambda rows: float(distinct[int(np.searchsorted(upto, total - rows))]), each, least
-    )
+    last = len(values.counts) - 1
     start = 0
-    for end in _bin_ends(
-        upto, [*each * np.arange(1, bins + 1), *left, *(total - rows for rows in right)], rare
-    ):
+    for end in _bin_ends(np.cumsum(values.counts), _cuts(values, bins, rare), rare):
         inside = values.take(start, end + 1)
         if start == end:
-            yield replace(_atom(values.take(0, 0), inside, values.take(0, 0), line), is_bin=True)
+            yield replace(_atom(NO_VALUES, inside, NO_VALUES, line), is_bin=True)
         else:
-            high = (
-                line.after(float(distinct[end])) if few or end == last else float(distinct[end + 1])
-            )
+            is_closed = few or end == last
+            value = float(values.distinct[end])
+            high = line.after(value) if is_closed else float(values.distinct[end + 1])
             at_ends = (ends[0] and start == 0, ends[1] and end == last)
-            knots, reached = _quantile_function(
-                inside, high, _shares(inside.rows, at_ends), rare, line
-            )
-            intervals = _points(inside, [(knots[0], high)], line) if few else _parts(knots, reached)
-            yield replace(_code(knots, reached, intervals, inside.rows), is_bin=True)
+            yield _bin(inside, high, rare, few, line, at_ends)
         start = end + 1
+
+
+def _bin(
+    values: Values, high: float, rare: int, few: bool, line: Line, ends: tuple[bool, bool]
+) -> Code:
+    """One bin from its lowest value to `high`."""
+    shares = _shares(values.rows, ends)
+    knots, reached = _quantile_function(values, high, shares, rare, line)
+    intervals = _points(values, [(knots[0], high)], line) if few else _parts(knots, reached)
+    return replace(_code(knots, reached, intervals, values.rows), is_bin=True)
+
+
+def _cuts(values: Values, bins: int, rare: int) -> list[float]:
+    """The numbers of rows below each cut: of equal bins, and of the further ones in heavy tails."""
+    upto = np.cumsum(values.counts)
+    last = len(upto) - 1
+    total = int(upto[-1])
+    each = total / bins
+    least = max(TAIL_ROWS, rare)
+
+    def from_left(rows: float) -> float:
+        return float(values.distinct[min(last, int(np.searchsorted(upto, rows, "right")))])
+
+    def from_right(rows: float) -> float:
+        return float(values.distinct[int(np.searchsorted(upto, total - rows))])
+
+    left = _tail_cuts(from_left, each, least)
+    right = [total - rows for rows in _tail_cuts(from_right, each, least)]
+    return [*each * np.arange(1, bins + 1), *left, *right]
 
 
 def _bin_ends(upto: Integers, cuts: Sequence[float], rare: int) -> Iterator[int]:
@@ -235,24 +255,27 @@ def _quantile_function(
     its share's quantile or above, so that no part is a rare value alone, and none so thin that its
     density is a matter of rounding.
     """
-    below, last = np.append(0, np.cumsum(values.counts)), len(values.counts)
-    knots, held = [float(values.distinct[0])], [0]
+    below = np.append(0, np.cumsum(values.counts))
+    last = len(values.counts)
+    knots = [float(values.distinct[0])]
+    reached = [0]
     thinnest = (high - knots[0]) * THINNEST
 
     def is_part(low: float, high: float, rows: int) -> bool:
-        return high - low > thinnest and (
-            rows >= rare or (rows >= PART_ROWS and high - low >= 2 * line.step)
-        )
+        is_wide = high - low >= 2 * line.step
+        holds_enough = rows >= rare or (rows >= PART_ROWS and is_wide)
+        return high - low > thinnest and holds_enough
 
     for quantile in values.quantile(shares[1:-1]):
         knot = round(quantile) if line.integral else float(quantile)
         place = int(np.searchsorted(values.distinct, knot))
-        while place < last and not is_part(knots[-1], knot, below[place] - held[-1]):
+        while place < last and not is_part(knots[-1], knot, below[place] - reached[-1]):
             place += knot >= values.distinct[place]
             knot = float(values.distinct[place]) if place < last else high
         if is_part(knot, high, values.rows - below[place]):
-            knots, held = [*knots, float(knot)], [*held, below[place]]
-    return [*knots, high], np.array([*held, values.rows]) / values.rows
+            knots.append(float(knot))
+            reached.append(below[place])
+    return [*knots, high], np.array([*reached, values.rows]) / values.rows
 
 
 def _parts(knots: Sequence[float], upto: Floats) -> list[Interval]:
@@ -265,28 +288,26 @@ def _parts(knots: Sequence[float], upto: Floats) -> list[Interval]:
 
 
 def _points(values: Values, spans: Sequence[tuple[float, float]], line: Line) -> list[Interval]:
-    """A mass at each value by its rows, and what lies between them in the spans as if one row more
+    """A mass at each value by its rows, and a density for the rest of the spans, as if one row more
     held it."""
-    each = zip(values.distinct.tolist(), values.counts.tolist(), strict=True)
-    points = [(value, line.after(value), rows) for value, rows in each]
-    gaps = [
-        gap
-        for low, high in spans
-        for gap in _between([(a, b) for a, b, _ in points if low <= a < high], low, high)
-    ]
+    points = [(value, line.after(value)) for value in values.distinct.tolist()]
+    gaps: list[tuple[float, float]] = []
+    for low, high in spans:
+        gaps += _between([point for point in points if low <= point[0] < high], low, high)
     width = sum(high - low for low, high in gaps)
     rows = values.rows + bool(gaps)
-    intervals = [Interval(low, high, math.log(held / rows)) for low, high, held in points]
-    return sorted(
-        [*intervals, *(Interval(*gap, -math.log(rows * width)) for gap in gaps)],
-        key=lambda interval: interval.low,
-    )
+    intervals = [
+        Interval(*point, math.log(held / rows))
+        for point, held in zip(points, values.counts.tolist(), strict=True)
+    ]
+    intervals += [Interval(*gap, -math.log(rows * width)) for gap in gaps]
+    return sorted(intervals, key=lambda interval: interval.low)
 
 
 def _between(
     taken: Sequence[tuple[float, float]], low: float, high: float
 ) -> Iterator[tuple[float, float]]:
-    """What of an interval lies between the intervals that are taken."""
+    """The parts of an interval that are not taken by ascending intervals inside it."""
     for start, end in taken:
         if low < start:
             yield low, start

@@ -36,13 +36,13 @@ def with_tail(calibration: Calibration, seed: int) -> Calibration:
     excess = scores[scores > threshold] - threshold
     if len(excess) < MIN_EXCESSES:
         return calibration
-    fit = goodness_of_fit(excess, np.random.default_rng([seed, 7]))
+    p_value = goodness_of_fit(excess, np.random.default_rng([seed, 7]))
     tail = {
         "threshold": threshold,
         "excesses": len(excess),
         "components": np.stack(posterior(excess), axis=1).tolist(),
-        "fit": fit,
-        "used": fit > LEVEL,
+        "fit": p_value,
+        "used": p_value > LEVEL,
     }
     return calibration.model_copy(update={"tail": Tail.model_validate(tail)})
 
@@ -59,7 +59,7 @@ def notices(calibration: Calibration) -> Iterator[str]:
         why = (
             f"no generalised Pareto distribution fits the {calibration.tail.excesses:,} calibration"
             " scores over their 95th"
-            f" percentile (Anderson-Darling, p = {calibration.tail.fit:.2g})"
+            f" percentile (Anderson-Darling, p = {calibration.tail.fit_p_value:.2g})"
         )
     if why:
         yield f"peaks_over_threshold: {why}; p-values are counts alone"

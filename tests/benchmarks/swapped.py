@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from nelbo.encoding import encode
 from training import fit
 from training.config import Config
-from training.data import Rows, Source, read
+from training.data import Rows, TrainingSource, read
 from training.vae import score
 
 ROWS, ONE_IN = 6_000, 10
@@ -50,13 +50,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    training = read(Source(given.train), Config(), given.seed)
+    training = read(TrainingSource(given.train), Config(), given.seed)
     config = Config(exemplars=0.5)
     vae, _ = fit.fit_rows(
         training.schema, training.rows, training.split, config, given.seed, lambda *_: None
     )
     assert vae.exemplars is not None
-    with Source(given.test).open() as table:
+    with TrainingSource(given.test).open() as table:
         encoded = encode(
             pa.Table.from_batches(table.batches()).combine_chunks().to_batches()[0], training.schema
         )

@@ -94,7 +94,7 @@ VARIANTS: dict[str, Variant] = {
 
 def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -> Figures:
     config, began = Config().model_copy(update=variant.config), time.process_time()
-    training = data.read(data.Source(train), config, seed)
+    training = data.read(data.TrainingSource(train), config, seed)
 
     def size(codes: list[int], widest: int) -> networks.Size:
         return replace(networks.Size.for_table(codes, widest), **variant.size)

@@ -12,7 +12,7 @@ import pytest
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import open_writer
 from training.config import Config
-from training.data import CROSS_BELOW, Source, folds, read, split_rows
+from training.data import CROSS_BELOW, TrainingSource, folds, read, split_rows
 
 LATER = {"paid": 300_000, "packed": 9_000}
 
@@ -20,7 +20,7 @@ LATER = {"paid": 300_000, "packed": 9_000}
 @pytest.mark.parametrize("n", [20, CROSS_BELOW - 1, CROSS_BELOW, 40_000])
 def test_the_three_parts_cover_all_rows_and_share_none(n: int) -> None:
     split = split_rows(n, 0.1, seed=0)
-    parts = [split.fit, split.stop, split.calibrate]
+    parts = [split.fitted, split.stop, split.calibrate]
     assert sorted(np.concatenate(parts)) == list(range(n))
     assert (len(split.calibrate) == 0) == (n < CROSS_BELOW)
 
@@ -48,7 +48,7 @@ def test_a_table_trains_alike_compressed_or_with_columns_that_are_left_out(
         with open_writer(other) as writer:
             writer.write(plain.to_batches()[0])
     wanted, found = (
-        read(Source(path), Config(), seed=0) for path in (tmp_path / "table.csv", other)
+        read(TrainingSource(path), Config(), seed=0) for path in (tmp_path / "table.csv", other)
     )
     own = {"type": None, "number": None}  # how a column is written in its file
     columns, others = (
@@ -73,16 +73,16 @@ def test_categories_come_from_the_rows_to_fit_only(tmp_path: Path) -> None:
     names = ["common" if i % 2 else f"rare {i}" for i in range(rows)]
     path = tmp_path / "table.csv"
     path.write_text("x,y\n" + "".join(f"{i % 7}.5,{name}\n" for i, name in enumerate(names)))
-    training = read(Source(path), Config(max_categories=10_000), seed=0)
+    training = read(TrainingSource(path), Config(max_categories=10_000), seed=0)
     known = set(training.schema.categoricals[0].categories)
-    fit = {names[row] for row in training.split.fit}
+    fit = {names[row] for row in training.split.fitted}
     assert known == fit
 
 
 def test_rare_categories_become_other_and_ties_are_broken_by_name(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("x,y\n" + "".join(f"{i % 7}.5,{'abcdefgh'[i % 8]}\n" for i in range(160)))
-    training = read(Source(path), Config(max_categories=3), seed=0)
+    training = read(TrainingSource(path), Config(max_categories=3), seed=0)
     categories = training.schema.categoricals[0].categories
     assert len(categories) == 3
     assert list(categories) == sorted(categories)
@@ -98,7 +98,7 @@ def test_of_rarer_categories_those_that_enough_rows_hold_keep_their_names_and_th
         + "".join(f"{i % 7}.5,c{min(i % 20, 10)}\n" for i in range(200))
         + "1.5,once\n2.5,twice\n2.5,twice\n"
     )
-    training = read(Source(path), Config(max_categories=3), seed=0)
+    training = read(TrainingSource(path), Config(max_categories=3), seed=0)
     (column,) = training.schema.categoricals
     names, rows = zip(*column.rarer, strict=True)
     assert set(names) | set(column.categories) == {f"c{i}" for i in range(11)}
@@ -127,8 +127,8 @@ def test_rare_numbers_are_counted_in_a_notice_where_they_are_not_generated_as_th
     }
     arrays = {name: pa.array(column, from_pandas=True) for name, column in table.items()}
     pq.write_table(pa.table(arrays), tmp_path / "paid.parquet")
-    training = read(Source(tmp_path / "paid.parquet"), Config(), seed=0)
-    rare = len(np.unique(training.rows.numbers[training.split.fit, 0])) - 1
+    training = read(TrainingSource(tmp_path / "paid.parquet"), Config(), seed=0)
+    rare = len(np.unique(training.rows.numbers[training.split.fitted, 0])) - 1
     cost, of_bonus = training.notices
     assert (
         f"'cost': {rare} values that fewer than 5 rows hold, in 2% of the rows, are generated as"
@@ -163,7 +163,7 @@ def test_a_datetime_is_counted_since_the_earlier_one_that_it_stays_closest_to(
     arrays = {name: pa.array(column) for name, column in table.items()}
     arrays["sent"] = pa.array(later["packed"].astype(np.int64), pa.timestamp("s", "UTC"))
     pq.write_table(pa.table(arrays), tmp_path / "orders.parquet")
-    training = read(Source(tmp_path / "orders.parquet"), Config(), seed=0)
+    training = read(TrainingSource(tmp_path / "orders.parquet"), Config(), seed=0)
     found = {column.name: column.since for column in training.schema.columns}
     assert found == dict.fromkeys(("asked", "born", "ordered")) | dict.fromkeys(
         (*later, "due", "sent"), "ordered"
@@ -176,7 +176,9 @@ def test_more_rows_than_memory_allows_are_sampled_by_seed(tmp_path: Path) -> Non
     path = tmp_path / "table.csv"
     path.write_text("x\n" + "".join(f"{i}.25\n" for i in range(1_000)))
     config = Config(max_train_rows=300)
-    first, again, other = (read(Source(path), config, seed).rows.numbers for seed in (1, 1, 2))
+    first, again, other = (
+        read(TrainingSource(path), config, seed).rows.numbers for seed in (1, 1, 2)
+    )
     assert len(first) == 300
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -186,7 +188,7 @@ def test_a_table_of_identifiers_only_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("id\n" + "".join(f"{i}\n" for i in range(50)))
     with pytest.raises(InvalidInput, match="no column is left to model"):
-        read(Source(path), Config(), seed=0)
+        read(TrainingSource(path), Config(), seed=0)
 
 
 def test_a_configuration_file_with_an_unknown_key_names_the_known_ones(tmp_path: Path) -> None:

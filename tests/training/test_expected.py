@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import nelbo
 from nelbo.engine import Engine
 from training.config import Config
-from training.data import Source
+from training.data import TrainingSource
 from training.pipeline import train
 
 DATA = Path(nelbo.__file__).with_name("data")
@@ -24,7 +24,7 @@ def trained(table: pa.Table, folder: Path, steps: int) -> Engine:
     pq.write_table(table, folder / "table.parquet")
     config = Config(epochs=4, min_steps=steps, max_steps=600)
     train(
-        Source(folder / "table.parquet"),
+        TrainingSource(folder / "table.parquet"),
         "expected",
         folder / "artifact",
         config,

@@ -8,7 +8,7 @@ import torch
 from nelbo.errors import InvalidInput
 from tests.training.tables import QUICK, made
 from training.config import Config
-from training.fit import Plan, fit_rows, hide, objective
+from training.fit import Schedule, fit_rows, hide, objective
 from training.likelihoods import Likelihoods
 from training.networks import Auxiliary, Size
 from training.prior import Mixture
@@ -24,7 +24,7 @@ def test_a_fitted_model_beats_independent_columns() -> None:
     config = Config(min_steps=250, max_steps=250, threads=1)
     vae, history = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
     held_out = coded(vae.likelihoods, training.rows.take(training.split.calibrate))
-    fitted = coded(vae.likelihoods, training.rows.take(training.split.fit))
+    fitted = coded(vae.likelihoods, training.rows.take(training.split.fitted))
     independent = 0.0
     for j in range(fitted[0].shape[1]):
         counts = np.bincount(fitted[0][:, j], minlength=vae.likelihoods.sizes[j]) + 1.0
@@ -85,15 +85,17 @@ def test_an_outlier_costs_more_than_any_row_of_the_table() -> None:
 def test_plans_pass_over_large_tables_and_repeat_small_ones() -> None:
     config = Config()
     narrow, wide = (Size(16, 128, decoder) for decoder in (64, 256))
-    small, large, huge = (Plan.for_table(n, 10, narrow, config) for n in (50, 30_000, 10_000_000))
+    small, large, huge = (
+        Schedule.for_table(n, 10, narrow, config) for n in (50, 30_000, 10_000_000)
+    )
     assert small.batch <= 50
     assert small.steps == 400 < config.min_steps
     assert large.steps * large.batch // 30_000 <= config.epochs
     assert huge.steps == config.max_steps
-    assert Plan.for_table(30_000, 1_500, narrow, config).steps == 200
+    assert Schedule.for_table(30_000, 1_500, narrow, config).steps == 200
     assert (
-        Plan.for_table(30_000, 40, wide, config).steps
-        < Plan.for_table(30_000, 40, narrow, config).steps
+        Schedule.for_table(30_000, 40, wide, config).steps
+        < Schedule.for_table(30_000, 40, narrow, config).steps
     )
     assert [large.beta(step) for step in (1, large.warm_up, large.steps)] == [
         1 / large.warm_up,

@@ -17,7 +17,7 @@ from tests.training.tables import QUICK, made
 from training.arrays import picked, reached
 from training.columns import UNROLLED
 from training.data import Rows, split_rows
-from training.decoder import Given, Limits
+from training.decoder import CellsToDraw, Drawable
 from training.exemplars import Exemplars
 from training.fields import DAY, HOUR
 from training.fit import fit_rows
@@ -285,13 +285,13 @@ def test_codes_are_drawn_as_torch_s_probabilities_say(vae: VAE) -> None:
     u = rng.random(x.shape)
     nodes = Nodes(BATCH)
     latent = nodes.input("z", "float32", z.shape)
-    given = Given(
+    cells = CellsToDraw(
         x=nodes.input("x", "int64", x.shape),
         keep=nodes.input("keep", "bool", x.shape),
         u=nodes.input("u", "float64", x.shape),
         sharpness=nodes.constant(np.float32(1)),
     )
-    drawn = vae.decoder.draw(latent, given, Limits(masses.drawn), BATCH)
+    drawn = vae.decoder.draw(latent, cells, Drawable(masses.drawn), BATCH)
     nodes.output("codes", drawn, x.shape)
     (codes,) = run(nodes, (z, x, keep, u))
 

@@ -278,6 +278,6 @@ def test_values_one_float_apart_are_drawn_inside_their_own_code(tmp_path: Path) 
 def test_rows_as_far_as_floats_go_are_scored_as_torch_does(tmp_path: Path) -> None:
     training = made("numbers only")
     rows = Rows(training.rows.numbers.copy(), training.rows.codes)
-    rows.numbers[training.split.fit[:2], 0] = [-1.7e308, 1.7e308]
+    rows.numbers[training.split.fitted[:2], 0] = [-1.7e308, 1.7e308]
     vae, _ = fit_rows(training.schema, rows, training.split, QUICK, 0, silent)
     export_model(tmp_path, vae, "far", training.schema, QUICK, 0, rows)

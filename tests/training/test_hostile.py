@@ -14,7 +14,7 @@ from nelbo.engine import Engine
 from nelbo.errors import InvalidInput
 from tests.training.hostile import COLUMNS, table, tables
 from training.config import Config
-from training.data import Source
+from training.data import TrainingSource
 from training.pipeline import train
 
 FEW_STEPS = Config(min_steps=5, max_steps=5, epochs=1, widest=32)
@@ -25,7 +25,7 @@ def check_all(made: pa.Table, folder: Path) -> None:
     pq.write_table(made, folder / "table.parquet")
     try:
         run = train(
-            Source(folder / "table.parquet"),
+            TrainingSource(folder / "table.parquet"),
             "hostile",
             folder / "artifact",
             FEW_STEPS,

@@ -13,7 +13,7 @@ from nelbo.engine import Engine
 from nelbo.files import FORMATS, Format, open_table
 from tests.nelbo.test_round_trip import TYPED, WRITTEN, saved
 from tests.training.tables import QUICK
-from training.data import Source
+from training.data import TrainingSource
 from training.pipeline import train
 
 FORMS = {
@@ -45,7 +45,7 @@ Trained = tuple[Path, Engine]
 def trained(folder: Path, batch: pa.RecordBatch, format: Format) -> Trained:
     path = folder / f"table.{format}"
     path.write_bytes(saved(batch, format))
-    train(Source(path), "all", folder / "all", QUICK, 0, None, lambda *_: None)
+    train(TrainingSource(path), "all", folder / "all", QUICK, 0, None, lambda *_: None)
     return path, Engine.load(folder / "all")
 
 

@@ -24,7 +24,7 @@ from nelbo.schema import Column, Schema
 from tests.artifacts import linear_artifact
 from tests.training.tables import QUICK
 from training import cli, pipeline
-from training.data import Source
+from training.data import TrainingSource
 from training.evaluate import Evaluation, evaluate
 from training.exemplars import Exemplars
 from training.nodes import Value
@@ -56,7 +56,7 @@ def write(path: Path, rows: int, seed: int = 0) -> Path:
 
 
 def run(path: Path, out: Path, schema: Schema | None = None) -> Run:
-    return train(Source(path), "sales", out, QUICK, 0, schema, lambda *_: None)
+    return train(TrainingSource(path), "sales", out, QUICK, 0, schema, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_manifest_says_what_was_trained_on(large: Path) -> None:
     assert manifest.table_schema.columns[3].categories == ("blue", "green", "red")
     assert manifest.data["rows"] == 1_200
     digest = Digest()
-    with Source(large / "table.csv").open() as opened:
+    with TrainingSource(large / "table.csv").open() as opened:
         for batch in opened.batches(7):
             digest.update(batch)
     assert manifest.table_digest == digest.hexdigest()
@@ -121,7 +121,13 @@ def test_a_tail_that_too_few_rows_can_show_is_not_used_and_the_card_and_the_noti
 ) -> None:
     asked = QUICK.model_copy(update={"peaks_over_threshold": True})
     done = train(
-        Source(large / "table.csv"), "sales", tmp_path / "artifact", asked, 0, None, lambda *_: None
+        TrainingSource(large / "table.csv"),
+        "sales",
+        tmp_path / "artifact",
+        asked,
+        0,
+        None,
+        lambda *_: None,
     )
     assert (
         done.artifact.manifest.calibration == read_artifact(large / "artifact").manifest.calibration
@@ -191,7 +197,7 @@ def test_a_later_step_that_fails_is_left_out(
 ) -> None:
     monkeypatch.setattr(pipeline, step, _fails)
     config = FEW_STEPS.model_copy(update={"peaks_over_threshold": True})
-    source = Source(write(tmp_path / "table.csv", 60))
+    source = TrainingSource(write(tmp_path / "table.csv", 60))
     done = train(source, "sales", tmp_path / "artifact", config, 0, None, lambda *_: None)
     assert [notice for notice in done.notices if "could not be made: ZeroDivisionError" in notice]
     assert done.artifact.manifest.metrics
@@ -211,7 +217,7 @@ def test_where_a_member_s_scores_differ_the_other_one_scores_and_a_notice_says_s
     made = table(60, 0).select(["amount", "count", "day", "colour"])
     csv.write_csv(made, tmp_path / "table.csv")
     done = train(
-        Source(tmp_path / "table.csv"),
+        TrainingSource(tmp_path / "table.csv"),
         "sales",
         tmp_path / "artifact",
         FEW_STEPS,

@@ -153,7 +153,7 @@ def tails(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Rows]:
     vae, _ = fit_rows(schema, rows, split, config, 0, lambda *_: None)
     folder = tmp_path_factory.mktemp("tails")
     export_model(folder, vae, "tails", schema, config, 0, rows)
-    return Engine.load(folder), rows.take(split.fit)
+    return Engine.load(folder), rows.take(split.fitted)
 
 
 def test_ranges_and_quantiles_of_made_numbers_are_the_table_s(tails: tuple[Engine, Rows]) -> None:

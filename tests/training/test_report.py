@@ -18,7 +18,7 @@ from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 from training.calibrate import split_calibration
 from training.config import Config
-from training.data import Rows, Source, Training, read
+from training.data import Rows, Training, TrainingSource, read
 from training.evaluate import Evaluation, evaluate
 from training.export import export, write_manifest
 from training.fields import DAY, HOUR, MONDAY
@@ -140,7 +140,7 @@ def many_columns_table() -> pa.Table:
 def reported(table: pa.Table, folder: Path) -> Reported:
     """Train on the table for a moment and write its report."""
     pq.write_table(table, folder / "table.parquet")
-    training = read(Source(folder / "table.parquet"), QUICK, 0)
+    training = read(TrainingSource(folder / "table.parquet"), QUICK, 0)
     vae, history = fit_rows(
         training.schema, training.rows, training.split, QUICK, 0, lambda *_: None
     )
@@ -239,7 +239,7 @@ def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported)
     worst = figures.worst_rows(
         strange.parts[0], strange.parts[1], figures.held_out(*strange.parts[:2])
     )
-    assert worst[0].identifiers == (figures.Cell("key", f"<b>{worst[0].row}</b>", None),)
+    assert worst[0].identifiers == (figures.ShownCell("key", f"<b>{worst[0].row}</b>", None),)
     assert f"<b>{worst[0].row}</b>" in strange.seen.text
     assert "Real and synthetic values of key" not in strange.page
 

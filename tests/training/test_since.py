@@ -9,7 +9,7 @@ import pytest
 from nelbo.encoding import encode
 from nelbo.engine import Engine
 from training.config import Config
-from training.data import Source
+from training.data import TrainingSource
 from training.pipeline import train
 
 HOUR = np.timedelta64(1, "h")
@@ -35,7 +35,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     pq.write_table(orders(4_000, 0), folder / "orders.parquet")
     config = Config(min_steps=300, max_steps=300)
     train(
-        Source(folder / "orders.parquet"),
+        TrainingSource(folder / "orders.parquet"),
         "orders",
         folder / "artifact",
         config,

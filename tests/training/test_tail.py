@@ -100,7 +100,7 @@ def test_a_tail_of_two_clumps_fails_the_check_and_p_values_stay_counts(seed: int
     scores = rng.normal(size=N) + np.where(rng.random(N) < 0.02, 6.0, 0.0)
     found = calibrated(scores, seed)
     assert found.tail is not None
-    assert found.tail.fit <= tail.LEVEL
+    assert found.tail.fit_p_value <= tail.LEVEL
     assert found.used_tail is None
     assert found.smallest == 1 / (N + 1)
     assert "no generalised Pareto distribution fits the 100 calibration scores" in next(

@@ -86,7 +86,7 @@ def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Margina
         numbers, codes = number_at.get(column.name, none), code_at.get(column.name, none)
         real, fresh, synthetic = (
             Rows(rows.numbers[:, numbers], rows.codes[:, codes])
-            for rows in (evaluation.fit, evaluation.fresh, evaluation.synthetic)
+            for rows in (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
         )
         found.append(_marginal(column, real, fresh, synthetic))
     return found if len(found) <= most else sorted(found, key=lambda marginal: -marginal.off)[:most]
@@ -95,7 +95,7 @@ def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Margina
 def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
     """What a chart over years does not show of datetimes: their weekdays and hours, or the time
     since another column."""
-    tables = (evaluation.fit, evaluation.fresh, evaluation.synthetic)
+    tables = (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
     real, fresh, synthetic = (
         {
             name: Rows(values[:, None], rows.codes[:, :0])
@@ -258,7 +258,7 @@ def reach(calibration: Calibration) -> Iterator[Reach]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ShownCell:
     """A cell as it stood in the table, None where it is missing; `term` is given for the row's most
     costly ones."""
 
@@ -273,12 +273,12 @@ class WorstRow:
     many more there are."""
 
     row: int
-    identifiers: tuple[Cell, ...]
+    identifiers: tuple[ShownCell, ...]
     nelbo: float
     p_value: float
     kl: float
-    costly: tuple[Cell, ...]
-    others: tuple[Cell, ...]
+    costly: tuple[ShownCell, ...]
+    others: tuple[ShownCell, ...]
     more: int
 
 
@@ -313,9 +313,9 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
 
 def _cell(
     texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term: float | None = None
-) -> Cell:
+) -> ShownCell:
     value = texts_of[name][i]
-    return Cell(shown(name, 40), None if value is None else shown(value, 40), term)
+    return ShownCell(shown(name, 40), None if value is None else shown(value, 40), term)
 
 
 def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:

@@ -78,7 +78,7 @@ def _content(
             _with_chart(found)
             for found in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]
         ],
-        "sizes": {"real": len(evaluation.fit), "synthetic": len(evaluation.synthetic)},
+        "sizes": {"real": len(evaluation.fitted), "synthetic": len(evaluation.synthetic)},
         "scores": _scores(manifest),
         "terms": _terms(manifest, scored),
         "scored": scored,
