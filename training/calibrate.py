@@ -22,7 +22,7 @@ FOLDS = 5
 
 
 def split_calibration(engine: Engine, rows: Rows) -> Calibration:
-    """Scores of held-back rows by the exported artifact itself."""
+    """The held-back rows, scored by the exported artifact itself."""
     return _calibration("split", engine.score_encoded(rows.numbers, rows.codes)[0])
 
 
@@ -35,7 +35,7 @@ def cross_calibration(
 def cross_scores(
     schema: Schema, rows: Rows, config: Config, seed: int, progress: StepProgress
 ) -> NDArray[np.float64]:
-    """Nelbo float64[n] of every row by a model that was fitted without it."""
+    """Nelbo float64[n] of every row, from a model that was fitted without that row."""
     if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
         config = config.model_copy(update={"min_steps": 1, "max_steps": 1})
     scores = np.empty(len(rows))
@@ -53,12 +53,12 @@ def _part(progress: StepProgress, fold: int) -> StepProgress:
 
 
 def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Rows:
-    """Rows in which categories that stand inside the fold only are `other`, as they would be to a
-    model without the fold."""
+    """Rows whose categories occur only inside the fold as `other`, which they are for a model
+    without the fold."""
     codes = rows.codes.copy()
     for i, column in enumerate(schema.categoricals):
-        known, other = len(column.categories), len(column.categories)
-        unseen = np.setdiff1d(np.arange(known), codes[outside, i])
+        other = len(column.categories)
+        unseen = np.setdiff1d(np.arange(other), codes[outside, i])
         codes[np.isin(codes[:, i], unseen), i] = other
     return Rows(rows.numbers, codes)
 

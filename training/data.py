@@ -1,5 +1,5 @@
-"""The training table: read for its schema, then for its rows, which a seed splits into rows to fit,
-to stop, to calibrate."""
+"""The training table: read once for its schema and once for its rows. A seed splits the rows: some
+to fit to, some to stop by, some to calibrate with."""
 
 import hashlib
 import json
@@ -25,17 +25,17 @@ from training.fields import few_values, fields
 
 MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
-"""Categories that an artifact names beside the known ones: of one column, and of all columns
+"""Maximum number of rarer categories that an artifact names: per column, and in all columns
 together."""
 ROOM = 2**20
-"""Bytes of a manifest that are not its schema's."""
+"""Bytes of a manifest that are kept for everything but its schema."""
 NOTED = 0.01
-"""Share of a column's rows from which on a notice says that their values are too rare to be
-generated as they are."""
+"""If more than this share of a column's rows hold values too rare to be generated, a notice says
+so."""
 CLOSE = 0.1
-"""A datetime is counted since another if that takes so much of its width, or less."""
+"""A datetime is counted since another one if that reduces its width to this share or less."""
 CROSS_BELOW = 500
-"""Rows under which calibration is cross-conformal: a held-out part would be too small."""
+"""Tables with fewer rows are calibrated across folds: a held-out part would be too small."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Training:
-    """A table ready to train on. `table` are the rows as read, aligned with `rows`; `split` names
-    the rows of each part."""
+    """A table ready to train on. `table` has the rows as they were read, in the order of `rows`."""
 
     schema: Schema
     table: pa.Table
@@ -122,7 +121,7 @@ def read(
 
 @dataclass(frozen=True)
 class _Inspected:
-    """What the first pass over a table found."""
+    """The results of the first pass over a table."""
 
     schema: Schema
     rows: int
@@ -161,11 +160,8 @@ def _inspect(
 def complete(
     schema: Schema, usable: pa.Table, fitted: NDArray[np.int64], config: Config
 ) -> tuple[Schema, Rows, list[str]]:
-    """The schema with what only its `fitted` rows tell (categories, datetimes counted since
-    another), the encoded rows, and notices.
-
-    Every row of `usable` must be one that encode takes.
-    """
+    """The schema completed by the `fitted` rows (categories, datetimes counted since another), the
+    encoded rows, and notices. Every row of `usable` must be one that encode accepts."""
     counted = _counted_categories(schema, usable.take(fitted))
     with_rarer = sum(len(counts) > config.max_categories for counts in counted.values())
     upto = config.max_categories + min(MOST_RARER, MOST_RARER_IN_ALL // max(1, with_rarer))
@@ -186,8 +182,8 @@ def complete(
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
-    """`held_out` of the rows to stop on (up to 2,000) and to calibrate (up to 10,000); small tables
-    calibrate across folds."""
+    """A share `held_out` of the rows to stop by (at most 2,000), and the same share to calibrate
+    with (at most 10,000); small tables calibrate across folds instead."""
     order = np.random.default_rng([seed, 3]).permutation(n)
     stop = max(2, min(round(n * held_out), 2_000))
     calibrate = 0 if n < CROSS_BELOW else min(round(n * held_out), 10_000)
@@ -260,7 +256,7 @@ Counts = list[tuple[str, int]]
 
 
 def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
-    """Of the columns that come without known categories."""
+    """The categories of each column whose schema names none."""
     return {
         column.name: _counts(fit.column(column.name), missing_in(column, schema))
         for column in schema.categoricals
@@ -279,8 +275,8 @@ def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
 def _with_categories(
     schema: Schema, counted: dict[str, Counts], config: Config, upto: int
 ) -> Schema:
-    """The schema with each column's most frequent categories, in the order of their texts, and
-    rarer ones to generate: those among its `upto` most frequent."""
+    """The schema with each column's most frequent categories, in the order of their texts, and with
+    the rarer ones that may be generated, which are among its `upto` most frequent."""
     most = config.max_categories
     categories = {
         name: {
@@ -296,7 +292,7 @@ def _with_categories(
 
 
 def _check_size(schema: Schema) -> None:
-    """Refuse categories, before they are trained on, that no manifest can hold."""
+    """Refuse a schema whose categories no manifest can hold, before training."""
     text = json.dumps(schema.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
     if schema.texts > MAX_TEXTS or len(text) > MAX_MANIFEST_BYTES - ROOM or not is_parsable(text):
         raise InvalidInput(
@@ -309,8 +305,8 @@ def _check_size(schema: Schema) -> None:
 
 
 def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:
-    """The schema with each datetime counted since the earlier column that it stays closest to, if
-    that one is never missing."""
+    """The schema with each datetime counted since the closest earlier datetime that is never
+    missing, if one is close enough."""
     since: dict[str, str | None] = {}
     for j, column in enumerate(schema.numbers):
         nearest = CLOSE * _width(numbers[:, j])
@@ -334,13 +330,13 @@ def _is_datetime_since(column: Column, earlier: Column) -> bool:
 
 
 def _width(values: NDArray[np.float64]) -> float:
-    """Of the middle nine tenths; 0 where all are missing."""
+    """Width of the middle nine tenths of the values; 0 where all are missing."""
     seen = values[~np.isnan(values)]
     return float(np.subtract(*np.quantile(seen, (0.95, 0.05)))) if len(seen) else 0.0
 
 
 def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) -> Iterator[str]:
-    """What a user should know of a column whose categories are not all modelled alike."""
+    """Notices about a column whose categories are not all modelled one by one."""
     most, rare = config.max_categories, config.rare
     if len(counts) > most:
         yield (
@@ -360,7 +356,7 @@ def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) ->
 
 
 def _of_rare_numbers(schema: Schema, numbers: NDArray[np.float64], rare: int) -> Iterator[str]:
-    """What a user should know of number columns with values that are not generated as they are."""
+    """Notices about number columns with values that are too rare to be generated."""
     for column, values in zip(schema.numbers, numbers.T, strict=True):
         held = int((~np.isnan(values)).sum())
         if held < rare <= len(values) - held:

@@ -1,5 +1,5 @@
-"""NelboDetector: anomaly scores in scikit-learn's convention, by the whole road from a schema to
-ONNX Runtime."""
+"""NelboDetector: anomaly scores in scikit-learn's convention. Rows are scored by the exported
+artifact, as everywhere."""
 
 import tempfile
 import warnings
@@ -208,7 +208,7 @@ class Scorer:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Of the artifact in a folder, which is not needed any more after that."""
+        """Read the artifact in a folder, which may be deleted afterwards."""
         manifest = (folder / MANIFEST).read_bytes()
         return cls(manifest, (folder / parse_manifest(manifest).graphs["score"].file).read_bytes())
 
@@ -287,8 +287,8 @@ def _seed(random_state: object) -> int:
 
 @contextmanager
 def _torch(threads: int) -> Iterator[None]:
-    """Work in this many threads of torch, and leave the caller's number of threads and random state
-    as they were."""
+    """Run torch with this number of threads, and restore the caller's number of threads and random
+    state afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -311,7 +311,8 @@ def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed:
         return -cross_scores(schema, rows, as_exported, seed, lambda *_: None)
     if vae.exemplars is None:
         return _elbo(vae, rows)
-    scores, exemplars = np.empty(len(rows)), vae.exemplars
+    scores = np.empty(len(rows))
+    exemplars = vae.exemplars
     x = vae.likelihoods.numbers.fields.split(torch.from_numpy(rows.numbers))
     codes = torch.from_numpy(rows.codes)
     for outside, inside in folds(len(rows), FOLDS, seed):

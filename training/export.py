@@ -1,5 +1,5 @@
-"""Export: a fitted VAE becomes an artifact, and the artifact must answer as torch does before
-anyone may use it."""
+"""Export: write a fitted VAE as an artifact, and check that the artifact gives the same answers as
+torch."""
 
 import json
 from collections.abc import Mapping
@@ -38,16 +38,15 @@ LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn",
 TOLERANCE = 1e-4
 """Largest relative difference between torch and ONNX Runtime that export accepts."""
 TIES = 0.02
-"""Share of rows that may differ: two exemplars, or two components of the prior, are equally near to
-them but for rounding."""
+"""Share of rows that may differ, because two exemplars or two components of the prior are equally
+near to them up to rounding."""
 REPORT = "please report this table's schema"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact's manifest, without calibration and metrics, and what a user should know of the
-    export."""
+    """An artifact's manifest, without calibration and metrics, and notices about the export."""
 
     manifest: Manifest
     notices: tuple[str, ...]
@@ -114,8 +113,8 @@ def export_model(
 
 
 def _members(vae: VAE) -> list[tuple[float, Exemplars | None]]:
-    """What may score rows, as the exemplars' share and the exemplars: what was fitted, then each of
-    its members alone."""
+    """The exemplars' share and the exemplars of each way to score rows: as fitted, then each member
+    alone."""
     fitted = [(vae.share, vae.exemplars)]
     if 0 < vae.share < 1:
         fitted.append((1.0, vae.exemplars))
@@ -133,7 +132,8 @@ def _write_artifact(
     seed: int,
     data: Mapping[str, Any],
 ) -> Manifest:
-    batch, likelihoods = batch_for(vae), vae.likelihoods
+    batch = batch_for(vae)
+    likelihoods = vae.likelihoods
     manifest = Manifest(
         name=name,
         table_schema=schema,
@@ -177,17 +177,15 @@ def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def check_draws(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Compare with torch z between q(z|x) and p(z), and sampled codes with what the decoder's
-    probabilities say.
-
-    Raises InvalidArtifact where they differ.
-    """
+    """Compare z between q(z|x) and p(z) with torch's, and drawn codes with the decoder's
+    probabilities. Raises InvalidArtifact where they differ."""
     _check_spread(engine, vae, rows)
     _check_sampling(engine, vae)
 
 
 def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
-    """Half-way from q(z|x) to p(z), a row's z is what torch draws with the same uniform numbers."""
+    """Half-way from q(z|x) to p(z), the graph must draw the same z as torch from the same uniform
+    numbers."""
     assert isinstance(vae.prior, Mixture), "the prior is fitted before export"
     batch = engine.manifest.batch
     few = rows.take(np.resize(np.arange(len(rows)), batch))
@@ -203,8 +201,8 @@ def _check_spread(engine: Engine, vae: VAE, rows: Rows) -> None:
 
 
 def _check_sampling(engine: Engine, vae: VAE) -> None:
-    """Each code's interval of the distribution function, by torch from the codes before it, holds
-    its uniform number."""
+    """The uniform number of each drawn code must be in that code's interval of the distribution
+    function, which torch computes from the codes before it."""
     z, x, u = _drawn(engine, vae)
     low, high = _intervals(vae, z, x)
     masses = vae.likelihoods.masses

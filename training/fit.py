@@ -22,8 +22,8 @@ from training.vae import VAE, Coded, coded, mean_nelbo, posteriors
 
 LARGEST = torch.finfo(torch.float16).max
 AVERAGE_EVERY = 5
-"""Steps between two updates of the weights' running mean (Polyak & Juditsky 1992), which is what is
-kept."""
+"""Steps between two updates of the weights' running mean (Polyak & Juditsky 1992). The mean is what
+training keeps."""
 
 MOST_PASSES = 60
 """Maximum number of passes over a small table, unless 400 steps take more."""
@@ -34,11 +34,9 @@ more; wide decoders take fewer."""
 
 @dataclass
 class History:
-    """What happened in training, a row each time the held-out rows were scored; times are not in
-    here.
-
-    `kept` is the place of the row whose weights were kept.
-    """
+    """The course of training: one entry for each time that the held-out rows were scored. `kept` is
+    the index of the entry whose weights were kept. It holds no times, so that equal runs give equal
+    files."""
 
     step: list[int] = field(default_factory=list)
     epoch: list[float] = field(default_factory=list)
@@ -78,8 +76,8 @@ def fit_rows(
 
 
 def share_of_exemplars(schema: Schema, config: Config) -> float:
-    """Weight of the exemplars' bound in a row's score: as configured, else by the columns'
-    kinds."""
+    """Weight of the exemplars' bound in a row's score: the configured one, or one that follows from
+    the columns' kinds."""
     if config.exemplars is not None:
         return config.exemplars
     return share_for(len(schema.numbers), len(schema.categoricals))
@@ -223,7 +221,7 @@ def _weights(vae: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and in which steps a table is trained on, by its number of rows."""
+    """The number and size of the steps, which follow from the number of rows and columns."""
 
     batch: int
     steps: int
@@ -249,12 +247,12 @@ class Schedule:
 
     @property
     def decay(self) -> float:
-        """Of the running mean of the weights, so that it looks back over about a tenth of all
-        steps."""
+        """Decay of the weights' running mean, which covers about the last tenth of all steps."""
         return max(0.0, 1 - 10 * AVERAGE_EVERY / self.steps)
 
     def learning_rate(self, step: int) -> float:
-        """Up over the first 50 steps, then down to 0 as a cosine."""
+        """Factor of the learning rate: it rises over the first 50 steps, then falls to 0 as a
+        cosine."""
         return min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
 
 
@@ -269,8 +267,8 @@ def objective(
 
 
 def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of each step: epoch after epoch in a new order, batches cut across the epochs'
-    ends."""
+    """Row indices of each step: every epoch has a new order, and a batch may begin in one epoch and
+    end in the next."""
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(schedule.steps):
         if len(order) < schedule.batch:
@@ -282,8 +280,8 @@ def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator
 def hide(
     codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator
 ) -> Tensor:
-    """Codes with cells hidden: in a share of the rows, each cell (with all its fields) with a
-    probability between 0 and 1/2."""
+    """Codes with hidden cells. In a share of the rows, each cell (with all its fields) is hidden
+    with a probability between 0 and 1/2."""
     n = len(codes)
     cells = len(likelihoods.fitted)
     rate = 0.5 * torch.rand(n, 1, generator=generator)

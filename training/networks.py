@@ -158,7 +158,8 @@ class Auxiliary(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:
         """z float[n, L] → logits, d times float[n, K_j]"""
-        return F.linear(self.body(z), self.out.weight, self.out_bias).split(self.sizes, 1)  # type: ignore[no-any-return]
+        logits = F.linear(self.body(z), self.out.weight, self.out_bias)
+        return torch.split(logits, self.sizes, 1)
 
 
 def cosines(codes: int) -> Tensor:

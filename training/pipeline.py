@@ -30,7 +30,7 @@ from training.tail import notices as of_tail
 from training.tail import with_tail
 
 ARTIFACT_FILES = ("MODEL_CARD.md", "report.html", "history.json", "run.json")
-"""Files that a training writes beside those that the manifest names."""
+"""Files that a training run writes beside those that the manifest names."""
 ROOM = 16 * 2**20
 """Free disk, in bytes, that a training needs before it begins; most artifacts are smaller."""
 Made = TypeVar("Made")
@@ -207,8 +207,8 @@ class _Clock:
 
 
 def _check_target(out: Path) -> None:
-    """Refuse a folder that cannot take an artifact before there is one, and a folder of something
-    else."""
+    """Refuse a folder that cannot take an artifact, or that holds something else, before
+    training."""
     if os.path.isfile(out):
         raise Conflict(f"{out} is a file; name a folder with --out")
     check_folder(out, ROOM)
@@ -228,12 +228,9 @@ def _check_target(out: Path) -> None:
 
 @contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder whose files take the place of the artifact in `out` when all went well; what else is
-    in `out` stays.
-
-    It is made in `out`, or in the nearest folder above that exists: files are renamed, never
-    copied.
-    """
+    """A folder whose files replace those of the artifact in `out` if all goes well; other files in
+    `out` stay. It is made in `out`, or in the nearest folder above that exists, so that files are
+    renamed and never copied."""
     out = Path(os.path.realpath(out))
     there = next(place for place in (out, *out.parents) if place.is_dir())
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=there) as scratch:
@@ -270,7 +267,7 @@ def _manifest_last(folder: Path) -> list[Path]:
 
 
 def _rename_all(moves: list[tuple[Path, Path]]) -> None:
-    """Rename all files, or none where one cannot be renamed or a signal comes between."""
+    """Rename all files, or none if one cannot be renamed or a signal interrupts."""
     try:
         for path, target in moves:
             path.rename(target)
@@ -283,7 +280,7 @@ def _rename_all(moves: list[tuple[Path, Path]]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait for another training that gives this folder its files."""
+    """Wait for another training run that writes to this folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks

@@ -122,10 +122,12 @@ class NELBO(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """
         scores = self.decision_function(X)
         if method == "linear":
-            low, high = self.decision_scores_.min(), self.decision_scores_.max()
+            low = self.decision_scores_.min()
+            high = self.decision_scores_.max()
             outlier = (scores - low) / (high - low if high > low else 1.0)
         elif method == "unify":
-            mean, deviation = self.decision_scores_.mean(), self.decision_scores_.std()
+            mean = self.decision_scores_.mean()
+            deviation = self.decision_scores_.std()
             outlier = erf((scores - mean) / ((deviation or 1.0) * np.sqrt(2)))
         else:
             raise ValueError(f'method is {method!r}; give "linear" or "unify"')

@@ -1,8 +1,8 @@
-"""The tail of the calibration scores: peaks over a threshold, which extend p-values beyond what
-counts can say.
+"""The tail of the calibration scores: peaks over a threshold, which give smaller p-values than
+counts can.
 
-Excesses over a high threshold are about generalised Pareto distributed, whatever the scores are
-(Balkema & de Haan 1974, Pickands 1975). About: it is an assumption, so it is checked, and where the
+Excesses over a high threshold are approximately generalised Pareto distributed, whatever the scores
+are (Balkema & de Haan 1974, Pickands 1975). That is an assumption, so it is checked, and where the
 check fails p-values stay counts.
 """
 
@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 ONE_IN = 20
 """The excesses are those of the highest twentieth: over the 95th percentile."""
 MIN_EXCESSES = 50
-"""With fewer, the shape is known to no better than 0.15, and a hundredth below the counts three
-times alpha is flagged."""
+"""With fewer, the shape is uncertain by more than 0.15, and three times alpha is flagged at a
+hundredth of the smallest p-value of counts."""
 LEVEL = 0.05
 REPLICATES = 499
 CANDIDATES = 30
@@ -66,28 +66,29 @@ def notices(calibration: Calibration) -> Iterator[str]:
 
 
 def posterior(excess: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weight, shape and scale [CANDIDATES] each: what the parameters may be, given ascending
+    """Weight, shape and scale [CANDIDATES] each: the posterior of the parameters, given ascending
     excesses (Zhang & Stephens 2009).
 
-    A p-value that is averaged over them flags about alpha of the rows, one by the best of them
-    alone up to ten times as many.
+    A p-value that is averaged over it flags about alpha of the rows; one from the best parameters
+    alone flags up to ten times as many.
     """
-    quartile, highest = excess[(len(excess) + 2) // 4 - 1], excess[-1]
+    quartile = excess[(len(excess) + 2) // 4 - 1]
+    highest = excess[-1]
     steps = 1 - np.sqrt(CANDIDATES / (np.arange(CANDIDATES) + 0.5))
     return _profile(1 / highest + steps / (3 * quartile), excess)
 
 
 def goodness_of_fit(excess: Floats, rng: np.random.Generator) -> float:
-    """P-value of Anderson and Darling's statistic, of which fitted parameters change the
-    distribution: so it is compared with that of samples drawn from the fitted distribution, each
-    fitted again (parametric bootstrap, Stute et al. 1993)."""
+    """P-value of Anderson and Darling's statistic. Fitted parameters change its distribution, so it
+    is compared with the statistics of samples drawn from the fitted distribution, each fitted again
+    (parametric bootstrap, Stute et al. 1993)."""
     shape, scale = best(excess)
-    found = _anderson_darling(excess, shape, scale)
-    more = 0
+    statistic = _anderson_darling(excess, shape, scale)
+    higher = 0
     for _ in range(REPLICATES):
-        drawn = np.sort(scale * np.expm1(-shape * np.log(rng.random(len(excess)))) / shape)
-        more += _anderson_darling(drawn, *best(drawn)) >= found
-    return (1 + more) / (1 + REPLICATES)
+        sample = np.sort(scale * np.expm1(-shape * np.log(rng.random(len(excess)))) / shape)
+        higher += _anderson_darling(sample, *best(sample)) >= statistic
+    return (1 + higher) / (1 + REPLICATES)
 
 
 def best(excess: Floats) -> tuple[float, float]:

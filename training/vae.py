@@ -3,6 +3,7 @@
 Shapes: n rows, d columns, L latent variables, S noise points.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -96,10 +97,8 @@ class VAE(nn.Module):
         if self.exemplars is not None:
             x = likelihoods.numbers.fields.split(numbers)
             members.append((self.share, self.exemplars.score(x, codes)))
-        weight, (terms, kl) = members[0]
-        terms, kl = weight * terms, weight * kl
-        for weight, (more_terms, more_kl) in members[1:]:
-            terms, kl = terms + weight * more_terms, kl + weight * more_kl
+        terms = _total([weight * terms for weight, (terms, _) in members])
+        kl = _total([weight * kl for weight, (_, kl) in members])
         return likelihoods.by_column(terms), kl
 
 
@@ -111,6 +110,13 @@ def negative_elbo(log_q: Array, log_p_z: Array, log_p_x: Array) -> tuple[Array, 
     log_p_x float[S, n, d].
     """
     return -log_p_x.mean(0), (log_q - log_p_z).mean(0)
+
+
+def _total(parts: Sequence[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _repeated(codes: Array, times: int) -> Array:

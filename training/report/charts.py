@@ -1,9 +1,6 @@
-"""Charts as SVG text that stands inside a page: drawn by Vega-Lite without a browser, coloured by
-the page's style sheet.
-
-Colours are literal here, so that an SVG alone looks right; the page replaces each by a variable for
-light and dark.
-"""
+"""Charts as SVG text inside a page: drawn by Vega-Lite without a browser, coloured by the page's
+style sheet. Colours are literal here, so that an SVG alone looks right; the page replaces each by a
+variable for light and dark."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -112,9 +109,9 @@ def _share(field: str) -> alt.Y:
 def _bars(shape: Bars) -> Markup:
     names = list(distinct(shape.names, 17))
     values = [
-        {"name": name, "who": who, "share": float(found)}
+        {"name": name, "who": who, "share": float(share)}
         for who, shares in (("real", shape.real), ("synthetic", shape.synthetic))
-        for name, found in zip(names, shares, strict=True)
+        for name, share in zip(names, shares, strict=True)
     ]
     labels = alt.Axis(
         domain=False,
@@ -148,10 +145,10 @@ def _bars(shape: Bars) -> Markup:
     return _svg(chart, SMALL, 32 + 17 * len(names))
 
 
-def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
+def scores(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
     """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
-    low, high = np.quantile(found, (0.001, 0.999), method="closest_observation")
-    counts, edges = np.histogram(found, 40, (low, high) if high > low else None)
+    low, high = np.quantile(nelbos, (0.001, 0.999), method="closest_observation")
+    counts, edges = np.histogram(nelbos, 40, (low, high) if high > low else None)
     x = alt.X(
         "x:Q",
         title="nelbo, nats",
@@ -170,30 +167,30 @@ def scores(found: Floats, marks: Sequence[tuple[float, float]], width: int) -> M
     )
     layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
     for i, (alpha, nelbo) in enumerate(reversed(marks)):
-        at = alt.Chart(
-            alt.Data(values=[{"x": nelbo, "text": f"alpha {alpha}: {nats(nelbo)}"}])
-        ).encode(x)
-        layers.append(
-            at.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5).encode(
-                y=alt.value(18 * i), y2=alt.value("height")
-            )
-        )
-        layers.append(
-            at.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold").encode(
-                y=alt.value(18 * i + 6), text="text:N"
-            )
-        )
+        text = f"alpha {alpha}: {nats(nelbo)}"
+        mark = alt.Chart(alt.Data(values=[{"x": nelbo, "text": text}])).encode(x)
+        layers += _marked(mark, top=18 * i)
     return _svg(alt.layer(*layers), width, 240)
+
+
+def _marked(mark: alt.Chart, top: int) -> list[alt.Chart]:
+    """A line down from `top` pixels, and the text beside it."""
+    rule = mark.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5)
+    text = mark.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold")
+    return [
+        rule.encode(y=alt.value(top), y2=alt.value("height")),
+        text.encode(y=alt.value(top + 6), text="text:N"),
+    ]
 
 
 def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup:
     """Mean terms as bars in the given order, then the KL."""
     labels = list(distinct([*names, "KL, what z says"], width // 22))
-    found = [*values.tolist(), kl]
+    costs = [*values.tolist(), kl]
     colours = [*[REAL] * len(values), SYNTHETIC]
     rows = [
         {"name": name, "nats": value, "text": nats(value), "colour": colour}
-        for name, value, colour in zip(labels, found, colours, strict=True)
+        for name, value, colour in zip(labels, costs, colours, strict=True)
     ]
     room = min(width // 3, 24 + 8 * max(map(len, labels)))
     axis = alt.Axis(
@@ -205,10 +202,7 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
         labelPadding=6,
         labelOverlap=False,
     )
-    low, high = min(0.0, *found), max(0.0, *found)
-    for_text = 0.2 * ((high - low) or 1.0)
-    reach = alt.Scale(domain=[low - for_text if low < 0 else 0, high + for_text], nice=False)
-    x = alt.X("nats:Q", title=None, axis=None, scale=reach)
+    x = alt.X("nats:Q", title=None, axis=None, scale=_with_room_for_texts(costs))
     y = alt.Y("name:N", title=None, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.35))
     bars = alt.Chart(alt.Data(values=rows))
     right = bars.transform_filter("datum.nats >= 0").mark_text(
@@ -225,6 +219,13 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
     return _svg(alt.layer(*layers), width, 24 + 20 * len(rows))
 
 
+def _with_room_for_texts(costs: Sequence[float]) -> alt.Scale:
+    low = min(0.0, *costs)
+    high = max(0.0, *costs)
+    room = 0.2 * ((high - low) or 1.0)
+    return alt.Scale(domain=[low - room if low < 0 else 0, high + room], nice=False)
+
+
 def _points(**columns: NDArray[Any]) -> alt.Data:
     names = list(columns)
     return alt.Data(
@@ -236,13 +237,13 @@ def _points(**columns: NDArray[Any]) -> alt.Data:
 
 
 def _format(edges: Floats) -> Any:
-    """Few digits: 150k and 2e-7, and Vega's own choice for sizes between."""
+    """Numbers with few digits, such as 150k and 2e-7; Vega's own format for sizes between."""
     largest = np.abs(edges).max()
     return "~s" if largest >= 1e5 else ".3~g" if 0 < largest < 1e-3 else alt.Undefined
 
 
 def _svg(chart: alt.Chart | alt.LayerChart | alt.FacetChart, width: int, height: int) -> Markup:
-    """Draw a chart of that size in pixels, with all its labels. Vega escapes every text that it
+    """Draw a chart of this size in pixels, labels included. Vega escapes every text that it
     draws."""
     sized = chart.properties(
         width=width,

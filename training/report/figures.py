@@ -23,12 +23,12 @@ Integers = NDArray[np.int64]
 
 MOST_CELLS = 100_000
 LEAST_ROWS = 500
-"""Held-out rows are explained until so many cells are, but so many rows at least."""
+"""Maximum number of held-out cells to explain, and the minimum number of rows."""
 BINS = 30
 RANGE = (0.005, 0.995)
 """Quantiles of the real numbers between which a histogram is drawn."""
 WIDEST = 1e300
-"""Numbers further apart are not drawn: near the end of float64 a width is not finite."""
+"""Maximum range of numbers in a chart: near the end of float64 a width is not finite."""
 TOP = 12
 WORST = 20
 COSTLY = 3
@@ -81,19 +81,23 @@ def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Margina
     more."""
     number_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.numbers)}
     code_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.categoricals)}
-    none, found = slice(0, 0), []
+    none = slice(0, 0)
+    columns = []
     for column in schema.modelled:
-        numbers, codes = number_at.get(column.name, none), code_at.get(column.name, none)
+        numbers = number_at.get(column.name, none)
+        codes = code_at.get(column.name, none)
         real, fresh, synthetic = (
             Rows(rows.numbers[:, numbers], rows.codes[:, codes])
             for rows in (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
         )
-        found.append(_marginal(column, real, fresh, synthetic))
-    return found if len(found) <= most else sorted(found, key=lambda marginal: -marginal.off)[:most]
+        columns.append(_marginal(column, real, fresh, synthetic))
+    if len(columns) <= most:
+        return columns
+    return sorted(columns, key=lambda marginal: -marginal.off)[:most]
 
 
 def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
-    """What a chart over years does not show of datetimes: their weekdays and hours, or the time
+    """Patterns of datetimes that a chart over years cannot show: weekdays and hours, or the time
     since another column."""
     tables = (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
     real, fresh, synthetic = (
@@ -103,22 +107,22 @@ def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
         }
         for rows in tables
     )
-    found = []
+    marginals = []
     for name, rows in real.items():
-        seen = np.unique(rows.numbers[~np.isnan(rows.numbers)])
-        kind: Kind = "integer" if (seen == np.round(seen)).all() else "continuous"
-        if len(seen) > 1:
-            found.append(
-                _marginal(Column(name=name, kind=kind), rows, fresh[name], synthetic[name])
-            )
-    return found
+        values = np.unique(rows.numbers[~np.isnan(rows.numbers)])
+        kind: Kind = "integer" if (values == np.round(values)).all() else "continuous"
+        if len(values) > 1:
+            column = Column(name=name, kind=kind)
+            marginals.append(_marginal(column, rows, fresh[name], synthetic[name]))
+    return marginals
 
 
 def _views(schema: Schema, numbers: Floats) -> Iterator[tuple[str, Floats]]:
     counted = relative(numbers, schema)
     for column, absolute, since in zip(schema.numbers, numbers.T, counted.T, strict=True):
         if column.since:
-            unit, name = (DAY, "days") if column.step >= DAY else (HOUR, "hours")
+            unit = DAY if column.step >= DAY else HOUR
+            name = "days" if column.step >= DAY else "hours"
             yield f"{column.name}: {name} since {column.since}", since / unit
         elif column.kind == "datetime":
             yield f"{column.name}: weekday", WEEKDAY.of(absolute) + 1
@@ -127,7 +131,7 @@ def _views(schema: Schema, numbers: Floats) -> Iterator[tuple[str, Floats]]:
 
 
 def _marginal(column: Column, real: Rows, fresh: Rows, synthetic: Rows) -> Marginal:
-    """From rows of this one column."""
+    """The comparison of one column's rows."""
     missing, shape = _compared(column, real, synthetic)
     return Marginal(column, shape_error(real, synthetic), shape_error(real, fresh), missing, shape)
 
@@ -158,8 +162,8 @@ def _histogram(column: Column, real: Floats, synthetic: Floats) -> Histogram | N
         return None
     shares = [np.histogram(values, edges)[0] / max(1, len(values)) for values in (real, synthetic)]
     beyond = [
-        1 - float(found.sum()) if len(values) else 0.0
-        for found, values in zip(shares, (real, synthetic), strict=True)
+        1 - float(share.sum()) if len(values) else 0.0
+        for share, values in zip(shares, (real, synthetic), strict=True)
     ]
     return Histogram(edges, shares[0], shares[1], (beyond[0], beyond[1]))
 
@@ -171,7 +175,8 @@ def _edges(column: Column, real: Floats) -> Floats | None:
         return None
     low, high = np.quantile(real, RANGE, method="closest_observation").tolist()
     if low == high:
-        low, high = float(real.min()), float(real.max())
+        low = float(real.min())
+        high = float(real.max())
     if high - low > WIDEST or abs(low) > WIDEST or 0 < high - low < 1 / WIDEST:
         return None
     if column.kind == "continuous":
@@ -192,8 +197,8 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
     ]
     top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
     rest = [
-        1 - float(found[top].sum()) if len(codes) else 0.0
-        for found, codes in zip(shares, (real, synthetic), strict=True)
+        1 - float(share[top].sum()) if len(codes) else 0.0
+        for share, codes in zip(shares, (real, synthetic), strict=True)
     ]
     names = tuple((column.words or column.categories)[at] for at in top)
     return Bars(
@@ -208,15 +213,15 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
 @dataclass(frozen=True)
 class HeldOut:
     """Scores of n held-out rows in nats, terms[n, d] in the manifest's order; `at` int64[n] are
-    their places in the table."""
+    their row numbers in the table."""
 
     at: Integers
     nelbo: Floats
     terms: Floats
     kl: Floats
     rows: int
-    """Held-out rows in all, of which `at` is an even choice; scores that are not finite are left
-    out."""
+    """Number of all held-out rows; `at` is an evenly spaced sample of them, without scores that are
+    not finite."""
 
 
 def held_out(engine: Engine, training: Training) -> HeldOut:
@@ -232,14 +237,14 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
 def threshold(scores: Floats, alpha: float) -> float | None:
     """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for
     such a p-value."""
-    more = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
-    return None if more < 0 else float(np.sort(scores)[::-1][more])
+    above = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
+    return None if above < 0 else float(np.sort(scores)[::-1][above])
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Whether a row can have a p-value of alpha or less, and the calibration rows without which no
-    count is so small."""
+    """Whether a row can have a p-value of alpha or less, and the number of calibration rows that
+    counts need for it."""
 
     alpha: float
     needed: int
@@ -259,8 +264,8 @@ def reach(calibration: Calibration) -> Iterator[Reach]:
 
 @dataclass(frozen=True)
 class ShownCell:
-    """A cell as it stood in the table, None where it is missing; `term` is given for the row's most
-    costly ones."""
+    """A cell as the table has it, None where it is missing; the row's most costly cells have their
+    `term` too."""
 
     name: str
     value: str | None
@@ -289,26 +294,24 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
     order = engine.manifest.order
     texts_of = _texts_of(training, scored.at[first])
     identifiers = [column.name for column in training.schema.identifiers if column.name in texts_of]
-    found = []
+    rows = []
     for i, (at, p_value) in enumerate(zip(first.tolist(), p_values.tolist(), strict=True)):
         terms = scored.terms[at]
         costly = np.argsort(-terms, kind="stable")[:COSTLY].tolist()
         others = [column for column in range(len(order)) if column not in costly]
-        found.append(
-            WorstRow(
-                row=int(scored.at[at]),
-                identifiers=tuple(_cell(texts_of, name, i) for name in identifiers),
-                nelbo=float(scored.nelbo[at]),
-                p_value=p_value,
-                kl=float(scored.kl[at]),
-                costly=tuple(
-                    _cell(texts_of, order[column], i, float(terms[column])) for column in costly
-                ),
-                others=tuple(_cell(texts_of, order[column], i) for column in others[:VALUES]),
-                more=max(0, len(others) - VALUES),
-            )
+        with_terms = [_cell(texts_of, order[j], i, float(terms[j])) for j in costly]
+        row = WorstRow(
+            row=int(scored.at[at]),
+            identifiers=tuple(_cell(texts_of, name, i) for name in identifiers),
+            nelbo=float(scored.nelbo[at]),
+            p_value=p_value,
+            kl=float(scored.kl[at]),
+            costly=tuple(with_terms),
+            others=tuple(_cell(texts_of, order[j], i) for j in others[:VALUES]),
+            more=max(0, len(others) - VALUES),
         )
-    return found
+        rows.append(row)
+    return rows
 
 
 def _cell(
@@ -319,10 +322,11 @@ def _cell(
 
 
 def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:
-    """Rows as texts, column by column: cells as they were read, and of continuous numbers as many
-    digits as people want."""
-    schema, table = training.schema, training.table.take(at)
-    found: dict[str, Sequence[str | None]] = {
+    """Rows as texts, column by column: cells as they were read, and continuous numbers with a
+    readable number of digits."""
+    schema = training.schema
+    table = training.table.take(at)
+    by_column: dict[str, Sequence[str | None]] = {
         column.name: texts(
             table.column(column.name).combine_chunks(), missing_in(column, schema)
         ).to_pylist()
@@ -331,10 +335,10 @@ def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None
     }
     for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
         if column.kind == "continuous" and (column.number is None or column.number.is_plain):
-            found[column.name] = [
+            by_column[column.name] = [
                 None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()
             ]
-    return found
+    return by_column
 
 
 @dataclass(frozen=True)
@@ -347,7 +351,8 @@ class ColumnSummary:
 
 
 def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
-    schema, rows = training.schema, training.rows
+    schema = training.schema
+    rows = training.rows
     absent = {
         column.name: float(np.isnan(values).mean())
         for column, values in zip(schema.numbers, rows.numbers.T, strict=True)

@@ -23,9 +23,10 @@ from training.report import charts, figures, words
 MOST_MARGINALS = 40
 MOST_TERMS = 40
 MOST_OPEN_COLUMNS = 60
-"""A longer schema table is folded."""
+"""A schema table with more rows is folded."""
 NOTED = 0.02
-"""Shares outside a histogram's range are told from here on; about 0.01 of the real numbers is."""
+"""Smallest share outside a histogram's range that is noted; it is about 0.01 for the real
+numbers."""
 WIDE, NARROW = 720, 350
 """Widths of the large charts: the page shows the one that fits the screen."""
 VARIABLES = {
@@ -35,7 +36,7 @@ VARIABLES = {
     charts.INK: "muted",
     charts.LINE: "line",
 }
-"""Which variable of the style sheet takes the place of a chart's colour."""
+"""The variable of the style sheet that replaces a chart's colour."""
 
 
 def write_report(
@@ -60,7 +61,7 @@ def write_report(
 def _content(
     engine: Engine, training: Training, history: History, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """What the template names."""
+    """The values of the template's variables."""
     manifest = engine.manifest
     scored = figures.held_out(engine, training)
     return {
@@ -71,12 +72,12 @@ def _content(
         "key_figures": _key_figures(manifest, len(evaluation.fresh)),
         "learning": _learning(history),
         "marginals": [
-            _with_chart(found)
-            for found in figures.marginals(training.schema, evaluation, MOST_MARGINALS)
+            _with_chart(marginal)
+            for marginal in figures.marginals(training.schema, evaluation, MOST_MARGINALS)
         ],
         "rhythms": [
-            _with_chart(found)
-            for found in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]
+            _with_chart(marginal)
+            for marginal in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]
         ],
         "sizes": {"real": len(evaluation.fitted), "synthetic": len(evaluation.synthetic)},
         "scores": _scores(manifest),
@@ -103,7 +104,7 @@ class KeyFigure:
 
 
 def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
-    """Of the metrics that could be measured."""
+    """The key figures that could be measured."""
     metrics = manifest.metrics
     figures = {
         "nelbo": lambda nelbo: KeyFigure(
@@ -171,31 +172,35 @@ def _learning(history: History) -> dict[str, Any]:
     }
 
 
-def _with_chart(found: figures.Marginal) -> dict[str, Any]:
+def _with_chart(marginal: figures.Marginal) -> dict[str, Any]:
     return {
-        "name": words.shown(found.column.name),
-        "kind": found.column.kind,
-        "is_number": found.column.kind in NUMBERS,
-        "found": found,
-        "chart": None if found.shape is None else charts.marginal(found.column, found.shape),
-        "notes": list(_notes(found)),
+        "name": words.shown(marginal.column.name),
+        "kind": marginal.column.kind,
+        "is_number": marginal.column.kind in NUMBERS,
+        "found": marginal,
+        "chart": None
+        if marginal.shape is None
+        else charts.marginal(marginal.column, marginal.shape),
+        "notes": list(_notes(marginal)),
     }
 
 
-def _notes(found: figures.Marginal) -> Iterator[str]:
-    """What a chart does not show, as shares of real and of synthetic cells."""
-    if any(found.missing):
-        yield f"missing {_pair(found.missing)}"
-    if isinstance(found.shape, figures.Histogram) and max(found.shape.beyond) > NOTED:
-        yield f"beyond the chart {_pair(found.shape.beyond)}"
-    if isinstance(found.shape, figures.Bars) and any(side > 1e-9 for side in found.shape.rest):
+def _notes(marginal: figures.Marginal) -> Iterator[str]:
+    """Notes on cells that a chart does not show, as shares of real and of synthetic cells."""
+    if any(marginal.missing):
+        yield f"missing {_pair(marginal.missing)}"
+    if isinstance(marginal.shape, figures.Histogram) and max(marginal.shape.beyond) > NOTED:
+        yield f"beyond the chart {_pair(marginal.shape.beyond)}"
+    if isinstance(marginal.shape, figures.Bars) and any(
+        side > 1e-9 for side in marginal.shape.rest
+    ):
         rarer = (
-            words.of(found.shape.more, "rarer category", "rarer categories")
-            if found.shape.more
+            words.of(marginal.shape.more, "rarer category", "rarer categories")
+            if marginal.shape.more
             else "other values"
         )
-        yield f"{rarer} {_pair(found.shape.rest)}"
-    if found.shape is None and found.missing[0] < 1:
+        yield f"{rarer} {_pair(marginal.shape.rest)}"
+    if marginal.shape is None and marginal.missing[0] < 1:
         yield "numbers too far apart to draw"
 
 
@@ -204,19 +209,19 @@ def _pair(shares: tuple[float, float]) -> str:
 
 
 def _scores(manifest: Manifest) -> dict[str, Any]:
-    found = np.array(manifest.calibration.scores)
-    thresholds = [(alpha, figures.threshold(found, alpha)) for alpha in figures.ALPHAS]
+    scores = np.array(manifest.calibration.scores)
+    thresholds = [(alpha, figures.threshold(scores, alpha)) for alpha in figures.ALPHAS]
     marks = [(alpha, nelbo) for alpha, nelbo in thresholds if nelbo is not None]
     return {
-        "n": len(found),
-        "smallest": 1 / (len(found) + 1),
+        "n": len(scores),
+        "smallest": 1 / (len(scores) + 1),
         "method": manifest.calibration.method,
         "marks": marks,
         "no_count": [row for row in figures.reach(manifest.calibration) if row.by != "counts"],
         "tail": manifest.calibration.used_tail,
         "floor": manifest.calibration.smallest,
-        "chart": _both_widths(lambda width: charts.scores(found, marks, width))
-        if len(found)
+        "chart": _both_widths(lambda width: charts.scores(scores, marks, width))
+        if len(scores)
         else None,
     }
 

@@ -3,6 +3,7 @@ layout."""
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count as count_from
 
 JOINERS = "\u200c\u200d"
 """Characters without a width that belong to words (Persian, Hindi) and emoji."""
@@ -54,11 +55,13 @@ def shown(text: str, most: int = 60) -> str:
 def distinct(names: Sequence[str], most: int = 60) -> Iterator[str]:
     """Names as shown, with a number behind those that would look alike: an axis must not merge
     them."""
-    met: set[str] = set()
+    taken: set[str] = set()
     for name in names:
-        look, number = shown(name, most) or "(empty)", 2
-        found = look
-        while found in met:
-            found, number = f"{look} ({number})", number + 1
-        met.add(found)
-        yield found
+        look = shown(name, most) or "(empty)"
+        label = look
+        for number in count_from(2):
+            if label not in taken:
+                break
+            label = f"{look} ({number})"
+        taken.add(label)
+        yield label
