@@ -67,6 +67,11 @@ def test_no_program_but_training_loads_torch(tmp_path: Path) -> None:
     assert first_import_of(("torch",), PROGRAMS, tmp_path) == ""
 
 
+def test_the_artifact_made_by_hand_needs_no_torch(tmp_path: Path) -> None:
+    """So tests of api and worker run where torch is not installed."""
+    assert first_import_of(("torch", "sklearn"), ("tests.artifacts",), tmp_path) == ""
+
+
 def test_every_module_of_nelbo_but_engine_sessions_and_broker_is_light(tmp_path: Path) -> None:
     light = tuple(name for name in modules_of_nelbo() if name not in MAY_BE_HEAVY)
     assert "nelbo" in light

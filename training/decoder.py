@@ -177,15 +177,16 @@ class Mask:
 
 @dataclass(frozen=True)
 class Drawable:
-    """What may be drawn: `drawn` float[C] is added to the logits, `together` are groups of columns
-    that are missing together, as their first one decides. The masks come and go."""
+    """The codes that may be drawn: `drawn` float[C] is added to the logits, the masks are switched
+    on and off, and `together` are groups of columns that are missing together, as the first column
+    of each decides."""
 
     drawn: Tensor
     masks: Sequence[Mask] = ()
     together: Sequence[Sequence[int]] = ()
 
     def weights(self, decoder: Decoder) -> Weights:
-        """The decoder's weights of each column with all of that in them, and the masks."""
+        """The decoder's weights of each column under these limits, and the masks."""
         weights = decoder.by_column(self.drawn)
         if self.together:
             weights = missing_together(weights, self.together, decoder.sizes)

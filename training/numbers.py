@@ -10,7 +10,8 @@ of their step, so theirs is a mass. Nothing is scaled outside: rescaling a conti
 moves −log p by log c.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.arrays import Array, reached, take, where
-from training.fields import Field, Fields, few_values
+from training.fields import Field, few_values
 from training.ranges import PARTS, Code, Interval, Line, Values, codes_of
 
 Floats = NDArray[np.float64]
@@ -109,6 +110,64 @@ class Number:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count > 1)}" if count else ""
+
+
+class Fields(nn.Module):
+    """The fields of all number columns, D in all, as arrays.
+
+    Buffers, one entry for each field: `source` int64 (which number column it belongs to), `origin`,
+    `unit` (1 for a continuous number) and `period` float64, `integral` bool (whether it counts
+    units). `first` int64 has the first field of each column.
+    """
+
+    source: Tensor
+    first: Tensor
+    origin: Tensor
+    unit: Tensor
+    period: Tensor
+    integral: Tensor
+
+    def __init__(self, columns: Sequence[Sequence[Field]]) -> None:
+        super().__init__()
+        every = [field for fields in columns for field in fields]
+        counts = torch.tensor([len(fields) for fields in columns], dtype=torch.int64)
+        self.is_split = len(every) > len(columns)
+        buffers = {
+            "source": torch.repeat_interleave(torch.arange(len(columns)), counts),
+            "first": counts.cumsum(0) - counts,
+            "origin": _doubles(field.origin for field in every),
+            "unit": _doubles(field.unit or 1.0 for field in every),
+            "period": _doubles(field.period for field in every),
+            "integral": torch.tensor([field.unit > 0 for field in every], dtype=torch.bool),
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values)
+
+    def split(self, numbers: Array) -> Array:
+        """The fields float64[n, D] of numbers float64[n, …]: Field.of of all columns."""
+        x = numbers
+        if self.is_split:
+            x = x.index_select(1, self.source) - self.origin
+        if self.integral.any():
+            x = x / self.unit
+            x = where(self.integral, x.floor(), x)
+        if self.is_split:
+            x = x - (x / self.period).floor() * self.period.nan_to_num(posinf=0.0)
+        return x
+
+    def joined(self, fields: Array, missing: Array) -> Array:
+        """Numbers float64[n, …] from their fields float64[n, D], NaN where the first field is
+        `missing` bool[n, D]."""
+        x = fields * self.unit
+        if self.is_split:
+            of_column = torch.eq(self.source[:, None], torch.arange(len(self.first))).double()
+            x = x @ of_column + self.origin[self.first]
+            missing = missing.index_select(1, self.first)
+        return where(missing, math.nan, x)
+
+
+def _doubles(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
 
 
 class Numbers(nn.Module):

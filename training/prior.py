@@ -74,15 +74,13 @@ class Mixture(nn.Module):
     def latent(self) -> int:
         return self.mean.shape[1]
 
-    # From q(z|x) = N(mu, diag(σ² = exp(log_var))) at spread s = 0 to this mixture at 1: component c
-    # has the weight w_c Z_c and the density q^a N_c^s / Z_c with a = 1 − s, N_c = N(m, v) and
-    # Z_c = ∫ q^a N_c^s dz. With t = a v + s σ² in each dimension that density is the Gaussian
-    # N(mu + s σ²/t (m − mu), σ² v/t), and log Z_c = −½ Σ (log t − a log v − s log σ² + a s (mu −
-    # m)²/t).
-
     def draw_between(self, mu: Array, log_var: Array, u: Array, spread: Array) -> Array:
-        """z float32[n, L] between q(z|x) and this mixture, as `draw` draws from the mixture, from
-        mu and log_var float32[n, L] and the spread float64[1]."""
+        """z float32[n, L] from q(z|x) = N(mu, diag(σ² = exp(log_var))) at spread s = 0, from this
+        mixture at 1, from between them otherwise. u is used as in `draw`; spread is float64[1].
+
+        Component c has the weight w_c Z_c and the density q^a N_c^s / Z_c with a = 1 − s, N_c =
+        N(m, v) and Z_c = ∫ q^a N_c^s dz.
+        """
         a = (1 - spread).float()
         s = spread.float()
         log_weight = self.log_weights(mu, log_var, a, s)
@@ -96,7 +94,8 @@ class Mixture(nn.Module):
         return mean + variance.sqrt() * normals(u[:, 1:], self.latent)
 
     def log_weights(self, mu: Array, log_var: Array, a: Array, s: Array) -> Array:
-        """log (w_c Z_c) [n, C], up to a constant of each row."""
+        """log (w_c Z_c) [n, C], up to a constant of each row: log Z_c = −½ Σ (log t − a log v −
+        s log σ² + a s (mu − m)²/t) with t = a v + s σ² in each dimension."""
         if isinstance(mu, Value):
             return self._log_weights_by_scan(mu, log_var.exp(), a, s)
         off = mu[:, None] - self.mean
@@ -147,7 +146,8 @@ def _one_latent(rows: int, components: int) -> Nodes:
 
 
 def between(mu: Array, var: Array, m: Array, v: Array, a: Array, s: Array) -> tuple[Array, Array]:
-    """Mean and variance of the Gaussian ∝ N(mu, var)^a N(m, v)^s, dimension by dimension."""
+    """Mean and variance of the Gaussian ∝ N(mu, var)^a N(m, v)^s in each dimension, where
+    a + s = 1."""
     t = a * v + s * var
     return mu + s * var / t * (m - mu), var * v / t
 
