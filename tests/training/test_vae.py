@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.decoder import Decoder
 from training.gaussians import LOG_TWO_PI, log_normal, noise_points
-from training.networks import CodeTable, Size
 from training.vae import negative_elbo
 
 SIGMA = 0.4
@@ -75,53 +73,3 @@ def test_training_the_objective_reaches_the_exact_likelihood() -> None:
     gap = (nelbo(mu, log_var, eps) - exact()).mean().item()
     correlation = PRECISION[0, 1] ** 2 / (PRECISION[0, 0] * PRECISION[1, 1])
     assert gap == pytest.approx(-0.5 * math.log(1 - correlation), abs=0.02)
-
-
-def test_noise_points_have_mean_zero_and_second_moment_one() -> None:
-    eps = noise_points(4, 7, seed=3)
-    np.testing.assert_allclose(eps.mean(0).numpy(), 0, atol=1e-6)
-    np.testing.assert_allclose(eps.square().mean(0).numpy(), 1, atol=1e-5)
-
-
-def test_a_columns_logits_do_not_depend_on_the_columns_after_it() -> None:
-    torch.manual_seed(0)
-    sizes = (4, 3, 5, 4, 2)
-    d = len(sizes)
-    ordered = [[0, 1], [], [1, 2, 3], [], []]
-    decoder = Decoder(sizes, ordered, Size(latent=3, encoder=8, decoder=8), torch.zeros(sum(sizes)))
-    z, codes = torch.randn(6, 3), torch.stack([torch.randint(0, k, (6,)) for k in sizes], 1)
-    for j in range(d):
-        changed = codes.clone()
-        changed[:, j:] = (changed[:, j:] + 1) % torch.tensor(sizes[j:])
-        before, after = decoder(z, codes), decoder(z, changed)
-        assert all(torch.equal(x, y) for x, y in zip(before[: j + 1], after[: j + 1], strict=True))
-        assert not any(
-            torch.allclose(x, y) for x, y in zip(before[j + 1 :], after[j + 1 :], strict=True)
-        )
-
-
-def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -> None:
-    torch.manual_seed(0)
-    sizes, ordered = (34, 5), [list(range(1, 33)), []]
-    table = CodeTable(sizes, ordered, 16)
-    before = table.weight.detach().clone()
-    table.weight[10].sum().backward()
-    assert table.coefficients.grad is not None
-    table.coefficients.data = table.coefficients.detach() - 0.1 * table.coefficients.grad
-    moved = (table.weight.detach() - before).abs().sum(1)
-    assert moved[10] == moved.max()
-    assert all(moved[9] > moved[far] > 0 for far in (4, 16, 32))
-    assert float(moved[[0, 33, *range(34, 39)]].max()) == 0
-    smooth, rough = (
-        (vectors[1:] - vectors[:-1]).square().mean() for vectors in (before[1:33], before[34:])
-    )
-    assert smooth < rough / 2
-
-
-def test_fine_columns_get_wide_decoders_and_coarse_columns_or_many_thin_ones() -> None:
-    widths = [
-        Size.for_table([codes] * columns, 256).decoder
-        for codes, columns in ((66, 10), (40, 15), (5, 15), (66, 1_500))
-    ]
-    assert widths == [256, 64, 32, 32]
-    assert Size.for_table([66] * 10, 64).decoder == 64
