@@ -13,6 +13,7 @@ moves −log p by log c.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -43,11 +44,9 @@ class Number:
     probabilities `upto`, float64[known, PARTS + 1]; codes of fewer parts begin with parts of
     probability 0. `counts` int64[known] are a code's rows. A value that is drawn has at most
     `decimals` digits after the point (-1: any), as all values of the table do, and is a multiple of
-    `grid` steps away from the smallest value. `tails` are the rates of the exponential tails to the
-    left and to the right, `tail_log_density` their log-densities at distance 0 (given `other`),
-    `gap_log_density` the one in the gaps. In a column of few values, each in many rows, `values` is
-    their number and `single` the number of those that one row holds; elsewhere they are the number
-    of codes and 0.
+    `grid` steps away from the smallest value. In a column of few values, each in many rows,
+    `values` is their number and `single` the number of those that one row holds; elsewhere they are
+    the number of codes and 0.
     """
 
     field: Field
@@ -59,9 +58,7 @@ class Number:
     missing: int
     values: int
     single: int
-    tails: tuple[float, float]
-    tail_log_density: tuple[float, float]
-    gap_log_density: float
+    outside: "Outside"
     decimals: int
     grid: int
 
@@ -106,6 +103,34 @@ class Number:
         parts = [_counted(self.known - bins, "atom"), _counted(bins, "bin"), "exponential tails"]
         name = f"{self.field.name}: " if self.field.name else ""
         return name + ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The law of `other`: the numbers that no training row holds. Both tails and all gaps together
+    have equal shares.
+
+    `rates` are those of the exponential tails to the left and to the right, `log_densities` their
+    log-densities at distance 0, `gap_log_density` the one in the gaps between the codes.
+    """
+
+    rates: tuple[float, float]
+    log_densities: tuple[float, float]
+    gap_log_density: float
+
+    @classmethod
+    def fit(cls, distinct: Floats, gaps: float, line: Line) -> Self:
+        """From the distinct values in order and the total width of the gaps."""
+        pieces = 2 + (gaps > 0)
+        left, right = _tail_scales(distinct)
+        return cls(
+            rates=(1.0 / left, 1.0 / right),
+            log_densities=(
+                _tail_log_density(left, pieces, line),
+                _tail_log_density(right, pieces, line),
+            ),
+            gap_log_density=float(-np.log(pieces * gaps)) if gaps else 0.0,
+        )
 
 
 def _counted(count: int, what: str) -> str:
@@ -203,7 +228,7 @@ class Numbers(nn.Module):
             **_quantiles(laws),
             "first": np.array([law.first for law in laws]),
             "last": np.array([law.last for law in laws]),
-            "rates": np.array([law.tails for law in laws]).reshape(-1, 2),
+            "rates": np.array([law.outside.rates for law in laws]).reshape(-1, 2),
             "missing_code": np.array([law.known + 1 for law in laws], dtype=np.int64),
             "decimals": np.array([law.decimals for law in laws], dtype=np.float64),
             "grid": np.array([law.grid for law in laws], dtype=np.float64),
@@ -279,7 +304,7 @@ def _intervals(laws: Sequence[Number]) -> dict[str, NDArray[np.generic]]:
     for i, law in enumerate(laws):
         other = law.known
         size = len(law.intervals)
-        left, right = law.tail_log_density
+        left, right = law.outside.log_densities
         inside = [_log_density(interval, law) for interval in law.intervals]
         edges[i, : size + 1] = [*(each.low for each in law.intervals), law.intervals[-1].high]
         code[i, : size + 2] = [other, *(each.code for each in law.intervals), other]
@@ -288,7 +313,8 @@ def _intervals(laws: Sequence[Number]) -> dict[str, NDArray[np.generic]]:
 
 
 def _log_density(interval: Interval, law: Number) -> float:
-    return law.gap_log_density if interval.code == law.known else interval.log_density
+    is_gap = interval.code == law.known
+    return law.outside.gap_log_density if is_gap else interval.log_density
 
 
 def _quantiles(laws: Sequence[Number]) -> dict[str, NDArray[np.generic]]:
@@ -324,8 +350,6 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
     codes = _codes(Values(distinct, counts), few, rare, line)
     intervals = tuple(_with_gaps(codes)) or (Interval(0.0, 0.0, 0.0),)
     gaps = sum(each.high - each.low for each in intervals if each.code == len(codes))
-    pieces = 2 + (gaps > 0)
-    scales = _tail_scales(distinct)
     return Number(
         field=field,
         intervals=intervals,
@@ -336,12 +360,7 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
         missing=len(values) - len(seen),
         values=len(distinct) if few else len(codes),
         single=int((counts == 1).sum()) if few else 0,
-        tails=(1.0 / scales[0], 1.0 / scales[1]),
-        tail_log_density=(
-            _tail_log_density(scales[0], pieces, line),
-            _tail_log_density(scales[1], pieces, line),
-        ),
-        gap_log_density=-np.log(pieces * gaps) if gaps else 0.0,
+        outside=Outside.fit(distinct, gaps, line),
         decimals=-1 if line.integral else line.decimals,
         grid=line.grid,
     )

@@ -139,13 +139,13 @@ def tails(likelihoods: Likelihoods, number: Number) -> tuple[float, float]:
     if number.field.unit:
         outside = ((low - 1) * number.field.unit, high * number.field.unit)
         return (
-            mass(likelihoods, outside[0]) / -np.expm1(-number.tails[0]),
-            mass(likelihoods, outside[1]) / -np.expm1(-number.tails[1]),
+            mass(likelihoods, outside[0]) / -np.expm1(-number.outside.rates[0]),
+            mass(likelihoods, outside[1]) / -np.expm1(-number.outside.rates[1]),
         )
     outside = (np.nextafter(low, -np.inf), np.nextafter(high, np.inf))
-    return mass(likelihoods, outside[0]) / number.tails[0], mass(
+    return mass(likelihoods, outside[0]) / number.outside.rates[0], mass(
         likelihoods, outside[1]
-    ) / number.tails[1]
+    ) / number.outside.rates[1]
 
 
 @pytest.mark.parametrize(
