@@ -4,19 +4,19 @@ loads torch."""
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.estimator import NelboDetector as NelboDetector
-    from training.pyod import NELBO as NELBO
+    from .estimator import NelboDetector as NelboDetector
+    from .pyod import NELBO as NELBO
 
 
 def __getattr__(name: str) -> Any:
     """`training.NelboDetector` and `training.NELBO`, loaded when they are asked for: they bring
     torch with them."""
     if name == "NelboDetector":
-        from training.estimator import NelboDetector
+        from .estimator import NelboDetector
 
         return NelboDetector
     if name == "NELBO":
-        from training.pyod import NELBO
+        from .pyod import NELBO
 
         return NELBO
     raise AttributeError(f"module 'training' has no attribute {name!r}")

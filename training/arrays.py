@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import nodes
-from training.nodes import Value
+from . import nodes
+from .nodes import Value
 
 Array = TypeVar("Array", Tensor, Value)
 

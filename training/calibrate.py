@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from nelbo.artifact import Calibration
 from nelbo.engine import Engine
 from nelbo.schema import Schema
-from training.config import Config
-from training.data import Rows, folds, split_rows
-from training.fit import StepProgress, fit_rows, share_of_exemplars
-from training.vae import score
+
+from .config import Config
+from .data import Rows, folds, split_rows
+from .fit import StepProgress, fit_rows, share_of_exemplars
+from .vae import score
 
 FOLDS = 5
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nelbo.schema import Column
-from training.arrays import Array, reached, where
+
+from .arrays import Array, reached, where
 
 Integers = NDArray[np.int64]
 

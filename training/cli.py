@@ -39,9 +39,10 @@ from nelbo import program
 from nelbo.files import CsvOptions, Limits
 from nelbo.schema import Schema
 from nelbo.settings import read_settings
-from training.config import Config
-from training.data import TrainingSource
-from training.pipeline import Run, Stage, train
+
+from .config import Config
+from .data import TrainingSource
+from .pipeline import Run, Stage, train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)

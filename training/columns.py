@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.arrays import concat
-from training.nodes import Nodes, Value, scan
+from .arrays import concat
+from .nodes import Nodes, Value, scan
 
 UNROLLED = 100
 """Up to this number of columns, each is a piece of graph of its own with its own number of codes.

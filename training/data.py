@@ -20,8 +20,9 @@ from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
 from nelbo.inference import Inspector
 from nelbo.schema import Column, Schema
-from training.config import Config
-from training.fields import few_values, fields
+
+from .config import Config
+from .fields import few_values, fields
 
 MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.arrays import Array, addmm, linear, through, where
-from training.columns import Weights, over_columns, padded, widths
-from training.masses import MASKED, NEVER
-from training.networks import CodeEmbedding, CodeTable, Size
-from training.nodes import Value, concat
+from .arrays import Array, addmm, linear, through, where
+from .columns import Weights, over_columns, padded, widths
+from .masses import MASKED, NEVER
+from .networks import CodeEmbedding, CodeTable, Size
+from .nodes import Value, concat
 
 NEAR_ONE = np.float32(1 - 2**-18)
 """Uniform numbers are scaled by it, so that a sum of probabilities that rounding left below 1 is

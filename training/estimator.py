@@ -21,14 +21,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nelbo.artifact import MANIFEST, Artifact, digest_of, parse_manifest
 from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
-from training import frames
-from training.calibrate import FOLDS, cross_scores
-from training.config import Config
-from training.data import CROSS_BELOW, Rows, Split, complete, folds, split_rows
-from training.exemplars import Exemplars
-from training.export import export_model
-from training.fit import fit_rows
-from training.vae import VAE, score
+
+from . import frames
+from .calibrate import FOLDS, cross_scores
+from .config import Config
+from .data import CROSS_BELOW, Rows, Split, complete, folds, split_rows
+from .exemplars import Exemplars
+from .export import export_model
+from .fit import fit_rows
+from .vae import VAE, score
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

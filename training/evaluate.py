@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from nelbo.encoding import absolute, encode
 from nelbo.engine import Engine
 from nelbo.schema import Schema
-from training.data import Rows, Training
+
+from .data import Rows, Training
 
 MOST_ROWS = 10_000
 MOST_PAIRS = 500

@@ -23,10 +23,10 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from training.arrays import Array, full, take, where
-from training.gaussians import LOG_TWO_PI
-from training.likelihoods import Likelihoods
-from training.nearest import Kernels, centres
+from .arrays import Array, full, take, where
+from .gaussians import LOG_TWO_PI
+from .likelihoods import Likelihoods
+from .nearest import Kernels, centres
 
 MOST = 10_000
 MOST_CELLS = 400_000

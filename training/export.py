@@ -27,12 +27,13 @@ from nelbo.artifact import (
 from nelbo.engine import Engine, Floats, flag
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
-from training.config import Config
-from training.data import Rows, Training
-from training.exemplars import Exemplars
-from training.graphs import batch_for, build, draws_for
-from training.prior import Mixture
-from training.vae import VAE, coded, posteriors, score
+
+from .config import Config
+from .data import Rows, Training
+from .exemplars import Exemplars
+from .graphs import batch_for, build, draws_for
+from .prior import Mixture
+from .vae import VAE, coded, posteriors, score
 
 LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "torch")
 TOLERANCE = 1e-4

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from nelbo.errors import InvalidInput
 from nelbo.schema import Schema
-from training.config import Config
-from training.data import Rows, Split
-from training.exemplars import Exemplars, share_for
-from training.likelihoods import Likelihoods
-from training.networks import Auxiliary, CodeTable, Size
-from training.prior import condense
-from training.vae import VAE, Coded, coded, mean_nelbo, posteriors
+
+from .config import Config
+from .data import Rows, Split
+from .exemplars import Exemplars, share_for
+from .likelihoods import Likelihoods
+from .networks import Auxiliary, CodeTable, Size
+from .prior import condense
+from .vae import VAE, Coded, coded, mean_nelbo, posteriors
 
 LARGEST = torch.finfo(torch.float16).max
 AVERAGE_EVERY = 5

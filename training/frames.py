@@ -9,7 +9,8 @@ import pyarrow as pa
 from nelbo.encoding import encode
 from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
-from training.data import Rows
+
+from .data import Rows
 
 
 def is_frame(x: object) -> bool:

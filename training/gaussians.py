@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from training.arrays import Array, concat
+from .arrays import Array, concat
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from training.arrays import where
-from training.columns import UNROLLED
-from training.decoder import SHARP, CellsToDraw, Drawable, Mask
-from training.gaussians import normals
-from training.nodes import Nodes, Value
-from training.prior import Mixture
-from training.vae import VAE
+from .arrays import where
+from .columns import UNROLLED
+from .decoder import SHARP, CellsToDraw, Drawable, Mask
+from .gaussians import normals
+from .nodes import Nodes, Value
+from .prior import Mixture
+from .vae import VAE
 
 ACTIVATIONS = 2**24
 """Bytes of a batch's activations, about."""

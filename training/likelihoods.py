@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nelbo.schema import Schema
-from training.arrays import Array, concat
-from training.categories import Categories, Category, fit_category
-from training.fields import fields
-from training.masses import Masses
-from training.numbers import Number, Numbers, fit_number
+
+from .arrays import Array, concat
+from .categories import Categories, Category, fit_category
+from .fields import fields
+from .masses import Masses
+from .numbers import Number, Numbers, fit_number
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

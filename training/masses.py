@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.arrays import Array, take, where
+from .arrays import Array, take, where
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

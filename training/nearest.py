@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.arrays import Array, concat, take, where
-from training.nodes import Nodes, Value
+from .arrays import Array, concat, take, where
+from .nodes import Nodes, Value
 
 STEP = 2.0**-11
 """Heights of kernels, in nats, are compared in steps of this size. Rounding in float64 is far

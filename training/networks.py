@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.arrays import Array, take, through
-from training.nodes import Value
+from .arrays import Array, take, through
+from .nodes import Value
 
 FALL = 0.75
 """Amplitudes of the cosines fall as (1 + frequency) ** -FALL."""

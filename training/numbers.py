@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.arrays import Array, reached, take, where
-from training.fields import Field, few_values
-from training.ranges import PARTS, Code, Interval, Line, Values, codes_of
+from .arrays import Array, reached, take, where
+from .fields import Field, few_values
+from .ranges import PARTS, Code, Interval, Line, Values, codes_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

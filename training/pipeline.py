@@ -19,15 +19,16 @@ from nelbo.engine import Engine
 from nelbo.errors import Conflict, InvalidArtifact
 from nelbo.files import SCRATCH, check_folder
 from nelbo.schema import Schema
-from training.calibrate import cross_calibration, split_calibration
-from training.config import Config
-from training.data import Training, TrainingSource, read
-from training.evaluate import Evaluation, evaluate
-from training.export import export, write_manifest
-from training.fit import History, fit_rows
-from training.report import model_card, write_report
-from training.tail import notices as of_tail
-from training.tail import with_tail
+
+from .calibrate import cross_calibration, split_calibration
+from .config import Config
+from .data import Training, TrainingSource, read
+from .evaluate import Evaluation, evaluate
+from .export import export, write_manifest
+from .fit import History, fit_rows
+from .report import model_card, write_report
+from .tail import notices as of_tail
+from .tail import with_tail
 
 ARTIFACT_FILES = ("MODEL_CARD.md", "report.html", "history.json", "run.json")
 """Files that a training run writes beside those that the manifest names."""

@@ -12,9 +12,9 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from training.arrays import Array, concat, picked, take
-from training.gaussians import LOG_TWO_PI, normals
-from training.nodes import Nodes, Value, scan
+from .arrays import Array, concat, picked, take
+from .gaussians import LOG_TWO_PI, normals
+from .nodes import Nodes, Value, scan
 
 MOST_COMPONENTS = 1_024
 ROWS_PER_COMPONENT = 8

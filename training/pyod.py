@@ -10,8 +10,8 @@ from scipy.stats import binom
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from training.config import Config
-from training.estimator import CONTAMINATION, Floats, Labels, NelboDetector, Table
+from .config import Config
+from .estimator import CONTAMINATION, Floats, Labels, NelboDetector, Table
 
 Method = Literal["linear", "unify"]
 

@@ -10,15 +10,15 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
-from training.arrays import Array
-from training.data import Rows
-from training.decoder import Decoder
-from training.exemplars import Exemplars
-from training.gaussians import log_normal, noise_points
-from training.likelihoods import Likelihoods
-from training.networks import Encoder, Size
-from training.nodes import Value
-from training.prior import Mixture, StandardNormal
+from .arrays import Array
+from .data import Rows
+from .decoder import Decoder
+from .exemplars import Exemplars
+from .gaussians import log_normal, noise_points
+from .likelihoods import Likelihoods
+from .networks import Encoder, Size
+from .nodes import Value
+from .prior import Mixture, StandardNormal
 
 Coded = tuple[Tensor, Tensor]
 """Rows as codes int64[n, d] and log p(x | code) float64[n, d], as Likelihoods.encode gives them."""

@@ -2,7 +2,6 @@
 thresholds that hold."""
 
 import copy
-import doctest
 import io
 import pickle
 from pathlib import Path
@@ -53,12 +52,6 @@ def fitted() -> NelboDetector:
 @parametrize_with_checks([NelboDetector(config=SHORTEST)], expected_failed_checks=lambda _: WAIVED)  # type: ignore[untyped-decorator]
 def test_it_keeps_what_scikit_learn_checks(estimator: NelboDetector, check: Any) -> None:
     check(estimator)
-
-
-@pytest.mark.parametrize("module", [training.estimator, training.pyod])
-def test_the_examples_run(module: Any) -> None:
-    result = doctest.testmod(module, extraglobs={"np": np})
-    assert (result.attempted > 0, result.failed) == (True, 0)
 
 
 def test_it_tells_odd_rows_from_normal_ones() -> None:

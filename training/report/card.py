@@ -8,9 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nelbo.artifact import REACH, Manifest
-from training.report import words
-from training.report.figures import reach
-from training.tail import notices
+
+from ..report import words
+from ..report.figures import reach
+from ..tail import notices
 
 _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 

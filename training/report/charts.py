@@ -12,9 +12,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from nelbo.schema import Column
-from training.fit import History
-from training.report.figures import Bars, Histogram
-from training.report.words import distinct, nats
+
+from ..fit import History
+from ..report.figures import Bars, Histogram
+from ..report.words import distinct, nats
 
 Floats = NDArray[np.float64]
 

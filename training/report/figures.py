@@ -13,10 +13,11 @@ from nelbo.encoding import missing_in, relative
 from nelbo.engine import Engine
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
-from training.data import Rows, Training
-from training.evaluate import Evaluation, shape_error
-from training.fields import DAY, HOUR, MONDAY, WEEKDAY, Field
-from training.report.words import shown
+
+from ..data import Rows, Training
+from ..evaluate import Evaluation, shape_error
+from ..fields import DAY, HOUR, MONDAY, WEEKDAY, Field
+from ..report.words import shown
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

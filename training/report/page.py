@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from nelbo.artifact import Manifest
 from nelbo.engine import Engine
 from nelbo.schema import NUMBERS
-from training.config import Config
-from training.data import Training
-from training.evaluate import Evaluation
-from training.fit import History
-from training.report import charts, figures, words
+
+from ..config import Config
+from ..data import Training
+from ..evaluate import Evaluation
+from ..fit import History
+from ..report import charts, figures, words
 
 MOST_MARGINALS = 40
 MOST_TERMS = 40
