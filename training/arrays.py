@@ -119,3 +119,9 @@ def through(module: nn.Module, x: Array) -> Array:
         case nn.ReLU():
             return x.relu()
     return module(x)  # type: ignore[no-any-return]  # one of ours, which takes values too
+
+
+def register(module: nn.Module, **buffers: Tensor) -> None:
+    """Make tensors buffers of a module: they move and are stored with it, and are not trained."""
+    for name, values in buffers.items():
+        module.register_buffer(name, values)

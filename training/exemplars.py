@@ -23,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from .arrays import Array, full, take, where
+from .arrays import Array, full, register, take, where
 from .gaussians import LOG_TWO_PI
 from .likelihoods import Likelihoods
 from .nearest import Kernels, centres
@@ -83,15 +83,14 @@ class Exemplars(nn.Module):
         present = n - x.isnan().sum(0).double()
         shift, scale = _standard(x)
         log_share = _log_shares(codes, sizes)
-        buffers = {
-            "shift": shift,
-            "scale": scale,
-            "missing": torch.log((n - present + 1) / (n + 2)),
-            "log_share": log_share,
-            "q": _nearest_first(min(NEIGHBOURS, n)),
-        }
-        for name, values in buffers.items():
-            self.register_buffer(name, values)
+        register(
+            self,
+            shift=shift,
+            scale=scale,
+            missing=torch.log((n - present + 1) / (n + 2)),
+            log_share=log_share,
+            q=_nearest_first(min(NEIGHBOURS, n)),
+        )
 
         y = self.warped(x)[0].float().double()  # graphs store 32 bits
         gain = torch.log1p((1 - FLIP) / (FLIP * log_share.exp()))

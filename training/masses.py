@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .arrays import Array, take, where
+from .arrays import Array, register, take, where
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -76,16 +76,15 @@ class Masses(nn.Module):
         self.sizes = tuple(law.known + 2 for law in laws)
         columns = [_column(law, after, rare) for law, after in zip(laws, follows, strict=True)]
         learned, log_mass, drawn = (np.concatenate(codes) for codes in zip(*columns, strict=True))
-        buffers = {
-            "start": torch.tensor(np.cumsum([0, *self.sizes[:-1]])),
-            "learned": torch.from_numpy(learned),
-            "log_mass": torch.from_numpy(log_mass).float(),
-            "drawn": torch.from_numpy(drawn).float(),
-            "other": torch.tensor(self.sizes) - 2,
-            "hidden": torch.tensor(self.sizes),
-        }
-        for name, values in buffers.items():
-            self.register_buffer(name, values)
+        register(
+            self,
+            start=torch.tensor(np.cumsum([0, *self.sizes[:-1]])),
+            learned=torch.from_numpy(learned),
+            log_mass=torch.from_numpy(log_mass).float(),
+            drawn=torch.from_numpy(drawn).float(),
+            other=torch.tensor(self.sizes) - 2,
+            hidden=torch.tensor(self.sizes),
+        )
 
     @property
     def even(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arrays import Array, concat, take, where
+from .arrays import Array, concat, register, take, where
 from .nodes import Nodes, Value
 
 STEP = 2.0**-11
@@ -61,17 +61,16 @@ class Kernels(nn.Module):
         gain = (gain / GAIN_STEP).round() * GAIN_STEP
         offset = -y.shape[1] * bandwidth.log()
         highest = offset.max() + sum(float(gains.max()) for gains in gain.split(self.sizes))
-        buffers = {
-            "y": y,
-            "bandwidth": bandwidth,
-            "codes": codes,
-            "start": start,
-            "slot": torch.stack([column, torch.arange(len(column)) - start[column]]),
-            "gain": gain,
-            "offset": offset - highest - STEP * 2**23,
-        }
-        for name, values in buffers.items():
-            self.register_buffer(name, values)
+        register(
+            self,
+            y=y,
+            bandwidth=bandwidth,
+            codes=codes,
+            start=start,
+            slot=torch.stack([column, torch.arange(len(column)) - start[column]]),
+            gain=gain,
+            offset=offset - highest - STEP * 2**23,
+        )
 
     @property
     def steepest(self) -> float:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arrays import Array, reached, take, where
+from .arrays import Array, reached, register, take, where
 from .fields import Field, few_values
 from .ranges import PARTS, Code, Interval, Line, Values, codes_of
 
@@ -157,16 +157,15 @@ class Fields(nn.Module):
         every = [field for fields in columns for field in fields]
         counts = torch.tensor([len(fields) for fields in columns], dtype=torch.int64)
         self.is_split = len(every) > len(columns)
-        buffers = {
-            "source": torch.repeat_interleave(torch.arange(len(columns)), counts),
-            "first": counts.cumsum(0) - counts,
-            "origin": _doubles(field.origin for field in every),
-            "unit": _doubles(field.unit or 1.0 for field in every),
-            "period": _doubles(field.period for field in every),
-            "integral": torch.tensor([field.unit > 0 for field in every], dtype=torch.bool),
-        }
-        for name, values in buffers.items():
-            self.register_buffer(name, values)
+        register(
+            self,
+            source=torch.repeat_interleave(torch.arange(len(columns)), counts),
+            first=counts.cumsum(0) - counts,
+            origin=_doubles(field.origin for field in every),
+            unit=_doubles(field.unit or 1.0 for field in every),
+            period=_doubles(field.period for field in every),
+            integral=torch.tensor([field.unit > 0 for field in every], dtype=torch.bool),
+        )
 
     def split(self, numbers: Array) -> Array:
         """The fields float64[n, D] of numbers float64[n, …]: Field.of of all columns."""
