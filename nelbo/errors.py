@@ -72,8 +72,8 @@ class InvalidInput(NelboError):
     title = "Invalid input"
     status = 422
     example = (
-        "the table lacks the column 'age'; it has 'sex'; add what is missing, with empty cells"
-        " where a value is not known"
+        "the table lacks the column 'age'; it has 'sex'; add the missing columns, with"
+        " empty cells where a value is not known"
     )
 
 
@@ -204,7 +204,10 @@ class NotReady(NelboError):
     code = "not-ready"
     title = "Not ready yet"
     status = 409
-    example = "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 is still reading; ask again in a moment"
+    example = (
+        "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 is not ready yet (state reading); ask again in a"
+        " moment"
+    )
 
 
 class Gone(NelboError):
@@ -242,8 +245,8 @@ class OverQuota(NelboError):
     title = "Quota exceeded"
     status = 429
     example = (
-        "150,000,000 rows of yours wait already; with these 60,000,000 there would be more than"
-        " 200,000,000 (the setting max_queued_rows): try again when one of your jobs has ended"
+        "150,000,000 of your rows are waiting already; 60,000,000 more would exceed 200,000,000"
+        " (the setting max_queued_rows): try again when one of your jobs has ended"
     )
 
 
