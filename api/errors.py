@@ -231,7 +231,8 @@ def _description(error: type[NelboError]) -> str:
 
 
 def _page(problem: ProblemType) -> str:
-    title, description = html.escape(problem.title), html.escape(problem.description)
+    title = html.escape(problem.title)
+    description = html.escape(problem.description)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1><p>{description}</p><p>HTTP status {problem.status},"

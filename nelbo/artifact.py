@@ -113,8 +113,7 @@ class _Frozen(BaseModel):
 
 
 class Graph(_Frozen):
-    """An ONNX file of the artifact, its digest, and the names of its inputs and outputs in
-    order."""
+    """An ONNX file, its digest, and the names of its inputs and outputs in order."""
 
     file: Annotated[str, Field(max_length=100), AfterValidator(_plain)]
     sha256: Annotated[str, Field(max_length=64)]

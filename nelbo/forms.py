@@ -34,8 +34,7 @@ def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) 
 def with_unknown_categories(
     source: pa.RecordBatch, schema: Schema, encoded: Encoded, decoded: pa.RecordBatch
 ) -> pa.RecordBatch:
-    """Decoded rows in which observed categories that the model does not know have their text
-    again."""
+    """Decoded rows in which observed but unknown categories have their own text again."""
     for i, column in enumerate(schema.categoricals):
         unknown = encoded.codes[:, i] == len(column.categories)
         if unknown.any():

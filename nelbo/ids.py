@@ -1,5 +1,7 @@
-"""Ids of jobs, files, versions and changes: UUIDs of version 7 (RFC 9562), which start with a
-time."""
+"""Ids of jobs, files, versions and changes.
+
+They are UUIDs of version 7 (RFC 9562), which start with a time.
+"""
 
 import os
 import time

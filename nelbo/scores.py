@@ -1,4 +1,4 @@
-"""P-values of scores, and the threshold below which a row is an anomaly.
+"""P-values of scores, and the threshold at which a row is an anomaly.
 
 Jobs and local commands use the same functions.
 """
@@ -15,8 +15,7 @@ from nelbo.artifact import REACH, Tail
 Floats = NDArray[np.float64]
 
 _STEPS_PER_OCTAVE = 2.0**8
-"""P-values of a tail are rounded up to this number of steps per power of two, by less than 0.8
-%."""
+"""Steps per power of two to which a tail's p-values are rounded up, by less than 0.8 %."""
 
 
 def p_values(nelbo: Floats, calibration: Floats, tail: Tail | None = None) -> Floats:
@@ -62,8 +61,10 @@ def pareto_beyond(excess: Floats, shape: Floats, scale: Floats) -> Floats:
 
 
 def rows_for(alpha: float) -> int:
-    """The fewest calibration rows with which a count can be as small as alpha: 1 / (n + 1) <=
-    alpha."""
+    """The smallest number n of calibration rows with 1 / (n + 1) <= alpha.
+
+    With fewer, no count is as small as alpha.
+    """
     return math.ceil(1.0 / alpha - 1e-9) - 1
 
 

@@ -54,8 +54,7 @@ class Sessions:
 
 
 def fixed_batches(rows: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
-    """Arrays of equal length, divided into batches of `rows` rows: (rows used, part of each array
-    …).
+    """Batches of `rows` rows from arrays of equal length: (rows used, part of each array …).
 
     The last batch is padded with copies of its own first row.
     """

@@ -55,11 +55,11 @@ def stored_ids(storage: "Storage", folder: str) -> list[str]:
 
 
 def open_storage(url: str) -> "Storage":
-    """A storage by its URL: file:///folder or a plain path (created if absent), or
-    s3://bucket/prefix.
+    """A storage by its URL.
 
-    The other settings of S3 (AWS_ENDPOINT, AWS_REGION, keys) come from the environment, under the
-    names that AWS uses.
+    The URL is file:///folder, a plain path (created if absent) or s3://bucket/prefix. The other
+    settings of S3 (AWS_ENDPOINT, AWS_REGION, keys) come from the environment, under the names that
+    AWS uses.
     """
     scheme = urlsplit(url).scheme
     if scheme in ("", "file"):

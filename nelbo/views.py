@@ -33,8 +33,10 @@ class File(BaseModel):
     bytes: int | None
     rows: int | None
     digest: str | None
-    """The digest of names, types and values (nelbo.files.Digest), independent of the file's
-    format."""
+    """The digest of names, types and values (nelbo.files.Digest).
+
+    It does not depend on the file's format.
+    """
     columns: list[Column] | None
     notices: list[str]
     reason: str | None

@@ -61,8 +61,7 @@ class Dispatcher:
     """Start of the last round that reached the database, by the monotonic clock."""
 
     def round(self) -> None:
-        """One round. It ends early where the database does not answer; the next one starts
-        afresh."""
+        """Run one round. Where the database does not answer, it ends early."""
         began_at = time.monotonic()
         try:
             self._sweep(began_at)
@@ -98,8 +97,10 @@ class Dispatcher:
             log.info("tidied", **counts)
 
     def _start_tidying(self) -> None:
-        """Tidy in a thread, so that dead workers are found meanwhile; it may be interrupted
-        anywhere."""
+        """Tidy in a thread, so that dead workers are still found in time.
+
+        The thread may be interrupted anywhere.
+        """
         if self.tidier is None or not self.tidier.is_alive():
             self.tidier = threading.Thread(target=self.tidy, name="tidy", daemon=True)
             self.tidier.start()

@@ -1,5 +1,6 @@
-"""`python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS`: runs one artifact's graphs,
-confined.
+"""Runs the graphs of one artifact, confined.
+
+    python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS
 
 It can read the artifact in FOLDER and nothing else. Its inputs and outputs are arrays in memory
 that it shares with the worker (descriptor ARRAYS, layout in `worker.arrays`). For each batch it

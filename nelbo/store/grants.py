@@ -34,8 +34,10 @@ OF_API = {
     "worker": "SELECT",
     **dict.fromkeys(RESULTS, "SELECT, DELETE"),
 }
-"""The API's rights to these tables. To all others it has every right except to change the
-schema."""
+"""The API's rights to these tables.
+
+To all other tables it has every right except to change the schema.
+"""
 
 
 def grant(connection: Connection) -> None:

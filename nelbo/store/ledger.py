@@ -1,5 +1,4 @@
-"""The ledger of jobs: each transition of a job or a chunk is one function and one conditional
-UPDATE.
+"""The ledger of jobs: each transition is one function and one conditional UPDATE.
 
     job    queued -> running -> succeeded | failed | cancelled   retry: failed | cancelled -> queued
     chunk  queued -> running -> done | failed | cancelled   released, lost, retry: -> queued
@@ -365,8 +364,10 @@ def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    """The condition that this claim still holds the chunk: nobody claimed it since or took it
-    back."""
+    """The condition that this claim still holds the chunk.
+
+    It does not where another worker has claimed the chunk since, or the sweep took it back.
+    """
     return ChunkRow.id == claim.chunk_id, ChunkRow.fence == claim.fence, ChunkRow.state == "running"
 
 
@@ -424,8 +425,10 @@ def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
 
 
 def lock_job(connection: Connection, job_id: str) -> None:
-    """Lock the job, so that its commits follow one another and the last one sees that it is
-    last."""
+    """Lock the job, so that its commits follow one another.
+
+    The last one then sees that it is the last.
+    """
     connection.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 

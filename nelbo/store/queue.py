@@ -14,9 +14,9 @@ from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
 
 QUOTA_S = 10.0
+"""Retry-After of a quota: a job of the owner may end at any moment."""
 FULL_S = 30.0
-"""Retry-After in seconds, of a quota and of a full service: an owner's job may end at any moment,
-while a full service takes longer."""
+"""Retry-After of a full service, which takes longer to recover."""
 LONG_S = 5.0
 """Chunks that take less time than this count only as turns."""
 ADMISSION_LOCK = 0x6E656C62

@@ -164,8 +164,10 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
 
 
 def finish(db: Database, claim: Claim) -> FinishOutcome:
-    """The results that need all chunks of the job: totals, and threshold and histogram of
-    scores."""
+    """The results that need all chunks of the job.
+
+    These are totals and, for scores, the threshold and a histogram.
+    """
     with db.read() as connection:
         job = connection.execute(
             select(JobRow.rows, JobRow.rows_failed).where(JobRow.id == claim.job_id)

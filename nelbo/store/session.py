@@ -101,8 +101,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that writes: committed at the end of the block, undone when the block
-        raises."""
+        """One transaction that writes.
+
+        It is committed at the end of the block, and undone when the block raises.
+        """
         self._need_schema()
         with self.alter() as connection:
             yield connection
