@@ -7,15 +7,15 @@ from nelbo.errors import Overloaded, OverQuota, TooLarge
 from nelbo.settings import Settings
 from nelbo.storage import free_bytes
 from nelbo.store import usage
-from nelbo.store.queue import QUOTA_S, Limits
+from nelbo.store.queue import QUOTA_S, QueueLimits
 
 FULL_DISK_S = 60.0
 """Seconds after which a client may try again when the disk is full."""
 
 
-def limits(settings: Settings) -> Limits:
+def limits(settings: Settings) -> QueueLimits:
     """The limits that the transaction which accepts a job checks."""
-    return Limits(
+    return QueueLimits(
         rows_of_owner=settings.max_queued_rows,
         rows=settings.max_queued_rows_in_all,
         jobs_of_owner=settings.max_unfinished_jobs,

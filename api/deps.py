@@ -1,4 +1,4 @@
-"""What routes are given: the service's parts, and who asks."""
+"""The dependencies of routes: the parts of the service, and the caller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,23 +38,23 @@ class Service:
     keys: ApiKeys
     tries: Tries
     hints: Hints | None
-    """None where no broker is set: the dispatcher finds the work in SQL."""
+    """None where no broker is configured: the dispatcher then finds the work in SQL."""
 
     broker_answers: Callable[[], bool]
-    """Asks the broker; for the readiness probe alone."""
+    """Whether the broker answers; only the readiness probe calls it."""
 
     bodies: JsonBodies
     uploads: Uploads
     waiting: Places
-    """Of requests that wait for the end of their job."""
+    """Places for requests that wait for the end of their job."""
     downloads: Places
-    """Of results that are sent."""
+    """Places for downloads of results."""
 
     requests: TypeAdapter[JobRequest]
-    """Reads the request of a job, within the settings' limits."""
+    """Parses the request of a job, within the limits of the settings."""
 
     def hint(self, job_id: str) -> None:
-        """Tell the workers of a job, after it was committed; costs the request nothing."""
+        """Send the workers a hint about a committed job; the request does not wait for it."""
         if self.hints is not None:
             self.hints.offer(job_id)
 
@@ -66,10 +66,11 @@ async def _service(request: Request) -> Service:
 
 ServiceDep = Annotated[Service, Depends(_service)]
 
-# Only for the words in OpenAPI; the header itself is read below, where a wrong one becomes a
-# problem document.
+# Only for OpenAPI. The header is read below, where an invalid one becomes a problem document.
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="API key", description="nb_<id>_<secret>, where keys are set up"
+    auto_error=False,
+    scheme_name="API key",
+    description="nb_<id>_<secret>, where the service uses keys",
 )
 
 
@@ -89,8 +90,7 @@ async def _caller(
 
 async def _looked_up(service: Service, authorization: str | None, address: str) -> Caller:
     refusal = service.tries.refusal(address) if authorization else None
-    # Others may share the address, behind one proxy: who holds a live key is let in whatever they
-    # try.
+    # Callers behind one proxy share an address, so a live key is accepted whatever others try.
     if refusal is not None and not await run_in_threadpool(service.keys.is_listed, authorization):
         raise refusal
     try:
@@ -102,19 +102,21 @@ async def _looked_up(service: Service, authorization: str | None, address: str) 
                 "API key refused",
                 client=address,
                 key=prefix_of(authorization),
-                why=problem.message,
+                reason=problem.message,
             )
         raise
 
 
 def client_of(request: Request) -> str:
-    """The client's address; empty where it came through a socket file."""
+    """The client's address; empty for a connection through a Unix socket."""
     return request.client.host if request.client else ""
 
 
 async def check_body(request: Request, _: Annotated[Caller, Depends(_caller)]) -> None:
-    """Raise UnsupportedMediaType for a body of another type than the route's; who holds no key is
-    told that first."""
+    """Raise UnsupportedMediaType for a body of another type than the route's.
+
+    The key is checked first, so that callers without one learn only that.
+    """
     check_type(request)
 
 
@@ -130,4 +132,4 @@ async def _actor(request: Request, caller: Annotated[Caller, Depends(_caller)]) 
 
 
 By = Annotated[Actor, Depends(_actor)]
-"""Who makes a change, for the audit."""
+"""The author of a change, for the audit."""

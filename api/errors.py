@@ -1,5 +1,4 @@
-"""Every error of the service as a problem document (RFC 9457), and the pages that its type URIs
-lead to."""
+"""The service's errors as problem documents (RFC 9457), and the pages that explain their types."""
 
 import html
 from http import HTTPStatus
@@ -32,23 +31,23 @@ REFERENCE = "#/components/schemas/{model}"
 
 
 class Problem(BaseModel):
-    """A problem document. `type` can be opened: it is a page that explains this sort of problem."""
+    """A problem document. `type` is the address of a page that explains this kind of problem."""
 
     type: Annotated[str, Field(examples=["/problems/not-found"])]
     title: str
     status: int
-    detail: Annotated[str, Field(description="what is there, what was expected, the next step")]
-    instance: Annotated[str, Field(description="the address that was asked")]
+    detail: Annotated[str, Field(description="what was found, what was expected, the next step")]
+    instance: Annotated[str, Field(description="address of the request")]
     request_id: Annotated[
-        str, Field(description="X-Request-ID of this request, for a look into the service's log")
+        str, Field(description="X-Request-ID of this request, to find it in the service's log")
     ]
     errors: Annotated[
-        list[FieldError], Field(description="the fields that are wrong: JSON pointers and why")
+        list[FieldError], Field(description="the invalid fields: JSON pointers and reasons")
     ] = []
 
 
 def respond(request: Request, error: NelboError) -> Response:
-    """The answer to a request that ended in this error."""
+    """The response to a request that ended in this error."""
     problem = Problem(
         type=f"/problems/{error.code}",
         title=error.title,
@@ -65,19 +64,19 @@ def respond(request: Request, error: NelboError) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error that a route or the router raises a problem document."""
-    app.add_exception_handler(NelboError, _on_ours)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_validation)
+    """Turn every error that a route or the router raises into a problem document."""
+    app.add_exception_handler(NelboError, _on_nelbo_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.include_router(router)
 
 
-def _on_ours(request: Request, error: Exception) -> Response:
+def _on_nelbo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, NelboError)
     return respond(request, error)
 
 
-def _on_http(request: Request, error: Exception) -> Response:
+def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = respond(request, _translated(request, error))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -86,8 +85,10 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """All methods of an address. The router names those of the first route alone that has the
-    address."""
+    """All methods of an address.
+
+    The router's own list has those of the first matching route only.
+    """
     scopes = [dict(request.scope) | {"method": method} for method in METHODS]
     return [
         scope["method"]
@@ -118,23 +119,24 @@ def _translated(request: Request, error: HTTPException) -> NelboError:
             )
 
 
-def _on_validation(request: Request, error: Exception) -> Response:
+def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [_field_error(found) for found in error.errors()[:20]]
-    where = "; ".join(f"{field.pointer}: {field.detail}" for field in fields[:3])
-    return respond(request, InvalidRequest(f"the request is not valid: {where}", fields))
+    fields = [_field_error(entry) for entry in error.errors()[:20]]
+    reasons = "; ".join(f"{field.pointer}: {field.detail}" for field in fields[:3])
+    return respond(request, InvalidRequest(f"the request is not valid: {reasons}", fields))
 
 
-def _field_error(found: dict[str, Any]) -> FieldError:
-    pointer = "".join(
-        "/" + str(part).replace("~", "~0").replace("/", "~1") for part in found["loc"]
-    )
-    return FieldError(pointer, found["type"].replace("_", "-"), found["msg"])
+def _field_error(entry: dict[str, Any]) -> FieldError:
+    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in entry["loc"]]
+    pointer = "".join(f"/{part}" for part in parts)
+    return FieldError(pointer, entry["type"].replace("_", "-"), entry["msg"])
 
 
 def answers(*errors: type[NelboError] | NelboError) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route that can end in these errors. The example is that of the
-    class, or the message of one error."""
+    """OpenAPI's `responses` for a route that can end in these errors.
+
+    The example is that of the class, or the message of an error object.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         message = error.message if isinstance(error, NelboError) else error.example
@@ -148,8 +150,11 @@ def answers(*errors: type[NelboError] | NelboError) -> dict[int | str, dict[str,
 
 
 def describe(openapi: dict[str, Any]) -> None:
-    """Complete a description: the problem document, the answers of what stands before all routes,
-    and none of the 422 that FastAPI adds to routes with parameters."""
+    """Complete an OpenAPI description.
+
+    It gets the problem document and the errors that can happen before any route runs. It loses the
+    standard 422 that FastAPI adds to routes with parameters.
+    """
     for path in openapi["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
@@ -165,7 +170,7 @@ def describe(openapi: dict[str, Any]) -> None:
 
 
 def add_answers(operation: dict[str, Any], *errors: type[NelboError] | NelboError) -> None:
-    """Further answers of an operation, beside those that it lists itself."""
+    """Add responses to an operation, beside those that it lists itself."""
     for status, answer in answers(*errors).items():
         listed = operation["responses"].setdefault(str(status), answer)["content"][MEDIA_TYPE]
         listed["examples"] = answer["content"][MEDIA_TYPE]["examples"] | listed["examples"]
@@ -187,7 +192,7 @@ router = APIRouter(tags=["health"])
 
 
 class ProblemType(BaseModel):
-    """What a problem's type URI leads to."""
+    """The explanation of a problem type."""
 
     type: str
     title: str
@@ -226,7 +231,8 @@ def _description(error: type[NelboError]) -> str:
 
 
 def _page(problem: ProblemType) -> str:
-    title, description = html.escape(problem.title), html.escape(problem.description)
+    title = html.escape(problem.title)
+    description = html.escape(problem.description)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1><p>{description}</p><p>HTTP status {problem.status},"

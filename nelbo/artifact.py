@@ -1,5 +1,7 @@
-"""The artifact: a folder with manifest.json and ONNX graphs, everything that scoring and generating
-need. No pickle."""
+"""The artifact: a folder with manifest.json and ONNX graphs, without any pickle.
+
+It holds everything that scoring and generating need.
+"""
 
 import hashlib
 import math
@@ -27,29 +29,37 @@ from nelbo.schema import MAX_COLUMNS, Name, Schema
 FORMAT = 1
 MANIFEST = "manifest.json"
 TABLE_DIGEST = "table_sha256"
-"""The key of `Manifest.data` under which training keeps the digest of its table."""
+"""The key of `Manifest.data` under which training stores the digest of its table."""
 MAX_MANIFEST_BYTES = 12 * 2**20
-"""2,000 columns of 200 categories take 9 MiB."""
+"""A manifest of 2,000 columns with 200 categories each takes 9 MiB."""
 MAX_ARTIFACT_BYTES = 512 * 2**20
 MAX_CALIBRATION = 100_000
 MAX_POINTS = 4_096
 MAX_TEXTS = 600_000
-"""Categories of all columns together, the rarer ones included: a service holds them in memory to
-answer."""
+"""Maximum number of categories of all columns, the rarer ones included.
+
+A service holds them in memory to answer.
+"""
 MAX_BATCH_BYTES = 256 * 2**20
-"""The largest array of 8-byte cells for one batch, of columns, codes, draws or the latent."""
+"""Maximum size of an array of 8-byte cells for one batch, of columns, codes, draws or latents."""
 REACH = 128
-"""How many times smaller than 1 / (n + 1) a tail makes p-values: further down too many rows would
-be flagged."""
+"""A tail extends p-values down to 1 / (REACH (n + 1)).
+
+Further down, too many rows would be flagged.
+"""
 
 GRAPHS = ("score", "posterior", "prior", "generate")
 ALL_GRAPHS = (*GRAPHS, "spread")
 """Older artifacts have no `spread`."""
 
-_MOST = {b"{": 50_000, b"[": 200_000, b",": 2_000_000}
-"""Objects, lists and values in the text of a manifest: a parser takes up to 700, 300 and 60 bytes
-for each."""
-_MAX_VALUES, _MAX_DEPTH, _MAX_TEXT = 1_000, 8, 10_000
+_MAX_COUNTS = {b"{": 50_000, b"[": 200_000, b",": 2_000_000}
+"""Maximum number of objects, lists and values in the text of a manifest.
+
+A parser takes up to 700, 300 and 60 bytes for each.
+"""
+_MAX_VALUES = 1_000
+_MAX_DEPTH = 8
+_MAX_TEXT = 10_000
 
 Word = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -58,22 +68,20 @@ Scale = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
 
 def _bounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Refuse free-form values of which there are too many, or which are nested too deeply, too long
-    or not finite."""
-    todo: list[tuple[Any, int]] = [(values, 0)]
-    for value, depth in todo:
-        parts = (
-            [*value.keys(), *value.values()]
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, list)
-            else []
-        )
-        if len(todo) + len(parts) > _MAX_VALUES or depth > _MAX_DEPTH:
+    """Refuse free-form values that are too many, too deeply nested, too long or not finite."""
+    nested: list[tuple[Any, int]] = [(values, 0)]
+    for value, depth in nested:
+        parts: list[Any] = []
+        if isinstance(value, dict):
+            parts = [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            parts = value
+        if len(nested) + len(parts) > _MAX_VALUES or depth > _MAX_DEPTH:
             raise ValueError(
                 f"at most {_MAX_VALUES:,} values are allowed, nested at most {_MAX_DEPTH} deep"
             )
-        todo += ((part, depth + 1) for part in parts)
+        nested += ((part, depth + 1) for part in parts)
+
         match value:
             case str() if len(value) > _MAX_TEXT:
                 raise ValueError(
@@ -87,7 +95,7 @@ def _bounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a file of this name lies in the folder itself, on every system."""
+    """Whether this is a plain file name, which never leads out of the folder, on any system."""
     return re.fullmatch(r"[0-9A-Za-z_-][0-9A-Za-z._-]*", name) is not None
 
 
@@ -105,8 +113,7 @@ class _Frozen(BaseModel):
 
 
 class Graph(_Frozen):
-    """An ONNX file of the artifact with its digest, and the names of its inputs and outputs in
-    order."""
+    """An ONNX file, its digest, and the names of its inputs and outputs in order."""
 
     file: Annotated[str, Field(max_length=100), AfterValidator(_plain)]
     sha256: Annotated[str, Field(max_length=64)]
@@ -115,12 +122,12 @@ class Graph(_Frozen):
 
 
 class Tail(_Frozen):
-    """Peaks over a threshold: generalised Pareto distributions of the calibration scores' excesses
-    over `threshold`.
+    """Peaks over a threshold: the distribution of the calibration scores above `threshold`.
 
-    `components` are (weight, shape, scale) of each, the weights adding up to one: how likely the
-    excesses make it. `fit_p_value`, named `fit` in the manifest, is that of the check that such
-    distributions fit the excesses; only where they do is the tail used.
+    The excesses over the threshold follow a mixture of generalised Pareto distributions.
+    `components` are their (weight, shape, scale); the weights are the likelihoods given the
+    excesses and add up to one. `fit_p_value`, named `fit` in the manifest, is the p-value of the test
+    that the mixture fits the excesses; the tail is used only where it does.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -135,9 +142,11 @@ class Tail(_Frozen):
 
 
 class Calibration(_Frozen):
-    """Nelbos, ascending, of rows that touched nothing else in training; p-values count them. A
-    tail, where training was asked for one and there were excesses enough, goes on above the
-    highest."""
+    """The nelbos of calibration rows, ascending, from which p-values are counted.
+
+    Training uses these rows for nothing else. A `tail` extends the p-values above the highest
+    nelbo, where training was asked for one and had enough excesses.
+    """
 
     method: Literal["split", "cross-conformal"]
     scores: Annotated[tuple[FiniteFloat, ...], Field(max_length=MAX_CALIBRATION), FailFast()]
@@ -154,14 +163,16 @@ class Calibration(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What manifest.json says.
+    """The content of manifest.json.
 
-    `order` names the modelled columns in the decoder's order, which is the order of the terms;
-    `codes` says how many codes the decoder draws for a row, where those are more, as a datetime may
-    have several; `latent` is the size of z, `points` the number of noise points per row, `members`
-    each bound's weight in a row's score, `batch` the one number of rows that the graphs take at a
-    time; `draws` are the uniform numbers that one row consumes: `z` for its latent, `x` for its
-    cells.
+    - `order`: the modelled columns in the decoder's order, which is the order of the terms.
+    - `codes`: the number of codes that the decoder draws per row, where it exceeds the number of
+      columns, because a datetime may have several.
+    - `latent`: the size of z.
+    - `points`: the number of noise points per row.
+    - `members`: the weight of each bound in a row's score.
+    - `batch`: the fixed number of rows that the graphs take at a time.
+    - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
     format: int = FORMAT
@@ -213,16 +224,17 @@ class Manifest(_Frozen):
 
     @property
     def table_digest(self) -> str | None:
-        """nelbo.files.Digest of the table that was trained on; None where an older Nelbo
-        trained."""
+        """nelbo.files.Digest of the training table; None for artifacts of an older Nelbo."""
         digest = self.data.get(TABLE_DIGEST)
         return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder whose files are what its manifest says; `digest` (sha256 of manifest.json) names the
-    whole."""
+    """A folder whose files match its manifest.
+
+    `digest` (SHA-256 of manifest.json) identifies the whole artifact.
+    """
 
     folder: Path
     manifest: Manifest
@@ -237,8 +249,10 @@ def is_artifact(folder: Path) -> bool:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read and verify an artifact. Raises NotFound, or InvalidArtifact where a file is not what the
-    manifest says."""
+    """Read and verify an artifact.
+
+    Raises NotFound, or InvalidArtifact where a file does not match the manifest.
+    """
     try:
         with (folder / MANIFEST).open("rb") as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
@@ -252,12 +266,11 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """The manifest, or InvalidArtifact that names a newer format or the first wrong field."""
+    """The manifest. Raises InvalidArtifact, which names a newer format or the first wrong field."""
     if not is_parsable(text):
         raise InvalidArtifact(
             f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES // 2**20} MiB or holds too many values;"
-            " train with a smaller"
-            " max_categories"
+            " train with a smaller max_categories"
         )
     try:
         version = _FormatOnly.model_validate_json(text).format
@@ -272,14 +285,14 @@ def parse_manifest(text: bytes) -> Manifest:
 
 
 def is_parsable(text: bytes) -> bool:
-    """Whether a manifest's text is so small that parsing it takes little memory."""
+    """Whether a manifest's text is small enough to be parsed with little memory."""
     return len(text) <= MAX_MANIFEST_BYTES and all(
-        text.count(sign) <= most for sign, most in _MOST.items()
+        text.count(sign) <= limit for sign, limit in _MAX_COUNTS.items()
     )
 
 
 def check_manifest(values: Mapping[str, Any]) -> Manifest:
-    """A manifest that was parsed before, with the same bounds. Raises InvalidArtifact."""
+    """A manifest from parsed values, with the same limits. Raises InvalidArtifact."""
     try:
         return Manifest.model_validate(values)
     except ValidationError as problem:
@@ -289,35 +302,33 @@ def check_manifest(values: Mapping[str, Any]) -> Manifest:
 def _damaged(problem: ValidationError) -> InvalidArtifact:
     first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part)[:100] for part in first["loc"]) or "the file"
-    what = first["msg"].removeprefix("Value error, ")[:300]
+    reason = first["msg"].removeprefix("Value error, ")[:300]
     return InvalidArtifact(
-        f"{MANIFEST} is damaged at {field[:200]}: {what}; train or push the model again"
+        f"{MANIFEST} is damaged at {field[:200]}: {reason}; train or push the model again"
     )
 
 
 def check_spread(graphs: Collection[str], spread: float) -> None:
-    """Raise InvalidInput where a spread is asked of an artifact whose graphs, by name, know
-    none."""
+    """Raise InvalidInput where a spread is requested but the artifact has no such graph."""
     if spread and "spread" not in graphs:
         raise InvalidInput(
-            f"the model was trained before there was a spread, and this asks for one of {spread:g}:"
-            " train it again, or leave"
-            " the spread at 0"
+            f"the model was trained by an older Nelbo and cannot use the spread {spread:g}: train"
+            " it again, or leave the spread at 0"
         )
 
 
 def digest_of(content: bytes) -> str:
-    """Of a manifest, which names the whole artifact, or of a graph."""
+    """The SHA-256 of a manifest, which identifies the whole artifact, or of a graph."""
     return hashlib.sha256(content).hexdigest()
 
 
 def files_of(manifest: Manifest) -> tuple[str, ...]:
-    """Names of the files that a service needs, all in one folder."""
+    """The names of the files that a service needs, all in one folder."""
     return (MANIFEST, *(graph.file for graph in manifest.graphs.values()))
 
 
 def verify_graphs(artifact: Artifact) -> None:
-    """Raise InvalidArtifact where a graph's file is absent or not what the manifest says."""
+    """Raise InvalidArtifact where a graph's file is absent or does not match the manifest."""
     for name, graph in artifact.manifest.graphs.items():
         _verify(artifact.folder, name, graph)
 
@@ -332,9 +343,8 @@ def _verify(folder: Path, name: str, graph: Graph) -> None:
         ) from None
     if digest != graph.sha256:
         raise InvalidArtifact(
-            f"{graph.file} is not what the manifest says (sha256 {digest[:12]}…, wanted"
-            f" {graph.sha256[:12]}…);"
-            " it was changed or damaged: copy it again or train again"
+            f"{graph.file} is not what the manifest says (sha256 {digest[:12]}…, expected"
+            f" {graph.sha256[:12]}…); it was changed or damaged: copy it again or train again"
         )
 
 

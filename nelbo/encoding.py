@@ -1,5 +1,4 @@
-"""Rows as numbers and codes, and back: the one place where names and strings become what the graphs
-take.
+"""Rows as numbers and codes, and back: the only place that translates names and strings for graphs.
 
 All other maths (scaling, bins, densities) is inside the graphs.
 """
@@ -24,9 +23,9 @@ from nelbo.spelling.columns import MAYBE_MISSING, Spelling
 from nelbo.spelling.types import as_type, type_of
 
 SHOWN = 40
-"""Characters of a value that a message repeats."""
+"""Number of characters of a value that a message repeats."""
 
-_WISHES = {
+_EXPECTED = {
     "not-a-number": "a number",
     "not-finite": "a finite number",
     "not-an-integer": "a whole number",
@@ -39,10 +38,14 @@ _WISHES = {
 class Encoded:
     """The usable rows of a batch.
 
-    numbers: float64[n, len(schema.numbers)], NaN = missing; datetimes in microseconds since the
-    epoch, or since the column that theirs is counted from (missing where that is). codes: int64[n,
-    len(schema.categoricals)], an index into column.categories; len(categories) = other, + 1 =
-    missing. rows: int64[n], the row number of each; rows with an error are left out of all three.
+    numbers: float64[n, len(schema.numbers)], NaN = missing. Datetimes are in microseconds since the
+    epoch or, where their column has `since`, since that other column (missing where that is
+    missing).
+
+    codes: int64[n, len(schema.categoricals)], an index into column.categories; len(categories) =
+    other, + 1 = missing.
+
+    rows: int64[n], the row number of each. Rows with an error are left out of all three.
     """
 
     numbers: NDArray[np.float64]
@@ -52,83 +55,92 @@ class Encoded:
 
 
 def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
-    """Encode a batch that passed check_columns and whose first row has the number first_row.
+    """Encode a batch that passed check_columns; its first row has the number first_row.
 
-    Text is read as its file writes it where a field of the batch says so (spelling.columns), else
-    as the schema's table did.
+    A field of the batch may say how its file spells text (spelling.columns); otherwise text is read
+    as in the schema's table.
     """
     numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
     codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
-    faults: dict[str, Cells] = {}
-    for at, column in enumerate(schema.numbers):
-        faults[column.name] = found = _numbers(batch, column, schema)
-        numbers[:, at] = found.values
-    for at, column in enumerate(schema.categoricals):
+    parsed: dict[str, Cells] = {}
+    for i, column in enumerate(schema.numbers):
+        parsed[column.name] = _numbers(batch, column, schema)
+        numbers[:, i] = parsed[column.name].values
+    for i, column in enumerate(schema.categoricals):
+        array = batch.column(column.name)
+        missing = missing_in(column, schema)
         if column.kind == "boolean":
-            faults[column.name] = found = cells.booleans(
-                batch.column(column.name), missing_in(column, schema)
-            )
-            codes[:, at] = np.where(np.isnan(found.values), 3, found.values)
+            flags = cells.booleans(array, missing)
+            parsed[column.name] = flags
+            codes[:, i] = np.where(np.isnan(flags.values), 3, flags.values)
         else:
-            codes[:, at] = cells.codes(
-                batch.column(column.name), missing_in(column, schema), column.categories
-            )
-    errors = _errors(batch, schema, faults, first_row)
+            codes[:, i] = cells.codes(array, missing, column.categories)
+
+    errors = _errors(batch, schema, parsed, first_row)
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
     if errors:
-        kept = np.ones(batch.num_rows, bool)
-        kept[[error.row - first_row for error in errors]] = False
-        numbers, codes, rows = numbers[kept], codes[kept], rows[kept]
+        usable = np.ones(batch.num_rows, bool)
+        usable[[error.row - first_row for error in errors]] = False
+        numbers = numbers[usable]
+        codes = codes[usable]
+        rows = rows[usable]
     return Encoded(relative(numbers, schema), codes, rows, errors)
 
 
 def relative(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
-    """Numbers whose datetimes are all counted since the epoch, as encode gives them."""
-    return _moved(numbers, schema, -1)
+    """Numbers as encode gives them, from numbers whose datetimes all count from the epoch."""
+    return _shifted(numbers, schema, -1)
 
 
 def absolute(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
-    """Numbers as encode gives them, with all datetimes counted since the epoch."""
-    return _moved(numbers, schema, 1)
+    """Numbers whose datetimes all count from the epoch, from numbers as encode gives them."""
+    return _shifted(numbers, schema, 1)
 
 
-def _moved(numbers: NDArray[np.float64], schema: Schema, times: int) -> NDArray[np.float64]:
-    """With so many times the reference added to each datetime that has one, down to the resolution
-    of the datetime itself."""
-    place, moved = {column.name: at for at, column in enumerate(schema.numbers)}, numbers.copy()
-    for at, column in enumerate(schema.numbers):
+def _shifted(numbers: NDArray[np.float64], schema: Schema, sign: int) -> NDArray[np.float64]:
+    """Add `sign` times its reference column to each datetime that counts from another column.
+
+    The reference is floored to the step of the datetime's own column.
+    """
+    index = {column.name: i for i, column in enumerate(schema.numbers)}
+    shifted = numbers.copy()
+    for i, column in enumerate(schema.numbers):
         if column.since:
-            moved[:, at] += times * floored(numbers[:, place[column.since]], column.step)
-    return moved
+            reference = numbers[:, index[column.since]]
+            shifted[:, i] += sign * floored(reference, column.step)
+    return shifted
 
 
 def floored(times: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Times in microseconds, down to multiples of a step."""
+    """Times in microseconds, rounded down to multiples of a step."""
     return step * np.floor(times / step)
 
 
 def decode(
     numbers: NDArray[np.float64], codes: NDArray[np.int64], schema: Schema
 ) -> pa.RecordBatch:
-    """The modelled columns in schema order, in the types of arrow_schema. Other becomes null.
+    """The modelled columns in schema order, in the types of arrow_schema.
 
-    Codes after those that encode gives name a column's rarer categories.
+    The code for other becomes null. Codes above those that encode gives stand for a column's rarer
+    categories.
     """
     numbers = absolute(numbers, schema)
-    number_at = {column.name: at for at, column in enumerate(schema.numbers)}
-    code_at = {column.name: at for at, column in enumerate(schema.categoricals)}
+    number_index = {column.name: i for i, column in enumerate(schema.numbers)}
+    code_index = {column.name: i for i, column in enumerate(schema.categoricals)}
     arrays: list[cells.Array] = []
     for column in schema.modelled:
-        if column.name in number_at:
-            arrays.append(_typed(numbers[:, number_at[column.name]], column))
+        if column.name in number_index:
+            arrays.append(_typed(numbers[:, number_index[column.name]], column))
         else:
-            arrays.append(_named(codes[:, code_at[column.name]], column))
+            arrays.append(_named(codes[:, code_index[column.name]], column))
     return pa.record_batch(arrays, schema=arrow_schema(schema))
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
-    """The Arrow types that decode gives, those of the table that was trained on; fields say how
-    text files have them."""
+    """The Arrow schema that decode gives, with the types of the training table.
+
+    Its fields say how text files spell the values.
+    """
     return pa.schema([spelled_field(column) for column in schema.modelled])
 
 
@@ -140,50 +152,53 @@ def spelled_field(column: Column) -> "pa.Field[Any]":
 
 
 def written_as(column: Column, field: "pa.Field[Any]") -> Column:
-    """The column as a given table has it: in its type, or its text in its form."""
-    given = Spelling.of(field)
+    """The column in the form of another table: in its type, or in the spelling of its text."""
+    spelling = Spelling.of(field)
     typed = None if pa.types.is_string(field.type) else str(field.type)
     update = {
-        "type": given.type or typed,
-        "number": given.number_for(column.number),
-        "format": given.format_for(column.format),
+        "type": spelling.type or typed,
+        "number": spelling.number_for(column.number),
+        "format": spelling.format_for(column.format),
     }
     return column.model_copy(update=update)
 
 
 def missing_in(column: Column, schema: Schema) -> tuple[str, ...]:
-    """The texts that mean in a column that a value is missing; beside numbers, dates and flags
-    these are more."""
+    """The texts that mean in a column that a value is missing.
+
+    Columns of numbers, dates and flags have more of them than columns of text.
+    """
     more = MAYBE_MISSING if column.kind not in ("categorical", "identifier") else ()
     return (*schema.missing, *column.missing, *more)
 
 
 def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
-    """Refuse a table whose columns do not serve the schema; notices about those that are too
-    many."""
-    known, given = set(schema.names), Counter(names)
-    twice = sorted(name for name, times in given.items() if times > 1)
-    if twice:
+    """Refuse a table that lacks columns of the schema; returns notices about surplus columns."""
+    counts = Counter(names)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
         raise InvalidInput(
-            f"column names must be unique; these stand twice: {_listed(twice)}; rename one of each"
+            f"column names must be unique; these are repeated: {_listed(repeated)}; rename one of"
+            " each"
         )
-    absent = [column.name for column in schema.modelled if column.name not in given]
+
+    absent = [column.name for column in schema.modelled if column.name not in counts]
     if absent:
         raise InvalidInput(
             f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add"
-            " what is missing, "
-            "with empty cells where a value is not known"
+            " the missing columns, with empty cells where a value is not known"
         )
-    extra = [name for name in names if name not in known]
-    return (
-        [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"]
-        if extra
-        else []
-    )
+
+    schema_names = set(schema.names)
+    extra = [name for name in names if name not in schema_names]
+    if not extra:
+        return []
+    return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"]
 
 
 def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
-    array, missing = batch.column(column.name), missing_in(column, schema)
+    array = batch.column(column.name)
+    missing = missing_in(column, schema)
     spelling = Spelling.of(batch.schema.field(column.name))
     if column.kind == "datetime":
         return cells.datetimes(array, missing, column.zone, spelling.format_for(column.format))
@@ -192,29 +207,30 @@ def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
 
 
 def _errors(
-    batch: pa.RecordBatch, schema: Schema, faults: dict[str, Cells], first_row: int
+    batch: pa.RecordBatch, schema: Schema, parsed: dict[str, Cells], first_row: int
 ) -> list[RowError]:
     """One error for each row that has any, about its first faulty column; in row order."""
     errors: dict[int, RowError] = {}
     for column in schema.modelled:
-        for code, mask in faults.get(column.name, _SOUND).faults.items():
-            new = [at for at in np.flatnonzero(mask).tolist() if at not in errors]
-            cells_at = batch.column(column.name).take(np.array(new, np.int64))
-            name = _cut(column.name)
-            wish = _wish(column, code)
-            for at, value in zip(new, cells.spelled(cells_at).to_pylist(), strict=True):
-                message = f"column {name!r} holds {_cut(str(value))!r}; the model wants {wish}"
-                errors[at] = RowError(
-                    row=first_row + at, column=column.name, code=code, message=message
+        for code, mask in parsed.get(column.name, _NO_FAULTS).faults.items():
+            new = [i for i in np.flatnonzero(mask).tolist() if i not in errors]
+            faulty = batch.column(column.name).take(np.array(new, np.int64))
+            name = _shortened(column.name)
+            expected = _expected(column, code)
+            for i, value in zip(new, cells.spelled(faulty).to_pylist(), strict=True):
+                text = _shortened(str(value))
+                message = f"column {name!r} holds {text!r}; the model wants {expected}"
+                errors[i] = RowError(
+                    row=first_row + i, column=column.name, code=code, message=message
                 )
-    return [errors[at] for at in sorted(errors)]
+    return [errors[i] for i in sorted(errors)]
 
 
-_SOUND = Cells(np.empty(0))
+_NO_FAULTS = Cells(np.empty(0))
 
 
-def _wish(column: Column, code: str) -> str:
-    """What the model wants in a column, where a cell has this fault."""
+def _expected(column: Column, code: str) -> str:
+    """The value that the model expects in a column where a cell has this fault."""
     if code == "wrong-zone":
         zoned = "a time with a zone, such as …Z or …+02:00"
         return zoned if column.zone else "a time without a zone"
@@ -225,15 +241,15 @@ def _wish(column: Column, code: str) -> str:
         noon = pa.array([datetime(2024, 1, 31, 12)], pa.timestamp("us"))
         example = dates.write(noon, column.format)[0]
         return f"a date such as {example} ({column.format}) or 2024-01-31"
-    return _WISHES[code]
+    return _EXPECTED[code]
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(_cut(name)) for name in names[:10])
+    shown = ", ".join(repr(_shortened(name)) for name in names[:10])
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
@@ -242,9 +258,9 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _arrow_type(column: Column) -> pa.DataType:
-    own = type_of(column)
-    if own is not None:
-        return own
+    own_type = type_of(column)
+    if own_type is not None:
+        return own_type
     if column.kind == "datetime":
         return pa.timestamp("us", "UTC" if column.zone else None)
     types: dict[str, pa.DataType] = {
@@ -257,27 +273,27 @@ def _arrow_type(column: Column) -> pa.DataType:
 
 def _typed(values: NDArray[np.float64], column: Column) -> cells.Array:
     missing = np.isnan(values)
-    made: Any
+    array: Any
     if column.kind == "continuous":
-        made = pa.array(values, pa.float64(), mask=missing)
+        array = pa.array(values, pa.float64(), mask=missing)
     else:
         low, high = cells.YEARS if column.kind == "datetime" else (1 - cells.EXACT, cells.EXACT - 1)
         whole = np.clip(np.rint(np.where(missing, 0.0, values)).astype(np.int64), low, high)
         if column.kind == "datetime":
-            whole -= whole % column.step  # far from the epoch float64 holds only some microseconds
-        made = pa.array(whole, pa.int64(), mask=missing)
+            # Far from the epoch, float64 cannot hold every microsecond.
+            whole -= whole % column.step
+        array = pa.array(whole, pa.int64(), mask=missing)
     if column.kind == "datetime":
-        made = made.cast(pa.timestamp("us", "UTC" if column.zone else None))
-    typed: cells.Array = as_type(made, _arrow_type(column))
+        array = array.cast(pa.timestamp("us", "UTC" if column.zone else None))
+    typed: cells.Array = as_type(array, _arrow_type(column))
     return typed
 
 
 def _named(codes: NDArray[np.int64], column: Column) -> cells.Array:
-    every = pa.array(
-        [*column.categories, None, None, *(name for name, _ in column.rarer)], pa.string()
-    )
-    names = every.take(pa.array(codes, pa.int64()))
-    typed: cells.Array = as_type(
-        cells.pc.equal(names, "true") if column.kind == "boolean" else names, _arrow_type(column)
-    )
+    rarer = (name for name, _ in column.rarer)
+    names = pa.array([*column.categories, None, None, *rarer], pa.string())
+    values = names.take(pa.array(codes, pa.int64()))
+    if column.kind == "boolean":
+        values = cells.pc.equal(values, "true")
+    typed: cells.Array = as_type(values, _arrow_type(column))
     return typed

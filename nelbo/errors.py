@@ -1,7 +1,8 @@
-"""Every error that Nelbo raises on purpose: one class each, with its HTTP status, its exit code,
-its problem type and an example of its messages.
+"""The errors that Nelbo raises on purpose.
 
-    NelboError                    500  a fault of Nelbo itself
+Each class has an HTTP status, an exit code, a problem type and an example of its message.
+
+    NelboError                    500  Nelbo itself failed
     ├── NotAuthenticated          401
     ├── Forbidden                 403
     ├── ForeignRequest            403
@@ -23,10 +24,10 @@ its problem type and an example of its messages.
     ├── TooManyTries              429
     ├── Unavailable               503
     │   └── Overloaded            503
-    └── MissingExtra              on the command line alone
+    └── MissingExtra              on the command line only
 
-A message says what is there, what was expected and the next step. `code` is the last part of the
-problem type's URI (RFC 9457) and stays the same over HTTP, in the client and on the command line.
+A message says what Nelbo found, what it expected and what to do next. `code` is the last part of
+the problem type's URI (RFC 9457); it is the same over HTTP, in the client and on the command line.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field of a request that is wrong: where it stands (a JSON pointer), a stable code, and
-    words."""
+    """One invalid field of a request: its JSON pointer, a stable code and an explanation."""
 
     pointer: str
     code: str
@@ -45,13 +45,13 @@ class FieldError:
 
 
 class NelboError(Exception):
-    """A fault of Nelbo itself, and the base of all errors below.
+    """Nelbo itself failed. This class is also the base of all other errors.
 
-    `retry_after` is in seconds, where waiting helps.
+    `retry_after` is the number of seconds to wait before another try, where waiting helps.
     """
 
     code: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Nelbo failed"
+    title: ClassVar[str] = "Internal error"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     example: ClassVar[str] = (
@@ -66,22 +66,22 @@ class NelboError(Exception):
 
 
 class InvalidInput(NelboError):
-    """A table, a request or an option that Nelbo cannot work with, whoever sends it again."""
+    """The table, request or option is invalid; sending it again does not help."""
 
     code = "invalid-input"
-    title = "The input cannot be used"
+    title = "Invalid input"
     status = 422
     example = (
-        "the table lacks the column 'age'; it has 'sex'; add what is missing, with empty cells"
-        " where a value is not known"
+        "the table lacks the column 'age'; it has 'sex'; add the missing columns, with"
+        " empty cells where a value is not known"
     )
 
 
 class InvalidRequest(InvalidInput):
-    """A request whose fields are not what the service takes; `fields` names each one."""
+    """A field of the request is invalid; `fields` lists each invalid one."""
 
     code = "invalid-request"
-    title = "The request is not valid"
+    title = "Invalid request"
     example = "the request is not valid: /query/limit: Input should be less than or equal to 1000"
 
     def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
@@ -90,39 +90,38 @@ class InvalidRequest(InvalidInput):
 
 
 class InvalidArtifact(NelboError):
-    """An artifact whose files are missing, changed, of a newer format or not what its manifest
-    says."""
+    """A file of the artifact is missing, changed, too new or at odds with the manifest."""
 
     code = "invalid-artifact"
-    title = "The artifact cannot be used"
+    title = "Invalid artifact"
     status = 422
     example = "the artifact lacks score.onnx; copy the whole folder or train again"
 
 
 class IdempotencyMismatch(NelboError):
-    """An idempotency key that was used before with another request."""
+    """The idempotency key was used before for a different request."""
 
     code = "idempotency-mismatch"
-    title = "The idempotency key belongs to another request"
+    title = "Idempotency key used for another request"
     status = 422
     example = "idempotency key 'nightly' was used for another request; take a new one for this one"
 
 
 class NotAuthenticated(NelboError):
-    """No key, or a key that nobody holds."""
+    """The request has no API key, or one that is not valid."""
 
     code = "not-authenticated"
-    title = "A valid API key is needed"
+    title = "Valid API key required"
     status = 401
     exit_code = 3
     example = "this service wants an API key: send the header Authorization: Bearer nb_…"
 
 
 class Forbidden(NelboError):
-    """A key whose scope does not allow the request."""
+    """The scope of the API key does not allow the request."""
 
     code = "forbidden"
-    title = "The API key does not allow this"
+    title = "API key does not allow the request"
     status = 403
     exit_code = 3
     example = (
@@ -132,11 +131,10 @@ class Forbidden(NelboError):
 
 
 class ForeignRequest(NelboError):
-    """A request for a host name that is not the service's, or a change that the page of another
-    site asks for."""
+    """The request names an unknown host, or a page of another site asks for a change."""
 
     code = "foreign-request"
-    title = "The request is for another host or from another site"
+    title = "Unknown host or foreign site"
     status = 403
     exit_code = 3
     example = (
@@ -147,7 +145,7 @@ class ForeignRequest(NelboError):
 
 
 class NotFound(NelboError):
-    """A file, model, version, alias or job that does not exist or belongs to someone else."""
+    """The file, model, version, alias or job does not exist, or has another owner."""
 
     code = "not-found"
     title = "Not found"
@@ -157,20 +155,20 @@ class NotFound(NelboError):
 
 
 class MethodNotAllowed(NelboError):
-    """An address that exists, asked with a method that it does not have."""
+    """The address exists but does not support the method."""
 
     code = "method-not-allowed"
-    title = "This address does not take that method"
+    title = "Method not allowed"
     status = 405
     exit_code = 2
     example = "PATCH is not a method of /v1/jobs, which has GET, POST; see /docs"
 
 
 class NotAcceptable(NelboError):
-    """A format that results do not come in."""
+    """Results are not available in the requested format."""
 
     code = "not-acceptable"
-    title = "Not available in that format"
+    title = "Format not available"
     status = 406
     exit_code = 2
     example = (
@@ -180,19 +178,19 @@ class NotAcceptable(NelboError):
 
 
 class TooSlow(NelboError):
-    """A body that arrives too slowly, or not at all."""
+    """The request body arrives too slowly, or not at all."""
 
     code = "too-slow"
-    title = "The body arrives too slowly"
+    title = "Request body too slow"
     status = 408
     example = "no byte of the body arrived for 30 s; send it faster"
 
 
 class Conflict(NelboError):
-    """A request that the present state does not allow."""
+    """The current state does not allow the request."""
 
     code = "conflict"
-    title = "The present state does not allow this"
+    title = "Not possible in the current state"
     status = 409
     example = (
         "adult@2 is in use by score job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11; cancel it or wait for"
@@ -201,16 +199,19 @@ class Conflict(NelboError):
 
 
 class NotReady(NelboError):
-    """A file or version that is still being read or verified."""
+    """The file is still being read, or the version is still being verified."""
 
     code = "not-ready"
     title = "Not ready yet"
     status = 409
-    example = "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 is still reading; ask again in a moment"
+    example = (
+        "file 0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90 is not ready yet (state reading); ask again in a"
+        " moment"
+    )
 
 
 class Gone(NelboError):
-    """Something that existed and was deleted."""
+    """The resource existed and was deleted."""
 
     code = "gone"
     title = "Deleted"
@@ -219,7 +220,7 @@ class Gone(NelboError):
 
 
 class TooLarge(NelboError):
-    """A body, a table or a number of rows above a limit; the message names the setting."""
+    """A body, a table or a number of rows exceeds a limit; the message names the setting."""
 
     code = "too-large"
     title = "Too large"
@@ -228,31 +229,29 @@ class TooLarge(NelboError):
 
 
 class UnsupportedMediaType(NelboError):
-    """A body whose Content-Type is not one that the address takes."""
+    """The address does not accept the Content-Type of the body."""
 
     code = "unsupported-media-type"
-    title = "The address does not take bodies of that type"
+    title = "Unsupported media type"
     status = 415
     exit_code = 2
     example = "the body is sent as text/plain; send the header Content-Type: application/json"
 
 
 class OverQuota(NelboError):
-    """More of one owner's work waits than may; the message says which setting, and when to come
-    back."""
+    """The owner has reached a quota; the message names the setting and when to try again."""
 
     code = "over-quota"
-    title = "Too much of yours waits already"
+    title = "Quota exceeded"
     status = 429
     example = (
-        "150,000,000 rows of yours wait already; with these 60,000,000 there would be more than"
-        " 200,000,000 (the setting max_queued_rows): try again when one of your jobs has ended"
+        "150,000,000 of your rows are waiting already; 60,000,000 more would exceed 200,000,000"
+        " (the setting max_queued_rows): try again when one of your jobs has ended"
     )
 
 
 class TooManyTries(NelboError):
-    """Too many requests with a wrong API key from one address; the message says when to come
-    back."""
+    """One address sent too many wrong API keys; the message says when to try again."""
 
     code = "too-many-tries"
     title = "Too many wrong API keys"
@@ -264,17 +263,16 @@ class Unavailable(NelboError):
     """A part that Nelbo needs (database, service, disk) does not answer."""
 
     code = "unavailable"
-    title = "Not available right now"
+    title = "Temporarily unavailable"
     status = 503
     example = "the database does not answer: connection refused"
 
 
 class Overloaded(Unavailable):
-    """The service as a whole has too much to do or too little disk to take more; the message says
-    which setting."""
+    """The service has too much work or too little disk space; the message names the setting."""
 
     code = "overloaded"
-    title = "The service takes no more right now"
+    title = "Service overloaded"
     example = (
         "a job has waited 4,000 s for a worker, longer than 3,600 s (the setting max_queue_s):"
         " try again later, or start more workers"
@@ -282,19 +280,19 @@ class Overloaded(Unavailable):
 
 
 class JobFailed(NelboError):
-    """A job that ended as failed or cancelled while someone waited for its result."""
+    """The job failed or was cancelled while the caller waited for its result."""
 
     code = "job-failed"
-    title = "The job did not succeed"
+    title = "Job did not succeed"
     status = 409
     example = "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 was cancelled; it has no results"
 
 
 class MissingExtra(NelboError):
-    """A command whose optional packages are not installed."""
+    """The command needs optional packages that are not installed."""
 
     code = "missing-extra"
-    title = "A part of Nelbo is not installed"
+    title = "Optional packages missing"
     example = "nelbo train needs packages that are not installed: pip install 'nelbo[training]'"
 
     def __init__(self, command: str, extra: str) -> None:
@@ -304,12 +302,14 @@ class MissingExtra(NelboError):
 
 
 def problem_types() -> dict[str, type[NelboError]]:
-    """All errors by their code: what the API documents and what the client turns answers back
-    into."""
+    """Every error class by its code.
+
+    The API documents these classes, and the client turns a problem document back into one.
+    """
     types: dict[str, type[NelboError]] = {NelboError.code: NelboError}
-    todo = list(NelboError.__subclasses__())
-    while todo:
-        error = todo.pop()
+    classes = list(NelboError.__subclasses__())
+    while classes:
+        error = classes.pop()
         types[error.code] = error
-        todo += error.__subclasses__()
+        classes += error.__subclasses__()
     return types

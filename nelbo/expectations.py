@@ -1,4 +1,4 @@
-"""Expectations: what a hidden cell should be, as a summary of many draws of it."""
+"""Expectations: the likely value of a hidden cell, summarised from many draws."""
 
 from typing import Any
 
@@ -10,14 +10,16 @@ from nelbo.encoding import Encoded, absolute, decode
 from nelbo.schema import Column, Schema
 
 DRAWS = 99
-"""Draws of a hidden cell. One more draw lies between the 5th lowest and the 5th highest of 99 with
-probability 0.9."""
+"""Number of draws of a hidden cell.
+
+With 99, one more draw is between the 5th lowest and the 5th highest with probability 0.9.
+"""
 PERCENTILES = np.array([50, 5, 95])
-"""Of the draws of a number: `expected`, `low` and `high`."""
+"""The percentiles of a number's draws that are `expected`, `low` and `high`."""
 
 
 def hide(encoded: Encoded, schema: Schema, name: str) -> Encoded:
-    """The rows with one column missing, so that no graph can look at it."""
+    """The rows with one column missing, so that no graph can use it."""
     numbers = encoded.numbers.copy()
     codes = encoded.codes.copy()
     for i, column in enumerate(schema.numbers):
@@ -32,10 +34,10 @@ def hide(encoded: Encoded, schema: Schema, name: str) -> Encoded:
 def expectation(
     schema: Schema, name: str, numbers: NDArray[np.float64], codes: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """The columns `expected`, `low`, `high`, `share` and `missing` about one column of the schema.
+    """The columns `expected`, `low`, `high`, `share` and `missing` for one column of the schema.
 
-    The arrays hold DRAWS draws of the first row, then those of the next, as encode gives rows:
-    numbers float64[n * DRAWS, …], codes int64[n * DRAWS, …].
+    The arrays hold DRAWS draws of the first row, then DRAWS of the next, in the form that encode
+    gives: numbers float64[n * DRAWS, …], codes int64[n * DRAWS, …].
     """
     for i, column in enumerate(schema.numbers):
         if column.name == name:
@@ -48,8 +50,10 @@ def expectation(
 
 
 def _interval(column: Column, draws: NDArray[np.float64]) -> dict[str, Any]:
-    """Of draws float64[n, DRAWS]. Each figure is one of the draws, hence a value that the column
-    can have."""
+    """The summary of draws float64[n, DRAWS].
+
+    Each figure is one of the draws, hence a value that the column can have.
+    """
     present = (~np.isnan(draws)).sum(1)
     ranks = -(-present[:, None] * PERCENTILES // 100)  # rounded up; the lowest draw has rank 1
     figures = np.take_along_axis(np.sort(draws, axis=1), np.maximum(ranks - 1, 0), axis=1)
@@ -69,7 +73,7 @@ def _interval(column: Column, draws: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _most_frequent(column: Column, draws: NDArray[np.int64]) -> dict[str, Any]:
-    """Of draws int64[n, DRAWS]."""
+    """The summary of draws int64[n, DRAWS]."""
     missing = len(column.categories) + 1
     counts = np.zeros((len(draws), missing + 1 + len(column.rarer)), dtype=np.int64)
     np.add.at(counts, (np.arange(len(draws))[:, None], draws), 1)

@@ -1,5 +1,4 @@
-"""The form of a table that rows were made from: its columns, types and spelling, and what only it
-knows, such as identifiers."""
+"""The form of a source table: its columns, types and spelling, and the columns that only it has."""
 
 from typing import Any
 
@@ -14,8 +13,11 @@ from nelbo.spelling.types import as_type
 
 
 def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) -> pa.RecordBatch:
-    """All columns of the schema in its order, as the source table has them: identifiers, where it
-    has any, from its own rows, the others from the decoded rows, in its types and spelling."""
+    """All columns of the schema in its order, in the types and spelling of the source table.
+
+    Identifiers come from the source rows, where the table has them; the other columns come from the
+    decoded rows.
+    """
     columns = []
     fields = []
     for column in schema.columns:
@@ -32,8 +34,7 @@ def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) 
 def with_unknown_categories(
     source: pa.RecordBatch, schema: Schema, encoded: Encoded, decoded: pa.RecordBatch
 ) -> pa.RecordBatch:
-    """Decoded rows in which a category that the model does not know, but that was observed, has its
-    own text again."""
+    """Decoded rows in which observed but unknown categories have their own text again."""
     for i, column in enumerate(schema.categoricals):
         unknown = encoded.codes[:, i] == len(column.categories)
         if unknown.any():
@@ -46,8 +47,10 @@ def with_unknown_categories(
 def with_own_dates(
     source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch
 ) -> pa.RecordBatch:
-    """Decoded rows in which a datetime whose reference is missing has its own value again: it
-    cannot be encoded, but it was observed."""
+    """Decoded rows in which a datetime without its reference has its observed value again.
+
+    Such a datetime cannot be encoded, because its reference is missing.
+    """
     without_reference = tuple(
         column.model_copy(update={"since": None}) for column in schema.numbers if column.since
     )
@@ -62,8 +65,10 @@ def with_own_dates(
 def with_row_numbers(
     numbers: dict[str, NDArray[np.int64]], table: pa.RecordBatch
 ) -> pa.RecordBatch:
-    """The table behind columns of row numbers. Where the table has a column of such a name already,
-    ours is called nelbo_NAME."""
+    """The table with columns of row numbers before it.
+
+    A row number's column is called nelbo_NAME where the table already has a column of that name.
+    """
     own = set(table.schema.names)
     names = [f"nelbo_{name}" if name in own else name for name in numbers]
     return pa.record_batch(

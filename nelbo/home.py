@@ -1,5 +1,4 @@
-"""The data folder (NELBO_HOME): the names of what Nelbo keeps in it, and the record of a running
-`nelbo up`."""
+"""The data folder (NELBO_HOME): the names in it, and the record of a running `nelbo up`."""
 
 import os
 from pathlib import Path
@@ -16,7 +15,7 @@ UP_LOCK = "up.lock"
 
 
 class RunningUp(BaseModel):
-    """Where a `nelbo up` answers, its process, and the parts it brought."""
+    """The address of a running `nelbo up`, its process, and the parts that it started."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,7 +26,7 @@ class RunningUp(BaseModel):
 
 
 def record_up(home: Path, up: RunningUp) -> None:
-    """Write the record. Whoever reads it sees all of it or nothing."""
+    """Write the record. A reader sees either all of it or nothing."""
     temporary = (home / UP_RECORD).with_suffix(".tmp")
     temporary.touch(mode=0o600)  # the addresses may hold passwords
     temporary.write_text(up.model_dump_json(indent=2))
@@ -44,7 +43,7 @@ def running_up(home: Path) -> RunningUp | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs, of whichever user."""
+    """Whether a process of this or another user is running."""
     try:
         os.kill(pid, 0)
     except PermissionError:

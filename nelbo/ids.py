@@ -1,5 +1,7 @@
-"""Ids of jobs, files, versions and changes: UUIDs of version 7 (RFC 9562), which begin with a
-time."""
+"""Ids of jobs, files, versions and changes.
+
+They are UUIDs of version 7 (RFC 9562), which start with a time.
+"""
 
 import os
 import time
@@ -7,8 +9,10 @@ import uuid
 
 
 def new_id() -> str:
-    """An id that nobody can guess. Ids sort by the time they were made, to a quarter of a
-    microsecond."""
+    """An id that nobody can guess.
+
+    Ids sort by their time of creation, with a resolution of a quarter of a microsecond.
+    """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = nanoseconds * 2**12 // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") >> 2
@@ -17,7 +21,7 @@ def new_id() -> str:
 
 
 def made_at(name: str) -> float | None:
-    """When an id was made, in seconds since the epoch; None for a name that is not such an id."""
+    """The time when an id was created, in seconds since the epoch; None for any other name."""
     try:
         value = uuid.UUID(name)
     except ValueError:

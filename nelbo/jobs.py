@@ -1,4 +1,4 @@
-"""Jobs: their kinds, states and transitions, and the requests that make them. Pure data, no I/O."""
+"""Jobs: their kinds, states, transitions and requests. Pure data, no I/O."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
 Kind = Literal["score", "generate", "augment", "reconstruct"]
-"""What users submit."""
+"""The kinds of jobs that users submit."""
 InternalKind = Literal["read", "verify"]
-"""Jobs of one chunk that no user sees: they read an uploaded file and verify a pushed version."""
+"""Jobs of one chunk that no user sees: they read an uploaded file or verify a pushed version."""
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["work", "finish"]
-"""Of a chunk: `work` is about rows, `finish` adds up the job after all of its rows."""
+"""The stage of a chunk: `work` processes rows, `finish` sums up the job after all its rows."""
 ChunkState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -38,13 +38,15 @@ CHUNK_TRANSITIONS: dict[ChunkState, frozenset[ChunkState]] = {
 
 
 def _whole(value: object) -> object:
-    """JSON has one type of numbers: 7.0 is an integer in it."""
+    """JSON has one type of numbers, in which 7.0 is an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)
-"""For an integer of a strict model, behind its limits: before them it would keep them out of the
-JSON schema."""
+"""For an integer field of a strict model. It comes after the field's limits.
+
+Before them, it would keep the limits out of the JSON schema.
+"""
 Seed = Annotated[
     int,
     Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row"),
@@ -55,17 +57,17 @@ Spread = Annotated[
     Field(
         ge=0,
         le=1,
-        description="0: near to the given row, 1: anywhere in the table, as generate; left out of a"
-        " job's params where it is 0",
-        # A request without a spread reads, and has the digest that its idempotency key goes with,
-        # as before there was one.
+        description="0: near the source row, 1: anywhere in the table, as generate; a job's params"
+        " leave it out where it is 0",
+        # Without a spread, a request keeps the digest that it had before spreads existed, so that
+        # its idempotency key still matches.
         exclude_if=lambda spread: spread == 0,
     ),
 ]
 
 
 def _require_kind(schema: dict[str, Any]) -> None:
-    """A class knows its kind; in a request only this field tells which class it is."""
+    """Require the kind in a request, where only this field tells which class it is."""
     del schema["properties"]["kind"]["default"]
     schema["required"].append("kind")
 
@@ -87,7 +89,7 @@ class _Request(BaseModel):
 
 
 class _OfRows(_Request):
-    """A job about given rows: a ready file, or a few rows in the request itself."""
+    """A job about source rows: those of a ready file, or a few in the request itself."""
 
     file: Annotated[str | None, Field(max_length=100, description="id of a ready file")] = None
     rows: Annotated[
@@ -107,21 +109,24 @@ class ScoreRequest(_OfRows):
         Field(gt=0, lt=1, description="bound the false discovery rate instead of alpha"),
     ] = None
     explain: Annotated[
-        bool, Field(description="keep each column's term for every row, not the top anomalies only")
+        bool,
+        Field(description="keep each column's term for every row, not only for the top anomalies"),
     ] = False
 
 
 class GenerateRequest(_Request):
-    """Make new rows: z from the prior, x from p(x|z)."""
+    """Generate new rows: z from the prior, x from p(x|z)."""
 
     kind: Literal["generate"] = "generate"
-    n: Annotated[int, Field(gt=0, description="rows to make"), WHOLE]
+    n: Annotated[int, Field(gt=0, description="number of rows to generate"), WHOLE]
     seed: Seed = 0
 
 
 class AugmentRequest(_OfRows):
-    """Make rows like given ones: z from q(z|x) of each row, or so far on the way to p(z) as
-    `spread` says, x from p(x|z)."""
+    """Make copies of source rows: z from q(z|x) of the row, x from p(x|z).
+
+    `spread` moves z from q(z|x) towards p(z).
+    """
 
     kind: Literal["augment"] = "augment"
     per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
@@ -130,7 +135,7 @@ class AugmentRequest(_OfRows):
 
 
 class ReconstructRequest(_OfRows):
-    """Fill missing cells given the others; with `denoise`, draw the observed cells again too."""
+    """Fill missing cells from the observed ones; with `denoise`, replace the observed cells too."""
 
     kind: Literal["reconstruct"] = "reconstruct"
     mode: Annotated[bool, Field(description="the most probable value instead of a draw")] = False
@@ -145,8 +150,7 @@ JobRequest = Annotated[
 
 
 def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
-    """A reader of requests that carry at most this number of rows inline, each with at most this
-    number of columns."""
+    """A parser of requests with limits on the number of inline rows and of their columns."""
     row = Annotated[dict[str, Any], Field(max_length=max_columns)]
     rows = Annotated[list[row] | None, Field(max_length=max_rows)]
     score, augment, reconstruct = (
@@ -158,6 +162,6 @@ def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
 
 
 def chunk_ranges(rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
-    """Half-open row ranges that cut 0..rows into chunks of at most chunk_rows."""
+    """Half-open row ranges that divide 0..rows into chunks of at most chunk_rows."""
     for start in range(0, rows, chunk_rows):
         yield start, min(start + chunk_rows, rows)

@@ -1,4 +1,4 @@
-"""Sessions: an artifact's graphs in ONNX Runtime, over batches of one fixed shape on one thread."""
+"""Sessions: an artifact's graphs in ONNX Runtime, in batches of a fixed size, on one thread."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,25 +13,27 @@ from nelbo.errors import InvalidArtifact
 from nelbo.graphs import checked
 
 Check = Callable[[], None]
-"""Called before each fixed batch; raises to stop the work (cancelled, lease lost)."""
+"""Called before each batch; it raises to stop the work (cancelled, lease lost)."""
 
 _PATH = re.compile(r"/\S+")
 """ONNX Runtime's messages name its own source files."""
 
 
 class Graphs(Protocol):
-    """What runs the graphs of one artifact."""
+    """Anything that runs the graphs of one artifact."""
 
     def run(
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None
     ) -> Iterator[Sequence[NDArray[Any]]]:
-        """The outputs of each fixed batch, in order; arrays have the manifest's order. `check` is
-        called for each batch."""
+        """The outputs of each batch, in order; arrays are in the manifest's order.
+
+        `check` is called for each batch.
+        """
         ...
 
 
 class Sessions:
-    """The graphs in this process, each loaded when it is first used."""
+    """The graphs in this process, each loaded on first use."""
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
@@ -52,8 +54,10 @@ class Sessions:
 
 
 def fixed_batches(rows: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
-    """Arrays of equal length cut into batches of `rows` rows: (rows used, part of each array …).
-    The last batch is padded with its own first row."""
+    """Batches of `rows` rows from arrays of equal length: (rows used, part of each array …).
+
+    The last batch is padded with copies of its own first row.
+    """
     for start in range(0, len(arrays[0]), rows):
         parts = [array[start : start + rows] for array in arrays]
         used = len(parts[0])
@@ -65,23 +69,25 @@ def fixed_batches(rows: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]
 
 
 def open_session(artifact: Artifact, graph: str) -> ort.InferenceSession:
-    """A graph, checked and loaded. Raises InvalidArtifact, or MemoryError where it needs too
-    much."""
+    """A graph, checked and loaded.
+
+    Raises InvalidArtifact, or MemoryError where it needs too much memory.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Without this, ONNX Runtime looks at the bytes and may take them for its own format.
+    # Without this, ONNX Runtime guesses the format from the bytes and may choose its own.
     options.add_session_config_entry("session.load_model_format", "ONNX")
 
     path = artifact.graph(graph)
     content = checked(artifact.manifest, graph, path.read_bytes())
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    # ONNX Runtime raises classes of its own for each way in which a graph can be broken.
+    # ONNX Runtime raises many classes of its own, with no common base but Exception.
     except Exception as problem:
         if isinstance(problem, MemoryError) or "bad_alloc" in str(problem):
-            raise MemoryError(f"{path.name} needs more memory than there is") from None
+            raise MemoryError(f"{path.name} needs more memory than is available") from None
         reason = _PATH.sub("…", str(problem)).partition("\n")[0]
         raise InvalidArtifact(
             f"{path.name} cannot be loaded by ONNX Runtime: {reason[:300]}"

@@ -1,6 +1,6 @@
-"""Where uploads, their parts and pushed artifacts lie: a local folder, or a bucket by URL.
+"""The storage of uploads, their parts and pushed artifacts: a local folder, or a bucket by URL.
 
-Keys are made here, from ids that Nelbo made; nothing that a user names becomes a path.
+Keys are built here from ids that Nelbo created; no name from a user becomes a path.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ PUSHES = "pushes"
 
 
 def file_prefix(file_id: str) -> str:
-    """All that is stored of a file: its upload and its parts."""
+    """The prefix of everything that is stored for a file: its upload and its parts."""
     return f"{FILES}/{file_id}"
 
 
@@ -35,30 +35,31 @@ def upload_key(file_id: str) -> str:
 
 
 def part_key(file_id: str, number: int) -> str:
-    """The number-th part of a ready file (nelbo.files.write_parts)."""
+    """The key of the number-th part of a ready file (nelbo.files.write_parts)."""
     return f"{file_prefix(file_id)}/{part_name(number)}"
 
 
 def artifact_key(version_id: str) -> str:
-    """A pushed artifact as a zip (nelbo.packing.pack)."""
+    """The key of a pushed artifact as a zip (nelbo.packing.pack)."""
     return f"{ARTIFACTS}/{version_id}.zip"
 
 
 def push_key(version_id: str) -> str:
-    """A pushed artifact until it is registered. Whatever is old here came to nothing."""
+    """The key of a pushed artifact before it is registered; old ones were abandoned."""
     return f"{PUSHES}/{version_id}.zip"
 
 
 def stored_ids(storage: "Storage", folder: str) -> list[str]:
-    """The ids of all that is stored in FILES, ARTIFACTS or PUSHES."""
+    """The ids of everything that is stored in FILES, ARTIFACTS or PUSHES."""
     return [PurePosixPath(name).stem for name in storage.names(folder)]
 
 
 def open_storage(url: str) -> "Storage":
-    """A storage by its URL: file:///folder or a plain path (made if absent), or s3://bucket/prefix.
+    """A storage by its URL.
 
-    What S3 needs besides (AWS_ENDPOINT, AWS_REGION, keys) comes from the environment, as AWS names
-    it.
+    The URL is file:///folder, a plain path (created if absent) or s3://bucket/prefix. The other
+    settings of S3 (AWS_ENDPOINT, AWS_REGION, keys) come from the environment, under the names that
+    AWS uses.
     """
     scheme = urlsplit(url).scheme
     if scheme in ("", "file"):
@@ -73,8 +74,10 @@ def open_storage(url: str) -> "Storage":
 
 
 class Storage:
-    """Objects by key. A key is there with all of its bytes or not at all. Made after a fork, as it
-    starts threads."""
+    """Objects by key. A key exists with all of its bytes or not at all.
+
+    A storage is created after a fork, as it starts threads.
+    """
 
     def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
         self._store = store
@@ -82,12 +85,14 @@ class Storage:
 
     @property
     def folder(self) -> Path | None:
-        """Where all of it lies, None for a bucket."""
+        """The folder of the storage; None for a bucket."""
         return self._folder
 
     def put(self, key: str, content: bytes | Path | BinaryIO | Iterator[bytes]) -> None:
-        """Store bytes, a file, or pieces of bytes as they come; errors of the iterator pass
-        through."""
+        """Store bytes, a file, or pieces of bytes as they come.
+
+        Errors of the iterator pass through.
+        """
         with _translated(key):
             if isinstance(content, Path):
                 with content.open("rb") as stream:
@@ -101,16 +106,18 @@ class Storage:
         with _translated(key):
             return bytes(obstore.get(self._store, key).bytes())
 
-    def move(self, key: str, to: str) -> None:
+    def move(self, key: str, new_key: str) -> None:
         """Give an object another key."""
         with _translated(key):
-            obstore.rename(self._store, key, to)
+            obstore.rename(self._store, key, new_key)
             if self._folder:
-                _sync(self._folder / to)
+                _sync(self._folder / new_key)
 
     def fetch(self, key: str, path: Path, check: Callable[[], None] | None = None) -> None:
-        """Copy an object to a local path. `check` is called for each piece; what it raises ends the
-        copying."""
+        """Copy an object to a local path.
+
+        `check` is called for each piece; an error that it raises ends the copying.
+        """
         with _translated(key), path.open("wb") as file:
             for piece in obstore.get(self._store, key).stream(min_chunk_size=PIECE_BYTES):
                 if check is not None:
@@ -118,54 +125,48 @@ class Storage:
                 file.write(piece)
 
     def open(self, key: str) -> BinaryIO:
-        """An object as a file that can seek, for reading parts of it."""
+        """An object as a seekable file, for reading parts of it."""
         with _translated(key):
-            return cast(
-                BinaryIO,
-                io.BufferedReader(_Reader(obstore.open_reader(self._store, key)), PIECE_BYTES),
-            )
+            reader = _Reader(obstore.open_reader(self._store, key))
+            return cast(BinaryIO, io.BufferedReader(reader, PIECE_BYTES))
 
     def keys(self, prefix: str) -> list[str]:
-        """The keys below a prefix, which ends at a slash, in order."""
+        """The keys below a prefix, which ends with a slash, in order."""
         with _translated(prefix):
-            return sorted(
-                found["path"] for page in obstore.list(self._store, prefix) for found in page
-            )
+            pages = obstore.list(self._store, prefix)
+            return sorted(entry["path"] for page in pages for entry in page)
 
     def names(self, folder: str) -> list[str]:
-        """What lies directly below a folder, objects and folders, even those without an object in
-        them."""
+        """The names of objects and folders directly below a folder, including empty folders."""
         with _translated(folder):
             if self._folder:
-                place = self._folder / folder
-                return sorted(os.listdir(place)) if place.is_dir() else []
-            found = obstore.list_with_delimiter(self._store, folder)
-            return sorted(
-                key.rpartition("/")[2]
-                for key in (*found["common_prefixes"], *(o["path"] for o in found["objects"]))
-            )
+                path = self._folder / folder
+                return sorted(os.listdir(path)) if path.is_dir() else []
+            listing = obstore.list_with_delimiter(self._store, folder)
+            keys = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
+            return sorted(key.rpartition("/")[2] for key in keys)
 
     def delete(self, prefix: str) -> None:
-        """Delete an object, or all below a prefix; what is not there is no error."""
+        """Delete an object, or everything below a prefix; an absent one is no error."""
         for key in [*self.keys(prefix), prefix]:
             with _translated(key), contextlib.suppress(FileNotFoundError):
-                # An upload that broke off leaves its folder, which has no head and cannot be
-                # deleted as an object.
+                # A broken upload leaves its folder, which is no object: `head` raises, so that it
+                # is not deleted as one.
                 obstore.head(self._store, key)
                 obstore.delete(self._store, key)
         if self._folder:
-            # A process that was killed leaves the piece that it was writing, which is no object.
+            # A killed process leaves the piece that it was writing, which is no object.
             shutil.rmtree(self._folder / prefix, ignore_errors=True)
 
 
 def free_bytes(folder: Path) -> int:
-    """Free disk for this user where a folder is or will be."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    """Free bytes for this user on the disk of a folder, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 class _Reader(io.RawIOBase):
-    """obstore's reader, with what Python expects of a raw file."""
+    """obstore's reader as a raw file of Python."""
 
     def __init__(self, reader: "obstore.ReadableFile") -> None:
         self._reader = reader
@@ -190,9 +191,9 @@ class _Reader(io.RawIOBase):
 
 
 def _sync(path: Path) -> None:
-    """Make a new file outlast a power cut: its content, and its name in the folder."""
-    for place in (path, path.parent):
-        descriptor = os.open(place, os.O_RDONLY)
+    """Make a new file survive a power failure: its content, and its name in the folder."""
+    for target in (path, path.parent):
+        descriptor = os.open(target, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -206,5 +207,5 @@ def _translated(key: str) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFound(f"nothing is stored under {key}") from None
     except (BaseError, OSError) as problem:
-        what = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise Unavailable(f"the storage does not answer: {what}", retry_after=5) from problem
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise Unavailable(f"the storage does not answer: {reason}", retry_after=5) from problem

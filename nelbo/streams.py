@@ -13,8 +13,11 @@ def pieces_of(file: IO[bytes], size: int = PIECE_BYTES) -> Iterator[bytes]:
 
 
 def as_file(pieces: Iterator[bytes], buffer_bytes: int = PIECE_BYTES) -> io.BufferedReader:
-    """Pieces as a file to read from. It is buffered, because a raw file may give fewer bytes than
-    asked for, which pyarrow takes for the end."""
+    """Pieces as a file for reading.
+
+    It is buffered, because a raw file may return fewer bytes than requested, which pyarrow takes
+    for the end of the file.
+    """
     return io.BufferedReader(_Pieces(pieces), buffer_bytes)
 
 

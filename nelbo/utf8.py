@@ -11,8 +11,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without its byte order mark. Raises OSError where it cannot be read,
-    InvalidInput where it is not UTF-8."""
+    """The text of a file, without its byte order mark.
+
+    Raises OSError where the file cannot be read, and InvalidInput where it is not UTF-8.
+    """
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
@@ -23,8 +25,10 @@ def read_text(path: Path) -> str:
 
 
 def clean(text: _Text) -> _Text:
-    """The text without what one of the databases cannot hold: NUL (PostgreSQL) and lone surrogates
-    (both)."""
+    """The text with replacements for characters that a database cannot hold.
+
+    These are NUL (PostgreSQL) and lone surrogates (both).
+    """
     if text is None:
         return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

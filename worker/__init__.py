@@ -1,2 +1,4 @@
-"""The worker: Celery processes that compute chunks of jobs, and the dispatcher that sees that none
-is forgotten."""
+"""The worker: Celery processes that compute chunks of jobs, and a dispatcher.
+
+The dispatcher makes sure that no chunk is forgotten.
+"""

@@ -1,8 +1,7 @@
-"""`python -P -m worker.app`: one worker host, that is a Celery prefork pool and the dispatcher as
-processes of their own.
+"""`python -P -m worker.app`: the worker of one host.
 
-This process only keeps the two running: it opens neither database nor broker nor ONNX Runtime, and
-forks nothing.
+It starts a Celery prefork pool and the dispatcher, each in a process of its own, and restarts them
+when they end. It opens neither database nor broker nor ONNX Runtime, and forks nothing.
 """
 
 import shutil
@@ -15,8 +14,10 @@ from nelbo.settings import read_settings
 from worker import pulse
 
 STOP_S = 20.0
-"""What is left of the pool so long after SIGTERM is killed; a container's stop_grace_period must be
-longer."""
+"""Seconds after SIGTERM at which the processes are killed.
+
+A container's stop_grace_period must be longer.
+"""
 
 log = logs.get(__name__)
 
@@ -26,21 +27,23 @@ def main() -> None:
     logs.configure(settings.log_level)
     privacy.close_to_others()
     privacy.prepare(settings)
+
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+
     file = pulse.new_file()
     pool = Child("pool", "worker.pool", env=ONE_THREAD | {pulse.VARIABLE: str(file)})
     dispatcher = Child("dispatcher", "worker.dispatcher", env={pulse.VARIABLE: str(file)})
     try:
-        keep_running([pool, dispatcher], Lifeline(), stop, _tell)
+        keep_running([pool, dispatcher], Lifeline(), stop, _log_restart)
     finally:
         end_all([pool, dispatcher], STOP_S)
         shutil.rmtree(file.parent, ignore_errors=True)
 
 
-def _tell(child: Child, status: int) -> None:
-    log.warning("child ended, starting it again", child=child.name, status=status)
+def _log_restart(child: Child, status: int) -> None:
+    log.warning("child process ended, restarting it", child=child.name, status=status)
 
 
 if __name__ == "__main__":

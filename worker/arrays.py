@@ -1,9 +1,8 @@
-"""Arrays that a worker shares with the process that runs a model's graphs, so that no batch is sent
-through a pipe.
+"""Arrays in memory that a worker shares with the process that runs a model's graphs.
 
-The memory has SLOTS slots, each as large as the largest graph's inputs and outputs together. A
-batch occupies one slot, and some batches are under way at the same time, so that neither process
-waits for the other.
+No batch is sent through a pipe. The memory has SLOTS slots, each large enough for the inputs and
+outputs of the largest graph. A batch occupies one slot. Several batches are in progress at a time,
+so that neither process waits for the other.
 """
 
 import fcntl
@@ -20,41 +19,44 @@ from nelbo.graphs import Array, signatures
 
 SLOTS = 4
 ALIGNMENT = 64
-"""Arrays begin at a multiple of this, as vector instructions like it."""
+"""Each array begins at a multiple of this number of bytes, for vector instructions."""
 DONE, FAILED = b"\0", b"\1"
-"""First byte of an answer."""
+"""The first byte of an answer."""
 
 
 class Arrays:
-    """The slots, over a descriptor of shared memory; `shared_memory` makes one."""
+    """The slots, over a descriptor of shared memory that `shared_memory` creates."""
 
     def __init__(self, manifest: Manifest, descriptor: int) -> None:
         self._signatures = signatures(manifest)
         self._slot_bytes = slot_bytes(manifest)
         self._memory = mmap.mmap(descriptor, self._slot_bytes * SLOTS)
-        self._known: dict[tuple[str, int], tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
+        self._arrays: dict[tuple[str, int], tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
 
-    def of(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """A graph's inputs and outputs in a slot, as arrays that write through."""
-        if (graph, slot) not in self._known:
-            self._known[graph, slot] = self._made(graph, slot)
-        return self._known[graph, slot]
+    def arrays(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """A graph's inputs and outputs in a slot; writing to them writes to the memory."""
+        if (graph, slot) not in self._arrays:
+            self._arrays[graph, slot] = self._new_arrays(graph, slot)
+        return self._arrays[graph, slot]
 
-    def _made(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    def _new_arrays(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         signature = self._signatures[graph]
         views = list(self._views((*signature.inputs, *signature.outputs), slot * self._slot_bytes))
         return views[: len(signature.inputs)], views[len(signature.inputs) :]
 
-    def _views(self, arrays: Sequence[Array], at: int) -> Iterator[NDArray[Any]]:
+    def _views(self, arrays: Sequence[Array], offset: int) -> Iterator[NDArray[Any]]:
         for array in arrays:
-            flat = np.frombuffer(self._memory, array.dtype, array.bytes // array.dtype.itemsize, at)
+            count = array.bytes // array.dtype.itemsize
+            flat = np.frombuffer(self._memory, array.dtype, count, offset)
             yield flat.reshape(array.shape)
-            at += _aligned(array.bytes)
+            offset += _aligned(array.bytes)
 
 
 def shared_memory(manifest: Manifest) -> int:
-    """A descriptor of new memory for an artifact's slots. Its size is sealed: neither side can pull
-    it from under the other."""
+    """A descriptor of new shared memory for an artifact's slots.
+
+    Its size is sealed: neither process can shrink it while the other one uses it.
+    """
     descriptor = os.memfd_create("nelbo-arrays", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, slot_bytes(manifest) * SLOTS)
     fcntl.fcntl(
@@ -64,6 +66,7 @@ def shared_memory(manifest: Manifest) -> int:
 
 
 def slot_bytes(manifest: Manifest) -> int:
+    """Bytes of one slot."""
     return max(
         sum(_aligned(array.bytes) for array in (*signature.inputs, *signature.outputs))
         for signature in signatures(manifest).values()

@@ -1,9 +1,8 @@
-"""A model's graphs in a confined process of their own: whoever made the model, it cannot read, send
-or hold up anything.
+"""Runs a model's graphs in a confined process, because the model may come from a stranger.
 
-The process (`worker.graph_process`) has the artifact and nothing else. It is killed when a batch
-takes it too long, when the worker's check raises (the job was cancelled, the lease is lost), and
-when it dies or needs too much memory.
+The process (`worker.graph_process`) can read the artifact and nothing else, and can send nothing.
+It is killed when a batch takes too long, when it needs too much memory, when it dies, and when the
+worker's check raises (the job was cancelled or the lease is lost).
 """
 
 import json
@@ -28,15 +27,16 @@ from nelbo.sessions import Check
 from worker.arrays import DONE, SLOTS, Arrays, shared_memory
 
 CHECK_S = 0.2
-"""How often the worker's check is called while a batch is computed: a cancelled job stops within
-that."""
+"""Seconds between two calls of the worker's check during a batch.
+
+A cancelled job stops within this time.
+"""
 START_S = 60.0
 LONGEST_ANSWER = 4_096
 COPIES = 4
-"""Of an artifact's weights in memory, while ONNX Runtime loads them."""
-
+"""ONNX Runtime needs memory for this number of copies of the weights while it loads them."""
 KEPT_MIB = 256
-"""Memory that a model's process may keep, beside its weights, while another model is at work."""
+"""Memory, beside the weights, that an idle model's process may keep while another model works."""
 
 
 class ModelDied(Exception):
@@ -44,15 +44,14 @@ class ModelDied(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a model may take: seconds for one batch of rows, and MiB of memory besides its
-    weights."""
+class ModelLimits:
+    """A model's limits: seconds per batch of rows, and MiB of memory beside its weights."""
 
     batch_s: float
     memory_mib: int
 
 
-def load(folder: Path, limits: Limits) -> Engine:
+def load(folder: Path, limits: ModelLimits) -> Engine:
     """An engine whose graphs run confined. Raises NotFound or InvalidArtifact."""
     artifact = read_artifact(folder)
     return Engine(artifact, ConfinedGraphs(artifact, limits))
@@ -61,19 +60,23 @@ def load(folder: Path, limits: Limits) -> Engine:
 class ConfinedGraphs:
     """The graphs of one artifact (nelbo.sessions.Graphs).
 
-    Their process starts with the first batch, and again after an end. It ends with this object.
+    Their process starts with the first batch, and again after it has ended. It ends with this
+    object.
     """
 
-    def __init__(self, artifact: Artifact, limits: Limits) -> None:
-        self._artifact, self._limits = artifact, limits
+    def __init__(self, artifact: Artifact, limits: ModelLimits) -> None:
+        self._artifact = artifact
+        self._limits = limits
         self._names = sorted(artifact.manifest.graphs)
         self._process: _Process | None = None
 
     def run(
         self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
     ) -> Iterator[Sequence[NDArray[Any]]]:
-        """See Graphs.run. Up to SLOTS batches are under way. Raises ModelDied, or InvalidArtifact
-        where it cannot run."""
+        """See Graphs.run. Up to SLOTS batches are in progress at a time.
+
+        Raises ModelDied, or InvalidArtifact where the artifact cannot be run.
+        """
         process = self._started(check)
         sent = received = 0
         try:
@@ -89,18 +92,20 @@ class ConfinedGraphs:
                 yield process.receive(graph, received % SLOTS, check)
                 received += 1
         finally:
-            # Whoever stops early leaves batches under way, and their answers belong to nobody.
+            # A caller that stops early leaves batches in progress; nobody reads their answers.
             if received < sent:
                 self.close()
 
     def rest(self) -> None:
-        """End the process if it holds much memory: ONNX Runtime keeps what its largest batch took.
-        Others need it now."""
+        """End the process if it holds much memory.
+
+        ONNX Runtime keeps the memory of its largest batch, and other models need it now.
+        """
         if self._process is not None and self._process.holds_much():
             self.close()
 
     def close(self) -> None:
-        """End the process; a later batch starts another one."""
+        """End the process; the next batch starts another one."""
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -120,16 +125,19 @@ class ConfinedGraphs:
 
 
 class _Process:
-    """One run of worker.graph_process."""
+    """One process that runs worker.graph_process."""
 
-    def __init__(self, artifact: Artifact, limits: Limits) -> None:
-        self._manifest, self._limits = artifact.manifest, limits
+    def __init__(self, artifact: Artifact, limits: ModelLimits) -> None:
+        self._manifest = artifact.manifest
+        self._limits = limits
         self._weights = sum(
             artifact.graph(name).stat().st_size for name in artifact.manifest.graphs
         )
         self._memory_mib = limits.memory_mib + COPIES * self._weights // 2**20
+
         memory = shared_memory(artifact.manifest)
         self._arrays = Arrays(artifact.manifest, memory)
+
         self._lifeline = Lifeline()
         args = [str(artifact.folder.absolute()), str(self._memory_mib), str(memory)]
         try:
@@ -146,24 +154,29 @@ class _Process:
             os.close(memory)
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        self._requests, self._answers = self._child.stdin, self._child.stdout
+        self._requests = self._child.stdin
+        self._answers = self._child.stdout
 
     def send(self, number: int, graph: str, slot: int, inputs: Sequence[NDArray[Any]]) -> None:
-        for shared, given in zip(self._arrays.of(graph, slot)[0], inputs, strict=True):
-            np.copyto(shared, given, casting="no")
+        shared_inputs, _ = self._arrays.arrays(graph, slot)
+        for shared, array in zip(shared_inputs, inputs, strict=True):
+            np.copyto(shared, array, casting="no")
         try:
             os.write(self._requests.fileno(), bytes((number, slot)))
         except BrokenPipeError:
             raise self._died() from None
 
     def receive(self, graph: str, slot: int, check: Check | None) -> list[NDArray[Any]]:
-        """The outputs, copied: the slot is used again, and a model that is broken may go on to
-        write there."""
+        """The outputs, copied.
+
+        The slot is used again, and a faulty model may continue to write to it.
+        """
         self.wait(self._limits.batch_s, check)
-        return [output.copy() for output in self._arrays.of(graph, slot)[1]]
+        _, outputs = self._arrays.arrays(graph, slot)
+        return [output.copy() for output in outputs]
 
     def wait(self, limit_s: float, check: Check | None) -> None:
-        """Until the process says that it is done with the next batch."""
+        """Wait until the process answers that it is done with its next batch."""
         end = time.monotonic() + limit_s
         while not select.select([self._answers], [], [], CHECK_S)[0]:
             if check is not None:
@@ -171,8 +184,7 @@ class _Process:
             if time.monotonic() > end:
                 raise ModelDied(
                     f"the model took more than {limit_s:g} s for one batch of"
-                    f" {self._manifest.batch} rows"
-                    " (the setting model_batch_s) and was stopped"
+                    f" {self._manifest.batch} rows (the setting model_batch_s) and was stopped"
                 )
         answer = os.read(self._answers.fileno(), 1)
         if answer != DONE:
@@ -182,7 +194,7 @@ class _Process:
         try:
             pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
         except OSError:
-            return True  # it is dead
+            return True  # the process is dead
         return pages * resource.getpagesize() > (KEPT_MIB << 20) + COPIES * self._weights
 
     def close(self) -> None:
@@ -197,17 +209,20 @@ class _Process:
         return ModelDied(f"the model's process ended with status {self._child.wait()}")
 
     def _problem(self) -> Exception:
-        """What the process said. It may be a stranger's by now, so that nothing of it is trusted
-        but its words."""
+        """The error that the process reported.
+
+        A hostile model may control the process by now, so that only the text of the answer is used.
+        """
         try:
             problem = json.loads(os.read(self._answers.fileno(), LONGEST_ANSWER))
-            kind, words = str(problem["kind"]), str(problem["words"])
+            kind = str(problem["kind"])
+            message = str(problem["message"])
         except (ValueError, LookupError, TypeError, RecursionError):
             return self._died()
         if kind == "invalid":
-            return InvalidArtifact(words)
+            return InvalidArtifact(message)
         if kind == "memory":
             return ModelDied(
                 f"the model needs more than {self._memory_mib:,} MiB (the setting model_memory_mib)"
             )
-        return ModelDied(f"ONNX Runtime could not run the model ({words})")
+        return ModelDied(f"ONNX Runtime could not run the model ({message})")

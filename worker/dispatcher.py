@@ -1,12 +1,11 @@
-"""`python -P -m worker.dispatcher`: what keeps a job going whose hint was lost, whose worker died
-or whose broker is away.
+"""`python -P -m worker.dispatcher`: keeps jobs going when hints, workers or the broker are lost.
 
-Every `sweep_s` seconds, on every worker host, without a leader: take back chunks whose lease ran
-out or whose process on this host is gone, hint for what waits and nobody was told of, and say that
-this host is alive. All of it is safe to do twice.
+The dispatcher runs on every worker host, without a leader. Every `sweep_s` seconds it takes back
+chunks whose lease ran out or whose process on this host is gone, sends hints for waiting chunks
+without a recent hint, and records that this host is alive. It is safe to do any of this twice.
 
-The broker cannot lose work, only delay it: flushed or restarted, it is hinted again in the next
-round. While it does not answer at all, the dispatcher starts as many processes as the pool has,
+The broker cannot lose work, only delay it: after it was flushed or restarted, the next round sends
+the hints again. While it does not answer, the dispatcher starts as many processes as the pool has,
 which claim from SQL without any hint.
 """
 
@@ -36,8 +35,11 @@ TIDY_STOP_S = 2.0
 TIDY_S = 60.0
 TIDY_STORAGE_S = 3600.0
 SILENT_S = 300.0
-"""The pool touches its pulse each second while it works, except for the finish of a job, which is
-one long query."""
+"""Seconds without a pulse after which the pool counts as silent.
+
+The pool touches its pulse every second while it works, except during the finish of a job, which is
+one long query.
+"""
 
 log = logs.get(__name__)
 
@@ -56,17 +58,17 @@ class Dispatcher:
     tidy_storage_at: float = 0.0
     tidier: threading.Thread | None = None
     reached_at: float = math.inf
-    """When the last round that got through began, by the monotonic clock."""
+    """Start of the last round that reached the database, by the monotonic clock."""
 
     def round(self) -> None:
-        """One round. A database that does not answer ends it; the next one begins anew."""
+        """Run one round. Where the database does not answer, it ends early."""
         began_at = time.monotonic()
         try:
             self._sweep(began_at)
             waiting = self._hint()
             if waiting and pulse.silence_s() > SILENT_S:
                 log.error(
-                    "work waits, and the pool shows no sign of life",
+                    "work is waiting, but the pool does not respond",
                     seconds=round(pulse.silence_s()),
                 )
             else:
@@ -76,26 +78,29 @@ class Dispatcher:
                 health.beat(self.settings.home)
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
-                self._tidy_aside()
+                self._start_tidying()
             self.reached_at = began_at
         except Unavailable as problem:
-            log.warning("round not finished", problem=problem.message)
+            log.warning("dispatcher round not finished", problem=problem.message)
 
     def tidy(self) -> None:
-        """Do away with what is old; now and then in the storage, whose list may be long, too."""
+        """Remove what is old; less often also from the storage, whose list may be long."""
         try:
-            done = tidying.tidy(self.database, self.settings)
+            counts = tidying.tidy(self.database, self.settings)
             if time.monotonic() >= self.tidy_storage_at:
                 self.tidy_storage_at = time.monotonic() + TIDY_STORAGE_S
-                done |= tidying.tidy_storage(self.database, self.settings)
+                counts |= tidying.tidy_storage(self.database, self.settings)
         except Unavailable as problem:
             log.warning("not tidied", problem=problem.message)
             return
-        if done:
-            log.info("tidied", **done)
+        if counts:
+            log.info("tidied", **counts)
 
-    def _tidy_aside(self) -> None:
-        """In a thread, so that no dead worker waits for it; it may be cut short anywhere."""
+    def _start_tidying(self) -> None:
+        """Tidy in a thread, so that dead workers are still found in time.
+
+        The thread may be interrupted anywhere.
+        """
         if self.tidier is None or not self.tidier.is_alive():
             self.tidier = threading.Thread(target=self.tidy, name="tidy", daemon=True)
             self.tidier.start()
@@ -105,21 +110,20 @@ class Dispatcher:
         if self.tidier is not None:
             self.tidier.join(TIDY_STOP_S)
 
-    def _sweep(self, at: float) -> None:
+    def _sweep(self, began_at: float) -> None:
         dead = {worker for worker in queue.holders(self.database) if life(worker) == "dead"}
-        # After so long no living worker may have been able to renew its lease either.
-        blind = at - self.reached_at > self.settings.lease_s - self.settings.renew_s
-        swept = {
-            name: count
-            for name, count in asdict(sweep(self.database, dead=dead, blind=blind)).items()
-            if count
-        }
-        if swept:
-            log.info("chunks taken back", workers_dead=len(dead), after_an_outage=blind, **swept)
+        # After such an outage, living workers could not renew their leases either.
+        blind = began_at - self.reached_at > self.settings.lease_s - self.settings.renew_s
+        swept = sweep(self.database, dead=dead, blind=blind)
+        counts = {name: count for name, count in asdict(swept).items() if count}
+        if counts:
+            log.info("chunks taken back", workers_dead=len(dead), after_an_outage=blind, **counts)
 
     def _hint(self) -> bool:
-        """As many hints as keep two for each process of the pool in the queue: a flushed queue
-        costs one round. True where work waits."""
+        """Keep two hints per process of the pool in the queue. True where work is waiting.
+
+        A flushed queue therefore costs one round.
+        """
         waiting = waiting_hints(self.app)
         most = 2 * self.settings.worker_processes
         room = most if waiting is None else most - waiting
@@ -134,15 +138,15 @@ class Dispatcher:
 
     def _send(self, due: list[tuple[str, int]]) -> None:
         crash.point("hint")
-        told = [
+        hinted = [
             job_id
             for job_id, count in due
             if all([send_hint(self.app, job_id) for _ in range(count)])
         ]
-        if told:
+        if hinted:
             crash.point("hinted")
-            queue.mark_hinted(self.database, told)
-            log.debug("hinted", jobs=len(told), hints=sum(count for _, count in due))
+            queue.mark_hinted(self.database, hinted)
+            log.debug("hinted", jobs=len(hinted), hints=sum(count for _, count in due))
 
     def _work_without_broker(self) -> None:
         self.solos = [
@@ -160,14 +164,15 @@ class Dispatcher:
 def main() -> None:
     settings = read_settings()
     logs.configure(settings.log_level)
-    stop, chance = threading.Event(), random.Random()
+    jitter = random.Random()
+    stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     dispatcher = Dispatcher(settings, connect(settings.database), make_app(settings), my_name())
     try:
         while not stop.is_set():
             dispatcher.round()
-            # Never at the same moment as the dispatchers of other hosts.
-            stop.wait(settings.sweep_s * chance.uniform(0.8, 1.2))
+            # The dispatchers of different hosts should not all run at the same moment.
+            stop.wait(settings.sweep_s * jitter.uniform(0.8, 1.2))
     finally:
         dispatcher.stop()
 

@@ -1,4 +1,4 @@
-"""Engines of this process by artifact digest, over the copies of artifacts on this machine."""
+"""The engines of this process, by the digest of their artifact."""
 
 from collections import OrderedDict
 from functools import partial
@@ -12,19 +12,25 @@ from worker import confined
 
 
 class Engines:
-    """At most `keep` engines at a time, each with a confined process; artifacts under `folder`,
-    shared by this machine."""
+    """At most `keep` loaded engines, each with a confined process.
+
+    The processes of this machine share the copies of artifacts under `folder`.
+    """
 
     def __init__(
-        self, storage: Storage, folder: Path, limits: confined.Limits, keep: int = 4
+        self, storage: Storage, folder: Path, limits: confined.ModelLimits, keep: int = 4
     ) -> None:
-        self._storage, self._folder, self._keep = storage, folder, keep
+        self._storage = storage
+        self._folder = folder
+        self._keep = keep
         self._load = partial(confined.load, limits=limits)
         self._loaded: OrderedDict[str, Engine] = OrderedDict()
 
     def get(self, version: VersionEntry) -> Engine:
-        """The engine of a version. Raises InvalidArtifact where what is stored is not what its
-        digest names."""
+        """The engine of a version.
+
+        Raises InvalidArtifact where the stored artifact does not match its digest.
+        """
         digest = version.digest
         if digest not in self._loaded:
             self._loaded[digest] = copies.load(
@@ -33,13 +39,13 @@ class Engines:
             if len(self._loaded) > self._keep:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(digest)
+        engine = self._loaded[digest]
+
         for other in self._loaded.values():
-            if other is not self._loaded[digest] and isinstance(
-                other.graphs, confined.ConfinedGraphs
-            ):
+            if other is not engine and isinstance(other.graphs, confined.ConfinedGraphs):
                 other.graphs.rest()
-        return self._loaded[digest]
+        return engine
 
     def fetch(self, version: VersionEntry) -> Path:
-        """The artifact's folder on this machine, fetched and verified where it is not there yet."""
+        """The artifact's folder on this machine, fetched and verified on first use."""
         return copies.fetch(self._storage, version.id, version.digest, self._folder)

@@ -1,5 +1,4 @@
-"""Make the rows of a chunk: from the prior, like given rows, or given rows with their missing cells
-filled."""
+"""Makes the rows of a chunk: generated rows, copies of source rows, or completed source rows."""
 
 import pyarrow as pa
 
@@ -38,6 +37,6 @@ def reconstruct(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check
     return outcome_of(filled)
 
 
-def outcome_of(made: MadeRows) -> TableOutcome:
-    """The rows as they are stored."""
-    return TableOutcome(table_to_parquet(made.batch), made.batch.num_rows, made.errors)
+def outcome_of(rows: MadeRows) -> TableOutcome:
+    """The rows in the form in which they are stored."""
+    return TableOutcome(table_to_parquet(rows.batch), rows.batch.num_rows, rows.errors)

@@ -1,10 +1,11 @@
-"""`python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS`: runs the graphs of one artifact,
-confined.
+"""Runs the graphs of one artifact, confined.
 
-It reads nothing but the artifact in FOLDER. Its inputs and outputs are arrays in memory that it
-shares with the worker (descriptor ARRAYS), laid out by `worker.arrays`. On stdin it reads two bytes
-for each batch, graph and slot, and on stdout it answers with one: DONE, or FAILED and a line of
-JSON, after which it ends.
+    python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS
+
+It can read the artifact in FOLDER and nothing else. Its inputs and outputs are arrays in memory
+that it shares with the worker (descriptor ARRAYS, layout in `worker.arrays`). For each batch it
+reads two bytes from stdin, the number of the graph and of the slot. It answers on stdout with one
+byte, DONE, or with FAILED and a line of JSON, after which it ends.
 """
 
 import json
@@ -21,52 +22,53 @@ from nelbo.sessions import Sessions
 from worker.arrays import DONE, FAILED, Arrays
 
 STDIN, STDOUT = 0, 1
-LONGEST_WORDS = 500
+LONGEST_MESSAGE = 500
 
 
 def main() -> None:
-    folder, memory_mib, shared = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder = Path(sys.argv[1])
+    memory_mib = int(sys.argv[2])
+    descriptor = int(sys.argv[3])
     confine(memory_mib=memory_mib, read=[folder])
     exit_with_parent()
     try:
-        _serve(folder, shared)
+        _serve(folder, descriptor)
     except MemoryError:
         _fail("memory", "")
     except InvalidArtifact as problem:
         _fail("invalid", problem.message)
-    except (
-        Exception
-    ) as problem:  # ONNX Runtime raises classes of its own for each way in which a graph can fail
+    # ONNX Runtime raises many classes of its own, with no common base but Exception.
+    except Exception as problem:
         out_of_memory = "Failed to allocate" in str(problem) or "bad_alloc" in str(problem)
         _fail("memory" if out_of_memory else "failed", type(problem).__name__)
 
 
-def _serve(folder: Path, shared: int) -> None:
+def _serve(folder: Path, descriptor: int) -> None:
     artifact = read_artifact(folder)
-    sessions, arrays = Sessions(artifact), Arrays(artifact.manifest, shared)
+    sessions = Sessions(artifact)
+    arrays = Arrays(artifact.manifest, descriptor)
     names = sorted(artifact.manifest.graphs)
     os.write(STDOUT, DONE)
     while len(batch := os.read(STDIN, 2)) == 2:
         graph, slot = names[batch[0]], batch[1]
-        inputs, outputs = arrays.of(graph, slot)
+        inputs, outputs = arrays.arrays(graph, slot)
         (results,) = sessions.run(graph, [inputs])
+        file = artifact.manifest.graphs[graph].file
         for output, result in zip(outputs, results, strict=True):
-            output[...] = _exactly(
-                result, output.dtype, output.shape, artifact.manifest.graphs[graph].file
-            )
+            output[...] = _checked(result, output.dtype, output.shape, file)
         os.write(STDOUT, DONE)
 
 
-def _exactly(result: object, dtype: object, shape: object, file: str) -> object:
+def _checked(result: object, dtype: object, shape: object, file: str) -> object:
+    """The result, if it has exactly this type and shape."""
     if getattr(result, "dtype", None) != dtype or getattr(result, "shape", None) != shape:
         raise InvalidArtifact(f"{file} gives an array of another type or shape than it declares")
     return result
 
 
-def _fail(kind: str, words: str) -> NoReturn:
-    os.write(
-        STDOUT, FAILED + json.dumps({"kind": kind, "words": words[:LONGEST_WORDS]}).encode() + b"\n"
-    )
+def _fail(kind: str, message: str) -> NoReturn:
+    problem = {"kind": kind, "message": message[:LONGEST_MESSAGE]}
+    os.write(STDOUT, FAILED + json.dumps(problem).encode() + b"\n")
     os._exit(1)
 
 

@@ -1,5 +1,4 @@
-"""A lease on a chunk: renewed from a thread while the work goes on, and the reason to stop when it
-is gone."""
+"""A lease on a chunk: a thread renews it during the work, which stops when the lease is lost."""
 
 import math
 import os
@@ -18,29 +17,30 @@ log = logs.get(__name__)
 
 
 class Stopped(Exception):
-    """The work must not go on; nothing of it may be committed."""
+    """The work must stop, and no result of it may be committed."""
 
 
 class LeaseLost(Stopped):
-    """The lease ran out, was given to another worker, or the job was cancelled."""
+    """The lease ran out, another worker has the chunk, or the job was cancelled."""
 
 
 class ShuttingDown(Stopped):
-    """The worker was asked to end; the chunk goes back unharmed."""
+    """The worker was asked to end; the chunk goes back and counts as not attempted."""
 
 
 class Lease:
-    """`with Lease(renew, …) as lease:` keeps the lease; `lease.check()` between two batches raises
-    what says to stop.
+    """`with Lease(renew, …) as lease:` keeps the lease until the block ends.
 
-    `renew` asks the database and answers False where the lease is gone; `lease_s` and `renew_s` are
-    seconds. The database's clock decides who holds a chunk. This process can only see its own, so
-    it stops by that one `lease_s` after it *asked* for the lease, which is never later than the
-    database's end of it.
+    Between two batches, `lease.check()` raises where the work must stop.
 
-    Each `check` is a sign of life. After `stuck_s` seconds without one the lease is not renewed any
-    more, so that another process gets the chunk, and this one is killed: whatever it waits for, it
-    does not come back to check.
+    `renew` asks the database and returns False where the lease is lost; `lease_s` and `renew_s` are
+    seconds. The database's clock decides who holds a chunk. This process sees only its own clock,
+    so it stops `lease_s` after it *asked* for the lease, which is never later than the end that the
+    database has recorded.
+
+    Each `check` is a sign of life. After `stuck_s` seconds without one, the lease is no longer
+    renewed, so that another process gets the chunk, and this process is killed, as it may never
+    check again.
     """
 
     def __init__(
@@ -51,10 +51,14 @@ class Lease:
         asked_at: float,
         stuck_s: float = math.inf,
     ) -> None:
-        self._renew, self._lease_s, self._renew_s = renew, lease_s, renew_s
+        self._renew = renew
+        self._lease_s = lease_s
+        self._renew_s = renew_s
         self._until = asked_at + lease_s
-        self._stuck_s, self._checked_at = stuck_s, time.monotonic()
-        self._lost, self._done = threading.Event(), threading.Event()
+        self._stuck_s = stuck_s
+        self._checked_at = time.monotonic()
+        self._lost = threading.Event()
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,10 +86,9 @@ class Lease:
     def _keep(self) -> None:
         while not self._done.wait(self._renew_s):
             asked_at = time.monotonic()
-            if asked_at - self._checked_at > self._stuck_s:
-                log.error(
-                    "process is stuck and ends itself", seconds=round(asked_at - self._checked_at)
-                )
+            silence_s = asked_at - self._checked_at
+            if silence_s > self._stuck_s:
+                log.error("process is stuck and ends itself", seconds=round(silence_s))
                 os.kill(os.getpid(), signal.SIGKILL)
             crash.point("renew")
             try:

@@ -1,5 +1,7 @@
-"""Work on what strangers made (a table, an artifact) in a child process that confines itself and
-answers in one JSON line."""
+"""Runs work on strangers' data (a table, an artifact) in a limited child process.
+
+The child confines itself and answers with one line of JSON.
+"""
 
 import json
 import math
@@ -14,11 +16,11 @@ from nelbo.sessions import Check
 
 CHECK_S = 0.2
 LONGEST_ANSWER = 64 * 2**20
-"""Bytes; a manifest with all its letters escaped has some 40 MiB."""
+"""Bytes; a manifest whose letters are all escaped takes about 40 MiB."""
 
 
 class ChildDied(OSError):
-    """The child ended without an answer: it was killed, or it crashed. Another try may succeed."""
+    """The child was killed or crashed before it answered. Another try may succeed."""
 
     def __init__(self, status: int, last_words: str) -> None:
         super().__init__(f"the limited process ended with status {status}: {last_words[:200]}")
@@ -30,20 +32,19 @@ def run_limited(
 ) -> dict[str, Any]:
     """The last line that `python -P -m module args` prints, as JSON.
 
-    The child is killed where `check` raises, and after `limit_s` seconds, which raises
-    TimeoutError.
+    The child is killed when `check` raises, and after `limit_s` seconds, which raises TimeoutError.
     """
     lifeline = Lifeline()
     try:
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as problems:
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             child = start_confined(
-                lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=problems
+                lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
             )
             _wait(child, check, time.monotonic() + limit_s)
             output.seek(0)
-            problems.seek(0)
+            errors.seek(0)
             return _answer(
-                output.read(LONGEST_ANSWER), problems.read(LONGEST_ANSWER), child.returncode
+                output.read(LONGEST_ANSWER), errors.read(LONGEST_ANSWER), child.returncode
             )
     finally:
         lifeline.close()
@@ -64,11 +65,11 @@ def _wait(child: subprocess.Popen[bytes], check: Check, end: float) -> None:
         child.wait()
 
 
-def _answer(output: bytes, problems: bytes, status: int) -> dict[str, Any]:
+def _answer(output: bytes, errors: bytes, status: int) -> dict[str, Any]:
     lines = output.splitlines()
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
-        last = (problems.decode(errors="replace").splitlines() or ["no message"])[-1]
+        last = (errors.decode(errors="replace").splitlines() or ["no message"])[-1]
         raise ChildDied(status, last) from None
     return answer

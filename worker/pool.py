@@ -1,9 +1,9 @@
-"""The Celery side: a prefork pool whose children take hints. The main process opens neither
-database nor ONNX Runtime.
+"""The Celery prefork pool, whose children take hints.
 
-A SQLite transaction or an ONNX session made before a fork locks or crashes the children, so each
-child makes its own on first use (`worker.process`). The modules are imported before the fork:
-children share their memory and start at once.
+The main process opens neither database nor ONNX Runtime. A SQLite transaction or an ONNX session
+from before a fork locks or crashes the children, so each child creates its own on first use
+(`worker.process`). The modules are imported before the fork, so that the children share their
+memory and start at once.
 """
 
 import logging
@@ -22,7 +22,7 @@ from nelbo.settings import read_settings
 from worker import shutdown
 
 MOST_KIB = 700_000
-"""A child that holds more resident memory after a task is replaced by a fresh one."""
+"""A child with more resident memory than this after a task is replaced by a fresh one."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     app = make_app(settings, timeout_s=5.0)
     app.conf.update(imports=("worker.tasks",), worker_max_memory_per_child=MOST_KIB)
     app.set_default()
-    _quieten()
+    _silence_celery()
     app.worker_main(
         [
             "--quiet",
@@ -49,28 +49,26 @@ def main() -> None:
     )
 
 
-def _quieten() -> None:
-    """Celery tells of each hint twice; the runner tells of each chunk."""
+def _silence_celery() -> None:
+    """Celery logs each hint twice, and the runner logs each chunk."""
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Said to root because of pickle, which this application does not accept.
+    # Celery warns of pickle under root, but this application does not accept pickle.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def _child_started(lifeline: Lifeline, **_: Any) -> None:
-    """In a forked child: end when the Celery main process is gone, which Celery's own children may
-    not notice."""
+    """In a forked child: end when the main process is gone, which Celery may not notice."""
     lifeline.drop()
     limit_memory(read_settings().worker_memory_mib)
     end_with_parent(lifeline.reading, grace_s=0.0)
 
 
 def _shutting_down(**_: Any) -> None:
-    """SIGTERM makes Celery wait for its tasks, which see this between two batches and hand their
-    chunk back.
+    """Announce the shutdown to running tasks, which then hand their chunk back between two batches.
 
-    Celery's soft shutdown is of no use here: it always sleeps its whole time-out while a task runs,
-    and tells of the shutdown only after that.
+    After SIGTERM Celery waits for its tasks. Its soft shutdown is of no use here: while a task
+    runs, it sleeps its whole time-out, and announces the shutdown only after that.
     """
     shutdown.announce()
 

@@ -1,5 +1,7 @@
-"""What one process of the worker holds: settings, database, storage, engines. Made after the fork,
-on first use."""
+"""The resources of one worker process: settings, database, storage and engines.
+
+They are created on first use, after the fork.
+"""
 
 import functools
 from collections.abc import Callable
@@ -19,8 +21,11 @@ from worker.engines import Engines
 
 @dataclass(frozen=True)
 class Process:
-    """`name` stands in the chunks that this process claims; `hint` passes a job on to whoever is
-    free next."""
+    """The resources of a process.
+
+    `name` is recorded in the chunks that this process claims; `hint` passes a job on to a free
+    process.
+    """
 
     name: str
     settings: Settings
@@ -32,14 +37,16 @@ class Process:
 
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:
     storage = open_storage(settings.storage)
-    limits = confined.Limits(settings.model_batch_s, settings.model_memory_mib)
+    limits = confined.ModelLimits(settings.model_batch_s, settings.model_memory_mib)
     engines = Engines(storage, copies.artifacts(settings.home), limits)
     return Process(my_name(), settings, connect(settings.database), storage, engines, hint)
 
 
 @functools.cache
 def here() -> Process:
-    """This process's, made by the first task. Never called in the Celery main process, so nothing
-    of it is forked."""
+    """The resources of this process, created by its first task.
+
+    The Celery main process never calls this, so that nothing of it is forked.
+    """
     app = current_app._get_current_object()
     return make(read_settings(), lambda job_id: send_hint(app, job_id))

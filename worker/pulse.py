@@ -1,8 +1,7 @@
-"""The pulse of a worker's processes: a file that the work itself touches, so that a stuck pool is
-not taken for a healthy one.
+"""The pulse of a worker's processes: a file that the work itself touches.
 
-`worker.app` names the file in an environment variable, for the processes that work and for the
-dispatcher that looks at it.
+Thus a stuck pool does not pass for a healthy one. `worker.app` names the file in an environment
+variable, for the processes that work and for the dispatcher that watches it.
 """
 
 import os
@@ -12,18 +11,18 @@ from pathlib import Path
 
 VARIABLE = "WORKER_PULSE"
 BEAT_S = 1.0
-"""The file is touched at most once in this time."""
+"""The file is touched at most once in this number of seconds."""
 
 
 def new_file() -> Path:
-    """A file in a folder that nobody else may enter."""
+    """A new file in a folder that only this user can enter."""
     file = Path(tempfile.mkdtemp(prefix="nelbo-worker-")) / "pulse"
     file.touch()
     return file
 
 
 def beat() -> None:
-    """Say that this process works, or found nothing to do."""
+    """Record that this process works, or that there was nothing to do."""
     if (file := os.environ.get(VARIABLE)) and silence_s() > BEAT_S:
         Path(file).touch()
 

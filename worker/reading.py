@@ -1,4 +1,4 @@
-"""Read an uploaded file: in a limited child, from the storage to the storage."""
+"""Reads an uploaded file in a limited child process and stores its parts."""
 
 import signal
 from pathlib import Path
@@ -14,32 +14,35 @@ from worker import cache
 from worker.limited import ChildDied, run_limited
 from worker.process import Process
 
-READ_S, READ_BYTES_PER_S = 600.0, 64 * 2**10
-"""How long reading may take: a while, and as long as its size allows at this pace. A few bytes may
-stand for 10^11 cells."""
+READ_S = 600.0
+READ_BYTES_PER_S = 64 * 2**10
+"""Reading may take READ_S seconds plus the upload's size divided by READ_BYTES_PER_S.
+
+There must be a limit, as a few bytes may expand to 10^11 cells.
+"""
 
 
 def read(process: Process, claim: Claim, check: Check) -> ReadOutcome:
-    """Cut the upload into parts that a worker can read alone. Raises InvalidInput, which rejects
-    the file.
+    """Split the upload into parts that a worker can read on their own.
 
-    Parts get the same keys and content whenever they are written, so that a second worker harms
-    nothing.
+    Raises InvalidInput, which rejects the file. Every run writes the same parts under the same
+    keys, so that a second worker does no harm.
     """
     if claim.file_id is None:
         raise InvalidInput("the job names no file; upload it again")
     entry = files.file_of(process.database, claim.file_id)
     with cache.temporary(process.settings.home) as folder:
-        found = _read(process, entry, folder, check)
-        for number in range(found.parts):
+        reading = _read(process, entry, folder, check)
+        for number in range(reading.parts):
             check()
             process.storage.put(part_key(entry.id, number), folder / part_name(number))
-    columns = [column.model_dump(mode="json") for column in found.columns]
-    return ReadOutcome(found.rows, found.digest, columns, list(found.notices))
+    columns = [column.model_dump(mode="json") for column in reading.columns]
+    return ReadOutcome(reading.rows, reading.digest, columns, list(reading.notices))
 
 
 def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Reading:
-    upload, settings = folder / "upload", process.settings
+    settings = process.settings
+    upload = folder / "upload"
     process.storage.fetch(upload_key(entry.id), upload, check)
     arguments = read_arguments(
         upload,
@@ -55,20 +58,21 @@ def _read(process: Process, entry: FileEntry, folder: Path, check: Check) -> Rea
         memory_mib=settings.read_memory_mib,
         csv=CsvOptions(**entry.options),
     )
+
     limit_s = READ_S + upload.stat().st_size / READ_BYTES_PER_S
     try:
-        found = Reading.model_validate(run_limited("nelbo.files", arguments, check, limit_s))
+        reading = Reading.model_validate(run_limited("nelbo.files", arguments, check, limit_s))
     except ChildDied as death:
-        if (
-            death.status == -signal.SIGABRT
-        ):  # Arrow's own threads end the process where they get no memory
+        # Arrow's own threads abort the process when they cannot allocate memory.
+        if death.status == -signal.SIGABRT:
             raise InvalidInput(too_large(entry.name, settings.read_memory_mib).message) from None
         raise
     except TimeoutError:
         raise InvalidInput(
             f"reading {entry.name} took more than {limit_s:,.0f} s; upload it in several files"
         ) from None
+
     upload.unlink()
-    if found.problem:
-        raise InvalidInput(found.problem)
-    return found
+    if reading.problem:
+        raise InvalidInput(reading.problem)
+    return reading

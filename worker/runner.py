@@ -1,4 +1,4 @@
-"""A chunk's way through a worker: claim, given rows, work, one guarded commit."""
+"""A chunk's path through a worker: claim, source rows, work, one guarded commit."""
 
 import math
 import time
@@ -13,33 +13,37 @@ from nelbo.sessions import Check
 from nelbo.store import catalog, ledger, results
 from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
-from worker import given, pulse, reading, shutdown, verifying
+from worker import pulse, reading, shutdown, verifying
 from worker.confined import ModelDied
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
+from worker.source_rows import source_rows
 
 PERMANENT = (InvalidInput, NotFound)
-"""Errors that no other try would mend."""
+"""Errors that another try would not cure."""
 EXPECTED = (NelboError, ModelDied, OSError, MemoryError)
-"""Errors whose message says enough; of others the log keeps the trace."""
+"""Errors whose message is enough; for all others the log keeps the traceback."""
 MODEL_DEATHS = 3
-"""Times that a model may be stopped or die over one chunk before the job fails."""
+"""The job fails after a model was stopped or died this number of times over one chunk."""
 MOST_ATTEMPTS = 100
-"""Of a chunk whose database or storage keeps going away: most of an hour, with the pauses between
-them."""
+"""Attempts at a chunk whose database or storage keeps going away.
+
+With the pauses between them they take most of an hour.
+"""
 STUCK_S = 300.0
-"""Seconds without a sign of life from the work, after which a process is stuck. A batch of rows
-takes far less."""
+"""Seconds without a sign of life after which a process is stuck; a batch takes far less."""
 SLICE_S = 10.0
-"""How long one hint keeps a process working, so that Celery can count, replace and stop its
-children."""
+"""Seconds that one hint keeps a process working.
+
+The limit lets Celery count, replace and stop its children.
+"""
 
 log = logs.get(__name__)
 
 
 def work(process: Process, slice_s: float = SLICE_S) -> None:
-    """Run chunks, of whichever job it is the turn, until none is due or the slice is over."""
+    """Run the chunks of the jobs whose turn it is, until none is due or `slice_s` is over."""
     end = time.monotonic() + slice_s
     while not shutdown.announced():
         asked_at = time.monotonic()
@@ -48,8 +52,8 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
             return
         crash.point("claimed")
         if not run(process, claim, asked_at):
-            # A process that is ill itself, short of memory for one, must not go through the whole
-            # queue like this.
+            # The fault may be this process's own, such as a lack of memory. It must not fail the
+            # whole queue.
             return
         if time.monotonic() >= end:
             process.hint(claim.job_id)
@@ -57,8 +61,11 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
 
 
 def run(process: Process, claim: Claim, asked_at: float) -> bool:
-    """Compute a claimed chunk and commit it, or say in the ledger why not. `asked_at`: the
-    monotonic clock at the claim. False after an error that need not be the chunk's."""
+    """Compute a claimed chunk and commit it, or record in the ledger why not.
+
+    `asked_at` is the monotonic clock at the claim. Returns False after an error that this process
+    may have caused.
+    """
     chunk_log = log.bind(
         job_id=claim.job_id,
         kind=claim.kind,
@@ -66,7 +73,8 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
         row_from=claim.row_from,
         rows=claim.rows,
     )
-    database, settings = process.database, process.settings
+    database = process.database
+    settings = process.settings
     renew = partial(ledger.renew, database, claim, settings.lease_s)
     try:
         with Lease(renew, settings.lease_s, settings.renew_s, asked_at, _stuck_s(claim)) as lease:
@@ -78,12 +86,11 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
     except LeaseLost:
         chunk_log.warning("lease lost", attempt=claim.attempt)
     except ShuttingDown:
-        _settle(chunk_log, "chunk handed back", partial(ledger.release, database, claim))
+        _record(chunk_log, "chunk handed back", partial(ledger.release, database, claim))
     except Exception as problem:
         if _is_permanent(claim, problem):
-            _settle(
-                chunk_log, "chunk failed", partial(ledger.fail, database, claim, _words(problem))
-            )
+            fail = partial(ledger.fail, database, claim, _message(problem))
+            _record(chunk_log, "chunk failed", fail)
         else:
             _try_later(process, claim, problem, chunk_log)
             return False
@@ -91,8 +98,10 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
 
 
 def compute(process: Process, claim: Claim, check: Check) -> Outcome:
-    """The chunk's outcome. Reads what it needs, writes nothing that another try would not write
-    again."""
+    """The chunk's outcome.
+
+    Any file that this writes has the same content in every attempt.
+    """
     if claim.stage == "finish":
         return results.finish(process.database, claim)
     match claim.kind:
@@ -100,22 +109,22 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return reading.read(process, claim, check)
         case "verify":
             return verifying.verify(process, claim, check)
-    check = _within(check, process.settings.model_chunk_s)
-    engine = process.engines.get(catalog.version_of(process.database, _need(claim.version_id)))
+    check = _with_limit(check, process.settings.model_chunk_s)
+    version = catalog.version_of(process.database, _need(claim.version_id))
+    engine = process.engines.get(version)
     match claim.kind:
         case "score":
-            return engine.score(given.rows(process.storage, claim), claim.row_from, check)
+            return engine.score(source_rows(process.storage, claim), claim.row_from, check)
         case "generate":
             return generate(engine, claim, check)
         case "augment":
-            return augment(engine, given.rows(process.storage, claim), claim, check)
+            return augment(engine, source_rows(process.storage, claim), claim, check)
         case "reconstruct":
-            return reconstruct(engine, given.rows(process.storage, claim), claim, check)
+            return reconstruct(engine, source_rows(process.storage, claim), claim, check)
 
 
-def _within(check: Check, limit_s: float) -> Check:
-    """The check, which also stops a model whose chunk takes too long: each batch may be quick
-    enough, and there are many."""
+def _with_limit(check: Check, limit_s: float) -> Check:
+    """The check, with a time limit for the chunk: many batches may add up to a long time."""
     end = time.monotonic() + limit_s
 
     def checked() -> None:
@@ -130,8 +139,10 @@ def _within(check: Check, limit_s: float) -> Check:
 
 
 def _stuck_s(claim: Claim) -> float:
-    """A finish is one query over all results of a job, which calls no check however long it
-    takes."""
+    """Seconds without a check after which this chunk's process is stuck.
+
+    A finish is one query over all results of a job; it calls no check, however long it takes.
+    """
     return math.inf if claim.stage == "finish" else STUCK_S
 
 
@@ -146,62 +157,75 @@ def _claim(process: Process) -> Claim | None:
 
 
 def _is_permanent(claim: Claim, problem: Exception) -> bool:
-    """An artifact that was verified once and cannot be loaded now may lack memory only."""
+    """Whether another try cannot help.
+
+    An artifact that was verified may fail to load only because memory is short.
+    """
     return isinstance(problem, PERMANENT) or (
         isinstance(problem, InvalidArtifact) and claim.kind == "verify"
     )
 
 
 def _try_later(process: Process, claim: Claim, problem: Exception, chunk_log: BoundLogger) -> None:
-    """Give the chunk back with back-off, or fail the job where it was tried often enough. The chunk
-    is not to blame for a database or storage that was away, which costs it no more than time."""
-    failed, words = not isinstance(problem, Unavailable), _words(problem)
+    """Give the chunk back with back-off, or fail the job after too many attempts.
+
+    A database or storage that was away is no failure of the chunk; it costs an attempt only.
+    """
+    failed = not isinstance(problem, Unavailable)
+    message = _message(problem)
     failures = claim.failures + int(failed)
     chunk_log.warning(
-        "chunk not done",
+        "chunk attempt failed",
         failures=failures,
-        problem=words,
+        problem=message,
         exc_info=not isinstance(problem, EXPECTED),
     )
-    most_failures = (
-        MODEL_DEATHS if isinstance(problem, ModelDied) else process.settings.max_attempts
-    )
+
+    most_failures = process.settings.max_attempts
+    advice = "retry the job later"
+    if isinstance(problem, ModelDied):
+        most_failures = MODEL_DEATHS
+        advice = "train a smaller model"
+
+    times = failures if failed else claim.attempt
     if failures >= most_failures or claim.attempt >= MOST_ATTEMPTS:
-        times = failures if failed else claim.attempt
-        advice = (
-            "train a smaller model" if isinstance(problem, ModelDied) else "retry the job later"
-        )
-        words = f"chunk at row {claim.row_from} failed {times} times, last: {words}; {advice}"
-        _settle(chunk_log, "chunk failed", lambda: ledger.fail(process.database, claim, words))
+        reason = f"chunk at row {claim.row_from} failed {times} times, last: {message}; {advice}"
+        _record(chunk_log, "chunk failed", partial(ledger.fail, process.database, claim, reason))
     else:
-        delay_s = ledger.backoff_s(failures if failed else claim.attempt)
-        back = partial(
-            ledger.release, process.database, claim, delay_s=delay_s, problem=words, failed=failed
+        release = partial(
+            ledger.release,
+            process.database,
+            claim,
+            delay_s=ledger.backoff_s(times),
+            problem=message,
+            failed=failed,
         )
-        _settle(chunk_log, "chunk put off", back)
+        _record(chunk_log, "chunk postponed", release)
 
 
-def _settle(chunk_log: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
-    """Write to the ledger what became of the chunk; where that fails too, its lease runs out and
-    the sweep takes it back."""
+def _record(chunk_log: BoundLogger, event: str, transition: Callable[[], bool]) -> None:
+    """Record in the ledger what happened to the chunk.
+
+    Where the ledger does not answer, the lease runs out and the sweep takes the chunk back.
+    """
     try:
         chunk_log.info(event, written=transition())
     except Unavailable as problem:
         chunk_log.warning("ledger not reached", event_not_written=event, problem=problem.message)
 
 
-def _words(problem: Exception) -> str:
-    """For the job's owner: our own message, else the error's name, as its text may hold paths or
-    values of rows."""
+def _message(problem: Exception) -> str:
+    """The message for the job's owner.
+
+    Other errors are given by name only, as their text may hold paths or values of rows.
+    """
     if isinstance(problem, NelboError):
         return problem.message
     if isinstance(problem, ModelDied):
         return f"{WORKER_DIED}: {problem}"
-    return (
-        "the worker ran out of memory"
-        if isinstance(problem, MemoryError)
-        else type(problem).__name__
-    )
+    if isinstance(problem, MemoryError):
+        return "the worker ran out of memory"
+    return type(problem).__name__
 
 
 def _need(version_id: str | None) -> str:

@@ -1,5 +1,4 @@
-"""One byte that a worker's main process and its forked children share: set, it means "stop after
-this batch"."""
+"""A flag that a worker's main process shares with its forked children: stop after this batch."""
 
 import mmap
 

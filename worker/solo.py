@@ -1,5 +1,7 @@
-"""`python -P -m worker.solo`: one process that works without a broker, until nothing is due or a
-minute is over."""
+"""`python -P -m worker.solo`: one process that works without a broker.
+
+It ends when no chunk is due, or after a minute.
+"""
 
 import signal
 

@@ -8,6 +8,5 @@ from worker import process, runner
 
 @shared_task(name=WORK)  # type: ignore[untyped-decorator]
 def work(job_id: str) -> None:
-    """There is work on a job: do what is due, each job in its turn. The hinted one has no
-    privilege."""
+    """Run the chunks that are due, each job in its turn. The hinted job has no priority."""
     runner.work(process.here())

@@ -1,5 +1,7 @@
-"""What time does away with, in bounded batches: what the dead left, results that expired, stored
-bytes of no use any more."""
+"""Removes what is old, in bounded batches.
+
+These are the remains of dead processes, expired results and stored bytes that are no longer used.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,22 +27,24 @@ from nelbo.store.session import Database
 from worker import cache
 
 OLD_S = 24 * 3600.0
-"""Age at which an upload that never ended, a push that was never registered and a temporary folder
-are given up."""
+"""Age in seconds at which unfinished uploads and temporary folders are given up.
+
+The same holds for pushes that were never registered.
+"""
 READERS_S = 3600.0
-"""What was deleted by its age is removed so much later: whoever was fetching it comes to the
-end."""
+"""Seconds between a deletion and the removal of its rows, so that readers can finish."""
 BATCHES = 40
-"""Of each sort in one tidying; the next one goes on."""
-AT_ONCE = 500
-"""Ids that one query is about."""
+"""Maximum number of batches of each kind in one run; the next run continues."""
+IDS_PER_QUERY = 500
 DAY_S = 86_400.0
 
 
 def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[str, int]:
-    """Do away with what is old in the database and in this host's cache; the numbers that are not
-    0, by what it was."""
-    done = {
+    """Remove what is old in the database and in this host's cache.
+
+    Returns the number of each thing removed, without zeros.
+    """
+    counts = {
         "files_rejected": files.reject_stale_files(database, old_s),
         "folders_removed": cache.tidy(settings.home, old_s),
         "copies_removed": copies.tidy(
@@ -56,16 +60,17 @@ def tidy(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[s
             settings.keep_deleted_days, lambda age_s: expiry.forget_jobs(database, age_s)
         ),
     }
-    return {what: number for what, number in done.items() if number}
+    return {name: count for name, count in counts.items() if count}
 
 
 def tidy_storage(database: Database, settings: Settings, old_s: float = OLD_S) -> dict[str, int]:
-    """Remove the bytes of what was rejected or deleted, as an upload whose receiver died, and of
-    pushes that came to nothing; then what is left of such files in the database. Bytes that the
-    database does not know stay: a folder or bucket may be older than its database, or not be its
-    alone."""
+    """Remove the bytes of deleted, rejected and abandoned files and artifacts.
+
+    Afterwards the database forgets such files. Bytes that the database does not know stay: the
+    folder or bucket may be older than the database, or may be shared with others.
+    """
     storage = open_storage(settings.storage)
-    done = {
+    counts = {
         "uploads_removed": _remove(
             storage, FILES, file_prefix, partial(expiry.dead_files, database)
         ),
@@ -79,26 +84,26 @@ def tidy_storage(database: Database, settings: Settings, old_s: float = OLD_S) -
             settings.keep_deleted_days, lambda age_s: expiry.forget_files(database, age_s)
         ),
     }
-    return {what: number for what, number in done.items() if number}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _aged(days: float, sweep: Callable[[float], int]) -> int:
-    """0 days: kept for ever."""
+    """The number removed; 0 days means that nothing is removed."""
     return sum(_batches(lambda: sweep(days * DAY_S))) if days else 0
 
 
 def _batches(batch: Callable[[], int]) -> Iterator[int]:
     for _ in range(BATCHES):
-        done = batch()
-        yield done
-        if not done:
+        count = batch()
+        yield count
+        if not count:
             return
 
 
 def _is_older(name: str, age_s: float) -> bool:
-    """Whether an id was made that long ago. What Nelbo did not name has no age."""
-    time_made = made_at(name)
-    return time_made is not None and time.time() - time_made > age_s
+    """Whether an id was created more than `age_s` ago; a foreign name has no age."""
+    created_at = made_at(name)
+    return created_at is not None and time.time() - created_at > age_s
 
 
 def _remove(
@@ -107,11 +112,11 @@ def _remove(
     key: Callable[[str], str],
     dead: Callable[[Sequence[str]], set[str]],
 ) -> int:
-    """Remove those of a folder that are dead, and give their number."""
+    """Remove the dead objects of a folder and return their number."""
     ids = stored_ids(storage, folder)
     removed = 0
-    for start in range(0, len(ids), AT_ONCE):
-        for dead_id in dead(ids[start : start + AT_ONCE]):
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        for dead_id in dead(ids[start : start + IDS_PER_QUERY]):
             storage.delete(key(dead_id))
             removed += 1
     return removed

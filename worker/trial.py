@@ -1,6 +1,8 @@
-"""`python -P -m worker.trial ZIP FOLDER MIB`: unpack a pushed artifact into an empty folder, check
-its graphs and run a row through them, in a process that may use so much memory. The answer is one
-line of JSON."""
+"""`python -P -m worker.trial ZIP FOLDER MIB`: tries out a pushed artifact, confined.
+
+The process may use MIB of memory. It unpacks the artifact into an empty folder, checks its graphs
+and runs rows through them. The answer is one line of JSON.
+"""
 
 import json
 import sys
@@ -16,12 +18,14 @@ from nelbo.packing import unpack
 from nelbo.processes import exit_with_parent
 
 MADE_ROWS = 16
-"""Rows that the artifact makes and then reads: a graph may fail only where cells have values."""
+"""Number of rows that the artifact generates and then reads.
+
+A graph may fail only where cells have values.
+"""
 
 
 def trial(engine: Engine) -> None:
-    """Everything that an artifact must do: with a row whose cells are all missing, and with rows
-    that it makes itself."""
+    """Run each operation, with a row of missing cells and with rows that the artifact generates."""
     names = list(engine.schema.names)
     blank = pa.record_batch([pa.nulls(1, pa.string()) for _ in names], names=names)
     if len(engine.score(blank).rows) != 1:
@@ -37,22 +41,25 @@ def trial(engine: Engine) -> None:
 
 
 def main() -> None:
-    packed, folder, memory_mib = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    packed = Path(sys.argv[1])
+    folder = Path(sys.argv[2])
+    memory_mib = int(sys.argv[3])
     confine(memory_mib=memory_mib, read=[packed, *CODE], write=[folder])
     exit_with_parent()
     print(json.dumps(_answer(packed, folder)))
 
 
 def _answer(packed: Path, folder: Path) -> dict[str, Any]:
-    """Why the artifact is rejected, or its manifest and digest."""
+    """The reason for rejecting the artifact, or its manifest and digest."""
     try:
         artifact = unpack(packed, folder)
         trial(Engine(artifact))
     except InvalidArtifact as problem:
         return {"problem": problem.message}
-    except (MemoryError, OSError):  # no word on the artifact: the process ends without an answer
+    # These say nothing about the artifact: the process ends without an answer.
+    except (MemoryError, OSError):
         raise
-    # ONNX Runtime and NumPy raise what they like about a graph that breaks its manifest.
+    # ONNX Runtime and NumPy raise many classes for a graph that contradicts its manifest.
     except Exception as problem:
         return {"problem": f"the trial run failed: {type(problem).__name__}: {problem}"}
     return {

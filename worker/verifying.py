@@ -1,5 +1,7 @@
-"""Verify a pushed artifact before any job may use it: a limited child reads the zip, checks it and
-runs a row through it."""
+"""Verifies a pushed artifact before any job may use it.
+
+A limited child process unpacks it, checks it and runs rows through it.
+"""
 
 import re
 
@@ -23,26 +25,26 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
     if claim.version_id is None:
         raise InvalidArtifact("the job names no version; push the artifact again")
     with cache.temporary(process.settings.home) as temporary:
-        packed, folder = temporary / "artifact.zip", temporary / "artifact"
+        packed = temporary / "artifact.zip"
+        folder = temporary / "artifact"
         folder.mkdir()
         process.storage.fetch(artifact_key(claim.version_id), packed, check)
         memory_mib = process.settings.read_memory_mib + COPIES * packed.stat().st_size // 2**20
+        args = [str(packed), str(folder), str(memory_mib)]
         try:
-            answer = run_limited(
-                "worker.trial", [str(packed), str(folder), str(memory_mib)], check, TRIAL_S
-            )
+            answer = run_limited("worker.trial", args, check, TRIAL_S)
         except TimeoutError:
             raise InvalidArtifact(
-                f"one row took the artifact more than {TRIAL_S:.0f} s; train a smaller model"
+                f"the trial of the artifact took more than {TRIAL_S:.0f} s; train a smaller model"
             ) from None
+
     if answer["problem"]:
-        raise InvalidArtifact(_for_its_owner(answer["problem"]))
-    # The child ran a stranger's graphs: what it answers is checked like the manifest of a stranger.
-    return VerifyOutcome(
-        check_manifest(answer["manifest"]).model_dump(mode="json"), str(answer["digest"])[:64]
-    )
+        raise InvalidArtifact(_without_paths(answer["problem"]))
+    # The child ran a stranger's graphs, so its answer is checked like a stranger's manifest.
+    manifest = check_manifest(answer["manifest"]).model_dump(mode="json")
+    return VerifyOutcome(manifest, str(answer["digest"])[:64])
 
 
-def _for_its_owner(problem: str) -> str:
-    """The reason of a rejection without paths of this machine or of ONNX Runtime's source."""
+def _without_paths(problem: str) -> str:
+    """The reason for a rejection without paths of this machine or of ONNX Runtime's source."""
     return _PATH.sub("…", problem)[:LONGEST_REASON]

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"])
 @router.get(
     "",
     operation_id="list_audit",
-    summary="List changes and deletions of all owners, the newest first",
+    summary="List changes and deletions of all owners, newest first",
     responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_audit(

@@ -41,7 +41,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def lead_to_docs() -> Response:
+async def redirect_to_docs() -> Response:
     return RedirectResponse("/docs")
 
 

@@ -102,7 +102,7 @@ Csv = Annotated[CsvOptions, Depends(_csv)]
     operation_id="upload_file",
     summary="Upload a table",
     status_code=status.HTTP_201_CREATED,
-    response_description="Stored; the service reads it next (state reading)",
+    response_description="Stored; a worker reads it next (state reading)",
     openapi_extra=BODY,
     responses=answers(
         NotAuthenticated, TooLarge, InvalidInput, InvalidRequest, OverQuota, Overloaded, Unavailable
@@ -140,7 +140,7 @@ async def upload_file(
 async def _received(
     request: Request, service: Service, upload: Upload, name: str, format: str, csv: CsvOptions
 ) -> files.FileEntry:
-    """The file, stored and submitted to be read."""
+    """Receive a file, store it and submit it to be read."""
     owner = upload.owner
     await run_in_threadpool(admission.need_readers, service, owner)
     await run_in_threadpool(
@@ -201,7 +201,7 @@ def _view(entry: files.FileEntry) -> File:
 @router.get(
     "",
     operation_id="list_files",
-    summary="List files, the newest first",
+    summary="List files, newest first",
     responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_files(

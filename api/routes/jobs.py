@@ -1,4 +1,4 @@
-"""Jobs: submit one of four kinds, watch it, cancel it, queue it again."""
+"""Jobs: submit one of four kinds, watch it, cancel it, retry it."""
 
 import asyncio
 import re
@@ -55,7 +55,7 @@ JobId = Annotated[
     str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])
 ]
 
-# The example of Conflict itself says "cancel it", which helps neither of these two.
+# The example of Conflict itself says "cancel it", which helps in neither of these cases.
 NOT_TO_CANCEL = Conflict(
     "job 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 is succeeded already; only a queued or running job"
     " can be cancelled"
@@ -86,7 +86,7 @@ EXAMPLES: dict[str, Any] = {
             "per_row": 3,
         }
     },
-    "augment farther off": {
+    "augment with spread": {
         "value": {
             "kind": "augment",
             "model": "adult",
@@ -232,7 +232,7 @@ async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Jo
 @router.get(
     "",
     operation_id="list_jobs",
-    summary="List jobs, the newest first",
+    summary="List jobs, newest first",
     responses=answers(NotAuthenticated, InvalidRequest, Unavailable),
 )
 def list_jobs(
@@ -269,7 +269,7 @@ def get_job(job_id: JobId, service: ServiceDep, owner: Owner, response: Response
     responses=answers(NotAuthenticated, NotFound, NOT_TO_CANCEL, Gone, Unavailable),
 )
 def cancel_job(job_id: JobId, service: ServiceDep, owner: Owner) -> Job:
-    """Queued chunks stop at once, a running one between two batches."""
+    """Queued chunks stop at once; a running chunk stops between two batches."""
     return ledger.cancel(service.database, owner, job_id)
 
 
@@ -278,7 +278,7 @@ def cancel_job(job_id: JobId, service: ServiceDep, owner: Owner) -> Job:
     operation_id="retry_job",
     summary="Queue a failed or cancelled job again",
     status_code=status.HTTP_202_ACCEPTED,
-    response_description="Queued: only what is missing runs",
+    response_description="Queued: only the missing chunks run",
     responses=answers(
         NotAuthenticated, NotFound, NOT_TO_RETRY, Gone, OverQuota, Overloaded, Unavailable
     ),

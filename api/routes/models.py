@@ -165,7 +165,7 @@ def get_model(name: Name, service: ServiceDep, owner: Owner) -> Model:
 @router.get(
     "/{name}/versions",
     operation_id="list_versions",
-    summary="List a model's versions, the newest first",
+    summary="List a model's versions, newest first",
     responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
 def list_versions(name: Name, service: ServiceDep, owner: Owner) -> Page[Version]:
@@ -181,9 +181,8 @@ def list_versions(name: Name, service: ServiceDep, owner: Owner) -> Page[Version
     responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
 def get_version(name: Name, version: Which, service: ServiceDep, owner: Owner) -> Response:
-    entry = catalog.get_version(
-        service.database, owner, name, _number(service, owner, name, version)
-    )
+    number = _number(service, owner, name, version)
+    entry = catalog.get_version(service.database, owner, name, number)
     headers = {"Retry-After": "1"} if entry.state == "pending" else None
     content = of_manifest(
         service.database, entry, lambda manifest: to_json(details(entry.view, manifest))
@@ -221,13 +220,13 @@ def set_alias(
 @router.delete(
     "/{name}/aliases/{alias}",
     operation_id="delete_alias",
-    summary="Take an alias away",
+    summary="Delete an alias",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     responses=answers(NotAuthenticated, NotFound, InvalidRequest, Unavailable),
 )
 def delete_alias(name: Name, alias: Alias, service: ServiceDep, owner: Owner, by: By) -> None:
-    """`champion` follows the newest ready version again."""
+    """Without its alias, `champion` follows the newest ready version again."""
     catalog.delete_alias(service.database, owner, name, alias, by=by)
 
 

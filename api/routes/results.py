@@ -45,9 +45,9 @@ CONTENT: dict[str, Any] = {
 
 
 class Error(RowError):
-    """One row that could not be done, and why."""
+    """One row that failed, and why."""
 
-    # The name of a row error in the API's description.
+    # The API's description calls a row error by this name.
 
 
 async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]:
@@ -72,7 +72,7 @@ async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]
             "headers": {
                 "Content-Disposition": {
                     "schema": {"type": "string"},
-                    "description": "a name for the file",
+                    "description": "name for the file",
                 }
             },
         },
@@ -110,12 +110,10 @@ def get_results(
     job = _succeeded(lookup.get_job(service.database, owner, job_id))
     chosen = format or preferred_format(accept)
     suffix = "arrows" if chosen == "arrow" else chosen
+    if safe is None:
+        safe = for_people(request.headers)
     return StreamingResponse(
-        encoded(
-            _batches(service.database, job),
-            chosen,
-            for_people(request.headers) if safe is None else safe,
-        ),
+        encoded(_batches(service.database, job), chosen, safe),
         media_type=MEDIA_TYPES[chosen],
         headers={
             "Content-Disposition": f'attachment; filename="{job.kind}-{job.id}.{suffix}"',
@@ -133,7 +131,7 @@ def _succeeded(job: Job) -> Job:
         raise JobFailed(f"job {job.id} {end}{reason}; it has no results")
     done = f"{job.progress.rows_done:,} of {job.progress.rows:,} rows"
     raise NotReady(
-        f"job {job.id} is {job.state} ({done}); its results come when it has succeeded",
+        f"job {job.id} is {job.state} ({done}); its results are available after it has succeeded",
         retry_after=1,
     )
 
@@ -162,7 +160,7 @@ def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     "/errors",
     response_model=Page[Error],
     operation_id="list_errors",
-    summary="The rows that could not be done, and why",
+    summary="The rows that failed, and why",
     responses=answers(NotAuthenticated, NotFound, Gone, InvalidRequest, Unavailable),
 )
 def list_errors(
@@ -183,7 +181,7 @@ def list_errors(
 @router.get(
     "/anomalies",
     operation_id="list_anomalies",
-    summary="The least likely rows of a score job, the least likely first",
+    summary="The least likely rows of a score job, least likely first",
     responses=answers(NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, Unavailable),
 )
 def list_anomalies(

@@ -1,2 +1,4 @@
-"""SQL only: files, the catalog of models, the ledger of jobs, their results. SQL is the truth; a
-message is a hint."""
+"""SQL only: files, the catalog of models, the ledger of jobs, their results.
+
+SQL is the truth; a message to the broker is only a hint.
+"""

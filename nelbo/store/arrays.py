@@ -1,8 +1,7 @@
-"""NumPy arrays as PostgreSQL's arrays in their binary form; as lists of Python floats they would
-cost 100 times as much.
+"""NumPy arrays in PostgreSQL's binary array format.
 
-A value goes in as `wire(array)` and comes out as `unwire(bytes)`, of what `array_send(column)`
-gives.
+As lists of Python floats they would take 100 times as long. `wire(array)` makes a parameter, and
+`unwire(bytes)` reads the result of `array_send(column)`.
 """
 
 import struct
@@ -16,7 +15,7 @@ Numbers = npt.NDArray[Any]
 """[n] float64 or int64."""
 
 FLOAT8, FLOAT8_ARRAY, INT8, INT8_ARRAY = 701, 1022, 20, 1016
-"""PostgreSQL's own numbers of its types; they never change."""
+"""PostgreSQL's type numbers; they never change."""
 _HEAD = struct.Struct(">iii")
 """Number of dimensions, whether there are nulls, type of the elements."""
 _DIMENSION = struct.Struct(">ii")
@@ -32,23 +31,26 @@ class IntArray(bytes):
 
 
 class Wire(UserDefinedType[bytes]):
-    """Either, to SQLAlchemy: passed on as it is."""
+    """Either array as SQLAlchemy's type, which passes the bytes on unchanged."""
 
     cache_ok = True
 
 
 def wire(values: Numbers) -> FloatArray | IntArray:
-    """An array as a parameter, of type `Wire`."""
+    """An array as a parameter of type `Wire`."""
     floats = values.dtype == np.float64
     body = np.empty(len(values), dtype=_element(floats))
-    body["size"], body["value"] = 8, values
+    body["size"] = 8
+    body["value"] = values
+
     kind = FloatArray if floats else IntArray
     head = _HEAD.pack(1 if len(values) else 0, 0, FLOAT8 if floats else INT8)
-    return kind(head + (_DIMENSION.pack(len(values), 1) if len(values) else b"") + body.tobytes())
+    dimension = _DIMENSION.pack(len(values), 1) if len(values) else b""
+    return kind(head + dimension + body.tobytes())
 
 
 def unwire(data: bytes) -> Numbers:
-    """An array from what `array_send` gives of an array without nulls."""
+    """The array in the output of `array_send`, which must hold no nulls."""
     dimensions, _, kind = _HEAD.unpack_from(data)
     body = data[_HEAD.size + dimensions * _DIMENSION.size :]
     values = np.frombuffer(body, dtype=_element(kind == FLOAT8))["value"]
@@ -56,8 +58,8 @@ def unwire(data: bytes) -> Numbers:
 
 
 def register() -> None:
-    """Let psycopg send both kinds of arrays."""
-    # Here, as a database of SQLite needs no psycopg, which takes 40 ms.
+    """Make psycopg send both kinds of arrays."""
+    # Imported here, because it takes 40 ms and SQLite does not need it.
     from psycopg import adapters
     from psycopg.adapt import Dumper
     from psycopg.pq import Format

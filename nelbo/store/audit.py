@@ -1,5 +1,7 @@
-"""The audit in SQL: changes of models, versions, aliases and keys, and deletions, each in the
-transaction that makes it."""
+"""The audit in SQL: each change and deletion, recorded in the transaction that makes it.
+
+It covers changes of models, versions, aliases and keys, and all deletions.
+"""
 
 from sqlalchemy import Connection, insert, select
 
@@ -20,9 +22,11 @@ def record(
     subject: str,
     detail: str | None = None,
 ) -> None:
-    """Write down a change, inside the transaction that makes it. Raises NotAuthenticated where the
-    key was revoked meanwhile: a long push that began with a good key changes nothing after its
-    revocation."""
+    """Record a change, inside the transaction that makes it.
+
+    Raises NotAuthenticated where the key was revoked meanwhile: a long push that began with a valid
+    key changes nothing after the revocation.
+    """
     _need_live_key(connection, by)
     values = {"by": by.name, "key": by.key, "address": by.address, "request_id": by.request_id}
     values |= {
@@ -37,7 +41,7 @@ def record(
 def list_changes(
     db: Database, *, owner: str | None = None, limit: int = 50, before: str | None = None
 ) -> list[Change]:
-    """Changes of all owners or of one, the newest first, of ids below `before`."""
+    """The changes of all owners or of one, newest first, with ids below `before`."""
     statement = select(AuditRow.__table__).order_by(AuditRow.id.desc()).limit(limit)
     if owner is not None:
         statement = statement.where(AuditRow.owner == owner)
@@ -51,7 +55,7 @@ def list_changes(
 
 
 def _need_live_key(connection: Connection, by: Actor) -> None:
-    """Locked, so that whoever revokes the key waits for this transaction and sees what it wrote."""
+    """Lock the key, so that its revocation waits for this transaction and sees its changes."""
     if by.key is None:
         return
     live = (

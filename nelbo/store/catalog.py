@@ -1,5 +1,7 @@
-"""The catalog: models with their versions and aliases. Every row has an owner, and nobody sees
-another's."""
+"""The catalog: models with their versions and aliases.
+
+Every row has an owner, and nobody sees the rows of another owner.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -21,12 +23,12 @@ from nelbo.views import Model, Version, VersionState
 
 CHAMPION = "champion"
 MAX_ALIASES = 100
-"""Of one model: whoever looks at it gets them all."""
+"""Maximum number of aliases per model; a view of the model lists them all."""
 
 
 @dataclass(frozen=True)
 class VersionEntry:
-    """A version as the catalog knows it. Its artifact lies in the storage under the id."""
+    """A version as the catalog knows it. The storage keeps its artifact under the version's id."""
 
     id: str
     owner: str
@@ -45,7 +47,7 @@ class VersionEntry:
 
     @property
     def view(self) -> Version:
-        """What anyone sees of it."""
+        """The version as users see it."""
         return Version(
             model=self.model,
             version=self.number,
@@ -67,8 +69,10 @@ def add_version(
     version_id: str | None = None,
     by: Actor = ITSELF,
 ) -> VersionEntry:
-    """Register an artifact as the next version of a model. `ledger.submit_version` does so for one
-    to be verified."""
+    """Register an artifact as the next version of a model.
+
+    `ledger.submit_version` does the same for an artifact that has yet to be verified.
+    """
     with db.write() as connection:
         return insert_version(
             connection, owner, model, manifest, digest, state, version_id or new_id(), by
@@ -76,42 +80,44 @@ def add_version(
 
 
 def resolve(db: Database, owner: str, reference: str) -> VersionEntry:
-    """The ready version that `name` (its champion), `name@3` or `name@alias` stands for."""
+    """The ready version for `name` (its champion), `name@3` or `name@alias`."""
     name, _, which = reference.partition("@")
     with db.read() as connection:
-        found = _find_version(connection, owner, name, which or CHAMPION)
-        if found is None:
+        version = _find_version(connection, owner, name, which or CHAMPION)
+        if version is None:
             raise _no_version(connection, owner, name, which)
-    if found.state == "pending":
+    if version.state == "pending":
         raise NotReady(
-            f"{found.name} is still being verified; ask again in a moment", retry_after=2
+            f"{version.name} is still being verified; ask again in a moment", retry_after=2
         )
-    if found.state == "rejected":
-        raise Conflict(f"{found.name} was rejected: {found.reason}")
-    return found
+    if version.state == "rejected":
+        raise Conflict(f"{version.name} was rejected: {version.reason}")
+    return version
 
 
 def get_version(db: Database, owner: str, model: str, number: int) -> VersionEntry:
     """A version in any state."""
     with db.read() as connection:
-        found = _find_version(connection, owner, model, str(number))
-        if found is None:
+        version = _find_version(connection, owner, model, str(number))
+        if version is None:
             raise _no_version(connection, owner, model, str(number))
-    return found
+    return version
 
 
 def version_of(db: Database, version_id: str) -> VersionEntry:
-    """A version by id, whoever owns it: for a worker that holds a claim on it."""
+    """A version by id, of any owner: for a worker that holds a claim on it."""
     with db.read() as connection:
-        found = connection.execute(_versions().where(VersionRow.id == version_id)).first()
-    if found is None:
+        row = connection.execute(_versions().where(VersionRow.id == version_id)).first()
+    if row is None:
         raise NotFound(f"no version {version_id}")
-    return _version(found)
+    return _version(row)
 
 
 def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
-    """What a version's manifest says; empty until the version is verified. It may be large, so
-    entries come without it."""
+    """A version's manifest; empty until the version is verified.
+
+    Entries come without it, as it may be large.
+    """
     with db.read() as connection:
         manifest: dict[str, Any] = connection.scalars(
             select(VersionRow.manifest).where(VersionRow.id == version.id)
@@ -120,25 +126,22 @@ def get_manifest(db: Database, version: VersionEntry) -> dict[str, Any]:
 
 
 def list_versions(db: Database, owner: str, model: str) -> list[VersionEntry]:
-    """All versions of a model, the newest first."""
+    """All versions of a model, newest first."""
     with db.read() as connection:
         _need_model(connection, owner, model)
         statement = _versions().where(*_live(owner, model)).order_by(VersionRow.number.desc())
-        return [_version(found) for found in connection.execute(statement)]
+        return [_version(row) for row in connection.execute(statement)]
 
 
 def get_model(db: Database, owner: str, name: str) -> Model:
     with db.read() as connection:
         _need_model(connection, owner, name)
-        return _models(
-            connection,
-            owner,
-            select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name),
-        )[0]
+        this_model = select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == name)
+        return _models(connection, owner, this_model)[0]
 
 
 def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") -> list[Model]:
-    """Models in the order of their names, of names above `after`."""
+    """Models in the order of their names, with names above `after`."""
     statement = select(ModelRow).where(
         ModelRow.owner == owner, ModelRow.deleted_at.is_(None), ModelRow.name > after
     )
@@ -149,20 +152,24 @@ def list_models(db: Database, owner: str, *, limit: int = 100, after: str = "") 
 def set_alias(
     db: Database, owner: str, model: str, alias: str, number: int, *, by: Actor = ITSELF
 ) -> None:
-    """Let an alias stand for a ready version. A champion that was set by hand no longer follows new
-    versions."""
+    """Point an alias at a ready version.
+
+    A champion that was set by hand no longer follows new versions.
+    """
     if not alias or alias.isdigit() or "@" in alias:
         raise InvalidInput(
-            f"{alias!r} cannot be an alias: it must be a word, neither a number nor with an @"
+            f"{alias!r} cannot be an alias: use a word that is no number and contains no @"
         )
     with db.write() as connection:
-        found = _find_version(connection, owner, model, str(number))
-        if found is None:
+        version = _find_version(connection, owner, model, str(number))
+        if version is None:
             raise _no_version(connection, owner, model, str(number))
-        if found.state != "ready":
-            raise Conflict(f"{found.name} is {found.state}; an alias stands for a ready version")
+        if version.state != "ready":
+            raise Conflict(
+                f"{version.name} is {version.state}; only a ready version can have an alias"
+            )
         _need_room(connection, owner, model, alias)
-        _point(connection, found, alias, by, by_hand=True)
+        _point(connection, version, alias, by, by_hand=True)
 
 
 def _need_room(connection: Connection, owner: str, model: str, alias: str) -> None:
@@ -170,45 +177,49 @@ def _need_room(connection: Connection, owner: str, model: str, alias: str) -> No
     names = connection.scalars(statement).all()
     if alias not in names and len(names) >= MAX_ALIASES:
         raise Conflict(
-            f"model {model} has {len(names)} aliases, the most of one model; delete one that is not"
-            " used any more"
+            f"model {model} has {len(names)} aliases, the maximum per model; delete an unused one"
         )
 
 
 def delete_alias(db: Database, owner: str, model: str, alias: str, *, by: Actor = ITSELF) -> None:
     """Remove an alias; champion then follows the newest ready version again."""
     with db.write() as connection:
-        place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == alias)
-        if connection.execute(delete(AliasRow).where(*place)).rowcount == 0:
+        this_alias = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == alias)
+        if connection.execute(delete(AliasRow).where(*this_alias)).rowcount == 0:
             raise NotFound(f"model {model} has no alias {alias}")
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
         crown(connection, owner, model, by)
 
 
 def delete_version(db: Database, owner: str, model: str, number: int, *, by: Actor = ITSELF) -> str:
-    """Forget a version and give its id, whose artifact the caller removes. Raises Conflict while a
-    job that is not finished uses it."""
+    """Forget a version and return its id, whose artifact the caller removes.
+
+    Raises Conflict while an unfinished job uses it.
+    """
     with db.write() as connection:
-        found = _find_version(connection, owner, model, str(number), lock=True)
-        if found is None:
+        version = _find_version(connection, owner, model, str(number), lock=True)
+        if version is None:
             raise _no_version(connection, owner, model, str(number))
-        _forget_versions(connection, owner, model, [found], by)
+        _forget_versions(connection, owner, model, [version], by)
         crown(connection, owner, model, by)
-        return found.id
+        return version.id
 
 
 def delete_model(db: Database, owner: str, name: str, *, by: Actor = ITSELF) -> list[str]:
-    """Forget a model with its versions and give their ids, whose artifacts the caller removes.
-    Raises Conflict while a job that is not finished uses one."""
+    """Forget a model with its versions and return their ids, whose artifacts the caller removes.
+
+    Raises Conflict while an unfinished job uses one of them.
+    """
     with db.write() as connection:
         _need_model(connection, owner, name)
         statement = _versions().where(*_live(owner, name))
-        found = [_version(row) for row in connection.execute(statement.with_for_update())]
-        _forget_versions(connection, owner, name, found, by)
-        place = (ModelRow.owner == owner, ModelRow.name == name)
-        connection.execute(update(ModelRow).where(*place).values(deleted_at=now()))
+        versions = [_version(row) for row in connection.execute(statement.with_for_update())]
+        _forget_versions(connection, owner, name, versions, by)
+
+        this_model = (ModelRow.owner == owner, ModelRow.name == name)
+        connection.execute(update(ModelRow).where(*this_model).values(deleted_at=now()))
         audit.record(connection, by, "model.delete", owner, name)
-        return [version.id for version in found]
+        return [version.id for version in versions]
 
 
 def insert_version(
@@ -221,7 +232,7 @@ def insert_version(
     version_id: str,
     by: Actor = ITSELF,
 ) -> VersionEntry:
-    """The next version of a model, inside a transaction of the caller."""
+    """Insert the next version of a model, inside the caller's transaction."""
     _open_model(connection, owner, model)
     taken = select(func.coalesce(func.max(VersionRow.number), 0)).where(
         VersionRow.owner == owner, VersionRow.model == model
@@ -245,8 +256,10 @@ def insert_version(
 def accept_version(
     connection: Connection, version_id: str, manifest: dict[str, Any], digest: str
 ) -> bool:
-    """pending -> ready, inside a transaction of the caller; False where the version is not
-    pending."""
+    """pending -> ready, inside the caller's transaction.
+
+    False where the version is not pending.
+    """
     version = _settle(
         connection, version_id, "version.ready", state="ready", manifest=manifest, digest=digest
     )
@@ -256,8 +269,10 @@ def accept_version(
 
 
 def reject_version(connection: Connection, version_id: str, reason: str) -> bool:
-    """pending -> rejected, inside a transaction of the caller; False where the version is not
-    pending."""
+    """pending -> rejected, inside the caller's transaction.
+
+    False where the version is not pending.
+    """
     return (
         _settle(connection, version_id, "version.reject", state="rejected", reason=clean(reason))
         is not None
@@ -281,9 +296,9 @@ def _settle(
 
 
 def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
-    """Let champion stand for the newest ready version, unless someone set it by hand."""
-    place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == CHAMPION)
-    if connection.scalars(select(AliasRow.by_hand).where(*place)).first():
+    """Point champion at the newest ready version, unless someone set it by hand."""
+    champion = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == CHAMPION)
+    if connection.scalars(select(AliasRow.by_hand).where(*champion)).first():
         return
     newest = (
         _versions()
@@ -291,16 +306,18 @@ def crown(connection: Connection, owner: str, model: str, by: Actor) -> None:
         .order_by(VersionRow.number.desc())
         .limit(1)
     )
-    found = connection.execute(newest).first()
-    if found is not None:
-        _point(connection, _version(found), CHAMPION, by, by_hand=False)
-    elif connection.execute(delete(AliasRow).where(*place)).rowcount:
+    row = connection.execute(newest).first()
+    if row is not None:
+        _point(connection, _version(row), CHAMPION, by, by_hand=False)
+    elif connection.execute(delete(AliasRow).where(*champion)).rowcount:
         audit.record(connection, by, "alias.delete", owner, f"{model}@{CHAMPION}")
 
 
 def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
-    """What stays of a deleted version's manifest: the names of the columns, where results of a
-    score job still need them."""
+    """The part of a deleted version's manifest that must stay.
+
+    These are the names of the columns, where results of a score job still need them.
+    """
     scored = (
         select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
     )
@@ -310,8 +327,10 @@ def rest_of_manifest(connection: Connection, version_id: str) -> dict[str, Any]:
 
 
 def need_ready_version(connection: Connection, owner: str, version_id: str) -> None:
-    """Raise unless the version can be used by a job that this transaction inserts; it cannot be
-    deleted meanwhile."""
+    """Raise unless a job that this transaction inserts can use the version.
+
+    The version is locked, so that it cannot be deleted meanwhile.
+    """
     statement = select(VersionRow.state).where(
         VersionRow.owner == owner, VersionRow.id == version_id, VersionRow.deleted_at.is_(None)
     )
@@ -323,10 +342,12 @@ def need_ready_version(connection: Connection, owner: str, version_id: str) -> N
 
 
 def _open_model(connection: Connection, owner: str, model: str) -> None:
-    """Make the model unless it is there, and lock it, so that versions get their numbers one after
-    the other."""
-    place = (ModelRow.owner == owner, ModelRow.name == model)
-    opened = update(ModelRow).where(*place).values(deleted_at=None)
+    """Insert the model if it is new, and lock it.
+
+    Versions therefore get their numbers one after the other.
+    """
+    this_model = (ModelRow.owner == owner, ModelRow.name == model)
+    opened = update(ModelRow).where(*this_model).values(deleted_at=None)
     if connection.execute(opened).rowcount:
         return
     try:
@@ -338,16 +359,16 @@ def _open_model(connection: Connection, owner: str, model: str) -> None:
 
 def _need_model(connection: Connection, owner: str, name: str) -> None:
     statement = select(ModelRow.deleted_at).where(ModelRow.owner == owner, ModelRow.name == name)
-    found = connection.execute(statement).first()
-    if found is None:
+    row = connection.execute(statement).first()
+    if row is None:
         raise _no_model(connection, owner, name)
-    if found.deleted_at is not None:
+    if row.deleted_at is not None:
         raise Gone(f"model {name} was deleted")
 
 
 def _models(connection: Connection, owner: str, statement: Select[ModelRow]) -> list[Model]:
-    found = connection.execute(statement).all()
-    names = [model.name for model in found]
+    models = connection.execute(statement).all()
+    names = [model.name for model in models]
     numbers = (
         select(VersionRow.model, VersionRow.number)
         .where(
@@ -361,17 +382,16 @@ def _models(connection: Connection, owner: str, statement: Select[ModelRow]) -> 
         .where(AliasRow.owner == owner, AliasRow.model.in_(names))
         .order_by(AliasRow.name)
     )
-    versions_of, aliases_of = connection.execute(numbers).all(), connection.execute(aliases).all()
+    version_rows = connection.execute(numbers).all()
+    alias_rows = connection.execute(aliases).all()
     return [
         Model(
             name=model.name,
             created_at=model.created_at,
-            versions=tuple(
-                version.number for version in versions_of if version.model == model.name
-            ),
-            aliases={alias.name: alias.number for alias in aliases_of if alias.model == model.name},
+            versions=tuple(row.number for row in version_rows if row.model == model.name),
+            aliases={row.name: row.number for row in alias_rows if row.model == model.name},
         )
-        for model in found
+        for model in models
     ]
 
 
@@ -392,25 +412,24 @@ def _live(owner: str, model: str) -> tuple[ColumnElement[bool], ...]:
     return VersionRow.owner == owner, VersionRow.model == model, VersionRow.deleted_at.is_(None)
 
 
-def _version(found: Row[*tuple[Any, ...]]) -> VersionEntry:
-    return VersionEntry(**found._asdict())
+def _version(row: Row[*tuple[Any, ...]]) -> VersionEntry:
+    return VersionEntry(**row._asdict())
 
 
 def _find_version(
     connection: Connection, owner: str, model: str, which: str, lock: bool = False
 ) -> VersionEntry | None:
-    """By number or alias; None where nothing of that name is there (any more)."""
+    """A version by number or alias; None where there is no such version."""
     statement = _versions().where(*_live(owner, model))
     if which.isdecimal():
-        # Longer numbers would not fit the column; none is that high.
+        # A longer number would not fit the column, and no version has one.
         statement = statement.where(VersionRow.number == int(which[:18]))
     else:
-        place = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == which)
-        statement = statement.where(
-            VersionRow.id == select(AliasRow.version_id).where(*place).scalar_subquery()
-        )
-    found = connection.execute(statement.with_for_update() if lock else statement).first()
-    return None if found is None else _version(found)
+        this_alias = (AliasRow.owner == owner, AliasRow.model == model, AliasRow.name == which)
+        target = select(AliasRow.version_id).where(*this_alias).scalar_subquery()
+        statement = statement.where(VersionRow.id == target)
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    return None if row is None else _version(row)
 
 
 def _no_version(
@@ -420,20 +439,21 @@ def _no_version(
         _need_model(connection, owner, model)
     except (NotFound, Gone) as problem:
         return problem
-    entry = _models(
-        connection, owner, select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == model)
-    )[0]
-    known = ", ".join([*entry.aliases, *map(str, entry.versions)]) or "none"
+
+    this_model = select(ModelRow).where(ModelRow.owner == owner, ModelRow.name == model)
+    entry = _models(connection, owner, this_model)[0]
+    names = ", ".join([*entry.aliases, *map(str, entry.versions)]) or "none"
     if which in ("", CHAMPION):
         states = connection.scalars(select(VersionRow.state).where(*_live(owner, model))).all()
         if "pending" in states:
             return NotReady(
                 f"model {model} has no verified version yet; ask again in a moment", retry_after=2
             )
-        return NotFound(f"model {model} has no ready version (versions: {known})")
+        return NotFound(f"model {model} has no ready version (versions: {names})")
+
     if which.isdecimal() and _was_deleted(connection, owner, model, which):
         return Gone(f"{model}@{which} was deleted")
-    return NotFound(f"model {model} has no version or alias {which!r}; it has: {known}")
+    return NotFound(f"model {model} has no version or alias {which!r}; it has: {names}")
 
 
 def _was_deleted(connection: Connection, owner: str, model: str, number: str) -> bool:
@@ -450,22 +470,23 @@ def _no_model(connection: Connection, owner: str, name: str) -> NotFound:
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         return NotFound(f"no model {name!r}; did you mean {' or '.join(near)}?")
-    return NotFound(f"no model {name!r}; `nelbo models` lists what is there")
+    return NotFound(f"no model {name!r}; `nelbo models` lists all models")
 
 
 def _point(
     connection: Connection, version: VersionEntry, alias: str, by: Actor, by_hand: bool
 ) -> None:
     values = {"version_id": version.id, "by_hand": by_hand}
-    place = (
+    this_alias = (
         AliasRow.owner == version.owner,
         AliasRow.model == version.model,
         AliasRow.name == alias,
     )
-    before = connection.execute(select(AliasRow.version_id, AliasRow.by_hand).where(*place)).first()
+    current = select(AliasRow.version_id, AliasRow.by_hand).where(*this_alias)
+    before = connection.execute(current).first()
     if before is not None and before._asdict() == values:
         return
-    if connection.execute(update(AliasRow).where(*place).values(**values)).rowcount == 0:
+    if connection.execute(update(AliasRow).where(*this_alias).values(**values)).rowcount == 0:
         connection.execute(
             insert(AliasRow).values(owner=version.owner, model=version.model, name=alias, **values)
         )
@@ -489,6 +510,6 @@ def _forget_versions(
         audit.record(connection, by, "alias.delete", owner, f"{model}@{alias}")
     for version in versions:
         rest = rest_of_manifest(connection, version.id)
-        gone = {"deleted_at": now(), "manifest": rest, "reason": None}
-        connection.execute(update(VersionRow).where(VersionRow.id == version.id).values(**gone))
+        values = {"deleted_at": now(), "manifest": rest, "reason": None}
+        connection.execute(update(VersionRow).where(VersionRow.id == version.id).values(**values))
         audit.record(connection, by, "version.delete", owner, version.name)

@@ -1,5 +1,7 @@
-"""The rows of a chunk as SQL stores them, and back: scores as JSON in SQLite and as arrays in
-PostgreSQL, made rows as a Parquet file."""
+"""The rows of a chunk as SQL stores them, and back.
+
+Scores are JSON in SQLite and arrays in PostgreSQL; made rows are a Parquet file.
+"""
 
 import io
 import json
@@ -15,13 +17,18 @@ from nelbo.store import arrays
 from nelbo.store.arrays import FloatArray, IntArray
 
 PIECE_BYTES = 2**20
-"""Made rows that need more bytes are stored in several pieces, as readers of results hold one piece
-at a time: a long text that many rows share takes next to nothing until it is read."""
+"""Maximum size of a piece of made rows; a larger chunk is stored in several pieces.
+
+Readers of results hold one piece at a time. A long text that many rows share takes little space
+until it is read.
+"""
 
 
 def scores_to_json(scores: Scores, explain: bool) -> str:
-    """[[row, nelbo, p_value], …]; with `explain`, kl and the terms follow in each row. Python
-    writes a float so that it is read back bit by bit, and SQLite does read it so."""
+    """[[row, nelbo, p_value], …]; with `explain`, each row also has kl and the terms.
+
+    Python and SQLite read a float back bit for bit as Python wrote it.
+    """
     values = [scores.rows.tolist(), scores.nelbo.tolist(), scores.p_value.tolist()]
     if explain:
         values += [scores.kl.tolist(), *scores.terms.T.tolist()]
@@ -29,7 +36,10 @@ def scores_to_json(scores: Scores, explain: bool) -> str:
 
 
 def scores_from_json(text: str, columns: Sequence[str] | None) -> Scores:
-    """`columns` are those of the terms; None leaves terms and kl out."""
+    """The scores in a JSON text.
+
+    `columns` are the columns of the terms; None leaves out the terms and kl.
+    """
     values = np.array(json.loads(text), dtype=np.float64)
     if values.size == 0:
         values = values.reshape(0, 4 + len(columns or ()))
@@ -42,12 +52,12 @@ def scores_from_json(text: str, columns: Sequence[str] | None) -> Scores:
 
 
 def array_names(explain: bool) -> list[str]:
-    """The arrays of a chunk's scores."""
+    """The names of the arrays of a chunk's scores."""
     return ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
 
 
 def scores_to_arrays(scores: Scores, explain: bool) -> dict[str, FloatArray | IntArray]:
-    """Each array [n] by its name; the terms [n * d], row after row."""
+    """Each array [n] by its name; the terms as [n * d], row after row."""
     values = {"rows": scores.rows, "nelbo": scores.nelbo, "p_value": scores.p_value}
     if explain:
         values |= {"kl": scores.kl, "terms": scores.terms.ravel()}
@@ -55,8 +65,10 @@ def scores_to_arrays(scores: Scores, explain: bool) -> dict[str, FloatArray | In
 
 
 def scores_from_arrays(data: Mapping[str, bytes], columns: Sequence[str] | None) -> Scores:
-    """From what `array_send` gives of each array. `columns` are those of the terms; None leaves
-    terms and kl out."""
+    """The scores in the output of `array_send` for each array.
+
+    `columns` are the columns of the terms; None leaves out the terms and kl.
+    """
     rows = arrays.unwire(data["rows"])
     nelbo = arrays.unwire(data["nelbo"])
     p_value = arrays.unwire(data["p_value"])
@@ -67,7 +79,7 @@ def scores_from_arrays(data: Mapping[str, bytes], columns: Sequence[str] | None)
 
 
 def table_to_parquet(batch: pa.RecordBatch) -> bytes:
-    """Made rows as a file with a row group for each piece."""
+    """Made rows as a Parquet file with one row group per piece."""
     file = io.BytesIO()
     with pq.ParquetWriter(file, batch.schema, compression="zstd") as writer:
         for piece in _pieces(batch):
@@ -76,8 +88,10 @@ def table_to_parquet(batch: pa.RecordBatch) -> bytes:
 
 
 def table_from_parquet(data: bytes, after_row: int, skip: int | None) -> Iterator[pa.Table]:
-    """The pieces of a file, without its first `skip` rows or, where that is None, with rows above
-    after_row alone."""
+    """The pieces of a file, without the rows that were read before.
+
+    These are its first `skip` rows or, where `skip` is None, the rows up to `after_row`.
+    """
     file = pq.ParquetFile(io.BytesIO(data))
     for number in range(file.num_row_groups):
         piece = file.read_row_group(number, use_threads=False)
@@ -89,7 +103,7 @@ def table_from_parquet(data: bytes, after_row: int, skip: int | None) -> Iterato
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in halves of halves, each of at most PIECE_BYTES or of one row."""
+    """The batch, halved until each piece has at most PIECE_BYTES or one row."""
     if batch.nbytes <= PIECE_BYTES or batch.num_rows < 2:
         yield batch
         return

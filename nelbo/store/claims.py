@@ -1,5 +1,4 @@
-"""What a worker is given, a claim, and what it gives back, an outcome. Checked here, before
-anything is written."""
+"""A worker's input, a claim, and its output, an outcome, checked before anything is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from nelbo.rows import RowError, Scores
 
 @dataclass(frozen=True)
 class Claim:
-    """A chunk in the hands of one worker until its lease ends."""
+    """A chunk that one worker holds until its lease ends."""
 
     chunk_id: int
     job_id: str
@@ -23,9 +22,9 @@ class Claim:
     row_from: int
     row_to: int
     attempt: int
-    """1 for the first worker that tries."""
+    """1 for the first attempt."""
     failures: int
-    """Transient errors of this chunk so far."""
+    """Number of transient errors of this chunk so far."""
     fence: int
     claimed_at: float
     """By the database's clock, in seconds since the epoch."""
@@ -34,7 +33,7 @@ class Claim:
     version_id: str | None
     file_id: str | None
     inline: list[dict[str, Any]] | None
-    """All rows of a job that carries its rows itself."""
+    """All rows of the job, where the request carried them itself."""
 
     @property
     def rows(self) -> int:
@@ -43,18 +42,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class TableOutcome:
-    """Made rows of a chunk as one Parquet file, in row order, and the errors of the source rows
-    without any."""
+    """The made rows of a chunk as one Parquet file, in row order.
+
+    `errors` are the source rows from which no row could be made.
+    """
 
     data: bytes
     rows: int
-    """Rows in `data`: for augment, `per_row` for each source row."""
+    """Number of rows in `data`; an augment job has `per_row` for each source row."""
     errors: Sequence[RowError] = ()
 
 
 @dataclass(frozen=True)
 class FinishOutcome:
-    """What needs the whole job; `results.finish` computes it."""
+    """The results that need the whole job; `results.finish` computes them."""
 
     summary: dict[str, Any]
     threshold: float | None = None
@@ -62,7 +63,7 @@ class FinishOutcome:
 
 @dataclass(frozen=True)
 class ReadOutcome:
-    """A file that was read: now it is ready."""
+    """A file that was read and is now ready."""
 
     rows: int
     digest: str
@@ -72,7 +73,7 @@ class ReadOutcome:
 
 @dataclass(frozen=True)
 class VerifyOutcome:
-    """A pushed version that was verified: now it is ready, and what it holds is known."""
+    """A pushed version that was verified and is now ready."""
 
     manifest: dict[str, Any]
     digest: str
@@ -82,9 +83,11 @@ Outcome = Scores | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome
 
 
 def check(claim: Claim, outcome: Outcome) -> None:
-    """Raise ValueError unless the outcome is one of this claim: each row stored once or an error,
-    no NaN, no inf."""
-    if not isinstance(outcome, _wanted(claim)):
+    """Raise ValueError unless the outcome belongs to this claim.
+
+    Each row must be stored once or be an error, and no score may be NaN or infinite.
+    """
+    if not isinstance(outcome, _expected_type(claim)):
         raise ValueError(
             f"a {claim.kind} chunk ({claim.stage}) cannot end with a {type(outcome).__name__}"
         )
@@ -94,7 +97,7 @@ def check(claim: Claim, outcome: Outcome) -> None:
         _check_table(claim, outcome)
 
 
-def _wanted(claim: Claim) -> type[Outcome]:
+def _expected_type(claim: Claim) -> type[Outcome]:
     if claim.stage == "finish":
         return FinishOutcome
     by_kind: dict[Kind | InternalKind, type[Outcome]] = {
@@ -106,19 +109,20 @@ def _wanted(claim: Claim) -> type[Outcome]:
 
 
 def _check_scores(claim: Claim, scores: Scores) -> None:
-    n, d = len(scores.rows), len(scores.columns)
+    n = len(scores.rows)
+    d = len(scores.columns)
     shapes = (scores.nelbo.shape, scores.p_value.shape, scores.kl.shape, scores.terms.shape)
     if shapes != ((n,), (n,), (n,), (n, d)):
         raise ValueError(
             f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns"
         )
-    if any(
-        not np.isfinite(values).all()
-        for values in (scores.nelbo, scores.p_value, scores.kl, scores.terms)
-    ):
+
+    arrays = (scores.nelbo, scores.p_value, scores.kl, scores.terms)
+    if not all(np.isfinite(values).all() for values in arrays):
         raise ValueError("scores hold NaN or inf; such a row is an error, not a result")
     if not (np.diff(scores.rows) > 0).all():
         raise ValueError("scores must be in row order")
+
     failed = [error.row for error in scores.errors]
     if sorted([*scores.rows.tolist(), *failed]) != list(range(claim.row_from, claim.row_to)):
         raise ValueError(
@@ -130,7 +134,7 @@ def _check_scores(claim: Claim, scores: Scores) -> None:
 def _check_table(claim: Claim, outcome: TableOutcome) -> None:
     failed = {error.row for error in outcome.errors}
     if len(failed) < len(outcome.errors) or not failed <= set(range(claim.row_from, claim.row_to)):
-        raise ValueError(f"errors must be of rows {claim.row_from} to {claim.row_to}, one a row")
+        raise ValueError(f"errors must be of rows {claim.row_from} to {claim.row_to}, one per row")
     copies = claim.params["per_row"] if claim.kind == "augment" else 1
     if outcome.rows != (claim.rows - len(failed)) * copies:
         raise ValueError(

@@ -1,9 +1,8 @@
-"""What is old enough to go: results of jobs that ended long ago, and what is left of deleted
-things.
+"""Removes what is old: results of jobs that ended long ago, and the remains of deleted things.
 
-Each function does one bounded batch in a transaction of its own and says how much that was, so that
-nobody waits long for a lock. Any process may call any of them at any time: each statement names
-what may go, and looks again as it deletes.
+Each function does one bounded batch in a transaction of its own and returns its size, so that
+nobody waits long for a lock. Any process may call any of them at any time: each DELETE states its
+own condition, which is checked as it deletes.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,10 @@ from nelbo.store.tables import ChunkRow, FileRow, JobRow, VersionRow
 def expire_jobs(
     db: Database, age_s: float, *, kinds: Sequence[Kind | InternalKind] = KINDS, limit: int = 100
 ) -> int:
-    """Delete jobs that ended `age_s` ago, as their owners could; what they stored goes with
-    `purge`."""
+    """Delete jobs that ended `age_s` ago, as their owners could.
+
+    `purge` removes their chunks and results.
+    """
     old = (
         JobRow.kind.in_(kinds),
         JobRow.state.not_in(UNFINISHED),
@@ -38,8 +39,10 @@ def expire_jobs(
 
 
 def purge(db: Database, age_s: float, *, limit: int = 50) -> int:
-    """Remove some chunks of a job that was deleted `age_s` ago, with their results; the number of
-    chunks. The age lets whoever reads them at the time of the deletion come to the end."""
+    """Remove some chunks of a job that was deleted `age_s` ago, with their results.
+
+    Returns the number of chunks. The age lets those who were reading at the deletion finish.
+    """
     with db.write() as connection:
         waiting = (
             select(JobRow.id)
@@ -52,56 +55,54 @@ def purge(db: Database, age_s: float, *, limit: int = 50) -> int:
 
 
 def forget_jobs(db: Database, age_s: float, *, limit: int = 500) -> int:
-    """Forget jobs that were deleted `age_s` ago and of which nothing is left: their ids are unknown
-    then, their keys free."""
+    """Forget jobs that were deleted `age_s` ago and have no chunks left.
+
+    Their ids are then unknown, and their idempotency keys can be used again.
+    """
     return _forget(db, JobRow.id, (JobRow.deleted_at < now() - age_s, ~_has_chunks()), limit)
 
 
 def forget_files(db: Database, age_s: float, *, limit: int = 500) -> int:
-    """Forget files that were deleted, or uploaded and rejected, `age_s` ago and that no job
-    names."""
+    """Forget files that were deleted or rejected `age_s` ago and that no job names."""
     gone = or_(
         FileRow.deleted_at < now() - age_s,
         and_(FileRow.state == "rejected", FileRow.created_at < now() - age_s),
     )
-    return _forget(
-        db,
-        FileRow.id,
-        (gone, ~select(JobRow.id).where(JobRow.file_id == FileRow.id).exists()),
-        limit,
-    )
+    has_jobs = select(JobRow.id).where(JobRow.file_id == FileRow.id).exists()
+    return _forget(db, FileRow.id, (gone, ~has_jobs), limit)
 
 
 def dead_files(db: Database, ids: Sequence[str]) -> set[str]:
-    """Those of which no stored byte is needed any more: they were rejected or deleted. Files that
-    this database does not know are none of its business: they may be another one's."""
-    return _found(
-        db,
-        select(FileRow.id).where(
-            FileRow.id.in_(ids), or_(FileRow.deleted_at.is_not(None), FileRow.state == "rejected")
-        ),
-    )
+    """The files among these that were rejected or deleted, so that their bytes can go.
+
+    Files that this database does not know are left out: they may belong to another one.
+    """
+    dead = or_(FileRow.deleted_at.is_not(None), FileRow.state == "rejected")
+    return _selected(db, select(FileRow.id).where(FileRow.id.in_(ids), dead))
 
 
 def dead_versions(db: Database, ids: Sequence[str]) -> set[str]:
-    """The same of the artifacts of versions."""
+    """The versions among these that were rejected or deleted, so that their artifacts can go."""
     dead = or_(VersionRow.deleted_at.is_not(None), VersionRow.state == "rejected")
-    return _found(db, select(VersionRow.id).where(VersionRow.id.in_(ids), dead))
+    return _selected(db, select(VersionRow.id).where(VersionRow.id.in_(ids), dead))
 
 
 def live_digests(db: Database, digests: Sequence[str]) -> set[str]:
-    """Those of artifacts that a version of anyone still has."""
+    """The digests among these that a version of any owner still has."""
     live = (
         VersionRow.digest.in_(digests),
         VersionRow.deleted_at.is_(None),
         VersionRow.state != "rejected",
     )
-    return _found(db, select(VersionRow.digest).where(*live))
+    return _selected(db, select(VersionRow.digest).where(*live))
 
 
 def empty_manifests(db: Database, *, limit: int = 50) -> int:
-    """Take from deleted versions what no result needs any more of their manifests; the number of
-    versions. What an older Nelbo deleted still has all of it."""
+    """Reduce the manifests of deleted versions to what results still need.
+
+    Returns the number of versions. Versions that an older Nelbo deleted still have the whole
+    manifest.
+    """
     scored = (
         select(JobRow.id).where(JobRow.version_id == VersionRow.id, JobRow.kind == "score").exists()
     )
@@ -134,6 +135,6 @@ def _forget(
         return connection.execute(forget).rowcount
 
 
-def _found(db: Database, statement: Select[str]) -> set[str]:
+def _selected(db: Database, statement: Select[str]) -> set[str]:
     with db.read() as connection:
         return set(connection.scalars(statement))

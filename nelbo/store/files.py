@@ -1,5 +1,7 @@
-"""Files: received, read, then ready or rejected. Every row has an owner, and nobody sees
-another's."""
+"""Files: received, read, then ready or rejected.
+
+Every row has an owner, and nobody sees the rows of another owner.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +19,19 @@ from nelbo.utf8 import clean
 from nelbo.views import FileState
 
 LISTED_COLUMNS = 20_000
-"""Columns of files after which a list ends, as each may have thousands."""
+"""A list of files ends after this number of columns, as a file may have thousands."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file as SQL knows it. Its parts lie in the storage under the id."""
+    """A file as SQL knows it. The storage keeps its parts under the file's id."""
 
     id: str
     owner: str
     name: str
     format: str
     options: dict[str, Any]
-    """How to read it where that is not detected: the fields of nelbo.files.CsvOptions that are
-    given."""
+    """The options that the user has set: fields of nelbo.files.CsvOptions."""
     state: FileState
     bytes: int | None
     rows: int | None
@@ -50,9 +51,11 @@ def add_file(
     options: dict[str, Any] | None = None,
     file_id: str | None = None,
 ) -> FileEntry:
-    """A file that is about to be received; `ledger.submit_file` follows when all of it lies in the
-    storage."""
-    place = file_id or new_id()
+    """Register a file before it is received.
+
+    `ledger.submit_file` follows when the storage has all of it.
+    """
+    new_file_id = file_id or new_id()
     values = {
         "name": clean(name),
         "format": format,
@@ -62,9 +65,9 @@ def add_file(
     }
     with db.write() as connection:
         connection.execute(
-            insert(FileRow).values(id=place, owner=owner, created_at=now(), **values)
+            insert(FileRow).values(id=new_file_id, owner=owner, created_at=now(), **values)
         )
-        return _need_file(connection, owner, place)
+        return _need_file(connection, owner, new_file_id)
 
 
 def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
@@ -73,19 +76,21 @@ def get_file(db: Database, owner: str, file_id: str) -> FileEntry:
 
 
 def file_of(db: Database, file_id: str) -> FileEntry:
-    """A file by id, whoever owns it: for a worker that holds a claim on it."""
+    """A file by id, of any owner: for a worker that holds a claim on it."""
     with db.read() as connection:
-        found = connection.execute(select(FileRow).where(FileRow.id == file_id)).first()
-    if found is None:
+        row = connection.execute(select(FileRow).where(FileRow.id == file_id)).first()
+    if row is None:
         raise NotFound(f"no file {file_id}")
-    return _file(found)
+    return _file(row)
 
 
 def list_files(
     db: Database, owner: str, *, limit: int = 100, before: str | None = None
 ) -> tuple[list[FileEntry], bool]:
-    """Files, the newest first, of ids below `before`, and whether there are more: `limit` of them,
-    or fewer where these have very many columns."""
+    """Files, newest first, with ids below `before`, and whether there are more.
+
+    At most `limit` of them, or fewer where these have very many columns.
+    """
     statement = (
         select(FileRow)
         .where(FileRow.owner == owner, FileRow.deleted_at.is_(None))
@@ -94,13 +99,14 @@ def list_files(
     )
     if before is not None:
         statement = statement.where(FileRow.id < before)
+
     listed: list[FileEntry] = []
     columns = 0
     with (
         db.read() as connection,
-        connection.execution_options(yield_per=1).execute(statement) as found,
+        connection.execution_options(yield_per=1).execute(statement) as rows,
     ):
-        for row in found:
+        for row in rows:
             if len(listed) == limit or columns > LISTED_COLUMNS:
                 return listed, True
             listed.append(_file(row))
@@ -109,8 +115,10 @@ def list_files(
 
 
 def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -> None:
-    """Forget a file, whose content the caller removes. Conflict while a job that is not finished
-    uses it."""
+    """Forget a file, whose content the caller removes.
+
+    Raises Conflict while an unfinished job uses it.
+    """
     with db.write() as connection:
         _need_file(connection, owner, file_id, lock=True)
         users = unfinished_jobs(connection, JobRow.file_id == file_id)
@@ -121,39 +129,41 @@ def delete_file(db: Database, owner: str, file_id: str, *, by: Actor = ITSELF) -
 
 
 def reject_file(db: Database, owner: str, file_id: str, reason: str) -> bool:
-    """receiving -> rejected, for an upload that broke off; False when it is received already."""
+    """receiving -> rejected, for an upload that broke off. False where it was received already."""
     statement = update(FileRow).where(
         FileRow.owner == owner, FileRow.id == file_id, FileRow.state == "receiving"
     )
     with db.write() as connection:
-        return (
-            connection.execute(statement.values(state="rejected", reason=clean(reason))).rowcount
-            == 1
-        )
+        rejected = statement.values(state="rejected", reason=clean(reason))
+        return connection.execute(rejected).rowcount == 1
 
 
 def reject_stale_files(db: Database, age_s: float) -> int:
-    """Reject uploads that began `age_s` ago and never ended: whoever received them died. Gives
-    their number."""
+    """Reject uploads that began `age_s` ago and never ended, as their receiver died.
+
+    Returns their number.
+    """
     statement = update(FileRow).where(
         FileRow.state == "receiving", FileRow.created_at < now() - age_s
     )
     with db.write() as connection:
-        return connection.execute(
-            statement.values(state="rejected", reason="the upload broke off")
-        ).rowcount
+        rejected = statement.values(state="rejected", reason="the upload broke off")
+        return connection.execute(rejected).rowcount
 
 
 def need_ready_file(connection: Connection, owner: str, file_id: str) -> None:
-    """Raise unless the file can be used by a job that this transaction inserts; it cannot be
-    deleted meanwhile."""
-    found = _need_file(connection, owner, file_id, share=True)
-    if found.state in ("receiving", "reading"):
+    """Raise unless a job that this transaction inserts can use the file.
+
+    The file is locked, so that it cannot be deleted meanwhile.
+    """
+    file = _need_file(connection, owner, file_id, share=True)
+    if file.state in ("receiving", "reading"):
         raise NotReady(
-            f"file {file_id} is still {found.state}; ask again in a moment", retry_after=2
+            f"file {file_id} is not ready yet (state {file.state}); ask again in a moment",
+            retry_after=2,
         )
-    if found.state == "rejected":
-        raise Conflict(f"file {file_id} was rejected: {found.reason}")
+    if file.state == "rejected":
+        raise Conflict(f"file {file_id} was rejected: {file.reason}")
 
 
 def _need_file(
@@ -162,15 +172,15 @@ def _need_file(
     statement = select(FileRow).where(FileRow.owner == owner, FileRow.id == file_id)
     if lock or share:
         statement = statement.with_for_update(read=share)
-    found = connection.execute(statement).first()
-    if found is None:
+    row = connection.execute(statement).first()
+    if row is None:
         raise NotFound(f"no file {file_id}")
-    if found.deleted_at is not None:
+    if row.deleted_at is not None:
         raise Gone(f"file {file_id} was deleted")
-    return _file(found)
+    return _file(row)
 
 
-def _file(found: Row[*tuple[Any, ...]]) -> FileEntry:
-    values = found._asdict()
+def _file(row: Row[*tuple[Any, ...]]) -> FileEntry:
+    values = row._asdict()
     del values["deleted_at"]
     return FileEntry(**values)

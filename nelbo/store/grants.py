@@ -1,8 +1,7 @@
-"""What the roles of a deployment may do in a PostgreSQL database: the role that migrates owns the
-tables, the others use them.
+"""The rights of a deployment's roles in a PostgreSQL database.
 
-`deploy/roles.sql` makes the roles. Where one is absent, as on a database with a single user,
-nothing is granted to it.
+The role that migrates owns the tables; the others use them. `deploy/roles.sql` creates the roles. A
+role that is absent, as on a database with a single user, is granted nothing.
 """
 
 from sqlalchemy import Connection, bindparam, inspect, text
@@ -25,7 +24,7 @@ OF_WORKER = {
     "worker": ALL,
     **dict.fromkeys(RESULTS, "SELECT, INSERT, DELETE"),
 }
-"""Tables that are not named here are not the workers' business, such as those of keys."""
+"""Workers have no rights to other tables, such as the table of keys."""
 
 OF_API = {
     "alembic_version": "SELECT",
@@ -35,31 +34,29 @@ OF_API = {
     "worker": "SELECT",
     **dict.fromkeys(RESULTS, "SELECT, DELETE"),
 }
-"""What the API may do with these tables. With all others it may do all that is not a change of the
-schema."""
+"""The API's rights to these tables.
+
+To all other tables it has every right except to change the schema.
+"""
 
 
 def grant(connection: Connection) -> None:
-    """Give both roles their rights to the tables of this database, and take all others from
-    them."""
+    """Give both roles their rights to the tables of this database, and revoke all others."""
     tables = inspect(connection).get_table_names()
-    if API in _roles(connection):
-        _give(
-            connection,
-            API,
-            {table: OF_API.get(table, ALL) for table in tables} | {"score": "SELECT"},
-        )
-    if WORKER in _roles(connection):
-        _give(
-            connection, WORKER, {table: OF_WORKER[table] for table in tables if table in OF_WORKER}
-        )
+    roles = _roles(connection)
+    if API in roles:
+        rights = {table: OF_API.get(table, ALL) for table in tables}
+        _give(connection, API, rights | {"score": "SELECT"})
+    if WORKER in roles:
+        rights = {table: OF_WORKER[table] for table in tables if table in OF_WORKER}
+        _give(connection, WORKER, rights)
 
 
 def _roles(connection: Connection) -> set[str]:
-    known = text("SELECT rolname FROM pg_roles WHERE rolname IN :names").bindparams(
+    statement = text("SELECT rolname FROM pg_roles WHERE rolname IN :names").bindparams(
         bindparam("names", expanding=True)
     )
-    return set(connection.scalars(known, {"names": [API, WORKER]}))
+    return set(connection.scalars(statement, {"names": [API, WORKER]}))
 
 
 def _give(connection: Connection, role: str, rights: dict[str, str]) -> None:

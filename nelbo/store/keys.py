@@ -1,7 +1,7 @@
-"""API keys in SQL: created, listed, rotated, revoked and looked up. The key itself is stored
-nowhere, only its digest.
+"""API keys in SQL: created, listed, rotated, revoked and looked up.
 
-A key is `nb_<id>_<secret>`: the id finds its row, the secret has 256 random bits.
+Only a key's digest is stored, never the key itself. A key is `nb_<id>_<secret>`: the id finds its
+row, and the secret has 256 random bits.
 """
 
 import re
@@ -23,7 +23,7 @@ from nelbo.utf8 import clean
 
 Scope = Literal["read", "submit", "train", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""Each may do what those before it may."""
+"""Each scope includes the rights of those before it."""
 KEY = re.compile(r"nb_([0-9a-f]{16})_[0-9A-Za-z_-]{43}")
 _ID = re.compile(r"(?:nb_)?([0-9a-f]{16})(?:_[0-9A-Za-z_-]{43})?")
 OWNER = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$")
@@ -33,7 +33,7 @@ MAX_LABEL = 100
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """What may be known of a key. Times are seconds since the epoch, by the database's clock."""
+    """A key's public data. Times are seconds since the epoch, by the database's clock."""
 
     id: str
     owner: str
@@ -48,13 +48,13 @@ class KeyEntry:
 
     @property
     def prefix(self) -> str:
-        """How the key begins."""
+        """The beginning of the key."""
         return f"nb_{self.id}"
 
 
 @dataclass(frozen=True)
 class StoredKey:
-    """What a request's key is held against."""
+    """The data against which a request's key is checked."""
 
     id: str
     owner: str
@@ -63,7 +63,7 @@ class StoredKey:
     state: Literal["live", "expired", "revoked"]
     from_file: bool
     idle_s: float | None
-    """Seconds since it was last used; None for one that never was."""
+    """Seconds since its last use; None before its first use."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class KeyLine:
 
 
 def digest_of(key: str) -> str:
-    """SHA-256 of a key, in hex. The secret is random, so that no salt is needed."""
+    """SHA-256 of a key, in hex. The secret is random, so no salt is needed."""
     return sha256(key.encode()).hexdigest()
 
 
@@ -89,10 +89,10 @@ def create(
     label: str = "",
     lifetime_s: float | None = None,
 ) -> tuple[KeyEntry, str]:
-    """A new key of this owner: its entry, and the key itself, which is shown now or never."""
+    """Create a key for an owner. Returns its entry and the key, which cannot be shown again."""
     check_owner(owner)
     if len(label) > MAX_LABEL:
-        raise InvalidInput(f"the label has {len(label):,} characters; it may have {MAX_LABEL}")
+        raise InvalidInput(f"the label has {len(label):,} characters (limit {MAX_LABEL})")
     with db.write() as connection:
         key_id, key = _insert(connection, owner, scope, label, lifetime_s)
         audit.record(connection, by, "key.create", owner, key_id, scope)
@@ -100,7 +100,7 @@ def create(
 
 
 def list_keys(db: Database, owner: str | None = None) -> list[KeyEntry]:
-    """The keys of all owners or of one, the oldest first."""
+    """The keys of all owners or of one, oldest first."""
     statement = _keys().where(KeyRow.digest != "").order_by(KeyRow.created_at, KeyRow.id)
     if owner is not None:
         statement = statement.where(KeyRow.owner == owner)
@@ -111,15 +111,17 @@ def list_keys(db: Database, owner: str | None = None) -> list[KeyEntry]:
 def rotate(
     db: Database, key_id: str, by: Actor, *, grace_s: float, lifetime_s: float | None = None
 ) -> tuple[KeyEntry, KeyEntry, str]:
-    """A new key with the owner, scope and label of an old one, which stays live for `grace_s`: the
-    old entry, the new entry and the new key itself. Without `lifetime_s` the new key lives as long
-    as the old one was made for."""
+    """Replace a key by a new one with the same owner, scope and label.
+
+    The old key stays live for `grace_s`. Returns the old entry, the new entry and the new key.
+    Without `lifetime_s` the new key lives as long as the old one was meant to.
+    """
     with db.write() as connection:
         old = _need_key(connection, key_id, lock=True)
         if old.state != "live":
             raise Conflict(
-                f"key {old.prefix} is {old.state}; only a live key can be rotated, `nelbo keys"
-                " create` makes a new one"
+                f"key {old.prefix} is {old.state}; only a live key can be rotated: create a new one"
+                " with `nelbo keys create`"
             )
         if lifetime_s is None and old.expires_at is not None:
             lifetime_s = old.expires_at - old.created_at
@@ -132,7 +134,7 @@ def rotate(
 
 
 def revoke(db: Database, key_id: str, by: Actor) -> KeyEntry:
-    """End a key for good. Raises Conflict where it was revoked already."""
+    """End a key for good. Raises Conflict where it is revoked already."""
     with db.write() as connection:
         key = _need_key(connection, key_id, lock=True)
         if key.state == "revoked":
@@ -143,12 +145,14 @@ def revoke(db: Database, key_id: str, by: Actor) -> KeyEntry:
 
 
 def import_lines(db: Database, lines: Iterable[KeyLine], by: Actor) -> int:
-    """Store the keys of a keys file that were never stored; their number. One that was stored and
-    revoked stays revoked."""
-    given = {line.id: line for line in lines}
+    """Store the keys of a keys file that were never stored; returns their number.
+
+    A key that was stored and revoked stays revoked.
+    """
+    by_id = {line.id: line for line in lines}
     with db.read() as connection:
-        known = set(connection.scalars(select(KeyRow.id).where(KeyRow.id.in_(given))))
-    new = [line for line in given.values() if line.id not in known]
+        stored = set(connection.scalars(select(KeyRow.id).where(KeyRow.id.in_(by_id))))
+    new = [line for line in by_id.values() if line.id not in stored]
     return sum(_import(db, line, by) for line in new)
 
 
@@ -165,12 +169,12 @@ def _import(db: Database, line: KeyLine, by: Actor) -> int:
             connection.execute(insert(KeyRow).values(from_file=True, created_at=now(), **values))
             audit.record(connection, by, "key.import", line.owner, line.id, "train")
     except IntegrityError:
-        return 0  # another process read the same file at this moment
+        return 0  # another process stored it at the same moment
     return 1
 
 
 def find(db: Database, key_id: str) -> StoredKey | None:
-    """The key of this id, for a request that names it."""
+    """The key with this id, for a request that names it."""
     idle_s = (now() - KeyRow.last_used_at).label("idle_s")
     columns = (
         KeyRow.id,
@@ -187,13 +191,13 @@ def find(db: Database, key_id: str) -> StoredKey | None:
 
 
 def any_was_created(db: Database) -> bool:
-    """Whether there is a key, or ever was one."""
+    """Whether a key exists or ever existed."""
     with db.read() as connection:
         return connection.execute(select(KeyRow.id).limit(1)).first() is not None
 
 
 def live_digests(db: Database) -> frozenset[str]:
-    """The digests of all keys that live."""
+    """The digests of all live keys."""
     with db.read() as connection:
         return frozenset(connection.scalars(select(KeyRow.digest).where(_state() == "live")))
 
@@ -204,31 +208,33 @@ def mark_used(db: Database, key_id: str) -> None:
 
 
 def parse_lines(content: bytes) -> tuple[list[KeyLine], list[int]]:
-    """The keys of a keys file, and the numbers of the lines that are neither a key nor blank nor a
-    comment after `#`."""
-    keys, bad = list[KeyLine](), list[int]()
+    """The keys of a keys file, and the numbers of its invalid lines.
+
+    A line may also be blank or a comment after `#`.
+    """
+    keys: list[KeyLine] = []
+    invalid: list[int] = []
     for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
         entry = line.partition("#")[0].strip()
         match = _LINE.fullmatch(entry)
         if match is not None:
             keys.append(KeyLine(*match.groups()))
         elif entry:
-            bad.append(number)
-    return keys, bad
+            invalid.append(number)
+    return keys, invalid
 
 
 def check_owner(owner: str) -> None:
-    """Refuse what cannot be the name of an owner."""
+    """Raise InvalidInput unless this can be the name of an owner."""
     if not OWNER.fullmatch(owner):
         raise InvalidInput(
-            f"{owner!r} is not an owner: use up to 64 letters, digits, dots, dashes and"
-            " underscores, and begin with a letter"
-            " or a digit"
+            f"{owner!r} is not a valid owner name: use up to 64 letters, digits, dots, dashes and"
+            " underscores, and begin with a letter or a digit"
         )
 
 
 def id_of(text: str) -> str:
-    """The id in what someone names a key by: its id, its prefix nb_<id>, or the whole key."""
+    """The id in the name of a key: its id, its prefix nb_<id>, or the whole key."""
     match = _ID.fullmatch(text.strip())
     if match is None:
         raise InvalidInput(
@@ -260,7 +266,7 @@ def _need_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key
     statement = _keys().where(KeyRow.id == key_id, KeyRow.digest != "")
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
-        raise NotFound(f"no key nb_{key_id}; `nelbo keys list` shows what is there")
+        raise NotFound(f"no key nb_{key_id}; `nelbo keys list` lists all keys")
     return KeyEntry(**row._asdict())
 
 

@@ -1,12 +1,11 @@
-"""The ledger of jobs: each transition of a job or a chunk is one function, and one conditional
-UPDATE.
+"""The ledger of jobs: each transition is one function and one conditional UPDATE.
 
     job    queued -> running -> succeeded | failed | cancelled   retry: failed | cancelled -> queued
     chunk  queued -> running -> done | failed | cancelled   released, lost, retry: -> queued
 
-Whoever changes a job locks its row first, then its chunks; a claim locks one chunk alone and skips
-what is locked. A job that has ended has no chunk that is queued or running. The sweep, which ends
-leases, is a module of its own.
+A change of a job locks the job's row first, then its chunks. A claim locks one chunk only and skips
+locked ones. A job that has ended has no queued or running chunk. The sweep, which ends leases, is a
+module of its own.
 """
 
 import json
@@ -52,8 +51,10 @@ from nelbo.views import Job
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 CANDIDATES = 32
-"""Jobs that one claim looks at; the chunks of all of them would have to be locked by others for it
-to find none."""
+"""Number of jobs that one claim tries.
+
+It finds nothing only if other processes have locked the chunks of all of them.
+"""
 
 
 # Accept
@@ -71,32 +72,32 @@ def submit(
     inline: Sequence[dict[str, Any]] | None = None,
     idempotency_key: str | None = None,
     request_digest: str | None = None,
-    limits: queue.Limits | None = None,
+    limits: queue.QueueLimits | None = None,
 ) -> tuple[Job, bool]:
-    """Accept a job: the job, all its chunks and its idempotency key in one transaction.
+    """Accept a job: insert the job, its chunks and its idempotency key in one transaction.
 
-    `rows` is the number of rows in the file or inline, or to generate. Gives the job and whether it
-    was made: with a key that was used before, the job of then. Raises IdempotencyMismatch where
-    that was another request, NotReady or Conflict where version or file cannot be used (any more),
-    OverQuota or Overloaded where too much waits already (`limits`).
+    `rows` is the number of rows in the file, inline, or to generate. Returns the job and whether it
+    is new: a key that was used before gives the job of that request. Raises IdempotencyMismatch
+    where that request was different, NotReady or Conflict where the version or the file cannot be
+    used, and OverQuota or Overloaded where too much work is waiting already (`limits`).
     """
     if rows <= 0 or chunk_rows <= 0:
         raise ValueError(f"rows ({rows}) and chunk_rows ({chunk_rows}) must be positive")
-    known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
-    if known is not None:
-        return known, False
+    earlier = lookup.job_by_key(db, owner, idempotency_key, request_digest)
+    if earlier is not None:
+        return earlier, False
+
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
+    inline_rows = None if inline is None else list(inline)
     values: dict[str, Any] = {
         "version_id": version_id,
         "file_id": file_id,
         "params": params,
         "request_digest": request_digest,
-    }
-    values |= {
-        "inline": None if inline is None else list(inline),
+        "inline": inline_rows,
         "idempotency_key": idempotency_key,
+        "bytes": 0 if inline_rows is None else len(json.dumps(inline_rows)),
     }
-    values["bytes"] = 0 if inline is None else len(json.dumps(values["inline"]))
     try:
         with db.write() as connection:
             if limits is not None:
@@ -108,16 +109,18 @@ def submit(
             crash.point("submit")
             return lookup.need_job(connection, owner, job_id), True
     except (IntegrityError, OverQuota, Overloaded):
-        # Someone else used the key between the look above and the insert.
-        known = lookup.job_by_key(db, owner, idempotency_key, request_digest)
-        if known is None:
+        # Another request may have used the key between the query above and the insert.
+        earlier = lookup.job_by_key(db, owner, idempotency_key, request_digest)
+        if earlier is None:
             raise
-        return known, False
+        return earlier, False
 
 
 def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
-    """receiving -> reading, with the internal job that reads the file. Raises Conflict unless it
-    was receiving."""
+    """receiving -> reading, with the internal job that reads the file.
+
+    Raises Conflict unless the file was receiving.
+    """
     received = (
         update(FileRow)
         .where(
@@ -130,15 +133,14 @@ def submit_file(db: Database, owner: str, file_id: str, bytes: int) -> None:
     )
     with db.write() as connection:
         if connection.execute(received).rowcount == 0:
-            raise Conflict(f"file {file_id} is not being received (any more); upload it again")
+            raise Conflict(f"file {file_id} is not being received; upload it again")
         _enqueue(connection, owner, "read", 1, 1, {"file_id": file_id, "params": {}})
 
 
 def submit_version(
     db: Database, owner: str, model: str, *, version_id: str | None = None, by: Actor = ITSELF
 ) -> catalog.VersionEntry:
-    """Register a pushed artifact, which nobody has looked into yet, as a pending version, with the
-    internal job that verifies it."""
+    """Register a pushed artifact as a pending version, with the internal job that verifies it."""
     with db.write() as connection:
         version = catalog.insert_version(
             connection, owner, model, {}, "", "pending", version_id or new_id(), by
@@ -151,9 +153,11 @@ def submit_version(
 
 
 def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
-    """Take a chunk for `lease_s` seconds, of the job whose turn it is (`queue.in_claim_order`).
-    None where there is nothing to do. The attempt counts from here on: a crash never reports
-    itself."""
+    """Take a chunk for `lease_s` seconds, from the job whose turn it is (`queue.in_claim_order`).
+
+    None where no chunk is due. The attempt counts from now on, because a crash never reports
+    itself.
+    """
     with db.write() as connection:
         jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
@@ -166,8 +170,11 @@ def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
 
 
 def renew(db: Database, claim: Claim, lease_s: float) -> bool:
-    """Hold the chunk for `lease_s` seconds from now. False: it is no longer this claim's (expired
-    and taken by someone else, or the job ended or was cancelled): stop working on it."""
+    """Hold the chunk for `lease_s` seconds from now.
+
+    False where the claim is over, so that its work must stop: the lease ran out and another worker
+    has the chunk, or the job has ended.
+    """
     statement = update(ChunkRow).where(*_held(claim)).values(lease_until=now() + lease_s)
     with db.write() as connection:
         return connection.execute(statement).rowcount == 1
@@ -181,9 +188,12 @@ def release(
     problem: str | None = None,
     failed: bool = True,
 ) -> bool:
-    """Give the chunk back, to be claimed again after `delay_s`: with the problem for a transient
-    error, which counts as an attempt and, unless it is the database's own (`failed` False), in
-    `claim.failures`; without one for a worker that shuts down, which counts as neither."""
+    """Give the chunk back, to be claimed again after `delay_s`.
+
+    With a `problem`, a transient error, it counts as an attempt. It also counts in
+    `claim.failures`, unless the error is the database's own (`failed` False). Without a problem, at
+    a worker's shutdown, it counts as neither.
+    """
     statement = (
         chunk_to("queued")
         .where(*_held(claim))
@@ -199,17 +209,20 @@ def release(
 
 
 def backoff_s(times: int) -> float:
-    """Seconds to wait after so many failures in a row: doubled each time, and random, so that not
-    all come at once."""
+    """Seconds to wait after this number of failures in a row.
+
+    The wait doubles each time. It is random, so that retries do not all come at once.
+    """
     return min(LONGEST_BACKOFF_S, BACKOFF_S * 2.0 ** (times - 1)) * random.uniform(0.5, 1.0)
 
 
 def commit(db: Database, claim: Claim, outcome: Outcome) -> bool:
     """Store a chunk's outcome, its state and the job's progress in one transaction.
 
-    False: refused, nothing was written, for the chunk is no longer this claim's. To commit the same
-    claim again is harmless and True, so Unavailable can be answered by another try. Raises
-    ValueError for an outcome that is not one of this claim: a row missing or twice, NaN or inf.
+    False where the claim is over; nothing was written then. A second commit of the same claim is
+    harmless and returns True, so that the caller can try again after Unavailable. Raises ValueError
+    for an outcome that does not belong to the claim: a row is missing or repeated, or a value is
+    NaN or infinite.
     """
     claims.check(claim, outcome)
     try:
@@ -218,22 +231,24 @@ def commit(db: Database, claim: Claim, outcome: Outcome) -> bool:
             crash.point("commit" if claim.stage == "work" else "finishing")
             return stored
     except Unavailable:
-        # The answer to COMMIT may have been lost on its way; only the database knows.
+        # The answer to COMMIT may be lost; only the database knows whether it succeeded.
         if was_committed(db, claim):
             return True
         raise
 
 
 def was_committed(db: Database, claim: Claim) -> bool:
-    """Whether the chunk is done by this very claim."""
+    """Whether this very claim has completed the chunk."""
     with db.read() as connection:
         return _is_done(connection, claim)
 
 
 def fail(db: Database, claim: Claim, problem: str) -> bool:
-    """End the chunk and its job as failed, for an error that another try would not cure. False: no
-    longer this claim's. A file that cannot be read and a version that cannot be verified are
-    rejected with the problem as the reason."""
+    """End the chunk and its job as failed, for an error that another try would not cure.
+
+    False where the claim is over. A file that cannot be read, or a version that cannot be verified,
+    is rejected with the problem as the reason.
+    """
     with db.write() as connection:
         lock_job(connection, claim.job_id)
         queue.charge(connection, claim.job_id, claim.claimed_at)
@@ -247,8 +262,10 @@ def fail(db: Database, claim: Claim, problem: str) -> bool:
 
 
 def cancel(db: Database, owner: str, job_id: str) -> Job:
-    """Cancel a job at once: nothing of it is claimed or committed any more, and whoever works on it
-    learns so at the next renewal. Raises Conflict where it has ended already."""
+    """Cancel a job at once: no chunk of it is claimed or committed after this.
+
+    Workers learn of it at their next renewal. Raises Conflict where the job has ended already.
+    """
     with db.write() as connection:
         before = lookup.need_job(connection, owner, job_id, lock=True)
         statement = (
@@ -265,14 +282,17 @@ def cancel(db: Database, owner: str, job_id: str) -> Job:
         return lookup.need_job(connection, owner, job_id)
 
 
-def retry(db: Database, owner: str, job_id: str, *, limits: queue.Limits | None = None) -> Job:
-    """Go on with a failed or cancelled job; what is done stays. Raises Conflict for other states
-    and for a deleted file, OverQuota or Overloaded where too much waits already (`limits`)."""
+def retry(db: Database, owner: str, job_id: str, *, limits: queue.QueueLimits | None = None) -> Job:
+    """Continue a failed or cancelled job; completed chunks stay.
+
+    Raises Conflict for other states and for a deleted file, and OverQuota or Overloaded where too
+    much work is waiting already (`limits`).
+    """
     with db.write() as connection:
         before = lookup.need_job(connection, owner, job_id, lock=True)
         if limits is not None and before.state in _sources(JOB_TRANSITIONS, "queued"):
-            left = before.progress.rows - before.progress.rows_done
-            queue.admit(connection, owner, left, before.params.get("per_row", 1), limits)
+            rows = before.progress.rows - before.progress.rows_done
+            queue.admit(connection, owner, rows, before.params.get("per_row", 1), limits)
         statement = (
             _job_to("queued")
             .where(JobRow.id == job_id)
@@ -307,12 +327,8 @@ def delete(db: Database, owner: str, job_id: str, *, by: Actor = ITSELF) -> None
     ended = (JobRow.id == job_id, JobRow.state.not_in(UNFINISHED))
     with db.write() as connection:
         before = lookup.need_job(connection, owner, job_id, lock=True)
-        if (
-            connection.execute(
-                update(JobRow).where(*ended).values(deleted_at=now(), inline=None)
-            ).rowcount
-            == 0
-        ):
+        deleted = update(JobRow).where(*ended).values(deleted_at=now(), inline=None)
+        if connection.execute(deleted).rowcount == 0:
             raise Conflict(f"job {job_id} is {before.state}; cancel it first")
         results.delete_results(connection, job_id)
         connection.execute(sql_delete(ChunkRow).where(ChunkRow.job_id == job_id))
@@ -328,14 +344,14 @@ def _sources(table: dict[Any, frozenset[Any]], state: str) -> list[str]:
 
 
 def _job_to(state: State) -> Update:
-    """UPDATE job SET state, of those jobs alone whose state may become it."""
+    """UPDATE job SET state, for those jobs only whose state may become it."""
     return (
         update(JobRow).where(JobRow.state.in_(_sources(JOB_TRANSITIONS, state))).values(state=state)
     )
 
 
 def chunk_to(state: ChunkState) -> Update:
-    """UPDATE chunk SET state, of those chunks alone whose state may become it."""
+    """UPDATE chunk SET state, for those chunks only whose state may become it."""
     return (
         update(ChunkRow)
         .where(ChunkRow.state.in_(_sources(CHUNK_TRANSITIONS, state)))
@@ -348,7 +364,10 @@ def end_chunk(state: Literal["done", "failed", "cancelled"], problem: str | None
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    """The chunk is still this claim's: nobody claimed it since, and nobody took it back."""
+    """The condition that this claim still holds the chunk.
+
+    It does not where another worker has claimed the chunk since, or the sweep took it back.
+    """
     return ChunkRow.id == claim.chunk_id, ChunkRow.fence == claim.fence, ChunkRow.state == "running"
 
 
@@ -356,7 +375,7 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def _start_job(connection: Connection, job_id: str) -> bool:
-    """queued -> running; True also where another claim was faster."""
+    """queued -> running; also True where another claim has just started the job."""
     statement = _job_to("running").where(JobRow.id == job_id).values(started_at=now())
     if connection.execute(statement).rowcount:
         return True
@@ -406,7 +425,10 @@ def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
 
 
 def lock_job(connection: Connection, job_id: str) -> None:
-    """Two commits of one job go one after the other, so that the last sees that it is the last."""
+    """Lock the job, so that its commits follow one another.
+
+    The last one then sees that it is the last.
+    """
     connection.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
@@ -447,8 +469,10 @@ def store_progress(
     errors: Sequence[RowError] = (),
     result_bytes: int = 0,
 ) -> None:
-    """One more chunk is done; after the last, the job is finished by a chunk of its own, or at once
-    if it is internal."""
+    """Count one more completed chunk.
+
+    After the last one, a finish chunk is queued, or an internal job succeeds at once.
+    """
     stored_bytes = result_bytes + results.store_errors(connection, job_id, errors)
     statement = (
         update(JobRow)
@@ -463,11 +487,8 @@ def store_progress(
     if job.chunks_done < job.chunks:
         return
     if job.kind in KINDS:
-        connection.execute(
-            insert(ChunkRow).values(
-                job_id=job_id, stage="finish", row_from=0, row_to=0, state="queued"
-            )
-        )
+        finish = {"stage": "finish", "row_from": 0, "row_to": 0, "state": "queued"}
+        connection.execute(insert(ChunkRow).values(job_id=job_id, **finish))
     else:
         _succeed(connection, job_id, FinishOutcome(summary={}))
 
@@ -490,7 +511,7 @@ def _end_reading(connection: Connection, claim: Claim, outcome: ReadOutcome) -> 
 
 
 def fail_job(connection: Connection, job_id: str, problem: str) -> None:
-    """running -> failed. The job's row is locked already."""
+    """running -> failed. The caller has locked the job's row."""
     statement = (
         _job_to("failed")
         .where(JobRow.id == job_id)
@@ -518,8 +539,9 @@ def _enqueue(
     values: dict[str, Any],
 ) -> str:
     """Insert a job with its chunks."""
-    job_id, ranges = new_id(), list(chunk_ranges(rows, chunk_rows))
-    place = {
+    job_id = new_id()
+    ranges = list(chunk_ranges(rows, chunk_rows))
+    job = {
         "id": job_id,
         "owner": owner,
         "kind": kind,
@@ -527,7 +549,8 @@ def _enqueue(
         "rows": rows,
         "chunks": len(ranges),
     }
-    connection.execute(insert(JobRow).values(created_at=now(), **place, **values))
+    connection.execute(insert(JobRow).values(created_at=now(), **job, **values))
+
     chunks = [
         {
             "job_id": job_id,

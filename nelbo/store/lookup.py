@@ -1,4 +1,4 @@
-"""Look up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
+"""Looks up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,14 +14,14 @@ from nelbo.views import Job, Progress
 
 @dataclass(frozen=True)
 class JobPage:
-    """Some jobs, the newest first, and where the next page begins."""
+    """A page of jobs, newest first, and the cursor of the next page."""
 
     jobs: list[Job]
     cursor: str | None
 
 
 def get_job(db: Database, owner: str, job_id: str) -> Job:
-    """A job. Raises NotFound for an unknown or foreign one, Gone for a deleted one."""
+    """A job. Raises NotFound for an unknown or foreign job, Gone for a deleted one."""
     with db.read() as connection:
         return need_job(connection, owner, job_id)
 
@@ -35,7 +35,7 @@ def list_jobs(
     limit: int = 50,
     cursor: str | None = None,
 ) -> JobPage:
-    """Jobs, the newest first. `cursor` comes from the page before."""
+    """Jobs, newest first. `cursor` comes from the page before."""
     statement = _jobs().where(
         JobRow.owner == owner, JobRow.kind.in_(KINDS), JobRow.deleted_at.is_(None)
     )
@@ -52,8 +52,10 @@ def list_jobs(
 
 
 def job_by_key(db: Database, owner: str, key: str | None, request_digest: str | None) -> Job | None:
-    """The job that was accepted with this idempotency key, or None. Raises IdempotencyMismatch
-    where the request was another one."""
+    """The job that was accepted with this idempotency key, or None.
+
+    Raises IdempotencyMismatch where the key belongs to another request.
+    """
     if key is None:
         return None
     with db.read() as connection:
@@ -82,8 +84,7 @@ def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = Fa
 
 
 def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """The first unfinished jobs that fulfil a condition, as words for a message; empty when there
-    is none."""
+    """The first unfinished jobs that meet a condition, as text for a message; empty for none."""
     jobs = connection.execute(
         select(JobRow.id, JobRow.kind).where(condition, JobRow.state.in_(UNFINISHED)).limit(3)
     ).all()
@@ -140,7 +141,7 @@ def _job(row: Row[*tuple[Any, ...]]) -> Job:
 
 
 def _eta_s(row: Row[*tuple[Any, ...]]) -> float | None:
-    """Seconds until the end, at the pace so far."""
+    """Estimated seconds until the end, at the pace so far."""
     if row.state != "running" or not row.rows_done or row.elapsed_s is None:
         return None
     return cast(float, max(0.0, row.elapsed_s) / row.rows_done * (row.rows - row.rows_done))

@@ -8,14 +8,14 @@ from nelbo.store import revision
 
 
 def upgrade(connection: Connection, to: str = "") -> None:
-    """Bring the database to a revision, the newest by default, in the transaction of the caller. A
-    newer one that serves stays.
+    """Bring the database to a revision, in the caller's transaction; the newest by default.
 
-    Raises Unavailable where the database is newer and does not serve.
+    A newer schema that this program can use stays. Raises Unavailable where the database is newer
+    and this program cannot use it.
     """
     to = to or revision.HEAD
-    has = revision.found(connection)
-    if has is not None and has > to:
+    before = revision.current(connection)
+    if before is not None and before > to:
         revision.check(connection)
         return
     config = Config()

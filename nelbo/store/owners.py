@@ -1,9 +1,8 @@
-"""Erase an owner: all rows that hold something of theirs, in transactions that may be cut short and
-begun again.
+"""Erases an owner: all rows that hold data of theirs.
 
-Files, versions and keys leave a row that holds an id and nothing else: the sweep by age then finds
-stored bytes that turn up later, as those of an upload that was under way, and a keys file does not
-bring a key back.
+The transactions may be interrupted and started again. Files, versions and keys leave a row that
+holds nothing but an id. It lets the sweep by age find stored bytes that appear later, such as those
+of an upload in progress, and it keeps a keys file from restoring a key.
 """
 
 from contextlib import suppress
@@ -29,14 +28,14 @@ from nelbo.store.tables import (
 )
 
 NOBODY = ""
-"""The owner of what is left: no name of an owner is empty."""
-AT_ONCE = 50
-"""Chunks whose results one transaction removes."""
+"""The owner of the remaining rows; no real owner has an empty name."""
+CHUNKS_PER_TRANSACTION = 50
+"""Number of chunks whose results one transaction removes."""
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """The number of rows of each sort that name an owner, those of deleted things too."""
+    """The number of rows of each kind that name an owner, including those of deleted things."""
 
     jobs: int
     files: int
@@ -53,7 +52,7 @@ class Holdings:
 
 
 def holdings(db: Database, owner: str) -> Holdings:
-    """What there is of an owner."""
+    """The number of rows of an owner."""
     tables = (JobRow, FileRow, ModelRow, VersionRow, KeyRow)
     conditions = [(table, table.owner == owner) for table in tables] + [(AuditRow, _about(owner))]
     with db.read() as connection:
@@ -65,23 +64,24 @@ def holdings(db: Database, owner: str) -> Holdings:
 
 
 def revoke_keys(db: Database, owner: str) -> int:
-    """End all keys of an owner; the number of those that were not revoked before."""
+    """Revoke all keys of an owner; returns the number that were not revoked before."""
     with db.write() as connection:
         live = update(KeyRow).where(KeyRow.owner == owner, KeyRow.revoked_at.is_(None))
         return connection.execute(live.values(revoked_at=now())).rowcount
 
 
 def erase_jobs(db: Database, owner: str) -> None:
-    """Cancel and remove all jobs of an owner with their results. A worker that is at one of them is
-    refused what it commits."""
+    """Cancel and remove all jobs of an owner, with their results.
+
+    A worker that still works on one of them cannot commit.
+    """
     with db.read() as connection:
         jobs = connection.scalars(
             select(JobRow.id).where(JobRow.owner == owner).order_by(JobRow.id)
         ).all()
     for job_id in jobs:
-        with suppress(
-            Conflict, NotFound, Gone
-        ):  # it has ended, is one that nobody sees, or was deleted
+        # The job may have ended, be internal, or be deleted already.
+        with suppress(Conflict, NotFound, Gone):
             ledger.cancel(db, owner, job_id)
         while _erase_chunks(db, job_id):
             pass
@@ -93,7 +93,7 @@ def erase_jobs(db: Database, owner: str) -> None:
 
 
 def erase_files(db: Database, owner: str) -> list[str]:
-    """Empty the rows of an owner's files and give their ids, whose bytes the caller removes."""
+    """Empty the rows of an owner's files and return their ids, whose bytes the caller removes."""
     content: dict[str, Any] = {
         "name": "",
         "options": {},
@@ -113,15 +113,17 @@ def erase_files(db: Database, owner: str) -> list[str]:
 
 
 def erase_models(db: Database, owner: str) -> list[str]:
-    """Remove an owner's models and aliases, empty the rows of their versions, and give the ids of
-    these, whose bytes the caller removes. The jobs of the owner are gone."""
+    """Remove an owner's models and aliases, and empty the rows of their versions.
+
+    Returns the ids of the versions, whose bytes the caller removes. The owner's jobs must be erased
+    before.
+    """
     with db.write() as connection:
         connection.execute(delete(AliasRow).where(AliasRow.owner == owner))
         versions = list(connection.scalars(select(VersionRow.id).where(VersionRow.owner == owner)))
         content: dict[str, Any] = {"owner": NOBODY, "digest": "", "manifest": {}, "reason": None}
         for version_id in versions:
-            # A version needs a model: one of its own, so that no two versions have a number in
-            # common.
+            # A version needs a model. Each gets its own, so that no two have the same number.
             model = {"owner": NOBODY, "name": version_id}
             connection.execute(insert(ModelRow).values(created_at=now(), deleted_at=now(), **model))
             emptied = update(VersionRow).where(VersionRow.id == version_id)
@@ -131,18 +133,20 @@ def erase_models(db: Database, owner: str) -> list[str]:
 
 
 def forget(db: Database, owner: str, by: Actor, erased: Holdings) -> None:
-    """Empty the rows of an owner's keys, remove the audit's lines about the owner, and leave one
-    that holds numbers alone."""
-    gone = {"owner": NOBODY, "label": "", "digest": "", "last_used_at": None}
+    """Empty the rows of an owner's keys and remove the audit's lines about the owner.
+
+    One line stays, which holds numbers only.
+    """
+    values = {"owner": NOBODY, "label": "", "digest": "", "last_used_at": None}
     with db.write() as connection:
-        connection.execute(update(KeyRow).where(KeyRow.owner == owner).values(**gone))
+        connection.execute(update(KeyRow).where(KeyRow.owner == owner).values(**values))
         connection.execute(delete(AuditRow).where(_about(owner)))
         audit.record(connection, by, "owner.erase", NOBODY, NOBODY, str(erased))
 
 
 def _erase_chunks(db: Database, job_id: str) -> int:
     with db.write() as connection:
-        return delete_chunks(connection, job_id, AT_ONCE)
+        return delete_chunks(connection, job_id, CHUNKS_PER_TRANSACTION)
 
 
 def _about(owner: str) -> ColumnElement[bool]:

@@ -1,5 +1,4 @@
-"""The queue: what waits to be claimed, in which order, how much it is, and which of it nobody was
-told of."""
+"""The queue: which chunks wait, in which order, how many rows they are, and which need a hint."""
 
 import functools
 from collections.abc import Sequence
@@ -14,31 +13,36 @@ from nelbo.jobs import KINDS, UNFINISHED
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
 
-QUOTA_S, FULL_S = 10.0, 30.0
-"""When to come back: something of one's own may end any moment; a full service takes longer."""
+QUOTA_S = 10.0
+"""Retry-After of a quota: a job of the owner may end at any moment."""
+FULL_S = 30.0
+"""Retry-After of a full service, which takes longer to recover."""
 LONG_S = 5.0
-"""Chunks that take less count as turns alone."""
+"""Chunks that take less time than this count only as turns."""
 ADMISSION_LOCK = 0x6E656C62
-"""First key of PostgreSQL's advisory lock that lets an owner's submissions in one after the
-other."""
+"""First key of PostgreSQL's advisory lock that lets one submission per owner in at a time."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What was accepted and has not ended. Rows to be made count: an augmentation has `per_row` for
-    each that it is given."""
+    """The accepted work that has not ended.
+
+    Rows to be made count: an augment job has `per_row` for each source row.
+    """
 
     rows: int
     rows_of_owner: int
     jobs_of_owner: int
     oldest_s: float
-    """How long the oldest job has waited that nobody has begun with. It grows for ever where no
-    worker runs; a job that is under way, however long it takes, does not count."""
+    """Seconds that the oldest job has waited without being started.
+
+    It grows for ever where no worker runs. A running job does not count, however long it takes.
+    """
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most of each that a job is accepted beside."""
+class QueueLimits:
+    """The largest backlog beside which a new job is accepted."""
 
     rows_of_owner: int
     rows: int
@@ -46,60 +50,59 @@ class Limits:
     wait_s: float
 
 
-def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: Limits) -> None:
-    """Raise OverQuota, Overloaded or TooLarge unless `rows` more may be queued by the transaction
-    that asks.
+def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: QueueLimits) -> None:
+    """Raise OverQuota, Overloaded or TooLarge unless this transaction may queue `rows` more.
 
-    On both databases no owner gets past their own limits by submitting many at once. The limit of
-    all together is exact on SQLite; on PostgreSQL owners do not wait for each other, and each may
+    On both databases, no owner exceeds their own limits by submitting many jobs at once. The limit
+    over all owners is exact on SQLite. On PostgreSQL owners do not wait for each other, so each may
     exceed it by one job.
     """
     rows *= per_row
     if rows > limits.rows_of_owner:
         raise TooLarge(
-            f"the job is about {rows:,} rows; of one owner at most {limits.rows_of_owner:,} may"
-            " wait at a time (the setting"
-            " max_queued_rows): split it, and submit a part when the one before has ended"
+            f"the job has {rows:,} rows; at most {limits.rows_of_owner:,} rows per owner may wait"
+            " at a time (the setting max_queued_rows): split the job, and submit each part when the"
+            " one before has ended"
         )
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK, func.hashtext(owner))))
-    found = backlog(connection, owner)
-    if found.rows_of_owner + rows > limits.rows_of_owner:
+
+    waiting = backlog(connection, owner)
+    if waiting.rows_of_owner + rows > limits.rows_of_owner:
         raise OverQuota(
-            f"{found.rows_of_owner:,} rows of yours wait already; with these {rows:,} there would"
-            " be more than"
-            f" {limits.rows_of_owner:,} (the setting max_queued_rows): try again when one of your"
-            " jobs has ended",
+            f"{waiting.rows_of_owner:,} of your rows are waiting already; {rows:,} more would"
+            f" exceed {limits.rows_of_owner:,} (the setting max_queued_rows): try again when one of"
+            " your jobs has ended",
             retry_after=QUOTA_S,
         )
-    if found.jobs_of_owner >= limits.jobs_of_owner:
+    if waiting.jobs_of_owner >= limits.jobs_of_owner:
         raise OverQuota(
-            f"{found.jobs_of_owner:,} jobs of yours have not ended (the setting"
-            " max_unfinished_jobs): try again when one"
-            " has, or put more rows into one job",
+            f"{waiting.jobs_of_owner:,} of your jobs have not ended (the setting"
+            " max_unfinished_jobs): try again when one has ended, or put more rows into one job",
             retry_after=QUOTA_S,
         )
-    if found.rows + rows > limits.rows:
+    if waiting.rows + rows > limits.rows:
         raise Overloaded(
-            f"{found.rows:,} rows of all owners wait already; with these {rows:,} there would be"
-            f" more than {limits.rows:,}"
-            " (the setting max_queued_rows_in_all): try again later",
+            f"{waiting.rows:,} rows of all owners are waiting already; {rows:,} more would exceed"
+            f" {limits.rows:,} (the setting max_queued_rows_in_all): try again later",
             retry_after=FULL_S,
         )
-    if found.oldest_s > limits.wait_s:
+    if waiting.oldest_s > limits.wait_s:
         raise Overloaded(
-            f"a job has waited {found.oldest_s:,.0f} s for a worker, longer than"
-            f" {limits.wait_s:,.0f} s (the setting"
-            " max_queue_s): try again later, or start more workers",
+            f"a job has waited {waiting.oldest_s:,.0f} s for a worker, longer than"
+            f" {limits.wait_s:,.0f} s (the setting max_queue_s): try again later, or start more"
+            " workers",
             retry_after=FULL_S,
         )
 
 
 def backlog(connection: Connection, owner: str) -> Backlog:
-    """How much waits, in the eyes of a transaction."""
+    """The backlog as a transaction sees it."""
     copies = case((JobRow.kind == "augment", JobRow.params["per_row"].as_integer()), else_=1)
-    left, mine = (JobRow.rows - JobRow.rows_done) * copies, JobRow.owner == owner
-    # What a retry queued again waits since then, not since its submission.
+    rows = (JobRow.rows - JobRow.rows_done) * copies
+    mine = JobRow.owner == owner
+
+    # A retried job has waited since its retry, not since its submission.
     first = (
         select(ChunkRow.not_before)
         .where(ChunkRow.job_id == JobRow.id, ChunkRow.state == "queued")
@@ -108,63 +111,62 @@ def backlog(connection: Connection, owner: str) -> Backlog:
     )
     again_at = func.coalesce(first.scalar_subquery(), 0.0)
     since = case((again_at > JobRow.created_at, again_at), else_=JobRow.created_at)
-    found = connection.execute(
-        select(
-            func.coalesce(func.sum(left), 0).label("rows"),
-            func.coalesce(func.sum(case((mine, left), else_=0)), 0).label("rows_of_owner"),
-            func.coalesce(func.sum(case((mine & JobRow.kind.in_(KINDS), 1), else_=0)), 0).label(
-                "jobs_of_owner"
-            ),
-            func.coalesce(now() - func.min(case((JobRow.state == "queued", since))), 0.0).label(
-                "oldest_s"
-            ),
-        ).where(JobRow.state.in_(UNFINISHED))
-    ).one()
+
+    own_rows = case((mine, rows), else_=0)
+    own_jobs = case((mine & JobRow.kind.in_(KINDS), 1), else_=0)
+    oldest = func.min(case((JobRow.state == "queued", since)))
+    sums = select(
+        func.coalesce(func.sum(rows), 0).label("rows"),
+        func.coalesce(func.sum(own_rows), 0).label("rows_of_owner"),
+        func.coalesce(func.sum(own_jobs), 0).label("jobs_of_owner"),
+        func.coalesce(now() - oldest, 0.0).label("oldest_s"),
+    )
+    waiting = connection.execute(sums.where(JobRow.state.in_(UNFINISHED))).one()
     return Backlog(
-        int(found.rows),
-        int(found.rows_of_owner),
-        int(found.jobs_of_owner),
-        max(0.0, found.oldest_s),
+        int(waiting.rows),
+        int(waiting.rows_of_owner),
+        int(waiting.jobs_of_owner),
+        max(0.0, waiting.oldest_s),
     )
 
 
 def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:
-    """Jobs with chunks that nobody was told of for `again_s`, in the order of claims, and how many
-    hints each deserves; about `limit` in all, at least one a job."""
+    """Jobs with due chunks but no hint for `again_s`, and the number of hints that each gets.
+
+    They come in claim order; about `limit` hints in all, at least one per job.
+    """
     quiet = (JobRow.hinted_at.is_(None)) | (JobRow.hinted_at < now() - again_s)
     count = select(func.count()).where(*due(JobRow.id)).scalar_subquery()
     statement = in_claim_order(select(JobRow.id, count).where(quiet)).limit(limit)
     with db.read() as connection:
-        found = connection.execute(statement).all()
-    share = max(1, limit // max(1, len(found)))
-    return [(job_id, min(count, share)) for job_id, count in found]
+        jobs = connection.execute(statement).all()
+    share = max(1, limit // max(1, len(jobs)))
+    return [(job_id, min(count, share)) for job_id, count in jobs]
 
 
 def mark_hinted(db: Database, job_ids: Sequence[str]) -> None:
-    """Remember that hints for these jobs were sent just now."""
+    """Record that hints for these jobs were sent just now."""
     with db.write() as connection:
         for job_id in sorted(job_ids):
             connection.execute(update(JobRow).where(JobRow.id == job_id).values(hinted_at=now()))
 
 
 def holders(db: Database) -> set[str]:
-    """The workers that hold chunks, by name."""
+    """The names of the workers that hold chunks."""
+    statement = (
+        select(ChunkRow.worker)
+        .where(ChunkRow.state == "running", ChunkRow.worker.is_not(None))
+        .distinct()
+    )
     with db.read() as connection:
-        return set(
-            connection.scalars(
-                select(ChunkRow.worker)
-                .where(ChunkRow.state == "running", ChunkRow.worker.is_not(None))
-                .distinct()
-            )
-        )
+        return set(connection.scalars(statement))
 
 
 def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
-    """Remember that a chunk of a job occupied a worker from `claimed_at` until now, if that was
-    long.
+    """Record that a chunk has occupied a worker from `claimed_at` until now, if that was long.
 
-    Its owner then waits as long as the chunk took while others have work: owners share the workers'
-    time, not only the turns.
+    While others have work, the job's owner then waits as long as the chunk took: owners share the
+    workers' time, not only the turns.
     """
     took = now() - claimed_at
     long = (
@@ -174,11 +176,14 @@ def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
 
 
 def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
-    """Active jobs with a chunk to claim, each in its turn: first the owner who was served longest
-    ago, then the job of theirs that was. So no job waits for more claims than there are other jobs,
-    however huge or many these are; who was never served stands where they came. A chunk that takes
-    long counts by its time (`charge`), also while it is worked on. Read from indexes alone: no
-    claim locks or counts what others claimed."""
+    """Active jobs with a due chunk, in the order of their turns.
+
+    First comes the owner who was served longest ago, then the job of theirs that was served longest
+    ago; an owner or job that was never served counts from its submission. So no job waits for more
+    claims than there are other jobs, however large or many these are. A chunk that takes long
+    counts by its time (`charge`), also while it is running. The query reads indexes only: no claim
+    locks or counts what others have claimed.
+    """
     turns = _turns()
     return (
         statement.select_from(JobRow)
@@ -189,13 +194,12 @@ def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ..
 
 
 def _turns() -> Subquery:
-    """Of each active job when its owner was served last, and when it was."""
+    """For each active job, the times when its owner and when the job were last served."""
     claimed_at = (
         select(func.max(ChunkRow.claimed_at)).where(ChunkRow.job_id == JobRow.id).scalar_subquery()
     )
     other = aliased(JobRow)
-    # Jobs that have ended count as well: many small ones, one after the other, are no new owner
-    # each.
+    # Ended jobs count too, so that an owner of many small jobs does not seem new with each.
     started_at = (
         select(func.max(other.started_at)).where(other.owner == JobRow.owner).scalar_subquery()
     )
@@ -231,19 +235,21 @@ def _turns() -> Subquery:
     return select(active.c.id, of_owner.label("of_owner"), of_job.label("of_job")).subquery()
 
 
-def _later(one: ColumnElement[float], other: ColumnElement[float]) -> ColumnElement[float]:
-    """The later of two moments, of which one or both may be NULL."""
-    return case((one.is_(None), other), (other > one, other), else_=one)
+def _later(first: ColumnElement[float], second: ColumnElement[float]) -> ColumnElement[float]:
+    """The later of two moments; one or both may be NULL."""
+    return case((first.is_(None), second), (second > first, second), else_=first)
 
 
 def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:
-    """A chunk of the job that could be claimed now."""
+    """The condition for a chunk of the job that can be claimed now."""
     return ChunkRow.job_id == job_id, ChunkRow.state == "queued", ChunkRow.not_before <= now()
 
 
 def _reads_another() -> ColumnElement[bool]:
-    """Whether the job is to read a file while another file of its owner is being read. How long
-    that takes cannot be told from a file's size, and no owner may hold all workers with it."""
+    """Whether the job reads a file while another file of its owner is being read.
+
+    A file's size does not tell how long reading takes, and no owner may occupy all workers with it.
+    """
     other = aliased(JobRow)
     reading = select(ChunkRow.id).join(other, ChunkRow.job_id == other.id)
     reading = reading.where(

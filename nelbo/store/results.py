@@ -1,5 +1,8 @@
-"""Results and errors of jobs: stored chunk by chunk, read back in row order at bounded memory,
-summed up at the end."""
+"""Results and errors of jobs.
+
+They are stored chunk by chunk, read back in row order with bounded memory, and summed up at the
+end.
+"""
 
 import math
 from collections import Counter
@@ -51,9 +54,9 @@ TOP_ANOMALIES = 1_000
 HISTOGRAM_BINS = 50
 FLOAT_BYTES = 8
 ROW_BYTES = 100
-"""Of a row in SQL, beside its texts: the job's id, in the table and in its index."""
+"""Bytes per row in SQL beside its texts: the job's id, in the table and in its index."""
 TERM_BYTES = 24
-"""Of a term in the JSON of an anomaly, beside its column's name."""
+"""Bytes per term in the JSON of an anomaly, beside its column's name."""
 
 
 def scores(
@@ -64,28 +67,30 @@ def scores(
     limit: int | None = None,
     explain: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """Scores in row order, a batch a chunk, of rows above `after_row`, at most `limit`. Each batch
-    is read on its own, so that a slow reader holds neither memory nor a transaction. `explain`
-    needs a job with explain."""
+    """Scores in row order, one batch per chunk, of rows above `after_row`, at most `limit`.
+
+    Each batch is read on its own, so that a slow reader holds neither memory nor a transaction.
+    `explain` needs a job with explain.
+    """
     with db.read() as connection:
         threshold, columns = _score_head(connection, job_id)
-    left = limit
-    while left is None or left > 0:
+    remaining = limit
+    while remaining is None or remaining > 0:
         with db.read() as connection:
             chunk = _next_scores(connection, job_id, after_row, columns if explain else None)
         if chunk is None:
             return
         row_to, scores = chunk
         batch = scores.to_batch(threshold, explain)
-        batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(left)]
+        batch = batch.filter(pc.greater(batch["row"], pa.scalar(after_row)))[slice(remaining)]
         if batch.num_rows:
             yield batch
-        left = None if left is None else left - batch.num_rows
+        remaining = None if remaining is None else remaining - batch.num_rows
         after_row = row_to - 1
 
 
 def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Schema:
-    """The schema of the batches of `scores`, for a job without any, too."""
+    """The schema of the batches of `scores`, also for a job without scores."""
     with db.read() as connection:
         _, columns = _score_head(connection, job_id)
     return Scores.schema(columns if explain else None)
@@ -94,25 +99,27 @@ def score_schema(db: Database, job_id: str, *, explain: bool = False) -> pa.Sche
 def tables(
     db: Database, job_id: str, *, after_row: int = -1, limit: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Made rows in row order, a batch for each piece of a chunk, of source rows above `after_row`
-    (generate: of row numbers), at most `limit` made rows. A chunk of which no row could be made
-    gives a batch of none, so that the columns are known."""
-    left = limit
-    while left is None or left > 0:
+    """Made rows in row order, one batch per piece of a chunk, at most `limit` rows.
+
+    Only source rows above `after_row` count (generate: row numbers). A chunk of which no row could
+    be made gives an empty batch, which shows the columns.
+    """
+    remaining = limit
+    while remaining is None or remaining > 0:
         with db.read() as connection:
             chunk = _next_table(connection, job_id, after_row)
         if chunk is None:
             return
         row_to, pieces = chunk
         for piece in pieces:
-            batch = _one_batch(piece[slice(left)])
+            batch = _one_batch(piece[slice(remaining)])
             yield batch
-            left = None if left is None else left - batch.num_rows
+            remaining = None if remaining is None else remaining - batch.num_rows
         after_row = row_to - 1
 
 
 def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000) -> list[RowError]:
-    """Recorded errors in row order, of rows above `after_row`."""
+    """Recorded errors in row order, for rows above `after_row`."""
     statement = (
         select(ErrorRow.row, ErrorRow.column, ErrorRow.code, ErrorRow.message)
         .where(ErrorRow.job_id == job_id, ErrorRow.row > after_row)
@@ -127,7 +134,7 @@ def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000
 
 
 def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[Anomaly]:
-    """The rows with the largest nelbo, the largest first; at most 1,000 are kept."""
+    """The rows with the largest nelbo, largest first; at most 1,000 are kept."""
     statement = (
         select(
             AnomalyRow.row,
@@ -157,7 +164,10 @@ def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[
 
 
 def finish(db: Database, claim: Claim) -> FinishOutcome:
-    """What needs all chunks of the claim's job: totals and, of scores, threshold and histogram."""
+    """The results that need all chunks of the job.
+
+    These are totals and, for scores, the threshold and a histogram.
+    """
     with db.read() as connection:
         job = connection.execute(
             select(JobRow.rows, JobRow.rows_failed).where(JobRow.id == claim.job_id)
@@ -173,8 +183,10 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
 
 
 def store_scores(connection: Connection, claim: Claim, scores: Scores) -> int:
-    """Insert a chunk's scores, inside the transaction that commits the chunk; about how many bytes
-    that adds."""
+    """Insert a chunk's scores, inside the transaction that commits the chunk.
+
+    Returns roughly the number of bytes added.
+    """
     explain = bool(claim.params.get("explain"))
     key = {
         "chunk_id": claim.chunk_id,
@@ -213,8 +225,10 @@ def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> 
 
 
 def store_errors(connection: Connection, job_id: str, errors: Iterable[RowError]) -> int:
-    """Insert recorded errors, inside the transaction that commits their chunk; about how many bytes
-    that adds."""
+    """Insert recorded errors, inside the transaction that commits their chunk.
+
+    Returns roughly the number of bytes added.
+    """
     rows = [
         {
             "job_id": job_id,
@@ -231,7 +245,7 @@ def store_errors(connection: Connection, job_id: str, errors: Iterable[RowError]
 
 
 def delete_results(connection: Connection, job_id: str) -> None:
-    """Remove all that was stored for a job."""
+    """Remove everything that is stored for a job."""
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     connection.execute(delete(payload).where(payload.c.job_id == job_id))
     for table in (TableChunkRow, ErrorRow, AnomalyRow):
@@ -239,8 +253,10 @@ def delete_results(connection: Connection, job_id: str) -> None:
 
 
 def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
-    """Remove at most `limit` chunks of a job that was deleted, with all that was stored for their
-    rows; the number of chunks removed."""
+    """Remove at most `limit` chunks of a deleted job, with their results.
+
+    Returns the number of chunks removed.
+    """
     payload = score_json if connection.dialect.name == "sqlite" else score_arrays
     first = (
         select(ChunkRow.id, ChunkRow.row_from, ChunkRow.row_to)
@@ -260,8 +276,10 @@ def delete_chunks(connection: Connection, job_id: str, limit: int) -> int:
 
 
 def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> FinishOutcome:
-    """Two passes over the stored scores, each a chunk at a time: p-values, range and sum, then the
-    histogram."""
+    """Two passes over the stored scores, one chunk at a time.
+
+    The first collects p-values, range and sum, the second the histogram.
+    """
     p_values: Counter[float] = Counter()
     low = math.inf
     high = -math.inf
@@ -274,8 +292,7 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
             high = max(high, float(scores.nelbo.max()))
             yield from scores.nelbo.tolist()
 
-    # fsum is exact whatever the order, so the mean does not depend on how the rows were cut into
-    # chunks.
+    # fsum is exact in any order, so the mean does not depend on the chunks.
     total = math.fsum(nelbos())
     scored = p_values.total()
     threshold = threshold_of(p_values, claim.params["alpha"], claim.params.get("fdr"))
@@ -311,7 +328,7 @@ def _chunks(db: Database, job_id: str) -> Iterator[Scores]:
 
 
 def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tuple[str, ...]]:
-    """Threshold, and the columns in the order of their terms."""
+    """The job's threshold, and the columns in the order of their terms."""
     statement = (
         select(JobRow.threshold, VersionRow.manifest["order"].label("columns"))
         .join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id)
@@ -324,8 +341,10 @@ def _score_head(connection: Connection, job_id: str) -> tuple[float | None, tupl
 def _next_scores(
     connection: Connection, job_id: str, after_row: int, columns: Sequence[str] | None
 ) -> tuple[int, Scores] | None:
-    """The first stored chunk with rows above after_row: its row_to and its scores; with `columns`,
-    also their terms and kl."""
+    """The first stored chunk with rows above after_row: its row_to and its scores.
+
+    With `columns`, the scores include terms and kl.
+    """
     as_json = connection.dialect.name == "sqlite"
     payload = score_json if as_json else score_arrays
     values: list[ColumnElement[Any]] = [score_json.c.data]
@@ -349,8 +368,10 @@ def _next_scores(
 
 
 def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
-    """Where the chunk that holds a row begins; the index finds it at once, however many chunks
-    stand before."""
+    """The first row of the chunk that holds a row.
+
+    The index finds it at once, however many chunks come before.
+    """
     row_from = select(func.max(ChunkRow.row_from)).where(
         ChunkRow.job_id == job_id, ChunkRow.stage == "work", ChunkRow.row_from <= row
     )
@@ -360,8 +381,10 @@ def _chunk_of(job_id: str, row: int) -> ScalarSelect[int]:
 def _next_table(
     connection: Connection, job_id: str, after_row: int
 ) -> tuple[int, Iterator[pa.Table]] | None:
-    """The first stored chunk with rows above after_row: its row_to and its made rows above
-    after_row, piece by piece."""
+    """The first stored chunk with rows above after_row: its row_to and its made rows.
+
+    The rows come piece by piece, without those up to after_row.
+    """
     statement = (
         select(ChunkRow.row_from, ChunkRow.row_to, JobRow.kind, TableChunkRow.data)
         .join_from(TableChunkRow, ChunkRow, TableChunkRow.chunk_id == ChunkRow.id)
@@ -388,8 +411,10 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _store_anomalies(connection: Connection, job_id: str, scores: Scores) -> int:
-    """Keep the 1,000 largest of the job: first insert those of this chunk that may be among them,
-    then delete the rest. How many more there are than before."""
+    """Keep the 1,000 largest of the job, and return how many rows that adds.
+
+    The rows of this chunk that may be among them are inserted first; then the rest is deleted.
+    """
     last = _last_kept(connection, job_id)
     lowest = -math.inf if last is None else last[0]
     rows = [

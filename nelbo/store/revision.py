@@ -1,8 +1,8 @@
-"""Which schema a database has, and whether this program may work on it.
+"""The revision of a database's schema, and whether this program may use it.
 
 A database that is older than the program needs `nelbo migrate`. One that is newer was migrated by a
-newer Nelbo, which noted down since which revision a program can go on: migrations only add within a
-minor version, so that workers may be replaced one after the other.
+newer Nelbo, which has recorded the oldest revision whose programs can still use it. Migrations only
+add within a minor version, so that workers can be replaced one after the other.
 """
 
 from pathlib import Path
@@ -14,20 +14,24 @@ from nelbo.store.tables import CompatibilityRow
 
 FOLDER = Path(__file__).with_name("migrations")
 HEAD = max(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
-"""The revision of this program's schema. Read without Alembic: a worker that starts again after a
-crash has no time for it."""
+"""The revision of this program's schema.
+
+It is read without Alembic, which would delay a worker that restarts after a crash.
+"""
 SINCE = "0001"
-"""The oldest revision whose programs can work on this program's schema. A migration that breaks
-them sets it to its own."""
+"""The oldest revision whose programs can use this program's schema.
+
+A migration that breaks older programs sets this to its own revision.
+"""
 
 
 def check(connection: Connection) -> None:
-    """Raise Unavailable, with what to do, unless this program may work on the database."""
-    revision = found(connection)
+    """Raise Unavailable, with the remedy, unless this program may use the database."""
+    revision = current(connection)
     if revision is None or revision < HEAD:
         raise Unavailable(
-            f"the database has schema {revision or 'none'}, this program needs {HEAD}: run `nelbo"
-            " migrate`"
+            f"the database has schema {revision or 'none'}, this program needs {HEAD}:"
+            " run `nelbo migrate`"
         )
     if revision > HEAD and not _is_compatible(connection, revision):
         raise Unavailable(
@@ -36,16 +40,15 @@ def check(connection: Connection) -> None:
         )
 
 
-def found(connection: Connection) -> str | None:
-    """The revision that the database has; None where it has no schema."""
+def current(connection: Connection) -> str | None:
+    """The revision of the database; None where it has no schema."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalars(text("SELECT version_num FROM alembic_version")).first()
 
 
 def note(connection: Connection) -> None:
-    """Note down, for older programs, since when they can work on the schema that this one has just
-    made."""
+    """Record which older programs can use the schema that this one has just created."""
     connection.execute(delete(CompatibilityRow))
     connection.execute(insert(CompatibilityRow).values(revision=HEAD, since=SINCE))
 

@@ -1,5 +1,4 @@
-"""One database, SQLite or PostgreSQL: its connections, its transactions, its clock and its
-migration."""
+"""One database, SQLite or PostgreSQL: its connections, transactions, clock and migration."""
 
 import json
 import math
@@ -31,24 +30,26 @@ POSTGRESQL_OPTIONS = {
     "idle_in_transaction_session_timeout": 60_000,
 }
 READ_ONLY = "25006"
-"""PostgreSQL's code for a write to a standby, or to a server that was set read-only as its disk was
-nearly full."""
+"""PostgreSQL's code for a write to a server that only reads.
+
+It is a standby, or it was set read-only because its disk was nearly full.
+"""
 DISK_FULL = "53100"
-"""PostgreSQL's code for a write that found no room."""
+"""PostgreSQL's code for a write that failed on a full disk."""
 FULL = (
-    "the disk of the database is full: ask whoever runs the service to make room or to get a"
+    "the disk of the database is full: ask the operator of the service to free space or to get a"
     " larger disk"
 )
 FULL_S = 10.0
-"""Seconds for which a disk that was found full counts as full."""
+"""Seconds after a failed write during which the disk counts as full."""
 CHECK_S = 2.0
-"""Seconds between two looks at the schema's version."""
+"""Seconds between two checks of the schema's revision."""
 MIGRATION_LOCK = 0x6E656C626F
 """Key of PostgreSQL's advisory lock that lets one process migrate at a time."""
 
 
 class now(FunctionElement[float]):
-    """Seconds since the epoch by the database's clock, which goes on inside a transaction."""
+    """Seconds since the epoch by the database's clock, which advances within a transaction."""
 
     type = Double()
     inherit_cache = True
@@ -66,7 +67,7 @@ def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
 
 
 class Database:
-    """Connections to one database. Each process connects after it started: none survives a fork."""
+    """Connections to one database. Each process makes its own: none survives a fork."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -81,38 +82,41 @@ class Database:
 
     @property
     def folder(self) -> Path | None:
-        """Where a SQLite database lies; None for a server, whose disk is its own affair."""
-        place = self._engine.url.database if self.dialect == "sqlite" else None
-        return Path(place).absolute().parent if place else None
+        """The folder of a SQLite database; None for a server."""
+        path = self._engine.url.database if self.dialect == "sqlite" else None
+        return Path(path).absolute().parent if path else None
 
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)})"
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads. Raises Unavailable when the database does not answer or
-        has another schema."""
+        """One transaction that only reads.
+
+        Raises Unavailable when the database does not answer or has another schema.
+        """
         self._need_schema()
         with self._answering(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: all of it is committed at the end of the block, or nothing when the
-        block raises."""
+        """One transaction that writes.
+
+        It is committed at the end of the block, and undone when the block raises.
+        """
         self._need_schema()
         with self.alter() as connection:
             yield connection
 
     @contextmanager
     def alter(self) -> Iterator[Connection]:
-        """One transaction that writes, whatever the schema: for who changes it."""
+        """One transaction that writes without a check of the schema: for migrations."""
         with self._answering(), self._writing.begin() as connection:
             yield connection
 
     def migrate(self) -> None:
-        """Bring the database to this program's schema. Safe to run from several processes at
-        once."""
+        """Bring the database to this program's schema. Several processes may do so at once."""
         from nelbo.store import migration  # loads Alembic, which takes 70 ms
 
         if self.dialect == "sqlite":
@@ -129,15 +133,17 @@ class Database:
                 grants.grant(connection)
 
     def check(self) -> None:
-        """Raise Unavailable, with what to do, unless the database answers and this program can work
-        on its schema."""
+        """Raise Unavailable, with the remedy, unless the database answers and its schema serves."""
         with self._answering(), self._engine.connect() as connection:
             revision.check(connection)
 
     def need_room(self, max_bytes: int, free_bytes: int) -> None:
-        """Raise Overloaded where a server's disk is full or about to be: a write has found it so a
-        short while ago, or fewer than `free_bytes` are left of the `max_bytes` that the database
-        may have (0: nobody said how many)."""
+        """Raise Overloaded where a server's disk is full or nearly full.
+
+        It is full where a write has failed for lack of space a short while ago. It is nearly full
+        where fewer than `free_bytes` remain of `max_bytes`, the database's limit (0: no limit is
+        set).
+        """
         if time.monotonic() - self._full_at < FULL_S:
             raise Overloaded(FULL, retry_after=FULL_S)
         if max_bytes and self.dialect == "postgresql":
@@ -145,18 +151,19 @@ class Database:
                 size = connection.scalars(text("SELECT pg_database_size(current_database())")).one()
             if size + free_bytes > max_bytes:
                 raise Overloaded(
-                    f"the database has {size / 2**20:,.0f} MiB of the {max_bytes / 2**20:,.0f} MiB"
-                    " that it may have (the"
-                    f" setting database_max_bytes), and {free_bytes / 2**20:,.0f} MiB must be free"
-                    " (min_free_bytes): ask"
-                    " whoever runs the service for a larger disk, or to delete jobs and then VACUUM"
+                    f"the database takes {size / 2**20:,.0f} MiB of its {max_bytes / 2**20:,.0f}"
+                    " MiB (the setting database_max_bytes), of which"
+                    f" {free_bytes / 2**20:,.0f} MiB must stay free (min_free_bytes): ask the"
+                    " operator of the service for a larger disk, or to delete jobs and run VACUUM"
                     " FULL",
                     retry_after=FULL_S,
                 )
 
     def rewrite(self) -> None:
-        """Write a SQLite file anew, as it keeps the bytes of deleted rows; others can read
-        meanwhile. PostgreSQL does so by itself."""
+        """Rewrite a SQLite file, which otherwise keeps the bytes of deleted rows.
+
+        Others can read meanwhile. PostgreSQL does this on its own.
+        """
         if self.dialect == "sqlite":
             path = self._engine.url.database or ""
             with (
@@ -171,7 +178,7 @@ class Database:
         self._engine.dispose()
 
     def _need_schema(self) -> None:
-        """As `check`, once in a while: another program may migrate at any time."""
+        """Check the schema once in a while, as another program may migrate at any time."""
         if time.monotonic() >= self._check_at:
             self.check()
             self._check_at = time.monotonic() + CHECK_S
@@ -180,7 +187,7 @@ class Database:
     def _answering(self) -> Iterator[None]:
         if os.getpid() != self._process:
             raise RuntimeError(
-                "this Database was made before a fork; call connect() again in each process"
+                "this Database was created before a fork; call connect() again in each process"
             )
         try:
             yield
@@ -201,16 +208,18 @@ class Database:
     def _make_sqlite_file(self) -> None:
         path = Path(self._engine.url.database or "")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # SQLite's files beside it get its mode
+        path.touch(mode=0o600)  # SQLite gives its auxiliary files the same mode
         with self._answering(), closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as connection:
-            # Readers go on while one writes. The mode is kept in the file and cannot be set inside
-            # a transaction.
+            # With WAL, readers continue while another process writes. The file keeps the mode,
+            # which cannot be set inside a transaction.
             connection.execute("PRAGMA journal_mode = WAL")
 
 
 def connect(url: str) -> Database:
-    """A database by URL: sqlite:////path/to/nelbo.db or postgresql://user@host/name. Opens no
-    connection yet."""
+    """A database by URL: sqlite:////path/to/nelbo.db or postgresql://user@host/name.
+
+    Opens no connection yet.
+    """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         return Database(_sqlite(parsed))
@@ -233,7 +242,7 @@ def _parse(url: str) -> URL:
         )
     if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
         raise InvalidInput(
-            f"{parsed.drivername} is no database for Nelbo; use sqlite:/// or postgresql://"
+            f"{parsed.drivername} is not a supported database; use sqlite:/// or postgresql://"
         )
     return parsed
 
@@ -246,16 +255,15 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, record: object) -> None:
-        # The driver would begin transactions by itself, late and never IMMEDIATE; the next listener
-        # does it.
+        # On its own, the driver would begin transactions late and never IMMEDIATE; the next
+        # listener begins them.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later may find that it cannot be had any more
-        # (SQLITE_BUSY_SNAPSHOT).
+        # A transaction that reads first and writes later may fail with SQLITE_BUSY_SNAPSHOT.
         writes = connection.get_execution_options().get("nelbo_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -268,7 +276,7 @@ def _postgresql(url: URL) -> Engine:
     arguments = {
         "options": options,
         "connect_timeout": 5,
-        # A connection whose other end is gone without a word is noticed after about 15 s.
+        # With these, a connection whose other end is silently gone is noticed after about 15 s.
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
@@ -277,8 +285,8 @@ def _postgresql(url: URL) -> Engine:
     engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, json_serializer=_json)
 
     @event.listens_for(engine, "handle_error")
-    def leave_what_is_read_only(context: ExceptionContext) -> None:
-        # It may be a server that another one has replaced: connect anew.
+    def leave_read_only_server(context: ExceptionContext) -> None:
+        # Another server may have replaced this one: connect again.
         if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
             context.is_disconnect = True
 
@@ -286,6 +294,9 @@ def _postgresql(url: URL) -> Engine:
 
 
 def _reason(problem: Exception) -> str:
-    """The driver's own first line: SQLAlchemy's text would carry the statement and its values."""
+    """The first line of the driver's message.
+
+    SQLAlchemy's own text would contain the statement and its values.
+    """
     cause = getattr(problem, "orig", None) or problem
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

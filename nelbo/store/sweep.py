@@ -1,4 +1,4 @@
-"""The sweep: takes back the chunks whose worker died, with the transitions of the ledger."""
+"""The sweep: takes back chunks whose worker died, with the transitions of the ledger."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,20 +15,22 @@ from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
 
 CRASHES_TO_SPLIT = 2
-"""A chunk whose worker died this often is halved; one row whose worker died this often is an
-error."""
+"""After this number of dead workers, a chunk is halved, and a single row becomes an error."""
 CRASHES_TO_FAIL = 5
-"""Reading and verifying cannot be halved: they fail their job when their worker died this often."""
+"""Reading and verifying cannot be halved: after this number of dead workers, the job fails."""
 CRASHES_TO_FAIL_FINISH = 20
-"""Finishing only adds up what is stored: it is hardly what killed its workers, and all rows of the
-job are done already."""
+"""The same for the finish of a job, which has more tries.
+
+It only sums up stored results, so it hardly killed its workers, and all rows of the job are done
+already.
+"""
 WORKER_DIED = "worker-died"
 Fate = Literal["requeued", "split", "row", "job", "none"]
 
 
 @dataclass(frozen=True)
 class Swept:
-    """Expired leases by what became of their chunks."""
+    """The number of expired leases by the fate of their chunks."""
 
     requeued: int = 0
     split: int = 0
@@ -39,24 +41,25 @@ class Swept:
 def sweep(
     db: Database, *, dead: Collection[str] = (), blind: bool = False, limit: int = 1_000
 ) -> Swept:
-    """Take back the chunks whose lease ran out. One that keeps killing its worker is halved, down
-    to the one row, which becomes an error; what cannot be halved fails its job. Any process may do
-    this at any time.
+    """Take back the chunks whose lease ran out. Any process may do this at any time.
 
-    `dead` are workers by name whose process is gone for good: their leases are over at once.
-    `blind`: the caller could not reach the database for a while, so nobody else may have been able
-    to renew: a lease that ran out is no crash then.
+    A chunk that keeps killing its worker is halved, down to a single row, which becomes an error. A
+    chunk that cannot be halved fails its job.
+
+    `dead` names workers whose process is gone for good: their leases end at once. `blind` means
+    that the caller could not reach the database for a while. Other workers may not have been able
+    to renew either, so a lease that ran out is not a crash then.
     """
     orphaned = _Orphaned(frozenset(dead), blind)
-    found_now = (
+    expired = (
         select(ChunkRow.id, ChunkRow.job_id)
         .where(*orphaned.condition)
         .order_by(ChunkRow.lease_until)
         .limit(limit)
     )
     with db.read() as connection:
-        found = connection.execute(found_now).all()
-    fates = [_sweep_chunk(db, chunk.id, chunk.job_id, orphaned) for chunk in found]
+        chunks = connection.execute(expired).all()
+    fates = [_sweep_chunk(db, chunk.id, chunk.job_id, orphaned) for chunk in chunks]
     return Swept(
         fates.count("requeued"), fates.count("split"), fates.count("row"), fates.count("job")
     )
@@ -64,15 +67,18 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Orphaned:
-    """Which chunks nobody works on any more."""
+    """The running chunks on which nobody works any longer."""
 
     dead: frozenset[str]
     blind: bool
 
     @property
     def condition(self) -> tuple[ColumnElement[bool], ...]:
-        """A dead process never comes back, so this is safe in an UPDATE however long ago its death
-        was seen."""
+        """The condition for such a chunk.
+
+        A dead process never comes back, so this is safe in an UPDATE, however long ago its death
+        was seen.
+        """
         return ChunkRow.state == "running", or_(
             ChunkRow.lease_until < now(), ChunkRow.worker.in_(sorted(self.dead))
         )
@@ -81,8 +87,10 @@ class _Orphaned:
         return worker in self.dead or not self.blind
 
     def only(self, statement: Update, chunk: Row[*tuple[Any, ...]]) -> Update:
-        """The lease is looked at again in the UPDATE itself: a renewal does not lock the job and
-        may have come between."""
+        """The UPDATE, for this chunk only, if it is still orphaned.
+
+        A renewal does not lock the job and may have happened since the query.
+        """
         return statement.where(ChunkRow.id == chunk.id, *self.condition)
 
 
@@ -118,7 +126,7 @@ def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _
     divisible = chunk.stage == "work" and chunk.kind in KINDS
     if crashes < (CRASHES_TO_SPLIT if divisible else _crashes_to_fail(chunk)):
         return _requeue(connection, chunk, orphaned, crashes)
-    problem = f"the worker died {crashes} times in a row on this; the last was {chunk.worker}"
+    problem = f"the worker died {crashes} times in a row on this chunk; the last was {chunk.worker}"
     if not divisible:
         return _give_up_job(connection, chunk, orphaned, f"{chunk.kind} ({chunk.stage}): {problem}")
     if chunk.row_to - chunk.row_from > 1:
@@ -147,8 +155,11 @@ def _requeue(
 
 
 def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned) -> Fate:
-    """Halve the rows. One more crash halves a half again; one row alone has to be there for two
-    crashes of its own."""
+    """Halve the rows.
+
+    A half splits again after one more crash; a single row becomes an error only after two crashes
+    of its own.
+    """
     middle = (chunk.row_from + chunk.row_to) // 2
     values = {"state": "queued", "problem": "halved: its worker died repeatedly"}
 
@@ -177,7 +188,7 @@ def _split(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orph
 def _give_up_row(
     connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _Orphaned, problem: str
 ) -> Fate:
-    # With a new fence the dead worker, should it live, cannot take this for a commit of its own.
+    # If the worker is alive after all, the new fence keeps it from taking this for its own commit.
     done = orphaned.only(end_chunk("done", problem), chunk).values(fence=ChunkRow.fence + 1)
     if connection.execute(done).rowcount == 0:
         return "none"

@@ -1,5 +1,7 @@
-"""The SQL tables as typed models. What must always hold stands here as a constraint or in the
-migration as a trigger."""
+"""The SQL tables as typed models.
+
+Invariants are constraints here, or triggers in the migration.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -58,8 +60,10 @@ class Base(DeclarativeBase):
 
 
 class ModelRow(Base):
-    """A name under which versions stand. Deleting it deletes its versions; the numbering goes
-    on."""
+    """A name for a series of versions.
+
+    Deleting it deletes its versions; their numbers are not used again.
+    """
 
     __tablename__ = "model"
 
@@ -70,8 +74,10 @@ class ModelRow(Base):
 
 
 class VersionRow(Base):
-    """A trained artifact, never changed once it is ready. `digest` and `manifest` are empty until
-    it is verified."""
+    """A trained artifact, which never changes once it is ready.
+
+    `digest` and `manifest` are empty until it is verified.
+    """
 
     __tablename__ = "version"
     __table_args__ = (
@@ -90,14 +96,16 @@ class VersionRow(Base):
     manifest: Mapped[dict[str, Any]]
     reason: Mapped[str | None]
     bytes: Mapped[int | None]
-    """Of its artifact, where that was pushed."""
+    """The size of its artifact, where that was pushed."""
     created_at: Mapped[float]
     deleted_at: Mapped[float | None]
 
 
 class AliasRow(Base):
-    """A movable name for a version. `champion` follows the newest ready version until someone sets
-    it by hand."""
+    """A name for a version that can be moved to another one.
+
+    `champion` follows the newest ready version until someone sets it by hand.
+    """
 
     __tablename__ = "alias"
 
@@ -138,8 +146,7 @@ class FileRow(Base):
 
 
 class JobRow(Base):
-    """A job of a kind that users submit, or an internal one, which has one chunk and is never
-    listed."""
+    """A job that a user submitted, or an internal one, which has one chunk and is never listed."""
 
     __tablename__ = "job"
     __table_args__ = (
@@ -201,15 +208,19 @@ class JobRow(Base):
     hinted_at: Mapped[float | None]
     deleted_at: Mapped[float | None]
     served_until: Mapped[float | None]
-    """As long after the end of its last long chunk as that chunk took; until then others have their
-    turns."""
+    """The time until which other owners have their turns.
+
+    After a long chunk, they have them for as long as that chunk took.
+    """
     bytes: Mapped[int | None]
-    """Of its inline rows and of the results that are stored so far, about."""
+    """The approximate size of its inline rows and of its results stored so far."""
 
 
 class ChunkRow(Base):
-    """Rows row_from..row_to (half-open) of a job. The finish chunk has no rows: it runs after all
-    others are done."""
+    """Rows row_from..row_to (half-open) of a job.
+
+    The finish chunk has no rows: it runs after all other chunks are done.
+    """
 
     __tablename__ = "chunk"
     __table_args__ = (
@@ -243,19 +254,19 @@ class ChunkRow(Base):
     row_to: Mapped[int]
     state: Mapped[str]
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    """Claims so far, less those that were handed back unharmed."""
+    """Number of claims so far, without those that were handed back at a shutdown."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Workers that died on it, or were cut off from a database that others reached."""
+    """Number of workers that died on it, or lost a database that others could reach."""
     failures: Mapped[int] = mapped_column(server_default=text("0"))
-    """Transient errors that a worker reported."""
+    """Number of transient errors that workers reported."""
     fence: Mapped[int] = mapped_column(server_default=text("0"))
-    """Raised by every claim; whoever writes must hold the newest."""
+    """A number that every claim raises; a writer must hold the newest one."""
     lease_until: Mapped[float | None]
     not_before: Mapped[float] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
     problem: Mapped[str | None]
     claimed_at: Mapped[float | None]
-    """When it was claimed last."""
+    """The time of its last claim."""
 
 
 class TableChunkRow(Base):
@@ -278,7 +289,7 @@ class TableChunkRow(Base):
 
 
 class ErrorRow(Base):
-    """One row that could not be done, and why."""
+    """One row that failed, and why."""
 
     __tablename__ = "row_error"
 
@@ -290,7 +301,7 @@ class ErrorRow(Base):
 
 
 class AnomalyRow(Base):
-    """One of the rows with the largest nelbo of a job, with its terms."""
+    """One of the job's rows with the largest nelbo, with its terms."""
 
     __tablename__ = "anomaly"
     __table_args__ = (Index("anomaly_rank_idx", "job_id", text("nelbo DESC"), "row"),)
@@ -304,7 +315,7 @@ class AnomalyRow(Base):
 
 
 class WorkerRow(Base):
-    """A heartbeat: a worker is alive while seen_at is young."""
+    """A heartbeat: a worker is alive while seen_at is recent."""
 
     __tablename__ = "worker"
 
@@ -316,8 +327,10 @@ class WorkerRow(Base):
 
 
 class KeyRow(Base):
-    """A key of an owner, by its digest. The row outlives the key: a service that ever had a key
-    wants keys for good."""
+    """A key of an owner, by its digest.
+
+    The row outlives the key: a service that ever had a key requires keys from then on.
+    """
 
     __tablename__ = "api_key"
     __table_args__ = (
@@ -332,7 +345,10 @@ class KeyRow(Base):
     scope: Mapped[str]
     label: Mapped[str]
     from_file: Mapped[bool]
-    """It came from a keys file: where the API has one, it counts only while its line is there."""
+    """Whether it came from a keys file.
+
+    Where the API has a keys file, such a key is valid only while the file has its line.
+    """
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     last_used_at: Mapped[float | None]
@@ -340,8 +356,10 @@ class KeyRow(Base):
 
 
 class AuditRow(Base):
-    """One change of a model, a version, an alias or a key, or one deletion; written in the
-    transaction of the change."""
+    """One change of a model, version, alias or key, or one deletion.
+
+    It is written in the transaction of the change.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (Index("audit_owner_idx", "owner", "id"),)
@@ -368,8 +386,10 @@ class CompatibilityRow(Base):
 
 
 def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
-    """The scores of a chunk are one row, whose payload differs by database; hence a metadata of its
-    own for each."""
+    """The table of scores, with one row per chunk.
+
+    The payload differs by database, so each form has a metadata of its own.
+    """
     return Table(
         "score_chunk",
         MetaData(naming_convention=Base.metadata.naming_convention),
@@ -391,8 +411,10 @@ def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
 score_json = _score_chunk(
     Column("data", Text, nullable=False), CheckConstraint("json_valid(data)", name="data")
 )
-"""SQLite: one JSON array with an array per row: [row, nelbo, p_value], with `explain` also kl and a
-term per column."""
+"""SQLite: one JSON array with an array per row, [row, nelbo, p_value].
+
+With `explain`, each also has kl and one term per column.
+"""
 
 score_arrays = _score_chunk(
     Column("rows", ARRAY(BigInteger), nullable=False),

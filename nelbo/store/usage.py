@@ -1,5 +1,4 @@
-"""What an owner has stored, and what of it still waits to be read: the sums that quotas are held
-against."""
+"""An owner's stored bytes and unread uploads: the sums that quotas limit."""
 
 from dataclasses import dataclass
 
@@ -12,17 +11,16 @@ from nelbo.store.tables import FileRow, JobRow, VersionRow
 
 @dataclass(frozen=True)
 class Usage:
-    """An owner's part of the storage and of the workers that read."""
+    """An owner's use of the storage and of the workers that read."""
 
     stored_bytes: int
-    """Uploads and artifacts as they were sent, inline rows and results as they lie in the
-    database."""
+    """Bytes of uploads and artifacts as sent, and of inline rows and results in the database."""
     unread: int
-    """Uploads that wait to be read or are read, and pushes that wait to be verified or are."""
+    """Number of uploads and pushes that are not yet read or verified."""
 
 
 def usage(db: Database, owner: str) -> Usage:
-    """What the owner takes up now."""
+    """The owner's current usage."""
     stored = _kept_bytes(FileRow, owner) + _kept_bytes(VersionRow, owner) + _job_bytes(owner)
     internal = (
         JobRow.owner == owner,
@@ -31,12 +29,12 @@ def usage(db: Database, owner: str) -> Usage:
     )
     unread = select(func.count()).select_from(JobRow).where(*internal).scalar_subquery()
     with db.read() as connection:
-        found = connection.execute(select(stored, unread)).one()
-    return Usage(int(found[0]), int(found[1]))
+        stored_bytes, unread_jobs = connection.execute(select(stored, unread)).one()
+    return Usage(int(stored_bytes), int(unread_jobs))
 
 
 def note_bytes(db: Database, version_id: str, bytes: int) -> None:
-    """Remember how large a version's artifact is."""
+    """Record the size of a version's artifact."""
     with db.write() as connection:
         connection.execute(
             update(VersionRow).where(VersionRow.id == version_id).values(bytes=bytes)
@@ -49,6 +47,6 @@ def _kept_bytes(kind: type[FileRow] | type[VersionRow], owner: str) -> ColumnEle
 
 
 def _job_bytes(owner: str) -> ColumnElement[int]:
-    """Of jobs that were not deleted, whatever became of them."""
+    """The bytes of the owner's jobs, in any state, that were not deleted."""
     kept = (JobRow.owner == owner, JobRow.deleted_at.is_(None))
     return func.coalesce(select(func.sum(JobRow.bytes)).where(*kept).scalar_subquery(), 0)

@@ -1,4 +1,4 @@
-"""Workers, and when each was last seen."""
+"""Workers, and the time when each was last seen."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ FORGET_WORKER_S = 86_400.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A worker and when it was last seen, by the database's clock."""
+    """A worker and the time since it was last seen, by the database's clock."""
 
     worker: str
     host: str
@@ -22,7 +22,7 @@ class Heartbeat:
 
 
 def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
-    """Say that a worker is alive."""
+    """Record that a worker is alive."""
     seen = (
         update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), host=host, pid=pid)
     )
@@ -37,7 +37,7 @@ def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
 
 
 def heartbeats(db: Database, *, within_s: float = 60.0) -> list[Heartbeat]:
-    """Workers that were seen within so many seconds."""
+    """Workers that were seen within the last `within_s` seconds."""
     age = (now() - WorkerRow.seen_at).label("age_s")
     statement = select(
         WorkerRow.name, WorkerRow.host, WorkerRow.pid, WorkerRow.started_at, age

@@ -126,7 +126,7 @@ def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(
         work_off(database)
         with Client(url, retries=0) as hasty:
             hasty.jobs.generate("adult", 10)
-            with pytest.raises(OverQuota, match="10 rows of yours wait already") as refusal:
+            with pytest.raises(OverQuota, match="10 of your rows are waiting already") as refusal:
                 hasty.jobs.generate("adult", 10)
         assert refusal.value.retry_after == 1.0
     database.dispose()

@@ -384,7 +384,7 @@ def test_a_table_that_lacks_a_column_is_refused_and_too_many_are_told() -> None:
     ]
     with pytest.raises(InvalidInput, match="lacks the column 'b'; it has 'a', 'B'"):
         check_columns(["a", "B"], schema)
-    with pytest.raises(InvalidInput, match="stand twice: 'a'"):
+    with pytest.raises(InvalidInput, match="are repeated: 'a'"):
         check_columns(["a", "b", "a"], schema)
 
 

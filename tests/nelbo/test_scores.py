@@ -129,7 +129,6 @@ def test_an_alpha_that_no_row_can_reach_is_told(tail: Tail | None) -> None:
     assert list(out_of_reach(smallest, None, calibration.smallest)) == []
     assert list(out_of_reach(1e-9, 0.5, calibration.smallest)) == []
     for alpha, fdr in ((smallest / 2, None), (0.5, smallest / 2)):
-        (told,) = out_of_reach(alpha, fdr, calibration.smallest)
-        assert told.startswith(
-            f"no row can be an anomaly at {'alpha' if fdr is None else 'fdr'} {smallest / 2:g}: "
-        )
+        (notice,) = out_of_reach(alpha, fdr, calibration.smallest)
+        name = "alpha" if fdr is None else "fdr"
+        assert notice.startswith(f"{name} {smallest / 2:g} can flag nothing: ")

@@ -17,10 +17,10 @@ from tests.artifacts import linear_artifact
 from tests.deadline import until
 from tests.hostile import greedy_artifact, slow_artifact, wrong_artifact
 from worker.arrays import SLOTS
-from worker.confined import ConfinedGraphs, Limits, ModelDied, load
+from worker.confined import ConfinedGraphs, ModelDied, ModelLimits, load
 
-LIMITS = Limits(batch_s=60.0, memory_mib=2_048)
-SHORT = Limits(batch_s=1.0, memory_mib=2_048)
+LIMITS = ModelLimits(batch_s=60.0, memory_mib=2_048)
+SHORT = ModelLimits(batch_s=1.0, memory_mib=2_048)
 
 
 class Cancelled(Exception):
@@ -173,7 +173,7 @@ def test_the_process_of_a_model_ends_with_the_worker(folder: Path) -> None:
     program = (
         "import os, sys, time; from pathlib import Path; from"
         " worker import confined\n"
-        f"engine = confined.load(Path({str(folder)!r}), confined.Limits(60, 2048));"
+        f"engine = confined.load(Path({str(folder)!r}), confined.ModelLimits(60, 2048));"
         " engine.generate(1, 0, 5)\n"
         "print(engine.graphs._process._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )

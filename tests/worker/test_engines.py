@@ -14,7 +14,7 @@ from nelbo.errors import InvalidArtifact, NotFound
 from nelbo.storage import artifact_key
 from tests.hostile import large_batch_artifact
 from tests.worker.stage import Stage
-from worker.confined import ConfinedGraphs, Limits
+from worker.confined import ConfinedGraphs, ModelLimits
 from worker.engines import Engines
 
 ROW = pa.record_batch(
@@ -30,7 +30,9 @@ def stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
 
 def engines(stage: Stage, keep: int = 4) -> Engines:
     """None of them starts a process before its first batch, so that nothing has to be closed."""
-    return Engines(stage.storage, copies.artifacts(stage.settings.home), Limits(60.0, 2_048), keep)
+    return Engines(
+        stage.storage, copies.artifacts(stage.settings.home), ModelLimits(60.0, 2_048), keep
+    )
 
 
 def test_an_engine_is_loaded_once(stage: Stage) -> None:

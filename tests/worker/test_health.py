@@ -40,4 +40,4 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(
 ) -> None:
     (tmp_path / "health").touch()
     health.beat(tmp_path)
-    assert "sign of life not given" in caplog.text
+    assert "health file not written" in caplog.text

@@ -1,5 +1,4 @@
-"""Alembic's way in: runs on the connection that `Database.migrate` hands over, inside its
-transaction."""
+"""Alembic's entry point: runs on the connection of `Database.migrate`, inside its transaction."""
 
 from alembic import context
 

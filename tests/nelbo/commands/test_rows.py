@@ -20,7 +20,7 @@ VERBS: dict[str, list[str]] = {
     "score with a bound on false discoveries": ["FILE", "--fdr", "0.5"],
     "generate": ["--rows", "150", "--seed", "3"],
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
-    "augment farther off": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
+    "augment with spread": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
 }
@@ -144,20 +144,16 @@ def test_an_alpha_below_the_smallest_p_value_is_told_with_what_to_do(
     model = artifact if where == "folder" else "linear"
     ran = done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.001")
     assert (
-        ran.err.count(
-            "note: no row can be an anomaly at alpha 0.001: the smallest p-value of this model is"
-            " 0.01."
-        )
+        ran.err.count("note: alpha 0.001 can flag nothing: this model's smallest p-value is 0.01.")
         == 1
     )
-    assert "999 of them to calibrate with), or peaks_over_threshold in run.toml" in ran.err
+    assert "999 calibration rows are needed), or set peaks_over_threshold" in ran.err
     assert (
-        "no row can"
+        "can flag nothing"
         not in done("score", model, rows, "-o", tmp_path / "out.csv", "--alpha", "0.01").err
     )
     assert (
-        "no row can be an anomaly at fdr 0.005"
-        in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
+        "fdr 0.005 can flag nothing" in done("score", model, rows, "-o", "-", "--fdr", "0.005").err
     )
 
 
@@ -183,7 +179,7 @@ def test_scoring_the_training_table_says_that_the_model_knows_its_rows(
     if where == "service":
         done("push", trained_on_rows, "--name", "known")
         model = "known"
-    said = "these are the rows that the model was trained on"
+    said = "the model was trained on these very rows"
     commands = [["score", model, rows, "-o", "-"]]
     commands += (
         [["score", model, rows, "-o", "-", "--fdr", "0.1"]]

@@ -82,7 +82,7 @@ def test_the_manifest_comes_back_as_it_was(database: Database) -> None:
     ("reference", "words"),
     [
         ("adlut", "no model 'adlut'; did you mean adult?"),
-        ("zzz", "`nelbo models` lists what is there"),
+        ("zzz", "`nelbo models` lists all models"),
         ("adult@7", "model adult has no version or alias '7'; it has: champion, 1"),
         ("adult@99999999999999999999999", "no version or alias"),
         ("adult@best", "model adult has no version or alias 'best'; it has: champion, 1"),
@@ -252,7 +252,7 @@ def test_a_model_has_a_bounded_number_of_aliases(database: Database) -> None:
     catalog.add_version(database, OWNER, "adult", {}, "d")
     for number in range(catalog.MAX_ALIASES - 1):  # champion is one
         catalog.set_alias(database, OWNER, "adult", f"alias-{number}", 1)
-    with pytest.raises(Conflict, match="has 100 aliases, the most of one model; delete one"):
+    with pytest.raises(Conflict, match="has 100 aliases, the maximum per model; delete"):
         catalog.set_alias(database, OWNER, "adult", "one-more", 1)
     catalog.set_alias(database, OWNER, "adult", "alias-1", 1)
     catalog.delete_alias(database, OWNER, "adult", "alias-2")

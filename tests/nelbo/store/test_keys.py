@@ -52,7 +52,7 @@ def test_a_key_without_a_lifetime_never_expires_and_another_does(database: Datab
     "owner", ["ada lovelace", "", "-ada", "a" * 65, "ключ", "command line", "nelbo itself"]
 )
 def test_an_owner_needs_a_plain_name(database: Database, owner: str) -> None:
-    with pytest.raises(InvalidInput, match="is not an owner"):
+    with pytest.raises(InvalidInput, match="is not a valid owner name"):
         made(database, owner)
 
 

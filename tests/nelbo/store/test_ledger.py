@@ -335,7 +335,7 @@ def test_a_table_that_misses_rows_is_refused(database: Database) -> None:
     assert isinstance(short, TableOutcome)
     with pytest.raises(ValueError, match="do not add up"):
         ledger.commit(database, claim, replace(short, errors=[]))
-    with pytest.raises(ValueError, match="one a row"):
+    with pytest.raises(ValueError, match="one per row"):
         ledger.commit(database, claim, replace(short, errors=[*short.errors, *short.errors]))
     assert ledger.commit(database, claim, short)
 

@@ -41,7 +41,7 @@ from tests.nelbo.store.kit import (
 )
 
 QUOTA = 25
-LIMITS = queue.Limits(rows_of_owner=QUOTA, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
+LIMITS = queue.QueueLimits(rows_of_owner=QUOTA, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
 
 
 class Ledger(RuleBasedStateMachine):
@@ -185,7 +185,7 @@ class Ledger(RuleBasedStateMachine):
             self.drop_job(job_id)
 
     @rule(job_id=jobs, limits=st.none() | st.just(LIMITS))
-    def retry(self, job_id: str, limits: queue.Limits | None) -> None:
+    def retry(self, job_id: str, limits: queue.QueueLimits | None) -> None:
         if job_id in self.deleted:
             return
         before, waiting = lookup.get_job(self.database, OWNER, job_id), self.waiting()

@@ -21,7 +21,7 @@ from tests.nelbo.store.kit import (
     work_off,
 )
 
-ENDLESS = queue.Limits(rows_of_owner=10**9, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
+ENDLESS = queue.QueueLimits(rows_of_owner=10**9, rows=10**9, jobs_of_owner=10**9, wait_s=10**9)
 
 
 def backlog(database: Database, owner: str = OWNER) -> queue.Backlog:
@@ -106,7 +106,7 @@ def test_a_job_above_a_limit_is_refused_and_leaves_nothing(
 def test_a_job_at_every_limit_is_accepted(database: Database) -> None:
     version = add_version(database)
     add_job(database, rows=10, version=version)
-    limits = queue.Limits(rows_of_owner=20, rows=20, jobs_of_owner=2, wait_s=60)
+    limits = queue.QueueLimits(rows_of_owner=20, rows=20, jobs_of_owner=2, wait_s=60)
     add_job(database, rows=10, version=version, limits=limits)
     with pytest.raises(OverQuota):
         add_job(database, rows=1, version=version, limits=limits)

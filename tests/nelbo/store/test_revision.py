@@ -93,7 +93,7 @@ def test_an_older_program_does_a_job_on_a_newer_schema_that_only_adds(database: 
     assert_sound(database)
     database.migrate()
     with database.read() as connection:
-        assert revision.found(connection) == NEWER
+        assert revision.current(connection) == NEWER
 
 
 def test_the_schema_of_today_serves_the_programs_that_it_says_it_serves(

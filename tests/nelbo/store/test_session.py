@@ -131,7 +131,7 @@ def test_a_statement_that_fails_for_lack_of_the_database_tells_no_values(sqlite_
     ("url", "words"),
     [
         ("nonsense", "begins with sqlite:/// or postgresql://"),
-        ("mysql://host/name", "mysql is no database for Nelbo"),
+        ("mysql://host/name", "mysql is not a supported database"),
         ("sqlite://", "must be a file"),
         ("sqlite:///:memory:", "must be a file"),
     ],

@@ -1,7 +1,7 @@
 """The first schema: catalog, ledger, results, and the view `score`.
 
-Frozen: a later schema is another migration. Triggers refuse what a CHECK cannot see, a change from one state to another
-that the tables of `nelbo.jobs` do not allow.
+Frozen: a later schema is another migration. Triggers refuse a change of state that the tables of
+`nelbo.jobs` do not allow, which a CHECK cannot see.
 """
 
 from collections.abc import Iterator

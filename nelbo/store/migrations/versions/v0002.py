@@ -1,6 +1,7 @@
-"""When a chunk was last claimed, so that jobs and owners are served in turn; indexes for that and for the sweep by age.
+"""Adds the time of a chunk's last claim, so that jobs and owners are served in turn.
 
-Frozen: a later schema is another migration. A chunk that was claimed before this migration counts as never claimed.
+It also adds indexes for the turns and for the sweep by age. Frozen: a later schema is another
+migration. A chunk that was claimed before this migration counts as never claimed.
 """
 
 from alembic import op

@@ -1,6 +1,6 @@
-"""API keys, and the audit of changes. Only additions: a program of schema 0002 goes on beside it.
+"""Adds API keys, and the audit of changes.
 
-Frozen: a later schema is another migration.
+Programs of schema 0002 can still use the database. Frozen: a later schema is another migration.
 """
 
 from alembic import op

@@ -1,4 +1,7 @@
-"""Turns by time: until when an owner was served, where a chunk took long."""
+"""Adds the time until which an owner was served, where a chunk took long.
+
+Frozen: a later schema is another migration.
+"""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Since which revision a program can work on the schema, for programs that are older than their database.
+"""Adds the oldest revision whose programs can use the schema, for programs older than the database.
 
 Frozen: a later schema is another migration.
 """

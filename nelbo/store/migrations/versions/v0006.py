@@ -1,7 +1,7 @@
-"""The size of an artifact, so that what an owner stores can be summed up. Only an addition: a program of an older schema goes
-on beside it.
+"""Adds the size of an artifact, so that an owner's stored bytes can be summed up.
 
-Frozen: a later schema is another migration. An artifact that was pushed before counts as nothing.
+Programs of an older schema can still use the database. An artifact that was pushed before counts as
+0 bytes. Frozen: a later schema is another migration.
 """
 
 from alembic import op

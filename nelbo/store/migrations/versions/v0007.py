@@ -1,7 +1,7 @@
-"""The size of a job's inline rows and results, so that what an owner stores can be summed up. Only an addition: a program of an
-older schema goes on beside it.
+"""Adds the size of a job's inline rows and results, so that an owner's bytes can be summed up.
 
-Frozen: a later schema is another migration. What jobs stored before counts as nothing.
+Programs of an older schema can still use the database. Results that were stored before count as 0
+bytes. Frozen: a later schema is another migration.
 """
 
 from alembic import op

@@ -1,0 +1,35 @@
+"""The source rows of a chunk: from the parts of a file, or from the job's request."""
+
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from nelbo.errors import InvalidInput
+from nelbo.files import read_parts
+from nelbo.storage import Storage, part_key
+from nelbo.store.claims import Claim
+
+
+def source_rows(storage: Storage, claim: Claim) -> pa.RecordBatch:
+    """Rows claim.row_from to claim.row_to (exclusive) as one batch."""
+    if claim.inline is not None:
+        return _from_request(claim.inline[claim.row_from : claim.row_to])
+    if claim.file_id is None:
+        raise InvalidInput("the job names no rows; submit it again with 'file' or 'rows'")
+    return _from_parts(storage, claim.file_id, claim)
+
+
+def _from_request(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    """The API has checked that cells are text or None and that each row has all columns."""
+    names = list(rows[0])
+    columns = [pa.array([row[name] for row in rows], pa.string()) for name in names]
+    return pa.record_batch(columns, names=names)
+
+
+def _from_parts(storage: Storage, file_id: str, claim: Claim) -> pa.RecordBatch:
+    def open_part(number: int) -> BinaryIO:
+        return storage.open(part_key(file_id, number))
+
+    batches = list(read_parts(open_part, claim.row_from, claim.row_to))
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
