@@ -126,8 +126,8 @@ class Tail(_Frozen):
 
     The excesses over the threshold follow a mixture of generalised Pareto distributions.
     `components` are their (weight, shape, scale); the weights are the likelihoods given the
-    excesses and add up to one. `fit_p_value`, named `fit` in the manifest, is the p-value of the test
-    that the mixture fits the excesses; the tail is used only where it does.
+    excesses and add up to one. `fit_p_value`, named `fit` in the manifest, is the p-value of the
+    test that the mixture fits the excesses; the tail is used only where it does.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)

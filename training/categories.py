@@ -87,7 +87,9 @@ class Categories(nn.Module):
 
 def fit_category(codes: Integers, column: Column, rare: int) -> Category:
     """The law of a categorical column, from its training codes int64[n]."""
-    known = len(column.categories)
-    counts = np.bincount(codes, minlength=known + 2).astype(np.int64)
+    categories = len(column.categories)
+    counts = np.bincount(codes, minlength=categories + 2).astype(np.int64)
     rarer = np.array([rows if rows >= rare else 0 for _, rows in column.rarer], np.int64)
-    return Category(counts[:known], int(counts[known]), int(counts[known + 1]), rarer)
+    return Category(
+        counts[:categories], int(counts[categories]), int(counts[categories + 1]), rarer
+    )

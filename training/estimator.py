@@ -118,14 +118,17 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             parts.calibrate[:0],
         )
         self._schema, rows = _schema_and_rows(table, split, config)
-        with _torch(config.threads), tempfile.TemporaryDirectory(prefix="nelbo-detector-") as made:
+        with (
+            _torch(config.threads),
+            tempfile.TemporaryDirectory(prefix="nelbo-detector-") as folder,
+        ):
             vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
             exported = export_model(
-                Path(made), vae, "detector", self._schema, config, seed, rows.take(split.stop)
+                Path(folder), vae, "detector", self._schema, config, seed, rows.take(split.stop)
             )
             for notice in exported.notices:
                 warnings.warn(notice, RuntimeWarning, stacklevel=2)
-            self._scorer = Scorer.read(Path(made))
+            self._scorer = Scorer.read(Path(folder))
             self.training_scores_ = _training_scores(vae, self._schema, rows, config, seed)
         self.offset_ = float(np.quantile(self.training_scores_, contamination))
         return self

@@ -142,7 +142,7 @@ class Likelihoods(nn.Module):
         columns = self.column_of.tolist()
         may_be_missing = set(self.column_of[self.masses.may_be_missing].tolist())
         return [
-            [place for place, own in enumerate(columns) if own == column]
+            [position for position, own in enumerate(columns) if own == column]
             for column, fields in enumerate(self.fitted)
             if len(fields) > 1 and column in may_be_missing
         ]
@@ -165,4 +165,4 @@ def _by_name(
 
 
 def _places(laws: Sequence[Number | Category], kind: type) -> list[int]:
-    return [place for place, law in enumerate(laws) if isinstance(law, kind)]
+    return [position for position, law in enumerate(laws) if isinstance(law, kind)]

@@ -175,8 +175,8 @@ class Value:
 
     def _top(self, count: int, axis: int, **attributes: int) -> tuple["Value", "Value"]:
         types = (self.dtype, "int64")
-        top, place = self.nodes.ops("TopK", types, self, [count], axis=axis, **attributes)
-        return top, place
+        top, position = self.nodes.ops("TopK", types, self, [count], axis=axis, **attributes)
+        return top, position
 
     def unsqueeze(self, axis: int) -> "Value":
         return self.op("Unsqueeze", [axis])

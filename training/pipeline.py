@@ -233,18 +233,18 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
     `out` stay. It is made in `out`, or in the nearest folder above that exists, so that files are
     renamed and never copied."""
     out = Path(os.path.realpath(out))
-    there = next(place for place in (out, *out.parents) if place.is_dir())
+    there = next(folder for folder in (out, *out.parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=there) as scratch:
-        made, old = Path(scratch, "new"), Path(scratch, "old")
-        made.mkdir()
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
         old.mkdir()
-        yield made
+        yield new
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
             leaving = [
                 (out / name, old / name) for name in _files_of(out) if (out / name).is_file()
             ]
-            _rename_all([*leaving, *((path, out / path.name) for path in _manifest_last(made))])
+            _rename_all([*leaving, *((path, out / path.name) for path in _manifest_last(new))])
 
 
 def _files_of(folder: Path) -> tuple[str, ...]:
@@ -253,14 +253,14 @@ def _files_of(folder: Path) -> tuple[str, ...]:
     if not is_artifact(folder):
         return ()
     try:
-        known = files_of(parse_manifest((folder / MANIFEST).read_bytes()))
+        names = files_of(parse_manifest((folder / MANIFEST).read_bytes()))
     except InvalidArtifact as problem:
         raise Conflict(
             f"{folder} holds a {MANIFEST} that is no artifact's ({problem.message}); remove it, or"
             " name another"
             " folder with --out"
         ) from None
-    return tuple(name for name in (*known, *ARTIFACT_FILES) if Path(name).name == name)
+    return tuple(name for name in (*names, *ARTIFACT_FILES) if Path(name).name == name)
 
 
 def _manifest_last(folder: Path) -> list[Path]:

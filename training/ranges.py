@@ -268,13 +268,13 @@ def _quantile_function(
 
     for quantile in values.quantile(shares[1:-1]):
         knot = round(quantile) if line.integral else float(quantile)
-        place = int(np.searchsorted(values.distinct, knot))
-        while place < last and not is_part(knots[-1], knot, below[place] - reached[-1]):
-            place += knot >= values.distinct[place]
-            knot = float(values.distinct[place]) if place < last else high
-        if is_part(knot, high, values.rows - below[place]):
+        position = int(np.searchsorted(values.distinct, knot))
+        while position < last and not is_part(knots[-1], knot, below[position] - reached[-1]):
+            position += knot >= values.distinct[position]
+            knot = float(values.distinct[position]) if position < last else high
+        if is_part(knot, high, values.rows - below[position]):
             knots.append(float(knot))
-            reached.append(below[place])
+            reached.append(below[position])
     return [*knots, high], np.array([*reached, values.rows]) / values.rows
 
 

@@ -73,14 +73,14 @@ def explain(
     """
     settings = read_settings()
     console = Console(as_json)
-    given = Given(file, input_format, csv)
+    table_file = Given(file, input_format, csv)
     target = None if output is None else out(output, output_format, as_json, safe_csv)
 
     engine = local.load(folder_here(settings, model), "explain")
-    with Faults(errors, output) as faults, given.open(settings) as table:
+    with Faults(errors, output) as faults, table_file.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         work = local.Work(engine, faults)
-        with console.progress(f"scoring {given.name}") as tell:
+        with console.progress(f"scoring {table_file.name}") as tell:
             rows = work.least_likely(table, row or (), top, tell)
         console.notices(table.late_notices)
     faults.check(len(rows))
@@ -114,10 +114,12 @@ def show(console: Console, engine: "Engine", cells: pa.Table) -> None:
             _short(cell) if cell["column"] in continuous else cell for cell in cells.to_pylist()
         ),
     )
-    given = ", or ".join(
+    conditions = ", or ".join(
         GIVEN[member] for member, weight in engine.manifest.members.items() if weight
     )
-    console.say(f"nats: the column's term of the nelbo, the mean of -log p(value) given {given}")
+    console.say(
+        f"nats: the column's term of the nelbo, the mean of -log p(value) given {conditions}"
+    )
     console.say(
         "expected: drawn with the cell hidden, given all the others; one in ten ordinary values"
         " lies outside its interval"

@@ -146,8 +146,8 @@ def _compared(
         present = [values[~np.isnan(values)] for values in numbers]
         return _absent(present, both), _histogram(column, *present)
     codes = [rows.codes[:, 0] for rows in both]
-    known = [values[values <= len(column.categories)] for values in codes]
-    return _absent(known, both), _bars(column, *known)
+    known_codes = [values[values <= len(column.categories)] for values in codes]
+    return _absent(known_codes, both), _bars(column, *known_codes)
 
 
 def _absent(present: Sequence[Sized], rows: Sequence[Sized]) -> tuple[float, float]:
@@ -192,11 +192,12 @@ def _edges(column: Column, real: Floats) -> Floats | None:
 def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
     if not len(real):
         return None
-    known = len(column.categories)
+    categories = len(column.categories)
     shares = [
-        np.bincount(codes, minlength=known + 1) / max(1, len(codes)) for codes in (real, synthetic)
+        np.bincount(codes, minlength=categories + 1) / max(1, len(codes))
+        for codes in (real, synthetic)
     ]
-    top = np.argsort(-shares[0][:known], kind="stable")[:TOP]
+    top = np.argsort(-shares[0][:categories], kind="stable")[:TOP]
     rest = [
         1 - float(share[top].sum()) if len(codes) else 0.0
         for share, codes in zip(shares, (real, synthetic), strict=True)
@@ -206,7 +207,7 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
         names,
         shares[0][top],
         shares[1][top],
-        known + len(column.rarer) - len(top),
+        categories + len(column.rarer) - len(top),
         (rest[0], rest[1]),
     )
 
