@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nelbo.client import Client, find_url
-from nelbo.commands import catalog, options
+from nelbo.commands import data_folder, options
 from nelbo.commands.console import Console, when
 from nelbo.settings import Settings, read_settings
 from nelbo.store import audit as store
@@ -66,7 +66,7 @@ def _changes(settings: Settings, owner: str | None) -> Iterator[Change]:
         with Client(settings=settings) as client:
             yield from client.audit.list(owner=owner)
         return
-    with catalog.opened(settings) as here:
+    with data_folder.opened(settings) as here:
         before = None
         while page := store.list_changes(here.database, owner=owner, limit=PAGE, before=before):
             yield from page

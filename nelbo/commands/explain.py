@@ -9,11 +9,11 @@ import pyarrow as pa
 import typer
 
 from nelbo.commands import local, options
-from nelbo.commands.catalog import folder_here
 from nelbo.commands.console import Console
-from nelbo.commands.faults import Faults
+from nelbo.commands.data_folder import folder_here
+from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import SHOWN_TERMS
-from nelbo.commands.tables import Given, out
+from nelbo.commands.table_files import TableFile, output_file
 from nelbo.encoding import check_columns
 from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.scores import already_known
@@ -73,11 +73,11 @@ def explain(
     """
     settings = read_settings()
     console = Console(as_json)
-    table_file = Given(file, input_format, csv)
-    target = None if output is None else out(output, output_format, as_json, safe_csv)
+    table_file = TableFile(file, input_format, csv)
+    target = None if output is None else output_file(output, output_format, as_json, safe_csv)
 
     engine = local.load(folder_here(settings, model), "explain")
-    with Faults(errors, output) as faults, table_file.open(settings) as table:
+    with RowErrors(errors, output) as faults, table_file.open(settings) as table:
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         work = local.Work(engine, faults)
         with console.progress(f"scoring {table_file.name}") as tell:

@@ -10,9 +10,9 @@ import typer
 from nelbo.client import Client, JobHandle
 from nelbo.commands import export, options, service
 from nelbo.commands.console import Console, of_job, when
-from nelbo.commands.faults import Faults
+from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import least_likely
-from nelbo.commands.tables import out
+from nelbo.commands.table_files import output_file
 from nelbo.settings import read_settings
 from nelbo.views import Job
 
@@ -163,8 +163,8 @@ def results(
       nelbo results 0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11 --to sqlite:///my.db --table scores
     """
     console = Console(as_json)
-    target = None if to else out(output, output_format, as_json, safe_csv)
-    with Client(settings=read_settings()) as client, Faults(errors, output) as faults:
+    target = None if to else output_file(output, output_format, as_json, safe_csv)
+    with Client(settings=read_settings()) as client, RowErrors(errors, output) as faults:
         handle = client.jobs.get(job)
         if not handle.finished:
             with console.progress(f"job {handle.id}") as tell:

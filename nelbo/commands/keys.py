@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nelbo.audit import COMMAND_LINE
-from nelbo.commands import catalog, options
+from nelbo.commands import data_folder, options
 from nelbo.commands.console import Console, when
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.settings import read_settings
@@ -241,14 +241,14 @@ def _database(make: bool = False) -> Iterator[Database]:
     make: whether to create a SQLite file that does not exist, because a key is to be stored.
     """
     settings = read_settings()
-    if not make and not catalog.exists(settings):
+    if not make and not data_folder.exists(settings):
         raise NotFound(
             f"there is no database in {settings.home}, and so there are no keys;"
             " set NELBO_DATABASE_URL to another database or NELBO_HOME to another data folder"
         )
     database = connect(settings.database)
     try:
-        if catalog.exists(settings):
+        if data_folder.exists(settings):
             database.check()
         else:
             database.migrate()

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
-from nelbo.commands.faults import Faults
+from nelbo.commands.row_errors import RowErrors
 from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Digest, Table
@@ -48,7 +48,7 @@ class Work:
     and the counts are those of the rows so far."""
 
     engine: "Engine"
-    faults: Faults
+    faults: RowErrors
     rows: int = 0
     """Rows of the table that were read."""
     digest: Digest = field(default_factory=Digest)

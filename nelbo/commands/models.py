@@ -10,7 +10,7 @@ import typer
 from nelbo import copies
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
-from nelbo.commands import catalog, options
+from nelbo.commands import data_folder, options
 from nelbo.commands.console import Console, when
 from nelbo.errors import InvalidInput
 from nelbo.settings import read_settings
@@ -39,7 +39,7 @@ def list_models(as_json: options.Json = False) -> None:
     """
     settings = read_settings()
     models: list[Model] = []
-    if find_url(settings) or catalog.exists(settings):
+    if find_url(settings) or data_folder.exists(settings):
         with _registry() as registry:
             models = list(registry.list())
 
@@ -197,35 +197,37 @@ def _registry() -> Iterator[Registry]:
         with Client(settings=settings) as client:
             yield client.models
     else:
-        with catalog.opened(settings) as here:
+        with data_folder.opened(settings) as here:
             yield _LocalRegistry(here)
 
 
 class _LocalRegistry:
     """The models of the data folder."""
 
-    def __init__(self, here: catalog.Catalog) -> None:
+    def __init__(self, here: data_folder.LocalCatalog) -> None:
         self._here = here
         self._database = here.database
 
     def list(self) -> Iterator[Model]:
         after = ""
-        while page := store.list_models(self._database, catalog.OWNER, after=after):
+        while page := store.list_models(self._database, data_folder.OWNER, after=after):
             yield from page
             after = page[-1].name
 
     def get(self, name: str) -> Model:
-        return store.get_model(self._database, catalog.OWNER, name)
+        return store.get_model(self._database, data_folder.OWNER, name)
 
     def versions(self, name: str) -> Iterator[Version]:
-        return (entry.view for entry in store.list_versions(self._database, catalog.OWNER, name))
+        return (
+            entry.view for entry in store.list_versions(self._database, data_folder.OWNER, name)
+        )
 
     def version(self, name: str, version: int | str) -> VersionDetails:
-        entry = store.resolve(self._database, catalog.OWNER, f"{name}@{version}")
+        entry = store.resolve(self._database, data_folder.OWNER, f"{name}@{version}")
         return details(entry.view, store.get_manifest(self._database, entry))
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        store.set_alias(self._database, catalog.OWNER, name, alias, version, by=COMMAND_LINE)
+        store.set_alias(self._database, data_folder.OWNER, name, alias, version, by=COMMAND_LINE)
         return self.get(name)
 
     def delete(self, name: str, version: int | None = None) -> None:
@@ -236,9 +238,9 @@ class _LocalRegistry:
     def _delete(self, name: str, version: int | None) -> Sequence[str]:
         """Delete from the database; the ids of the deleted versions."""
         if version is None:
-            return store.delete_model(self._database, catalog.OWNER, name, by=COMMAND_LINE)
+            return store.delete_model(self._database, data_folder.OWNER, name, by=COMMAND_LINE)
         version_id = store.delete_version(
-            self._database, catalog.OWNER, name, version, by=COMMAND_LINE
+            self._database, data_folder.OWNER, name, version, by=COMMAND_LINE
         )
         return [version_id]
 

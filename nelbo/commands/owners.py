@@ -8,9 +8,9 @@ import typer
 
 from nelbo import copies
 from nelbo.audit import COMMAND_LINE
-from nelbo.commands import catalog, options
-from nelbo.commands.catalog import Catalog
+from nelbo.commands import data_folder, options
 from nelbo.commands.console import Console
+from nelbo.commands.data_folder import LocalCatalog
 from nelbo.errors import Conflict, NotFound, Unavailable
 from nelbo.settings import read_settings
 from nelbo.storage import artifact_key, file_prefix
@@ -53,7 +53,7 @@ def erase(
       nelbo owners erase ann --yes
     """
     console = Console(as_json)
-    with catalog.opened(read_settings()) as here:
+    with data_folder.opened(read_settings()) as here:
         holdings = store.holdings(here.database, owner)
         if not holdings:
             raise NotFound(
@@ -70,7 +70,7 @@ def erase(
     console.result({"owner": owner, "erased": not dry_run} | asdict(holdings))
 
 
-def _rewrite(here: Catalog, console: Console) -> None:
+def _rewrite(here: LocalCatalog, console: Console) -> None:
     try:
         here.database.rewrite()
     except Unavailable as problem:
@@ -81,7 +81,7 @@ def _rewrite(here: Catalog, console: Console) -> None:
         console.say("free some disk space, stop the service and run: sqlite3 nelbo.db VACUUM")
 
 
-def _erase(here: Catalog, owner: str, holdings: store.Holdings) -> None:
+def _erase(here: LocalCatalog, owner: str, holdings: store.Holdings) -> None:
     """Erase everything, in an order that may break off anywhere.
 
     Running the command again erases the rest.

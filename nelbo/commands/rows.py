@@ -9,9 +9,9 @@ import typer
 from nelbo.client import Request
 from nelbo.commands import options
 from nelbo.commands.console import Console
-from nelbo.commands.faults import Faults
+from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.runners import Done, choose_runner
-from nelbo.commands.tables import Given, Out, out
+from nelbo.commands.table_files import OutputFile, TableFile, output_file
 from nelbo.files import DETECTED, CsvOptions
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly
@@ -57,8 +57,8 @@ def score(
       cat new.csv | nelbo score ./adult - -o - --input-format csv --fdr 0.1
     """
     request = options.request(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
-    table = Given(file, input_format, csv)
-    target = out(output, output_format, as_json, safe_csv)
+    table = TableFile(file, input_format, csv)
+    target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
 
 
@@ -81,7 +81,7 @@ def generate(
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
     request = options.request(GenerateRequest, model=model, n=rows, seed=seed)
-    target = out(output, output_format, as_json, safe_csv)
+    target = output_file(output, output_format, as_json, safe_csv)
     _run(request, None, target, None, Console(as_json))
 
 
@@ -119,8 +119,8 @@ def augment(
     request = options.request(
         AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread
     )
-    table = Given(file, input_format, csv)
-    target = out(output, output_format, as_json, safe_csv)
+    table = TableFile(file, input_format, csv)
+    target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
 
 
@@ -156,8 +156,8 @@ def reconstruct(
     request = options.request(
         ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed
     )
-    table = Given(file, input_format, csv)
-    target = out(output, output_format, as_json, safe_csv)
+    table = TableFile(file, input_format, csv)
+    target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
 
 
@@ -168,11 +168,15 @@ def least_likely(row: Anomaly, terms: int = SHOWN_TERMS) -> str:
 
 
 def _run(
-    request: Request, table: Given | None, target: Out, errors: Path | None, console: Console
+    request: Request,
+    table: TableFile | None,
+    target: OutputFile,
+    errors: Path | None,
+    console: Console,
 ) -> None:
     """Run a request here or on a service, and say what it came to."""
     runner = choose_runner(read_settings(), request.model, console)
-    with Faults(errors, target.path) as faults:
+    with RowErrors(errors, target.path) as faults:
         done = runner.run(request, table, target, faults)
     faults.check(done.written)
     for line in [*_lines(done, target), *faults.words()]:
@@ -180,7 +184,7 @@ def _run(
     console.result(_as_json(done, target, faults))
 
 
-def _lines(done: Done, target: Out) -> list[str]:
+def _lines(done: Done, target: OutputFile) -> list[str]:
     where = "standard output" if target.path == "-" else target.path
     if done.anomalies is None:
         return [f"{done.written:,} rows in {where}"]
@@ -194,7 +198,7 @@ def _lines(done: Done, target: Out) -> list[str]:
     return lines + [f"  {least_likely(row)}" for row in done.top]
 
 
-def _as_json(done: Done, target: Out, faults: Faults) -> dict[str, Any]:
+def _as_json(done: Done, target: OutputFile, faults: RowErrors) -> dict[str, Any]:
     result: dict[str, Any] = {
         "model": done.model,
         "job": done.job,

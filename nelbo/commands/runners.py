@@ -12,10 +12,10 @@ import pyarrow as pa
 from nelbo.artifact import Manifest
 from nelbo.client import Client, JobHandle, Request, find_url
 from nelbo.commands import local, service
-from nelbo.commands.catalog import folder_here, names_a_folder
 from nelbo.commands.console import Console
-from nelbo.commands.faults import Faults
-from nelbo.commands.tables import Given, Out
+from nelbo.commands.data_folder import folder_here, names_a_folder
+from nelbo.commands.row_errors import RowErrors
+from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import GenerateRequest, ScoreRequest
@@ -45,7 +45,9 @@ class Runner(Protocol):
     """Runs a request about a table, or one to generate rows, which has no table. Its results go to
     `out`, and the rows that could not be done to `faults`."""
 
-    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done: ...
+    def run(
+        self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
+    ) -> Done: ...
 
 
 def choose_runner(settings: Settings, model: str, console: Console) -> Runner:
@@ -64,7 +66,9 @@ class LocalRunner:
     settings: Settings
     console: Console
 
-    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done:
+    def run(
+        self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
+    ) -> Done:
         work = local.Work(local.load(self.folder, request.kind), faults)
         if isinstance(request, GenerateRequest):
             with self.console.progress(service.DOING["generate"]) as tell:
@@ -106,7 +110,9 @@ class ServiceRunner:
     settings: Settings
     console: Console
 
-    def run(self, request: Request, table: Given | None, out: Out, faults: Faults) -> Done:
+    def run(
+        self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
+    ) -> Done:
         with Client(settings=self.settings) as client:
             if table is not None:
                 request = self._with_file(client, request, table)
@@ -118,7 +124,7 @@ class ServiceRunner:
                     service.download(job, out, self.console)
                 return _done(job)
 
-    def _with_file(self, client: Client, request: Request, table: Given) -> Request:
+    def _with_file(self, client: Client, request: Request, table: TableFile) -> Request:
         """The request about the table, which is uploaded and checked before a job is made."""
         file = service.upload(client, table, self.console)
         name, _, which = request.model.partition("@")
@@ -150,7 +156,7 @@ def _done(job: JobHandle) -> Done:
     )
 
 
-def _write(batches: Iterator[pa.RecordBatch], out: Out) -> int:
+def _write(batches: Iterator[pa.RecordBatch], out: OutputFile) -> int:
     """Write all rows and count them; where there are none, OUT is left as it is."""
     filled = (batch for batch in batches if batch.num_rows)
     first = next(filled, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nelbo.client import Client, JobHandle, Request
 from nelbo.commands.console import Console, of_job
-from nelbo.commands.tables import Given, Out
+from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.encoding import check_columns
 from nelbo.errors import NelboError
 from nelbo.views import File, VersionDetails
@@ -19,7 +19,7 @@ DOING = {
 }
 
 
-def upload(client: Client, table: Given, console: Console) -> File:
+def upload(client: Client, table: TableFile, console: Console) -> File:
     """Upload a table, and wait until the service has read it.
 
     Raises InvalidInput with the reason if the table cannot be used.
@@ -65,7 +65,7 @@ def finished(client: Client, request: Request, console: Console) -> Iterator[Job
             client.files.delete(file)
 
 
-def download(job: JobHandle, out: Out, console: Console) -> None:
+def download(job: JobHandle, out: OutputFile, console: Console) -> None:
     """Write the results of the job to OUT."""
     with console.waiting("fetching the results"):
         job.results(out.format, safe_csv=out.safe_csv).save(out.path)

@@ -17,9 +17,9 @@ import typer
 from nelbo import program
 from nelbo.artifact import read_artifact
 from nelbo.client import Client, find_url
-from nelbo.commands import catalog, options
+from nelbo.commands import data_folder, options
 from nelbo.commands.console import Console, print_json
-from nelbo.commands.tables import Given
+from nelbo.commands.table_files import TableFile
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
 from nelbo.files import DETECTED, CsvOptions, check_target, open_target
 from nelbo.inference import Inspector
@@ -80,7 +80,7 @@ def train(
       nelbo train adult.csv --name draft --quick
       nelbo train adult.parquet --name adult --out models/adult --seed 1 --config run.toml
     """
-    catalog.check_name(name)
+    data_folder.check_name(name)
     if quick and config:
         raise InvalidInput("--quick and --config exclude each other; use one of them")
     settings = read_settings()
@@ -91,7 +91,7 @@ def train(
     files = {"config": config, "schema": schema}
     more = {option: str(path) for option, path in files.items() if path is not None}
     more["csv"] = json.dumps(csv.given())
-    with Given(file, input_format, csv).on_disk() as path:
+    with TableFile(file, input_format, csv).on_disk() as path:
         summary = run(path, name, folder, seed, more, quick)
 
     with _kept(folder, name):
@@ -123,7 +123,7 @@ def push(
     settings = read_settings()
     console = Console(as_json)
     name = read_artifact(folder).manifest.name if name is None else name
-    catalog.check_name(name)
+    data_folder.check_name(name)
     _check_registering(settings)
     version = _register(folder, name, settings, console)
     console.say(f"{folder} is {version.model}@{version.version}")
@@ -166,7 +166,7 @@ def schema(
     if output is not None:
         check_target(output)
     inspector = Inspector(dict(_column_and_kind(text) for text in kind or ()))
-    with Given(file, input_format, csv).open(read_settings()) as table:
+    with TableFile(file, input_format, csv).open(read_settings()) as table:
         with console.progress(f"reading {table.name}") as tell:
             rows = 0
             for batch in table.batches():
@@ -301,7 +301,7 @@ def _check_registering(settings: Settings) -> None:
         with Client(settings=settings) as client:
             next(client.models.list(), None)
     else:
-        catalog.check_registering(settings)
+        data_folder.check_registering(settings)
 
 
 @contextmanager
@@ -325,5 +325,5 @@ def _register(folder: Path, name: str, settings: Settings, console: Console) -> 
                 pushed = client.models.push(folder, name=name, progress=tell, wait=False)
             with console.waiting(f"verifying {name}@{pushed.version}"):
                 return client.models.wait(pushed)
-    with catalog.opened(settings, make=True) as here:
-        return catalog.register(here, folder, name).view
+    with data_folder.opened(settings, make=True) as here:
+        return data_folder.register(here, folder, name).view

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nelbo.commands.catalog import opened as catalog_of
-from nelbo.commands.catalog import register
 from nelbo.commands.console import Console
+from nelbo.commands.data_folder import opened as catalog_of
+from nelbo.commands.data_folder import register
 from nelbo.commands.runners import LocalRunner, ServiceRunner, choose_runner
 from nelbo.errors import NotFound
 from nelbo.settings import Settings

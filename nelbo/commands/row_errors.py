@@ -18,7 +18,7 @@ SHOWN = 3
 
 
 @dataclass
-class Faults:
+class RowErrors:
     """Collects the rows that could not be done. Use it in a `with` statement.
 
     file: receives one JSON object for each of these rows. It must not be `output`, the file of the

@@ -26,7 +26,7 @@ NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
 @dataclass(frozen=True)
-class Catalog:
+class LocalCatalog:
     """The database and the storage of the data folder."""
 
     database: Database
@@ -35,7 +35,7 @@ class Catalog:
 
 
 @contextmanager
-def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
+def opened(settings: Settings, make: bool = False) -> Iterator[LocalCatalog]:
     """The catalog of the data folder.
 
     make: whether to create it if it does not exist, because something is to be registered.
@@ -54,7 +54,9 @@ def opened(settings: Settings, make: bool = False) -> Iterator[Catalog]:
             privacy.prepare(settings)
         else:
             database.check()
-        yield Catalog(database, open_storage(settings.storage), copies.artifacts(settings.home))
+        yield LocalCatalog(
+            database, open_storage(settings.storage), copies.artifacts(settings.home)
+        )
     finally:
         database.dispose()
 
@@ -106,7 +108,7 @@ def names_a_folder(model: str) -> bool:
     return "/" in model or is_artifact(Path(model))
 
 
-def register(here: Catalog, folder: Path, name: str) -> catalog.VersionEntry:
+def register(here: LocalCatalog, folder: Path, name: str) -> catalog.VersionEntry:
     """Register an artifact as the next version of a model."""
     artifact = read_artifact(folder)
     version_id = new_id()

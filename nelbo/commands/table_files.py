@@ -29,7 +29,7 @@ _SAMPLE_BYTES = 4_096
 
 
 @dataclass(frozen=True)
-class Given:
+class TableFile:
     """A table that a command reads; `-` is standard input. A format of None is detected."""
 
     file: str
@@ -76,7 +76,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Out:
+class OutputFile:
     """A table to write: a path or `-`, and its format."""
 
     path: str
@@ -84,7 +84,7 @@ class Out:
     safe_csv: bool = False
 
 
-def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) -> Out:
+def output_file(path: str, format: str | None, as_json: bool, safe_csv: bool = False) -> OutputFile:
     """The table to write, checked before any work is done for it."""
     if path == "-" and as_json:
         raise typer.BadParameter(
@@ -93,10 +93,10 @@ def out(path: str, format: str | None, as_json: bool, safe_csv: bool = False) ->
         )
     check_target(path)
     if format is not None:
-        return Out(path, _checked(format), safe_csv)
+        return OutputFile(path, _checked(format), safe_csv)
     if path == "-" or (is_stream(Path(path)) and _known_format(path) is None):
-        return Out(path, "csv", safe_csv)
-    return Out(path, format_of(path), safe_csv)
+        return OutputFile(path, "csv", safe_csv)
+    return OutputFile(path, format_of(path), safe_csv)
 
 
 def _checked(format: str) -> Format:
