@@ -18,7 +18,7 @@ from nelbo import logs
 from nelbo.audit import ITSELF
 from nelbo.errors import NotAuthenticated, Unavailable
 from nelbo.store import keys
-from nelbo.store.keys import KEY, KeyLine, Scope, StoredKey, digest_of
+from nelbo.store.keys import KEY, KeyLine, Scope, StoredKey, key_digest
 from nelbo.store.session import Database
 
 log = logs.get(__name__)
@@ -29,7 +29,7 @@ REMEMBERED = 4_096
 """Maximum number of keys that one process remembers."""
 IDLE_S = 60.0
 """Minimum number of seconds between two records of a key's last use."""
-_NOBODY = digest_of("")
+_NOBODY = key_digest("")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class ApiKeys:
         if not self._required:
             return EVERYONE if self.known_need() is False else None
         with self._lock:
-            caller, until = self._remembered.get(digest_of(authorization or ""), (None, 0.0))
+            caller, until = self._remembered.get(key_digest(authorization or ""), (None, 0.0))
         return caller if time.monotonic() < until else None
 
     def is_listed(self, authorization: str | None) -> bool:
@@ -114,9 +114,9 @@ class ApiKeys:
         with self._list_lock:
             if time.monotonic() >= self._listed_until:
                 asked_at = time.monotonic()
-                self._listed = keys.live_digests(self._database)
+                self._listed = keys.live_key_digests(self._database)
                 self._listed_until = asked_at + REMEMBER_S
-            return digest_of(key) in self._listed
+            return key_digest(key) in self._listed
 
     def look_up(self, authorization: str | None) -> Caller:
         """The caller, by a query.
@@ -143,7 +143,7 @@ class ApiKeys:
                 retry_after=5,
             )
         # An unknown id is compared too, so that the time does not reveal which ids exist.
-        same = compare_digest(digest_of(key), stored.digest if stored else _NOBODY)
+        same = compare_digest(key_digest(key), stored.digest if stored else _NOBODY)
         if stored is None or not same:
             raise _nobody()
         _check_live(stored)
@@ -158,7 +158,7 @@ class ApiKeys:
         return Caller(stored.owner, stored.scope, stored.id)
 
     def _remember(self, authorization: str | None, caller: Caller, until: float) -> None:
-        header = digest_of(authorization or "")
+        header = key_digest(authorization or "")
         with self._lock:
             self._remembered[header] = (caller, until)
             self._remembered.move_to_end(header)

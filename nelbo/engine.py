@@ -17,7 +17,7 @@ from nelbo import noise
 from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
-from nelbo.expectations import DRAWS, expectation, hide
+from nelbo.expectations import DRAWS, expectation, hide_column
 from nelbo.forms import in_form_of, with_own_dates, with_row_numbers, with_unknown_categories
 from nelbo.rows import MadeRows, RowError, Scores
 from nelbo.schema import Schema
@@ -194,7 +194,7 @@ class Engine:
                 f"the model has no column {column!r} to hide; it models {', '.join(order)}"
             )
         encoded = encode(batch, self.schema, first_row)
-        repeated = _repeated(hide(encoded, self.schema, column), DRAWS)
+        repeated = _repeated(hide_column(encoded, self.schema, column), DRAWS)
         u = noise.repeated_uniforms(seed, noise.EXPLAIN, encoded.rows, DRAWS, self._noise_size)
         others = np.tile([name != column for name in order], (len(repeated.rows), 1))
         draws = self._from_posterior(repeated, u, others, others, check=check)

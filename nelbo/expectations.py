@@ -18,7 +18,7 @@ PERCENTILES = np.array([50, 5, 95])
 """The percentiles of a number's draws that are `expected`, `low` and `high`."""
 
 
-def hide(encoded: Encoded, schema: Schema, name: str) -> Encoded:
+def hide_column(encoded: Encoded, schema: Schema, name: str) -> Encoded:
     """The rows with one column missing, so that no graph can use it."""
     numbers = encoded.numbers.copy()
     codes = encoded.codes.copy()

@@ -110,7 +110,7 @@ def threshold_of(p_values: Counter[float], alpha: float, fdr: float | None) -> f
     return threshold
 
 
-def count(p_values: Counter[float], values: Floats) -> None:
+def count_p_values(p_values: Counter[float], values: Floats) -> None:
     """Add p-values to their counts."""
     distinct, counts = np.unique(values, return_counts=True)
     p_values.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))

@@ -57,9 +57,9 @@ def test_a_worker_is_healthy_while_its_file_is_young(
         )
 
     assert not healthy()
-    health.beat(tmp_path)
+    health.touch(tmp_path)
     assert healthy()
-    os.utime(health.file_of(tmp_path), (time.time() - 61,) * 2)
+    os.utime(health.health_file(tmp_path), (time.time() - 61,) * 2)
     assert not healthy()
 
 

@@ -121,7 +121,7 @@ def through(module: nn.Module, x: Array) -> Array:
     return module(x)  # type: ignore[no-any-return]  # one of ours, which takes values too
 
 
-def register(module: nn.Module, **buffers: Tensor) -> None:
+def register_buffers(module: nn.Module, **buffers: Tensor) -> None:
     """Make tensors buffers of a module: they move and are stored with it, and are not trained."""
     for name, values in buffers.items():
         module.register_buffer(name, values)

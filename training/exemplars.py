@@ -23,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from .arrays import Array, full, register, take, where
+from .arrays import Array, full, register_buffers, take, where
 from .gaussians import LOG_TWO_PI
 from .likelihoods import Likelihoods
 from .nearest import Kernels, centres
@@ -83,7 +83,7 @@ class Exemplars(nn.Module):
         present = n - x.isnan().sum(0).double()
         shift, scale = _standard(x)
         log_share = _log_shares(codes, sizes)
-        register(
+        register_buffers(
             self,
             shift=shift,
             scale=scale,

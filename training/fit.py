@@ -127,7 +127,7 @@ def fit_vae(
 
     for step, rows in enumerate(_batches(n, schedule, generator), start=1):
         batch = codes[rows].to(device)
-        seen = hide(batch, likelihoods, config.hidden_rows, generator)
+        seen = hide_cells(batch, likelihoods, config.hidden_rows, generator)
         eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
         terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
         loss = (terms.sum(1) + schedule.beta(step) * kl + config.auxiliary * factorised).mean()
@@ -278,7 +278,7 @@ def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator
         order = order[schedule.batch :]
 
 
-def hide(
+def hide_cells(
     codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator
 ) -> Tensor:
     """Codes with hidden cells. In a share of the rows, each cell (with all its fields) is hidden

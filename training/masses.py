@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .arrays import Array, register, take, where
+from .arrays import Array, register_buffers, take, where
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -76,7 +76,7 @@ class Masses(nn.Module):
         self.sizes = tuple(law.known + 2 for law in laws)
         columns = [_column(law, after, rare) for law, after in zip(laws, follows, strict=True)]
         learned, log_mass, drawn = (np.concatenate(codes) for codes in zip(*columns, strict=True))
-        register(
+        register_buffers(
             self,
             start=torch.tensor(np.cumsum([0, *self.sizes[:-1]])),
             learned=torch.from_numpy(learned),

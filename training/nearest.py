@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arrays import Array, concat, register, take, where
+from .arrays import Array, concat, register_buffers, take, where
 from .nodes import Nodes, Value
 
 STEP = 2.0**-11
@@ -61,7 +61,7 @@ class Kernels(nn.Module):
         gain = (gain / GAIN_STEP).round() * GAIN_STEP
         offset = -y.shape[1] * bandwidth.log()
         highest = offset.max() + sum(float(gains.max()) for gains in gain.split(self.sizes))
-        register(
+        register_buffers(
             self,
             y=y,
             bandwidth=bandwidth,

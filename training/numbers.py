@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arrays import Array, reached, register, take, where
+from .arrays import Array, reached, register_buffers, take, where
 from .fields import Field, few_values
 from .ranges import PARTS, Code, Interval, Line, Values, codes_of
 
@@ -157,7 +157,7 @@ class Fields(nn.Module):
         every = [field for fields in columns for field in fields]
         counts = torch.tensor([len(fields) for fields in columns], dtype=torch.int64)
         self.is_split = len(every) > len(columns)
-        register(
+        register_buffers(
             self,
             source=torch.repeat_interleave(torch.arange(len(columns)), counts),
             first=counts.cumsum(0) - counts,

@@ -75,7 +75,7 @@ class Dispatcher:
                 workers.heartbeat(
                     self.database, self.name, host=socket.gethostname(), pid=os.getpid()
                 )
-                health.beat(self.settings.home)
+                health.touch(self.settings.home)
             if time.monotonic() >= self.tidy_at:
                 self.tidy_at = time.monotonic() + TIDY_S
                 self._start_tidying()

@@ -21,25 +21,25 @@ FORGET_S = 86_400.0
 log = logs.get(__name__)
 
 
-def beat(home: Path) -> None:
+def touch(home: Path) -> None:
     """Record that this host's worker is well.
 
     Where the file cannot be written, the log and the file's age say so.
     """
     try:
-        file_of(home).parent.mkdir(parents=True, exist_ok=True)
-        file_of(home).touch()
+        health_file(home).parent.mkdir(parents=True, exist_ok=True)
+        health_file(home).touch()
         _forget_other_hosts(home)
     except OSError as problem:
         log.warning("health file not written", problem=str(problem))
 
 
-def file_of(home: Path) -> Path:
+def health_file(home: Path) -> Path:
     """The health file of this host."""
     return home / HEALTH / socket.gethostname()
 
 
 def _forget_other_hosts(home: Path) -> None:
-    for file in file_of(home).parent.iterdir():
+    for file in health_file(home).parent.iterdir():
         if time.time() - file.stat().st_mtime > FORGET_S:
             file.unlink(missing_ok=True)

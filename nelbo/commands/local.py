@@ -19,7 +19,7 @@ from nelbo.errors import MissingExtra, NotFound, TooLarge
 from nelbo.files import Digest, Table
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly, Scores
-from nelbo.scores import count, threshold_of
+from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
 
@@ -238,7 +238,7 @@ def _spooled(
     with tempfile.TemporaryFile(prefix="nelbo-") as copy:
         with pa.ipc.new_stream(copy, Scores.schema(columns)) as writer:
             for part in parts:
-                count(p_values, part.p_value)
+                count_p_values(p_values, part.p_value)
                 writer.write_batch(part.to_batch(None, explain=columns is not None))
         copy.seek(0)
         with pa.ipc.open_stream(copy) as reader:

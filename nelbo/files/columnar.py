@@ -101,7 +101,7 @@ def parquet_schema(file: pq.ParquetFile, name: str) -> pa.Schema:
         return _readable(file.schema_arrow)
 
 
-def arrow_schema(source: Source) -> pa.Schema:
+def stored_schema(source: Source) -> pa.Schema:
     with _explained(source.name, "an Arrow IPC stream"):
         return _readable(_open_arrow(source)[0])
 

@@ -185,7 +185,7 @@ def _open_parquet(source: Source, limits: Limits, csv: CsvOptions) -> Table:
 
 
 def _open_arrow(source: Source, limits: Limits, csv: CsvOptions) -> Table:
-    schema, columns, notices = _typed_schema(columnar.arrow_schema(source), source.name, limits)
+    schema, columns, notices = _typed_schema(columnar.stored_schema(source), source.name, limits)
 
     def read(rows: int) -> Iterator[pa.RecordBatch]:
         return columnar.read_arrow(source, columns, rows)

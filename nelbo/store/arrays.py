@@ -57,7 +57,7 @@ def unwire(data: bytes) -> Numbers:
     return values.astype(np.float64 if kind == FLOAT8 else np.int64)
 
 
-def register() -> None:
+def register_adapters() -> None:
     """Make psycopg send both kinds of arrays."""
     # Imported here, because it takes 40 ms and SQLite does not need it.
     from psycopg import adapters

@@ -75,7 +75,7 @@ class KeyLine:
     digest: str
 
 
-def digest_of(key: str) -> str:
+def key_digest(key: str) -> str:
     """SHA-256 of a key, in hex. The secret is random, so no salt is needed."""
     return sha256(key.encode()).hexdigest()
 
@@ -196,7 +196,7 @@ def any_was_created(db: Database) -> bool:
         return connection.execute(select(KeyRow.id).limit(1)).first() is not None
 
 
-def live_digests(db: Database) -> frozenset[str]:
+def live_key_digests(db: Database) -> frozenset[str]:
     """The digests of all live keys."""
     with db.read() as connection:
         return frozenset(connection.scalars(select(KeyRow.digest).where(_state() == "live")))
@@ -251,7 +251,7 @@ def _insert(
     values = {
         "id": key_id,
         "owner": owner,
-        "digest": digest_of(key),
+        "digest": key_digest(key),
         "scope": scope,
         "label": clean(label),
     }

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from nelbo.rows import Anomaly, RowError, Scores
-from nelbo.scores import count, threshold_of
+from nelbo.scores import count_p_values, threshold_of
 from nelbo.store import arrays
 from nelbo.store.chunks import (
     array_names,
@@ -287,7 +287,7 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     def nelbos() -> Iterator[float]:
         nonlocal low, high
         for scores in _chunks(db, claim.job_id):
-            count(p_values, scores.p_value)
+            count_p_values(p_values, scores.p_value)
             low = min(low, float(scores.nelbo.min()))
             high = max(high, float(scores.nelbo.max()))
             yield from scores.nelbo.tolist()

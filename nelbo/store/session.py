@@ -271,7 +271,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    arrays.register()
+    arrays.register_adapters()
     options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_OPTIONS.items())
     arguments = {
         "options": options,

@@ -36,7 +36,7 @@ def made_by_hand(owner: str) -> tuple[str, str]:
     """A key, and its line in a keys file as an older Nelbo made it."""
     key_id = secrets.token_hex(8)
     key = f"nb_{key_id}_{secrets.token_urlsafe(32)}"
-    return key, f"{key_id} {owner} {store.digest_of(key)}"
+    return key, f"{key_id} {owner} {store.key_digest(key)}"
 
 
 def keys_file(folder: Path, *lines: str) -> Path:

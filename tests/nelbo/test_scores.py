@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nelbo.artifact import REACH, Calibration, Tail
 from nelbo.scores import (
-    count,
+    count_p_values,
     out_of_reach,
     p_values,
     pareto_beyond,
@@ -41,7 +41,7 @@ def test_p_values_are_counted_chunk_by_chunk_as_all_at_once(
 ) -> None:
     counted: Counter[float] = Counter()
     for part in (first, second):
-        count(counted, np.array(part))
+        count_p_values(counted, np.array(part))
     assert counted == Counter(first + second)
 
 
@@ -92,7 +92,7 @@ def test_a_million_distinct_scores_have_few_distinct_p_values() -> None:
     counted: Counter[float] = Counter()
     rng = np.random.default_rng(1)
     for _ in range(100):
-        count(counted, p_values(30 * rng.random(10_000), CALIBRATION, tail(0.5)))
+        count_p_values(counted, p_values(30 * rng.random(10_000), CALIBRATION, tail(0.5)))
     assert counted.total() == 1_000_000
     assert N < len(counted) < N + 900
 

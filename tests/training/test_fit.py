@@ -8,7 +8,7 @@ import torch
 from nelbo.errors import InvalidInput
 from tests.training.tables import QUICK, made
 from training.config import Config
-from training.fit import Schedule, fit_rows, hide, objective
+from training.fit import Schedule, fit_rows, hide_cells, objective
 from training.likelihoods import Likelihoods
 from training.networks import Auxiliary, Size
 from training.prior import Mixture
@@ -117,7 +117,7 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     vae = VAE(likelihoods, size, 2, seed=0).to("meta")
     eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
     terms, kl, factorised = objective(
-        vae, auxiliary, codes, hide(codes, likelihoods, 0.5, generator), eps
+        vae, auxiliary, codes, hide_cells(codes, likelihoods, 0.5, generator), eps
     )
     (terms.sum(1) + kl + factorised).mean().backward()
     assert all(weight.grad is not None for weight in vae.decoder.parameters())

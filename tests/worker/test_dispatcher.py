@@ -148,7 +148,7 @@ def test_a_round_is_a_sign_of_life(stage: Stage, dispatcher: Dispatcher) -> None
     dispatcher.round()
     dispatcher.round()
     assert [beat.worker for beat in workers.heartbeats(stage.database)] == ["here:1"]
-    assert health.file_of(stage.settings.home).exists()
+    assert health.health_file(stage.settings.home).exists()
 
 
 def test_a_database_that_does_not_answer_ends_the_round_and_nothing_else(

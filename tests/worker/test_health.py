@@ -12,26 +12,26 @@ from worker import health
 
 
 def test_a_beat_makes_the_file_young_again(tmp_path: Path) -> None:
-    health.beat(tmp_path)
-    assert health.file_of(tmp_path) == tmp_path / "health" / socket.gethostname()
-    os.utime(health.file_of(tmp_path), (0, 0))
-    health.beat(tmp_path)
-    assert time.time() - health.file_of(tmp_path).stat().st_mtime < 60
+    health.touch(tmp_path)
+    assert health.health_file(tmp_path) == tmp_path / "health" / socket.gethostname()
+    os.utime(health.health_file(tmp_path), (0, 0))
+    health.touch(tmp_path)
+    assert time.time() - health.health_file(tmp_path).stat().st_mtime < 60
 
 
 def test_hosts_do_not_speak_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    health.beat(tmp_path)
+    health.touch(tmp_path)
     monkeypatch.setattr(socket, "gethostname", lambda: "another")
-    assert not health.file_of(tmp_path).exists()
+    assert not health.health_file(tmp_path).exists()
 
 
 def test_the_file_of_a_host_that_is_long_gone_is_removed(tmp_path: Path) -> None:
-    health.beat(tmp_path)
+    health.touch(tmp_path)
     gone, silent = (tmp_path / "health" / name for name in ("gone", "silent"))
     for file, age_s in ((gone, health.FORGET_S + 60), (silent, health.FORGET_S - 60)):
         file.touch()
         os.utime(file, (time.time() - age_s,) * 2)
-    health.beat(tmp_path)
+    health.touch(tmp_path)
     assert (gone.exists(), silent.exists()) == (False, True)
 
 
@@ -39,5 +39,5 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "health").touch()
-    health.beat(tmp_path)
+    health.touch(tmp_path)
     assert "health file not written" in caplog.text

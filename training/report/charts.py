@@ -146,7 +146,7 @@ def _bars(shape: Bars) -> Markup:
     return _svg(chart, SMALL, 32 + 17 * len(names))
 
 
-def scores(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
+def score_chart(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
     """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
     low, high = np.quantile(nelbos, (0.001, 0.999), method="closest_observation")
     counts, edges = np.histogram(nelbos, 40, (low, high) if high > low else None)

@@ -221,7 +221,7 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
         "no_count": [row for row in figures.reach(manifest.calibration) if row.by != "counts"],
         "tail": manifest.calibration.used_tail,
         "floor": manifest.calibration.smallest,
-        "chart": _both_widths(lambda width: charts.scores(scores, marks, width))
+        "chart": _both_widths(lambda width: charts.score_chart(scores, marks, width))
         if len(scores)
         else None,
     }
@@ -252,6 +252,6 @@ def _settings(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
         number = isinstance(value, int) and not isinstance(value, bool)
         yield (
             key,
-            words.count(value) if number else str(value),
+            words.with_commas(value) if number else str(value),
             (field.description or "").replace("`", "") if field else "",
         )

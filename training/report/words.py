@@ -9,7 +9,7 @@ JOINERS = "\u200c\u200d"
 """Characters without a width that belong to words (Persian, Hindi) and emoji."""
 
 
-def count(n: int) -> str:
+def with_commas(n: int) -> str:
     return f"{n:,}"
 
 
@@ -40,7 +40,7 @@ def small(value: float) -> str:
 
 def of(n: int, one: str, many: str | None = None) -> str:
     """1 row, 2 rows."""
-    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+    return f"{with_commas(n)} {one if n == 1 else many or one + 's'}"
 
 
 def shown(text: str, most: int = 60) -> str:

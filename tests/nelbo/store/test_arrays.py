@@ -15,7 +15,7 @@ INTS = np.array([0, -1, 2**53, 2**63 - 1, -(2**63)])
 def test_the_server_gives_back_what_it_was_sent(
     postgresql: Postgres, values: arrays.Numbers
 ) -> None:
-    arrays.register()
+    arrays.register_adapters()
     with psycopg.connect(postgresql.url("postgres")) as connection:
         found = connection.execute(
             "SELECT array_send(%s), %s", [arrays.wire(values), arrays.wire(values)]

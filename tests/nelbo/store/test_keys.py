@@ -32,7 +32,7 @@ def test_a_key_has_256_random_bits_and_is_stored_nowhere(database: Database) -> 
     assert key.startswith(entry.prefix)
     found = keys.find(database, entry.id)
     assert found is not None
-    assert found.digest == keys.digest_of(key)
+    assert found.digest == keys.key_digest(key)
 
 
 def test_a_key_may_submit_and_train_unless_another_scope_is_named(database: Database) -> None:
