@@ -9,9 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nelbo.artifact import REACH, Manifest
 
-from ..report import words
 from ..report.figures import reach
 from ..tail import notices
+from . import words
 
 _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 
@@ -25,7 +25,7 @@ def model_card(manifest: Manifest) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("count", "nats", "percent", "small")
+        name: getattr(words, name) for name in ("with_commas", "nats", "percent", "small")
     }
     environment.filters["plain"] = _plain
     tail = manifest.calibration.used_tail

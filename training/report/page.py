@@ -19,7 +19,7 @@ from ..config import Config
 from ..data import Training
 from ..evaluate import Evaluation
 from ..fit import History
-from ..report import charts, figures, words
+from . import charts, figures, words
 
 MOST_MARGINALS = 40
 MOST_TERMS = 40
@@ -53,7 +53,7 @@ def write_report(
     )
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("count", "nats", "percent", "share", "small", "shown")
+        for name in ("with_commas", "nats", "percent", "share", "small", "shown")
     }
     page = environment.get_template("report.html.j2")
     path.write_text(page.render(_content(engine, training, history, evaluation)), "utf-8")

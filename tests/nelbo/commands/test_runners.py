@@ -29,7 +29,7 @@ def test_a_service_runs_what_names_a_model_and_this_process_what_names_a_folder(
 
 def test_without_a_service_a_registered_model_is_run_here(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
-    with pytest.raises(NotFound, match="no service runs and no model is registered"):
+    with pytest.raises(NotFound, match="no service runs, and no model is registered"):
         choose_runner(settings, "linear", Console())
     with catalog_of(settings, make=True) as catalog:
         register(catalog, linear_artifact(tmp_path / "artifact"), "linear")
