@@ -99,8 +99,8 @@ class Engine:
         return nelbo, terms, kl
 
     def p_value(self, nelbo: Floats) -> Floats:
-        """scores.p_values: by the counts of the calibration scores, and by their tail where the
-        artifact has one."""
+        """The p-value of each nelbo: it counts calibration scores and, above the highest of them,
+        uses the fitted tail if the artifact has one. See scores.p_values."""
         return p_values(nelbo, self._calibration, self.manifest.calibration.used_tail)
 
     def generate(
@@ -179,14 +179,18 @@ class Engine:
         seed: int = 0,
         check: Check | None = None,
     ) -> MadeRows:
-        """What a column should be in each row by all its other cells: DRAWS draws of p(x_j | z, the
-        columns before it), each with its own z from q(z | x without x_j). A row's own value of the
-        column has no part in it.
+        """What a column should be in each row: hide its cell, draw it DRAWS times given the other
+        cells of the row, and summarise the draws.
 
-        Columns: `row`, `expected`, `low`, `high`, `share`, `missing`. Of numbers and datetimes
-        `expected` is the median of the draws that have a value, and 90 % of those lie from `low` to
-        `high`; of categories it is the most frequent draw, which may be a missing one, and `share`
-        is its share of the draws. `missing` is the share of draws without a value.
+        Each draw has its own z from q(z | x without x_j), then x_j from p(x_j | z, the columns
+        before it). The row's own value of the column has no influence.
+
+        Columns: `row`, `expected`, `low`, `high`, `share`, `missing`.
+        - Numbers and datetimes: `expected` is the median of the draws that have a value; 90 % of
+          these are between `low` and `high`.
+        - Categories: `expected` is the most frequent draw, which may be a missing value; `share` is
+          its share of the draws.
+        - `missing` is the share of draws without a value.
         """
         order = self.manifest.order
         if column not in order:
@@ -223,11 +227,11 @@ class Engine:
         fill: bool = False,
         check: Check | None = None,
     ) -> Sequence[NDArray[Any]]:
-        """Numbers and codes of one fixed batch from p(x|z), but for the cells to keep, which x
-        has: bool[n, d].
+        """Numbers and codes of one fixed batch from p(x|z). Cells where `keep` bool[n, d] is true
+        are copied from x.
 
-        With `mode` each cell is the most probable one, with `fill` none is missing. Artifacts from
-        before there was a `fill` do not have this input, the last.
+        With `mode` each cell has its most probable value; with `fill` no cell is missing. The graph
+        of an older artifact has no input `fill`.
         """
         inputs = [z, x, keep, u, flag(mode), flag(fill)]
         expected = len(self.manifest.graphs["generate"].inputs)

@@ -29,8 +29,8 @@ training keeps."""
 MOST_PASSES = 60
 """Maximum number of passes over a small table, unless 400 steps take more."""
 MOST_CELLS = 25_000_000
-"""Maximum number of cells that go through training, about two minutes' work, unless 200 steps take
-more; wide decoders take fewer."""
+"""Maximum number of cells that go through training, which takes about two minutes. At least 200
+steps are taken; a wide decoder lowers the maximum."""
 
 
 @dataclass
@@ -99,9 +99,9 @@ def fit_vae(
     warmed up from 0 to 1. A share of the rows has random cells hidden from encoder and decoder, so
     that q(z | any subset of the cells) exists.
 
-    The held-out nelbo alone does not decide when to stop: where it is best, generated rows are
-    still easy to tell from real ones. The weights that are kept are the last ones whose held-out
-    nelbo is within `slack` nats per column of the best.
+    Training goes on past the best held-out nelbo, because generated rows still improve there. The
+    weights that are kept are the last ones whose held-out nelbo is within `slack` nats per column
+    of the best.
 
     Steps are taken on `config.device`. Random numbers always come from the processor, so that a
     seed gives the same ones on every device.
@@ -191,8 +191,8 @@ class _Descent:
 
 
 class _Stopping:
-    """The last weights whose held-out nelbo is within `slack` nats of the best one. Training is
-    over once `patience` checks in a row were not."""
+    """Keeps the last weights whose held-out nelbo is within `slack` nats of the best one. Training
+    ends after `patience` checks in a row that are not."""
 
     def __init__(self, vae: nn.Module, slack: float, patience: int) -> None:
         self.weights = _weights(vae)

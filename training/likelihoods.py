@@ -1,10 +1,10 @@
 """The likelihoods of all columns: p(x_j | h) = p(code | h) · p(x_j | code), fitted to the training
 rows.
 
-Each column has codes, and the network gives their probabilities (see masses). Inside a code the
-density is fixed: the law of numbers is in numbers, that of categories in categories. Here they are
-put side by side. A datetime may be split into several fields (week, weekday, time), each with its
-own code. Missingness is shared: the first field decides.
+Each column has codes, and the network gives their probabilities (masses.log_prob). Inside a code
+the density is fixed: see numbers (and ranges for the density of a bin) and categories. This module
+only puts the laws of all columns side by side. A datetime may be split into several fields (week,
+weekday, time), each with its own code. Missingness is shared: the first field decides.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,12 +2,16 @@
 frequent value (an atom) and for each bin of about equally many rows.
 
 −log p(x) = −log p(code | z, columns before) − log p(x | code). The network gives the first part
-(see masses); the second is fixed here: the density of x in its interval. That is a mass for an
-atom, by its rows and those of rare numbers that share its code, and piecewise uniform between
-quantiles in a bin (see ranges). The code `other` covers the gaps between known values, with a
-uniform density, and exponential tails beyond the seen range. Integers and datetimes count multiples
-of their step, so theirs is a mass. Nothing is scaled outside: rescaling a continuous column by c
-moves −log p by log c.
+(see masses). The second part is fixed when training begins:
+
+- An atom has a mass: its share of the rows with its code, as rare numbers may share the code.
+- A bin has a density that is uniform in each of its parts (see ranges).
+- The code `other` has a uniform density in the gaps between known values and exponential tails
+  beyond them.
+
+Integers and datetimes count multiples of their step, so their densities are masses too. Nothing is
+scaled outside: if a continuous column is multiplied by c, the density parts of −log p grow by
+log c.
 """
 
 import math
@@ -39,14 +43,15 @@ EXACT = 1e-6
 class Number:
     """The fitted law of one field of a number column.
 
-    `intervals` say in order which code and which log-density numbers have. The quantile function of
-    a code is linear between its `knots`, values float64[known, PARTS + 1], which it reaches at the
-    probabilities `upto`, float64[known, PARTS + 1]; codes of fewer parts begin with parts of
-    probability 0. `counts` int64[known] are a code's rows. A value that is drawn has at most
-    `decimals` digits after the point (-1: any), as all values of the table do, and is a multiple of
-    `grid` steps away from the smallest value. In a column of few values, each in many rows,
-    `values` is their number and `single` the number of those that one row holds; elsewhere they are
-    the number of codes and 0.
+    - `intervals`: in ascending order, the code and the log-density of the numbers in each.
+    - `knots`, `upto` float64[known, PARTS + 1]: the quantile function of each code. It reaches the
+      values `knots` at the probabilities `upto` and is linear between them. A code of fewer parts
+      begins with parts of probability 0.
+    - `counts` int64[known]: the training rows of each code.
+    - `decimals`: the maximum number of digits after the point of a drawn value; -1 for any.
+    - `grid`: a drawn value is a multiple of this number of steps away from the smallest value.
+    - `values`, `single`: in a column of few values, each in many rows, the number of values and the
+      number of those that only one row has; in other columns the number of codes and 0.
     """
 
     field: Field
@@ -107,8 +112,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Outside:
-    """The law of `other`: the numbers that no training row holds. Both tails and all gaps together
-    have equal shares.
+    """The law of `other`: the numbers that no training row holds. The left tail, the right tail and
+    all gaps together have equal shares.
 
     `rates` are those of the exponential tails to the left and to the right, `log_densities` their
     log-densities at distance 0, `gap_log_density` the one in the gaps between the codes.

@@ -37,7 +37,8 @@ class Bound(Generic[Array]):
 class VAE(nn.Module):
     """The fitted parts together. `eps` float[S, L] are the noise points of a row's score.
 
-    Where numbers prevail, the exemplars' bound has `share` of a row's score and the VAE's the rest.
+    A row's score is `share` × the exemplars' bound + (1 − `share`) × the VAE's bound. `share` is
+    above 0 if most columns are numbers.
     """
 
     eps: Tensor
@@ -73,8 +74,8 @@ class VAE(nn.Module):
         return Bound(terms, kl, z)
 
     def log_p_x(self, z: Array, codes: Array, seen: Array) -> Array:
-        """log p(code_j | seen_<j, z) float[m, d] of codes int64[m, d] at z float[m, L]. A graph
-        hides nothing from the decoder: what it reads are the codes."""
+        """log p(code_j | seen_<j, z) float[m, d] of codes int64[m, d] at z float[m, L]. In
+        a graph no cell is hidden, so the decoder reads `codes` there."""
         masses = self.likelihoods.masses
         if isinstance(z, Value):
             rows = len(self.eps) * z.nodes.rows

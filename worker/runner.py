@@ -61,10 +61,10 @@ def work(process: Process, slice_s: float = SLICE_S) -> None:
 
 
 def run(process: Process, claim: Claim, asked_at: float) -> bool:
-    """Compute a claimed chunk and commit it, or record in the ledger why not.
+    """Compute a claimed chunk and commit it; if that fails, record the reason in the ledger.
 
-    `asked_at` is the monotonic clock at the claim. Returns False after an error that this process
-    may have caused.
+    `asked_at` is the monotonic clock at the claim. False means that this process may have caused
+    the error, so that the caller must claim no more.
     """
     chunk_log = log.bind(
         job_id=claim.job_id,

@@ -44,7 +44,11 @@ def explain(
     ] = None,
     top: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="so many rows, the least likely, if none is named"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="number of rows to explain, least likely first (ignored with --row)",
+        ),
     ] = 10,
     columns: Annotated[
         int, typer.Option(metavar="N", min=1, help="columns of each row, the costliest")
@@ -60,10 +64,10 @@ def explain(
 ) -> None:
     """Show why rows are unlikely, and what their costliest cells should be.
 
-    What a cell should be is drawn by all other cells of its row: it is hidden, so that an odd value
-    cannot speak for itself. Numbers and dates get a median and the interval that 90 % of the draws
-    lie in, categories the most frequent with its share. The nats are the column's term of the
-    nelbo. This runs here, on an artifact or the data folder's catalog.
+    Nelbo hides each shown cell and draws it many times, given the other cells of its row. For a
+    number or a date you see the median of the draws and the interval with 90 % of them; for a
+    category, the most frequent draw and its share. "nats" is what the column adds to the row's
+    nelbo. This command always runs in this process, also if a service is there.
 
     \b
     Examples:

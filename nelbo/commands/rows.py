@@ -35,7 +35,7 @@ def score(
         ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="also a term for each column, and kl")
+        bool, typer.Option("--explain", help="add what each column contributes to the nelbo")
     ] = False,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -46,9 +46,10 @@ def score(
 ) -> None:
     """Score each row of a table by its negative ELBO.
 
-    OUT has the columns row, nelbo (nats: how unlikely the row is), p_value and anomaly; with
-    --explain also term_COLUMN for each column, and kl, which add up to the nelbo. Rows that cannot
-    be scored are counted and left out.
+    OUT has the columns row, nelbo (how unlikely the row is, in nats), p_value and anomaly.
+    --explain adds term_COLUMN for each column and kl, which add up to the nelbo. Rows that cannot
+    be scored are counted and left out. If a service is known (NELBO_URL, or `nelbo up` runs), it
+    does the work; otherwise this process does.
 
     \b
     Examples:
@@ -73,7 +74,8 @@ def generate(
 ) -> None:
     """Make new rows like those of the training table.
 
-    The first n rows of a longer generation are the shorter one. Identifiers are not made.
+    With the same seed, --rows 10 gives the first 10 rows of --rows 100. Identifier columns are left
+    out.
 
     \b
     Examples:

@@ -1,11 +1,12 @@
-"""The ledger of jobs: each transition is one function and one conditional UPDATE.
+"""The ledger of jobs: each transition of a job or a chunk is one function, and the state changes by
+a conditional UPDATE.
 
     job    queued -> running -> succeeded | failed | cancelled   retry: failed | cancelled -> queued
     chunk  queued -> running -> done | failed | cancelled   released, lost, retry: -> queued
 
-A change of a job locks the job's row first, then its chunks. A claim locks one chunk only and skips
-locked ones. A job that has ended has no queued or running chunk. The sweep, which ends leases, is a
-module of its own.
+A change of a job locks the job's row first, then its chunks. A claim locks one chunk and skips
+locked ones; the first claim of a job also starts the job. A job that has ended has no queued or
+running chunk. The sweep, which ends leases, is a module of its own.
 """
 
 import json
@@ -190,9 +191,9 @@ def release(
 ) -> bool:
     """Give the chunk back, to be claimed again after `delay_s`.
 
-    With a `problem`, a transient error, it counts as an attempt. It also counts in
-    `claim.failures`, unless the error is the database's own (`failed` False). Without a problem, at
-    a worker's shutdown, it counts as neither.
+    - A worker shuts down (no `problem`): neither an attempt nor a failure.
+    - The database failed (`failed` False): an attempt.
+    - Any other transient error: an attempt, and one of `claim.failures`.
     """
     statement = (
         chunk_to("queued")

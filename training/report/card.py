@@ -9,9 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nelbo.artifact import REACH, Manifest
 
-from ..report.figures import reach
 from ..tail import notices
 from . import words
+from .figures import reach
 
 _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 

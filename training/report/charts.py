@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from nelbo.schema import Column
 
 from ..fit import History
-from ..report.figures import Bars, Histogram
-from ..report.words import distinct, nats
+from .figures import Bars, Histogram
+from .words import distinct, nats
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from nelbo.scores import rows_for
 from ..data import Rows, Training
 from ..evaluate import Evaluation, shape_error
 from ..fields import DAY, HOUR, MONDAY, WEEKDAY, Field
-from ..report.words import shown
+from .words import shown
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
