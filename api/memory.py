@@ -1,10 +1,12 @@
 """Return freed memory to the system.
 
-glibc keeps much of it for later, and that counts towards the memory limit of a container.
+glibc and Arrow keep much of it for later, and that counts towards the memory limit of a container.
 """
 
 import ctypes
 from contextlib import suppress
+
+import pyarrow as pa
 
 LIBRARY = ctypes.CDLL(None)
 M_MMAP_THRESHOLD = -3
@@ -22,5 +24,6 @@ def give_back_large_blocks() -> None:
 
 def give_back() -> None:
     """Return the free memory between the blocks in use. It takes some milliseconds."""
+    pa.default_memory_pool().release_unused()
     with suppress(AttributeError):
         LIBRARY.malloc_trim(0)

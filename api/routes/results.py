@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from api.deps import Owner, ServiceDep
 from api.errors import answers
+from api.memory import give_back
 from api.negotiation import MEDIA_TYPES, Format, encoded, for_people, preferred_format
 from api.pages import Limit, Page
 from api.routes.jobs import JobId
@@ -51,9 +53,10 @@ class Error(RowError):
 
 
 async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]:
-    """Hold a place until the last byte is sent or the client has left."""
+    """Hold a place until the last byte is sent or the client has left; then return the memory."""
     with service.downloads.taken(owner):
         yield
+    await run_in_threadpool(give_back)
 
 
 @router.get(

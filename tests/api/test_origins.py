@@ -1,5 +1,6 @@
 """Requests that are meant for this service, and those that a stranger's web page sends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -213,15 +214,18 @@ def test_a_table_comes_as_one_of_the_types_that_are_listed(stage: Stage, type: s
 
 
 def test_the_command_in_the_reference_uploads_a_table(tmp_path: Path, sqlite_url: str) -> None:
-    page = Path(ROOT, "docs", "reference.md").read_text()
+    page = Path(ROOT, "docs", "reference", "routes.md").read_text()
     (command,) = re.findall(r"^curl .*$", page, re.MULTILINE)
-    (tmp_path / "adult.csv").write_bytes(CSV)
+    (tmp_path / "orders.csv").write_bytes(CSV)
     with served(settings_for(tmp_path, sqlite_url)) as url:
-        line = command.replace("http://127.0.0.1:8765", url).replace(
-            "curl ", "curl -s -w '%{http_code}' "
-        )
         ran = subprocess.run(
-            line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
+            command.replace("curl ", "curl -s -w '%{http_code}' "),
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"NELBO_URL": url},
+            capture_output=True,
+            text=True,
+            check=True,
         )
     assert ran.stdout.endswith("201")
 
