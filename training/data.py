@@ -18,8 +18,8 @@ from nelbo.cells import texts
 from nelbo.encoding import check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
-from nelbo.inference import Inspector
 from nelbo.schema import Column, Schema
+from nelbo.schema_inference import Inspector
 
 from .config import Config
 from .fields import few_values, fields

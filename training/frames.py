@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from nelbo.encoding import encode
-from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
+from nelbo.schema_inference import Inspector
 
 from .data import Rows
 

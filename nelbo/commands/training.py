@@ -22,8 +22,8 @@ from nelbo.commands.console import Console, print_json
 from nelbo.commands.table_files import TableFile
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
 from nelbo.files import DETECTED, CsvOptions, check_target, open_target
-from nelbo.inference import Inspector
 from nelbo.schema import Kind, Schema
+from nelbo.schema_inference import Inspector
 from nelbo.settings import Settings, read_settings
 from nelbo.views import Version
 

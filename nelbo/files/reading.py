@@ -14,9 +14,9 @@ from nelbo.errors import NelboError, TooLarge, Unavailable
 from nelbo.files.formats import DETECTED, CsvOptions, Limits
 from nelbo.files.parts import part_name, write_parts
 from nelbo.files.table import Table, open_table
-from nelbo.inference import Inspector
 from nelbo.processes import exit_with_parent
 from nelbo.schema import Column
+from nelbo.schema_inference import Inspector
 
 
 class Reading(BaseModel):

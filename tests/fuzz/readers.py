@@ -67,7 +67,7 @@ READERS: dict[str, Reader] = {
 }
 SHARED = (
     *_files(("compression", "formats", "parts", "reading", "source", "table", "text")),
-    "nelbo/inference.py",
+    "nelbo/schema_inference.py",
     "nelbo/cells.py",
     "nelbo/spelling/columns.py",
     "nelbo/spelling/dates.py",

@@ -11,8 +11,8 @@ import pytest
 from nelbo import cells
 from nelbo.encoding import encode
 from nelbo.files import open_table
-from nelbo.inference import infer
 from nelbo.schema import Column, Schema
+from nelbo.schema_inference import infer
 from tests.system.faults.__main__ import DATABASES, EACH, KILLS_ALONE, rounds_of
 from tests.system.faults.campaign import weighted
 from tests.system.faults.kinds import KINDS

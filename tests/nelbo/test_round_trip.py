@@ -15,8 +15,8 @@ import pytest
 from nelbo import cells
 from nelbo.encoding import check_columns, decode, encode
 from nelbo.files import FORMATS, Format, Table, open_table, open_writer
-from nelbo.inference import Inspector
 from nelbo.schema import Column, Schema
+from nelbo.schema_inference import Inspector
 
 ROWS = 60
 NUMBERS = [(-1) ** n * (n % 7 * 1234.5 + n / 4) for n in range(ROWS)]

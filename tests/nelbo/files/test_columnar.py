@@ -19,8 +19,8 @@ import pytest
 from nelbo.encoding import encode
 from nelbo.errors import InvalidInput
 from nelbo.files import FORMATS, open_table, part_name, read_into_parts, read_parts, write_parts
-from nelbo.inference import infer
 from nelbo.schema import Kind, Schema
+from nelbo.schema_inference import infer
 from tests.nelbo.files.tables import opened, rows_of, written
 
 D = decimal.Decimal

@@ -13,8 +13,8 @@ import pytest
 from nelbo.encoding import encode
 from nelbo.errors import InvalidInput
 from nelbo.files import open_table
-from nelbo.inference import Inspected, Inspector, infer
 from nelbo.schema import Column, Kind, Schema
+from nelbo.schema_inference import Inspected, Inspector, infer
 from nelbo.spelling.numbers import NumberFormat
 
 N = 40
@@ -160,7 +160,7 @@ def test_a_weird_table_has_a_schema_too() -> None:
 def test_the_search_for_repeated_values_is_bounded_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nelbo.inference.DISTINCT_BYTES", 1_000)
+    monkeypatch.setattr("nelbo.schema_inference.DISTINCT_BYTES", 1_000)
     batches = [
         pa.record_batch({"x": texts(f"w{batch}-{at}" for at in range(100))}) for batch in range(20)
     ]
