@@ -43,7 +43,7 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     """Metrics by name; errors are total variation distances in percent, `…_floor` the same for
     equally many fresh real rows.
 
-    nelbo: mean over rows that no weight was fitted to. z_kl: mean KL, how much z says of a row.
+    nelbo: mean over rows that the model was not fitted to. z_kl: mean KL, the information of z.
     shape_error: mean over columns; pair_error: mean over pairs of columns. detect_auc: how well
     gradient boosting tells synthetic from fresh rows (0.5 = not).
     """

@@ -113,16 +113,16 @@ def _key_figures(manifest: Manifest, fresh: int) -> list[KeyFigure]:
             words.nats(nelbo),
             "nats",
             f"mean of {words.of(fresh, 'row')}",
-            "what a row costs that no weight was fitted to; lower is better, among models of this"
-            " table",
+            "mean cost of a row that the model was not fitted to; lower is better among models of"
+            " this table",
         ),
         "z_kl": lambda kl: KeyFigure(
             "KL",
             words.nats(kl),
             "nats",
             f"the columns: {words.nats(metrics['nelbo'] - kl)}" if "nelbo" in metrics else "",
-            "the part of the nelbo that pays for z: how much z says of a row, or for the choice of"
-            " an exemplar",
+            "the part of the nelbo for z: the information that z, or the choice of an exemplar, has"
+            " about a row",
         ),
         "shape_error": lambda error: KeyFigure(
             "Shape error",
