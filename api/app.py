@@ -193,7 +193,8 @@ def _describe_exactly(app: FastAPI) -> None:
             description["components"]["schemas"] |= jobs.REQUEST_SCHEMAS
         return description
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change the description
+    # FastAPI's documented way to change the description.
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Server:

@@ -89,7 +89,8 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **options)
         self.conn = _Requests(h11.SERVER)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    # The type is uvicorn's.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, _Transport(transport, self._close)))
         self._await_head()
         if len(self.connections) > _most_connections():

@@ -26,7 +26,8 @@ def prepare() -> None:
     """Make the standard streams writable on any terminal, and let signals end the work in order."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text stream of Python's own
+        # It is a text stream of Python's own.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for number in _STOPS:
         _handle(number, _stop)
 

@@ -144,7 +144,8 @@ def csv(command: _Command) -> _Command:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     # Typer reads these two.
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # of any function
+    # Any function has one.
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {
         parameter.name: parameter.annotation for parameter in parameters
     }

@@ -37,7 +37,8 @@ _READINGS: tuple[tuple[Decimal, Group], ...] = (
 """Pairs of a decimal sign and a separator of groups, the most common first."""
 
 _CURRENCIES = re.compile(
-    "EUR|USD|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY|RUB|ILS|SGD|HKD|kr|Kr|Fr|Rs|zł|Kč"
+    "EUR|USD|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY|RUB|ILS"
+    "|SGD|HKD|kr|Kr|Fr|Rs|zł|Kč"
 )
 _SUFFIX = r"(?:[^\W\d_]|[%‰°²³µ/.]|[\u20a0-\u20cf$£¥¢])"
 _WRITTEN = re.compile(

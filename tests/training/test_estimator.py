@@ -49,7 +49,9 @@ def fitted() -> NelboDetector:
     return NelboDetector(config=QUICK).fit(NORMAL)
 
 
-@parametrize_with_checks([NelboDetector(config=SHORTEST)], expected_failed_checks=lambda _: WAIVED)  # type: ignore[untyped-decorator]
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [NelboDetector(config=SHORTEST)], expected_failed_checks=lambda _: WAIVED
+)
 def test_it_keeps_what_scikit_learn_checks(estimator: NelboDetector, check: Any) -> None:
     check(estimator)
 

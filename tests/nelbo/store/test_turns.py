@@ -121,7 +121,8 @@ def _instructions(db: Database) -> int:
         return 0
 
     def watch(connection: Connection) -> None:
-        connection.connection.driver_connection.set_progress_handler(tick, 1)  # type: ignore[union-attr]
+        driver = connection.connection.driver_connection
+        driver.set_progress_handler(tick, 1)  # type: ignore[union-attr]
 
     event.listen(db._engine, "begin", watch)
     try:
@@ -129,7 +130,8 @@ def _instructions(db: Database) -> int:
     finally:
         event.remove(db._engine, "begin", watch)
         with db.read() as connection:
-            connection.connection.driver_connection.set_progress_handler(None, 0)  # type: ignore[union-attr]
+            driver = connection.connection.driver_connection
+            driver.set_progress_handler(None, 0)  # type: ignore[union-attr]
     return count
 
 
