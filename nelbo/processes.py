@@ -9,7 +9,6 @@ import functools
 import hashlib
 import os
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -266,12 +265,8 @@ def _watch(reading: int, grace_s: float) -> None:
 
 def main() -> None:
     """`python -P -m nelbo.processes FD MODULE ARGS`: run a module under the lifeline FD."""
-    reading = int(sys.argv[1])
-    module = sys.argv[2]
-    sys.argv = sys.argv[2:]
-    end_with_parent(reading)
-    programs.prepare()
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    end_with_parent(int(sys.argv[1]))
+    programs.run(sys.argv[2:])
 
 
 if __name__ == "__main__":

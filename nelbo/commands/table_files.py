@@ -12,7 +12,6 @@ import typer
 
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import (
-    FORMATS,
     Format,
     Limits,
     Table,
@@ -22,7 +21,7 @@ from nelbo.files import (
     open_table,
 )
 from nelbo.files.compression import first_bytes
-from nelbo.files.formats import DETECTED, CsvOptions, format_of_content
+from nelbo.files.formats import DETECTED, CsvOptions, check_format, format_of_content
 from nelbo.settings import Settings
 
 _SAMPLE_BYTES = 4_096
@@ -55,7 +54,7 @@ class TableFile:
             yield Path(self.file)
             return
         if self.format is not None:
-            _checked(self.format)
+            check_format(self.format)
         with tempfile.TemporaryDirectory(prefix="nelbo-") as folder:
             yield self._copied(Path(folder))
 
@@ -93,19 +92,10 @@ def output_file(path: str, format: str | None, as_json: bool, safe_csv: bool = F
         )
     check_target(path)
     if format is not None:
-        return OutputFile(path, _checked(format), safe_csv)
+        return OutputFile(path, check_format(format), safe_csv)
     if path == "-" or (is_stream(Path(path)) and _known_format(path) is None):
         return OutputFile(path, "csv", safe_csv)
     return OutputFile(path, format_of(path), safe_csv)
-
-
-def _checked(format: str) -> Format:
-    for name in FORMATS:
-        if name == format:
-            return name
-    raise InvalidInput(
-        f"{format!r} is not a supported table format; choose one of {', '.join(FORMATS)}"
-    )
 
 
 def _known_format(file: str) -> str | None:

@@ -8,7 +8,9 @@ run a program find it by its own name (`prepare`); everyone else imports it as a
 
 import importlib
 import os
+import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +25,13 @@ def prepare() -> None:
         sys.path.insert(0, str(FOLDER))
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(FOLDER), *filter(None, others)]))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a module of a program, as `python -P -m` would; its name is the first argument."""
+    sys.argv = list(arguments)
+    prepare()
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def package(name: str) -> ModuleType:
