@@ -30,11 +30,14 @@ def load(artifact: "str | Path") -> "Engine":
     """The engine of an artifact: the folder that `nelbo train` writes. It scores and makes rows in
     this process.
 
-    Raises NotFound or InvalidArtifact.
+    Raises NotFound, InvalidArtifact, or MissingExtra where ONNX Runtime is not installed.
     """
     from pathlib import Path
 
-    from nelbo.engine import Engine
+    from nelbo.errors import needs_extra
+
+    with needs_extra("nelbo.load", "engine", "onnxruntime"):
+        from nelbo.engine import Engine
 
     return Engine.load(Path(artifact))
 
@@ -47,6 +50,8 @@ def __getattr__(name: str) -> object:
         return Client
     if name in ("NELBO", "NelboDetector"):
         from nelbo import programs
+        from nelbo.errors import needs_extra
 
-        return getattr(programs.package("training"), name)
+        with needs_extra(f"nelbo.{name}", "training", "torch"):
+            return getattr(programs.package("training"), name)
     raise AttributeError(f"module 'nelbo' has no attribute {name!r}")

@@ -24,13 +24,14 @@ Each class has an HTTP status, an exit code, a problem type and an example of it
     ├── TooManyTries              429
     ├── Unavailable               503
     │   └── Overloaded            503
-    └── MissingExtra              on the command line only
+    └── MissingExtra              on the command line and in Python only
 
 A message says what Nelbo found, what it expected and what to do next. `code` is the last part of
 the problem type's URI (RFC 9457); it is the same over HTTP, in the client and on the command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -289,7 +290,7 @@ class JobFailed(NelboError):
 
 
 class MissingExtra(NelboError):
-    """The command needs optional packages that are not installed."""
+    """The command or function needs optional packages that are not installed."""
 
     code = "missing-extra"
     title = "Optional packages missing"
@@ -299,6 +300,17 @@ class MissingExtra(NelboError):
         super().__init__(
             f"{command} needs packages that are not installed: pip install 'nelbo[{extra}]'"
         )
+
+
+@contextmanager
+def needs_extra(command: str, extra: str, package: str) -> Iterator[None]:
+    """Import modules that use a package of an extra. Raises MissingExtra if it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        if problem.name != package:
+            raise
+        raise MissingExtra(command, extra) from None
 
 
 def problem_types() -> dict[str, type[NelboError]]:

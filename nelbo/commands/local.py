@@ -15,7 +15,7 @@ from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
 from nelbo.commands.row_errors import RowErrors
 from nelbo.encoding import missing_in, spelled_field, written_as
-from nelbo.errors import MissingExtra, NotFound, TooLarge
+from nelbo.errors import NotFound, TooLarge, needs_extra
 from nelbo.files import Digest, Table
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly, Scores
@@ -33,12 +33,8 @@ BATCH_ROWS = 8_192
 
 def load(folder: Path, command: str) -> "Engine":
     """The engine of an artifact. Raises MissingExtra where ONNX Runtime is not installed."""
-    try:
+    with needs_extra(f"nelbo {command} without a service", "engine", "onnxruntime"):
         from nelbo.engine import Engine
-    except ModuleNotFoundError as problem:
-        if problem.name != "onnxruntime":
-            raise
-        raise MissingExtra(f"nelbo {command} without a service", "engine") from None
     return Engine.load(folder)
 
 
