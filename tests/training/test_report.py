@@ -539,3 +539,21 @@ def test_equal_manifests_give_equal_cards_without_a_time(strange: Reported) -> N
     again = Manifest.model_validate_json(strange.manifest.model_dump_json())
     assert model_card(again) == model_card(strange.manifest)
     assert str(datetime.now(UTC).year) not in model_card(strange.manifest)
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ([9.0, 7.0, 8.0], "The lowest cost was 7.00 nats. Training went on after it"),
+        ([9.0, 8.5, 8.0], "No other weights had a lower cost."),
+    ],
+)
+def test_the_report_says_that_training_went_on_only_where_it_did(
+    strange: Reported, tmp_path: Path, costs: list[float], words: str
+) -> None:
+    engine, training, _, evaluation = strange.parts
+    history = History(kept=2)
+    for step, cost in enumerate(costs):
+        history.add(step, step, cost, cost)
+    write_report(tmp_path / "report.html", engine, training, history, evaluation)
+    assert words in " ".join(Page((tmp_path / "report.html").read_text()).text.split())
