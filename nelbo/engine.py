@@ -64,8 +64,8 @@ class Engine:
     def score(
         self, batch: pa.RecordBatch, first_row: int = 0, check: Check | None = None
     ) -> Scores:
-        """Negative ELBO of each row with its terms. Rows that cannot be encoded, or whose score is
-        not finite, are errors."""
+        """Negative ELBO and surprise of each row, with the term and the surprise of each cell. Rows
+        that cannot be encoded, or whose nelbo is not finite, are errors."""
         encoded = encode(batch, self.schema, first_row)
         nelbo, terms, kl = self.score_encoded(encoded.numbers, encoded.codes, check)
 
@@ -74,12 +74,16 @@ class Engine:
             RowError(row=row, column=None, code="not-finite", message=TOO_FAR)
             for row in encoded.rows[~finite].tolist()
         ]
+        nelbo, terms, kl = nelbo[finite], terms[finite], kl[finite]
+        surprise, surprises = self.surprise(nelbo, terms, kl)
         return Scores(
             rows=encoded.rows[finite],
-            nelbo=nelbo[finite],
-            p_value=self.p_value(nelbo[finite]),
-            kl=kl[finite],
-            terms=terms[finite],
+            nelbo=nelbo,
+            surprise=surprise,
+            p_value=self.p_value(surprise),
+            kl=kl,
+            terms=terms,
+            surprises=surprises,
             columns=self.manifest.order,
             errors=sorted([*encoded.errors, *too_far], key=lambda error: error.row),
         )
@@ -98,10 +102,14 @@ class Engine:
         nelbo, terms, kl = _joined(none, parts)
         return nelbo, terms, kl
 
-    def p_value(self, nelbo: Floats) -> Floats:
-        """The p-value of each nelbo: it counts calibration scores and, above the highest of them,
-        uses the fitted tail if the artifact has one. See scores.p_values."""
-        return p_values(nelbo, self._calibration, self.manifest.calibration.used_tail)
+    def surprise(self, nelbo: Floats, terms: Floats, kl: Floats) -> tuple[Floats, Floats]:
+        """The surprise of each row [n] and of each cell [n, d]: the nelbo and the terms."""
+        return nelbo, terms
+
+    def p_value(self, surprise: Floats) -> Floats:
+        """The p-value of each surprise: it counts calibration scores and, above the highest of
+        them, uses the fitted tail if the artifact has one. See scores.p_values."""
+        return p_values(surprise, self._calibration, self.manifest.calibration.used_tail)
 
     def generate(
         self, seed: int, first_row: int, rows: int, check: Check | None = None

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
+from nelbo.rows import Rank
+
 Kind = Literal["score", "generate", "augment", "reconstruct"]
 """The kinds of jobs that users submit."""
 InternalKind = Literal["read", "verify"]
@@ -64,6 +66,16 @@ Spread = Annotated[
         exclude_if=lambda spread: spread == 0,
     ),
 ]
+RankedBy = Annotated[
+    Rank,
+    Field(
+        description="score that ranks the anomalies: the surprise finds one wrong cell as well as a"
+        " row that is odd all over, the nelbo is the bound on -log p(row) in nats; a job's params"
+        " leave it out where it is surprise",
+        # As for the spread.
+        exclude_if=lambda rank: rank == "surprise",
+    ),
+]
 
 
 def _require_kind(schema: dict[str, Any]) -> None:
@@ -98,7 +110,7 @@ class _OfRows(_Request):
 
 
 class ScoreRequest(_OfRows):
-    """Score each row by its negative ELBO."""
+    """Score each row: its negative ELBO, and the surprise that p-values and anomalies rest on."""
 
     kind: Literal["score"] = "score"
     alpha: Annotated[
@@ -110,8 +122,12 @@ class ScoreRequest(_OfRows):
     ] = None
     explain: Annotated[
         bool,
-        Field(description="keep each column's term for every row, not only for the top anomalies"),
+        Field(
+            description="keep the term and the surprise of each cell for every row, not only for"
+            " the top anomalies"
+        ),
     ] = False
+    rank: RankedBy = "surprise"
 
 
 class GenerateRequest(_Request):

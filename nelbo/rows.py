@@ -3,7 +3,7 @@ the service sends them and commands write them, all in these classes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+Rank = Literal["surprise", "nelbo"]
+"""The score by which rows are ranked, the highest first."""
+
 _HEAD: list["pa.Field[Any]"] = [
     pa.field("row", pa.int64(), nullable=False),
     pa.field("nelbo", pa.float64(), nullable=False),
+    pa.field("surprise", pa.float64(), nullable=False),
     pa.field("p_value", pa.float64(), nullable=False),
     pa.field("anomaly", pa.bool_()),
 ]
@@ -40,80 +44,103 @@ class Anomaly(BaseModel):
 
     row: int
     nelbo: float
+    surprise: float
+    """Higher is more anomalous; the p-value is that of the surprise."""
     p_value: float
     anomaly: bool | None
     """p_value <= the job's threshold; None until the job has one."""
     kl: float
     terms: dict[str, float]
+    surprises: dict[str, float]
+    """The surprise of each cell: higher is odder."""
 
     def highest(self, most: int) -> list[tuple[str, float]]:
-        """The columns that cost the most, with their terms."""
-        return sorted(self.terms.items(), key=lambda term: -term[1])[:most]
+        """The columns with the most surprising cells, with the surprise of each cell."""
+        return sorted(self.surprises.items(), key=lambda cell: -cell[1])[:most]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of n rows in row order, in nats: nelbo = terms.sum(1) + kl."""
+    """Scores of n rows in row order. In nats, nelbo = terms.sum(1) + kl."""
 
     rows: Integers
     """[n] row numbers, ascending."""
     nelbo: Floats
-    """[n]"""
+    """[n] in nats."""
+    surprise: Floats
+    """[n], higher is more anomalous. P-values, anomalies and the default ranking rest on it."""
     p_value: Floats
     """[n] in (0, 1]."""
     kl: Floats
-    """[n]"""
+    """[n] in nats."""
     terms: Floats
-    """[n, d]"""
+    """[n, d] in nats."""
+    surprises: Floats
+    """[n, d] of the cells, higher is odder."""
     columns: Sequence[str]
-    """[d] the column of each term: the manifest's `order`."""
+    """[d] the column of each term and of each cell's surprise: the manifest's `order`."""
     errors: Sequence[RowError] = ()
     """One for each row without a score, in row order."""
 
     @staticmethod
     def schema(columns: Iterable[str] | None) -> pa.Schema:
         """The schema of scores as a table; with the columns in the order of their terms, that of
-        explained scores, which have term_COLUMN for each column, then kl."""
+        explained scores, which have term_COLUMN for each column, then kl, then surprise_COLUMN for
+        each column."""
         if columns is None:
             return SCORES
-        names = [*(f"term_{column}" for column in columns), "kl"]
-        terms = [pa.field(name, pa.float64(), nullable=False) for name in names]
-        return pa.schema([*SCORES, *terms])
+        order = list(columns)
+        names = [
+            *(f"term_{column}" for column in order),
+            "kl",
+            *(f"surprise_{column}" for column in order),
+        ]
+        explained = [pa.field(name, pa.float64(), nullable=False) for name in names]
+        return pa.schema([*SCORES, *explained])
 
     @classmethod
-    def without_terms(cls, rows: Integers, nelbo: Floats, p_value: Floats) -> Self:
-        """Scores of a job that kept no terms: `columns` is empty and `kl` is NaN."""
+    def without_terms(
+        cls, rows: Integers, nelbo: Floats, surprise: Floats, p_value: Floats
+    ) -> Self:
+        """Scores of a job that kept nothing about its cells: `columns` is empty and `kl` is NaN."""
         n = len(rows)
-        return cls(rows, nelbo, p_value, np.full(n, np.nan), np.empty((n, 0)), ())
+        none = np.empty((n, 0))
+        return cls(rows, nelbo, surprise, p_value, np.full(n, np.nan), none, none, ())
 
     def to_batch(self, threshold: float | None, explain: bool = False) -> pa.RecordBatch:
-        """The scores as a table; `explain` adds each column's term, and kl."""
+        """The scores as a table; `explain` adds each column's term, kl, and each cell's
+        surprise."""
         anomaly = (
             pa.nulls(len(self.rows), pa.bool_())
             if threshold is None
             else pa.array(self.p_value <= threshold)
         )
-        arrays = [pa.array(self.rows), pa.array(self.nelbo), pa.array(self.p_value), anomaly]
+        floats = [self.nelbo, self.surprise, self.p_value]
+        arrays = [pa.array(self.rows), *(pa.array(values) for values in floats), anomaly]
         if explain:
-            arrays += [pa.array(np.ascontiguousarray(term)) for term in self.terms.T]
-            arrays.append(pa.array(self.kl))
+            cells = [*self.terms.T, self.kl, *self.surprises.T]
+            arrays += [pa.array(np.ascontiguousarray(values)) for values in cells]
         return pa.record_batch(arrays, schema=self.schema(self.columns if explain else None))
 
-    def top(self, most: int, at_least: float = -np.inf) -> list[Anomaly]:
-        """The rows with the largest nelbo, at most `most`, the largest first and of equal ones the
-        first row; none below `at_least`. Whether they are anomalies is still open."""
-        best = np.lexsort((self.rows, -self.nelbo))[:most]
+    def top(self, most: int, at_least: float = -np.inf, rank: Rank = "surprise") -> list[Anomaly]:
+        """The rows with the largest surprise or nelbo, by `rank`: at most `most`, the largest first
+        and of equal ones the first row; none below `at_least`. Whether they are anomalies is still
+        open."""
+        ranked = self.nelbo if rank == "nelbo" else self.surprise
+        best = np.lexsort((self.rows, -ranked))[:most]
         return [
             Anomaly(
                 row=int(self.rows[i]),
                 nelbo=float(self.nelbo[i]),
+                surprise=float(self.surprise[i]),
                 p_value=float(self.p_value[i]),
                 anomaly=None,
                 kl=float(self.kl[i]),
                 terms=dict(zip(self.columns, self.terms[i].tolist(), strict=True)),
+                surprises=dict(zip(self.columns, self.surprises[i].tolist(), strict=True)),
             )
             for i in best
-            if self.nelbo[i] >= at_least
+            if ranked[i] >= at_least
         ]
 
 

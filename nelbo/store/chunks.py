@@ -25,57 +25,68 @@ until it is read.
 
 
 def scores_to_json(scores: Scores, explain: bool) -> str:
-    """[[row, nelbo, p_value], …]; with `explain`, each row also has kl and the terms.
+    """[[row, nelbo, p_value, surprise], …]; with `explain`, each row also has kl, the terms and the
+    surprises of its cells.
 
     Python and SQLite read a float back bit for bit as Python wrote it.
     """
-    values = [scores.rows.tolist(), scores.nelbo.tolist(), scores.p_value.tolist()]
+    arrays_of_rows = [scores.rows, scores.nelbo, scores.p_value, scores.surprise]
     if explain:
-        values += [scores.kl.tolist(), *scores.terms.T.tolist()]
+        arrays_of_rows += [scores.kl, *scores.terms.T, *scores.surprises.T]
+    values = [array.tolist() for array in arrays_of_rows]
     return json.dumps(list(zip(*values, strict=True)), allow_nan=False, separators=(",", ":"))
 
 
-def scores_from_json(text: str, columns: Sequence[str] | None) -> Scores:
+def scores_from_json(
+    text: str, columns: Sequence[str] | None, has_surprise: bool | None = True
+) -> Scores:
     """The scores in a JSON text.
 
-    `columns` are the columns of the terms; None leaves out the terms and kl.
+    `columns` are the columns of the cells; None leaves out kl, terms and surprises of the cells.
+    Programs of an older schema store rows without surprises: [row, nelbo, p_value], kl, terms.
     """
+    d = len(columns or ())
     values = np.array(json.loads(text), dtype=np.float64)
     if values.size == 0:
-        values = values.reshape(0, 4 + len(columns or ()))
+        values = np.empty((0, 5 + 2 * d))
+    elif not has_surprise:
+        nelbos, terms = values[:, 1:2], values[:, 4:]
+        values = np.hstack([values[:, :3], nelbos, values[:, 3:], terms])
     # Row numbers are exact as float64: there are far fewer than 2^53.
     rows = values[:, 0].astype(np.int64)
-    nelbo, p_value = values[:, 1:3].T
+    nelbo, p_value, surprise = values[:, 1:4].T
     if columns is None:
-        return Scores.without_terms(rows, nelbo, p_value)
-    return Scores(rows, nelbo, p_value, values[:, 3], values[:, 4:], columns)
+        return Scores.without_terms(rows, nelbo, surprise, p_value)
+    kl, terms, surprises = values[:, 4], values[:, 5 : 5 + d], values[:, 5 + d :]
+    return Scores(rows, nelbo, surprise, p_value, kl, terms, surprises, columns)
 
 
 def array_names(explain: bool) -> list[str]:
     """The names of the arrays of a chunk's scores."""
-    return ["rows", "nelbo", "p_value", *(["kl", "terms"] if explain else [])]
+    cells = ["kl", "terms", "surprises"] if explain else []
+    return ["rows", "nelbo", "surprise", "p_value", *cells]
 
 
 def scores_to_arrays(scores: Scores, explain: bool) -> dict[str, FloatArray | IntArray]:
-    """Each array [n] by its name; the terms as [n * d], row after row."""
-    values = {"rows": scores.rows, "nelbo": scores.nelbo, "p_value": scores.p_value}
-    if explain:
-        values |= {"kl": scores.kl, "terms": scores.terms.ravel()}
-    return {name: arrays.wire(array) for name, array in values.items()}
+    """Each array [n] by its name; those of the cells as [n * d], row after row."""
+    return {name: arrays.wire(getattr(scores, name).ravel()) for name in array_names(explain)}
 
 
-def scores_from_arrays(data: Mapping[str, bytes], columns: Sequence[str] | None) -> Scores:
+def scores_from_arrays(data: Mapping[str, bytes | None], columns: Sequence[str] | None) -> Scores:
     """The scores in the output of `array_send` for each array.
 
-    `columns` are the columns of the terms; None leaves out the terms and kl.
+    `columns` are the columns of the cells; None leaves out kl, terms and surprises of the cells.
+    Programs of an older schema store no surprises, which are None then.
     """
-    rows = arrays.unwire(data["rows"])
-    nelbo = arrays.unwire(data["nelbo"])
-    p_value = arrays.unwire(data["p_value"])
+    names = array_names(columns is not None)
+    values = {name: arrays.unwire(array) for name in names if (array := data[name]) is not None}
+    rows, nelbo, p_value = values["rows"], values["nelbo"], values["p_value"]
+    surprise = values.get("surprise", nelbo)
     if columns is None:
-        return Scores.without_terms(rows, nelbo, p_value)
-    terms = arrays.unwire(data["terms"]).reshape(len(rows), len(columns))
-    return Scores(rows, nelbo, p_value, arrays.unwire(data["kl"]), terms, columns)
+        return Scores.without_terms(rows, nelbo, surprise, p_value)
+    terms = values["terms"].reshape(len(rows), len(columns))
+    surprises = values.get("surprises", terms).reshape(terms.shape)
+    return Scores(rows, nelbo, surprise, p_value, values["kl"], terms, surprises, columns)
 
 
 def table_to_parquet(batch: pa.RecordBatch) -> bytes:

@@ -111,14 +111,15 @@ def _expected_type(claim: Claim) -> type[Outcome]:
 def _check_scores(claim: Claim, scores: Scores) -> None:
     n = len(scores.rows)
     d = len(scores.columns)
-    shapes = (scores.nelbo.shape, scores.p_value.shape, scores.kl.shape, scores.terms.shape)
-    if shapes != ((n,), (n,), (n,), (n, d)):
+    by_row = (scores.nelbo, scores.surprise, scores.p_value, scores.kl)
+    by_cell = (scores.terms, scores.surprises)
+    shapes = [values.shape for values in (*by_row, *by_cell)]
+    if shapes != [(n,)] * 4 + [(n, d)] * 2:
         raise ValueError(
-            f"shapes {shapes} of nelbo, p_value, kl and terms do not fit {n} rows and {d} columns"
+            f"shapes {shapes} of nelbo, surprise, p_value, kl, terms and surprises do not fit {n}"
+            f" rows and {d} columns"
         )
-
-    arrays = (scores.nelbo, scores.p_value, scores.kl, scores.terms)
-    if not all(np.isfinite(values).all() for values in arrays):
+    if not all(np.isfinite(values).all() for values in (*by_row, *by_cell)):
         raise ValueError("scores hold NaN or inf; such a row is an error, not a result")
     if not (np.diff(scores.rows) > 0).all():
         raise ValueError("scores must be in row order")

@@ -25,7 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from nelbo.rows import Anomaly, RowError, Scores
+from nelbo.rows import Anomaly, Rank, RowError, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.store import arrays
 from nelbo.store.chunks import (
@@ -56,7 +56,10 @@ FLOAT_BYTES = 8
 ROW_BYTES = 100
 """Bytes per row in SQL beside its texts: the job's id, in the table and in its index."""
 TERM_BYTES = 24
-"""Bytes per term in the JSON of an anomaly, beside its column's name."""
+"""Bytes per number in the JSON of an anomaly's cells, beside its column's name."""
+SURPRISE = func.coalesce(AnomalyRow.surprise, AnomalyRow.nelbo)
+"""The surprise of an anomaly: a program of an older schema stores none."""
+SURPRISES = func.coalesce(AnomalyRow.surprises, AnomalyRow.terms)
 
 
 def scores(
@@ -134,30 +137,32 @@ def errors(db: Database, job_id: str, *, after_row: int = -1, limit: int = 1_000
 
 
 def anomalies(db: Database, job_id: str, *, limit: int = TOP_ANOMALIES) -> list[Anomaly]:
-    """The rows with the largest nelbo, largest first; at most 1,000 are kept."""
-    statement = (
-        select(
-            AnomalyRow.row,
-            AnomalyRow.nelbo,
-            AnomalyRow.p_value,
-            AnomalyRow.kl,
-            AnomalyRow.terms,
-            JobRow.threshold,
-        )
-        .join_from(AnomalyRow, JobRow, AnomalyRow.job_id == JobRow.id)
-        .where(AnomalyRow.job_id == job_id)
-        .order_by(AnomalyRow.nelbo.desc(), AnomalyRow.row)
-        .limit(limit)
-    )
+    """The rows with the largest surprise, or nelbo by the job's rank, the largest first.
+
+    At most 1,000 are kept.
+    """
     with db.read() as connection:
+        job = connection.execute(
+            select(JobRow.threshold, JobRow.params).where(JobRow.id == job_id)
+        ).one()
+        statement = (
+            select(
+                AnomalyRow.row,
+                AnomalyRow.nelbo,
+                SURPRISE.label("surprise"),
+                AnomalyRow.p_value,
+                AnomalyRow.kl,
+                AnomalyRow.terms,
+                SURPRISES.label("surprises"),
+            )
+            .where(AnomalyRow.job_id == job_id)
+            .order_by(_score_of(job.params.get("rank", "surprise")).desc(), AnomalyRow.row)
+            .limit(limit)
+        )
         return [
             Anomaly(
-                row=row.row,
-                nelbo=row.nelbo,
-                p_value=row.p_value,
-                anomaly=None if row.threshold is None else row.p_value <= row.threshold,
-                kl=row.kl,
-                terms=row.terms,
+                anomaly=None if job.threshold is None else row.p_value <= job.threshold,
+                **row._asdict(),
             )
             for row in connection.execute(statement)
         ]
@@ -196,7 +201,7 @@ def store_scores(connection: Connection, claim: Claim, scores: Scores) -> int:
     }
     if connection.dialect.name == "sqlite":
         text = scores_to_json(scores, explain)
-        connection.execute(insert(score_json).values(**key, data=text))
+        connection.execute(insert(score_json).values(**key, data=text, has_surprise=True))
         stored_bytes = len(text)
     else:
         values = {
@@ -204,10 +209,10 @@ def store_scores(connection: Connection, claim: Claim, scores: Scores) -> int:
             for name, array in scores_to_arrays(scores, explain).items()
         }
         connection.execute(insert(score_arrays).values(**key, **values))
-        numbers = 3 * len(scores.rows) + (scores.kl.size + scores.terms.size if explain else 0)
-        stored_bytes = FLOAT_BYTES * numbers
-    anomaly_bytes = sum(len(name) + TERM_BYTES for name in scores.columns)
-    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim.job_id, scores)
+        numbers = (5 + 2 * len(scores.columns)) if explain else 4
+        stored_bytes = FLOAT_BYTES * numbers * len(scores.rows)
+    anomaly_bytes = 2 * sum(len(name) + TERM_BYTES for name in scores.columns)
+    return stored_bytes + anomaly_bytes * _store_anomalies(connection, claim, scores)
 
 
 def store_table(connection: Connection, claim: Claim, outcome: TableOutcome) -> None:
@@ -343,11 +348,11 @@ def _next_scores(
 ) -> tuple[int, Scores] | None:
     """The first stored chunk with rows above after_row: its row_to and its scores.
 
-    With `columns`, the scores include terms and kl.
+    With `columns`, the scores include kl, and the terms and surprises of the cells.
     """
     as_json = connection.dialect.name == "sqlite"
     payload = score_json if as_json else score_arrays
-    values: list[ColumnElement[Any]] = [score_json.c.data]
+    values: list[ColumnElement[Any]] = [score_json.c.data, score_json.c.has_surprise]
     if not as_json:
         names = array_names(columns is not None)
         values = [func.array_send(payload.c[name], type_=LargeBinary).label(name) for name in names]
@@ -363,7 +368,7 @@ def _next_scores(
     if row is None:
         return None
     if as_json:
-        return row.row_to, scores_from_json(row.data, columns)
+        return row.row_to, scores_from_json(row.data, columns, row.has_surprise)
     return row.row_to, scores_from_arrays(row._asdict(), columns)
 
 
@@ -410,36 +415,45 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _store_anomalies(connection: Connection, job_id: str, scores: Scores) -> int:
+def _store_anomalies(connection: Connection, claim: Claim, scores: Scores) -> int:
     """Keep the 1,000 largest of the job, and return how many rows that adds.
 
     The rows of this chunk that may be among them are inserted first; then the rest is deleted.
     """
-    last = _last_kept(connection, job_id)
+    rank: Rank = claim.params.get("rank", "surprise")
+    last = _last_kept(connection, claim.job_id, rank)
     lowest = -math.inf if last is None else last[0]
     rows = [
-        {"job_id": job_id} | anomaly.model_dump(exclude={"anomaly"})
-        for anomaly in scores.top(TOP_ANOMALIES, lowest)
+        {"job_id": claim.job_id} | anomaly.model_dump(exclude={"anomaly"})
+        for anomaly in scores.top(TOP_ANOMALIES, lowest, rank)
     ]
     if not rows:
         return 0
     connection.execute(insert(AnomalyRow), rows)
-    last = _last_kept(connection, job_id)
+    last = _last_kept(connection, claim.job_id, rank)
     if last is None:
         return len(rows)
-    rank = tuple_(-AnomalyRow.nelbo, AnomalyRow.row)
-    rest = delete(AnomalyRow).where(AnomalyRow.job_id == job_id, rank > tuple_(-last[0], last[1]))
+    order = tuple_(-_score_of(rank), AnomalyRow.row)
+    rest = delete(AnomalyRow).where(
+        AnomalyRow.job_id == claim.job_id, order > tuple_(-last[0], last[1])
+    )
     return len(rows) - connection.execute(rest).rowcount
 
 
-def _last_kept(connection: Connection, job_id: str) -> tuple[float, int] | None:
-    """nelbo and row of the last of the 1,000, or None while there are fewer."""
+def _last_kept(connection: Connection, job_id: str, rank: Rank) -> tuple[float, int] | None:
+    """Score and row of the last of the 1,000, or None while there are fewer."""
+    score = _score_of(rank)
     statement = (
-        select(AnomalyRow.nelbo, AnomalyRow.row)
+        select(score.label("score"), AnomalyRow.row)
         .where(AnomalyRow.job_id == job_id)
-        .order_by(AnomalyRow.nelbo.desc(), AnomalyRow.row)
+        .order_by(score.desc(), AnomalyRow.row)
         .offset(TOP_ANOMALIES - 1)
         .limit(1)
     )
     last = connection.execute(statement).first()
-    return None if last is None else (last.nelbo, last.row)
+    return None if last is None else (last.score, last.row)
+
+
+def _score_of(rank: Rank) -> ColumnElement[float]:
+    """What anomalies of this rank are ordered by."""
+    return AnomalyRow.nelbo.expression if rank == "nelbo" else SURPRISE

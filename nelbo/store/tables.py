@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -301,10 +302,13 @@ class ErrorRow(Base):
 
 
 class AnomalyRow(Base):
-    """One of the job's rows with the largest nelbo, with its terms."""
+    """One of the job's rows with the largest surprise or nelbo, with its cells."""
 
     __tablename__ = "anomaly"
-    __table_args__ = (Index("anomaly_rank_idx", "job_id", text("nelbo DESC"), "row"),)
+    __table_args__ = (
+        Index("anomaly_rank_idx", "job_id", text("nelbo DESC"), "row"),
+        Index("anomaly_surprise_idx", "job_id", text("coalesce(surprise, nelbo) DESC"), "row"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -312,6 +316,10 @@ class AnomalyRow(Base):
     p_value: Mapped[float]
     kl: Mapped[float]
     terms: Mapped[dict[str, Any]]
+    surprise: Mapped[float | None]
+    """Empty if a program of an older schema stored the row: then it is the nelbo."""
+    surprises: Mapped[dict[str, Any] | None]
+    """Empty where `surprise` is: then they are the terms."""
 
 
 class WorkerRow(Base):
@@ -409,11 +417,14 @@ def _score_chunk(*payload: Column[Any] | CheckConstraint) -> Table:
 
 
 score_json = _score_chunk(
-    Column("data", Text, nullable=False), CheckConstraint("json_valid(data)", name="data")
+    Column("data", Text, nullable=False),
+    Column("has_surprise", Boolean),
+    CheckConstraint("json_valid(data)", name="data"),
 )
-"""SQLite: one JSON array with an array per row, [row, nelbo, p_value].
+"""SQLite: one JSON array with an array per row, [row, nelbo, p_value, surprise].
 
-With `explain`, each also has kl and one term per column.
+With `explain`, each also has kl, then one term per column, then the surprise of each cell. Without
+`has_surprise`, a program of an older schema stored the chunk, and its rows have no surprises.
 """
 
 score_arrays = _score_chunk(
@@ -422,9 +433,17 @@ score_arrays = _score_chunk(
     Column("p_value", ARRAY(Double), nullable=False),
     Column("kl", ARRAY(Double)),
     Column("terms", ARRAY(Double)),
+    Column("surprise", ARRAY(Double)),
+    Column("surprises", ARRAY(Double)),
     CheckConstraint(
         "cardinality(nelbo) = cardinality(rows) AND cardinality(p_value) = cardinality(rows)",
         name="lengths",
     ),
+    CheckConstraint(
+        "surprise IS NULL OR cardinality(surprise) = cardinality(rows)", name="surprise"
+    ),
 )
-"""PostgreSQL: one array per column; `terms` is flat, row after row."""
+"""PostgreSQL: one array per column; `terms` and `surprises` are flat, row after row.
+
+If `surprise` is empty, a program of an older schema stored the chunk.
+"""

@@ -253,7 +253,9 @@ def _scores(claim: Claim, faults: list[RowError]) -> Scores:
     terms = np.stack([rows * 1.0, rows * 0.5], axis=1)
     kl = np.full(len(rows), 0.25)
     p_value = np.asarray(1.0 / (2.0 + rows), dtype=np.float64)
-    return Scores(rows, terms.sum(1) + kl, p_value, kl, terms, ORDER, faults)
+    surprises = np.stack([rows % 4 * 1.0, rows / 8], axis=1)
+    nelbo, surprise = terms.sum(1) + kl, surprises.sum(1)
+    return Scores(rows, nelbo, surprise, p_value, kl, terms, surprises, ORDER, faults)
 
 
 def _table(claim: Claim, faults: list[RowError]) -> TableOutcome:

@@ -14,7 +14,7 @@ from nelbo.store import ledger
 from tests.api.stage import MESSAGE, ROWS, Stage
 
 SCORE: dict[str, Any] = {"kind": "score", "model": "adult", "rows": [*ROWS, *ROWS, *ROWS]}
-HEAD = ("row", "nelbo", "p_value", "anomaly")
+HEAD = ("row", "nelbo", "surprise", "p_value", "anomaly")
 READ: dict[str, Callable[[bytes], Any]] = {
     "parquet": lambda content: pa.parquet.read_table(io.BytesIO(content)),
     "arrow": lambda content: pa.ipc.open_stream(content).read_all(),
@@ -54,25 +54,20 @@ def check_scores(either: Stage, job_id: str, format: str) -> None:
     assert table.to_pydict() == {
         "row": [0, 2, 3, 4, 5],
         "nelbo": [0.25, 3.25, 4.75, 6.25, 7.75],
+        "surprise": [0.0, 2.25, 3.375, 0.5, 1.625],
         "p_value": [0.5, 0.25, 0.2, 1 / 6, 1 / 7],
         "anomaly": [False, True, True, True, True],
     }
 
 
-def test_explained_scores_have_a_term_for_each_column(either: Stage) -> None:
+def test_explained_scores_have_a_term_and_a_surprise_for_each_column(either: Stage) -> None:
     either.model()
     job_id = either.finished(explain=True, **SCORE)
     table = READ["parquet"](either.get(f"/v1/jobs/{job_id}/results").content)
-    assert table.column_names == [
-        "row",
-        "nelbo",
-        "p_value",
-        "anomaly",
-        "term_age",
-        "term_job",
-        "kl",
-    ]
+    cells = ["term_age", "term_job", "kl", "surprise_age", "surprise_job"]
+    assert table.column_names == [*HEAD, *cells]
     assert table["term_job"].to_pylist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    assert table["surprise_age"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -146,14 +141,25 @@ def test_errors_are_listed_in_row_order_page_by_page(either: Stage) -> None:
     assert (progress["rows_done"], progress["rows_failed"]) == (6, 1)
 
 
-def test_anomalies_come_least_likely_first_with_terms_that_add_up(either: Stage) -> None:
+@pytest.mark.parametrize(
+    ("rank", "rows", "flags"),
+    [
+        ({}, [3, 2, 5, 1], [True, False, True, False]),
+        ({"rank": "surprise"}, [3, 2, 5, 1], [True, False, True, False]),
+        ({"rank": "nelbo"}, [5, 4, 3, 2], [True, True, True, False]),
+    ],
+)
+def test_anomalies_come_in_the_jobs_rank_with_terms_that_add_up(
+    either: Stage, rank: dict[str, Any], rows: list[int], flags: list[bool]
+) -> None:
     either.model()
-    job_id = either.finished(alpha=0.2, **SCORE)
+    job_id = either.finished(alpha=0.2, **SCORE, **rank)
     items = either.get(f"/v1/jobs/{job_id}/anomalies", params={"limit": 4}).json()["items"]
-    assert [item["row"] for item in items] == [5, 4, 3, 2]
-    assert [item["anomaly"] for item in items] == [True, True, True, False]
+    assert [item["row"] for item in items] == rows
+    assert [item["anomaly"] for item in items] == flags
     for item in items:
         assert item["nelbo"] == pytest.approx(sum(item["terms"].values()) + item["kl"])
+        assert item["surprise"] == pytest.approx(sum(item["surprises"].values()))
 
 
 def test_what_a_running_job_found_so_far_can_be_seen(stage: Stage) -> None:

@@ -93,13 +93,8 @@ def walk(busy: Scene) -> None:
     assert worst.nelbo == pytest.approx(sum(worst.terms.values()) + worst.kl)
     assert job.results().to_arrow()["row"].to_pylist() == [0, 2]
     assert list(job.results().to_pandas().columns) == [
-        "row",
-        "nelbo",
-        "p_value",
-        "anomaly",
-        "term_age",
-        "term_job",
-        "kl",
+        *("row", "nelbo", "surprise", "p_value", "anomaly"),
+        *("term_age", "term_job", "kl", "surprise_age", "surprise_job"),
     ]
     assert sum(batch.num_rows for batch in job.results().batches()) == 2
 

@@ -97,6 +97,15 @@ def test_terms_and_kl_add_up_to_the_nelbo(engine: Engine, rows: pa.RecordBatch) 
     np.testing.assert_allclose(scored.terms.sum(1) + scored.kl, scored.nelbo, rtol=1e-12)
 
 
+def test_a_model_without_surprises_ranks_by_nelbo_and_its_cells_by_their_terms(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    scored = engine.score(rows)
+    assert np.array_equal(scored.surprise, scored.nelbo)
+    assert np.array_equal(scored.surprises, scored.terms)
+    assert np.array_equal(scored.p_value, engine.p_value(scored.surprise))
+
+
 def test_a_score_depends_on_the_row_alone(engine: Engine, rows: pa.RecordBatch) -> None:
     whole = engine.score(rows).nelbo
     one_by_one = np.concatenate([engine.score(rows.slice(i, 1), i).nelbo for i in range(ROWS)])
@@ -328,7 +337,7 @@ def test_a_score_that_is_not_finite_is_an_error(engine: Engine, rows: pa.RecordB
 
 def test_no_rows_give_no_scores(engine: Engine, rows: pa.RecordBatch) -> None:
     scored = engine.score(rows.slice(0, 0))
-    assert scored.terms.shape == (0, 4)
+    assert scored.terms.shape == scored.surprises.shape == (0, 4)
     assert engine.generate(0, 0, 0).batch.num_rows == 0
     assert engine.augment(rows.slice(0, 0), 0, 2, 0).batch.num_rows == 0
 

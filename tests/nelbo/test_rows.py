@@ -6,34 +6,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nelbo.rows import SCORES, RowError, Scores
+from nelbo.rows import SCORES, Rank, RowError, Scores
 
 
 def scores_of(nelbo: list[float], columns: tuple[str, ...] = ("a", "kl")) -> Scores:
-    """Scores of rows 10, 11, 12 …; column k costs a (k + 2)th of the nelbo."""
+    """Scores of rows 10, 11, 12 …; column k costs a (k + 2)th of the nelbo, of which its surprise
+    is the negative."""
     n = len(nelbo)
     values = np.array(nelbo, dtype=np.float64)
     terms = np.stack([values / (k + 2) for k in range(len(columns))], axis=1)
     rows = np.arange(10, 10 + n)
     p_value = (1 + np.arange(n)) / (1 + n)
-    return Scores(rows, values, p_value, values - terms.sum(1), terms, columns)
+    kl = values - terms.sum(1)
+    return Scores(rows, values, 7.0 - values, p_value, kl, terms, -terms, columns)
 
 
 def test_scores_are_a_table_with_a_term_for_each_column_where_they_are_explained() -> None:
     scores = scores_of([6.0, 12.0])
     plain = scores.to_batch(threshold=0.5)
     assert plain.schema == SCORES == Scores.schema(None)
+    assert plain.schema.names == ["row", "nelbo", "surprise", "p_value", "anomaly"]
     assert plain["row"].to_pylist() == [10, 11]
+    assert plain["surprise"].to_pylist() == [1.0, -5.0]
     assert plain["anomaly"].to_pylist() == [True, False]
 
     explained = scores.to_batch(threshold=0.5, explain=True)
     assert explained.schema == Scores.schema(scores.columns)
-    assert explained.schema.names == [*SCORES.names, "term_a", "term_kl", "kl"]
+    cells = ["term_a", "term_kl", "kl", "surprise_a", "surprise_kl"]
+    assert explained.schema.names == [*SCORES.names, *cells]
     assert explained.select(SCORES.names).equals(plain)
-    assert [explained[name].to_pylist() for name in ("term_a", "term_kl", "kl")] == [
+    assert [explained[name].to_pylist() for name in cells] == [
         [3.0, 6.0],
         [2.0, 4.0],
         [1.0, 2.0],
+        [-3.0, -6.0],
+        [-2.0, -4.0],
     ]
 
 
@@ -54,7 +61,7 @@ def test_without_a_threshold_nobody_knows_what_is_an_anomaly() -> None:
 
 def test_scores_without_terms_are_the_same_table() -> None:
     scores = scores_of([1.0, 2.0])
-    bare = Scores.without_terms(scores.rows, scores.nelbo, scores.p_value)
+    bare = Scores.without_terms(scores.rows, scores.nelbo, scores.surprise, scores.p_value)
     assert bare.to_batch(0.5).equals(scores.to_batch(0.5))
 
 
@@ -62,18 +69,29 @@ def test_scores_without_terms_are_the_same_table() -> None:
     st.lists(st.integers(0, 5).map(float), max_size=20),
     st.integers(0, 25),
     st.sampled_from([-np.inf, 3.0]),
+    st.sampled_from(["surprise", "nelbo"]),
 )
-def test_the_top_rows_are_those_with_the_largest_nelbo_and_of_equal_ones_the_first(
-    nelbo: list[float], most: int, at_least: float
+def test_the_top_rows_are_those_that_the_rank_puts_first_and_of_equal_ones_the_first(
+    nelbo: list[float], most: int, at_least: float, rank: Rank
 ) -> None:
-    order = sorted(range(len(nelbo)), key=lambda i: (-nelbo[i], i))
-    first = [10 + i for i in order[:most] if nelbo[i] >= at_least]
-    top = scores_of(nelbo).top(most, at_least)
+    values = nelbo if rank == "nelbo" else [7.0 - value for value in nelbo]
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    first = [10 + i for i in order[:most] if values[i] >= at_least]
+    top = scores_of(nelbo).top(most, at_least, rank)
     assert [anomaly.row for anomaly in top] == first
+    assert top == (scores_of(nelbo).top(most, at_least) if rank == "surprise" else top)
     for anomaly in top:
         assert anomaly.nelbo == nelbo[anomaly.row - 10]
+        assert anomaly.surprise == 7.0 - anomaly.nelbo
         assert anomaly.terms == {"a": anomaly.nelbo / 2, "kl": anomaly.nelbo / 3}
+        assert anomaly.surprises == {name: -term for name, term in anomaly.terms.items()}
         assert sum(anomaly.terms.values()) + anomaly.kl == pytest.approx(anomaly.nelbo)
+
+
+def test_the_highest_columns_are_those_of_the_most_surprising_cells() -> None:
+    (row,) = scores_of([6.0]).top(1)
+    assert row.highest(1) == [("kl", -2.0)]
+    assert row.highest(9) == [("kl", -2.0), ("a", -3.0)], "though a has the larger term"
 
 
 def test_a_row_error_stays_as_it_is() -> None:

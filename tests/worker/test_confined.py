@@ -51,7 +51,7 @@ def test_a_confined_model_gives_the_very_numbers_of_one_in_this_process(
     rows = plain.generate(seed=1, first_row=0, rows=16 * SLOTS * 3 + 5).batch
     assert engine.generate(seed=1, first_row=0, rows=len(rows)).batch.equals(rows)
     confined, here = engine.score(rows), plain.score(rows)
-    for name in ("rows", "nelbo", "p_value", "terms", "kl"):
+    for name in ("rows", "nelbo", "surprise", "p_value", "terms", "kl", "surprises"):
         np.testing.assert_array_equal(getattr(confined, name), getattr(here, name))
     assert engine.augment(rows, 0, 2, 3, 0.5).batch.equals(plain.augment(rows, 0, 2, 3, 0.5).batch)
     assert engine.reconstruct(rows, 0, 3, denoise=True).batch.equals(

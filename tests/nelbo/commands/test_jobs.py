@@ -36,7 +36,7 @@ def test_a_job_is_listed_and_shown(job: str) -> None:
 def test_results_are_fetched_again_and_equal(job: str, tmp_path: Path) -> None:
     done("results", job, "-o", tmp_path / "again.parquet")
     assert read(tmp_path / "again.parquet").equals(read(tmp_path / "scores.parquet"))
-    assert done("results", job).out.startswith(b"row,nelbo,p_value,anomaly,term_length")
+    assert done("results", job).out.startswith(b"row,nelbo,surprise,p_value,anomaly,term_length")
 
 
 def test_results_wait_for_a_job_that_still_runs(service: Service, tmp_path: Path) -> None:

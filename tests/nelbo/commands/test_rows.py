@@ -117,10 +117,11 @@ def test_terms_and_kl_add_up_to_the_nelbo(artifact: Path, rows: Path, tmp_path: 
     done("score", artifact, rows, "-o", tmp_path / "out.parquet", "--explain")
     found = read(tmp_path / "out.parquet")
     assert found.column_names == [
-        *("row", "nelbo", "p_value", "anomaly"),
+        *("row", "nelbo", "surprise", "p_value", "anomaly"),
         *("term_length", "term_colour", "term_width", "term_weight", "kl"),
+        *("surprise_length", "surprise_colour", "surprise_width", "surprise_weight"),
     ]
-    parts = np.sum([found[name].to_numpy() for name in found.column_names[4:]], axis=0)
+    parts = np.sum([found[name].to_numpy() for name in found.column_names[5:10]], axis=0)
     assert np.allclose(parts, found["nelbo"].to_numpy(), rtol=1e-12)
 
 

@@ -116,9 +116,18 @@ def outcome_of(claim: Claim, failed: Sequence[int] = ()) -> Outcome:
 def score_outcome(
     rows: np.ndarray[Any, np.dtype[np.int64]], errors: Sequence[RowError] = ()
 ) -> Scores:
-    terms, kl = terms_of(rows), kl_of(rows)
-    p_value = (1 + rows % 97) / 98
-    return Scores(rows, terms.sum(axis=1) + kl, p_value, kl, terms, COLUMNS, errors)
+    terms, kl, surprises = terms_of(rows), kl_of(rows), surprises_of(rows)
+    return Scores(
+        rows=rows,
+        nelbo=terms.sum(axis=1) + kl,
+        surprise=surprises.max(axis=1),
+        p_value=(1 + rows % 97) / 98,
+        kl=kl,
+        terms=terms,
+        surprises=surprises,
+        columns=COLUMNS,
+        errors=errors,
+    )
 
 
 def terms_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
@@ -126,6 +135,11 @@ def terms_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
     return np.asarray(
         np.stack([np.sin(rows * 12.9898) * 43.758, np.cos(rows * 78.233) / 3.0], axis=1)
     )
+
+
+def surprises_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
+    """[n, 2], in another order than the terms."""
+    return np.asarray(np.stack([np.sin(rows * 5.1), np.cos(rows * 0.7) * 2.0], axis=1))
 
 
 def kl_of(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:

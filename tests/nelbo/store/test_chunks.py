@@ -1,7 +1,9 @@
 """Scores and made rows are read back from their stored form as they were written."""
 
 import io
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +45,33 @@ def test_scores_are_read_back_bit_by_bit(
     again = stored(scores, explain)
     assert again.to_batch(0.5, explain).equals(scores.to_batch(0.5, explain))
     assert again.columns == (scores.columns if explain else ())
+
+
+def old_json(scores: Scores, explain: bool) -> Scores:
+    """As a program without surprises stores scores in SQLite."""
+    cells = [scores.kl, *scores.terms.T] if explain else []
+    values = [array.tolist() for array in (scores.rows, scores.nelbo, scores.p_value, *cells)]
+    text = json.dumps(list(zip(*values, strict=True)))
+    return scores_from_json(text, scores.columns if explain else None, has_surprise=None)
+
+
+def old_arrays(scores: Scores, explain: bool) -> Scores:
+    """As it stores them in PostgreSQL."""
+    data = scores_to_arrays(scores, explain)
+    stored = {name: None if name.startswith("surprise") else data[name] for name in data}
+    return scores_from_arrays(stored, scores.columns if explain else None)
+
+
+@pytest.mark.parametrize("stored", [old_json, old_arrays])
+@pytest.mark.parametrize("explain", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 1_000])
+def test_scores_that_were_stored_without_surprises_have_nelbo_and_terms_for_them(
+    stored: Callable[[Scores, bool], Scores], explain: bool, rows: int
+) -> None:
+    scores = score_outcome(np.arange(7, 7 + rows))
+    again = stored(scores, explain)
+    same = replace(scores, surprise=scores.nelbo, surprises=scores.terms)
+    assert again.to_batch(0.5, explain).equals(same.to_batch(0.5, explain))
 
 
 def test_made_rows_are_read_back_piece_by_piece() -> None:

@@ -283,7 +283,7 @@ def test_a_commit_that_never_arrived_is_unavailable_and_can_be_tried_again(
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("which", ["nelbo", "p_value", "kl", "terms"])
+@pytest.mark.parametrize("which", ["nelbo", "surprise", "p_value", "kl", "terms", "surprises"])
 def test_scores_that_are_no_numbers_are_refused(sqlite_url: str, bad: float, which: str) -> None:
     database = connect(sqlite_url)
     job = add_job(database, rows=4)
@@ -307,24 +307,17 @@ def test_an_outcome_that_is_not_of_the_claim_is_refused(database: Database) -> N
     doubled = RowError(row=claim.row_from, column=None, code="c", message="m")
     whole = outcome_of(claim)
     assert isinstance(whole, Scores)
-    twice = Scores(
-        whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [doubled]
-    )
     with pytest.raises(ValueError, match="once each"):
-        ledger.commit(database, claim, twice)
-    backwards = Scores(
-        whole.rows[::-1], whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns
-    )
+        ledger.commit(database, claim, replace(whole, errors=[doubled]))
     with pytest.raises(ValueError, match="row order"):
-        ledger.commit(database, claim, backwards)
-    with pytest.raises(ValueError, match="do not fit"):
-        ledger.commit(
-            database,
-            claim,
-            Scores(
-                whole.rows, whole.nelbo[1:], whole.p_value, whole.kl, whole.terms, whole.columns
-            ),
-        )
+        ledger.commit(database, claim, replace(whole, rows=whole.rows[::-1]))
+    for short in (
+        replace(whole, nelbo=whole.nelbo[1:]),
+        replace(whole, surprise=whole.surprise[1:]),
+        replace(whole, surprises=whole.surprises[:, 1:]),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            ledger.commit(database, claim, short)
     assert_sound(database)
 
 
@@ -348,10 +341,7 @@ def test_text_that_a_database_cannot_hold_is_cleaned(database: Database) -> None
     error = RowError.model_construct(
         row=1, column="a\x00", code="not-a-number", message="holds '\x00\ud800'"
     )
-    outcome = Scores(
-        whole.rows, whole.nelbo, whole.p_value, whole.kl, whole.terms, whole.columns, [error]
-    )
-    assert ledger.commit(database, claim, outcome)
+    assert ledger.commit(database, claim, replace(whole, errors=[error]))
     assert [(found.column, found.message) for found in results.errors(database, job.id)] == [
         ("a\ufffd", "holds '\ufffd?'")
     ]

@@ -3,23 +3,23 @@ models."""
 
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Table, inspect
+from sqlalchemy import Table, inspect, text
 
 from nelbo.errors import Unavailable
 from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
-from nelbo.store import lookup, migration
+from nelbo.store import lookup, migration, results
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
 from nelbo.store.tables import Base, score_arrays, score_json
 from tests.deadline import until
-from tests.nelbo.store.kit import OWNER, add_job, assert_sound, stored_rows, work_off
+from tests.nelbo.store.kit import OWNER, add_job, assert_sound, score_outcome, stored_rows, work_off
 
 
 @pytest.fixture
@@ -88,6 +88,68 @@ def test_a_job_that_was_accepted_under_the_first_schema_goes_on_under_this_one(
     database.dispose()
 
 
+# An explained job of four rows, of which a program of schema 0007 has scored the first two.
+OLD_SCORES = """
+INSERT INTO model (owner, name, created_at) VALUES ('local', 'adult', 1);
+INSERT INTO version (id, owner, model, number, state, digest, manifest, created_at)
+    VALUES ('v', 'local', 'adult', 1, 'ready', 'd', '{"order": ["length", "colour"]}', 1);
+INSERT INTO job (id, owner, kind, state, version_id, params, rows, rows_done, chunks, chunks_done,
+    created_at, started_at)
+    VALUES ('j', 'local', 'score', 'running', 'v', '{"alpha": 0.01, "explain": true}', 4, 2, 2,
+        1, 1, 2);
+INSERT INTO chunk (id, job_id, stage, row_from, row_to, state, attempt, fence)
+    VALUES (101, 'j', 'work', 0, 2, 'done', 1, 1);
+INSERT INTO chunk (id, job_id, stage, row_from, row_to, state, attempt, fence)
+    VALUES (102, 'j', 'work', 2, 4, 'queued', 0, 0);
+INSERT INTO anomaly (job_id, row, nelbo, p_value, kl, terms)
+    VALUES ('j', 0, 9.5, 0.25, 0.5, '{"length": 2.0, "colour": 7.0}');
+INSERT INTO anomaly (job_id, row, nelbo, p_value, kl, terms)
+    VALUES ('j', 1, -8.0, 0.5, 1.0, '{"length": -4.0, "colour": -5.0}');
+"""
+OLD_CHUNK = {
+    "sqlite": """
+INSERT INTO score_chunk (chunk_id, job_id, row_from, fence, data)
+    VALUES (101, 'j', 0, 1, '[[0,9.5,0.25,0.5,2.0,7.0],[1,-8.0,0.5,1.0,-4.0,-5.0]]')
+""",
+    "postgresql": """
+INSERT INTO score_chunk (chunk_id, job_id, row_from, fence, rows, nelbo, p_value, kl, terms)
+    VALUES (101, 'j', 0, 1, '{0,1}', '{9.5,-8}', '{0.25,0.5}', '{0.5,1}', '{2,7,-4,-5}')
+""",
+}
+
+
+@pytest.mark.parametrize("stored", ["before the migration", "after it"])
+def test_scores_of_an_older_program_have_their_nelbo_for_surprise(
+    empty_database_url: str, stored: str
+) -> None:
+    database = connect(empty_database_url)
+    if database.dialect == "sqlite":
+        database._make_sqlite_file()
+    with database.alter() as connection:
+        migration.upgrade(connection, "0007" if stored == "before the migration" else "")
+        for statement in (OLD_SCORES + OLD_CHUNK[database.dialect]).split(";\n"):
+            connection.exec_driver_sql(statement)
+    database.migrate()
+
+    [batch] = results.scores(database, "j", explain=True)
+    assert batch["surprise"].equals(batch["nelbo"])
+    assert batch["surprise_length"].equals(batch["term_length"])
+    assert batch["surprise_colour"].to_pylist() == [7.0, -5.0]
+    assert [row.surprise for row in results.anomalies(database, "j")] == [9.5, -8.0]
+
+    assert work_off(database) == 2, "the other chunk, then the end"
+    new = score_outcome(np.array([2, 3]))
+    surprise = [9.5, -8.0, *new.surprise.tolist()]
+    with database.read() as connection:
+        view = text("SELECT surprise FROM score WHERE job_id = 'j' ORDER BY row")
+        assert list(connection.execute(view).scalars()) == surprise
+    ranked = results.anomalies(database, "j")
+    assert [row.surprise for row in ranked] == sorted(surprise, reverse=True)
+    assert all(row.surprises == row.terms for row in ranked if row.row < 2)
+    assert_sound(database)
+    database.dispose()
+
+
 def tables_of(database: Database) -> list[Table]:
     payload = score_json if database.dialect == "sqlite" else score_arrays
     return [*Base.metadata.tables.values(), payload]
@@ -115,16 +177,14 @@ def test_the_tables_and_columns_are_those_of_the_models(database: Database) -> N
 
 def test_the_indexes_are_those_of_the_models(database: Database) -> None:
     wanted = {index.name for table in tables_of(database) for index in table.indexes}
-    with database.read() as connection, warnings.catch_warnings():
-        # SQLAlchemy cannot describe an index with DESC on SQLite, and says so.
-        warnings.simplefilter("ignore")
-        inspector = inspect(connection)
-        found = {
-            index["name"]
-            for name in inspector.get_table_names()
-            for index in inspector.get_indexes(name)
-        }
-    assert {name for name in found if name and name.endswith("_idx")} == wanted
+    # SQLAlchemy does not describe an index with an expression on SQLite.
+    catalog = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'",
+    }
+    with database.read() as connection:
+        found = set(connection.execute(text(catalog[database.dialect])).scalars())
+    assert {name for name in found if name.endswith("_idx")} == wanted
 
 
 def test_the_types_are_those_of_the_models(postgresql_database: Database) -> None:

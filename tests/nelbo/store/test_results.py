@@ -3,6 +3,7 @@ them."""
 
 import math
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.rows import Floats, RowError, Scores
+from nelbo.rows import Floats, Rank, RowError, Scores
 from nelbo.store import ledger, lookup, results
 from nelbo.store.session import Database, connect
 from nelbo.store.sweep import sweep
@@ -24,6 +25,7 @@ from tests.nelbo.store.kit import (
     kl_of,
     outcome_of,
     score_outcome,
+    surprises_of,
     take,
     terms_of,
     work,
@@ -73,8 +75,9 @@ def commit_hard_floats(database: Database, n: int, explain: bool) -> tuple[Job, 
         database, rows=n, chunk_rows=n, request=ScoreRequest(model="adult", explain=explain)
     )
     claim = take(database)
-    drawn = hard_floats(5 * n).reshape(5, n)
-    outcome = Scores(np.arange(n), drawn[0], drawn[1], drawn[2], drawn[3:].T.copy(), COLUMNS)
+    nelbo, surprise, p_value, kl, *cells = hard_floats(8 * n).reshape(8, n)
+    terms, surprises = np.stack(cells[:2], axis=1), np.stack(cells[2:], axis=1)
+    outcome = Scores(np.arange(n), nelbo, surprise, p_value, kl, terms, surprises, COLUMNS)
     assert ledger.commit(database, claim, outcome)
     return job, outcome
 
@@ -84,24 +87,29 @@ def test_every_float_is_read_back_bit_by_bit(database: Database) -> None:
     found = read(database, job, explain=True)
     for name, stored in [
         ("nelbo", outcome.nelbo),
+        ("surprise", outcome.surprise),
         ("p_value", outcome.p_value),
         ("kl", outcome.kl),
         ("term_length", outcome.terms[:, 0]),
         ("term_colour", outcome.terms[:, 1]),
+        ("surprise_length", outcome.surprises[:, 0]),
+        ("surprise_colour", outcome.surprises[:, 1]),
     ]:
         assert bits(found[name].to_pylist()) == bits(stored), name
 
 
-def test_the_view_shows_what_was_committed_bit_by_bit(database: Database) -> None:
-    job, outcome = commit_hard_floats(database, 2_000, explain=False)
+@pytest.mark.parametrize("explain", [True, False])
+def test_the_view_shows_what_was_committed_bit_by_bit(database: Database, explain: bool) -> None:
+    job, outcome = commit_hard_floats(database, 2_000, explain)
     with database.read() as connection:
-        statement = "SELECT job_id, row, nelbo, p_value, anomaly FROM score ORDER BY row"
+        statement = "SELECT job_id, row, nelbo, p_value, anomaly, surprise FROM score ORDER BY row"
         found = connection.execute(text(statement)).all()
     assert [row.row for row in found] == outcome.rows.tolist()
     assert {row.job_id for row in found} == {job.id}
     assert {row.anomaly for row in found} == {None}, "the job has no threshold yet"
     assert bits(row.nelbo for row in found) == bits(outcome.nelbo)
     assert bits(row.p_value for row in found) == bits(outcome.p_value)
+    assert bits(row.surprise for row in found) == bits(outcome.surprise)
 
 
 def test_the_view_flags_what_the_results_flag(database: Database) -> None:
@@ -131,16 +139,21 @@ def test_scores_come_in_row_order_whatever_the_order_of_the_commits(database: Da
     assert found.column_names == [
         "row",
         "nelbo",
+        "surprise",
         "p_value",
         "anomaly",
         "term_length",
         "term_colour",
         "kl",
+        "surprise_length",
+        "surprise_colour",
     ]
     assert found["row"].to_pylist() == rows.tolist()
     assert found["nelbo"].to_pylist() == (terms_of(rows).sum(axis=1) + kl_of(rows)).tolist()
+    assert found["surprise"].to_pylist() == surprises_of(rows).max(axis=1).tolist()
     assert found["term_colour"].to_pylist() == terms_of(rows)[:, 1].tolist()
-    assert read(database, job).column_names == ["row", "nelbo", "p_value", "anomaly"]
+    assert found["surprise_colour"].to_pylist() == surprises_of(rows)[:, 1].tolist()
+    assert read(database, job).column_names == ["row", "nelbo", "surprise", "p_value", "anomaly"]
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7, 100])
@@ -189,8 +202,7 @@ def finished(database: Database, p_values: Floats, **request: Any) -> Job:
     while claim := ledger.claim(database, "worker", lease_s=60):
         outcome = work(database, claim)
         if isinstance(outcome, Scores):
-            own = p_values[claim.row_from : claim.row_to]
-            outcome = Scores(outcome.rows, outcome.nelbo, own, outcome.kl, outcome.terms, COLUMNS)
+            outcome = replace(outcome, p_value=p_values[claim.row_from : claim.row_to])
         assert ledger.commit(database, claim, outcome)
     return lookup.get_job(database, OWNER, job.id)
 
@@ -251,29 +263,31 @@ def test_the_summary_does_not_depend_on_how_the_rows_were_cut(
 # Anomalies, errors, tables
 
 
-def test_the_top_anomalies_are_the_rows_with_the_largest_nelbo(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rank", ["surprise", "nelbo"])
+def test_the_top_anomalies_are_the_rows_that_the_jobs_rank_puts_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch, rank: Rank
 ) -> None:
     monkeypatch.setattr(results, "TOP_ANOMALIES", 9)
-    job = add_job(database, rows=200, chunk_rows=30)
+    request = ScoreRequest(model="adult", rank=rank)
+    job = add_job(database, rows=200, chunk_rows=30, request=request)
     claims = [take(database) for _ in range(7)]
     for claim in [claims[3], *claims[:3], *claims[4:]]:
-        # Rows 40 apart have the same nelbo: of these the first ones are kept.
+        # Rows 40 apart have the same scores: of these the first ones are kept.
         rows = np.arange(claim.row_from, claim.row_to)
-        made = score_outcome(rows % 40)
-        same = Scores(rows, made.nelbo, made.p_value, made.kl, made.terms, COLUMNS)
-        assert ledger.commit(database, claim, same)
+        assert ledger.commit(database, claim, replace(score_outcome(rows % 40), rows=rows))
         with database.read() as connection:
             assert connection.execute(text("SELECT count(*) FROM anomaly")).scalar() == 9
     work_off(database)
-    nelbo = (terms_of(np.arange(200) % 40).sum(axis=1) + kl_of(np.arange(200) % 40)).tolist()
-    best = sorted(range(200), key=lambda row: (-nelbo[row], row))[:9]
+    whole = score_outcome(np.arange(200) % 40)
+    scores = getattr(whole, rank).tolist()
+    best = sorted(range(200), key=lambda row: (-scores[row], row))[:9]
     found = results.anomalies(database, job.id)
     assert [anomaly.row for anomaly in found] == best
     for anomaly in found:
-        terms = terms_of(np.array([anomaly.row % 40]))[0]
-        assert anomaly.terms == dict(zip(COLUMNS, terms.tolist(), strict=True))
-        assert anomaly.nelbo == nelbo[anomaly.row]
+        row = anomaly.row
+        assert anomaly.terms == dict(zip(COLUMNS, whole.terms[row].tolist(), strict=True))
+        assert anomaly.surprises == dict(zip(COLUMNS, whole.surprises[row].tolist(), strict=True))
+        assert (anomaly.nelbo, anomaly.surprise) == (whole.nelbo[row], whole.surprise[row])
         assert anomaly.anomaly == (anomaly.p_value <= 0.01)
     assert [anomaly.row for anomaly in results.anomalies(database, job.id, limit=3)] == best[:3]
 
