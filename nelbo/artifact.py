@@ -25,8 +25,9 @@ from pydantic import (
 
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.schema import MAX_COLUMNS, Name, Schema
+from nelbo.surprise import Surprise
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TABLE_DIGEST = "table_sha256"
 """The key of `Manifest.data` under which training stores the digest of its table."""
@@ -142,10 +143,11 @@ class Tail(_Frozen):
 
 
 class Calibration(_Frozen):
-    """The nelbos of calibration rows, ascending, from which p-values are counted.
+    """The surprises of calibration rows, ascending, from which p-values are counted. In artifacts of
+    an older Nelbo they are nelbos.
 
     Training uses these rows for nothing else. A `tail` extends the p-values above the highest
-    nelbo, where training was asked for one and had enough excesses.
+    surprise, where training was asked for one and had enough excesses.
     """
 
     method: Literal["split", "cross-conformal"]
@@ -172,6 +174,8 @@ class Manifest(_Frozen):
     - `points`: the number of noise points per row.
     - `members`: the weight of each bound in a row's score.
     - `batch`: the fixed number of rows that the graphs take at a time.
+    - `surprise`: what turns costs into surprises; None in artifacts of an older Nelbo, whose rows
+      are judged by their nelbo and cells by their terms.
     - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
@@ -188,6 +192,7 @@ class Manifest(_Frozen):
     batch: Annotated[int, Field(ge=1, le=4_096)]
     draws: dict[Literal["z", "x"], Annotated[int, Field(ge=0, le=64 * MAX_COLUMNS)]]
     calibration: Calibration
+    surprise: Surprise | None = None
     seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
     data: Free
     libraries: Annotated[dict[Word, Word], Field(max_length=100)]
@@ -204,6 +209,10 @@ class Manifest(_Frozen):
             )
         if sorted(self.order) != sorted(column.name for column in columns):
             raise ValueError("order does not name each modelled column of table_schema once")
+        if self.surprise and len(self.surprise.members) != self.scoring_members:
+            raise ValueError("surprise has another number of members than the score")
+        if self.surprise and len(self.surprise.columns) != len(self.order):
+            raise ValueError("surprise has another number of columns than order")
         if set(self.draws) != {"z", "x"}:
             raise ValueError("draws does not give a number for z and for x")
         if (texts := self.table_schema.texts) > MAX_TEXTS:
@@ -221,6 +230,11 @@ class Manifest(_Frozen):
                 f"codes or draws are more than 64 for each of {len(columns):,} columns"
             )
         return self
+
+    @property
+    def scoring_members(self) -> int:
+        """The number of members with a part in the score."""
+        return sum(weight > 0 for weight in self.members.values())
 
     @property
     def table_digest(self) -> str | None:

@@ -6,6 +6,7 @@ of machines or a retry.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +20,12 @@ from nelbo.encoding import Encoded, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide_column
 from nelbo.forms import in_form_of, with_own_dates, with_row_numbers, with_unknown_categories
+from nelbo.novelty import Novelty
 from nelbo.rows import MadeRows, RowError, Scores
 from nelbo.schema import Schema
 from nelbo.scores import p_values
 from nelbo.sessions import Check, Graphs, Sessions, fixed_batches
+from nelbo.surprise import Levels
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -30,6 +33,23 @@ Booleans = NDArray[np.bool_]
 
 NumbersAndCodes = tuple[Floats, Integers]
 """Numbers float64[n, …] and codes int64[n, …] of rows, as nelbo.encoding.decode takes them."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What rows cost, in nats: nelbo [n], terms [n, d], kl [n], and what each member finds the cells
+    to cost, `members` [n, M, d]. The graph of an older artifact does not give the last."""
+
+    nelbo: Floats
+    terms: Floats
+    kl: Floats
+    members: Floats | None = None
+
+    def take(self, rows: Booleans) -> Self:
+        """The costs of the rows where `rows` bool[n] is true."""
+        members = None if self.members is None else self.members[rows]
+        return type(self)(self.nelbo[rows], self.terms[rows], self.kl[rows], members)
+
 
 TOO_FAR = "the row is so far from the training table that its nelbo is not finite"
 
@@ -51,6 +71,7 @@ class Engine:
         self.manifest = artifact.manifest
         self.schema: Schema = artifact.manifest.table_schema
         self.graphs = graphs or Sessions(artifact)
+        self.novelty = Novelty(self.schema, self.manifest.order)
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
         self._noise_size = sum(self.manifest.draws.values())
 
@@ -67,44 +88,49 @@ class Engine:
         """Negative ELBO and surprise of each row, with the term and the surprise of each cell. Rows
         that cannot be encoded, or whose nelbo is not finite, are errors."""
         encoded = encode(batch, self.schema, first_row)
-        nelbo, terms, kl = self.score_encoded(encoded.numbers, encoded.codes, check)
+        costs = self.costs(encoded.numbers, encoded.codes, check)
 
-        finite = np.isfinite(nelbo)
+        finite = np.isfinite(costs.nelbo)
         too_far = [
             RowError(row=row, column=None, code="not-finite", message=TOO_FAR)
             for row in encoded.rows[~finite].tolist()
         ]
-        nelbo, terms, kl = nelbo[finite], terms[finite], kl[finite]
-        surprise, surprises = self.surprise(nelbo, terms, kl)
+        levels = self.novelty.levels(batch, encoded, first_row)
+        costs = costs.take(finite)
+        surprise, surprises = self.surprise(costs, levels[finite])
         return Scores(
             rows=encoded.rows[finite],
-            nelbo=nelbo,
+            nelbo=costs.nelbo,
             surprise=surprise,
             p_value=self.p_value(surprise),
-            kl=kl,
-            terms=terms,
+            kl=costs.kl,
+            terms=costs.terms,
             surprises=surprises,
             columns=self.manifest.order,
             errors=sorted([*encoded.errors, *too_far], key=lambda error: error.row),
         )
 
-    def score_encoded(
-        self, numbers: Floats, codes: Integers, check: Check | None = None
-    ) -> tuple[Floats, Floats, Floats]:
-        """Nelbo [n], terms [n, d] and kl [n] of rows that are encoded already."""
+    def costs(self, numbers: Floats, codes: Integers, check: Check | None = None) -> Costs:
+        """What rows cost that are encoded already."""
         batches = list(fixed_batches(self.manifest.batch, numbers, codes))
         outputs = self.graphs.run("score", (inputs for _, *inputs in batches), check)
         parts = [
-            [output[:used] for output in three]
-            for (used, *_), three in zip(batches, outputs, strict=True)
+            [output[:used] for output in of_batch]
+            for (used, *_), of_batch in zip(batches, outputs, strict=True)
         ]
-        none = [np.empty(0), np.empty((0, len(self.manifest.order))), np.empty(0)]
-        nelbo, terms, kl = _joined(none, parts)
-        return nelbo, terms, kl
+        columns = len(self.manifest.order)
+        members = self.manifest.scoring_members
+        none = [np.empty(0), np.empty((0, columns)), np.empty(0), np.empty((0, members, columns))]
+        return Costs(*_joined(none[: len(self.manifest.graphs["score"].outputs)], parts))
 
-    def surprise(self, nelbo: Floats, terms: Floats, kl: Floats) -> tuple[Floats, Floats]:
-        """The surprise of each row [n] and of each cell [n, d]: the nelbo and the terms."""
-        return nelbo, terms
+    def surprise(self, costs: Costs, levels: Levels) -> tuple[Floats, Floats]:
+        """The surprise of each row [n] and of each cell [n, d]. An artifact of an older Nelbo has the
+        nelbo and the terms in their place."""
+        fitted = self.manifest.surprise
+        if fitted is None or costs.members is None:
+            return costs.nelbo, costs.terms
+        cells = fitted.of_cells(costs.members, levels)
+        return fitted.of_rows(cells, costs.nelbo), cells
 
     def p_value(self, surprise: Floats) -> Floats:
         """The p-value of each surprise: it counts calibration scores and, above the highest of

@@ -132,8 +132,9 @@ def signatures(manifest: Manifest) -> dict[str, Signature]:
 
 OLDER_INPUTS = {"generate": 5}
 """The number of inputs in older artifacts: `generate` without `fill`, its last input."""
-OLDER_OUTPUTS = {"posterior": 2}
-"""The number of outputs in older artifacts: `posterior` without mu and log_var."""
+OLDER_OUTPUTS = {"posterior": 2, "score": 3}
+"""The number of outputs in older artifacts: `posterior` without mu and log_var, `score` without
+costs."""
 
 
 def _full_signatures(manifest: Manifest) -> dict[str, Signature]:
@@ -147,13 +148,14 @@ def _full_signatures(manifest: Manifest) -> dict[str, Signature]:
     codes = Array(np.dtype(np.int64), (batch, manifest.codes or columns))
     by_row = Array(np.dtype(np.float64), (batch,))
     terms = Array(np.dtype(np.float64), (batch, columns))
+    costs = Array(np.dtype(np.float64), (batch, manifest.scoring_members, columns))
     cells = Array(np.dtype(np.bool_), (batch, columns))
     u_z = Array(np.dtype(np.float64), (batch, manifest.draws["z"]))
     u_x = Array(np.dtype(np.float64), (batch, manifest.draws["x"]))
     switch = Array(np.dtype(np.bool_), (1,))
     number = Array(np.dtype(np.float64), (1,))
     return {
-        "score": Signature((numbers, categories), (by_row, terms, by_row)),
+        "score": Signature((numbers, categories), (by_row, terms, by_row, costs)),
         "posterior": Signature((numbers, categories, cells, u_z, switch), (z, codes, z, z)),
         "spread": Signature((z, z, u_z, number), (z,)),
         "prior": Signature((u_z,), (z,)),

@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +18,19 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from nelbo.artifact import ALL_GRAPHS, MANIFEST, Calibration, Graph, Manifest, check_manifest
+from nelbo.engine import Engine
 from nelbo.packing import pack
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from training.config import Config
 from training.data import MOST_RARER, MOST_RARER_IN_ALL, split_rows
 from training.nodes import Nodes, Value, concat, where
+from training.surprises import (
+    KNOTS_IN_ALL,
+    HeldOutCosts,
+    fit_surprise,
+    held_out_surprises,
+)
 from training.tail import CANDIDATES
 
 LOADINGS = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0]]) * [1.0, 0.5]
@@ -47,12 +55,15 @@ _SIGMA = NOISE / np.sqrt(np.diag(_PRECISION))
 _LOG_TWO_PI = np.log(2 * np.pi)
 
 
-def linear_artifact(folder: Path, name: str = "linear", calibration: int = 99) -> Path:
+def linear_artifact(
+    folder: Path, name: str = "linear", calibration: int = 99, surprise: bool = False
+) -> Path:
     """Write the artifact into `folder` and return it; its calibration scores are those of rows
-    drawn from the model."""
+    drawn from the model. With `surprise` it has what present training adds: costs, which are the
+    terms, and what makes surprises of them."""
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
-        "score": _score(),
+        "score": _score(with_costs=surprise),
         "posterior": _posterior(),
         "spread": _spread(),
         "prior": _prior(),
@@ -83,6 +94,22 @@ def linear_artifact(folder: Path, name: str = "linear", calibration: int = 99) -
         config={},
         metrics={},
     )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+    return _with_surprise(folder, numbers, codes) if surprise else folder
+
+
+def _with_surprise(folder: Path, numbers: NDArray[np.float64], codes: NDArray[np.int64]) -> Path:
+    engine = Engine.load(folder)
+    costs = engine.costs(numbers, codes)
+    assert costs.members is not None
+    held_out = HeldOutCosts(costs.nelbo, costs.members, np.zeros(costs.terms.shape, np.int8))
+    novelties = [(0.0, 4.0, 3.0, 5.0, 6.0)] * 4
+    scores = held_out_surprises(held_out, novelties, 0.0, seed=0)
+    update = {
+        "surprise": fit_surprise(held_out, novelties, 0.0),
+        "calibration": Calibration(method="split", scores=tuple(np.sort(scores).tolist())),
+    }
+    manifest = engine.manifest.model_copy(update=update)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     return folder
 
@@ -125,6 +152,7 @@ def largest_manifest() -> Manifest:
             "latent": 16,
             "points": 1_024,
             "batch": 256,
+            "members": {"vae": 0.5, "exemplars": 0.5},
             "draws": {"z": 17, "x": 2 * wide},
             "calibration": {
                 "method": "split",
@@ -139,6 +167,7 @@ def largest_manifest() -> Manifest:
                     "used": True,
                 },
             },
+            "surprise": _largest_surprise(wide),
             "seed": 2**63 - 1,
             "data": {
                 "rows": 10**9,
@@ -152,6 +181,24 @@ def largest_manifest() -> Manifest:
             "metrics": {f"metric {at}": 1.25 for at in range(20)},
         }
     )
+
+
+def _largest_surprise(columns: int) -> dict[str, Any]:
+    """With two members, and curves of as many knots as training gives them."""
+    knots = max(8, KNOTS_IN_ALL // (2 * columns))
+    curve = {
+        "costs": [at + 0.12345 for at in range(10, 10 + knots)],
+        "surprises": [at + 0.12345 for at in range(knots)],
+        "rate": 0.123456,
+    }
+    column = {"curves": [curve, curve], "novelty": [0.0, 1.23456, 2.34567, 3.45678, 4.56789]}
+    return {
+        "members": [0.5, 0.5],
+        "columns": [column] * columns,
+        "most": curve,
+        "nelbo": curve,
+        "nelbo_weight": 0.25,
+    }
 
 
 def padded(folder: Path, mib: int) -> Path:
@@ -232,7 +279,7 @@ def _mu(numbers: Value) -> tuple[Value, Value]:
     return centred @ _TO_MU.T, missing
 
 
-def _score() -> onnx.ModelProto:
+def _score(with_costs: bool) -> onnx.ModelProto:
     """−E_q[log p(x_j|z)] at four noise points, and KL(q ‖ N(0, I)) in closed form."""
     nodes = Nodes(BATCH)
     numbers = nodes.input("numbers", "float64", NUMBERS)
@@ -249,6 +296,8 @@ def _score() -> onnx.ModelProto:
     nodes.output("nelbo", terms.sum(1) + kl, [BATCH])
     nodes.output("terms", terms, CELLS)
     nodes.output("kl", kl, [BATCH])
+    if with_costs:
+        nodes.output("costs", terms.unsqueeze(1), [BATCH, 1, 4])
     return nodes.model()
 
 

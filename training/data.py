@@ -28,7 +28,7 @@ MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
 """Maximum number of rarer categories that an artifact names: per column, and in all columns
 together."""
-ROOM = 2**20
+ROOM = 3 * 2**20
 """Bytes of a manifest that are kept for everything but its schema."""
 NOTED = 0.01
 """If more than this share of a column's rows hold values too rare to be generated, a notice says
@@ -259,13 +259,14 @@ Counts = list[tuple[str, int]]
 def _counted_categories(schema: Schema, fit: pa.Table) -> dict[str, Counts]:
     """The categories of each column whose schema names none."""
     return {
-        column.name: _counts(fit.column(column.name), missing_in(column, schema))
+        column.name: category_counts(fit.column(column.name), missing_in(column, schema))
         for column in schema.categoricals
         if not column.categories
     }
 
 
-def _counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
+def category_counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> Counts:
+    """The categories of a column with their rows."""
     held = pc.value_counts(texts(column.combine_chunks(), missing).drop_null())
     names: list[Any] = held.field("values").to_pylist()
     rows: list[Any] = held.field("counts").to_pylist()

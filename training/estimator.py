@@ -23,7 +23,7 @@ from nelbo.engine import Engine
 from nelbo.schema import Column, Schema
 
 from . import frames
-from .calibrate import FOLDS, cross_scores
+from .calibrate import FOLDS, fold_models
 from .config import Config
 from .data import CROSS_BELOW, Rows, Split, complete, folds, split_rows
 from .exemplars import Exemplars
@@ -221,7 +221,7 @@ class Scorer:
 
     def scores(self, rows: Rows) -> Floats:
         """ELBO float64[n] in nats."""
-        return -self._engine.score_encoded(rows.numbers, rows.codes)[0]
+        return -self._engine.costs(rows.numbers, rows.codes).nelbo
 
     @cached_property
     def _engine(self) -> Engine:
@@ -234,7 +234,7 @@ class Scorer:
                 np.zeros((1, len(schema.numbers))),
                 np.zeros((1, len(schema.categoricals)), dtype=np.int64),
             )
-            engine.score_encoded(*blank)  # reads the graph, so that the folder may go
+            engine.costs(*blank)  # reads the graph, so that the folder may go
         return engine
 
 
@@ -310,12 +310,14 @@ def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed:
     single rows only of small tables. Where it has a part in the scores of a small table, each fifth
     is scored by a whole model fitted without it.
     """
+    scores = np.empty(len(rows))
     if vae.share < 1 and len(rows) < CROSS_BELOW:
         as_exported = config.model_copy(update={"exemplars": vae.share})
-        return -cross_scores(schema, rows, as_exported, seed, lambda *_: None)
+        for fold in fold_models(schema, rows, as_exported, seed, lambda *_: None):
+            scores[fold.inside] = -fold.scored().nelbo.numpy()
+        return scores
     if vae.exemplars is None:
         return _elbo(vae, rows)
-    scores = np.empty(len(rows))
     exemplars = vae.exemplars
     x = vae.likelihoods.numbers.fields.split(torch.from_numpy(rows.numbers))
     codes = torch.from_numpy(rows.codes)
@@ -329,5 +331,4 @@ def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed:
 
 
 def _elbo(vae: VAE, rows: Rows) -> Floats:
-    terms, kl = score(vae, rows)
-    return -(terms.sum(1) + kl).numpy()
+    return -score(vae, rows).nelbo.numpy()

@@ -53,15 +53,15 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     fresh = held_out.take(_some(len(held_out), few))
     fitted = training.rows.take(split.fitted[_some(len(split.fitted), few)])
     generated = encode(engine.generate(seed, 0, len(fresh)).batch, engine.schema)
-    nelbo, _, kl = engine.score_encoded(fresh.numbers, fresh.codes)
+    costs = engine.costs(fresh.numbers, fresh.codes)
 
     fitted = _with_dates(fitted, engine.schema)
     fresh = _with_dates(fresh, engine.schema)
     synthetic = _with_dates(Rows(generated.numbers, generated.codes), engine.schema)
     metrics, notices = _measured(
         {
-            "nelbo": lambda: float(nelbo.mean()),
-            "z_kl": lambda: float(kl.mean()),
+            "nelbo": lambda: float(costs.nelbo.mean()),
+            "z_kl": lambda: float(costs.kl.mean()),
             "shape_error": lambda: shape_error(fitted, synthetic),
             "shape_error_floor": lambda: shape_error(fitted, fresh),
             "pair_error": lambda: pair_error(fitted, synthetic),

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from .arrays import where
+from .arrays import concat, where
 from .columns import UNROLLED
 from .decoder import SHARP, CellsToDraw, Drawable, Mask
 from .gaussians import normals
@@ -79,13 +79,15 @@ class _Writer:
         self.cells = [batch, len(vae.likelihoods.fitted)]
 
     def score(self) -> onnx.ModelProto:
-        """numbers, codes → nelbo float64[B], terms float64[B, d_t], kl float64[B]:
-        VAE.score_rows."""
+        """numbers, codes → nelbo float64[B], terms float64[B, d_t], kl float64[B], costs float64[B,
+        M, d_t]: VAE.score_rows."""
         nodes = Nodes(self.batch)
-        terms, kl = self.vae.score_rows(*self._rows(nodes))
-        nodes.output("nelbo", terms.sum(1) + kl, [self.batch])
-        nodes.output("terms", terms, self.cells)
-        nodes.output("kl", kl, [self.batch])
+        scored = self.vae.score_rows(*self._rows(nodes))
+        costs = concat([costs.unsqueeze(1) for costs in scored.costs], 1)
+        nodes.output("nelbo", scored.nelbo, [self.batch])
+        nodes.output("terms", scored.terms, self.cells)
+        nodes.output("kl", scored.kl, [self.batch])
+        nodes.output("costs", costs, [self.batch, len(scored.costs), self.cells[1]])
         return nodes.model()
 
     def posterior(self) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nelbo.schema import Schema
 
-from .arrays import Array, concat
+from .arrays import Array, concat, take
 from .categories import Categories, Category, fit_category
 from .fields import fields
 from .masses import Masses
@@ -105,6 +105,17 @@ class Likelihoods(nn.Module):
         if not self.category_at:
             return number_codes, log_density
         return self.in_order(number_codes, codes), self.in_order(log_density, certain)
+
+    def rarity(self, numbers: Array, codes: Array, x: Array) -> Array:
+        """float64[n, d]: the rarity of the codes x int64[n, d] of encoded rows (masses.rarities), and
+        what the distance from the seen range costs."""
+        rarity = take(self.masses.rarity, x + self.masses.start)
+        if not self.number_at:
+            return rarity
+        beyond = self.numbers.beyond(numbers)
+        if self.category_at:
+            beyond = self.in_order(beyond, codes.double() * 0)
+        return rarity + beyond
 
     def in_order(self, of_numbers: Array, of_categories: Array) -> Array:
         """[n, d] in the columns' order, from the number columns and the categorical ones."""

@@ -57,7 +57,8 @@ class Masses(nn.Module):
     Buffers: `start` int64[d], where a column's codes begin among the C. `learned` bool[C]: whether
     the network gives the code's probability. `log_mass` float[C]: log of the fixed masses, and of
     what they leave to the learned codes. `drawn` float[C]: what is added to the logits to draw (0,
-    NEVER for codes that never are, log of the share of `other` that has a name). `other` int64[d]:
+    NEVER for codes that never are, log of the share of `other` that has a name). `rarity` float[C]:
+    see `rarities`. `other` int64[d]:
     the code of what the training rows do not show; `missing` is the next one, and `hidden` int64[d]
     the one after that, which stands for a cell that is not shown.
     """
@@ -66,6 +67,7 @@ class Masses(nn.Module):
     learned: Tensor
     log_mass: Tensor
     drawn: Tensor
+    rarity: Tensor
     other: Tensor
     hidden: Tensor
 
@@ -75,13 +77,16 @@ class Masses(nn.Module):
         super().__init__()
         self.sizes = tuple(law.known + 2 for law in laws)
         columns = [_column(law, after, rare) for law, after in zip(laws, follows, strict=True)]
-        learned, log_mass, drawn = (np.concatenate(codes) for codes in zip(*columns, strict=True))
+        learned, log_mass, drawn, rarity = (
+            np.concatenate(codes) for codes in zip(*columns, strict=True)
+        )
         register_buffers(
             self,
             start=torch.tensor(np.cumsum([0, *self.sizes[:-1]])),
             learned=torch.from_numpy(learned),
             log_mass=torch.from_numpy(log_mass).float(),
             drawn=torch.from_numpy(drawn).float(),
+            rarity=torch.from_numpy(rarity),
             other=torch.tensor(self.sizes) - 2,
             hidden=torch.tensor(self.sizes),
         )
@@ -119,11 +124,17 @@ class Masses(nn.Module):
         return where(take(self.learned, code), learned, 0.0) + take(self.log_mass, code)
 
 
-def _column(law: Law, follows: bool, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """Which of a column's codes are learned, their log-masses, and what is added to draw them."""
+def _column(law: Law, follows: bool, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
+    """Which of a column's codes are learned, their log-masses, what is added to draw them, and their
+    rarities."""
     fixed = fixed_masses(law, follows)
     learned = np.array([code not in fixed for code in range(law.known + 2)])
-    return learned, _log_masses(law, fixed, follows), _drawn(law, learned, rare)
+    return (
+        learned,
+        _log_masses(law, fixed, follows),
+        _drawn(law, learned, rare),
+        rarities(law, fixed, follows),
+    )
 
 
 def fixed_masses(law: Law, follows: bool) -> dict[int, float]:
@@ -149,6 +160,26 @@ def _log_masses(law: Law, fixed: dict[int, float], follows: bool) -> Floats:
     if follows:
         masses[-1] = 1.0
     return np.log(masses)
+
+
+def rarities(law: Law, fixed: dict[int, float], follows: bool) -> Floats:
+    """float64[K]: log of each code's share of the rows that hold it or a code no more frequent.
+
+    −log p(code | row) plus the rarity compares costs of columns of different widths: where the row
+    says nothing of its code, it is −log P(a code at most as frequent), whatever the number of
+    codes. A column that follows is missing for certain where the one before it is, so that says
+    nothing.
+    """
+    rows = np.array([*law.counts, law.others, law.missing], dtype=np.float64)
+    masses = np.maximum(rows, 0.5) / max(1.0, rows.sum())
+    for code, mass in fixed.items():
+        masses[code] = mass
+    masses /= masses.sum()
+    upto = np.array([masses[masses <= mass * (1 + 1e-9)].sum() for mass in masses])
+    rarity = np.log(np.maximum(masses, 1e-300) / np.maximum(upto, 1e-300))
+    if follows:
+        rarity[-1] = 0.0
+    return np.asarray(rarity)
 
 
 def _drawn(law: Law, learned: NDArray[np.bool_], rare: int) -> Floats:

@@ -252,8 +252,13 @@ class Numbers(nn.Module):
         log_density = take(self.log_density.flatten(), interval) - self._beyond(x)
         return where(missing, self.missing_code, code), where(missing, 0.0, log_density)
 
+    def beyond(self, numbers: Array) -> Array:
+        """float64[n, D]: what the distance of numbers float64[n, …] from the seen range costs."""
+        x = self.fields.split(numbers)
+        return self._beyond(where(x.isnan(), self.first, x))
+
     def _beyond(self, x: Array) -> Array:
-        """What the distance from the seen range costs: rate · distance, 0 inside of it."""
+        """rate · distance from the seen range, 0 inside of it."""
         one = self.fields.integral.double()
         left = self.first - x
         right = x - self.last

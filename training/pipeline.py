@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from nelbo.artifact import MANIFEST, Artifact, Calibration, files_of, is_artifact, parse_manifest
+from nelbo.artifact import MANIFEST, Artifact, files_of, is_artifact, parse_manifest
 from nelbo.engine import Engine
 from nelbo.errors import Conflict, InvalidArtifact
 from nelbo.files import SCRATCH, check_folder
 from nelbo.schema import Schema
 
-from .calibrate import cross_calibration, split_calibration
+from .calibrate import Calibrated, cross_calibration, split_calibration
 from .config import Config
 from .data import Training, TrainingSource, read
 from .evaluate import Evaluation, evaluate
@@ -83,9 +83,11 @@ def train(
         exported = export(folder, vae, name, training, config, seed)
         notices = [*training.notices, *exported.notices]
         as_exported = config.model_copy(update={"exemplars": vae.share})
-        calibration = _calibrate(folder, training, as_exported, seed, clock, notices)
-        calibration = calibration or exported.manifest.calibration  # then every p-value is 1
-        manifest = exported.manifest.model_copy(update={"calibration": calibration})
+        held_out = _calibrate(folder, training, as_exported, seed, clock, notices)
+        manifest = exported.manifest  # without a calibration, every p-value is 1
+        if held_out:
+            update = {"calibration": held_out.calibration, "surprise": held_out.surprise}
+            manifest = manifest.model_copy(update=update)
         engine = Engine(write_manifest(folder, manifest))
 
         clock.stage("evaluate", "synthetic beside real rows")
@@ -121,30 +123,31 @@ def _calibrate(
     seed: int,
     clock: "_Clock",
     notices: list[str],
-) -> Calibration | None:
-    """The calibration of the artifact in a folder, with its tail if one was asked for; None where
-    it fails."""
-    scores = _tried(
+) -> Calibrated | None:
+    """The surprises and the calibration of the artifact in a folder, with the latter's tail if one
+    was asked for; None where it fails."""
+    held_out = _tried(
         lambda: _calibrated(Engine.load(folder), training, config, seed, clock),
-        "p-values",
+        "surprises and p-values",
         notices,
     )
-    if scores is None or not config.peaks_over_threshold:
-        return scores
+    if held_out is None or not config.peaks_over_threshold:
+        return held_out
+    scores = held_out.calibration
     calibration = _tried(lambda: with_tail(scores, seed), "the tail of the p-values", notices)
     calibration = calibration or scores
     notices += of_tail(calibration)
-    return calibration
+    return replace(held_out, calibration=calibration)
 
 
 def _calibrated(
     engine: Engine, training: Training, config: Config, seed: int, clock: "_Clock"
-) -> Calibration:
+) -> Calibrated:
     if len(training.split.calibrate):
         clock.stage("calibrate", "held-back rows")
-        return split_calibration(engine, training.rows.take(training.split.calibrate))
+        return split_calibration(engine, training, seed)
     progress = clock.stage("calibrate", "held-out nelbo")
-    return cross_calibration(training.schema, training.rows, config, seed, progress)
+    return cross_calibration(training, config, seed, progress)
 
 
 def _report(

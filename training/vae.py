@@ -34,6 +34,24 @@ class Bound(Generic[Array]):
     z: Array
 
 
+@dataclass(frozen=True)
+class Scored(Generic[Array]):
+    """Scores of encoded rows as the artifact gives them: terms float64[n, d_t] and KL float64[n] of
+    the nelbo, and what each member finds the cells to cost, M times float64[n, d_t].
+
+    The exemplars' cost is their term. The VAE's is its term relative to what so rare a value costs
+    anyway (masses.rarities), which makes wide and narrow columns alike.
+    """
+
+    terms: Array
+    kl: Array
+    costs: Sequence[Array]
+
+    @property
+    def nelbo(self) -> Array:
+        return self.terms.sum(1) + self.kl
+
+
 class VAE(nn.Module):
     """The fitted parts together. `eps` float[S, L] are the noise points of a row's score.
 
@@ -88,19 +106,27 @@ class VAE(nn.Module):
         bound = self.bound(codes, codes, self.eps[:, None, :])
         return bound.terms.double() - log_density, bound.kl.double()
 
-    def score_rows(self, numbers: Array, codes: Array) -> tuple[Array, Array]:
-        """Terms float64[n, d_t] and KL float64[n] of encoded rows as the artifact gives them: the
-        weighted mean of the members' bounds."""
+    def score_rows(self, numbers: Array, codes: Array) -> Scored[Array]:
+        """The scores of encoded rows: the weighted mean of the members' bounds, and each member's
+        costs."""
         likelihoods = self.likelihoods
         members = []
+        costs = []
         if self.share < 1:
-            members.append((1 - self.share, self.score(*likelihoods.encode(numbers, codes))))
+            x, log_density = likelihoods.encode(numbers, codes)
+            terms, kl = self.score(x, log_density)
+            members.append((1 - self.share, terms, kl))
+            costs.append(terms + log_density + likelihoods.rarity(numbers, codes, x))
         if self.exemplars is not None:
-            x = likelihoods.numbers.fields.split(numbers)
-            members.append((self.share, self.exemplars.score(x, codes)))
-        terms = _total([weight * terms for weight, (terms, _) in members])
-        kl = _total([weight * kl for weight, (_, kl) in members])
-        return likelihoods.by_column(terms), kl
+            fields = likelihoods.numbers.fields.split(numbers)
+            terms, kl = self.exemplars.score(fields, codes)
+            members.append((self.share, terms, kl))
+            costs.append(terms)
+        return Scored(
+            likelihoods.by_column(_total([weight * terms for weight, terms, _ in members])),
+            _total([weight * kl for weight, _, kl in members]),
+            [likelihoods.by_column(of_member) for of_member in costs],
+        )
 
 
 def negative_elbo(log_q: Array, log_p_z: Array, log_p_x: Array) -> tuple[Array, Array]:
@@ -129,14 +155,18 @@ def coded(likelihoods: Likelihoods, rows: Rows) -> Coded:
     return likelihoods.encode(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
 
 
-def score(vae: VAE, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Terms float64[n, d_t] and KL float64[n] of rows as the artifact gives them."""
+def score(vae: VAE, rows: Rows) -> Scored[Tensor]:
+    """The scores of rows as the artifact gives them."""
     numbers = torch.from_numpy(rows.numbers).split(_rows_at_once(vae))
     codes = torch.from_numpy(rows.codes).split(_rows_at_once(vae))
     with torch.no_grad():
-        scores = [vae.score_rows(*part) for part in zip(numbers, codes, strict=True)]
-    terms, kl = zip(*scores, strict=True)
-    return torch.cat(terms), torch.cat(kl)
+        parts = [vae.score_rows(*part) for part in zip(numbers, codes, strict=True)]
+    of_members = zip(*(part.costs for part in parts), strict=True)
+    return Scored(
+        torch.cat([part.terms for part in parts]),
+        torch.cat([part.kl for part in parts]),
+        [torch.cat(costs) for costs in of_members],
+    )
 
 
 def mean_nelbo(vae: VAE, rows: Coded) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nelbo.encoding import decode
 from nelbo.schema import Column, Kind, Schema
 from training.config import Config
 from training.data import Rows, Training, split_rows
@@ -38,7 +39,8 @@ def made(name: str, rows: int = 600, seed: int = 0) -> Training:
         numbers, np.column_stack(codes) if codes else np.empty((rows, 0), dtype=np.int64)
     )
     split = split_rows(rows, 0.1, seed)
-    return Training(schema, pa.table({"row": range(rows)}), encoded, split, rows, 0, "0" * 64, ())
+    table = pa.Table.from_batches([decode(encoded.numbers, encoded.codes, schema)])
+    return Training(schema, table, encoded, split, rows, 0, "0" * 64, ())
 
 
 def _column(kind: Kind, i: int) -> Column:

@@ -105,9 +105,9 @@ def test_a_row_out_of_rhythm_is_less_likely(office: Engine) -> None:
     """A Wednesday at 10, the same at 3, and the Sunday after."""
     wednesday = MONDAY + 7 * DAY * 70 + 2 * DAY + 10 * HOUR
     numbers = np.array([[wednesday], [wednesday - 7 * HOUR], [wednesday + 4 * DAY]])
-    nelbo, terms, _ = office.score_encoded(numbers, np.zeros((3, 1), dtype=np.int64))
-    assert (terms[1:, 0] > terms[0, 0] + 3).all()
-    assert (nelbo[1:] > nelbo[0] + 3).all()
+    costs = office.costs(numbers, np.zeros((3, 1), dtype=np.int64))
+    assert (costs.terms[1:, 0] > costs.terms[0, 0] + 3).all()
+    assert (costs.nelbo[1:] > costs.nelbo[0] + 3).all()
 
 
 def test_a_missing_time_is_filled_and_a_given_one_is_kept(office: Engine) -> None:

@@ -26,7 +26,7 @@ from training.likelihoods import Likelihoods
 from training.nearest import MANY, STEEP
 from training.nodes import Nodes, Value
 from training.prior import Mixture
-from training.vae import VAE
+from training.vae import VAE, Scored
 
 Array = NDArray[Any]
 BATCH = 64
@@ -68,6 +68,10 @@ def run(nodes: Nodes, inputs: tuple[Array, ...]) -> list[Array]:
 
 def several(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
+
+
+def _in_parts(scored: Scored[Any]) -> tuple[Any, ...]:
+    return scored.terms, scored.kl, *scored.costs
 
 
 def assert_same(part: Part) -> None:
@@ -241,7 +245,9 @@ PARTS: dict[str, Callable[[Inputs], Part]] = {
     ),
     "exemplars warped": lambda of: Part(of.exemplars.warped, (of.fields,)),
     "exemplars' score": lambda of: Part(of.exemplars.score, (of.fields, of.categories)),
-    "score of rows": lambda of: Part(of.vae.score_rows, (of.table, of.categories), tolerance=1e-4),
+    "score of rows": lambda of: Part(
+        lambda *rows: _in_parts(of.vae.score_rows(*rows)), (of.table, of.categories), tolerance=1e-4
+    ),
 }
 
 

@@ -58,17 +58,20 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     training, vae, engine = exported
-    terms, kl = score(vae, training.rows)
-    nelbo, engine_terms, engine_kl = engine.score_encoded(
-        training.rows.numbers, training.rows.codes
-    )
-    agree = np.isclose(engine_terms, terms.numpy(), rtol=1e-4, atol=1e-4).all(1)
+    scored = score(vae, training.rows)
+    costs = engine.costs(training.rows.numbers, training.rows.codes)
+    agree = np.isclose(costs.terms, scored.terms.numpy(), rtol=1e-4, atol=1e-4).all(1)
     assert agree.all() or (vae.share and agree.mean() > 0.97), (
         "only rows between two exemplars may differ"
     )
-    np.testing.assert_allclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-2, atol=1e-2)
-    np.testing.assert_allclose(engine_kl, kl.numpy(), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(nelbo, engine_terms.sum(1) + engine_kl, rtol=1e-12)
+    np.testing.assert_allclose(costs.nelbo, scored.nelbo.numpy(), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(costs.kl, scored.kl.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(costs.nelbo, costs.terms.sum(1) + costs.kl, rtol=1e-12)
+    assert costs.members is not None
+    for of_member, of_torch in zip(costs.members.swapaxes(0, 1), scored.costs, strict=True):
+        np.testing.assert_allclose(
+            of_member[agree], of_torch.numpy()[agree], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:
@@ -76,9 +79,9 @@ def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> No
     assert vae.exemplars is not None
     assert len(vae.exemplars.y) > MANY
     assert len(vae.exemplars.y) % LAYERS
-    nelbo, _, _ = engine.score_encoded(training.rows.numbers, training.rows.codes)
-    terms, kl = score(vae, training.rows)
-    assert np.isclose(nelbo, (terms.sum(1) + kl).numpy(), rtol=1e-4, atol=1e-4).mean() > 0.97
+    nelbo = engine.costs(training.rows.numbers, training.rows.codes).nelbo
+    expected = score(vae, training.rows).nelbo.numpy()
+    assert np.isclose(nelbo, expected, rtol=1e-4, atol=1e-4).mean() > 0.97
 
 
 def test_no_graph_holds_a_random_node_or_a_custom_one(exported: Exported) -> None:
@@ -177,7 +180,7 @@ def test_graphs_of_wide_tables_stay_small_enough_to_load(tmp_path: Path) -> None
     assert len(wide.manifest.order) > UNROLLED
     assert wide.manifest.batch == 256
     for name in wide.manifest.graphs:
-        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 300
+        assert sum(1 for _ in _nodes(onnx.load(wide.artifact.graph(name)).graph)) < 400
 
 
 def test_the_same_weights_give_the_same_bytes(mixed: Exported, tmp_path: Path) -> None:

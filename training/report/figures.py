@@ -231,9 +231,10 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
     most = max(LEAST_ROWS, MOST_CELLS // len(engine.manifest.order))
     at = every[:: -(-len(every) // most)]
     rows = training.rows.take(at)
-    nelbo, terms, kl = engine.score_encoded(rows.numbers, rows.codes)
-    kept = np.isfinite(nelbo)
-    return HeldOut(at[kept], nelbo[kept], terms[kept], kl[kept], len(every))
+    costs = engine.costs(rows.numbers, rows.codes)
+    kept = np.isfinite(costs.nelbo)
+    costs = costs.take(kept)
+    return HeldOut(at[kept], costs.nelbo, costs.terms, costs.kl, len(every))
 
 
 def threshold(scores: Floats, alpha: float) -> float | None:

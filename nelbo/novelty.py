@@ -1,0 +1,86 @@
+"""Novelty: cells whose kind of value the training rows of their column had seldom or never.
+
+Each cell has a level:
+
+- ORDINARY: a value, or a known category.
+- MISSING: no value.
+- NEW: a text that is no known category.
+- MISSPELT: a new text that is one edit away from a known category.
+- RESPELT: a new text that differs from a known category only in case and blanks.
+
+How surprising a level is follows from how many training rows of the column have it (`Surprise`): a
+missing cell surprises where none ever was missing, a new name does not in a column of names.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from nelbo import cells
+from nelbo.encoding import Encoded, missing_in
+from nelbo.schema import Column, Schema
+from nelbo.spelling.misspelt import Match, Vocabulary
+from nelbo.surprise import Levels
+
+ORDINARY, MISSING, NEW, MISSPELT, RESPELT = range(5)
+CACHED = 100_000
+"""Number of new texts per column whose level is remembered."""
+MOST_COLUMNS = 64
+"""Maximum number of columns whose categories are held ready."""
+
+
+def level_of(match: Match | None) -> int:
+    """The level of a new text, from the known category that it is near to."""
+    if match is None:
+        return NEW
+    return RESPELT if match.same else MISSPELT
+
+
+class Known:
+    """The categories of a column that an artifact names."""
+
+    def __init__(self, column: Column) -> None:
+        rarer = [category for category, _ in column.rarer]
+        self.categories = frozenset([*column.categories, *rarer])
+        self.match = Vocabulary([*column.categories, *rarer]).nearest
+        self.level = lru_cache(CACHED)(self._level)
+
+    def _level(self, text: str) -> int:
+        return ORDINARY if text in self.categories else level_of(self.match(text))
+
+
+class Novelty:
+    """Finds the levels of a table's cells. `order` names the columns in the order of the levels."""
+
+    def __init__(self, schema: Schema, order: Sequence[str]) -> None:
+        self._schema = schema
+        self._order = order
+        self._known: dict[str, Known] = {}
+
+    def known(self, column: Column) -> Known:
+        """The known categories of a column, made ready on first use."""
+        if column.name not in self._known:
+            if len(self._known) == MOST_COLUMNS:
+                self._known.pop(next(iter(self._known)))
+            self._known[column.name] = Known(column)
+        return self._known[column.name]
+
+    def levels(self, batch: pa.RecordBatch, encoded: Encoded, first_row: int = 0) -> Levels:
+        """The levels int8[n, d] of the cells of encoded rows of a batch, whose first row has the
+        number first_row."""
+        levels = np.full((len(encoded.rows), len(self._order)), ORDINARY, dtype=np.int8)
+        at = {name: j for j, name in enumerate(self._order)}
+        for i, column in enumerate(self._schema.numbers):
+            levels[np.isnan(encoded.numbers[:, i]), at[column.name]] = MISSING
+        for i, column in enumerate(self._schema.categoricals):
+            other = len(column.categories)
+            of_column = levels[:, at[column.name]]
+            of_column[encoded.codes[:, i] == other + 1] = MISSING
+            new = np.flatnonzero(encoded.codes[:, i] == other)
+            if len(new):
+                source = batch.column(column.name).take(pa.array(encoded.rows[new] - first_row))
+                texts = cells.texts(source, missing_in(column, self._schema)).to_pylist()
+                of_column[new] = [self.known(column).level(text) for text in texts]
+        return levels

@@ -1,0 +1,111 @@
+"""Surprise: how odd a row and each of its cells are, compared with rows that training held out.
+
+A nelbo is a sum of nats, in which a column of many digits drowns a column of two categories. Here
+each cost becomes comparable: the surprise of a cost is −log of the share of held-out rows whose
+cost, in the same column, is at least as high.
+
+- A cell's surprise is the weighted mean over the model's members (VAE, exemplars) of the surprise
+  of what the member finds the cell to cost. A cell that is new to its column (see `novelty`) has at
+  least the surprise of that.
+- A row's surprise is the weighted mean of two: the surprise of its most surprising cell, which
+  finds one wrong cell, and the surprise of its nelbo, which finds a row that is odd all over.
+
+Shapes: n rows, d columns in the manifest's order, M members with a part in the score.
+"""
+
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, model_validator
+
+from nelbo.schema import MAX_COLUMNS
+
+Floats = NDArray[np.float64]
+Levels = NDArray[np.int8]
+
+MAX_KNOTS = 64
+LEVELS = 5
+"""Number of novelty levels; see `novelty`."""
+
+Nats = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Curve(_Frozen):
+    """The surprise of a cost: linear between the knots (`costs`, `surprises`), 0 below the first
+    cost; beyond the last one it rises by `rate` per nat, so that it stays finite and tells far from
+    farther."""
+
+    costs: Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MAX_KNOTS), FailFast()]
+    surprises: Annotated[tuple[Nats, ...], Field(min_length=1, max_length=MAX_KNOTS), FailFast()]
+    rate: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if len(self.costs) != len(self.surprises):
+            raise ValueError("a curve has another number of costs than of surprises")
+        if (np.diff(self.costs) <= 0).any() or (np.diff(self.surprises) < 0).any():
+            raise ValueError("the knots of a curve do not ascend")
+        return self
+
+    def __call__(self, costs: Floats) -> Floats:
+        """The surprises [n] of costs [n]."""
+        inside: Floats = np.interp(costs, self.costs, self.surprises, left=0.0)
+        beyond = np.maximum(costs - self.costs[-1], 0.0)
+        return np.asarray(inside + self.rate * beyond)
+
+
+class ColumnSurprise(_Frozen):
+    """What turns a cell's costs into its surprise: the curve of each member, and the least surprise
+    of each novelty level, which rises with the level."""
+
+    curves: Annotated[tuple[Curve, ...], Field(min_length=1, max_length=2)]
+    novelty: Annotated[tuple[Nats, ...], Field(min_length=LEVELS, max_length=LEVELS)]
+
+
+class Surprise(_Frozen):
+    """What turns the costs of a model's members into surprises, fitted to held-out rows.
+
+    `members` are the weights [M] of the members in a cell's surprise. `most` is the curve of a
+    row's most surprising cell, `nelbo` that of its nelbo; `nelbo_weight` is the weight of the
+    latter in the row's surprise.
+    """
+
+    members: Annotated[tuple[Weight, ...], Field(min_length=1, max_length=2)]
+    columns: Annotated[tuple[ColumnSurprise, ...], Field(max_length=MAX_COLUMNS), FailFast()]
+    most: Curve
+    nelbo: Curve
+    nelbo_weight: Weight
+
+    @model_validator(mode="after")
+    def _has_a_curve_per_member(self) -> Self:
+        if any(len(column.curves) != len(self.members) for column in self.columns):
+            raise ValueError("a column has another number of curves than there are members")
+        return self
+
+    def of_cells(self, costs: Floats, levels: Levels) -> Floats:
+        """The surprise [n, d] of cells, from what each member finds them to cost [n, M, d] and
+        their novelty levels [n, d]."""
+        surprises = np.empty(levels.shape)
+        for j, column in enumerate(self.columns):
+            parts = (
+                weight * curve(costs[:, member, j])
+                for member, (weight, curve) in enumerate(
+                    zip(self.members, column.curves, strict=True)
+                )
+            )
+            least = np.array(column.novelty)[levels[:, j]]
+            surprises[:, j] = np.maximum(sum(parts), least)
+        return surprises
+
+    def of_rows(self, cells: Floats, nelbo: Floats) -> Floats:
+        """The surprise [n] of rows, from those of their cells [n, d] and their nelbos [n]."""
+        of_cells = self.most(cells.max(axis=1, initial=0.0))
+        return np.asarray(
+            (1 - self.nelbo_weight) * of_cells + self.nelbo_weight * self.nelbo(nelbo)
+        )

@@ -1,0 +1,177 @@
+"""Surprises, fitted: what turns the costs of rows into surprises, from rows that training held out.
+
+Shapes: m held-out rows, d columns in the manifest's order, M members with a part in the score.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nelbo.encoding import missing_in
+from nelbo.novelty import NEW, level_of
+from nelbo.schema import Column, Schema
+from nelbo.spelling.misspelt import Vocabulary
+from nelbo.surprise import LEVELS, MAX_KNOTS, ColumnSurprise, Curve, Levels, Surprise
+
+from .data import Rows, category_counts, folds
+
+Floats = NDArray[np.float64]
+Novelties = Sequence[tuple[float, ...]]
+"""For each column, the least surprise of each novelty level."""
+
+FOLDS = 20
+KNOTS_IN_ALL = 20_000
+"""Maximum number of knots of all curves, so that the manifest of a wide table stays small."""
+DIGITS = 6
+"""Significant digits of the numbers in a manifest."""
+ONE_IN = 20
+"""The rate beyond a curve's last knot follows from the highest twentieth of the costs."""
+MOST_TEXTS = 1_000
+"""Texts per column that are looked up to learn how often a new one is near to a known category."""
+
+
+@dataclass(frozen=True)
+class HeldOutCosts:
+    """What held-out rows cost: nelbo float64[m], by member float64[m, M, d], and their novelty levels
+    int8[m, d]."""
+
+    nelbo: Floats
+    members: Floats
+    levels: Levels
+
+    def __len__(self) -> int:
+        return len(self.nelbo)
+
+    def take(self, at: NDArray[np.int64]) -> Self:
+        return type(self)(self.nelbo[at], self.members[at], self.levels[at])
+
+    def finite(self) -> Self:
+        """The rows whose costs are finite."""
+        is_finite = np.isfinite(self.nelbo) & np.isfinite(self.members).all((1, 2))
+        return self.take(np.flatnonzero(is_finite))
+
+
+def fit_surprise(costs: HeldOutCosts, novelties: Novelties, share: float) -> Surprise:
+    """From held-out rows. `share` is the weight of the exemplars in a row's nelbo."""
+    weights = member_weights(share)
+    knots = max(8, min(MAX_KNOTS, KNOTS_IN_ALL // max(1, len(novelties) * len(weights))))
+    columns = tuple(
+        ColumnSurprise(
+            curves=tuple(fit_curve(of_member, knots) for of_member in costs.members[:, :, j].T),
+            novelty=novelty,
+        )
+        for j, novelty in enumerate(novelties)
+    )
+    flat = Curve(costs=(0.0,), surprises=(0.0,), rate=1.0)
+    draft = Surprise(
+        members=weights,
+        columns=columns,
+        most=flat,
+        nelbo=fit_curve(costs.nelbo, MAX_KNOTS),
+        nelbo_weight=nelbo_weight(share),
+    )
+    highest = draft.of_cells(costs.members, costs.levels).max(1, initial=0.0)
+    return draft.model_copy(update={"most": fit_curve(highest, MAX_KNOTS)})
+
+
+def held_out_surprises(
+    costs: HeldOutCosts, novelties: Novelties, share: float, seed: int
+) -> Floats:
+    """The surprise float64[m] of each held-out row, by curves that were fitted without it, as those
+    of new rows are."""
+    surprises = np.empty(len(costs))
+    for outside, inside in folds(len(costs), min(FOLDS, len(costs)), seed):
+        fitted = fit_surprise(costs.take(outside), novelties, share)
+        part = costs.take(inside)
+        cells = fitted.of_cells(part.members, part.levels)
+        surprises[inside] = fitted.of_rows(cells, part.nelbo)
+    return surprises
+
+
+def member_weights(share: float) -> tuple[float, ...]:
+    """The weights of VAE and exemplars in a cell's surprise: those in the nelbo, but the VAE has at
+    least half where both score."""
+    if share in (0.0, 1.0):
+        return (1.0,)
+    of_exemplars = min(0.5, share)
+    return (1 - of_exemplars, of_exemplars)
+
+
+def nelbo_weight(share: float) -> float:
+    """The weight of the nelbo in a row's surprise. One wrong cell is the usual error of a table with
+    categories, a row that is odd all over the usual anomaly among numbers."""
+    return 0.75 * share**2
+
+
+def fit_curve(costs: Floats, knots: int) -> Curve:
+    """The surprise of a cost among held-out costs float64[m]. The highest costs are all knots; below
+    them the knots are ever farther apart."""
+    m = len(costs)
+    if not m:
+        return Curve(costs=(0.0,), surprises=(0.0,), rate=1.0)
+    descending = _rounded(np.sort(costs)[::-1])
+    rank = np.unique(np.rint(np.geomspace(1, m, knots)).astype(np.int64))
+    cost = np.unique(descending[rank - 1])
+    at_least = m - np.searchsorted(descending[::-1], cost, side="left")
+    surprise = _rounded(-np.log((1 + at_least) / (m + 1)))
+    return Curve(
+        costs=tuple(cost.tolist()),
+        surprises=tuple(np.maximum.accumulate(np.maximum(surprise, 0.0)).tolist()),
+        rate=_rate(descending),
+    )
+
+
+def _rate(descending: Floats) -> float:
+    """Nats of surprise per nat of cost beyond the highest cost: the inverse of the mean excess of
+    the highest twentieth, as an exponential tail has it, and at most 1."""
+    highest = descending[: max(5, len(descending) // ONE_IN)]
+    return float(_rounded(1 / np.maximum(1.0, (highest - highest[-1]).mean())))
+
+
+def _rounded(values: Floats) -> Floats:
+    """Values with DIGITS significant digits."""
+    size = np.floor(np.log10(np.maximum(np.abs(values), 1e-300)))
+    unit = 10.0 ** (np.maximum(size, -DIGITS) - DIGITS + 1)
+    return np.asarray(np.rint(values / unit) * unit)
+
+
+def novelties_of(schema: Schema, table: pa.Table, rows: Rows) -> Iterator[tuple[float, ...]]:
+    """For each modelled column, the least surprise of each novelty level: −log of the share of the
+    training rows with that level or a higher one. `rows` are those of the table, encoded.
+
+    A category that one row holds counts as new, as it is to all other rows. Its share is what Good
+    and Turing expect new categories to have (Good 1953).
+    """
+    missing = {
+        column.name: np.isnan(rows.numbers[:, i]).sum() for i, column in enumerate(schema.numbers)
+    }
+    for i, column in enumerate(schema.categoricals):
+        missing[column.name] = (rows.codes[:, i] == len(column.categories) + 1).sum()
+
+    for column in schema.modelled:
+        new = np.zeros(LEVELS - NEW)
+        if column.kind == "categorical":
+            held = category_counts(table.column(column.name), missing_in(column, schema))
+            new = _new_levels(column, dict(held))
+        at_least = [len(rows), missing[column.name], *new[::-1].cumsum()[::-1]]
+        yield tuple(_rounded(-np.log((1 + np.array(at_least)) / (1 + len(rows)))).tolist())
+
+
+def _new_levels(column: Column, held: dict[str, int]) -> Floats:
+    """The number of training rows with each level from NEW on, as each row looks to the others;
+    `held` are the rows of each category."""
+    named = [*column.categories, *(category for category, _ in column.rarer)]
+    names = frozenset(named)
+    new = {text: rows for text, rows in held.items() if rows == 1 or text not in names}
+    sample = sorted(new)[:: max(1, len(new) // MOST_TEXTS)]
+    weight = sum(new.values()) / max(1, sum(new[text] for text in sample))
+
+    counts = np.zeros(LEVELS - NEW)
+    vocabulary = Vocabulary(named)
+    for text in sample:
+        counts[level_of(vocabulary.nearest(text)) - NEW] += weight * new[text]
+    return counts
