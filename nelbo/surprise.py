@@ -99,8 +99,10 @@ class Surprise(_Frozen):
                     zip(self.members, column.curves, strict=True)
                 )
             )
-            least = np.array(column.novelty)[levels[:, j]]
-            surprises[:, j] = np.maximum(sum(parts), least)
+            surprises[:, j] = sum(parts)
+        for j in np.flatnonzero(levels.any(axis=0)):
+            least = np.array(self.columns[j].novelty)[levels[:, j]]
+            surprises[:, j] = np.maximum(surprises[:, j], least)
         return surprises
 
     def of_rows(self, cells: Floats, nelbo: Floats) -> Floats:

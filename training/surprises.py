@@ -28,8 +28,13 @@ KNOTS_IN_ALL = 20_000
 """Maximum number of knots of all curves, so that the manifest of a wide table stays small."""
 DIGITS = 6
 """Significant digits of the numbers in a manifest."""
-ONE_IN = 20
-"""The rate beyond a curve's last knot follows from the highest twentieth of the costs."""
+BULK = 0.99
+"""Share of the held-out costs that a curve counts. Beyond them it goes on as their own tail does: a
+few errors among held-out rows would else make each other look usual."""
+TAIL = 0.9
+"""Share of the costs below those that the rate of the tail follows from."""
+SLOWEST = 1e-6
+"""Smallest rate of a tail, so that far and farther differ."""
 MOST_TEXTS = 1_000
 """Texts per column that are looked up to learn how often a new one is near to a known category."""
 
@@ -107,29 +112,29 @@ def nelbo_weight(share: float) -> float:
     return 0.75 * share**2
 
 
-def fit_curve(costs: Floats, knots: int) -> Curve:
-    """The surprise of a cost among held-out costs float64[m]. The highest costs are all knots; below
-    them the knots are ever farther apart."""
+def fit_curve(costs: Floats, knots: int, bulk: float = BULK) -> Curve:
+    """The surprise of a cost among held-out costs float64[m]. The costs up to the quantile `bulk`
+    are counted; the knots are ever closer together towards it. Beyond it the tail is exponential,
+    as it is between the quantiles TAIL and `bulk`: its surprise rises by at most 1 per nat.
+    """
     m = len(costs)
     if not m:
         return Curve(costs=(0.0,), surprises=(0.0,), rate=1.0)
     descending = _rounded(np.sort(costs)[::-1])
-    rank = np.unique(np.rint(np.geomspace(1, m, knots)).astype(np.int64))
+    first = int((1 - bulk) * m + 1e-9) + 1  # the rank of the highest cost that is counted
+    rank = np.unique(np.rint(np.geomspace(first, m, knots)).astype(np.int64))
     cost = np.unique(descending[rank - 1])
     at_least = m - np.searchsorted(descending[::-1], cost, side="left")
-    surprise = _rounded(-np.log((1 + at_least) / (m + 1)))
+    surprise = np.maximum.accumulate(_rounded(np.log((m + 1) / (1 + at_least))))
+
+    in_tail = np.searchsorted(cost, descending[int((1 - TAIL) * m)])
+    width = cost[-1] - cost[in_tail]
+    rate = (surprise[-1] - surprise[in_tail]) / width if width > 0 else 1.0
     return Curve(
         costs=tuple(cost.tolist()),
-        surprises=tuple(np.maximum.accumulate(np.maximum(surprise, 0.0)).tolist()),
-        rate=_rate(descending),
+        surprises=tuple(surprise.tolist()),
+        rate=float(np.clip(_rounded(np.array(rate)), SLOWEST, 1.0)),
     )
-
-
-def _rate(descending: Floats) -> float:
-    """Nats of surprise per nat of cost beyond the highest cost: the inverse of the mean excess of
-    the highest twentieth, as an exponential tail has it, and at most 1."""
-    highest = descending[: max(5, len(descending) // ONE_IN)]
-    return float(_rounded(1 / np.maximum(1.0, (highest - highest[-1]).mean())))
 
 
 def _rounded(values: Floats) -> Floats:
