@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 Rank = Literal["surprise", "nelbo"]
-"""The score by which rows are ranked, the highest first."""
+"""The score by which rows are ranked, the highest first: a field of Scores and of Anomaly."""
 
 _HEAD: list["pa.Field[Any]"] = [
     pa.field("row", pa.int64(), nullable=False),
@@ -126,7 +126,7 @@ class Scores:
         """The rows with the largest surprise or nelbo, by `rank`: at most `most`, the largest first
         and of equal ones the first row; none below `at_least`. Whether they are anomalies is still
         open."""
-        ranked = self.nelbo if rank == "nelbo" else self.surprise
+        ranked: Floats = getattr(self, rank)
         best = np.lexsort((self.rows, -ranked))[:most]
         best = best[ranked[best] >= at_least]
         by_row = (self.rows, self.nelbo, self.surprise, self.p_value, self.kl)
