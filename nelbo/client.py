@@ -35,7 +35,7 @@ from nelbo.jobs import (
     ScoreRequest,
 )
 from nelbo.packing import pack
-from nelbo.rows import Anomaly, RowError
+from nelbo.rows import Anomaly, Rank, RowError
 from nelbo.settings import Settings
 from nelbo.transport import START_ONE, BytesProgress, FileBody, Http, part, poll
 from nelbo.views import Change, File, Job, Model, Version, VersionDetails
@@ -289,14 +289,19 @@ class Jobs:
         alpha: float = 0.01,
         fdr: float | None = None,
         explain: bool = False,
+        rank: Rank = "surprise",
     ) -> "JobHandle":
-        """Score each row by its negative ELBO.
+        """Score each row: its negative ELBO, and the surprise that its p-value rests on.
 
         alpha: rows with a p-value of at most alpha are anomalies.
         fdr: bound the false discovery rate instead, so that alpha has no effect.
-        explain: also return each row's term for each column.
+        explain: also return the term and the surprise of each cell.
+        rank: the score that orders `JobHandle.anomalies`. The surprise finds one wrong cell in a
+        row as well as rows that are odd all over; the nelbo is the bound on -log p(row) in nats.
         """
-        request = _checked(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
+        request = _checked(
+            ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain, rank=rank
+        )
         return self.submit(request.model_copy(update=self._source(data)))
 
     def generate(self, model: str, n: int, *, seed: int = 0) -> "JobHandle":
@@ -461,7 +466,10 @@ class JobHandle:
         return self._http.pages(RowError, f"{self._address}/errors")
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
-        """The least likely rows of a score job, least likely first, with each column's term."""
+        """The least likely rows of a score job, in the order of its rank.
+
+        Each has the term and the surprise of each cell.
+        """
         answer = self._http.request("GET", f"{self._address}/anomalies", params={"limit": limit})
         return [Anomaly.model_validate(entry) for entry in answer.json()["items"]]
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 Rank = Literal["surprise", "nelbo"]
-"""The score by which rows are ranked, the highest first."""
+"""The score by which rows are ranked, the highest first: a field of Scores and of Anomaly."""
 
 _HEAD: list["pa.Field[Any]"] = [
     pa.field("row", pa.int64(), nullable=False),
@@ -126,21 +126,24 @@ class Scores:
         """The rows with the largest surprise or nelbo, by `rank`: at most `most`, the largest first
         and of equal ones the first row; none below `at_least`. Whether they are anomalies is still
         open."""
-        ranked = self.nelbo if rank == "nelbo" else self.surprise
+        ranked: Floats = getattr(self, rank)
         best = np.lexsort((self.rows, -ranked))[:most]
+        best = best[ranked[best] >= at_least]
+        by_row = (self.rows, self.nelbo, self.surprise, self.p_value, self.kl)
+        by_cell = (self.terms, self.surprises)
+        values = [array[best].tolist() for array in (*by_row, *by_cell)]
         return [
             Anomaly(
-                row=int(self.rows[i]),
-                nelbo=float(self.nelbo[i]),
-                surprise=float(self.surprise[i]),
-                p_value=float(self.p_value[i]),
+                row=row,
+                nelbo=nelbo,
+                surprise=surprise,
+                p_value=p_value,
                 anomaly=None,
-                kl=float(self.kl[i]),
-                terms=dict(zip(self.columns, self.terms[i].tolist(), strict=True)),
-                surprises=dict(zip(self.columns, self.surprises[i].tolist(), strict=True)),
+                kl=kl,
+                terms=dict(zip(self.columns, terms, strict=True)),
+                surprises=dict(zip(self.columns, surprises, strict=True)),
             )
-            for i in best
-            if ranked[i] >= at_least
+            for row, nelbo, surprise, p_value, kl, terms, surprises in zip(*values, strict=True)
         ]
 
 

@@ -40,9 +40,12 @@ CONTENT: dict[str, Any] = {
     MEDIA_TYPES["parquet"]: BINARY,
     MEDIA_TYPES["arrow"]: BINARY,
     MEDIA_TYPES["csv"]: TEXT
-    | {"example": "row,nelbo,p_value,anomaly\n0,12.3,0.41,false\n1,48.9,0.002,true\n"},
+    | {
+        "example": "row,nelbo,surprise,p_value,anomaly\n"
+        "0,12.3,0.9,0.41,false\n1,48.9,6.2,0.002,true\n"
+    },
     MEDIA_TYPES["jsonl"]: TEXT
-    | {"example": '{"row":0,"nelbo":12.3,"p_value":0.41,"anomaly":false}\n'},
+    | {"example": '{"row":0,"nelbo":12.3,"surprise":0.9,"p_value":0.41,"anomaly":false}\n'},
 }
 
 
@@ -68,9 +71,9 @@ async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]
     responses={
         200: {
             "description": "The whole table, as one stream. Its columns are, for score: row, nelbo,"
-            " p_value, anomaly (with explain also term_<column> for each column, and kl); for"
-            " generate: those of the training table; for augment: row, copy and those; for"
-            " reconstruct: row and those.",
+            " surprise, p_value, anomaly (with explain also term_<column> for each column, kl, and"
+            " surprise_<column> for each column); for generate: those of the training table; for"
+            " augment: row, copy and those; for reconstruct: row and those.",
             "content": CONTENT,
             "headers": {
                 "Content-Disposition": {
@@ -184,13 +187,16 @@ def list_errors(
 @router.get(
     "/anomalies",
     operation_id="list_anomalies",
-    summary="The least likely rows of a score job, least likely first",
+    summary="The least likely rows of a score job, in the order of its rank",
     responses=answers(NotAuthenticated, NotFound, Conflict, Gone, InvalidRequest, Unavailable),
 )
 def list_anomalies(
     job_id: JobId, service: ServiceDep, owner: Owner, limit: Limit = 100
 ) -> Page[Anomaly]:
-    """Each row has its terms: the nats that each column adds. At most 1,000 rows are kept."""
+    """The rows with the highest surprise come first or, by the job's rank, those with the highest
+    nelbo. Each row has the surprise of each cell, and its terms: the nats that each column adds. At
+    most 1,000 rows are kept.
+    """
     job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":
         raise Conflict(f"job {job.id} is a {job.kind} job; only score jobs have anomalies")

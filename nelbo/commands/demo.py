@@ -38,8 +38,8 @@ PER_ROW = 5
 """Number of copies of each augmented row."""
 ANOMALIES = 5
 """Number of rows to explain."""
-TERMS = 3
-"""Number of columns to show for each of these rows."""
+CELLS = 3
+"""Number of cells to show of each of these rows."""
 START_S = 90.0
 STOP_S = 40.0
 MEASURES = {
@@ -47,8 +47,9 @@ MEASURES = {
     "pair_error": "pairs of columns off by, mean, %",
     "detect_auc": "told from real rows (AUC, 0.5 is a coin)",
 }
-QUERY = """SELECT row, round(nelbo, 1) AS nelbo, round(p_value, 5) AS p_value
-FROM score WHERE job_id = '{job}' AND anomaly ORDER BY nelbo DESC LIMIT 3"""
+QUERY = """SELECT row, round(surprise, 1) AS surprise, round(nelbo, 1) AS nelbo,
+    round(p_value, 5) AS p_value
+FROM score WHERE job_id = '{job}' AND anomaly ORDER BY surprise DESC LIMIT 3"""
 
 
 def show(settings: Settings, port: int, console: Console) -> None:
@@ -155,7 +156,7 @@ def _show_anomalies(job: JobHandle, table: pa.Table, engine: "Engine", console: 
         (anomaly, table.slice(anomaly.row, 1).combine_chunks().to_batches()[0])
         for anomaly in job.anomalies(ANOMALIES)
     ]
-    explain.show(console, engine, local.explained(engine, anomalies, TERMS, SEED))
+    explain.show(console, engine, local.explained(engine, anomalies, CELLS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:

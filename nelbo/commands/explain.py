@@ -1,5 +1,5 @@
-"""explain: why rows are unlikely: the columns that cost the most, and what they should be by all
-other cells of the row."""
+"""explain: why rows are unlikely: the most surprising cells, and what they should be by all other
+cells of the row."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,12 @@ from nelbo.commands import local, options
 from nelbo.commands.console import Console
 from nelbo.commands.data_folder import folder_here
 from nelbo.commands.row_errors import RowErrors
-from nelbo.commands.rows import SHOWN_TERMS
+from nelbo.commands.rows import SHOWN_CELLS
 from nelbo.commands.table_files import TableFile, output_file
 from nelbo.encoding import check_columns
 from nelbo.files import DETECTED, CsvOptions, open_writer
+from nelbo.jobs import ScoreRequest
+from nelbo.rows import Rank
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
 from nelbo.spelling.numbers import PLAIN
@@ -23,9 +25,13 @@ from nelbo.spelling.numbers import PLAIN
 if TYPE_CHECKING:
     from nelbo.engine import Engine
 
-HEAD = ["row", "nelbo", "p-value", "column", "value", "expected", "90 % interval, or share", "nats"]
+HEAD = ["column", "value", "expected", "90 % interval, or share", "cell surprise"]
+RANKS: dict[Rank, str] = {
+    "surprise": "how odd the row is; its p-value is that of the surprise",
+    "nelbo": "how unlikely the row is: the bound on -log p(row), in nats",
+}
 GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
-"""What a term of each member of the score is given."""
+"""What the surprise of a cell is given by each member of the score."""
 SHOWN_CHARACTERS = 30
 
 
@@ -51,8 +57,9 @@ def explain(
         ),
     ] = 10,
     columns: Annotated[
-        int, typer.Option(metavar="N", min=1, help="columns of each row, the costliest")
-    ] = SHOWN_TERMS,
+        int, typer.Option(metavar="N", min=1, help="cells of each row, the most surprising")
+    ] = SHOWN_CELLS,
+    rank: options.RankOf = "surprise",
     output: options.OutputOrScreen = None,
     seed: options.Seed = 0,
     errors: options.Errors = None,
@@ -62,19 +69,22 @@ def explain(
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
-    """Show why rows are unlikely, and what their costliest cells should be.
+    """Show why rows are unlikely, and what their most surprising cells should be.
 
     Nelbo hides each shown cell and draws it many times, given the other cells of its row. For a
     number or a date you see the median of the draws and the interval with 90 % of them; for a
-    category, the most frequent draw and its share. "nats" is what the column adds to the row's
-    nelbo. This command always runs in this process, also if a service is there.
+    category, the most frequent draw and its share. --rank says which rows come first. OUT also has
+    "term": the nats that the column adds to the row's nelbo. This command always runs in this
+    process, also if a service is there.
 
     \b
     Examples:
       nelbo explain adult new.csv
       nelbo explain ./adult new.csv --row 17 --row 4711 --columns 5
+      nelbo explain adult new.csv --rank nelbo
       nelbo explain adult new.csv --top 100 -o why.parquet
     """
+    ranked_by = options.request(ScoreRequest, model=model, rank=rank).rank
     settings = read_settings()
     console = Console(as_json)
     table_file = TableFile(file, input_format, csv)
@@ -85,7 +95,7 @@ def explain(
         console.notices([*table.notices, *check_columns(table.names, engine.schema)])
         work = local.Work(engine, faults)
         with console.progress(f"scoring {table_file.name}") as tell:
-            rows = work.least_likely(table, row or (), top, tell)
+            rows = work.least_likely(table, row or (), top, ranked_by, tell)
         console.notices(table.late_notices)
     faults.check(len(rows))
     console.notices(already_known(work.digest.hexdigest(), engine.manifest.table_digest))
@@ -102,28 +112,28 @@ def explain(
                 writer.write(batch)
         console.say(f"{cells.num_rows:,} cells of {len(rows):,} rows in {output}")
     elif not as_json:
-        show(console, engine, cells)
+        show(console, engine, cells, ranked_by)
     console.result(
         {"model": model, "output": output, "rows_failed": faults.count}
         | ({} if target else {"cells": cells.to_pylist()})
     )
 
 
-def show(console: Console, engine: "Engine", cells: pa.Table) -> None:
+def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surprise") -> None:
     """The explained cells as a table, with what its words mean below it."""
     continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
     console.table(
-        HEAD,
+        ["row", rank, "p-value", *HEAD],
         _lines(
-            _short(cell) if cell["column"] in continuous else cell for cell in cells.to_pylist()
+            (_short(cell) if cell["column"] in continuous else cell for cell in cells.to_pylist()),
+            rank,
         ),
     )
     conditions = ", or ".join(
         GIVEN[member] for member, weight in engine.manifest.members.items() if weight
     )
-    console.say(
-        f"nats: the column's term of the nelbo, the mean of -log p(value) given {conditions}"
-    )
+    console.say(f"{rank}: {RANKS[rank]}")
+    console.say(f"cell surprise: how odd the value is given {conditions}; higher is odder")
     console.say(
         "expected: drawn with the cell hidden, given all the others; one in ten ordinary values"
         " lies outside its interval"
@@ -140,18 +150,17 @@ def _short(cell: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lines(cells: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
+def _lines(cells: Iterable[dict[str, Any]], rank: Rank) -> Iterator[list[str]]:
     """A row's own figures stand beside its first cell only."""
     before = None
     for cell in cells:
         first, before = cell["row"] != before, cell["row"]
         own = (
-            [str(cell["row"]), f"{cell['nelbo']:.1f}", f"{cell['p_value']:.2g}"]
-            if first
-            else [""] * 3
+            [str(cell["row"]), f"{cell[rank]:.1f}", f"{cell['p_value']:.2g}"] if first else [""] * 3
         )
         shown = [_cut(cell[name]) for name in ("value", "expected")]
-        yield [*own, _cut(cell["column"]), *shown, _room(cell), f"{cell['term']:.1f}"]
+        surprise = f"{cell['cell_surprise']:.1f}"
+        yield [*own, _cut(cell["column"]), *shown, _room(cell), surprise]
 
 
 def _room(cell: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from nelbo.encoding import missing_in, spelled_field, written_as
 from nelbo.errors import NotFound, TooLarge, needs_extra
 from nelbo.files import Digest, Table
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
-from nelbo.rows import Anomaly, Scores
+from nelbo.rows import Anomaly, Rank, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
 from nelbo.spelling.types import as_type
@@ -81,10 +81,10 @@ class Work:
             tell(first_row + rows, request.n)
 
     def least_likely(
-        self, table: Table, rows: Collection[int], most: int, tell: Tell
+        self, table: Table, rows: Collection[int], most: int, rank: Rank, tell: Tell
     ) -> list[tuple[Anomaly, pa.RecordBatch]]:
         """The rows with these numbers or, where there are none, the `most` least likely ones, each
-        with its cells; the least likely first."""
+        with its cells, in the order of the rank."""
         numbers = sorted(set(rows))
         cells: dict[int, pa.RecordBatch] = {}
         for first_row, batch in self._batches(table, tell):
@@ -93,7 +93,7 @@ class Work:
             named = [row for row in numbers if first_row <= row < end]
             parts = [(row, batch.slice(row - first_row, 1)) for row in named]
             for first, part in parts if numbers else [(first_row, batch)]:
-                self._keep_least_likely(self._scored(part, first), len(numbers) or most)
+                self._keep_least_likely(self._scored(part, first), len(numbers) or most, rank)
                 cells = {
                     row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
                     for row in self.top
@@ -106,7 +106,7 @@ class Work:
         return [(row, cells[row.row]) for row in self.top]
 
     def _score(self, request: ScoreRequest, table: Table, tell: Tell) -> Iterator[pa.RecordBatch]:
-        parts = self._all_scored(table, tell)
+        parts = self._all_scored(table, request.rank, tell)
         if request.fdr is None:
             self.threshold = request.alpha
             batches = (part.to_batch(request.alpha, request.explain) for part in parts)
@@ -141,11 +141,11 @@ class Work:
             self.faults.add(filled.errors)
             yield filled.batch
 
-    def _all_scored(self, table: Table, tell: Tell) -> Iterator[Scores]:
+    def _all_scored(self, table: Table, rank: Rank, tell: Tell) -> Iterator[Scores]:
         for first_row, batch in self._batches(table, tell):
             self.digest.update(batch)
             scores = self._scored(batch, first_row)
-            self._keep_least_likely(scores, TOP)
+            self._keep_least_likely(scores, TOP, rank)
             yield scores
 
     def _scored(self, batch: pa.RecordBatch, first_row: int) -> Scores:
@@ -153,11 +153,11 @@ class Work:
         self.faults.add(scores.errors)
         return scores
 
-    def _keep_least_likely(self, scores: Scores, most: int) -> None:
-        """The first of those so far and of the new ones, by nelbo, then by row: the order of a
+    def _keep_least_likely(self, scores: Scores, most: int, rank: Rank) -> None:
+        """The first of those so far and of the new ones, by the rank, then by row: the order of a
         job's anomalies."""
-        rows = [*self.top, *scores.top(most)]
-        self.top = sorted(rows, key=lambda row: (-row.nelbo, row.row))[:most]
+        rows = [*self.top, *scores.top(most, rank=rank)]
+        self.top = sorted(rows, key=lambda row: (-getattr(row, rank), row.row))[:most]
 
     def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -179,10 +179,10 @@ EXPLAINED = pa.schema(
     [
         *(
             (name, pa.int64() if name == "row" else pa.float64())
-            for name in ("row", "nelbo", "p_value")
+            for name in ("row", "nelbo", "surprise", "p_value")
         ),
         *((name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
-        *((name, pa.float64()) for name in ("share", "missing", "term")),
+        *((name, pa.float64()) for name in ("share", "missing", "term", "cell_surprise")),
     ]
 )
 
@@ -190,12 +190,13 @@ EXPLAINED = pa.schema(
 def explained(
     engine: "Engine", rows: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
 ) -> pa.Table:
-    """The costliest columns of each row, with the value, what it should be (Engine.explain) and
-    the term. Cells are texts."""
+    """The most surprising cells of each row, with the value, what it should be (Engine.explain),
+    the term and the surprise. Cells are texts."""
     lines = [
-        _explained(engine, row, cells, column, seed) | {"term": term}
+        _explained(engine, row, cells, column, seed)
+        | {"term": row.terms[column], "cell_surprise": surprise}
         for row, cells in rows
-        for column, term in row.highest(columns)
+        for column, surprise in row.highest(columns)
     ]
     return pa.Table.from_pylist(lines, schema=EXPLAINED)
 
@@ -213,7 +214,7 @@ def _explained(
         for figure in ("expected", "low", "high")
     }
     shares = {share: summary[share][0].as_py() for share in ("share", "missing")}
-    head = {"row": row.row, "nelbo": row.nelbo, "p_value": row.p_value}
+    head = {name: getattr(row, name) for name in ("row", "nelbo", "surprise", "p_value")}
     return head | {"column": name, "value": value} | figures | shares
 
 

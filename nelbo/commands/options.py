@@ -53,6 +53,14 @@ OutputFormat = Annotated[
         help="format of OUT: csv, parquet, arrow or jsonl (default: by its suffix)",
     ),
 ]
+RankOf = Annotated[
+    str,
+    typer.Option(
+        metavar="SCORE",
+        help="score that ranks rows: surprise finds one wrong cell in a row, and rows that are odd"
+        " all over; nelbo is the bound on -log p(row) in nats",
+    ),
+]
 SafeCsv = Annotated[
     bool,
     typer.Option(

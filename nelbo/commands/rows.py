@@ -17,7 +17,7 @@ from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, Scor
 from nelbo.rows import Anomaly
 from nelbo.settings import read_settings
 
-SHOWN_TERMS = 3
+SHOWN_CELLS = 3
 
 
 @options.csv
@@ -35,8 +35,9 @@ def score(
         ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="add what each column contributes to the nelbo")
+        bool, typer.Option("--explain", help="add the term and the surprise of each cell")
     ] = False,
+    rank: options.RankOf = "surprise",
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
@@ -44,20 +45,25 @@ def score(
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
-    """Score each row of a table by its negative ELBO.
+    """Score each row of a table, and say which rows are anomalies.
 
-    OUT has the columns row, nelbo (how unlikely the row is, in nats), p_value and anomaly.
-    --explain adds term_COLUMN for each column and kl, which add up to the nelbo. Rows that cannot
-    be scored are counted and left out. If a service is known (NELBO_URL, or `nelbo up` runs), it
-    does the work; otherwise this process does.
+    OUT has the columns row, nelbo (how unlikely the row is, in nats), surprise (how odd the row is;
+    its p-value is that of the surprise), p_value and anomaly. --explain adds term_COLUMN for each
+    column and kl, which add up to the nelbo, and surprise_COLUMN, which says how odd each cell is.
+    --rank decides which rows are shown first and changes nothing in OUT. Rows that cannot be scored
+    are counted and left out. If a service is known (NELBO_URL, or `nelbo up` runs), it does the
+    work; otherwise this process does.
 
     \b
     Examples:
       nelbo score adult new.csv -o scores.parquet --explain
+      nelbo score adult new.csv -o scores.csv --rank nelbo
       nelbo score adult@2 new.parquet -o scores.csv --alpha 0.001 --errors bad.jsonl
       cat new.csv | nelbo score ./adult - -o - --input-format csv --fdr 0.1
     """
-    request = options.request(ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain)
+    request = options.request(
+        ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain, rank=rank
+    )
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
@@ -163,10 +169,11 @@ def reconstruct(
     _run(request, table, target, errors, Console(as_json))
 
 
-def least_likely(row: Anomaly, terms: int = SHOWN_TERMS) -> str:
-    """A row in words: its nelbo, its p-value, and the columns that cost the most."""
-    shown = ", ".join(f"{name} {value:.1f}" for name, value in row.highest(terms))
-    return f"row {row.row}: nelbo {row.nelbo:.1f}, p-value {row.p_value:.2g}; {shown}"
+def least_likely(row: Anomaly, cells: int = SHOWN_CELLS) -> str:
+    """A row in words: its scores, and its most surprising cells."""
+    scores = f"surprise {row.surprise:.1f}, nelbo {row.nelbo:.1f}, p-value {row.p_value:.2g}"
+    shown = ", ".join(f"{name} {surprise:.1f}" for name, surprise in row.highest(cells))
+    return f"row {row.row}: {scores}; {shown}"
 
 
 def _run(

@@ -424,7 +424,7 @@ def _store_anomalies(connection: Connection, claim: Claim, scores: Scores) -> in
     last = _last_kept(connection, claim.job_id, rank)
     lowest = -math.inf if last is None else last[0]
     rows = [
-        {"job_id": claim.job_id} | anomaly.model_dump(exclude={"anomaly"})
+        {"job_id": claim.job_id} | {name: value for name, value in anomaly if name != "anomaly"}
         for anomaly in scores.top(TOP_ANOMALIES, lowest, rank)
     ]
     if not rows:

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,7 +246,7 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-_json = partial(json.dumps, allow_nan=False)
+_json = json.JSONEncoder(allow_nan=False).encode
 
 
 def _sqlite(url: URL) -> Engine:

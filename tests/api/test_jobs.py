@@ -101,6 +101,20 @@ def test_a_spread_of_zero_is_the_same_request_as_none(stage: Stage) -> None:
     assert stage.get(f"/v1/jobs/{job_id}").json()["params"] == {"per_row": 1, "seed": 0}
 
 
+def test_the_default_rank_is_the_same_request_as_none(stage: Stage) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "score", "model": "adult", "rows": ROWS}
+    key = {"Idempotency-Key": "k"}
+    job_id = stage.submit(headers=key, **request)
+    assert stage.submit(headers=key, **request, rank="surprise") == job_id
+    assert stage.post("/v1/jobs", json=request | {"rank": "nelbo"}, headers=key).status_code == 422
+    assert "rank" not in stage.get(f"/v1/jobs/{job_id}").json()["params"]
+    by_nelbo = stage.submit(**request, rank="nelbo")
+    assert stage.get(f"/v1/jobs/{by_nelbo}").json()["params"]["rank"] == "nelbo"
+    wrong = stage.post("/v1/jobs", json=request | {"rank": "kl"})
+    assert (wrong.status_code, "'surprise' or 'nelbo'" in wrong.json()["detail"]) == (422, True)
+
+
 def test_a_spread_stands_in_the_job_and_needs_a_model_that_knows_it(stage: Stage) -> None:
     stage.model()
     older = manifest("older").model_dump(mode="json")

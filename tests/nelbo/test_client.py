@@ -32,6 +32,7 @@ from nelbo.errors import (
 )
 from nelbo.files import CsvOptions, open_table
 from nelbo.jobs import GenerateRequest
+from nelbo.rows import Rank
 from nelbo.settings import Settings
 from nelbo.store import ledger
 from nelbo.store.session import Database, connect
@@ -103,6 +104,14 @@ def walk(busy: Scene) -> None:
         busy.client.jobs.get(job.id)
     busy.client.files.delete(file.id)
     assert list(busy.client.files.list()) == []
+
+
+@pytest.mark.parametrize("rank", ["surprise", "nelbo"])
+def test_anomalies_come_in_the_rank_that_was_asked_for(busy: Scene, rank: Rank) -> None:
+    job = busy.client.jobs.score("adult", [{"age": 1, "job": "clerk"}] * 6, rank=rank).wait()
+    scores = job.results().to_arrow().sort_by([(rank, "descending")])
+    assert [row.row for row in job.anomalies()] == scores["row"].to_pylist()
+    assert scores["nelbo"].to_pylist() != scores["surprise"].to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -288,7 +297,7 @@ def test_problems_become_the_errors_that_they_were(scene: Scene) -> None:
     assert refused.value.fields[0].pointer == "/body/generate/n"
 
 
-@pytest.mark.parametrize("ask", [{"alpha": 2.0}, {"fdr": 0.0}])
+@pytest.mark.parametrize("ask", [{"alpha": 2.0}, {"fdr": 0.0}, {"rank": "kl"}])
 def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
     scene: Scene, ask: dict[str, Any]
 ) -> None:

@@ -244,19 +244,21 @@ def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported)
     assert "Real and synthetic values of key" not in strange.page
 
 
-def test_the_worst_rows_are_the_held_out_rows_with_the_highest_nelbo(strange: Reported) -> None:
+def test_the_worst_rows_are_the_held_out_rows_with_the_highest_surprise(
+    strange: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "surprise", lambda _, nelbo, terms, *more: (-nelbo, -terms))
     engine, training, _, _ = strange.parts
     scored = figures.held_out(engine, training)
     worst = figures.worst_rows(engine, training, scored)
-    assert [row.nelbo for row in worst] == sorted(scored.nelbo.tolist(), reverse=True)[
-        : figures.WORST
-    ]
+    highest = sorted(scored.surprise.tolist(), reverse=True)[: figures.WORST]
+    assert [row.surprise for row in worst] == highest
     first = worst[0]
-    terms = scored.terms[scored.at == first.row][0]
-    assert [cell.term for cell in first.costly] == sorted(terms.tolist(), reverse=True)[
-        : figures.COSTLY
-    ]
-    assert len(first.costly) + len(first.others) + first.more == len(engine.manifest.order)
+    (surprises,) = scored.surprises[scored.at == first.row]
+    most = sorted(surprises.tolist(), reverse=True)[: figures.ODD]
+    assert [cell.surprise for cell in first.odd] == most
+    assert first.p_value == engine.p_value(np.array([first.surprise]))[0]
+    assert len(first.odd) + len(first.others) + first.more == len(engine.manifest.order)
 
 
 def test_the_same_parts_give_the_same_page(strange: Reported, tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ WIDEST = 1e300
 """Maximum range of numbers in a chart: near the end of float64 a width is not finite."""
 TOP = 12
 WORST = 20
-COSTLY = 3
+ODD = 3
 VALUES = 24
-"""Values of a row that are shown beside its costly ones."""
+"""Values of a row that are shown beside its odd ones."""
 ALPHAS = (0.05, 0.01, 0.001)
 
 
@@ -214,13 +214,15 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of n held-out rows in nats, terms[n, d] in the manifest's order; `at` int64[n] are
-    their row numbers in the table."""
+    """Scores of n held-out rows; terms[n, d] and surprises[n, d] of their cells are in the
+    manifest's order. `at` int64[n] are their row numbers in the table."""
 
     at: Integers
     nelbo: Floats
     terms: Floats
     kl: Floats
+    surprise: Floats
+    surprises: Floats
     rows: int
     """Number of all held-out rows; `at` is an evenly spaced sample of them, without scores that are
     not finite."""
@@ -230,11 +232,16 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
     every = np.sort(np.concatenate([training.split.stop, training.split.calibrate]))
     most = max(LEAST_ROWS, MOST_CELLS // len(engine.manifest.order))
     at = every[:: -(-len(every) // most)]
-    rows = training.rows.take(at)
-    costs = engine.costs(rows.numbers, rows.codes)
-    kept = np.isfinite(costs.nelbo)
-    costs = costs.take(kept)
-    return HeldOut(at[kept], costs.nelbo, costs.terms, costs.kl, len(every))
+    scores = engine.score(training.table.take(at).combine_chunks().to_batches()[0])
+    return HeldOut(
+        at[scores.rows],
+        scores.nelbo,
+        scores.terms,
+        scores.kl,
+        scores.surprise,
+        scores.surprises,
+        len(every),
+    )
 
 
 def threshold(scores: Floats, alpha: float) -> float | None:
@@ -267,49 +274,48 @@ def reach(calibration: Calibration) -> Iterator[Reach]:
 
 @dataclass(frozen=True)
 class ShownCell:
-    """A cell as the table has it, None where it is missing; the row's most costly cells have their
-    `term` too."""
+    """A cell as the table has it, None where it is missing; the row's most surprising cells have
+    their `surprise` too."""
 
     name: str
     value: str | None
-    term: float | None
+    surprise: float | None
 
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A held-out row with a high nelbo: its costly cells (most costly first), other cells, and how
-    many more there are."""
+    """A held-out row with a high surprise: its odd cells (the most surprising first), other cells,
+    and how many more there are."""
 
     row: int
     identifiers: tuple[ShownCell, ...]
     nelbo: float
+    surprise: float
     p_value: float
-    kl: float
-    costly: tuple[ShownCell, ...]
+    odd: tuple[ShownCell, ...]
     others: tuple[ShownCell, ...]
     more: int
 
 
 def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[WorstRow]:
-    """The rows with the highest nelbo, highest first."""
-    first = np.lexsort((scored.at, -scored.nelbo))[:WORST]
-    p_values = engine.p_value(scored.nelbo[first])
+    """The rows with the highest surprise, highest first."""
+    first = np.lexsort((scored.at, -scored.surprise))[:WORST]
+    p_values = engine.p_value(scored.surprise[first])
     order = engine.manifest.order
     texts_of = _texts_of(training, scored.at[first])
     identifiers = [column.name for column in training.schema.identifiers if column.name in texts_of]
     rows = []
     for i, (at, p_value) in enumerate(zip(first.tolist(), p_values.tolist(), strict=True)):
-        terms = scored.terms[at]
-        costly = np.argsort(-terms, kind="stable")[:COSTLY].tolist()
-        others = [column for column in range(len(order)) if column not in costly]
-        with_terms = [_cell(texts_of, order[j], i, float(terms[j])) for j in costly]
+        surprises = scored.surprises[at]
+        odd = np.argsort(-surprises, kind="stable")[:ODD].tolist()
+        others = [column for column in range(len(order)) if column not in odd]
         row = WorstRow(
             row=int(scored.at[at]),
             identifiers=tuple(_cell(texts_of, name, i) for name in identifiers),
             nelbo=float(scored.nelbo[at]),
+            surprise=float(scored.surprise[at]),
             p_value=p_value,
-            kl=float(scored.kl[at]),
-            costly=tuple(with_terms),
+            odd=tuple(_cell(texts_of, order[j], i, float(surprises[j])) for j in odd),
             others=tuple(_cell(texts_of, order[j], i) for j in others[:VALUES]),
             more=max(0, len(others) - VALUES),
         )
@@ -318,10 +324,10 @@ def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[Wors
 
 
 def _cell(
-    texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, term: float | None = None
+    texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, surprise: float | None = None
 ) -> ShownCell:
     value = texts_of[name][i]
-    return ShownCell(shown(name, 40), None if value is None else shown(value, 40), term)
+    return ShownCell(shown(name, 40), None if value is None else shown(value, 40), surprise)
 
 
 def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:

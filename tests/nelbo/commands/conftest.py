@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nelbo.client import Client
+from nelbo.engine import Engine
 from tests.artifacts import linear_artifact
 from tests.nelbo.commands.running import table, up, written
 
@@ -21,6 +22,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NELBO_URL", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def surprising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines in this process turn the order of rows and cells round: the surprise is minus the
+    nelbo, that of a cell minus its term."""
+    monkeypatch.setattr(Engine, "surprise", lambda _, nelbo, terms, *more: (-nelbo, -terms))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""explain: the rows that score calls the least likely, with the columns that it says cost the most
-and what they should be."""
+"""explain: the rows that score calls the least likely, with the cells that it calls the most
+surprising and what they should be."""
 
 import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from nelbo.commands.local import EXPLAINED
@@ -26,22 +27,42 @@ def odd(tmp_path: Path) -> Path:
     return written(found, tmp_path / "odd.csv")
 
 
-def test_the_least_likely_rows_come_with_their_costliest_columns(
-    artifact: Path, odd: Path, tmp_path: Path
+@pytest.mark.parametrize("rank", ["surprise", "nelbo"])
+@pytest.mark.usefixtures("surprising")
+def test_the_least_likely_rows_come_with_their_most_surprising_cells(
+    rank: str, artifact: Path, odd: Path, tmp_path: Path
 ) -> None:
-    told = done("score", artifact, odd, "-o", tmp_path / "out.csv", "--json").json["least_likely"]
-    ran = done("explain", artifact, odd, "--columns", "2", "--json").json
+    score = ("score", artifact, odd, "-o", tmp_path / "out.csv", "--rank", rank, "--json")
+    told = done(*score).json["least_likely"]
+    ran = done("explain", artifact, odd, "--columns", "2", "--rank", rank, "--json").json
     assert (ran["model"], ran["rows_failed"]) == (str(artifact), 1)
+    scores = pc.cast(read(tmp_path / "out.csv")[rank], pa.float64()).to_numpy()
+    assert [row[rank] for row in told] == sorted(scores.tolist(), reverse=True)[:3]
+
+    row_figures = ("row", "nelbo", "surprise", "p_value")
     cells = [
-        (cell["row"], cell["nelbo"], cell["p_value"], cell["column"], cell["term"])
+        tuple(cell[name] for name in (*row_figures, "column", "term", "cell_surprise"))
         for cell in ran["cells"]
     ]
     assert len(cells) == 20
     for i, row in enumerate(told):
-        highest = sorted(row["terms"].items(), key=lambda term: -term[1])[:2]
+        highest = sorted(row["surprises"], key=row["surprises"].get, reverse=True)[:2]
         assert cells[2 * i : 2 * i + 2] == [
-            (row["row"], row["nelbo"], row["p_value"], *term) for term in highest
+            (
+                *(row[name] for name in row_figures),
+                *(column, row["terms"][column], row["surprises"][column]),
+            )
+            for column in highest
         ]
+
+
+def test_a_rank_that_does_not_exist_is_wrong_usage(artifact: Path, odd: Path) -> None:
+    for command in (("score", artifact, odd, "-o", "-"), ("explain", artifact, odd)):
+        ran = run(*command, "--rank", "kl")
+        assert (ran.code, ran.out) == (2, b"")
+        assert "--rank: Input should be 'surprise' or 'nelbo', not 'kl'" in " ".join(
+            ran.err.split()
+        )
 
 
 def test_a_value_stands_beside_what_it_should_be(artifact: Path, odd: Path) -> None:
@@ -65,14 +86,18 @@ def test_the_table_can_be_read(artifact: Path, odd: Path) -> None:
     head, first, second = ran.out.decode().splitlines()
     assert (
         " ".join(head.split())
-        == "row nelbo p-value column value expected 90 % interval, or share nats"
+        == "row surprise p-value column value expected 90 % interval, or share cell surprise"
     )
     assert first.split()[0] == "5"
     assert first.split()[3:5] == ["weight", "100"]
     assert " to " in first
     assert second.split()[0] != "5"
-    assert "mean of -log p(value) given the columns before it and z" in ran.err
+    assert "surprise: how odd the row is; its p-value is that of the surprise" in ran.err
+    assert "cell surprise: how odd the value is given the columns before it and z" in ran.err
     assert "1 row could not be done" in ran.err
+    by_nelbo = done("explain", artifact, odd, "--top", "2", "--columns", "1", "--rank", "nelbo")
+    assert by_nelbo.out.decode().split()[:3] == ["row", "nelbo", "p-value"]
+    assert "nelbo: how unlikely the row is: the bound on -log p(row), in nats" in by_nelbo.err
     seven = done("explain", artifact, odd, "--row", 7, "--columns", "4").out.decode()
     assert "a shade of violet that nobody…" in seven
     assert seven.count(" %") == 2, "of the head and of the colour"

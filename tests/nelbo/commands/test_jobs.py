@@ -51,14 +51,17 @@ def test_results_become_a_typed_table_in_the_users_own_database(job: str, tmp_pa
     done("results", job, "--to", url, "--table", "scores of mine")
     with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
         total = database.execute(
-            'SELECT count(*), sum(nelbo), sum(anomaly), typeof(row) FROM "scores of mine"'
+            "SELECT count(*), sum(nelbo), sum(surprise_weight), sum(anomaly), typeof(row),"
+            ' typeof(surprise) FROM "scores of mine"'
         ).fetchone()
     scores = read(tmp_path / "scores.parquet")
     assert total == (
         ROWS,
         pytest.approx(scores["nelbo"].to_numpy().sum()),
+        pytest.approx(scores["surprise_weight"].to_numpy().sum()),
         scores["anomaly"].to_numpy().sum(),
         "integer",
+        "real",
     )
     again = run("results", job, "--to", url, "--table", "scores of mine")
     assert again.code == 1

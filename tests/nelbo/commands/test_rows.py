@@ -1,13 +1,16 @@
 """score, generate, augment, reconstruct: on a folder, from the catalog of the data folder, as jobs
 of a service."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as csv
 import pytest
 
 from nelbo.files import Digest, open_table
@@ -101,16 +104,42 @@ def test_a_row_that_cannot_be_scored_is_counted_shown_and_written(
 
 
 @pytest.mark.parametrize("where", ["folder", "service"])
-def test_the_least_likely_rows_are_told_with_their_highest_terms(
+def test_the_least_likely_rows_are_told_with_their_most_surprising_cells(
     where: str, artifact: Path, faulty: Path, service: Service, tmp_path: Path
 ) -> None:
     ran = done(
         "score", artifact if where == "folder" else "linear", faulty, "-o", tmp_path / "out.csv"
     )
     lines = ran.err.partition("least likely:")[2].splitlines()
-    assert lines[1].startswith("  row 5: nelbo ")
-    assert lines[1].partition("; ")[2].startswith("weight ")
+    assert re.match(r"  row 5: surprise [\d.]+, nelbo [\d.]+, p-value 0.01; weight ", lines[1])
     assert f"{ROWS - 1} rows scored" in ran.err
+
+
+@pytest.mark.usefixtures("surprising")
+@pytest.mark.parametrize("fdr", [(), ("--fdr", "0.5")])
+def test_the_rank_says_which_rows_are_told_and_changes_nothing_that_is_written(
+    artifact: Path, faulty: Path, tmp_path: Path, fdr: tuple[str, ...]
+) -> None:
+    written_by = {}
+    for rank in ("surprise", "nelbo"):
+        ran = done("score", artifact, faulty, "-o", "-", "--rank", rank, "--explain", *fdr)
+        told = re.findall(r"^  row (\d+): surprise .*; (\w+) ", ran.err, re.M)
+        written_by[rank] = ran.out
+        scores = csv.read_csv(io.BytesIO(ran.out))
+        order = scores.sort_by([(rank, "descending")])["row"].to_pylist()
+        assert [int(row) for row, _ in told] == order[:3]
+        by_row = {row["row"]: row for row in scores.to_pylist()}
+        row = by_row[order[0]]
+        cells = {name: row[name] for name in row if name.startswith("surprise_")}
+        assert max(cells, key=lambda name: cells[name]) == f"surprise_{told[0][1]}"
+    assert written_by["surprise"] == written_by["nelbo"]
+
+
+def test_a_service_ranks_as_it_is_asked_to(rows: Path, service: Service, tmp_path: Path) -> None:
+    scored = done(
+        "score", "linear", rows, "-o", tmp_path / "out.csv", "--rank", "nelbo", "--json"
+    ).json
+    assert "rank nelbo" in " ".join(done("jobs", "show", scored["job"]).out.decode().split())
 
 
 def test_terms_and_kl_add_up_to_the_nelbo(artifact: Path, rows: Path, tmp_path: Path) -> None:
