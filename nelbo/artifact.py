@@ -143,8 +143,8 @@ class Tail(_Frozen):
 
 
 class Calibration(_Frozen):
-    """The surprises of calibration rows, ascending, from which p-values are counted. In artifacts of
-    an older Nelbo they are nelbos.
+    """The surprises of calibration rows, ascending, from which p-values are counted; nelbos in
+    artifacts of an older Nelbo.
 
     Training uses these rows for nothing else. A `tail` extends the p-values above the highest
     surprise, where training was asked for one and had enough excesses.

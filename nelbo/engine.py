@@ -37,8 +37,8 @@ NumbersAndCodes = tuple[Floats, Integers]
 
 @dataclass(frozen=True)
 class Costs:
-    """What rows cost, in nats: nelbo [n], terms [n, d], kl [n], and what each member finds the cells
-    to cost, `members` [n, M, d]. The graph of an older artifact does not give the last."""
+    """What rows cost, in nats: nelbo [n], terms [n, d], kl [n], and what each member finds the
+    cells to cost, `members` [n, M, d]. The graph of an older artifact does not give the last."""
 
     nelbo: Floats
     terms: Floats
@@ -124,8 +124,8 @@ class Engine:
         return Costs(*_joined(none[: len(self.manifest.graphs["score"].outputs)], parts))
 
     def surprise(self, costs: Costs, levels: Levels) -> tuple[Floats, Floats]:
-        """The surprise of each row [n] and of each cell [n, d]. An artifact of an older Nelbo has the
-        nelbo and the terms in their place."""
+        """The surprise of each row [n] and of each cell [n, d]. An artifact of an older Nelbo has
+        the nelbo and the terms in their place."""
         fitted = self.manifest.surprise
         if fitted is None or costs.members is None:
             return costs.nelbo, costs.terms

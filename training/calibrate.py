@@ -89,8 +89,8 @@ def cross_costs(
 
 @dataclass(frozen=True)
 class Fold:
-    """A model that was fitted to the rows `outside` a fold, and the rows `inside` it. `rows` are all
-    rows as the model sees them."""
+    """A model that was fitted to the rows `outside` a fold, and the rows `inside` it. `rows` are
+    all rows as the model sees them."""
 
     vae: VAE
     rows: Rows

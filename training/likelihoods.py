@@ -107,8 +107,8 @@ class Likelihoods(nn.Module):
         return self.in_order(number_codes, codes), self.in_order(log_density, certain)
 
     def rarity(self, numbers: Array, codes: Array, x: Array) -> Array:
-        """float64[n, d]: the rarity of the codes x int64[n, d] of encoded rows (masses.rarities), and
-        what the distance from the seen range costs."""
+        """float64[n, d]: the rarity of the codes x int64[n, d] of encoded rows (masses.rarities),
+        and what the distance from the seen range costs."""
         rarity = take(self.masses.rarity, x + self.masses.start)
         if not self.number_at:
             return rarity

@@ -125,8 +125,8 @@ class Masses(nn.Module):
 
 
 def _column(law: Law, follows: bool, rare: int) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
-    """Which of a column's codes are learned, their log-masses, what is added to draw them, and their
-    rarities."""
+    """Which of a column's codes are learned, their log-masses, what is added to draw them, and
+    their rarities."""
     fixed = fixed_masses(law, follows)
     learned = np.array([code not in fixed for code in range(law.known + 2)])
     return (

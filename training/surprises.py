@@ -33,6 +33,8 @@ BULK = 0.99
 few errors among held-out rows would else make each other look usual."""
 TAIL = 0.9
 """Share of the costs below those that the rate of the tail follows from."""
+SELDOM = 0.05
+"""Below this share of the rows, a novelty level is the more surprising the seldomer it is."""
 SLOWEST = 1e-6
 """Smallest rate of a tail, so that far and farther differ."""
 MOST_TEXTS = 1_000
@@ -41,8 +43,8 @@ MOST_TEXTS = 1_000
 
 @dataclass(frozen=True)
 class HeldOutCosts:
-    """What held-out rows cost: nelbo float64[m], by member float64[m, M, d], and their novelty levels
-    int8[m, d]."""
+    """What held-out rows cost: nelbo float64[m], by member float64[m, M, d], and their novelty
+    levels int8[m, d]."""
 
     nelbo: Floats
     members: Floats
@@ -107,9 +109,10 @@ def member_weights(share: float) -> tuple[float, ...]:
 
 
 def nelbo_weight(share: float) -> float:
-    """The weight of the nelbo in a row's surprise. One wrong cell is the usual error of a table with
-    categories, a row that is odd all over the usual anomaly among numbers."""
-    return 0.75 * share**2
+    """The weight of the nelbo in a row's surprise. Where all columns are numbers, the usual anomaly
+    is a row that is odd all over, and the nelbo alone finds most; in a table with categories it is
+    one wrong cell."""
+    return 1.0 if share == 1 else share / 2
 
 
 def fit_curve(costs: Floats, knots: int, bulk: float = BULK) -> Curve:
@@ -145,11 +148,14 @@ def _rounded(values: Floats) -> Floats:
 
 
 def novelties_of(schema: Schema, table: pa.Table, rows: Rows) -> Iterator[tuple[float, ...]]:
-    """For each modelled column, the least surprise of each novelty level: −log of the share of the
-    training rows with that level or a higher one. `rows` are those of the table, encoded.
+    """For each modelled column, the least surprise of each novelty level. `rows` are those of the
+    table, encoded.
 
-    A category that one row holds counts as new, as it is to all other rows. Its share is what Good
-    and Turing expect new categories to have (Good 1953).
+    It is −log r, where r is the share of the training rows with that level or a higher one. A level
+    that SELDOM occurs is more surprising, by −log of r / SELDOM: few columns have a level so
+    seldom, and those that do have it by mistake. A category that one row holds counts as new, as it
+    is to all other rows; its share is what Good and Turing expect new categories to have (Good
+    1953).
     """
     missing = {
         column.name: np.isnan(rows.numbers[:, i]).sum() for i, column in enumerate(schema.numbers)
@@ -163,7 +169,9 @@ def novelties_of(schema: Schema, table: pa.Table, rows: Rows) -> Iterator[tuple[
             held = category_counts(table.column(column.name), missing_in(column, schema))
             new = _new_levels(column, dict(held))
         at_least = [len(rows), missing[column.name], *new[::-1].cumsum()[::-1]]
-        yield tuple(_rounded(-np.log((1 + np.array(at_least)) / (1 + len(rows)))).tolist())
+        share = (1 + np.array(at_least)) / (1 + len(rows))
+        seldom = np.minimum(1.0, share / SELDOM)
+        yield tuple(_rounded(-np.log(share) - np.log(seldom)).tolist())
 
 
 def _new_levels(column: Column, held: dict[str, int]) -> Floats:

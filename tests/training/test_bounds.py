@@ -98,9 +98,7 @@ def test_a_row_s_score_is_a_bound_on_the_mixture_of_both(
     shares = torch.tensor([[1 - vae.share], [vae.share]], dtype=torch.float64)
     mixture = -torch.logsumexp(shares.log() - members, 0)
     nelbo = score(vae, Rows(*(part.numpy() for part in rows))).nelbo
-    assert (nelbo > mixture - 0.5).all(), (
-        "half a nat is what two noise points may be off"
-    )
+    assert (nelbo > mixture - 0.5).all(), "half a nat is what two noise points may be off"
     assert float((nelbo - mixture).mean()) > 0
 
 

@@ -69,9 +69,7 @@ def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
     np.testing.assert_allclose(costs.nelbo, costs.terms.sum(1) + costs.kl, rtol=1e-12)
     assert costs.members is not None
     for of_member, of_torch in zip(costs.members.swapaxes(0, 1), scored.costs, strict=True):
-        np.testing.assert_allclose(
-            of_member[agree], of_torch.numpy()[agree], rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(of_member[agree], of_torch.numpy()[agree], rtol=1e-4, atol=1e-4)
 
 
 def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:

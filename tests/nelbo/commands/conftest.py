@@ -28,7 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def surprising(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines in this process turn the order of rows and cells round: the surprise is minus the
     nelbo, that of a cell minus its term."""
-    monkeypatch.setattr(Engine, "surprise", lambda _, nelbo, terms, *more: (-nelbo, -terms))
+    monkeypatch.setattr(Engine, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms))
 
 
 @pytest.fixture(scope="session")
