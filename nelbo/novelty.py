@@ -80,7 +80,7 @@ class Novelty:
             of_column[encoded.codes[:, i] == other + 1] = MISSING
             new = np.flatnonzero(encoded.codes[:, i] == other)
             if len(new):
-                source = batch.column(column.name).take(pa.array(encoded.rows[new] - first_row))
+                source = batch.column(column.name).take(encoded.rows[new] - first_row)
                 texts = cells.texts(source, missing_in(column, self._schema)).to_pylist()
                 of_column[new] = [self.known(column).level(text) for text in texts]
         return levels

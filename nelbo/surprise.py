@@ -100,7 +100,7 @@ class Surprise(_Frozen):
                 )
             )
             surprises[:, j] = sum(parts)
-        for j in np.flatnonzero(levels.any(axis=0)):
+        for j in np.flatnonzero(levels.any(axis=0)).tolist():
             least = np.array(self.columns[j].novelty)[levels[:, j]]
             surprises[:, j] = np.maximum(surprises[:, j], least)
         return surprises

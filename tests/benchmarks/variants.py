@@ -116,16 +116,16 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
         rows = encode(pa.RecordBatch.from_pandas(wanted, preserve_index=False), training.schema)
         vae.share, vae.exemplars = 0.0, None
         export(Path(folder), vae, "variant", training, config, seed)
-        nelbo, _, kl = Engine.load(Path(folder)).score_encoded(rows.numbers, rows.codes)
-    costs = {
-        "nelbo": float(nelbo.mean()),
-        "kl": float(kl.mean()),
+        costs = Engine.load(Path(folder)).costs(rows.numbers, rows.codes)
+    figures = {
+        "nelbo": float(costs.nelbo.mean()),
+        "kl": float(costs.kl.mean()),
         "z": worth_of_z(vae, rows),
         "fit CPU s": seconds,
     }
     return {
         **judge(given, wanted, made, target),
-        **costs,
+        **figures,
         "steps": float(history.step[history.kept]),
     }
 

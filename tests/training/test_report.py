@@ -146,12 +146,15 @@ def reported(table: pa.Table, folder: Path) -> Reported:
     )
     manifest = export(folder, vae, "quick <b>", training, QUICK, 0).manifest
     rest = np.concatenate([training.split.stop, training.split.calibrate])
-    calibration = split_calibration(Engine.load(folder), training.rows.take(rest))
-    write_manifest(folder, manifest.model_copy(update={"calibration": calibration}))
+    split = replace(training.split, calibrate=rest)
+    held_out = split_calibration(Engine.load(folder), replace(training, split=split), 0)
+    update = {"calibration": held_out.calibration, "surprise": held_out.surprise}
+    manifest = manifest.model_copy(update=update)
+    write_manifest(folder, manifest)
     evaluation = evaluate(Engine.load(folder), training, 0)
     artifact = write_manifest(
         folder,
-        manifest.model_copy(update={"calibration": calibration, "metrics": evaluation.metrics}),
+        manifest.model_copy(update={"metrics": evaluation.metrics}),
     )
     parts = Engine(artifact), training, history, evaluation
     write_report(folder / "report.html", *parts)

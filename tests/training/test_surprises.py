@@ -1,8 +1,11 @@
 """Surprises are calibrated: they are those of rows that nothing was fitted to."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from nelbo.novelty import MISSING, MISSPELT, NEW, RESPELT
 from nelbo.schema import Column, Schema
@@ -87,7 +90,7 @@ SCHEMA = Schema(
 )
 
 
-def shares(makers: list[str | None], seats: list[int | None]) -> np.ndarray:
+def shares(makers: Sequence[str | None], seats: Sequence[int | None]) -> NDArray[np.float64]:
     """The share of each level, by column, that its surprise says."""
     table = pa.table({"maker": makers, "seats": seats})
     names = ("BOEING", "CESSNA")
@@ -97,10 +100,8 @@ def shares(makers: list[str | None], seats: list[int | None]) -> np.ndarray:
     numbers = [[np.nan if seat is None else seat] for seat in seats]
     rows = Rows(np.array(numbers, dtype=np.float64), np.array(codes)[:, None])
     surprise = np.array(list(novelties_of(SCHEMA, table, rows)))
-    return (
-        np.where(surprise > -np.log(SELDOM), np.exp(-surprise) * SELDOM, np.exp(-2 * surprise))
-        ** 0.5
-    )
+    seldom = np.exp(-surprise) * SELDOM
+    return np.asarray(np.where(seldom < SELDOM**2, np.sqrt(seldom), np.exp(-surprise)))
 
 
 def test_a_level_is_as_surprising_as_its_share_of_the_training_rows_says() -> None:
