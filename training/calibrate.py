@@ -41,7 +41,7 @@ class Calibrated:
 
 def split_calibration(engine: Engine, training: Training, seed: int) -> Calibrated:
     """By the held-back rows, scored by the exported artifact itself."""
-    held_back = _one_batch(training.table.take(training.split.calibrate))
+    held_back = one_batch(training.table.take(training.split.calibrate))
     encoded = encode(held_back, training.schema)
     costs = engine.costs(encoded.numbers, encoded.codes)
     assert costs.members is not None, "present training writes the costs of the members"
@@ -103,21 +103,28 @@ class Fold:
 
 
 def fold_models(
-    schema: Schema, rows: Rows, config: Config, seed: int, progress: StepProgress
+    schema: Schema,
+    rows: Rows,
+    config: Config,
+    seed: int,
+    progress: StepProgress,
+    count: int = FOLDS,
 ) -> Iterator[Fold]:
+    """A model for each of `count` folds, fitted to the rows outside of it."""
     if share_of_exemplars(schema, config) == 1:  # nothing of the VAE is in the scores
         config = config.model_copy(update={"min_steps": 1, "max_steps": 1})
-    for number, (outside, inside) in enumerate(folds(len(rows), FOLDS, seed)):
+    for number, (outside, inside) in enumerate(folds(len(rows), count, seed)):
         seen = _without_unseen(schema, rows, outside)
         inner = split_rows(len(outside), config.held_out, seed)
-        vae, _ = fit_rows(schema, seen.take(outside), inner, config, seed, _part(progress, number))
+        part = _part(progress, number, count)
+        vae, _ = fit_rows(schema, seen.take(outside), inner, config, seed, part)
         yield Fold(vae, seen, outside, inside)
 
 
 def _fold_costs(fold: Fold, training: Training) -> HeldOutCosts:
     scored = fold.scored()
-    schema = _seen_by(training.schema, fold.rows, fold.outside)
-    batch = _one_batch(training.table.take(fold.inside))
+    schema = seen_by(training.schema, fold.rows, fold.outside)
+    batch = one_batch(training.table.take(fold.inside))
     novelty = Novelty(schema, [column.name for column in schema.modelled])
     return HeldOutCosts(
         scored.nelbo.numpy(),
@@ -126,8 +133,8 @@ def _fold_costs(fold: Fold, training: Training) -> HeldOutCosts:
     )
 
 
-def _part(progress: StepProgress, fold: int) -> StepProgress:
-    return lambda step, steps, held_out: progress(fold * steps + step, FOLDS * steps, held_out)
+def _part(progress: StepProgress, fold: int, count: int) -> StepProgress:
+    return lambda step, steps, held_out: progress(fold * steps + step, count * steps, held_out)
 
 
 def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Rows:
@@ -141,7 +148,7 @@ def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> R
     return Rows(rows.numbers, codes)
 
 
-def _seen_by(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Schema:
+def seen_by(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> Schema:
     """The schema with the categories that rows outside the fold hold."""
     codes = {column.name: rows.codes[outside, i] for i, column in enumerate(schema.categoricals)}
     columns = tuple(_with_seen(column, codes.get(column.name)) for column in schema.columns)
@@ -156,5 +163,6 @@ def _with_seen(column: Column, codes: NDArray[np.int64] | None) -> Column:
     return column.model_copy(update={"categories": tuple(names)})
 
 
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """The rows of a table in one batch."""
     return table.combine_chunks().to_batches()[0]

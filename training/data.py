@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import MAX_MANIFEST_BYTES, MAX_TEXTS, is_parsable
 from nelbo.cells import texts
-from nelbo.encoding import check_columns, encode, floored, missing_in, relative
+from nelbo.encoding import Encoded, check_columns, encode, floored, missing_in, relative
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
+from nelbo.rows import RowError
 from nelbo.schema import Column, Schema
 from nelbo.schema_inference import Inspector
 
@@ -78,6 +79,10 @@ class Training:
     digest: str
     notices: tuple[str, ...]
     table_digest: str = ""
+    at: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64[n], the row number in the file of each row."""
+    errors: tuple[RowError, ...] = ()
+    """One for each refused row, in row order."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def read(
     sample = _sampled(inspected.rows, config.max_train_rows, seed)
     with source.open() as table:
         rows_as_read = pa.Table.from_batches(_taken(table.batches(), sample))
-    usable, refused = _usable(rows_as_read, schema)
+    usable, encoded = _usable(rows_as_read, schema)
+    refused = len(encoded.errors)
+    in_file = np.arange(inspected.rows) if sample is None else sample
     split = split_rows(len(usable), config.held_out, seed)
     schema, rows, notices = complete(schema, usable, split.fitted, config)
     return Training(
@@ -117,6 +124,10 @@ def read(
         digest=hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest(),
         notices=(*inspected.notices, *_of_refused(refused, len(usable)), *notices),
         table_digest=inspected.digest,
+        at=in_file[encoded.rows],
+        errors=tuple(
+            error.model_copy(update={"row": int(in_file[error.row])}) for error in encoded.errors
+        ),
     )
 
 
@@ -224,20 +235,19 @@ def _taken(
         first = end
 
 
-def _usable(table: pa.Table, schema: Schema) -> tuple[pa.Table, int]:
-    """The rows that can be encoded, as one batch, and the number of those that cannot."""
-    usable = table
+def _usable(table: pa.Table, schema: Schema) -> tuple[pa.Table, Encoded]:
+    """The rows that can be encoded, as one batch, and the whole table encoded."""
     refused = 0
     if len(table):
         encoded = encode(_one_batch(table), schema)
-        usable = table.take(encoded.rows)
         refused = len(encoded.errors)
-    if len(usable) < MIN_ROWS:
+    usable = len(table) - refused
+    if usable < MIN_ROWS:
         raise InvalidInput(
-            f"{len(usable)} usable rows ({refused} refused) are too few to train on; Nelbo wants"
+            f"{usable} usable rows ({refused} refused) are too few to train on; Nelbo wants"
             f" {MIN_ROWS} at least"
         )
-    return usable, refused
+    return table.take(encoded.rows), encoded
 
 
 def _of_refused(refused: int, usable: int) -> Iterator[str]:

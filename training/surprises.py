@@ -62,13 +62,22 @@ class HeldOutCosts:
         return self.take(np.flatnonzero(is_finite))
 
 
-def fit_surprise(costs: HeldOutCosts, novelties: Novelties, share: float) -> Surprise:
-    """From held-out rows. `share` is the weight of the exemplars in a row's nelbo."""
+def fit_surprise(
+    costs: HeldOutCosts,
+    novelties: Novelties,
+    share: float,
+    bulk: float = BULK,
+    nelbo_weight: float | None = None,
+) -> Surprise:
+    """From held-out rows. `share` is the weight of the exemplars in a row's nelbo; the weight of
+    the nelbo in a row's surprise follows from it where it is None. `bulk`: see fit_curve."""
     weights = member_weights(share)
     knots = max(8, min(MAX_KNOTS, KNOTS_IN_ALL // max(1, len(novelties) * len(weights))))
     columns = tuple(
         ColumnSurprise(
-            curves=tuple(fit_curve(of_member, knots) for of_member in costs.members[:, :, j].T),
+            curves=tuple(
+                fit_curve(of_member, knots, bulk) for of_member in costs.members[:, :, j].T
+            ),
             novelty=novelty,
         )
         for j, novelty in enumerate(novelties)
@@ -78,11 +87,11 @@ def fit_surprise(costs: HeldOutCosts, novelties: Novelties, share: float) -> Sur
         members=weights,
         columns=columns,
         most=flat,
-        nelbo=fit_curve(costs.nelbo, MAX_KNOTS),
-        nelbo_weight=nelbo_weight(share),
+        nelbo=fit_curve(costs.nelbo, MAX_KNOTS, bulk),
+        nelbo_weight=weight_of_nelbo(share) if nelbo_weight is None else nelbo_weight,
     )
     highest = draft.of_cells(costs.members, costs.levels).max(1, initial=0.0)
-    return draft.model_copy(update={"most": fit_curve(highest, MAX_KNOTS)})
+    return draft.model_copy(update={"most": fit_curve(highest, MAX_KNOTS, bulk)})
 
 
 def held_out_surprises(
@@ -108,7 +117,7 @@ def member_weights(share: float) -> tuple[float, ...]:
     return (1 - of_exemplars, of_exemplars)
 
 
-def nelbo_weight(share: float) -> float:
+def weight_of_nelbo(share: float) -> float:
     """The weight of the nelbo in a row's surprise. Where all columns are numbers, the usual anomaly
     is a row that is odd all over, and the nelbo alone finds most; in a table with categories it is
     one wrong cell."""
