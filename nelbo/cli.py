@@ -19,6 +19,7 @@ import nelbo
 from nelbo import program
 from nelbo.commands import (
     audit,
+    clean,
     doctor,
     explain,
     jobs,
@@ -41,6 +42,7 @@ app = typer.Typer(
 for function in (
     system.up,
     training.train,
+    clean.clean,
     rows.score,
     rows.generate,
     rows.augment,

@@ -51,6 +51,8 @@ MOST_CELLS = 3
 MOST_EXPLAINED = 1_000
 """Cells whose expected value is drawn: the most surprising ones."""
 KNOTS = 64
+SMALLEST = 1e-300
+"""No p-value is 0."""
 
 CELLS = pa.schema(
     [
@@ -86,7 +88,7 @@ class Judged:
 
     @property
     def p_value(self) -> Floats:
-        return np.exp(-self.surprise)
+        return np.maximum(np.exp(-self.surprise), SMALLEST)
 
 
 def clean(
@@ -223,8 +225,8 @@ def _lines(
         yield {
             "row": error.row,
             "surprise": highest,
-            "p_value": float(np.exp(-highest)),
-            "q_value": float(np.exp(-highest)),
+            "p_value": max(float(np.exp(-highest)), SMALLEST),
+            "q_value": max(float(np.exp(-highest)), SMALLEST),
             "column": error.column,
             "reason": error.message,
             "cell_surprise": highest,

@@ -14,7 +14,7 @@ if __name__ == "__main__":
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -80,29 +80,39 @@ def run(
     ] = False,
 ) -> None:
     """Fit a variational autoencoder to a table and write it as an ONNX artifact."""
-    settings = read_settings()
-    limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
-    source = TrainingSource(file, CsvOptions(**json.loads(csv)), limits)
-    with _progress() as stage:
+    source = table_source(file, csv)
+    with progress_bars() as stage:
         finished = train(
             source,
             name,
             out or Path(name),
-            _configuration(config, quick),
+            configuration(config, quick),
             seed,
             Schema.read(schema) if schema else None,
             stage,
         )
 
-    for notice in finished.notices:
-        errors.print("[yellow]note:[/]", escape(notice), soft_wrap=True)
+    print_notices(finished.notices)
     print(json.dumps(_summary(finished)) if as_json else _words(finished))
 
 
-def _configuration(file: Path | None, quick: bool) -> Config:
+def table_source(file: Path, csv: str) -> TrainingSource:
+    """The table to train on. `csv` is the dialect as JSON."""
+    settings = read_settings()
+    limits = Limits(columns=settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
+    return TrainingSource(file, CsvOptions(**json.loads(csv)), limits)
+
+
+def configuration(file: Path | None, quick: bool) -> Config:
+    """The configuration in a file, or the defaults."""
     if file is not None:
         return Config.read(file)
     return Config.quick() if quick else Config()
+
+
+def print_notices(notices: Iterable[str]) -> None:
+    for notice in notices:
+        errors.print("[yellow]note:[/]", escape(notice), soft_wrap=True)
 
 
 def main() -> None:
@@ -110,7 +120,7 @@ def main() -> None:
     command()
 
 
-def command() -> None:
+def command(app: typer.Typer = app) -> None:
     """Train and end with an exit code; an error is one sentence on standard error."""
     program.run(
         app, lambda sentence: errors.print("[red]error:[/]", escape(sentence), soft_wrap=True)
@@ -160,7 +170,7 @@ def _figure(value: float | None, form: str) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Stage]:
+def progress_bars() -> Iterator[Stage]:
     """A bar for each stage on a terminal; elsewhere one line for each stage."""
     columns = (
         TextColumn("{task.description:<10}"),

@@ -71,7 +71,7 @@ def train(
     Conflict where `out` holds something else.
     """
     _check_target(out)
-    _make_deterministic(config)
+    make_deterministic(config)
     clock = _Clock(stage)
     training = read(source, config, seed, schema, clock.stage("read", "rows"))
     with _whole_or_nothing(out) as folder:
@@ -109,7 +109,7 @@ def train(
     return Run(Artifact(out, artifact.manifest, artifact.digest), tuple(notices), seconds)
 
 
-def _make_deterministic(config: Config) -> None:
+def make_deterministic(config: Config) -> None:
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     # Without this CUDA refuses to be deterministic.

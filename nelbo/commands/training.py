@@ -246,19 +246,24 @@ def run(
     The progress and the errors of the training are on standard error. If it fails, this command
     ends with the same exit code.
     """
-    if find_spec("torch") is None:
-        raise MissingExtra("nelbo train", "training")
     fixed = {"name": name, "out": str(folder), "seed": str(seed)}
-    arguments = [f"--{key}={value}" for key, value in {**fixed, **more}.items()]
-    flags = ["--quick"] * quick
+    return in_child("train", "training.cli", file, {**fixed, **more}, quick)
+
+
+def in_child(
+    name: str, module: str, file: Path, arguments: Mapping[str, str], quick: bool
+) -> dict[str, Any]:
+    """Run a module of training about a table, for the command of this name. Returns its summary."""
+    if find_spec("torch") is None:
+        raise MissingExtra(f"nelbo {name}", "training")
     command = [
         sys.executable,
         "-P",
         "-m",
         "nelbo.programs",
-        "training.cli",
-        *arguments,
-        *flags,
+        module,
+        *(f"--{key}={value}" for key, value in arguments.items()),
+        *(["--quick"] if quick else []),
         "--json",
         "--",
         str(file),
