@@ -25,6 +25,16 @@ _HEAD: list["pa.Field[Any]"] = [
 ]
 SCORES = pa.schema(_HEAD)
 """Scores as a table. `anomaly` is null until a job has its threshold."""
+_CELLS: list["pa.Field[Any]"] = [
+    pa.field("row", pa.int64(), nullable=False),
+    *(pa.field(name, pa.float64()) for name in ("surprise", "p_value", "q_value")),
+    *(pa.field(name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
+    pa.field("share", pa.float64()),
+    pa.field("reason", pa.string()),
+    pa.field("cell_surprise", pa.float64()),
+]
+SUSPICIOUS = pa.schema(_CELLS)
+"""The suspicious cells of a table. The identifiers of the table come after `row`."""
 
 
 class RowError(BaseModel):

@@ -32,11 +32,13 @@ Nats = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Frozen(BaseModel):
+class _Fitted(BaseModel):
+    """A part of a manifest: it never changes and has no unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Curve(_Frozen):
+class Curve(_Fitted):
     """The surprise of a cost: linear between the knots (`costs`, `surprises`), 0 below the first
     cost; beyond the last one it rises by `rate` per nat, so that it stays finite and tells far from
     farther."""
@@ -60,7 +62,7 @@ class Curve(_Frozen):
         return np.asarray(inside + self.rate * beyond)
 
 
-class ColumnSurprise(_Frozen):
+class ColumnSurprise(_Fitted):
     """What turns a cell's costs into its surprise: the curve of each member, and the least surprise
     of each novelty level, which rises with the level."""
 
@@ -68,7 +70,7 @@ class ColumnSurprise(_Frozen):
     novelty: Annotated[tuple[Nats, ...], Field(min_length=LEVELS, max_length=LEVELS)]
 
 
-class Surprise(_Frozen):
+class Surprise(_Fitted):
     """What turns the costs of a model's members into surprises, fitted to held-out rows.
 
     `members` are the weights [M] of the members in a cell's surprise. `most` is the curve of a

@@ -23,6 +23,7 @@ from nelbo.cells import texts, written
 from nelbo.encoding import encode, missing_in, spelled_field, written_as
 from nelbo.engine import Engine
 from nelbo.novelty import MISSING, MISSPELT, NEW, RESPELT, Novelty
+from nelbo.rows import SUSPICIOUS
 from nelbo.schema import Column, Schema
 from nelbo.spelling.types import as_type
 from nelbo.surprise import Levels
@@ -54,18 +55,6 @@ KNOTS = 64
 SMALLEST = 1e-300
 """No p-value is 0."""
 
-CELLS = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        *((name, pa.float64()) for name in ("surprise", "p_value", "q_value")),
-        *((name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
-        pa.field("share", pa.float64()),
-        pa.field("reason", pa.string()),
-        pa.field("cell_surprise", pa.float64()),
-    ]
-)
-"""The columns of the suspicious cells; the table's identifiers come after `row`."""
-
 
 @dataclass(frozen=True)
 class Cleaned:
@@ -91,7 +80,7 @@ class Judged:
         return np.maximum(np.exp(-self.surprise), SMALLEST)
 
 
-def clean(
+def find_wrong_cells(
     source: TrainingSource,
     config: Config,
     seed: int,
@@ -114,7 +103,7 @@ def clean(
         stage("explain", 0, 0, "expected values")
         lines = list(_lines(training, judges, judged, alpha, seed, stage))
     table = pa.Table.from_pylist(lines, schema=_cells_schema(training))
-    return Cleaned(table, training.total, training.notices)
+    return Cleaned(table, training.total, training.of_reading)
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,8 @@ def outlying(schema: Schema, numbers: Floats) -> Floats:
 
 
 def _beyond(distance: Floats, step: float) -> Floats:
-    """−log of the share of a column beyond each distance float64[n] from its median, on one side."""
+    """−log of the share of a column beyond each distance float64[n] from its median, on one
+    side."""
     near, far = np.nanquantile(distance, [TAIL, BULK])
     if near <= 0:
         return np.zeros(len(distance))
@@ -338,7 +328,7 @@ def _identifiers(training: Training, i: int) -> dict[str, str | None]:
 def _identifier_names(training: Training) -> dict[str, str]:
     """The names of the identifiers' columns in the result, and in the table."""
     return {
-        f"{column.name} (table)" if column.name in CELLS.names else column.name: column.name
+        f"{column.name} (table)" if column.name in SUSPICIOUS.names else column.name: column.name
         for column in training.schema.identifiers
         if column.name in training.table.column_names
     }
@@ -346,4 +336,4 @@ def _identifier_names(training: Training) -> dict[str, str]:
 
 def _cells_schema(training: Training) -> pa.Schema:
     identifiers = [pa.field(name, pa.string()) for name in _identifier_names(training)]
-    return pa.schema([CELLS.field("row"), *identifiers, *list(CELLS)[1:]])
+    return pa.schema([SUSPICIOUS.field("row"), *identifiers, *list(SUSPICIOUS)[1:]])

@@ -3,7 +3,15 @@
 `nelbo clean` runs it and writes what it finds.
 """
 
-from .cli import command, configuration, print_notices, progress_bars, table_source
+import os
+import signal
+
+if __name__ == "__main__":
+    # As in training.cli: until `program.prepare`, ^C and SIGTERM end the program without a
+    # traceback.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 import json
 from pathlib import Path
@@ -15,14 +23,15 @@ import typer
 from nelbo import program
 from nelbo.schema import Schema
 
-from .clean import clean
+from . import cli
+from .clean import find_wrong_cells
 from .pipeline import make_deterministic
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def run(
+def run_clean(
     file: Annotated[Path, typer.Argument(help="table: CSV, Parquet, Arrow or JSON Lines")],
     out: Annotated[Path, typer.Option(help="Arrow file for the suspicious cells")],
     alpha: Annotated[float, typer.Option(min=0, max=1, help="largest p-value that is listed")],
@@ -34,18 +43,20 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Judge each row of a table by a model that was fitted without it."""
-    settings = configuration(config, quick)
+    settings = cli.configuration(config, quick)
     make_deterministic(settings)
-    known = Schema.read(schema) if schema else None
-    with progress_bars() as stage:
-        cleaned = clean(table_source(file, csv), settings, seed, known, alpha, stage)
-    print_notices(cleaned.notices)
-    with pa.OSFile(str(out), "wb") as target, pa.ipc.new_file(target, cleaned.cells.schema) as file_:
-        file_.write_table(cleaned.cells)
+    source = cli.table_source(file, csv)
+    of_file = Schema.read(schema) if schema else None
+    with cli.progress_bars() as stage:
+        cleaned = find_wrong_cells(source, settings, seed, of_file, alpha, stage)
+
+    cli.print_notices(cleaned.notices)
+    with pa.ipc.new_file(str(out), cleaned.cells.schema) as writer:
+        writer.write_table(cleaned.cells)
     summary = {"rows": cleaned.rows, "notices": list(cleaned.notices)}
-    print(json.dumps(summary) if as_json else f"{cleaned.rows:,} rows")
+    print(json.dumps(summary) if as_json else f"{out}: cells of {cleaned.rows:,} rows")
 
 
 if __name__ == "__main__":
     program.prepare()
-    command(app)
+    cli.command(app)

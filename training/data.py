@@ -83,6 +83,8 @@ class Training:
     """int64[n], the row number in the file of each row."""
     errors: tuple[RowError, ...] = ()
     """One for each refused row, in row order."""
+    of_reading: tuple[str, ...] = ()
+    """The notices about how the file was read; the others are about the model."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def read(
         refused=refused,
         digest=hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest(),
         notices=(*inspected.notices, *_of_refused(refused, len(usable)), *notices),
+        of_reading=inspected.notices,
         table_digest=inspected.digest,
         at=in_file[encoded.rows],
         errors=tuple(

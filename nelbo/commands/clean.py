@@ -95,7 +95,9 @@ def clean(
 
 def _counts(cells: pa.Table) -> dict[str, int]:
     """The number of rows that are listed, and of those that are probably wrong."""
-    q_values = dict(zip(cells["row"].to_pylist(), cells["q_value"].to_pylist(), strict=True))
+    q_values: dict[int, float] = {
+        cell["row"]: cell["q_value"] for cell in cells.select(["row", "q_value"]).to_pylist()
+    }
     likely = sum(q_value <= LIKELY for q_value in q_values.values())
     return {"listed": len(q_values), "probably_wrong": likely}
 
@@ -110,7 +112,9 @@ def _show(
         console.table(["row", *identifiers, *HEAD[1:]], _lines(shown, identifiers))
     listed = f"{counts['listed']:,} of {rows:,} rows are listed"
     where = f" in {output}" if output else ""
-    console.say(f"{listed}{where}; {counts['probably_wrong']:,} of them are probably wrong (q-value")
+    console.say(
+        f"{listed}{where}; {counts['probably_wrong']:,} of them are probably wrong (q-value"
+    )
     console.say(f"at most {LIKELY:g}: at most one in {1 / LIKELY:.0f} of these is an ordinary row)")
 
 
