@@ -4,13 +4,13 @@ Scores are JSON in SQLite and arrays in PostgreSQL; made rows are a Parquet file
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from nelbo.rows import Floats, Integers, Scores
@@ -48,19 +48,15 @@ def scores_from_json(
     `columns` are the columns of the cells; None leaves out kl, terms and surprises of the cells.
     Programs of an older schema store rows without surprises: [row, nelbo, p_value], kl, terms.
     """
-    d = len(columns or ())
-    values = np.array(json.loads(text), dtype=np.float64)
-    if values.size == 0:
-        values = np.empty((0, 5 + 2 * d))
-    elif not has_surprise:
-        nelbos, terms = values[:, 1:2], values[:, 4:]
-        values = np.hstack([values[:, :3], nelbos, values[:, 3:], terms])
+    numbers, nelbo, p_value, *more = _columns_of_json(text, 5 + 2 * len(columns or ()))
+    surprise = more.pop(0) if has_surprise else nelbo
     # Row numbers are exact as float64: there are far fewer than 2^53.
-    rows = values[:, 0].astype(np.int64)
-    nelbo, p_value, surprise = values[:, 1:4].T
+    rows = numbers.astype(np.int64)
     if columns is None:
         return Scores.without_terms(rows, nelbo, surprise, p_value)
-    kl, terms, surprises = values[:, 4], values[:, 5 : 5 + d], values[:, 5 + d :]
+    kl, *cells = more
+    terms = np.stack(cells[: len(columns)], axis=1)
+    surprises = np.stack(cells[len(columns) :], axis=1) if has_surprise else terms
     return Scores(rows, nelbo, surprise, p_value, kl, terms, surprises, columns)
 
 
@@ -114,6 +110,23 @@ def table_from_parquet(data: bytes, after_row: int, skip: int | None) -> Iterato
         else:
             yield piece.slice(skip)
             skip = max(0, skip - piece.num_rows)
+
+
+def _columns_of_json(text: str, if_empty: int) -> list[Floats]:
+    """The columns of a JSON array of arrays of numbers; `if_empty` is their number without rows.
+
+    Arrow reads them as CSV in a fifth of the time that Python's json takes.
+    """
+    lines = text[2:-2].replace("],[", "\n")
+    if not lines:
+        return [np.empty(0)] * if_empty
+    names = [str(number) for number in range(lines.partition("\n")[0].count(",") + 1)]
+    table = csv.read_csv(
+        io.BytesIO(lines.encode()),
+        read_options=csv.ReadOptions(column_names=names, use_threads=False),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
+    )
+    return [column.to_numpy() for column in table.columns]
 
 
 def _json_numbers(values: Floats | Integers) -> Any:

@@ -51,7 +51,7 @@ def old_json(scores: Scores, explain: bool) -> Scores:
     """As a program without surprises stores scores in SQLite."""
     cells = [scores.kl, *scores.terms.T] if explain else []
     values = [array.tolist() for array in (scores.rows, scores.nelbo, scores.p_value, *cells)]
-    text = json.dumps(list(zip(*values, strict=True)))
+    text = json.dumps(list(zip(*values, strict=True)), separators=(",", ":"))
     return scores_from_json(text, scores.columns if explain else None, has_surprise=None)
 
 
