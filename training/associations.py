@@ -18,11 +18,14 @@ Integers = NDArray[np.int64]
 RANK_CORRELATION = "rank correlation"
 CORRELATION_RATIO = "correlation ratio"
 CRAMERS_V = "Cramér’s V"
+FEWEST = 0.1
+"""Minimum share of the rows that have a pair's numbers: of very few, chance decides."""
 
 
 def associations(numbers: Floats, levels: Integers) -> Floats:
     """The associations float64[p + c, p + c] of numbers[n, p], NaN where missing, and categories
-    levels[n, c], which are counted from 0. A column without two values has none: 0."""
+    levels[n, c], which are counted from 0. They are 0 for a column without two values, and for
+    numbers that fewer than one row in ten has."""
     ranks, present = _ranked_columns(numbers)
     table = _rank_correlations(ranks, present)
     if levels.shape[1]:
@@ -59,7 +62,8 @@ def _rank_correlations(ranks: Floats, present: Floats) -> Floats:
     safe = np.maximum(rows, 1)
     covariance = ranks.T @ ranks - sums * sums.T / safe
     variance = np.maximum(squares - np.square(sums) / safe, 0)
-    return _ratio(covariance, np.sqrt(variance * variance.T))
+    correlations = _ratio(covariance, np.sqrt(variance * variance.T))
+    return np.where(rows >= FEWEST * len(ranks), correlations, 0.0)
 
 
 def _flagged_levels(levels: Integers) -> tuple[Floats, Integers]:
@@ -81,7 +85,8 @@ def _correlation_ratios(ranks: Floats, present: Floats, flags: Floats, starts: I
     total = np.square(ranks).sum(0) - mean
     within = 1 - np.minimum(_ratio(between, np.broadcast_to(total, between.shape)), 1)
     chance = (rows - 1) / np.maximum(rows - np.add.reduceat(levels > 0, starts, dtype=int), 1)
-    return np.asarray(np.sqrt(np.maximum(1 - within * chance, 0)) * (total > 1e-9))
+    measured = (total > 1e-9) & (rows >= FEWEST * len(ranks))
+    return np.where(measured, np.sqrt(np.maximum(1 - within * chance, 0)), 0.0)
 
 
 def _cramers_v(flags: Floats, starts: Integers) -> Floats:

@@ -107,8 +107,8 @@ def _comparisons(compared: Evaluation, seed: int) -> dict[str, Callable[[], floa
         "shape_error_floor": lambda: float(compared.floors(shape_errors).mean()),
         "pair_error": lambda: float(compared.errors(pair_errors).mean()),
         "pair_error_floor": lambda: float(compared.floors(pair_errors).mean()),
-        "association_error": lambda: float(compared.errors(association_error).max()),
-        "association_error_floor": lambda: float(compared.floors(association_error).max()),
+        "association_error": lambda: float(compared.errors(association_error).mean()),
+        "association_error_floor": lambda: float(compared.floors(association_error).mean()),
         "detect_auc": lambda: detect_auc(*detected, seed),
         "detect_auc_floor": lambda: detect_auc(*_halves(compared.real, 0), seed),
     }
@@ -203,10 +203,14 @@ def pair_associations(real: Rows, rows: Rows) -> Floats:
         return associations(numbers, levels)
 
 
+def association_errors(real: Rows, other: Rows) -> Floats:
+    """The differences [d, d] of the associations."""
+    return np.abs(pair_associations(real, real) - pair_associations(real, other))
+
+
 def association_error(real: Rows, other: Rows) -> Floats:
     """The largest difference of an association."""
-    differences = np.abs(pair_associations(real, real) - pair_associations(real, other))
-    return np.array([differences.max(initial=0.0)])
+    return np.array([association_errors(real, other).max()])
 
 
 def _without_constants(real: Rows, synthetic: Rows) -> tuple[Rows, Rows]:

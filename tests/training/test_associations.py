@@ -58,6 +58,12 @@ def test_a_column_without_two_values_has_none() -> None:
     assert not associations(numbers, levels)[[0, 1, 3]].any()
 
 
+def test_numbers_that_few_rows_have_are_left_to_chance() -> None:
+    number = np.where(np.arange(500) < 45, np.arange(500.0), np.nan)
+    assert not associations(np.column_stack([number, number]), NO_LEVELS).any()
+    assert not associations(number[:, None], (np.arange(500) % 45 > 20)[:, None] * 1).any()
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_a_table_may_have_no_more_than_a_row(rows: int) -> None:
     table = associations(np.ones((rows, 2)), np.zeros((rows, 2), dtype=np.int64))

@@ -17,7 +17,7 @@ from nelbo.scores import rows_for
 
 from ..associations import measure_of
 from ..data import Rows, Training
-from ..evaluate import Evaluation, pair_associations, shape_errors
+from ..evaluate import Evaluation, association_errors, pair_associations, shape_errors
 from ..fields import DAY, HOUR, MONDAY, WEEKDAY, Field
 from .words import shown
 
@@ -39,6 +39,9 @@ VALUES = 24
 """Values of a row that are shown beside its costly ones."""
 ALPHAS = (0.05, 0.01, 0.001)
 PAIRS = 5
+TOLERANCE = 0.1
+SURE = 3.0
+"""A pair disagrees if its difference is more than this many times its floor."""
 NOTICED = 0.01
 """Minimum share of real cells that a constant column lacks."""
 
@@ -251,33 +254,42 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """The association of two columns in real and in synthetic rows, and the name of its measure."""
+    """The association of two columns in real and in synthetic rows, and the name of its measure.
+    `floor` is the mean difference between two samples of the real rows."""
 
     columns: tuple[str, str]
     measure: str
     real: float
     synthetic: float
+    floor: float
 
     @property
     def difference(self) -> float:
         return abs(self.real - self.synthetic)
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is small, or is seen between real rows too."""
+        return self.difference <= max(TOLERANCE, SURE * self.floor)
+
 
 def pairs(schema: Schema, evaluation: Evaluation) -> list[Pair]:
-    """All measured pairs of columns, those that differ most first."""
+    """All measured pairs of columns: those that do not agree first, by their difference."""
     names = [column.name for column in (*schema.numbers, *schema.categoricals)]
     real = pair_associations(evaluation.fitted, evaluation.fitted)
     synthetic = pair_associations(evaluation.fitted, evaluation.synthetic)
+    floors = evaluation.floors(association_errors)
     of_columns = [
         Pair(
             columns=(names[i], names[j]),
             measure=measure_of(i, j, len(schema.numbers)),
             real=float(real[i, j]),
             synthetic=float(synthetic[i, j]),
+            floor=float(floors[i, j]),
         )
         for i, j in combinations(range(len(real)), 2)
     ]
-    return sorted(of_columns, key=lambda pair: -pair.difference)
+    return sorted(of_columns, key=lambda pair: (pair.agrees, -pair.difference))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ NEAR = 5.0
 """A column looks like the real one if its error exceeds the floor by at most this, in percent."""
 UNUSABLE = 25.0
 """A column cannot be used if its error exceeds the floor by more than this."""
-TOLERANCE = 0.1
-"""The associations of a pair agree if they differ by at most this, or by the floor."""
 NAMED = 5
 DETECTED = ((0.6, "hardly tells"), (0.75, "partly tells"), (0.9, "mostly tells"))
 DECIDED = 0.05
@@ -29,10 +27,10 @@ class Verdict:
 
 
 def verdict(evaluation: Evaluation, marginals: list[Marginal], pairs: list[Pair]) -> Verdict:
-    """Of all marginals and pairs; the pairs that differ most come first."""
+    """Of all marginals and pairs, in the order of `figures.pairs`."""
     return Verdict(
         columns=_of_columns(marginals),
-        pairs=_of_pairs(pairs, evaluation.metrics.get("association_error_floor", 0.0)),
+        pairs=_of_pairs(pairs),
         rows=_of_rows(evaluation.metrics),
     )
 
@@ -49,13 +47,13 @@ def _of_columns(marginals: list[Marginal]) -> str:
     return " ".join(sentences)
 
 
-def _of_pairs(pairs: list[Pair], floor: float) -> str:
+def _of_pairs(pairs: list[Pair]) -> str:
     if not pairs:
         return "The table has a single column."
-    near = [pair for pair in pairs if pair.difference <= max(TOLERANCE, floor)]
-    agreement = f"{_of_all(len(near), len(pairs))} go together as in the real table"
+    near = sum(pair.agrees for pair in pairs)
+    agreement = f"{_of_all(near, len(pairs))} go together as in the real table"
     worst = pairs[0]
-    if worst in near:
+    if worst.agrees:
         return f"{agreement}: no association differs by more than {worst.difference:.2f}."
     names = " and ".join(words.shown(name, 40) for name in worst.columns)
     return (
