@@ -164,7 +164,11 @@ def _report(
         _tried(
             lambda: write_report(page, engine, training, history, evaluation), page.name, notices
         )
-    _tried(lambda: card.write_text(model_card(engine.manifest), "utf-8"), card.name, notices)
+    _tried(
+        lambda: card.write_text(model_card(engine.manifest, evaluation), "utf-8"),
+        card.name,
+        notices,
+    )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

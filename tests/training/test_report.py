@@ -28,8 +28,10 @@ from training.report import charts, figures, model_card, words, write_report
 QUICK = Config(min_steps=8, max_steps=8, threads=1)
 SECTIONS = (
     "key-figures",
+    "verdict",
     "learning",
     "marginals",
+    "pairs",
     "scores",
     "terms",
     "worst",
@@ -272,7 +274,7 @@ def test_the_same_parts_give_the_same_page(strange: Reported, tmp_path: Path) ->
 def test_dates_are_drawn_on_an_axis_of_dates(strange: Reported) -> None:
     (found,) = (
         one
-        for one in figures.marginals(strange.manifest.table_schema, strange.parts[3], 40)
+        for one in figures.marginals(strange.manifest.table_schema, strange.parts[3])
         if one.column.name == "day"
     )
     assert found.shape is not None
@@ -306,7 +308,7 @@ def test_a_thousand_columns_are_ranked_and_cut() -> None:
     none = np.empty((300, 0), dtype=np.int64)
     real, synthetic = (Rows(rng.normal(size=(300, 1_000)), none) for _ in range(2))
     synthetic.numbers[:, 700] += 5
-    found = figures.marginals(schema, Evaluation({}, real, real, synthetic), 40)
+    found = figures.furthest(figures.marginals(schema, Evaluation({}, real, real, synthetic)), 40)
     assert len(found) == 40
     assert found[0].column.name == "c700"
     assert [one.off for one in found] == sorted((one.off for one in found), reverse=True)
@@ -334,7 +336,7 @@ def test_a_histogram_holds_every_present_cell_once(name: str, kind: str) -> None
         else np.clip(np.round(NUMBERS[name]), -(2.0**53), 2.0**53)
     )
     rows = Rows(values[:, None], np.empty((len(values), 0), dtype=np.int64))
-    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows), 40)
+    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows))
     assert isinstance(found.shape, figures.Histogram)
     assert found.shape.real.sum() + found.shape.beyond[0] == pytest.approx(1)
     assert found.shape.beyond[0] <= 0.011
@@ -348,7 +350,7 @@ def test_bars_hold_every_present_cell_once() -> None:
     column = Column(name="x", kind="categorical", categories=tuple(f"c{i:02}" for i in range(30)))
     codes = np.random.default_rng(0).integers(0, 32, (500, 1))
     rows = Rows(np.empty((500, 0)), codes)
-    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows), 40)
+    (found,) = figures.marginals(Schema(columns=(column,)), Evaluation({}, rows, rows, rows))
     assert isinstance(found.shape, figures.Bars)
     assert len(found.shape.names) == figures.TOP
     assert found.shape.more == 30 - figures.TOP
@@ -457,6 +459,16 @@ def with_calibration(reported: Reported, calibration: Calibration, asked: bool =
     return reported.manifest.model_copy(update={"calibration": calibration, "config": config})
 
 
+def test_one_row_far_outside_does_not_squeeze_the_chart_of_scores() -> None:
+    scores = np.append(np.linspace(20, 40, 300), 5_000.0)
+    low, high = charts.score_range(scores, [(0.05, 39.0)])
+    assert low == 20
+    assert 39 < high < 100
+    assert charts.score_range(scores, [(0.05, 39.0), (0.005, 300.0)])[1] == 300
+    assert charts.score_range(np.linspace(20, 40, 300), [])[1] == pytest.approx(40, abs=0.1)
+    assert charts.score_range(np.full(30, 7.0), []) == (7, 7)
+
+
 @pytest.mark.parametrize(
     ("n", "can"), [(18, "nnn"), (19, "ynn"), (98, "ynn"), (99, "yyn"), (998, "yyn"), (999, "yyy")]
 )
@@ -531,6 +543,32 @@ def test_the_card_names_every_column_and_every_measure(strange: Reported) -> Non
     ):
         assert f"\n## {heading}\n" in card
     assert "not differentially private" in card
+
+
+def test_card_and_report_have_the_verdict_and_the_pairs_that_differ_most(strange: Reported) -> None:
+    engine, training, _, evaluation = strange.parts
+    pairs = figures.pairs(training.schema, evaluation)
+    differences = [abs(pair.real - pair.synthetic) for pair in pairs if not pair.agrees]
+    assert differences == sorted(differences, reverse=True)
+    assert [pair.agrees for pair in pairs] == sorted(pair.agrees for pair in pairs)
+    assert len(pairs) == 10 * 9 / 2
+    page = " ".join(strange.seen.text.split("Are generated rows like real ones?")[1].split())
+    card = model_card(engine.manifest, evaluation)
+    section = strange.page.split('id="pairs"')[1].split("</section>")[0]
+    assert "of 10 look like the real ones. Somewhat off: " in page
+    assert "- **Columns:**" in card
+    assert section.count("<tr>") == 1 + figures.PAIRS
+    assert SCRIPT not in card
+    for pair in pairs[: figures.PAIRS]:
+        figures_of_pair = f"| {words.signed(pair.real)} | {words.signed(pair.synthetic)} |"
+        assert f"| {pair.measure} {figures_of_pair}" in card
+        assert f"{words.signed(pair.real)}</td>" in section
+
+
+def test_a_card_without_an_evaluation_has_no_verdict(strange: Reported) -> None:
+    card = model_card(strange.manifest)
+    assert "**Columns:**" not in card
+    assert "whose association differs most" not in card
 
 
 def test_the_card_shows_names_of_users_as_text(strange: Reported) -> None:

@@ -9,15 +9,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nelbo.artifact import REACH, Manifest
 
+from ..evaluate import Evaluation
 from ..tail import notices
-from . import words
-from .figures import reach
+from . import figures, words
+from .verdict import verdict
 
 _MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
 
 
-def model_card(manifest: Manifest) -> str:
-    """The card as Markdown. It holds no times: equal manifests give equal cards."""
+def model_card(manifest: Manifest, evaluation: Evaluation | None = None) -> str:
+    """The card as Markdown, without a verdict where there is no evaluation. It holds no times:
+    equal manifests give equal cards."""
+    schema = manifest.table_schema
+    pairs = figures.pairs(schema, evaluation) if evaluation else []
+    marginals = figures.marginals(schema, evaluation) if evaluation else []
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -25,13 +30,15 @@ def model_card(manifest: Manifest) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("with_commas", "nats", "percent", "small")
+        name: getattr(words, name) for name in ("with_commas", "nats", "percent", "signed", "small")
     }
     environment.filters["plain"] = _plain
     tail = manifest.calibration.used_tail
     return environment.get_template("MODEL_CARD.md.j2").render(
         manifest=manifest,
-        schema=manifest.table_schema,
+        schema=schema,
+        verdict=verdict(evaluation, marginals, pairs) if evaluation else None,
+        pairs=pairs[: figures.PAIRS],
         metrics=manifest.metrics,
         n=len(manifest.calibration.scores),
         tail=tail,
@@ -40,11 +47,11 @@ def model_card(manifest: Manifest) -> str:
         if manifest.config.get("peaks_over_threshold")
         else [],
         of=words.of,
-        reach=list(reach(manifest.calibration)),
+        reach=list(figures.reach(manifest.calibration)),
         trust=REACH,
     )
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = 60) -> str:
     """A user's text that Markdown shows as it is."""
-    return _MARKUP.sub(r"\\\1", html.escape(words.shown(text), quote=False))
+    return _MARKUP.sub(r"\\\1", html.escape(words.shown(text, most), quote=False))

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 REAL, SYNTHETIC, QUIET, INK, LINE = "#3f74b5", "#d0602b", "#8a8780", "#55534e", "#d9d6cf"
 SMALL = 300
 """Width of a small multiple; the page never draws it wider."""
+FAR = 5.0
+"""Largest distance from the median that is drawn, in distances of the 95th percentile."""
 _AXIS = {
     "labelColor": INK,
     "titleColor": INK,
@@ -131,7 +133,7 @@ def _bars(shape: Bars) -> Markup:
                 "share:Q",
                 title=None,
                 axis=alt.Axis(
-                    format=".0%", tickCount=3, domain=False, ticks=False, labelFlush=False
+                    format="~%", tickCount=3, domain=False, ticks=False, labelFlush=False
                 ),
             ),
             alt.Y("name:N", title=None, sort=None, axis=labels, scale=alt.Scale(paddingInner=0.3)),
@@ -146,9 +148,28 @@ def _bars(shape: Bars) -> Markup:
     return _svg(chart, SMALL, 32 + 17 * len(names))
 
 
+def association(real: float, synthetic: float) -> Markup:
+    """Two associations as dots on a line from -1 to 1, with a mark at 0."""
+    x, y = (8 + 72 * (1 + value) for value in (real, synthetic))
+    return Markup(
+        '<svg viewBox="0 0 160 16" width="160" height="16">'
+        '<path d="M8 8H152M80 4V12" stroke="{}"/><path d="M{:.1f} 8H{:.1f}" stroke="{}"/>'
+        '<circle cx="{:.1f}" cy="8" r="4.5" fill="{}"/>'
+        '<circle cx="{:.1f}" cy="8" r="4.5" fill="{}"/></svg>'
+    ).format(LINE, x, y, QUIET, x, REAL, y, SYNTHETIC)
+
+
+def score_range(nelbos: Floats, marks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The nelbos that are drawn. Without a limit, a single one far outside would squeeze all."""
+    quantiles = np.quantile(nelbos, (0.001, 0.5, 0.95, 0.999), method="closest_observation")
+    low, median, usual, high = quantiles.tolist()
+    limit = max([median + FAR * (usual - median), *(nelbo for _, nelbo in marks)])
+    return low, min(high, limit) if limit > low else high
+
+
 def score_chart(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
     """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
-    low, high = np.quantile(nelbos, (0.001, 0.999), method="closest_observation")
+    low, high = score_range(nelbos, marks)
     counts, edges = np.histogram(nelbos, 40, (low, high) if high > low else None)
     x = alt.X(
         "x:Q",
@@ -170,14 +191,20 @@ def score_chart(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int
     for i, (alpha, nelbo) in enumerate(reversed(marks)):
         text = f"alpha {alpha}: {nats(nelbo)}"
         mark = alt.Chart(alt.Data(values=[{"x": nelbo, "text": text}])).encode(x)
-        layers += _marked(mark, top=18 * i)
+        layers += _marked(mark, top=18 * i, left=nelbo > (low + high) / 2)
     return _svg(alt.layer(*layers), width, 240)
 
 
-def _marked(mark: alt.Chart, top: int) -> list[alt.Chart]:
-    """A line down from `top` pixels, and the text beside it."""
+def _marked(mark: alt.Chart, top: int, left: bool) -> list[alt.Chart]:
+    """A line down from `top` pixels, and the text on its left or right."""
     rule = mark.mark_rule(stroke=SYNTHETIC, strokeWidth=1.5)
-    text = mark.mark_text(color=INK, align="right", dx=-6, fontSize=12, fontWeight="bold")
+    text = mark.mark_text(
+        color=INK,
+        align="right" if left else "left",
+        dx=-6 if left else 6,
+        fontSize=12,
+        fontWeight="bold",
+    )
     return [
         rule.encode(y=alt.value(top), y2=alt.value("height")),
         text.encode(y=alt.value(top + 6), text="text:N"),
@@ -206,10 +233,10 @@ def terms(names: Sequence[str], values: Floats, kl: float, width: int) -> Markup
     x = alt.X("nats:Q", title=None, axis=None, scale=_with_room_for_texts(costs))
     y = alt.Y("name:N", title=None, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.35))
     bars = alt.Chart(alt.Data(values=rows))
-    right = bars.transform_filter("datum.nats >= 0").mark_text(
+    right = bars.transform_filter("datum.nats >= -0.005").mark_text(
         color=INK, align="left", dx=5, fontSize=11
     )
-    left = bars.transform_filter("datum.nats < 0").mark_text(
+    left = bars.transform_filter("datum.nats < -0.005").mark_text(
         color=INK, align="right", dx=-5, fontSize=11
     )
     layers = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,9 @@ from nelbo.engine import Engine
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
 
+from ..associations import measure_of
 from ..data import Rows, Training
-from ..evaluate import Evaluation, shape_error
+from ..evaluate import Evaluation, association_errors, pair_associations, shape_errors
 from ..fields import DAY, HOUR, MONDAY, WEEKDAY, Field
 from .words import shown
 
@@ -36,6 +38,12 @@ ODD = 3
 VALUES = 24
 """Values of a row that are shown beside its odd ones."""
 ALPHAS = (0.05, 0.01, 0.001)
+PAIRS = 5
+TOLERANCE = 0.1
+SURE = 3.0
+"""A pair disagrees if its difference is more than this many times its floor."""
+NOTICED = 0.01
+"""Minimum share of real cells that a constant column lacks."""
 
 
 @dataclass(frozen=True)
@@ -66,55 +74,77 @@ class Marginal:
     """One column, real beside synthetic. `off` is its shape error in percent, `floor` the same for
     fresh real rows.
 
-    `missing` are the shares of missing cells (real, synthetic). There is no shape where all real
-    cells are missing, or where the numbers are too far apart to draw.
+    `missing` are the shares of missing cells (real, synthetic). A column is `constant` where all
+    synthetic cells are equal, and one in a hundred real cells is not. There is no shape where all
+    real cells are missing, or where the numbers are too far apart to draw.
     """
 
     column: Column
     off: float
     floor: float
     missing: tuple[float, float]
+    constant: bool
     shape: Histogram | Bars | None
 
 
-def marginals(schema: Schema, evaluation: Evaluation, most: int) -> list[Marginal]:
-    """All columns in the schema's order, or the `most` that are furthest off where there are
-    more."""
-    number_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.numbers)}
-    code_at = {column.name: slice(at, at + 1) for at, column in enumerate(schema.categoricals)}
-    none = slice(0, 0)
-    columns = []
-    for column in schema.modelled:
-        numbers = number_at.get(column.name, none)
-        codes = code_at.get(column.name, none)
-        real, fresh, synthetic = (
-            Rows(rows.numbers[:, numbers], rows.codes[:, codes])
-            for rows in (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
+def marginals(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
+    """All columns in the schema's order."""
+    at = {column.name: i for i, column in enumerate([*schema.numbers, *schema.categoricals])}
+    off = evaluation.errors(shape_errors)
+    floors = evaluation.floors(shape_errors)
+    return [
+        _marginal(
+            column,
+            float(off[at[column.name]]),
+            float(floors[at[column.name]]),
+            _one_column(evaluation.fitted, at[column.name]),
+            _one_column(evaluation.synthetic, at[column.name]),
         )
-        columns.append(_marginal(column, real, fresh, synthetic))
-    if len(columns) <= most:
-        return columns
-    return sorted(columns, key=lambda marginal: -marginal.off)[:most]
+        for column in schema.modelled
+    ]
+
+
+def furthest(marginals: list[Marginal], most: int) -> list[Marginal]:
+    """The `most` that are furthest off, or all in their order where there are not more."""
+    if len(marginals) <= most:
+        return marginals
+    return sorted(marginals, key=lambda marginal: -marginal.off)[:most]
+
+
+def _one_column(rows: Rows, at: int) -> Rows:
+    """A column, counted over the numbers and then the categories."""
+    code = at - rows.numbers.shape[1]
+    if code < 0:
+        return Rows(rows.numbers[:, at : at + 1], rows.codes[:, :0])
+    return Rows(rows.numbers[:, :0], rows.codes[:, code : code + 1])
 
 
 def rhythms(schema: Schema, evaluation: Evaluation) -> list[Marginal]:
     """Patterns of datetimes that a chart over years cannot show: weekdays and hours, or the time
     since another column."""
-    tables = (evaluation.fitted, evaluation.fresh, evaluation.synthetic)
-    real, fresh, synthetic = (
-        {
-            name: Rows(values[:, None], rows.codes[:, :0])
-            for name, values in _views(schema, rows.numbers)
-        }
-        for rows in tables
-    )
+    names = [name for name, _ in _views(schema, evaluation.fitted.numbers)]
+    if not names:
+        return []
+
+    def views(rows: Rows) -> Rows:
+        values = [values for _, values in _views(schema, rows.numbers)]
+        return Rows(np.column_stack(values), rows.codes[:, :0])
+
+    def errors(real: Rows, other: Rows) -> Floats:
+        return shape_errors(views(real), views(other))
+
+    off = evaluation.errors(errors)
+    floors = evaluation.floors(errors)
+    real = views(evaluation.fitted)
+    synthetic = views(evaluation.synthetic)
     marginals = []
-    for name, rows in real.items():
-        values = np.unique(rows.numbers[~np.isnan(rows.numbers)])
+    for at, name in enumerate(names):
+        values = np.unique(real.numbers[~np.isnan(real.numbers[:, at]), at])
         kind: Kind = "integer" if (values == np.round(values)).all() else "continuous"
         if len(values) > 1:
             column = Column(name=name, kind=kind)
-            marginals.append(_marginal(column, rows, fresh[name], synthetic[name]))
+            both = _one_column(real, at), _one_column(synthetic, at)
+            marginals.append(_marginal(column, float(off[at]), float(floors[at]), *both))
     return marginals
 
 
@@ -131,10 +161,20 @@ def _views(schema: Schema, numbers: Floats) -> Iterator[tuple[str, Floats]]:
                 yield f"{column.name}: hour", Field(HOUR, MONDAY, 24).of(absolute)
 
 
-def _marginal(column: Column, real: Rows, fresh: Rows, synthetic: Rows) -> Marginal:
+def _marginal(column: Column, off: float, floor: float, real: Rows, synthetic: Rows) -> Marginal:
     """The comparison of one column's rows."""
     missing, shape = _compared(column, real, synthetic)
-    return Marginal(column, shape_error(real, synthetic), shape_error(real, fresh), missing, shape)
+    return Marginal(column, off, floor, missing, _is_constant(real, synthetic), shape)
+
+
+def _is_constant(real: Rows, synthetic: Rows) -> bool:
+    """Whether synthetic cells are all equal, missing ones too, where real cells are not."""
+    cells, made_cells = (np.hstack([rows.numbers, rows.codes])[:, 0] for rows in (real, synthetic))
+    only = np.unique(made_cells)
+    if len(only) != 1:
+        return False
+    equal = np.isnan(cells) if np.isnan(only[0]) else cells == only[0]
+    return bool(equal.mean() <= 1 - NOTICED)
 
 
 def _compared(
@@ -210,6 +250,46 @@ def _bars(column: Column, real: Integers, synthetic: Integers) -> Bars | None:
         categories + len(column.rarer) - len(top),
         (rest[0], rest[1]),
     )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The association of two columns in real and in synthetic rows, and the name of its measure.
+    `floor` is the mean difference between two samples of the real rows."""
+
+    columns: tuple[str, str]
+    measure: str
+    real: float
+    synthetic: float
+    floor: float
+
+    @property
+    def difference(self) -> float:
+        return abs(self.real - self.synthetic)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is small, or is seen between real rows too."""
+        return self.difference <= max(TOLERANCE, SURE * self.floor)
+
+
+def pairs(schema: Schema, evaluation: Evaluation) -> list[Pair]:
+    """All measured pairs of columns: those that do not agree first, by their difference."""
+    names = [column.name for column in (*schema.numbers, *schema.categoricals)]
+    real = pair_associations(evaluation.fitted, evaluation.fitted)
+    synthetic = pair_associations(evaluation.fitted, evaluation.synthetic)
+    floors = evaluation.floors(association_errors)
+    of_columns = [
+        Pair(
+            columns=(names[i], names[j]),
+            measure=measure_of(i, j, len(schema.numbers)),
+            real=float(real[i, j]),
+            synthetic=float(synthetic[i, j]),
+            floor=float(floors[i, j]),
+        )
+        for i, j in combinations(range(len(real)), 2)
+    ]
+    return sorted(of_columns, key=lambda pair: (pair.agrees, -pair.difference))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..data import Training
 from ..evaluate import Evaluation
 from ..fit import History
 from . import charts, figures, words
+from .verdict import verdict
 
 MOST_MARGINALS = 40
 MOST_TERMS = 40
@@ -53,7 +54,7 @@ def write_report(
     )
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("with_commas", "nats", "percent", "share", "small", "shown")
+        for name in ("with_commas", "nats", "percent", "share", "signed", "small", "shown")
     }
     page = environment.get_template("report.html.j2")
     path.write_text(page.render(_content(engine, training, history, evaluation)), "utf-8")
@@ -65,22 +66,26 @@ def _content(
     """The values of the template's variables."""
     manifest = engine.manifest
     scored = figures.held_out(engine, training)
+    marginals = figures.marginals(training.schema, evaluation)
+    pairs = figures.pairs(training.schema, evaluation)
     return {
         "manifest": manifest,
         "digest": engine.artifact.digest,
         "variables": VARIABLES,
         "of": words.of,
         "key_figures": _key_figures(manifest, len(evaluation.fresh)),
+        "verdict": verdict(evaluation, marginals, pairs),
         "learning": _learning(history),
         "marginals": [
-            _with_chart(marginal)
-            for marginal in figures.marginals(training.schema, evaluation, MOST_MARGINALS)
+            _with_chart(marginal) for marginal in figures.furthest(marginals, MOST_MARGINALS)
         ],
         "rhythms": [
             _with_chart(marginal)
             for marginal in figures.rhythms(training.schema, evaluation)[:MOST_MARGINALS]
         ],
         "sizes": {"real": len(evaluation.fitted), "synthetic": len(evaluation.synthetic)},
+        "pairs": pairs[: figures.PAIRS],
+        "association": charts.association,
         "scores": _scores(manifest),
         "terms": _terms(manifest, scored),
         "scored": scored,
@@ -213,8 +218,10 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
     scores = np.array(manifest.calibration.scores)
     thresholds = [(alpha, figures.threshold(scores, alpha)) for alpha in figures.ALPHAS]
     marks = [(alpha, nelbo) for alpha, nelbo in thresholds if nelbo is not None]
+    drawn = charts.score_range(scores, marks)[1] if len(scores) else 0.0
     return {
         "n": len(scores),
+        "beyond": int((scores > drawn).sum()),
         "smallest": 1 / (len(scores) + 1),
         "method": manifest.calibration.method,
         "marks": marks,

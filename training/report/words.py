@@ -18,7 +18,12 @@ def nats(value: float) -> str:
     if not math.isfinite(value):
         return "not finite"
     decimals = 2 if abs(value) < 1e3 else 1 if abs(value) < 1e4 else 0
-    return (f"{value:,.{decimals}f}" if abs(value) < 1e7 else f"{value:.3g}").replace("-", "−")
+    text = f"{value:,.{decimals}f}" if abs(value) < 1e7 else f"{value:.3g}"
+    return _with_minus(text)
+
+
+def _with_minus(text: str) -> str:
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def percent(value: float) -> str:
@@ -36,6 +41,11 @@ def share(value: float) -> str:
 def small(value: float) -> str:
     """A p-value or another number where two digits are enough."""
     return f"{value:.2g}"
+
+
+def signed(value: float) -> str:
+    """An association with two decimals and a real minus sign."""
+    return _with_minus(f"{value:.2f}")
 
 
 def of(n: int, one: str, many: str | None = None) -> str:
