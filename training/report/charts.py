@@ -159,21 +159,21 @@ def association(real: float, synthetic: float) -> Markup:
     ).format(LINE, x, y, QUIET, x, REAL, y, SYNTHETIC)
 
 
-def score_range(nelbos: Floats, marks: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The nelbos that are drawn. Without a limit, a single one far outside would squeeze all."""
-    quantiles = np.quantile(nelbos, (0.001, 0.5, 0.95, 0.999), method="closest_observation")
+def score_range(scores: Floats, marks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The scores that are drawn. Without a limit, a single one far outside would squeeze all."""
+    quantiles = np.quantile(scores, (0.001, 0.5, 0.95, 0.999), method="closest_observation")
     low, median, usual, high = quantiles.tolist()
-    limit = max([median + FAR * (usual - median), *(nelbo for _, nelbo in marks)])
+    limit = max([median + FAR * (usual - median), *(score for _, score in marks)])
     return low, min(high, limit) if limit > low else high
 
 
-def score_chart(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
-    """Histogram of nelbos, with (alpha, nelbo) marks, the largest alpha first."""
-    low, high = score_range(nelbos, marks)
-    counts, edges = np.histogram(nelbos, 40, (low, high) if high > low else None)
+def score_chart(scores: Floats, marks: Sequence[tuple[float, float]], width: int) -> Markup:
+    """Histogram of calibration scores, with (alpha, score) marks, the largest alpha first."""
+    low, high = score_range(scores, marks)
+    counts, edges = np.histogram(scores, 40, (low, high) if high > low else None)
     x = alt.X(
         "x:Q",
-        title="nelbo, nats",
+        title="surprise",
         axis=alt.Axis(grid=False, tickCount=6),
         scale=alt.Scale(zero=False, nice=False),
     )
@@ -188,10 +188,10 @@ def score_chart(nelbos: Floats, marks: Sequence[tuple[float, float]], width: int
         fill=REAL, opacity=0.75
     )
     layers: list[alt.Chart] = [bars.encode(x, y, x2="x2:Q", y2="zero:Q")]
-    for i, (alpha, nelbo) in enumerate(reversed(marks)):
-        text = f"alpha {alpha}: {nats(nelbo)}"
-        mark = alt.Chart(alt.Data(values=[{"x": nelbo, "text": text}])).encode(x)
-        layers += _marked(mark, top=18 * i, left=nelbo > (low + high) / 2)
+    for i, (alpha, score) in enumerate(reversed(marks)):
+        text = f"alpha {alpha}: {nats(score)}"
+        mark = alt.Chart(alt.Data(values=[{"x": score, "text": text}])).encode(x)
+        layers += _marked(mark, top=18 * i, left=score > (low + high) / 2)
     return _svg(alt.layer(*layers), width, 240)
 
 

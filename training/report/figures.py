@@ -325,7 +325,7 @@ def held_out(engine: Engine, training: Training) -> HeldOut:
 
 
 def threshold(scores: Floats, alpha: float) -> float | None:
-    """The nelbo above which a row's p-value is alpha or less; None where n scores are too few for
+    """The score above which a row's p-value is alpha or less; None where n scores are too few for
     such a p-value."""
     above = int(np.floor(alpha * (len(scores) + 1) + 1e-9)) - 1
     return None if above < 0 else float(np.sort(scores)[::-1][above])

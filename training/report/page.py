@@ -217,7 +217,7 @@ def _pair(shares: tuple[float, float]) -> str:
 def _scores(manifest: Manifest) -> dict[str, Any]:
     scores = np.array(manifest.calibration.scores)
     thresholds = [(alpha, figures.threshold(scores, alpha)) for alpha in figures.ALPHAS]
-    marks = [(alpha, nelbo) for alpha, nelbo in thresholds if nelbo is not None]
+    marks = [(alpha, score) for alpha, score in thresholds if score is not None]
     drawn = charts.score_range(scores, marks)[1] if len(scores) else 0.0
     return {
         "n": len(scores),
