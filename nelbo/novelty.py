@@ -25,8 +25,10 @@ from nelbo.spelling.misspelt import Match, Vocabulary
 from nelbo.surprise import Levels
 
 ORDINARY, MISSING, NEW, MISSPELT, RESPELT = range(5)
-CACHED = 100_000
+CACHED = 4_096
 """Number of new texts per column whose level is remembered."""
+LONGEST_CACHED = 100
+"""Number of characters of a text whose level is remembered; a cell may hold megabytes."""
 MOST_COLUMNS = 64
 """Maximum number of columns whose categories are held ready."""
 
@@ -45,7 +47,11 @@ class Known:
         rarer = [category for category, _ in column.rarer]
         self.categories = frozenset([*column.categories, *rarer])
         self.match = Vocabulary([*column.categories, *rarer]).nearest
-        self.level = lru_cache(CACHED)(self._level)
+        self._remembered = lru_cache(CACHED)(self._level)
+
+    def level(self, text: str) -> int:
+        """The level of a text that the schema has no code for."""
+        return self._remembered(text) if len(text) <= LONGEST_CACHED else self._level(text)
 
     def _level(self, text: str) -> int:
         return ORDINARY if text in self.categories else level_of(self.match(text))
@@ -82,5 +88,6 @@ class Novelty:
             if len(new):
                 source = batch.column(column.name).take(encoded.rows[new] - first_row)
                 texts = cells.texts(source, missing_in(column, self._schema)).to_pylist()
-                of_column[new] = [self.known(column).level(text) for text in texts]
+                known = self.known(column)
+                of_column[new] = [known.level(str(text)) for text in texts]
         return levels

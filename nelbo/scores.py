@@ -85,9 +85,9 @@ def already_known(digest: str | None, trained_on: str | None) -> Iterator[str]:
     if digest is not None and digest == trained_on:
         yield (
             "the model was trained on these very rows. Their p-values are therefore larger than"
-            " those of new rows, and fewer than alpha of them are anomalies. To find anomalies"
-            " among them, train on one part of the table and score the other part, then swap the"
-            " parts"
+            " those of new rows, and fewer than alpha of them are anomalies. To find the wrong"
+            " cells among them, use `nelbo clean`: it judges each row by a model that has not seen"
+            " it"
         )
 
 
