@@ -75,7 +75,8 @@ def judge(
 
 def cleaned(work: Path, path: Path, rows: int, seed: int, options: list[str]) -> Ranking:
     out = work / "suspicious.csv"
-    run_nelbo(work, "clean", path, f"--output={out}", f"--seed={seed}", *options)
+    every_row = "--alpha=1"
+    run_nelbo(work, "clean", path, f"--output={out}", f"--seed={seed}", every_row, *options)
     return from_cells(pd.read_csv(out), rows)
 
 
