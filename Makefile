@@ -43,10 +43,14 @@ bench-submit: .venv/for-development  ## measure p50 and p99 of a submission with
 bench-recovery: .venv/for-development  ## measure the seconds until another worker has finished the rows of a killed one
 	.venv/bin/python -m tests.benchmarks.recovery
 
-bench-quality: .venv/for-development  ## compare scores and synthetic rows with those of other packages; DATA=folder with anomaly/ and tables/
+bench-quality: .venv/for-development  ## compare scores, planted errors and synthetic rows with other packages; DATA=folder with anomaly/, odd/, planted/, dirty/, tables/
 	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly
+	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
+	.venv/bin/python -m tests.benchmarks.odd --data $(DATA)/odd
+	.venv/bin/python -m tests.benchmarks.planted --data $(DATA)/planted
+	.venv/bin/python -m tests.benchmarks.dirty --data $(DATA)/dirty --with score
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue

@@ -97,9 +97,7 @@ def beside(path: Path, seed: int, polluted: float) -> Iterator[dict[str, object]
 
 def _robust_distances(train: Floats, test: Floats, seed: int) -> Floats:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # it tells of each step where columns depend on each other
+        warnings.simplefilter("ignore")  # there are many where columns depend on each other
         distances: Floats = MinCovDet(random_state=seed).fit(train).mahalanobis(test)
     return distances
 

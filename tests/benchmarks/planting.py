@@ -1,6 +1,7 @@
-"""Plant errors into about 1 % of the rows of a table, so that it is known which cells are wrong.
+"""Plant errors into some rows of a table (1 %), so that it is known which cells are wrong.
 
     python -m tests.benchmarks.planting TABLE.csv --out FOLDER --name NAME [--seed 0]
+        [--share 0.01]
 
 It writes two suites:
 
@@ -36,7 +37,6 @@ from numpy.typing import NDArray
 
 Cells = dict[str, str]
 """New text of some cells of a row, by column."""
-SHARE = 0.01
 MIN_ERRORS = 12
 TEST_SHARE = 0.2
 TRIES = 200
@@ -219,10 +219,10 @@ KINDS: dict[str, Callable[[Original, int, np.random.Generator], Cells | None]] =
 
 
 def plant(
-    table: Original, rows: NDArray[np.int64], rng: np.random.Generator
+    table: Original, rows: NDArray[np.int64], rng: np.random.Generator, share: float = 0.01
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Those rows of the table with errors, and the key. A kind that no row allows is left out."""
-    count = max(MIN_ERRORS, round(SHARE * len(rows)))
+    count = max(MIN_ERRORS, round(share * len(rows)))
     free = list(rng.permutation(len(rows)))
     kinds = list(KINDS)
     dirty = table.frame.iloc[rows].reset_index(drop=True)
@@ -262,14 +262,14 @@ def read_original(path: Path) -> Original:
     return Original(frame.fillna("").reset_index(drop=True))
 
 
-def write_suites(table: Original, folder: Path, name: str, seed: int) -> None:
+def write_suites(table: Original, folder: Path, name: str, seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(table.frame))
     test = np.sort(order[: round(TEST_SHARE * len(order))])
     train = np.sort(order[len(test) :])
     for suite, rows in (("planted", test), ("dirty", np.arange(len(order)))):
         (folder / suite).mkdir(parents=True, exist_ok=True)
-        dirty, key = plant(table, rows, rng)
+        dirty, key = plant(table, rows, rng, share)
         dirty.to_csv(folder / suite / f"{name}.csv", index=False)
         key.to_csv(folder / suite / f"{name}.key.csv", index=False)
     table.frame.iloc[train].to_csv(folder / "planted" / f"{name}.train.csv", index=False)
@@ -283,8 +283,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=0.01)
     options = parser.parse_args()
-    write_suites(read_original(options.table), options.out, options.name, options.seed)
+    table = read_original(options.table)
+    write_suites(table, options.out, options.name, options.seed, options.share)
 
 
 if __name__ == "__main__":

@@ -213,11 +213,10 @@ def by_table(results: pd.DataFrame) -> str:
     means = overall.groupby(["table", "method"], sort=False)[["auroc", "ap", "recall"]].mean()
     cells = means.apply(lambda line: _figures(*line), axis=1).unstack("method")
     cells.loc["mean"] = means.groupby("method").mean().apply(lambda line: _figures(*line), axis=1)
-    for name in ("located", "refused"):
-        values = overall[overall["method"] == "nelbo"].groupby("table")[name].mean()
-        cells[name] = values.map("{:.2f}".format if name == "located" else "{:.0f}".format)
-    located = overall[overall["method"] == "nelbo"].groupby("table")["located"].mean().mean()
-    cells.loc["mean", ["located", "refused"]] = f"{located:.2f}", ""
+    own = overall[overall["method"] == "nelbo"].groupby("table")[["located", "refused"]].mean()
+    own.loc["mean"] = own.mean()
+    cells["located"] = own["located"].map("{:.2f}".format)
+    cells["refused"] = own["refused"].map("{:.1f}".format)
     return cells.fillna("").to_string()
 
 

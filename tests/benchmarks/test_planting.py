@@ -120,6 +120,12 @@ def test_a_misspelt_category_is_new_to_its_column(
         assert dirty.at[row, column] not in set(table.frame[column])
 
 
+def test_a_larger_share_of_the_rows_may_get_errors(table: Original) -> None:
+    dirty, key = plant(table, np.arange(ROWS), np.random.default_rng(1), share=0.05)
+    assert len(key) == 75
+    assert (dirty != table.frame).any(axis=1).sum() == 75
+
+
 def test_a_kind_that_a_table_does_not_allow_is_left_out() -> None:
     numbers = Original(pd.DataFrame({"x": [str(i) for i in range(50)], "gap": ["", "1"] * 25}))
     dirty, key = plant(numbers, np.arange(50), np.random.default_rng(0))
@@ -133,7 +139,7 @@ def test_equal_seeds_give_equal_files_and_the_training_rows_are_clean(
 ) -> None:
     table.frame.to_csv(tmp_path / "table.csv", index=False)
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_suites(read_original(tmp_path / "table.csv"), tmp_path / folder, "cities", seed)
+        write_suites(read_original(tmp_path / "table.csv"), tmp_path / folder, "cities", seed, 0.01)
     files = sorted(path.relative_to(tmp_path / "a") for path in tmp_path.glob("a/*/*"))
     assert [str(file) for file in files] == [
         "dirty/cities.csv",
