@@ -50,7 +50,7 @@ bench-quality: .venv/for-development  ## compare scores, planted errors and synt
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
 	.venv/bin/python -m tests.benchmarks.odd --data $(DATA)/odd
 	.venv/bin/python -m tests.benchmarks.planted --data $(DATA)/planted
-	.venv/bin/python -m tests.benchmarks.dirty --data $(DATA)/dirty --with score
+	.venv/bin/python -m tests.benchmarks.dirty --data $(DATA)/dirty --with clean
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
