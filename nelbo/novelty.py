@@ -88,6 +88,6 @@ class Novelty:
             if len(new):
                 source = batch.column(column.name).take(encoded.rows[new] - first_row)
                 texts = cells.texts(source, missing_in(column, self._schema)).to_pylist()
-                known = self.known(column)
-                of_column[new] = [known.level(str(text)) for text in texts]
+                vocabulary = self.known(column)
+                of_column[new] = [vocabulary.level(str(text)) for text in texts]
         return levels

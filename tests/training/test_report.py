@@ -252,7 +252,7 @@ def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported)
 def test_the_worst_rows_are_the_held_out_rows_with_the_highest_surprise(
     strange: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "surprise", lambda _, nelbo, terms, *more: (-nelbo, -terms))
+    monkeypatch.setattr(Engine, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms))
     engine, training, _, _ = strange.parts
     scored = figures.held_out(engine, training)
     worst = figures.worst_rows(engine, training, scored)
