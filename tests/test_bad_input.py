@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from nelbo.artifact import MANIFEST
+from nelbo.artifact import FORMAT, MANIFEST
 from nelbo.client import Client
 from nelbo.settings import Settings
 from nelbo.store.session import connect
@@ -327,8 +327,8 @@ def make_newer(folder: Path) -> None:
     manifest = folder / MANIFEST
     manifest.write_text(
         manifest.read_text()
-        .replace('"format": 1', '"format": 2', 1)
-        .replace('"format":1', '"format":2', 1)
+        .replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}', 1)
+        .replace(f'"format":{FORMAT}', f'"format":{FORMAT + 1}', 1)
     )
 
 
