@@ -378,7 +378,7 @@ def repaired(packed: bytes) -> bytes:
 
 def push_newer(http: httpx2.Client, scene: Scene) -> tuple[int, str]:
     newer = re.sub(
-        rb'"format": ?1\b', lambda found: found[0][:-1] + b"2", packed(scene.artifact), count=1
+        rb'("format": ?)%d\b' % FORMAT, rb"\g<1>%d" % (FORMAT + 1), packed(scene.artifact), count=1
     )
     return job_of_pushed(http, repaired(newer))
 
