@@ -468,7 +468,8 @@ class JobHandle:
     def anomalies(self, limit: int = 100) -> list[Anomaly]:
         """The least likely rows of a score job, in the order of its rank.
 
-        Each has the term and the surprise of each cell.
+        Each has the term and the surprise of each cell; the most surprising cell is the first of
+        `surprises`.
         """
         answer = self._http.request("GET", f"{self._address}/anomalies", params={"limit": limit})
         return [Anomaly.model_validate(entry) for entry in answer.json()["items"]]

@@ -136,6 +136,12 @@ def decode(
     return pa.record_batch(arrays, schema=arrow_schema(schema))
 
 
+def without_rarer(codes: NDArray[np.int64], schema: Schema) -> NDArray[np.int64]:
+    """Codes as encode gives them: that of a rarer category becomes the code for other."""
+    other = np.array([len(column.categories) for column in schema.categoricals], np.int64)
+    return np.where(codes > other + 1, other, codes)
+
+
 def arrow_schema(schema: Schema) -> pa.Schema:
     """The Arrow schema that decode gives, with the types of the training table.
 
@@ -215,10 +221,10 @@ def _errors(
         for code, mask in parsed.get(column.name, _NO_FAULTS).faults.items():
             new = [i for i in np.flatnonzero(mask).tolist() if i not in errors]
             faulty = batch.column(column.name).take(np.array(new, np.int64))
-            name = _shortened(column.name)
+            name = shortened(column.name)
             expected = _expected(column, code)
             for i, value in zip(new, cells.spelled(faulty).to_pylist(), strict=True):
-                text = _shortened(str(value))
+                text = shortened(str(value))
                 message = f"column {name!r} holds {text!r}; the model wants {expected}"
                 errors[i] = RowError(
                     row=first_row + i, column=column.name, code=code, message=message
@@ -244,12 +250,12 @@ def _expected(column: Column, code: str) -> str:
     return _EXPECTED[code]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(_shortened(name)) for name in names[:10])
+    shown = ", ".join(repr(shortened(name)) for name in names[:10])
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 

@@ -18,7 +18,7 @@ from nelbo import noise
 from nelbo.artifact import Artifact, check_spread, read_artifact
 from nelbo.encoding import Encoded, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
-from nelbo.expectations import DRAWS, expectation, hide_column
+from nelbo.expectations import DRAWS, expectation, hide
 from nelbo.forms import in_form_of, with_own_dates, with_row_numbers, with_unknown_categories
 from nelbo.novelty import Novelty
 from nelbo.rows import MadeRows, RowError, Scores
@@ -232,14 +232,29 @@ class Engine:
                 f"the model has no column {column!r} to hide; it models {', '.join(order)}"
             )
         encoded = encode(batch, self.schema, first_row)
-        repeated = _repeated(hide_column(encoded, self.schema, column), DRAWS)
-        u = noise.repeated_uniforms(seed, noise.EXPLAIN, encoded.rows, DRAWS, self._noise_size)
-        others = np.tile([name != column for name in order], (len(repeated.rows), 1))
-        draws = self._from_posterior(repeated, u, others, others, check=check)
-
+        hidden = np.tile([name == column for name in order], (len(encoded.rows), 1))
+        draws = self.redraw(encoded, hidden, DRAWS, seed, check)
         summary = expectation(self.schema, column, *draws)
-        table = pa.RecordBatch.from_pydict({"row": encoded.rows} | summary)
+        table = pa.RecordBatch.from_pydict({"row": encoded.rows, **summary})
         return MadeRows(table, encoded.errors)
+
+    def redraw(
+        self,
+        encoded: Encoded,
+        hidden: Booleans,
+        times: int,
+        seed: int,
+        check: Check | None = None,
+    ) -> NumbersAndCodes:
+        """Each row `times` times, one after the other, with the cells where `hidden` bool[n, d] is
+        true drawn given its other cells.
+
+        Draw k of a row depends on the seed, the row's number, k and the other cells alone.
+        """
+        without = hide(encoded, self.schema, self.manifest.order, hidden)
+        u = noise.repeated_uniforms(seed, noise.EXPLAIN, encoded.rows, times, self._noise_size)
+        seen = np.repeat(~hidden, times, axis=0)
+        return self._from_posterior(_repeated(without, times), u, seen, seen, check=check)
 
     # Graphs: one fixed batch each
 

@@ -1,5 +1,6 @@
 """The form of a source table: its columns, types and spelling, and the columns that only it has."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nelbo.cells import texts
 from nelbo.encoding import Encoded, decode, encode, spelled_field, written_as
 from nelbo.schema import Schema
+from nelbo.schema_inference import infer
 from nelbo.spelling.types import as_type
+
+LOOKED_AT = 1_000
+"""Number of rows in which a column that the schema does not know is looked at."""
 
 
 def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) -> pa.RecordBatch:
@@ -60,6 +66,22 @@ def with_own_dates(
     for name in dates.names:
         decoded = _replaced(decoded, name, pc.coalesce(own.column(name), decoded.column(name)))
     return decoded
+
+
+def identifier_columns(batch: pa.RecordBatch, schema: Schema) -> tuple[str, ...]:
+    """The columns of a table that name its rows, from its first batch: the schema's identifiers,
+    and columns that the schema does not know and that look like identifiers."""
+    unknown = [name for name in batch.schema.names if name not in schema.names]
+    first_rows = batch.select(unknown).slice(0, LOOKED_AT)
+    names = {column.name for column in (*schema.identifiers, *infer([first_rows]).identifiers)}
+    return tuple(name for name in batch.schema.names if name in names)
+
+
+def identifiers_of(
+    row: pa.RecordBatch, names: Sequence[str], schema: Schema
+) -> dict[str, str | None]:
+    """The texts in these columns of a single row; None where they are missing."""
+    return {name: texts(row.column(name), schema.missing)[0].as_py() for name in names}
 
 
 def with_row_numbers(

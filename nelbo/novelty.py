@@ -73,6 +73,14 @@ class Novelty:
             self._known[column.name] = Known(column)
         return self._known[column.name]
 
+    def match(self, column: Column, text: str | None) -> str | None:
+        """The known category that a new text in the column was probably meant to be."""
+        if column.kind != "categorical" or text is None:
+            return None
+        vocabulary = self.known(column)
+        match = None if text in vocabulary.categories else vocabulary.match(text)
+        return match.category if match else None
+
     def levels(self, batch: pa.RecordBatch, encoded: Encoded, first_row: int = 0) -> Levels:
         """The levels int8[n, d] of the cells of encoded rows of a batch, whose first row has the
         number first_row."""

@@ -62,11 +62,11 @@ class Anomaly(BaseModel):
     kl: float
     terms: dict[str, float]
     surprises: dict[str, float]
-    """The surprise of each cell: higher is odder."""
+    """The surprise of each cell, higher is odder; the most surprising first."""
 
     def highest(self, most: int) -> list[tuple[str, float]]:
         """The columns with the most surprising cells, with the surprise of each cell."""
-        return sorted(self.surprises.items(), key=lambda cell: -cell[1])[:most]
+        return _highest_first(self.surprises.items())[:most]
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,14 @@ class Scores:
                 anomaly=None,
                 kl=kl,
                 terms=dict(zip(self.columns, terms, strict=True)),
-                surprises=dict(zip(self.columns, surprises, strict=True)),
+                surprises=dict(_highest_first(zip(self.columns, surprises, strict=True))),
             )
             for row, nelbo, surprise, p_value, kl, terms, surprises in zip(*values, strict=True)
         ]
+
+
+def _highest_first(surprises: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    return sorted(surprises, key=lambda cell: -cell[1])
 
 
 @dataclass(frozen=True)

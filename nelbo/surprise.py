@@ -27,6 +27,9 @@ Levels = NDArray[np.int8]
 MAX_KNOTS = 64
 LEVELS = 5
 """Number of novelty levels; see `novelty`."""
+ONE_IN_TEN = float(np.log(10))
+"""The surprise that one in ten ordinary cells of a column reaches."""
+ONE_IN_A_HUNDRED = float(np.log(100))
 
 Nats = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1)]
@@ -89,6 +92,12 @@ class Surprise(_Fitted):
         if any(len(column.curves) != len(self.members) for column in self.columns):
             raise ValueError("a column has another number of curves than there are members")
         return self
+
+    def never(self, column: int, level: int) -> bool:
+        """Whether no training row had a cell of this novelty level in the column. Such a level is
+        as surprising as any can be, and so it is in each column."""
+        highest = max(one.novelty[-1] for one in self.columns)
+        return self.columns[column].novelty[level] == highest > 0
 
     def of_cells(self, costs: Floats, levels: Levels) -> Floats:
         """The surprise [n, d] of cells, from what each member finds them to cost [n, M, d] and

@@ -12,8 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from api.app import create_app
 from nelbo.cli import app as commands
-from nelbo.commands.local import EXPLAINED
 from nelbo.errors import problem_types
+from nelbo.explanation import EXPLAINED
 from nelbo.rows import SUSPICIOUS, Scores
 from nelbo.settings import Settings, variable
 

@@ -194,8 +194,8 @@ def list_anomalies(
     job_id: JobId, service: ServiceDep, owner: Owner, limit: Limit = 100
 ) -> Page[Anomaly]:
     """The rows with the highest surprise come first or, by the job's rank, those with the highest
-    nelbo. Each row has the surprise of each cell, and its terms: the nats that each column adds. At
-    most 1,000 rows are kept.
+    nelbo. Each row has the surprise of each cell, the most surprising first, and its terms: the
+    nats that each column adds. At most 1,000 rows are kept.
     """
     job = lookup.get_job(service.database, owner, job_id)
     if job.kind != "score":

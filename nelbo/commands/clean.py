@@ -10,7 +10,7 @@ import pyarrow as pa
 import typer
 
 from nelbo.commands import options, training
-from nelbo.commands.console import Console
+from nelbo.commands.console import Console, cut
 from nelbo.commands.table_files import TableFile, output_file
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, open_writer
@@ -20,7 +20,6 @@ SHOWN = 10
 LIKELY = 0.1
 """Rows with at most this q-value are called probably wrong."""
 HEAD = ["row", "p-value", "column", "value", "expected", "90 % interval, or share", "reason"]
-SHOWN_CHARACTERS = 30
 
 
 @options.csv
@@ -122,12 +121,12 @@ def _lines(cells: list[dict[str, Any]], identifiers: list[str]) -> Iterator[list
     """A row's own figures are beside its first cell only."""
     before = None
     for cell in cells:
-        own = [str(cell["row"]), *(_cut(cell[name]) for name in identifiers)]
+        own = [str(cell["row"]), *(cut(cell[name]) for name in identifiers)]
         own.append(f"{cell['p_value']:.2g}")
         if cell["row"] == before:
             own = [""] * len(own)
         before = cell["row"]
-        shown = [_cut(cell[name]) for name in ("column", "value", "expected")]
+        shown = [cut(cell[name]) for name in ("column", "value", "expected")]
         yield [*own, *shown, _room(cell), cell["reason"] or ""]
 
 
@@ -135,11 +134,5 @@ def _room(cell: dict[str, Any]) -> str:
     if cell["share"] is not None:
         return f"{100 * cell['share']:.0f} %"
     if cell["low"] is not None:
-        return f"{_cut(cell['low'])} to {_cut(cell['high'])}"
+        return f"{cut(cell['low'])} to {cut(cell['high'])}"
     return ""
-
-
-def _cut(text: str | None) -> str:
-    if text is None:
-        return "missing"
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"

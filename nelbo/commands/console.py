@@ -25,6 +25,9 @@ from rich.table import Table
 
 from nelbo.views import Job
 
+SHOWN_CHARACTERS = 30
+"""Number of characters of a cell of a user's table that are shown."""
+
 
 class Tell(Protocol):
     """Shows how many are done, and the total if it is known."""
@@ -160,6 +163,13 @@ def _cell(cell: object) -> str:
         case float():
             return f"{cell:,.4g}"
     return str(cell)
+
+
+def cut(text: str | None) -> str:
+    """The text of a table's cell, no longer than SHOWN_CHARACTERS."""
+    if text is None:
+        return "missing"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
 def _width(head: Sequence[str], cells: Sequence[Sequence[str]]) -> int:

@@ -20,6 +20,7 @@ from nelbo.commands.console import Console, of_job
 from nelbo.commands.service import DOING
 from nelbo.commands.training import run as train
 from nelbo.errors import Unavailable
+from nelbo.explanation import explained
 from nelbo.home import LOGS, running_up
 from nelbo.processes import Child, Lifeline, end_all
 from nelbo.settings import Settings
@@ -156,7 +157,7 @@ def _show_anomalies(job: JobHandle, table: pa.Table, engine: "Engine", console: 
         (anomaly, table.slice(anomaly.row, 1).combine_chunks().to_batches()[0])
         for anomaly in job.anomalies(ANOMALIES)
     ]
-    explain.show(console, engine, local.explained(engine, anomalies, CELLS, SEED))
+    explain.show(console, engine, explained(engine, anomalies, (), CELLS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:

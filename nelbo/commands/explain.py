@@ -1,7 +1,5 @@
-"""explain: why rows are unlikely: the most surprising cells, and what they should be by all other
-cells of the row."""
+"""explain: the cells that make rows odd, and what they should be by all other cells of the row."""
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,30 +7,30 @@ import pyarrow as pa
 import typer
 
 from nelbo.commands import local, options
-from nelbo.commands.console import Console
+from nelbo.commands.console import Console, cut
 from nelbo.commands.data_folder import folder_here
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import SHOWN_CELLS
 from nelbo.commands.table_files import TableFile, output_file
 from nelbo.encoding import check_columns
+from nelbo.explanation import AS_A_WHOLE, EXPLAINED, explained
 from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.jobs import ScoreRequest
 from nelbo.rows import Rank
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
-from nelbo.spelling.numbers import PLAIN
+from nelbo.spelling.numbers import rounded
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine
 
-HEAD = ["column", "value", "expected", "90 % interval, or share", "cell surprise"]
+HEAD = ["column", "value", "expected", "90 % interval, or share", "cell surprise", "reason"]
 RANKS: dict[Rank, str] = {
     "surprise": "how odd the row is; its p-value is that of the surprise",
     "nelbo": "how unlikely the row is: the bound on -log p(row), in nats",
 }
 GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
 """What the surprise of a cell is given by each member of the score."""
-SHOWN_CHARACTERS = 30
 
 
 @options.csv
@@ -57,7 +55,7 @@ def explain(
         ),
     ] = 10,
     columns: Annotated[
-        int, typer.Option(metavar="N", min=1, help="cells of each row, the most surprising")
+        int, typer.Option(metavar="N", min=1, help="maximum number of cells of each row")
     ] = SHOWN_CELLS,
     rank: options.RankOf = "surprise",
     output: options.OutputOrScreen = None,
@@ -69,13 +67,19 @@ def explain(
     csv: CsvOptions = DETECTED,
     as_json: options.Json = False,
 ) -> None:
-    """Show why rows are unlikely, and what their most surprising cells should be.
+    """Show which cells make a row odd, and what they should be.
 
-    Nelbo hides each shown cell and draws it many times, given the other cells of its row. For a
-    number or a date you see the median of the draws and the interval with 90 % of them; for a
-    category, the most frequent draw and its share. --rank says which rows come first. OUT also has
-    "term": the nats that the column adds to the row's nelbo. This command always runs in this
-    process, also if a service is there.
+    Nelbo hides each cell and draws it many times, given the other cells of its row. For a number or
+    a date you see the median of the draws and the interval with 90 % of them; for a category, the
+    most frequent draw and its share. Cells whose value is expected are left out. Columns that name
+    the rows come first.
+
+    "reason" says more where it can: "did you mean CESSNA?" (a new text, one letter away from a
+    known one), "not in training", "never missing in training", or "does not fit dest EWR" (with
+    another value of dest, the cell would be ordinary; either of the two may be wrong).
+
+    --rank says which rows come first. OUT also has "term": the nats that the column adds to the
+    row's nelbo. This command always runs in this process, also if a service is there.
 
     \b
     Examples:
@@ -101,7 +105,7 @@ def explain(
     console.notices(already_known(work.digest.hexdigest(), engine.manifest.table_digest))
 
     with console.waiting("drawing what the cells should be"):
-        cells = local.explained(engine, rows, columns, seed)
+        cells = explained(engine, rows, work.shown.identifiers, columns, seed)
     for line in faults.words():
         console.say(line)
     if target:
@@ -121,13 +125,11 @@ def explain(
 
 def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surprise") -> None:
     """The explained cells as a table, with what its words mean below it."""
-    continuous = {column.name for column in engine.schema.columns if column.kind == "continuous"}
+    identifiers = cells.column_names[1 : 1 + cells.num_columns - len(EXPLAINED)]
+    named = cells.select(identifiers).to_pylist()
+    explained_cells = cells.drop_columns(identifiers).rename_columns(EXPLAINED.names).to_pylist()
     console.table(
-        ["row", rank, "p-value", *HEAD],
-        _lines(
-            (_short(cell) if cell["column"] in continuous else cell for cell in cells.to_pylist()),
-            rank,
-        ),
+        ["row", *identifiers, rank, "p-value", *HEAD], _lines(named, explained_cells, rank)
     )
     conditions = ", or ".join(
         GIVEN[member] for member, weight in engine.manifest.members.items() if weight
@@ -140,43 +142,40 @@ def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surp
     )
 
 
-def _short(cell: dict[str, Any]) -> dict[str, Any]:
-    """Continuous numbers with as many digits as people want."""
-    numbers = {
-        name: cell[name] for name in ("value", "expected", "low", "high") if cell[name] is not None
-    }
-    return cell | {
-        name: f"{float(text):.6g}" for name, text in numbers.items() if re.match(PLAIN, text)
-    }
-
-
-def _lines(cells: Iterable[dict[str, Any]], rank: Rank) -> Iterator[list[str]]:
-    """A row's own figures stand beside its first cell only."""
+def _lines(
+    named: Iterable[dict[str, str | None]], cells: Iterable[dict[str, Any]], rank: Rank
+) -> Iterator[list[str]]:
+    """A row's identifiers and its own figures stand beside its first cell only."""
     before = None
-    for cell in cells:
-        first, before = cell["row"] != before, cell["row"]
-        own = (
-            [str(cell["row"]), f"{cell[rank]:.1f}", f"{cell['p_value']:.2g}"] if first else [""] * 3
-        )
-        shown = [_cut(cell[name]) for name in ("value", "expected")]
-        surprise = f"{cell['cell_surprise']:.1f}"
-        yield [*own, _cut(cell["column"]), *shown, _room(cell), surprise]
+    for names, cell in zip(named, cells, strict=True):
+        figures = [f"{cell[rank]:.1f}", f"{cell['p_value']:.2g}"]
+        own = [str(cell["row"]), *map(cut, names.values()), *figures]
+        reason = cell["reason"] or ""
+        if cell["row"] == before:
+            own = [""] * len(own)
+            reason = "" if reason == AS_A_WHOLE else reason
+        before = cell["row"]
+        yield [
+            *own,
+            cut(cell["column"]),
+            cut(cell["value"]),
+            *_expected(cell),
+            f"{cell['cell_surprise']:.1f}",
+            reason,
+        ]
 
 
-def _room(cell: dict[str, Any]) -> str:
-    """The interval, or the share of the most frequent category; and the share of missing ones,
-    where that is not it."""
+def _expected(cell: dict[str, Any]) -> tuple[str, str]:
+    """What is expected, and the interval or the share of the most frequent category; and the share
+    of missing ones, where that is not it. Nothing for a value that is itself expected."""
+    missing = cell["missing"]
+    if missing is None:
+        return "", ""
     parts = []
     if cell["share"] is not None:
         parts.append(f"{100 * cell['share']:.0f} %")
     elif cell["low"] is not None:
-        parts.append(f"{_cut(cell['low'])} to {_cut(cell['high'])}")
-    if cell["missing"] and (cell["share"] is None or cell["expected"] is not None):
-        parts.append(f"{100 * cell['missing']:.0f} % missing")
-    return ", ".join(parts)
-
-
-def _cut(text: str | None) -> str:
-    if text is None:
-        return "missing"
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+        parts.append(f"{cut(rounded(cell['low']))} to {cut(rounded(cell['high']))}")
+    if missing and (cell["share"] is None or cell["expected"] is not None):
+        parts.append(f"{100 * missing:.0f} % missing")
+    return cut(rounded(cell["expected"])), ", ".join(parts)

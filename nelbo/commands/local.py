@@ -6,22 +6,20 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from nelbo.cells import texts, written
 from nelbo.commands.console import Tell
 from nelbo.commands.row_errors import RowErrors
-from nelbo.encoding import missing_in, spelled_field, written_as
+from nelbo.commands.shown_rows import ShownRows
 from nelbo.errors import NotFound, TooLarge, needs_extra
 from nelbo.files import Digest, Table
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly, Rank, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
-from nelbo.spelling.types import as_type
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine
@@ -55,6 +53,10 @@ class Work:
     top: list[Anomaly] = field(default_factory=list)
     """The least likely rows, the least likely first."""
 
+    def __post_init__(self) -> None:
+        self.shown = ShownRows(self.engine.schema)
+        """The same rows as the table has them."""
+
     def results(
         self,
         request: ScoreRequest | AugmentRequest | ReconstructRequest,
@@ -86,24 +88,20 @@ class Work:
         """The rows with these numbers or, where there are none, the `most` least likely ones, each
         with its cells, in the order of the rank."""
         numbers = sorted(set(rows))
-        cells: dict[int, pa.RecordBatch] = {}
         for first_row, batch in self._batches(table, tell):
             self.digest.update(batch)
             end = first_row + batch.num_rows
             named = [row for row in numbers if first_row <= row < end]
             parts = [(row, batch.slice(row - first_row, 1)) for row in named]
             for first, part in parts if numbers else [(first_row, batch)]:
-                self._keep_least_likely(self._scored(part, first), len(numbers) or most, rank)
-                cells = {
-                    row.row: cells[row.row] if row.row in cells else part.take([row.row - first])
-                    for row in self.top
-                }
+                scores = self._scored(part, first)
+                self._keep_least_likely(scores, part, first, len(numbers) or most, rank)
         if numbers and numbers[-1] >= self.rows:
             raise NotFound(
                 f"{table.name} has no row {numbers[-1]}; it has {self.rows:,}, and the first is"
                 " row 0"
             )
-        return [(row, cells[row.row]) for row in self.top]
+        return [(row, self.shown.cells[row.row]) for row in self.top]
 
     def _score(self, request: ScoreRequest, table: Table, tell: Tell) -> Iterator[pa.RecordBatch]:
         parts = self._all_scored(table, request.rank, tell)
@@ -145,7 +143,7 @@ class Work:
         for first_row, batch in self._batches(table, tell):
             self.digest.update(batch)
             scores = self._scored(batch, first_row)
-            self._keep_least_likely(scores, TOP, rank)
+            self._keep_least_likely(scores, batch, first_row, TOP, rank)
             yield scores
 
     def _scored(self, batch: pa.RecordBatch, first_row: int) -> Scores:
@@ -153,11 +151,14 @@ class Work:
         self.faults.add(scores.errors)
         return scores
 
-    def _keep_least_likely(self, scores: Scores, most: int, rank: Rank) -> None:
+    def _keep_least_likely(
+        self, scores: Scores, batch: pa.RecordBatch, first_row: int, most: int, rank: Rank
+    ) -> None:
         """The first of those so far and of the new ones, by the rank, then by row: the order of a
-        job's anomalies."""
+        job's anomalies. The new ones are rows of a batch."""
         rows = [*self.top, *scores.top(most, rank=rank)]
         self.top = sorted(rows, key=lambda row: (-getattr(row, rank), row.row))[:most]
+        self.shown.keep([row.row for row in self.top], batch, first_row)
 
     def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -170,52 +171,11 @@ class Work:
         """The table's batches, each with the number of its first row."""
         for batch in table.batches(rows):
             first_row = self.rows
+            if not first_row:
+                self.shown.look(batch)
             self.rows += batch.num_rows
             yield first_row, batch
             tell(self.rows, table.rows)
-
-
-EXPLAINED = pa.schema(
-    [
-        *(
-            (name, pa.int64() if name == "row" else pa.float64())
-            for name in ("row", "nelbo", "surprise", "p_value")
-        ),
-        *((name, pa.string()) for name in ("column", "value", "expected", "low", "high")),
-        *((name, pa.float64()) for name in ("share", "missing", "term", "cell_surprise")),
-    ]
-)
-
-
-def explained(
-    engine: "Engine", rows: Iterable[tuple[Anomaly, pa.RecordBatch]], columns: int, seed: int
-) -> pa.Table:
-    """The most surprising cells of each row, with the value, what it should be (Engine.explain),
-    the term and the surprise. Cells are texts."""
-    lines = [
-        _explained(engine, row, cells, column, seed)
-        | {"term": row.terms[column], "cell_surprise": surprise}
-        for row, cells in rows
-        for column, surprise in row.highest(columns)
-    ]
-    return pa.Table.from_pylist(lines, schema=EXPLAINED)
-
-
-def _explained(
-    engine: "Engine", row: Anomaly, cells: pa.RecordBatch, name: str, seed: int
-) -> dict[str, Any]:
-    """One cell of a row beside what it should be, both spelled as the row's table has them."""
-    (column,) = (column for column in engine.schema.columns if column.name == name)
-    field = spelled_field(written_as(column, cells.schema.field(name)))
-    value = texts(cells.column(name), missing_in(column, engine.schema))[0].as_py()
-    summary = engine.explain(cells, name, row.row, seed).batch
-    figures = {
-        figure: written(as_type(summary[figure], field.type), field)[0].as_py()
-        for figure in ("expected", "low", "high")
-    }
-    shares = {share: summary[share][0].as_py() for share in ("share", "missing")}
-    head = {name: getattr(row, name) for name in ("row", "nelbo", "surprise", "p_value")}
-    return head | {"column": name, "value": value} | figures | shares
 
 
 def _check_size(rows: int, settings: Settings) -> None:

@@ -8,14 +8,17 @@ import typer
 
 from nelbo.client import Request
 from nelbo.commands import options
-from nelbo.commands.console import Console
+from nelbo.commands.console import Console, cut
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.runners import Done, choose_runner
+from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile, output_file
 from nelbo.files import DETECTED, CsvOptions
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly
 from nelbo.settings import read_settings
+from nelbo.spelling.numbers import rounded
+from nelbo.surprise import ONE_IN_TEN
 
 SHOWN_CELLS = 3
 
@@ -169,11 +172,26 @@ def reconstruct(
     _run(request, table, target, errors, Console(as_json))
 
 
-def least_likely(row: Anomaly, cells: int = SHOWN_CELLS) -> str:
-    """A row in words: its scores, and its most surprising cells."""
+def least_likely(row: Anomaly, shown: ShownRows | None = None) -> str:
+    """A row in words: what names it, its scores, and its most surprising cells. Cells that are no
+    more surprising than one in ten is are left out, but for the first."""
+    highest = row.highest(SHOWN_CELLS)
+    odd = [cell for cell in highest if cell[1] >= ONE_IN_TEN] or highest[:1]
+    cells = ", ".join(_cell(row.row, name, surprise, shown) for name, surprise in odd)
+    names = shown.names_of(row.row) if shown else {}
+    named = ", ".join(f"{name} {text or 'missing'}" for name, text in names.items())
+    who = f"row {row.row} ({named})" if named else f"row {row.row}"
     scores = f"surprise {row.surprise:.1f}, nelbo {row.nelbo:.1f}, p-value {row.p_value:.2g}"
-    shown = ", ".join(f"{name} {surprise:.1f}" for name, surprise in row.highest(cells))
-    return f"row {row.row}: {scores}; {shown}"
+    return f"{who}: {scores}; most surprising: {cells}"
+
+
+def _cell(row: int, name: str, surprise: float, shown: ShownRows | None) -> str:
+    """A cell and, in brackets, its surprise and what it was probably meant to be."""
+    if shown is None:
+        return f"{name} ({surprise:.1f})"
+    meant = shown.meant(row, name)
+    question = f", did you mean {meant}?" if meant else ""
+    return f"{name} {cut(rounded(shown.text(row, name)))} ({surprise:.1f}{question})"
 
 
 def _run(
@@ -204,7 +222,7 @@ def _lines(done: Done, target: OutputFile) -> list[str]:
     ]
     if done.top:
         lines.append("  the least likely:")
-    return lines + [f"  {least_likely(row)}" for row in done.top]
+    return lines + [f"  {least_likely(row, done.shown)}" for row in done.top]
 
 
 def _as_json(done: Done, target: OutputFile, faults: RowErrors) -> dict[str, Any]:
@@ -220,6 +238,10 @@ def _as_json(done: Done, target: OutputFile, faults: RowErrors) -> dict[str, Any
         result |= {
             "anomalies": done.anomalies,
             "threshold": done.threshold,
-            "least_likely": [row.model_dump() for row in done.top],
+            "least_likely": [
+                row.model_dump()
+                | {"identifiers": done.shown.names_of(row.row) if done.shown else None}
+                for row in done.top
+            ],
         }
     return result

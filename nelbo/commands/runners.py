@@ -15,11 +15,13 @@ from nelbo.commands import local, service
 from nelbo.commands.console import Console
 from nelbo.commands.data_folder import folder_here, names_a_folder
 from nelbo.commands.row_errors import RowErrors
+from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import GenerateRequest, ScoreRequest
 from nelbo.rows import Anomaly
+from nelbo.schema import Schema
 from nelbo.scores import already_known, out_of_reach
 from nelbo.settings import Settings
 
@@ -39,6 +41,8 @@ class Done:
     """Of a scoring, as what follows."""
     threshold: float | None = None
     top: list[Anomaly] = field(default_factory=list)
+    shown: ShownRows | None = None
+    """The rows of `top` as the table has them; None where the table cannot be read again."""
 
 
 class Runner(Protocol):
@@ -100,6 +104,7 @@ class LocalRunner:
             anomalies=work.anomalies,
             threshold=work.threshold,
             top=work.top[:SHOWN_ROWS],
+            shown=work.shown,
         )
 
 
@@ -114,18 +119,25 @@ class ServiceRunner:
         self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
     ) -> Done:
         with Client(settings=self.settings) as client:
+            schema = None
             if table is not None:
-                request = self._with_file(client, request, table)
+                request, schema = self._with_file(client, request, table)
             with service.finished(client, request, self.console) as job:
                 progress = job.view.progress
                 if progress.rows_failed:
                     faults.add(job.errors())
                 if progress.rows_failed < progress.rows:
                     service.download(job, out, self.console)
-                return _done(job)
+                done = _done(job)
+            if table is None or schema is None or table.file == "-" or not done.top:
+                return done
+            return replace(done, shown=self._shown(table, schema, done.top))
 
-    def _with_file(self, client: Client, request: Request, table: TableFile) -> Request:
-        """The request about the table, which is uploaded and checked before a job is made."""
+    def _with_file(
+        self, client: Client, request: Request, table: TableFile
+    ) -> tuple[Request, Schema | None]:
+        """The request about the table, which is uploaded and checked before a job is made, and the
+        schema of its model."""
         file = service.upload(client, table, self.console)
         name, _, which = request.model.partition("@")
         version = client.models.version(name, which or "champion")
@@ -134,7 +146,14 @@ class ServiceRunner:
             smallest = version.smallest_p_value or 0.0
             self.console.notices(out_of_reach(request.alpha, request.fdr, smallest))
             self.console.notices(already_known(file.digest, version.table_digest))
-        return request.model_copy(update={"file": file.id})
+        return request.model_copy(update={"file": file.id}), version.table_schema
+
+    def _shown(self, table: TableFile, schema: Schema, top: list[Anomaly]) -> ShownRows:
+        """The rows once more, from the file: the service gives scores alone."""
+        shown = ShownRows(schema)
+        with table.open(self.settings) as opened:
+            shown.read(opened, [row.row for row in top])
+        return shown
 
 
 def _done(job: JobHandle) -> Done:

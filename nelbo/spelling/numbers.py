@@ -25,6 +25,8 @@ LONGEST = 60
 """Maximum number of characters in a number, signs and units included."""
 MOST_DIGITS = 6
 """A number with more decimals than these was computed, so their count is no format."""
+READ_DIGITS = 6
+"""People read this number of digits of a computed number."""
 PLAIN = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 """A number as programs write it."""
 MINUS = r"\-−"
@@ -119,6 +121,18 @@ def _plain(parts: Any, format: NumberFormat) -> Any:
     fraction = parts.field("fraction")
     point = pc.if_else(pc.equal(fraction, ""), "", ".")
     return pc.binary_join_element_wise(minus, whole, point, fraction, parts.field("power"), "")
+
+
+def rounded(text: str | None) -> str | None:
+    """A plain number with a fraction, rounded to READ_DIGITS digits; other text unchanged.
+
+    >>> rounded("820.8530296"), rounded("3750.0"), rounded("1,234.5678")
+    ('820.853', '3750.0', '1,234.5678')
+    """
+    number = re.fullmatch(r"-?(\d+)\.(\d*[1-9])0*", text or "")
+    if number is None or len(number[1] + number[2]) <= READ_DIGITS:
+        return text
+    return f"{float(number[0]):.{max(0, READ_DIGITS - len(number[1]))}f}"
 
 
 def write(text: "pa.Array[Any]", format: NumberFormat) -> "pa.Array[Any]":

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from nelbo.artifact import FORMAT, Manifest, Tail
+from nelbo.encoding import encode
 from nelbo.engine import Engine, Floats, Integers
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.expectations import DRAWS
@@ -288,6 +289,23 @@ def test_a_category_has_its_most_frequent_draw_and_no_interval(
     assert np.mean(np.array(made["share"])) == pytest.approx(0.5263, abs=0.03)
     assert made["low"].null_count == made["high"].null_count == ROWS
     assert set(made["missing"].to_pylist()) == {0.0}
+
+
+def test_redrawn_rows_keep_the_cells_that_are_not_hidden(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    encoded = encode(rows, engine.schema)
+    hidden = np.zeros((ROWS, len(engine.manifest.order)), dtype=np.bool_)
+    hidden[:, engine.manifest.order.index("width")] = True
+    hidden[0] = True
+    numbers, codes = engine.redraw(encoded, hidden, 3, seed=0)
+    assert len(numbers) == len(codes) == 3 * ROWS
+    width = [column.name for column in engine.schema.numbers].index("width")
+    others = np.delete(numbers[3:], width, axis=1)
+    assert np.array_equal(others, np.delete(np.repeat(encoded.numbers[1:], 3, 0), width, axis=1))
+    assert np.array_equal(codes[3:], np.repeat(encoded.codes[1:], 3, 0))
+    assert not np.isin(numbers[:, width], encoded.numbers[:, width]).any()
+    assert not np.isin(numbers[:3], encoded.numbers[0]).any()
 
 
 def test_what_cannot_be_hidden_is_refused_and_what_cannot_be_read_is_an_error(

@@ -92,6 +92,8 @@ def test_the_highest_columns_are_those_of_the_most_surprising_cells() -> None:
     (row,) = scores_of([6.0]).top(1)
     assert row.highest(1) == [("kl", -2.0)]
     assert row.highest(9) == [("kl", -2.0), ("a", -3.0)], "though a has the larger term"
+    assert list(row.surprises) == ["kl", "a"]
+    assert list(row.terms) == ["a", "kl"]
 
 
 def test_a_row_error_stays_as_it_is() -> None:

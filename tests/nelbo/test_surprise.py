@@ -48,6 +48,13 @@ def test_a_cell_is_at_least_as_surprising_as_its_novelty(level: int) -> None:
     np.testing.assert_allclose(surprise().of_cells(costs, levels), [[NOVELTY[level], 0.0]])
 
 
+def test_a_level_that_no_training_row_had_is_known_by_its_surprise() -> None:
+    never_new = surprise().columns[0].model_copy(update={"novelty": (0.0, 6.0, 1.0, 6.0, 6.0)})
+    fitted = surprise().model_copy(update={"columns": (never_new, surprise().columns[1])})
+    assert [fitted.never(0, level) for level in range(5)] == [False, True, False, True, True]
+    assert [fitted.never(1, level) for level in range(5)] == [False, False, False, False, True]
+
+
 def test_a_row_is_as_surprising_as_its_most_surprising_cell_and_its_nelbo() -> None:
     cells = np.array([[0.0, 2.0]])
     nelbo = np.array([5.0])

@@ -15,8 +15,9 @@ import pytest
 
 from nelbo.artifact import Calibration, Manifest, Tail
 from nelbo.engine import Engine
+from nelbo.explanation import explain_row
 from nelbo.schema import Column, Schema
-from training.calibrate import split_calibration
+from training.calibrate import one_batch, split_calibration
 from training.config import Config
 from training.data import Rows, Training, TrainingSource, read
 from training.evaluate import Evaluation, evaluate
@@ -244,7 +245,7 @@ def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported)
     worst = figures.worst_rows(
         strange.parts[0], strange.parts[1], figures.held_out(*strange.parts[:2])
     )
-    assert worst[0].identifiers == (figures.ShownCell("key", f"<b>{worst[0].row}</b>", None),)
+    assert worst[0].identifiers == (figures.ShownCell("key", f"<b>{worst[0].row}</b>"),)
     assert f"<b>{worst[0].row}</b>" in strange.seen.text
     assert "Real and synthetic values of key" not in strange.page
 
@@ -256,14 +257,23 @@ def test_the_worst_rows_are_the_held_out_rows_with_the_highest_surprise(
     engine, training, _, _ = strange.parts
     scored = figures.held_out(engine, training)
     worst = figures.worst_rows(engine, training, scored)
-    highest = sorted(scored.surprise.tolist(), reverse=True)[: figures.WORST]
+    highest = sorted(scored.scores.surprise.tolist(), reverse=True)[: figures.WORST]
     assert [row.surprise for row in worst] == highest
     first = worst[0]
-    (surprises,) = scored.surprises[scored.at == first.row]
-    most = sorted(surprises.tolist(), reverse=True)[: figures.ODD]
-    assert [cell.surprise for cell in first.odd] == most
     assert first.p_value == engine.p_value(np.array([first.surprise]))[0]
     assert len(first.odd) + len(first.others) + first.more == len(engine.manifest.order)
+
+
+def test_a_worst_row_shows_its_odd_cells_with_what_is_expected_there(strange: Reported) -> None:
+    engine, training, _, _ = strange.parts
+    scored = figures.held_out(engine, training)
+    first = scored.scores.top(1)[0]
+    row = one_batch(training.table.take([first.row]))
+    worst = figures.worst_rows(engine, training, scored)
+    assert list(worst[0].odd) == explain_row(engine, first, row, figures.ODD, 0)
+    section = strange.page.split('id="worst"')[1].split("</section>")[0]
+    cells = [cell for one in worst for cell in one.odd if cell.missing is not None]
+    assert section.count(">expected ") == len(cells) > 0
 
 
 def test_the_same_parts_give_the_same_page(strange: Reported, tmp_path: Path) -> None:

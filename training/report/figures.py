@@ -1,25 +1,28 @@
 """The numbers behind the report: marginals, scores of held-out rows, thresholds, the worst rows."""
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo.artifact import Calibration
 from nelbo.cells import texts
 from nelbo.encoding import missing_in, relative
 from nelbo.engine import Engine
+from nelbo.explanation import ExplainedCell, explain_row
+from nelbo.rows import Anomaly, Scores
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
 
 from ..associations import measure_of
+from ..calibrate import one_batch
 from ..data import Rows, Training
 from ..evaluate import Evaluation, association_errors, pair_associations, shape_errors
 from ..fields import DAY, HOUR, MONDAY, WEEKDAY, Field
-from .words import shown
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -294,34 +297,20 @@ def pairs(schema: Schema, evaluation: Evaluation) -> list[Pair]:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of n held-out rows; terms[n, d] and surprises[n, d] of their cells are in the
-    manifest's order. `at` int64[n] are their row numbers in the table."""
+    """Scores of held-out rows, by their row numbers in the table."""
 
-    at: Integers
-    nelbo: Floats
-    terms: Floats
-    kl: Floats
-    surprise: Floats
-    surprises: Floats
+    scores: Scores
     rows: int
-    """Number of all held-out rows; `at` is an evenly spaced sample of them, without scores that are
-    not finite."""
+    """Number of all held-out rows; those with scores are an evenly spaced sample of them, without
+    scores that are not finite."""
 
 
 def held_out(engine: Engine, training: Training) -> HeldOut:
     every = np.sort(np.concatenate([training.split.stop, training.split.calibrate]))
     most = max(LEAST_ROWS, MOST_CELLS // len(engine.manifest.order))
     at = every[:: -(-len(every) // most)]
-    scores = engine.score(training.table.take(at).combine_chunks().to_batches()[0])
-    return HeldOut(
-        at[scores.rows],
-        scores.nelbo,
-        scores.terms,
-        scores.kl,
-        scores.surprise,
-        scores.surprises,
-        len(every),
-    )
+    scores = engine.score(one_batch(training.table.take(at)))
+    return HeldOut(replace(scores, rows=at[scores.rows]), len(every))
 
 
 def threshold(scores: Floats, alpha: float) -> float | None:
@@ -354,80 +343,56 @@ def reach(calibration: Calibration) -> Iterator[Reach]:
 
 @dataclass(frozen=True)
 class ShownCell:
-    """A cell as the table has it, None where it is missing; the row's most surprising cells have
-    their `surprise` too."""
+    """A cell as the table has it, None where it is missing."""
 
     name: str
     value: str | None
-    surprise: float | None
 
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A held-out row with a high surprise: its odd cells (the most surprising first), other cells,
-    and how many more there are."""
+    """A held-out row with a high surprise: the cells that explain it (the most surprising first),
+    other cells, and how many more there are."""
 
     row: int
     identifiers: tuple[ShownCell, ...]
     nelbo: float
     surprise: float
     p_value: float
-    odd: tuple[ShownCell, ...]
+    odd: tuple[ExplainedCell, ...]
     others: tuple[ShownCell, ...]
     more: int
 
 
 def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[WorstRow]:
     """The rows with the highest surprise, highest first."""
-    first = np.lexsort((scored.at, -scored.surprise))[:WORST]
-    p_values = engine.p_value(scored.surprise[first])
-    order = engine.manifest.order
-    texts_of = _texts_of(training, scored.at[first])
-    identifiers = [column.name for column in training.schema.identifiers if column.name in texts_of]
-    rows = []
-    for i, (at, p_value) in enumerate(zip(first.tolist(), p_values.tolist(), strict=True)):
-        surprises = scored.surprises[at]
-        odd = np.argsort(-surprises, kind="stable")[:ODD].tolist()
-        others = [column for column in range(len(order)) if column not in odd]
-        row = WorstRow(
-            row=int(scored.at[at]),
-            identifiers=tuple(_cell(texts_of, name, i) for name in identifiers),
-            nelbo=float(scored.nelbo[at]),
-            surprise=float(scored.surprise[at]),
-            p_value=p_value,
-            odd=tuple(_cell(texts_of, order[j], i, float(surprises[j])) for j in odd),
-            others=tuple(_cell(texts_of, order[j], i) for j in others[:VALUES]),
-            more=max(0, len(others) - VALUES),
-        )
-        rows.append(row)
-    return rows
+    return [_worst_row(engine, training, row) for row in scored.scores.top(WORST)]
 
 
-def _cell(
-    texts_of: Mapping[str, Sequence[str | None]], name: str, i: int, surprise: float | None = None
-) -> ShownCell:
-    value = texts_of[name][i]
-    return ShownCell(shown(name, 40), None if value is None else shown(value, 40), surprise)
+def _worst_row(engine: Engine, training: Training, row: Anomaly) -> WorstRow:
+    cells = one_batch(training.table.take([row.row]))
+    odd = explain_row(engine, row, cells, ODD, seed=0)
+    names = {cell.column for cell in odd}
+    columns = [column for column in training.schema.columns if column.name in cells.schema.names]
+    others = [column for column in columns if column.name not in names]
+    identifiers = [column for column in others if column.kind == "identifier"]
+    modelled = [column for column in others if column.kind != "identifier"]
+    return WorstRow(
+        row=row.row,
+        identifiers=tuple(_cell(cells, column, training.schema) for column in identifiers),
+        nelbo=row.nelbo,
+        surprise=row.surprise,
+        p_value=row.p_value,
+        odd=tuple(odd),
+        others=tuple(_cell(cells, column, training.schema) for column in modelled[:VALUES]),
+        more=max(0, len(modelled) - VALUES),
+    )
 
 
-def _texts_of(training: Training, at: Integers) -> dict[str, Sequence[str | None]]:
-    """Rows as texts, column by column: cells as they were read, and continuous numbers with a
-    readable number of digits."""
-    schema = training.schema
-    table = training.table.take(at)
-    by_column: dict[str, Sequence[str | None]] = {
-        column.name: texts(
-            table.column(column.name).combine_chunks(), missing_in(column, schema)
-        ).to_pylist()
-        for column in schema.columns
-        if column.name in table.column_names
-    }
-    for column, values in zip(schema.numbers, training.rows.numbers[at].T, strict=True):
-        if column.kind == "continuous" and (column.number is None or column.number.is_plain):
-            by_column[column.name] = [
-                None if np.isnan(value) else f"{value:.6g}" for value in values.tolist()
-            ]
-    return by_column
+def _cell(row: pa.RecordBatch, column: Column, schema: Schema) -> ShownCell:
+    return ShownCell(
+        column.name, texts(row.column(column.name), missing_in(column, schema))[0].as_py()
+    )
 
 
 @dataclass(frozen=True)

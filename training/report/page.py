@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import Manifest
 from nelbo.engine import Engine
+from nelbo.explanation import AS_A_WHOLE
 from nelbo.schema import NUMBERS
+from nelbo.spelling.numbers import rounded
 
 from ..config import Config
 from ..data import Training
@@ -56,6 +58,7 @@ def write_report(
         name: getattr(words, name)
         for name in ("with_commas", "nats", "percent", "share", "signed", "small", "shown")
     }
+    environment.filters["rounded"] = rounded
     page = environment.get_template("report.html.j2")
     path.write_text(page.render(_content(engine, training, history, evaluation)), "utf-8")
 
@@ -89,6 +92,7 @@ def _content(
         "scores": _scores(manifest),
         "terms": _terms(manifest, scored),
         "scored": scored,
+        "as_a_whole": AS_A_WHOLE,
         "worst": figures.worst_rows(engine, training, scored),
         "row_names": "row" if training.total == len(training.table) else "usable row",
         "columns": list(figures.columns(engine, training)),
@@ -237,15 +241,15 @@ def _scores(manifest: Manifest) -> dict[str, Any]:
 def _terms(manifest: Manifest, scored: figures.HeldOut) -> dict[str, Any]:
     """The mean terms, most costly first; of a wide table the most costly ones and the sum of all
     others."""
-    if not len(scored.nelbo):
+    if not len(scored.scores.nelbo):
         return {"chart": None, "more": 0, "rest": 0.0}
-    mean: NDArray[np.float64] = scored.terms.mean(0)
+    mean: NDArray[np.float64] = scored.scores.terms.mean(0)
     order = np.argsort(-mean, kind="stable")
     drawn = order[:MOST_TERMS]
     names = [manifest.order[at] for at in drawn]
     return {
         "chart": _both_widths(
-            lambda width: charts.terms(names, mean[drawn], float(scored.kl.mean()), width)
+            lambda width: charts.terms(names, mean[drawn], float(scored.scores.kl.mean()), width)
         ),
         "more": len(order) - len(drawn),
         "rest": float(mean[order[MOST_TERMS:]].sum()),

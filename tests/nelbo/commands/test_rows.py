@@ -13,7 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pytest
 
+from nelbo.commands.rows import least_likely
+from nelbo.commands.shown_rows import ShownRows
 from nelbo.files import Digest, open_table
+from nelbo.rows import Anomaly
+from tests.artifacts import SCHEMA
 from tests.nelbo.commands.conftest import ROWS, Service
 from tests.nelbo.commands.running import Ran, done, read, run, table, written
 
@@ -111,8 +115,36 @@ def test_the_least_likely_rows_are_told_with_their_most_surprising_cells(
         "score", artifact if where == "folder" else "linear", faulty, "-o", tmp_path / "out.csv"
     )
     lines = ran.err.partition("least likely:")[2].splitlines()
-    assert re.match(r"  row 5: surprise [\d.]+, nelbo [\d.]+, p-value 0.01; weight ", lines[1])
+    scores = r"surprise [\d.]+, nelbo [\d.]+, p-value 0.01; most surprising: weight 100.0 \("
+    assert re.match(rf"  row 5 \(id row 5\): {scores}", lines[1])
     assert f"{ROWS - 1} rows scored" in ran.err
+
+
+def test_a_row_is_told_with_its_identifiers_and_a_misspelt_cell_with_what_was_meant(
+    tmp_path: Path,
+) -> None:
+    cells = table(9).to_pylist()
+    cells[4] |= {"colour": "gren", "length": None}
+    path = written(pa.Table.from_pylist(cells), tmp_path / "rows.parquet")
+    shown = ShownRows(SCHEMA)
+    with open_table(path) as opened:
+        shown.read(opened, [4])
+    surprises = {"width": 1.0, "colour": 9.04, "length": 3.0}
+    row = Anomaly(
+        row=4,
+        nelbo=7.0,
+        surprise=8.0,
+        p_value=0.01,
+        anomaly=True,
+        kl=0,
+        terms={},
+        surprises=surprises,
+    )
+    assert least_likely(row, shown) == (
+        "row 4 (id row 4): surprise 8.0, nelbo 7.0, p-value 0.01; most surprising:"
+        " colour gren (9.0, did you mean green?), length missing (3.0)"
+    ), "a width so ordinary is left out"
+    assert least_likely(row).endswith("most surprising: colour (9.0), length (3.0)")
 
 
 @pytest.mark.usefixtures("surprising")
@@ -123,7 +155,7 @@ def test_the_rank_says_which_rows_are_told_and_changes_nothing_that_is_written(
     written_by = {}
     for rank in ("surprise", "nelbo"):
         ran = done("score", artifact, faulty, "-o", "-", "--rank", rank, "--explain", *fdr)
-        told = re.findall(r"^  row (\d+): surprise .*; (\w+) ", ran.err, re.M)
+        told = re.findall(r"^  row (\d+) .*; most surprising: (\w+) ", ran.err, re.M)
         written_by[rank] = ran.out
         scores = csv.read_csv(io.BytesIO(ran.out))
         order = scores.sort_by([(rank, "descending")])["row"].to_pylist()
