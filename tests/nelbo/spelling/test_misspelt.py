@@ -44,15 +44,10 @@ def test_a_category_is_not_its_own_match_but_that_of_another_spelling() -> None:
     assert Vocabulary([*KNOWN, "Cessna"]).nearest("CESSNA") == Match("Cessna", same=True)
 
 
-@given(st.text(min_size=3, max_size=LONGEST), st.data())
+@given(st.text("abcdeXYZ", min_size=3, max_size=LONGEST), st.data())
 def test_any_letter_may_be_dropped(text: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(text) - 1))
-    shorter = text[:at] + text[at + 1 :]
-    vocabulary = Vocabulary([text])
-    folded_apart = " ".join(text.casefold().split()) != " ".join(shorter.casefold().split())
-    one_letter = len(text.casefold()) == len(text) and text == " ".join(text.split())
-    if folded_apart and one_letter and len(" ".join(text.casefold().split())) >= 3:
-        assert vocabulary.nearest(shorter) is not None
+    assert Vocabulary([text]).nearest(text[:at] + text[at + 1 :]) == Match(text, same=False)
 
 
 def test_long_texts_and_many_categories_take_little_memory() -> None:
