@@ -14,18 +14,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nelbo.cells import Array, texts, written
+from nelbo.cells import Array, written
 from nelbo.encoding import (
     Encoded,
     encode,
-    missing_in,
     shortened,
     spelled_field,
     without_rarer,
     written_as,
 )
 from nelbo.expectations import DRAWS, FEW, expectation, is_expected, unusual_time
-from nelbo.forms import identifiers_of
+from nelbo.forms import identifiers_of, text_of
 from nelbo.novelty import MISSING, MISSPELT, ORDINARY
 from nelbo.rows import Anomaly
 from nelbo.schema import Column
@@ -120,8 +119,7 @@ def explain_row(
     single = [cell for cell in looked_at if this.is_surprising(cell) and cell.stands_out]
     if single and single[0].cell_surprise >= PART * looked_at[0].cell_surprise:
         first = this.with_partner(single[0])
-        rest = this.not_due_to(first, single[1:])[: most - 1]
-        return [first, *map(this.with_partner, rest)]
+        return [first, *this.not_due_to(first, single[1:])][:most]
 
     if looked_at[0].cell_surprise >= ONE_IN_A_HUNDRED:
         first = this.with_partner(looked_at[0])
@@ -188,7 +186,7 @@ class _Row:
         others = [name for name in self.engine.manifest.order if name != first.column]
         (surprises,) = self._surprises_beside([others])
         return [
-            cell
+            self.unfit(cell, first.column) if cell.column == first.against else cell
             for cell in cells
             if cell.reason
             or cell.column == first.against
@@ -209,7 +207,7 @@ class _Row:
     def _partner(self, cell: ExplainedCell) -> str | None:
         """The column of the cell that a cell does not fit."""
         since = self._column(cell.column).since
-        if since:
+        if since and cell.value is not None:
             return since  # the model sees such a date as the time since the other one alone
 
         name = cell.column
@@ -285,9 +283,7 @@ class _Row:
         return is_missing and is_seldom_missing and self._value(name) is not None
 
     def _value(self, name: str) -> str | None:
-        missing = missing_in(self._column(name), self.engine.schema)
-        value: str | None = texts(self.cells.column(name), missing)[0].as_py()
-        return value
+        return text_of(self.cells, self._column(name), self.engine.schema)
 
     def _spelled(self, name: str, summary: Mapping[str, Array]) -> dict[str, Any]:
         """What is expected, spelled as the row's own table has it."""

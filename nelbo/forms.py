@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nelbo.cells import texts
-from nelbo.encoding import Encoded, decode, encode, spelled_field, written_as
-from nelbo.schema import Schema
+from nelbo.cells import texts, written
+from nelbo.encoding import Encoded, decode, encode, missing_in, spelled_field, written_as
+from nelbo.schema import Column, Schema
 from nelbo.schema_inference import infer
 from nelbo.spelling.types import as_type
 
@@ -82,6 +82,18 @@ def identifiers_of(
 ) -> dict[str, str | None]:
     """The texts in these columns of a single row; None where they are missing."""
     return {name: texts(row.column(name), schema.missing)[0].as_py() for name in names}
+
+
+def text_of(row: pa.RecordBatch, column: Column, schema: Schema) -> str | None:
+    """The text of a single row's cell; None where it is missing. Text is as the row's table has it;
+    values of other types are spelled as made rows are."""
+    cell = row.column(column.name)
+    text: str | None = texts(cell, missing_in(column, schema))[0].as_py()
+    if text is None or pa.types.is_string(cell.type):
+        return text
+    field = spelled_field(written_as(column, row.schema.field(column.name)))
+    spelled: str | None = written(cell, field)[0].as_py()
+    return spelled
 
 
 def with_row_numbers(

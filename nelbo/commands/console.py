@@ -172,6 +172,11 @@ def cut(text: str | None) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
+def score_figure(score: float) -> str:
+    """A surprise, a nelbo or a term: one decimal, and an exponent where it is huge."""
+    return f"{score:.1f}" if abs(score) < 1e7 else f"{score:.2g}"
+
+
 def _width(head: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
     """A width for all cells: the text in a pipe is not folded."""
     columns = zip(head, *cells, strict=True)

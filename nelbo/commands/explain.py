@@ -7,7 +7,7 @@ import pyarrow as pa
 import typer
 
 from nelbo.commands import local, options
-from nelbo.commands.console import Console, cut
+from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.data_folder import folder_here
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import SHOWN_CELLS
@@ -148,7 +148,7 @@ def _lines(
     """A row's identifiers and its own figures stand beside its first cell only."""
     before = None
     for names, cell in zip(named, cells, strict=True):
-        figures = [f"{cell[rank]:.1f}", f"{cell['p_value']:.2g}"]
+        figures = [score_figure(cell[rank]), f"{cell['p_value']:.2g}"]
         own = [str(cell["row"]), *map(cut, names.values()), *figures]
         reason = cell["reason"] or ""
         if cell["row"] == before:
@@ -160,7 +160,7 @@ def _lines(
             cut(cell["column"]),
             cut(cell["value"]),
             *_expected(cell),
-            f"{cell['cell_surprise']:.1f}",
+            score_figure(cell["cell_surprise"]),
             reason,
         ]
 

@@ -8,7 +8,7 @@ import typer
 
 from nelbo.client import Request
 from nelbo.commands import options
-from nelbo.commands.console import Console, cut
+from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.runners import Done, choose_runner
 from nelbo.commands.shown_rows import ShownRows
@@ -181,17 +181,18 @@ def least_likely(row: Anomaly, shown: ShownRows | None = None) -> str:
     names = shown.names_of(row.row) if shown else {}
     named = ", ".join(f"{name} {text or 'missing'}" for name, text in names.items())
     who = f"row {row.row} ({named})" if named else f"row {row.row}"
-    scores = f"surprise {row.surprise:.1f}, nelbo {row.nelbo:.1f}, p-value {row.p_value:.2g}"
-    return f"{who}: {scores}; most surprising: {cells}"
+    scores = f"surprise {score_figure(row.surprise)}, nelbo {score_figure(row.nelbo)}"
+    return f"{who}: {scores}, p-value {row.p_value:.2g}; most surprising: {cells}"
 
 
 def _cell(row: int, name: str, surprise: float, shown: ShownRows | None) -> str:
     """A cell and, in brackets, its surprise and what it was probably meant to be."""
     if shown is None:
-        return f"{name} ({surprise:.1f})"
+        return f"{name} ({score_figure(surprise)})"
     meant = shown.meant(row, name)
     question = f", did you mean {meant}?" if meant else ""
-    return f"{name} {cut(rounded(shown.text(row, name)))} ({surprise:.1f}{question})"
+    text = cut(rounded(shown.text(row, name)))
+    return f"{name} {text} ({score_figure(surprise)}{question})"
 
 
 def _run(

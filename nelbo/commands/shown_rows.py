@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from nelbo.cells import texts
-from nelbo.encoding import missing_in
 from nelbo.files import Table
-from nelbo.forms import identifier_columns, identifiers_of
+from nelbo.forms import identifier_columns, identifiers_of, text_of
 from nelbo.novelty import Novelty
 from nelbo.schema import Schema
 
@@ -56,9 +54,7 @@ class ShownRows:
 
     def text(self, row: int, name: str) -> str | None:
         """The text of a cell; None where it is missing."""
-        missing = missing_in(self._columns[name], self.schema)
-        value: str | None = texts(self.cells[row].column(name), missing)[0].as_py()
-        return value
+        return text_of(self.cells[row], self._columns[name], self.schema)
 
     def meant(self, row: int, name: str) -> str | None:
         """The known category that a new text was probably meant to be."""

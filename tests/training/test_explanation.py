@@ -135,6 +135,24 @@ def test_values_have_the_form_of_the_table(cells: dict[str, list[ExplainedCell]]
     assert (gift.value, gift.expected) == ("No", "Yes")
 
 
+def test_values_of_a_typed_table_are_written_as_in_the_training_table(
+    engine: Engine, table: pa.RecordBatch, cells: dict[str, list[ExplainedCell]]
+) -> None:
+    prices = [float(str(text).replace(",", "")) for text in table["price"].to_pylist()]
+    days = {
+        name: [date.fromisoformat(str(text)) for text in table[name].to_pylist()]
+        for name in ("ordered", "shipped")
+    }
+    typed = table.set_column(4, "price", pa.array(prices))
+    for name, values in days.items():
+        typed = typed.set_column(typed.schema.get_field_index(name), name, pa.array(values))
+    rows = {row.row: row for row in engine.score(typed).top(typed.num_rows)}
+    for name in ("price", "date"):
+        number = list(ODD).index(name)
+        (cell, *_) = explain_row(engine, rows[number], typed.slice(number, 1), 1, 0)
+        assert (cell.value, cell.expected) == (cells[name][0].value, cells[name][0].expected)
+
+
 def test_a_cell_whose_value_is_expected_is_no_reason(
     engine: Engine, table: pa.RecordBatch, scored: Mapping[int, Anomaly]
 ) -> None:

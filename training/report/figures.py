@@ -14,6 +14,7 @@ from nelbo.cells import texts
 from nelbo.encoding import missing_in, relative
 from nelbo.engine import Engine
 from nelbo.explanation import ExplainedCell, explain_row
+from nelbo.forms import text_of
 from nelbo.rows import Anomaly, Scores
 from nelbo.schema import Column, Kind, Schema
 from nelbo.scores import rows_for
@@ -36,7 +37,8 @@ RANGE = (0.005, 0.995)
 WIDEST = 1e300
 """Maximum range of numbers in a chart: near the end of float64 a width is not finite."""
 TOP = 12
-WORST = 20
+WORST, FEWEST, WORST_CELLS = 20, 5, 2_000
+"""Maximum and minimum number of worst rows, and the maximum number of their cells in between."""
 ODD = 3
 VALUES = 24
 """Values of a row that are shown beside its odd ones."""
@@ -365,8 +367,10 @@ class WorstRow:
 
 
 def worst_rows(engine: Engine, training: Training, scored: HeldOut) -> list[WorstRow]:
-    """The rows with the highest surprise, highest first."""
-    return [_worst_row(engine, training, row) for row in scored.scores.top(WORST)]
+    """The rows with the highest surprise, highest first. Wide tables have fewer: what is expected
+    in a cell is drawn with all columns."""
+    rows = max(FEWEST, min(WORST, WORST_CELLS // len(engine.manifest.order)))
+    return [_worst_row(engine, training, row) for row in scored.scores.top(rows)]
 
 
 def _worst_row(engine: Engine, training: Training, row: Anomaly) -> WorstRow:
@@ -379,20 +383,18 @@ def _worst_row(engine: Engine, training: Training, row: Anomaly) -> WorstRow:
     modelled = [column for column in others if column.kind != "identifier"]
     return WorstRow(
         row=row.row,
-        identifiers=tuple(_cell(cells, column, training.schema) for column in identifiers),
+        identifiers=tuple(_shown(cells, column, training.schema) for column in identifiers),
         nelbo=row.nelbo,
         surprise=row.surprise,
         p_value=row.p_value,
         odd=tuple(odd),
-        others=tuple(_cell(cells, column, training.schema) for column in modelled[:VALUES]),
+        others=tuple(_shown(cells, column, training.schema) for column in modelled[:VALUES]),
         more=max(0, len(modelled) - VALUES),
     )
 
 
-def _cell(row: pa.RecordBatch, column: Column, schema: Schema) -> ShownCell:
-    return ShownCell(
-        column.name, texts(row.column(column.name), missing_in(column, schema))[0].as_py()
-    )
+def _shown(row: pa.RecordBatch, column: Column, schema: Schema) -> ShownCell:
+    return ShownCell(column.name, text_of(row, column, schema))
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,8 @@ def test_a_row_is_told_with_its_identifiers_and_a_misspelt_cell_with_what_was_me
         " colour gren (9.0, did you mean green?), length missing (3.0)"
     ), "a width so ordinary is left out"
     assert least_likely(row).endswith("most surprising: colour (9.0), length (3.0)")
+    huge = row.model_copy(update={"surprise": 1.234e300})
+    assert least_likely(huge).startswith("row 4: surprise 1.2e+300, nelbo 7.0, ")
 
 
 @pytest.mark.usefixtures("surprising")
