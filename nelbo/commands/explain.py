@@ -75,8 +75,9 @@ def explain(
     the rows come first.
 
     "reason" says more where it can: "did you mean CESSNA?" (a new text, one letter away from a
-    known one), "not in training", "never missing in training", or "does not fit dest EWR" (with
-    another value of dest, the cell would be ordinary; either of the two may be wrong).
+    known one), "not in training", "never missing in training", or "does not fit dest EWR" (the
+    value seldom goes together with EWR in the column dest; either of the two may be wrong). A row
+    that no single cell explains is shown with its two most surprising cells.
 
     --rank says which rows come first. OUT also has "term": the nats that the column adds to the
     row's nelbo. This command always runs in this process, also if a service is there.
