@@ -81,8 +81,14 @@ class Config(BaseModel):
         ),
     ] = None
     contaminated: Annotated[
-        float, Field(ge=0, lt=0.2, description="share of the rows that may be anomalies themselves")
-    ] = 0.0
+        float | None,
+        Field(
+            ge=0,
+            lt=0.2,
+            description="share of the rows that are anomalies themselves; if not set, training"
+            " doubts the rows that only rows like them make look normal",
+        ),
+    ] = None
     noise_points: Annotated[
         int,
         Field(
@@ -159,7 +165,7 @@ class Config(BaseModel):
         return self
 
     @classmethod
-    def quick(cls, contaminated: float = 0.0) -> Self:
+    def quick(cls, contaminated: float | None = None) -> Self:
         """Settings for a draft, which takes less than half the time: fewer but larger steps."""
         return cls(
             epochs=4,

@@ -81,16 +81,17 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def __init__(
         self,
         random_state: int | np.random.RandomState | None = 0,
-        contaminated: float = 0.0,
+        contaminated: float | None = None,
         config: Config | None = None,
         contamination: float | Literal["auto"] = "auto",
     ) -> None:
         """Nothing is checked before `fit`.
 
         random_state: a seed; None and a RandomState draw another one at each fit.
-        contaminated: share of the rows to fit to that may be anomalies, from 0 to below 0.2. It
-        changes the scores: anomalies
-            that are alike no longer make each other look normal.
+        contaminated: share of the rows to fit to that are anomalies, from 0 to below 0.2; None if
+        it is unknown. It changes the
+            scores: the larger it is, the less anomalies that are alike make each other look normal.
+            With 0, all rows count as normal.
         config: replaces all defaults of the training, `contaminated` too.
         contamination: share of the rows to fit to that fall below offset_, above 0 and at most 0.5;
         about the same share of new
@@ -163,10 +164,13 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def _settings(self) -> tuple[Config, float]:
         """The configuration and the contamination, checked."""
-        if not 0 <= _share("contaminated", self.contaminated) < MOST_CONTAMINATED:
+        if (
+            self.contaminated is not None
+            and not 0 <= _share("contaminated", self.contaminated) < MOST_CONTAMINATED
+        ):
             raise ValueError(
                 f"contaminated is {self.contaminated}; give a share from 0 to below"
-                f" {MOST_CONTAMINATED}"
+                f" {MOST_CONTAMINATED}, or None"
             )
         if self.config is not None and not isinstance(self.config, Config):
             raise TypeError(

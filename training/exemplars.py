@@ -8,6 +8,9 @@ p(x|n)] − KL(q ‖ 1/M), a bound on log p(x) for any q, and the better the nea
 p(x|n)] falls into one term a column. Distances find anomalies among numbers that a smooth density
 overlooks.
 
+The prior of an exemplar is 1/M, and less where it is doubted (see doubt.py): training rows may hold
+anomalies.
+
 Numbers are compared as y = 3 asinh(u / 3) of the standardised u, so that far tails do not rule the
 distances; densities count dy/dx. A whole number counts as its density times 1. Shapes: n rows, M
 exemplars, D number columns (fields, where one is cut), E categorical columns, K codes of all of
@@ -23,7 +26,15 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from .arrays import Array, full, register_buffers, take, where
+from .arrays import Array, register_buffers, take, where
+from .doubt import (
+    CLEAR,
+    doubts,
+    hidden_surprise,
+    neighbours_for,
+    smooth_views,
+    strength_for,
+)
 from .gaussians import LOG_TWO_PI
 from .likelihoods import Likelihoods
 from .nearest import Kernels, centres
@@ -36,9 +47,6 @@ NEAREST = 0.5
 """Share of q that the nearest exemplar has alone; all of the nearest share the rest evenly."""
 BANDWIDTH = 0.7
 """Times an exemplar's root mean square distance to its nearest others in one column."""
-CLUMP, CLUMP_BANDWIDTH = 4, 1.2
-"""With contamination c, bandwidths are measured over the 4 · c · M nearest rows instead of 5 (times
-1.2, not 0.7), so that a cluster of anomalies cannot be its own neighbourhood."""
 NARROWEST = 3e-3
 FLIP = 0.3
 """Probability that a category is not its exemplar's but drawn from all training rows' (Aitchison &
@@ -46,6 +54,8 @@ Aitken 1976)."""
 BEND = 3.0
 FAR = 1e100
 """No value is farther away: its square would be infinite."""
+AT_ONCE = 256
+"""Rows whose kernels are computed together, so that these stay near 20 MiB."""
 
 
 def share_for(numbers: int, categories: int) -> float:
@@ -63,20 +73,24 @@ class Exemplars(nn.Module):
     """Training rows as kernels.
 
     Buffers: `shift`, `scale` float64[D] standardise the numbers, `missing` float64[D] is the log of
-    the probability of a missing one, `log_share` float64[K] that of each code among the rows, and
-    `q` float64[k] is q(n|x) of the k exemplars with the highest kernels at x, the highest first.
+    the probability of a missing one, `log_share` float64[K] that of each code among the rows,
+    `log_prior` float64[M] that of each exemplar, and `q` float64[k] is q(n|x) of the k exemplars
+    with the highest kernels at x, the highest first. `doubted` is the share of the exemplars that
+    only exemplars like them make look normal.
     """
 
     shift: Tensor
     scale: Tensor
     missing: Tensor
     log_share: Tensor
+    log_prior: Tensor
     q: Tensor
 
     def __init__(
-        self, likelihoods: Likelihoods, x: Tensor, codes: Tensor, contaminated: float = 0.0
+        self, likelihoods: Likelihoods, x: Tensor, codes: Tensor, contaminated: float | None = None
     ) -> None:
         super().__init__()
+        self.doubted = 0.0
         self.in_order = likelihoods.in_order
         sizes = [likelihoods.sizes[j] for j in likelihoods.category_at]
         n = len(x)
@@ -89,12 +103,38 @@ class Exemplars(nn.Module):
             scale=scale,
             missing=torch.log((n - present + 1) / (n + 2)),
             log_share=log_share,
+            log_prior=torch.full((n,), -math.log(n), dtype=torch.float64),
             q=_nearest_first(min(NEIGHBOURS, n)),
         )
 
         y = self.warped(x)[0].float().double()  # graphs store 32 bits
+        distances, near = _nearest_others(y)
         gain = torch.log1p((1 - FLIP) / (FLIP * log_share.exp()))
-        self.kernels = Kernels(y, _bandwidths(y, contaminated), codes, gain, sizes)
+        self.kernels = Kernels(y, _bandwidths(distances, y.shape[1]), codes, gain, sizes)
+
+        strength = strength_for(contaminated)
+        if strength and near.shape[1]:
+            self._doubt(x, near, strength)
+
+    def _doubt(self, x: Tensor, near: Tensor, strength: float) -> None:
+        """Lower the prior of the exemplars, rows x float64[M, D], that are doubted."""
+        rarity = -self.log_share[self.codes + self.start].sum(1)
+        cost = self._cost_by_others(x)
+        hidden = hidden_surprise(cost, smooth_views(self.y, rarity), near)
+        self.doubted = float((hidden >= CLEAR).double().mean())
+        self.log_prior = torch.log_softmax(-doubts(cost, hidden, strength), 0)
+        self.kernels.weigh(self.log_prior)
+
+    def _cost_by_others(self, x: Tensor) -> Tensor:
+        """Nelbo float64[M] of the exemplars, rows x float64[M, D], each by the others."""
+        others = min(len(self.q), len(x) - 1)
+        costs = []
+        for own in torch.arange(len(x)).split(AT_ONCE):
+            nearest = self.kernels.nearest_others(own, others)
+            rows, codes = x[own], self.codes[own]
+            terms, kl = self._bound(rows, self.warped(rows), codes, nearest, _nearest_first(others))
+            costs.append(terms.sum(1) + kl)
+        return torch.cat(costs)
 
     @classmethod
     def fit(
@@ -103,12 +143,12 @@ class Exemplars(nn.Module):
         x: Tensor,
         codes: Tensor,
         seed: int,
-        contaminated: float = 0.0,
+        contaminated: float | None = None,
     ) -> Self:
-        """From training rows, x float64[n, D] as Fields.split gives it and codes int64[n, E]; a
-        sample of more than MOST.
+        """From training rows, x float64[n, D] as Fields.split gives it and codes int64[n, E], in
+        random order; a sample of more than MOST.
 
-        `contaminated` is the share of the rows that may be anomalies.
+        `contaminated` is the share of the rows that are anomalies, None if it is unknown.
         """
         most = min(MOST, MOST_CELLS // len(likelihoods.columns))
         kept = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]
@@ -122,14 +162,24 @@ class Exemplars(nn.Module):
 
     def score(self, x: Array, codes: Array) -> tuple[Array, Array]:
         """Terms float64[n, d] in the likelihoods' order of columns and KL float64[n] of rows."""
-        y, log_slope = self.warped(x)
-        nearest = self.kernels.nearest(y, codes, len(self.q))
-        log_density = self._expected(self._log_kernels(y, nearest)) + log_slope
+        warped = self.warped(x)
+        nearest = self.kernels.nearest(warped[0], codes, len(self.q))
+        return self._bound(x, warped, codes, nearest, self.q)
+
+    def _bound(
+        self, x: Array, warped: tuple[Array, Array], codes: Array, nearest: Array, q: Tensor
+    ) -> tuple[Array, Array]:
+        """Terms float64[n, d] and KL float64[n] of rows, where q(n|x) is q float64[k] on their
+        nearest exemplars int64[n, k]."""
+        y, log_slope = warped
+        log_density = _expected(self._log_kernels(y, nearest), q) + log_slope
         present = log_density + torch.log1p(-self.missing.exp())
         log_p = where(x.isnan(), self.missing, present)
         if self.kernels.sizes:
-            log_p = self.in_order(log_p, self._expected(self._log_masses(codes, nearest)))
-        return -log_p, full(y, self.kl)
+            log_p = self.in_order(log_p, _expected(self._log_masses(codes, nearest), q))
+        # Sums over the last axis would be rounded differently in other batches.
+        log_prior = _expected(take(self.log_prior[:, None], nearest), q).sum(1)
+        return -log_p, float(torch.xlogy(q, q).sum()) - log_prior
 
     def _log_kernels(self, y: Array, nearest: Array) -> Array:
         """log p(y_j|n) float64[n, k, D] of the exemplars int64[n, k]: Gaussians."""
@@ -142,10 +192,6 @@ class Exemplars(nn.Module):
         same = take(self.codes, nearest).eq(codes[:, None]).double()
         share = take(self.log_share.exp(), codes + self.start)
         return ((1 - FLIP) * same + FLIP * share[:, None]).log()
-
-    def _expected(self, values: Array) -> Array:
-        """E_q of values float64[n, k, …]."""
-        return (values * self.q[:, None]).sum(1)
 
     @property
     def y(self) -> Tensor:
@@ -163,10 +209,10 @@ class Exemplars(nn.Module):
     def start(self) -> Tensor:
         return self.kernels.start
 
-    @property
-    def kl(self) -> float:
-        """KL(q ‖ 1/M), the same for every row."""
-        return math.log(len(self.y)) + float(torch.xlogy(self.q, self.q).sum())
+
+def _expected(values: Array, q: Tensor) -> Array:
+    """E_q of values float64[n, k, …]."""
+    return (values * q[:, None]).sum(1)
 
 
 def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,13 +241,22 @@ def _log_shares(codes: Tensor, sizes: Sequence[int]) -> Tensor:
     )
 
 
-def _bandwidths(y: Tensor, contaminated: float) -> Tensor:
-    """float64[M] from y float64[M, D]."""
-    neighbours = min(len(y) - 1, max(NEIGHBOURS, round(CLUMP * contaminated * len(y))))
-    if not neighbours or not y.shape[1]:
-        return torch.ones(len(y), dtype=torch.float64)
+def _nearest_others(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances float64[M, k] from each exemplar y float64[M, D] to the nearest others, and those
+    int64[M, k], the nearest first; k is 0 if there is no other or no number."""
+    neighbours = neighbours_for(len(y)) if y.shape[1] else 0
+    if not neighbours:
+        none = torch.empty(len(y), 0)
+        return none.double(), none.long()
     search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute")
     with threadpool_limits(1):
-        distances, _ = search.fit(y.float().numpy()).kneighbors()
-    rms = torch.from_numpy(distances).double().square().mean(1).sqrt() / math.sqrt(y.shape[1])
-    return ((CLUMP_BANDWIDTH if contaminated else BANDWIDTH) * rms).clamp_min(NARROWEST)
+        distances, near = search.fit(y.float().numpy()).kneighbors()
+    return torch.from_numpy(distances).double(), torch.from_numpy(near)
+
+
+def _bandwidths(distances: Tensor, columns: int) -> Tensor:
+    """float64[M] from the distances float64[M, k] to the nearest others."""
+    if not distances.shape[1]:
+        return torch.ones(len(distances), dtype=torch.float64)
+    rms = distances[:, :NEIGHBOURS].square().mean(1).sqrt() / math.sqrt(columns)
+    return (BANDWIDTH * rms).clamp_min(NARROWEST)

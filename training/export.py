@@ -2,8 +2,8 @@
 torch."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +41,8 @@ TOLERANCE = 1e-4
 TIES = 0.02
 """Share of rows that may differ, because two exemplars or two components of the prior are equally
 near to them up to rounding."""
+NOTED = 0.01
+"""From this share of doubted rows on, a notice says so."""
 REPORT = "please report this table's schema"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -64,8 +66,26 @@ def export(
         "sha256": training.digest,
     }
     data[TABLE_DIGEST] = training.table_digest
+    if vae.exemplars is not None and config.contaminated is None:
+        data["doubted"] = vae.exemplars.doubted
     stop = training.rows.take(training.split.stop)
-    return export_model(folder, vae, name, training.schema, config, seed, stop, data)
+    exported = export_model(folder, vae, name, training.schema, config, seed, stop, data)
+    return replace(exported, notices=(*exported.notices, *_of_anomalies(vae, config)))
+
+
+def _of_anomalies(vae: VAE, config: Config) -> Iterator[str]:
+    """Notices about anomalies among the training rows."""
+    doubted = vae.exemplars.doubted if vae.exemplars is not None else 0.0
+    if config.contaminated is None and doubted >= NOTED:
+        yield (
+            f"{doubted:.1%} of the training rows look normal only beside rows like them and count"
+            " less in a score; if all rows are right, set contaminated = 0"
+        )
+    if config.contaminated and not vae.share:
+        yield (
+            "contaminated changes nothing here, because the VAE alone scores this table; nelbo"
+            " clean finds errors among its rows"
+        )
 
 
 def export_model(
@@ -174,7 +194,7 @@ def check_scores(engine: Engine, vae: VAE, rows: Rows) -> None:
     ties = vae.share * TIES
     _compare("terms", costs.terms, scored.terms.numpy(), ties)
     _compare("nelbo", costs.nelbo, scored.nelbo.numpy(), ties)
-    _compare("kl", costs.kl, scored.kl.numpy())
+    _compare("kl", costs.kl, scored.kl.numpy(), ties)
 
 
 def check_draws(engine: Engine, vae: VAE, rows: Rows) -> None:

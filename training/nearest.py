@@ -4,6 +4,7 @@ Shapes: n rows, M exemplars, D number columns (fields, where one is split), E ca
 codes of all of those together, k nearest exemplars.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,11 +90,27 @@ class Kernels(nn.Module):
         """
         if isinstance(y, Value):
             return _Search(self, y, codes, k).nearest()
+        return _first_highest(self._heights(y, codes), k)
+
+    def nearest_others(self, own: Tensor, k: int) -> Tensor:
+        """For the exemplars own int64[n], the k others int64[n, k] whose kernels are highest at
+        them; the highest first."""
+        height = self._heights(self.y[own], self.codes[own])
+        height[torch.arange(len(own)), own] = -math.inf
+        return height.topk(k, dim=1).indices
+
+    def _heights(self, y: Tensor, codes: Tensor) -> Tensor:
+        """float64[n, M]"""
         height = _features(y) @ self.weight
         gains = self.gain.split(self.sizes)
         for column, own, gain in zip(codes.T, self.codes.T, gains, strict=True):
             height += torch.where(column[:, None] == own, gain[column][:, None], 0.0)
-        return height.float().sort(dim=1, descending=True, stable=True).indices[:, :k]
+        return height
+
+    def weigh(self, log_prior: Tensor) -> None:
+        """Add the logs of the exemplars' prior probabilities float64[M], all below 0, to the
+        heights."""
+        self.offset = self.offset + log_prior
 
     @property
     def weight(self) -> Tensor:
@@ -102,6 +119,17 @@ class Kernels(nn.Module):
         narrow = self.bandwidth.square()
         offset = self.offset - 0.5 * self.y.square().sum(1) / narrow
         return torch.cat([(self.y / narrow[:, None]).T, -0.5 / narrow[None], offset[None]])
+
+
+def _first_highest(height: Tensor, k: int) -> Tensor:
+    """The k highest int64[n, k] in each row, the highest first, the first of equally high ones.
+
+    Heights are negative, so the bits of a lower one are a larger integer. The place behind those
+    bits tells equal heights apart. Selecting k such integers is six times as fast as sorting all.
+    """
+    bits = height.float().view(torch.int32).long()
+    ranked = (bits << 32) + torch.arange(height.shape[1])
+    return ranked.topk(k, dim=1, largest=False).indices
 
 
 def _features(y: Array) -> Array:

@@ -47,7 +47,7 @@ class NELBO(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self,
         contamination: float = CONTAMINATION,
         random_state: int | np.random.RandomState | None = 0,
-        contaminated: float = 0.0,
+        contaminated: float | None = None,
         config: Config | None = None,
     ) -> None:
         """Nothing is checked before `fit`.

@@ -1,8 +1,7 @@
 """Anomaly scores on labelled tables beside the figures of other methods.
 
-    python -m tests.benchmarks.anomaly --data FOLDER [--seeds 0 1 2] [--only NAME ...] [--polluted
-    0.05 [--contaminated 0.05]]
-        [--exemplars 0]
+    python -m tests.benchmarks.anomaly --data FOLDER [--seeds 0 1 2] [--only NAME ...]
+        [--polluted 0.05 [--contaminated 0.05]] [--exemplars 0]
 
 FOLDER holds ADBench's classical data sets (Han et al. 2022, arXiv:2206.09426) as NAME.npz with X
 float64[n, d] and y in {0, 1}, 1 = anomaly, and peers.csv with the columns method, dataset, auroc,
@@ -13,8 +12,8 @@ Training sees one half (10,000 rows at most), the test is the other half with al
 at most, stratified). Columns are standardised on the training rows. With --polluted a share of the
 training rows is replaced by anomalies, and those are taken out of the test; four methods of
 scikit-learn are fitted to the same rows beside it, as peers.csv holds figures of clean rows alone.
---contaminated is what the detector is told of them. --exemplars is their weight in the score, in
-place of 1 for tables of numbers: 0 is the VAE.
+--contaminated is what the detector is told of them: nothing by default; 0 says that all rows are
+normal. --exemplars is their weight in the score, in place of 1 for tables of numbers: 0 is the VAE.
 """
 
 import argparse
@@ -152,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--polluted", type=float, default=0.0)
-    parser.add_argument("--contaminated", type=float, default=0.0)
+    parser.add_argument("--contaminated", type=float)
     parser.add_argument("--exemplars", type=float)
     given = parser.parse_args()
     config = Config.quick().model_copy(

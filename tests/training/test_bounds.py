@@ -57,7 +57,7 @@ def by_all_exemplars(exemplars: Exemplars, x: Tensor, codes: Tensor) -> Tensor:
     share = exemplars.log_share[codes + exemplars.start].exp()[:, None]
     log_mass = torch.log((1 - FLIP) * (codes[:, None] == exemplars.codes) + FLIP * share).sum(-1)
     present = (slope + torch.log1p(-exemplars.missing.exp())).sum(1)
-    return -(torch.logsumexp(log_kernel + log_mass, 1) + present - math.log(len(exemplars.y)))
+    return -(torch.logsumexp(log_kernel + log_mass + exemplars.log_prior, 1) + present)
 
 
 def test_the_vaes_nelbo_is_a_bound_and_near(fitted: tuple[VAE, Tensor, Tensor]) -> None:

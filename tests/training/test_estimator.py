@@ -115,7 +115,7 @@ def test_what_it_cannot_fit_is_refused_in_words(x: object, words: str) -> None:
         ({"contamination": 0.6}, "at most 0.5"),
         ({"contamination": "much"}, "contamination is 'much'"),
         ({"contaminated": 0.3}, "contaminated is 0.3; give a share from 0 to below 0.2"),
-        ({"contaminated": None}, "contaminated is None"),
+        ({"contaminated": "much"}, "contaminated is 'much'"),
         ({"random_state": "seed"}, "seed"),
         ({"config": {"epochs": 1}}, "give a training.config.Config"),
     ],
@@ -144,15 +144,17 @@ def test_it_is_at_hand_in_the_package() -> None:
         _ = training.nothing
 
 
-def test_told_of_anomalies_in_the_training_rows_it_is_not_taken_in_by_a_clump_of_them() -> None:
+def test_a_clump_of_anomalies_among_the_rows_fitted_to_does_not_make_new_ones_look_normal() -> None:
     clump = np.full((15, 4), 6.0) + 0.01 * RNG.normal(size=(15, 4))
     train, test = np.vstack([NORMAL[:300], clump[:10]]), np.vstack([NORMAL[300:], clump[10:]])
-    configs = (QUICK, QUICK.model_copy(update={"contaminated": 0.05}))
-    naive, told = (
-        NelboDetector(config=config).fit(train).score_samples(test) for config in configs
+    trusting, doubting, warned = (
+        NelboDetector(contaminated=share).fit(train).score_samples(test)
+        for share in (0.0, None, 0.05)
     )
     is_normal = np.repeat([1, 0], [100, 5])
-    assert roc_auc_score(is_normal, told) > roc_auc_score(is_normal, naive)
+    assert roc_auc_score(is_normal, trusting) < 0.5
+    assert roc_auc_score(is_normal, doubting) > 0.99
+    assert (warned[100:] < doubting[100:]).all()
 
 
 def test_of_new_normal_rows_about_the_contamination_is_flagged() -> None:
@@ -176,10 +178,11 @@ def test_the_contamination_moves_the_offset_alone() -> None:
 
 def test_an_automatic_contamination_is_the_share_that_may_be_contaminated() -> None:
     detectors = [
-        NelboDetector(config=SHORTEST),
-        NelboDetector(config=SHORTEST.model_copy(update={"contaminated": 0.05})),
+        NelboDetector(config=SHORTEST.model_copy(update={"contaminated": share}))
+        for share in (None, 0.0, 0.05)
     ]
-    assert [int((detector.fit_predict(NORMAL) == -1).sum()) for detector in detectors] == [40, 20]
+    flagged = [int((detector.fit_predict(NORMAL) == -1).sum()) for detector in detectors]
+    assert flagged == [40, 40, 20]
 
 
 def test_scores_decisions_and_predictions_agree(fitted: NelboDetector) -> None:

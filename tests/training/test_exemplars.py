@@ -67,11 +67,10 @@ def test_the_elbo_bounds_the_log_density_by_the_five_highest_kernels() -> None:
             torch.tensor([[number, 10.0]], dtype=torch.float64), torch.tensor([[code]])
         )
         nelbo = float(terms.sum() + kl)
-        every = log_kernels(exemplars, number, code)
-        exact = -float(np.logaddexp.reduce(every) - math.log(len(every)))
-        assert nelbo >= exact - 1e-9
+        joint = log_kernels(exemplars, number, code) + exemplars.log_prior.numpy()
+        assert nelbo >= -np.logaddexp.reduce(joint) - 1e-9
         q = np.array([0.6, 0.1, 0.1, 0.1, 0.1])
-        elbo = q @ np.sort(every)[:-6:-1] - np.log(q * len(every)) @ q
+        elbo = q @ np.sort(joint)[:-6:-1] - np.log(q) @ q
         assert nelbo == pytest.approx(-elbo, rel=1e-4)
 
 
@@ -96,6 +95,7 @@ def test_terms_are_in_the_order_of_the_schema_and_kl_is_the_choice_of_exemplars(
     assert terms.shape == (1, 3)
     assert int((terms - usual).argmax()) == 0
     assert 0 < float(kl) < math.log(len(exemplars.y))
+    assert float(exemplars.log_prior.exp().sum()) == pytest.approx(1)
 
 
 def test_a_missing_value_costs_what_it_is_worth_and_no_distance() -> None:
@@ -186,8 +186,13 @@ def test_the_nearest_exemplars_and_their_costs_are_the_same_in_torch_and_in_the_
     vae, _ = fit_rows(schema, encoded, split_rows(rows, 0.1, 0), config, 0, lambda *_: None)
     export_model(tmp_path, vae, "hostile", schema, config, 0, encoded)
     scored = score(vae, encoded)
-    costs = Engine.load(tmp_path).costs(encoded.numbers, encoded.codes)
+    engine = Engine.load(tmp_path)
+    costs = engine.costs(encoded.numbers, encoded.codes)
     assert np.isfinite(costs.nelbo).all()
     np.testing.assert_allclose(costs.nelbo, scored.nelbo.numpy(), rtol=1e-6, atol=1e-6)
     differ = ~np.isclose(costs.terms, scored.terms.numpy(), rtol=1e-6, atol=1e-6).all(1)
     assert differ.sum() <= 1, "one row may be at the boundary between two steps"
+
+    for part in (slice(0, 1), slice(7, 30)):
+        alone = engine.costs(encoded.numbers[part], encoded.codes[part])
+        np.testing.assert_allclose(alone.nelbo, costs.nelbo[part], rtol=1e-12)

@@ -428,3 +428,37 @@ def test_a_schema_file_overrides_what_is_inferred(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "artifact" / "manifest.json").read_text())["likelihoods"][
         "count"
     ].startswith("categorical")
+
+
+@pytest.mark.parametrize(("share", "doubts"), [(None, True), (0.0, False), (0.05, False)])
+def test_a_run_says_which_share_of_the_rows_it_doubts(
+    share: float | None, doubts: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.vstack([rng.normal(size=(570, 3)), 7 + 0.05 * rng.normal(size=(30, 3))])
+    csv.write_csv(pa.table(dict(zip("abc", numbers.T, strict=True))), tmp_path / "clump.csv")
+    config = FEW_STEPS.model_copy(update={"contaminated": share})
+    out = tmp_path / "artifact"
+    source = TrainingSource(tmp_path / "clump.csv")
+    finished = train(source, "clump", out, config, 0, None, lambda *_: None)
+
+    said = [notice for notice in finished.notices if "look normal only beside rows like" in notice]
+    assert len(said) == doubts
+    assert ("doubted" in finished.artifact.manifest.data) == doubts
+    card = (out / "MODEL_CARD.md").read_text("utf-8")
+    assert ("training rows that look normal only beside rows like them" in card) == doubts
+    assert ("training rows that are anomalies, as set (`contaminated`) | 5.0 %" in card) == (
+        share == 0.05
+    )
+    if doubts:
+        assert finished.artifact.manifest.data["doubted"] == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_run_says_if_the_share_of_anomalies_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "colours.csv"
+    csv.write_csv(table(600, 0).select(["colour", "flag"]), path)
+    config = FEW_STEPS.model_copy(update={"contaminated": 0.05})
+    finished = train(
+        TrainingSource(path), "colours", tmp_path / "out", config, 0, None, lambda *_: None
+    )
+    assert any("contaminated changes nothing here" in notice for notice in finished.notices)

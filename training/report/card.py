@@ -30,7 +30,8 @@ def model_card(manifest: Manifest, evaluation: Evaluation | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("with_commas", "nats", "percent", "signed", "small")
+        name: getattr(words, name)
+        for name in ("with_commas", "nats", "percent", "share", "signed", "small")
     }
     environment.filters["plain"] = _plain
     tail = manifest.calibration.used_tail
