@@ -10,8 +10,10 @@ an isolation forest.
 
 The first table has AUROC / average precision in percent, and the precision among the first rows, as
 many as there are planted errors. `located` is the share of planted errors whose most surprising
-cell is in the planted column. A row that Nelbo refuses counts as the most anomalous. The tables
-below have the same by kind of error; recall is among the same first rows.
+cell is in the planted column. A row that Nelbo refuses counts as the most anomalous. `alarms` are
+the rows without an error whose p-value is at most alpha: in standard errors above that share, the
+mean of the seeds. The tables below have the same by kind of error; recall is among the same first
+rows.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from tests.benchmarks.ranking import (
     by_kind,
     by_table,
     collect,
+    false_alarms,
     measure,
     peers,
     published,
@@ -47,7 +50,7 @@ def judge(folder: Path, name: str, seeds: list[int], options: list[str]) -> Iter
     for seed in seeds:
         with tempfile.TemporaryDirectory() as work:
             ranking = train_and_score(Path(work), *files, len(test), seed, options)
-        yield judged(ranking, key, name, "nelbo")
+        yield judged(ranking, key, name, "nelbo").assign(**false_alarms(ranking, key))
 
 
 def judged(ranking: Ranking, key: pd.DataFrame, name: str, method: str) -> pd.DataFrame:

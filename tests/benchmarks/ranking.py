@@ -8,7 +8,7 @@ A table is read as text; an empty text is a missing cell. The key of planted err
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+from nelbo.artifact import read_artifact
 from tests.benchmarks.planting import are_dates
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,7 @@ Singles = NDArray[np.float32]
 ALL = "all"
 """The name of all kinds of errors together."""
 NEIGHBOURS = 5
+ALPHAS = (0.01, 0.05)
 CATEGORIES = 50
 """Number of categories per column that get a column of their own in the encoding for peers."""
 
@@ -33,11 +35,14 @@ CATEGORIES = 50
 class Ranking:
     """Scores of all rows, higher = more anomalous; a row with -inf is not named at all. `first` is
     the column of the most surprising cell by row, where the method names cells. `refused` is the
-    number of rows without a score; they come first."""
+    number of rows without a score; they come first. `p_values` of all rows, where the method has
+    them, were counted among so many `calibration_rows`."""
 
     scores: Floats
     first: dict[int, str]
     refused: int = 0
+    p_values: Floats | None = None
+    calibration_rows: int = 0
 
 
 def run_nelbo(work: Path, *arguments: str | Path) -> None:
@@ -61,21 +66,24 @@ def train_and_score(
     model, scores = work / "model", work / "scores.parquet"
     run_nelbo(work, "train", train, "--name=judged", f"--out={model}", f"--seed={seed}", *options)
     run_nelbo(work, "score", model, test, f"--output={scores}", "--explain")
-    return from_scores(pd.read_parquet(scores), rows)
+    ranking = from_scores(pd.read_parquet(scores), rows)
+    calibration = read_artifact(model).manifest.calibration
+    return replace(ranking, calibration_rows=len(calibration.scores))
 
 
 def from_scores(table: pd.DataFrame, rows: int) -> Ranking:
     """The ranking of an output of `nelbo score --explain`: by `surprise` and `surprise_COLUMN`, or
     by `nelbo` and `term_COLUMN` where the version has no surprise."""
     score, prefix = ("surprise", "surprise_") if "surprise" in table else ("nelbo", "term_")
-    scores = np.full(rows, np.nan)
+    scores, p_values = np.full((2, rows), np.nan)
     scores[table["row"]] = table[score]
+    p_values[table["row"]] = table["p_value"]
     refused = np.isnan(scores)
     scores[refused] = np.nanmax(scores) + 1
     cells = table[[name for name in table if str(name).startswith(prefix)]]
     columns = cells.columns.str.removeprefix(prefix)[cells.to_numpy().argmax(1)]
     first = dict(zip(table["row"].tolist(), columns.tolist(), strict=True))
-    return Ranking(scores, first, int(refused.sum()))
+    return Ranking(scores, first, int(refused.sum()), p_values)
 
 
 def from_cells(table: pd.DataFrame, rows: int) -> Ranking:
@@ -183,6 +191,18 @@ def measure(ranking: Ranking, key: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("kind").reset_index()
 
 
+def false_alarms(ranking: Ranking, key: pd.DataFrame) -> dict[str, float]:
+    """By how many standard errors the share of false alarms is above each alpha, among the rows
+    without an error. Calibration rows are as much a sample as those."""
+    assert ranking.p_values is not None, "Nelbo's rankings have p-values"
+    clean = np.delete(ranking.p_values, key["row"])
+    alarms = {}
+    for alpha in ALPHAS:
+        variance = alpha * (1 - alpha) * (1 / len(clean) + 1 / ranking.calibration_rows)
+        alarms[f"alarms {alpha}"] = float((np.mean(clean <= alpha) - alpha) / np.sqrt(variance))
+    return alarms
+
+
 def first_rows(scores: Floats, count: int) -> Floats:
     """1 for the `count` rows with the highest scores, 0 for others. Rows that tie for the last
     ranks share them; rows that are not named have none."""
@@ -208,15 +228,20 @@ def collect(measures: list[pd.DataFrame]) -> pd.DataFrame:
 
 def by_table(results: pd.DataFrame) -> str:
     """AUROC / AP and precision at the planted share of each method, a line per table; then the
-    share of planted errors that Nelbo locates, and the rows that it refuses."""
+    share of planted errors that Nelbo locates, the rows that it refuses, and where there are
+    p-values its false alarms."""
     overall = results[results["kind"] == ALL]
     means = overall.groupby(["table", "method"], sort=False)[["auroc", "ap", "recall"]].mean()
     cells = means.apply(lambda line: _figures(*line), axis=1).unstack("method")
     cells.loc["mean"] = means.groupby("method").mean().apply(lambda line: _figures(*line), axis=1)
-    own = overall[overall["method"] == "nelbo"].groupby("table")[["located", "refused"]].mean()
+    alarms = [name for name in results.columns.astype(str) if name.startswith("alarms")]
+    of_nelbo = overall[overall["method"] == "nelbo"].groupby("table")
+    own = of_nelbo[["located", "refused", *alarms]].mean()
     own.loc["mean"] = own.mean()
     cells["located"] = own["located"].map("{:.2f}".format)
     cells["refused"] = own["refused"].map("{:.1f}".format)
+    for name in alarms:
+        cells[name] = own[name].map("{:+.1f}".format)
     return cells.fillna("").to_string()
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.benchmarks.dirty import beaten, checks
 from tests.benchmarks.ranking import (
     Ranking,
+    false_alarms,
     first_rows,
     from_cells,
     from_scores,
@@ -22,6 +23,7 @@ KEY = pd.DataFrame(
 
 def test_rows_are_ranked_by_surprise_where_the_scores_have_it() -> None:
     scores = pd.DataFrame({"row": [0, 1, 2], "nelbo": [3.0, 2, 1], "term_a": [2.0, 1, 1]})
+    scores["p_value"] = 1.0
     scores["term_b"] = [1.0, 1, 2]
     assert from_scores(scores, 3).scores.tolist() == [3, 2, 1]
     assert from_scores(scores, 3).first == {0: "a", 1: "a", 2: "b"}
@@ -32,6 +34,7 @@ def test_rows_are_ranked_by_surprise_where_the_scores_have_it() -> None:
 
 def test_a_row_that_is_refused_comes_first_and_has_no_first_cell() -> None:
     scores = pd.DataFrame({"row": [0, 2], "nelbo": [7.0, 5], "kl": [0.0, 0], "term_a": [1.0, 2]})
+    scores["p_value"] = 1.0
     ranking = from_scores(scores, 3)
     assert ranking.scores.tolist() == [7, 8, 5]
     assert ranking.refused == 1
@@ -115,3 +118,12 @@ def test_a_kind_where_a_check_has_a_higher_recall_is_listed() -> None:
         )
     )
     assert list(beaten(results)) == ["t, typo: check: rare 1.00, nelbo 0.40"]
+
+
+def test_false_alarms_are_counted_among_rows_without_an_error() -> None:
+    p_values = np.linspace(0, 1, 1_003)
+    p_values[KEY["row"]] = 0.0
+    ranking = Ranking(-p_values, {}, p_values=p_values, calibration_rows=1_000)
+    assert false_alarms(ranking, KEY)["alarms 0.05"] == pytest.approx(0, abs=0.5)
+    twice = Ranking(-p_values, {}, p_values=p_values / 2, calibration_rows=1_000)
+    assert false_alarms(twice, KEY)["alarms 0.05"] == pytest.approx(5.1, abs=0.5)
