@@ -1,8 +1,9 @@
 """clean: the wrong cells of a table, found by models of the rest of its own rows."""
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +12,14 @@ import typer
 
 from nelbo.commands import options, training
 from nelbo.commands.console import Console, cut
-from nelbo.commands.table_files import TableFile, output_file
+from nelbo.commands.table_files import OutputFile, TableFile, output_file
 from nelbo.errors import InvalidInput
-from nelbo.files import DETECTED, CsvOptions, open_writer
+from nelbo.files import DETECTED, CsvOptions, Limits, open_table, open_writer
+from nelbo.repairs import LIKELY, Repairs, repaired_schema
+from nelbo.settings import read_settings
 
 SHOWN = 10
 """Rows shown on the screen."""
-LIKELY = 0.1
-"""Rows with at most this q-value are called probably wrong."""
 HEAD = ["row", "p-value", "column", "value", "expected", "90 % interval, or share", "reason"]
 
 
@@ -26,6 +27,14 @@ HEAD = ["row", "p-value", "column", "value", "expected", "90 % interval, or shar
 def clean(
     file: options.File,
     output: options.OutputOrScreen = None,
+    repaired: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="file for the table itself, with the probably wrong cells replaced by the expected"
+            " values (its suffix is its format)",
+        ),
+    ] = None,
     alpha: Annotated[
         float,
         typer.Option(metavar="P", min=0, max=1, help="largest p-value of the rows that are listed"),
@@ -67,6 +76,7 @@ def clean(
     console = Console(as_json)
     table_file = TableFile(file, input_format, csv)
     target = None if output is None else output_file(output, output_format, as_json, safe_csv)
+    repairs_target = _repairs_target(repaired, output, as_json, safe_csv)
 
     files = {"config": config, "schema": schema}
     arguments = {option: str(path) for option, path in files.items() if path is not None}
@@ -77,19 +87,42 @@ def clean(
         with pa.ipc.open_file(arguments["out"]) as reader:
             cells = reader.read_all()
 
-    if target:
-        with open_writer(
-            target.path, target.format, cells.schema, safe_csv=target.safe_csv
-        ) as writer:
-            for batch in cells.to_batches():
-                writer.write(batch)
+        if target:
+            _write(target, cells.schema, cells.to_batches())
+        repairs = Repairs(cells)
+        if repairs_target:
+            settings = read_settings()
+            limits = Limits(settings.max_columns, unpacked_bytes=settings.max_upload_bytes)
+            with open_table(path, csv=csv, limits=limits) as table:
+                _write(repairs_target, repaired_schema(table), repairs.repaired(table))
+
     counts = _counts(cells)
     if not as_json:
         _show(console, cells, counts, summary["rows"], output)
+    if repairs_target:
+        console.say(f"{repairs.count:,} cells are replaced in {repairs_target.path}")
     console.result(
         {"rows": summary["rows"], "output": output, **counts, "notices": summary["notices"]}
+        | ({"repaired": repaired, "cells_replaced": repairs.count} if repairs_target else {})
         | ({} if target else {"cells": cells.to_pylist()})
     )
+
+
+def _repairs_target(
+    repaired: str | None, output: str | None, as_json: bool, safe_csv: bool
+) -> OutputFile | None:
+    """The file for the repaired table. The cells go elsewhere: to OUT, or to standard output."""
+    if repaired is None:
+        return None
+    if os.path.realpath(repaired) == os.path.realpath(output or "-"):
+        raise InvalidInput(f"--output and --repaired both write to {repaired}; name two files")
+    return output_file(repaired, None, as_json, safe_csv)
+
+
+def _write(target: OutputFile, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    with open_writer(target.path, target.format, schema, safe_csv=target.safe_csv) as writer:
+        for batch in batches:
+            writer.write(batch)
 
 
 def _counts(cells: pa.Table) -> dict[str, int]:

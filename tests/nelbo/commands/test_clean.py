@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from tests.nelbo.commands.running import done, run
+from nelbo.repairs import LIKELY
+from tests.nelbo.commands.running import done, read, run
 from tests.training.test_clean import WRONG, orders
 
 
@@ -38,6 +39,42 @@ def test_json_has_the_counts_and_without_a_file_the_cells(table: Path) -> None:
     assert summary["rows"] == 1_200
     assert len(WRONG) - 1 <= summary["probably_wrong"] <= summary["listed"]
     assert {cell["row"] for cell in summary["cells"]} >= set(WRONG)
+
+
+def test_the_repaired_table_differs_in_the_probably_wrong_cells_alone(
+    table: Path, tmp_path: Path
+) -> None:
+    paths = {name: tmp_path / f"{name}.csv" for name in ("suspicious", "repaired")}
+    options = ("--quick", "-o", paths["suspicious"], "--repaired", paths["repaired"], "--json")
+    summary = done("clean", table, *options).json
+    before = read(table)
+    after = read(paths["repaired"])
+    cells = read(paths["suspicious"]).to_pylist()
+    likely = {
+        (int(cell["row"]), cell["column"]): cell["expected"]
+        for cell in cells
+        if float(cell["q_value"]) <= LIKELY and cell["expected"]
+    }
+
+    assert after.column_names == before.column_names
+    differing = {
+        (row, name): after[name][row].as_py()
+        for name in before.column_names
+        for row in range(before.num_rows)
+        if before[name][row] != after[name][row]
+    }
+    assert differing.items() <= likely.items()
+    assert len(differing) == summary["cells_replaced"]
+    assert differing[100, "product"] == "lamp"
+    assert differing[201, "country"] == "France"
+    assert abs(float(differing[302, "weight"]) - 2) < 1.5
+
+
+def test_the_repaired_table_needs_a_file_of_its_own(table: Path, tmp_path: Path) -> None:
+    ran = run("clean", table, "-o", tmp_path / "out.csv", "--repaired", tmp_path / "out.csv")
+    assert ran.code == 1
+    assert "name two files" in ran.err
+    assert run("clean", table, "--repaired", "-").code == 1
 
 
 def test_a_missing_file_and_two_ways_to_configure_are_refused(table: Path, tmp_path: Path) -> None:
