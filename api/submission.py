@@ -15,11 +15,19 @@ from api import bodies
 from api.manifests import of_manifest
 from nelbo.artifact import check_spread
 from nelbo.encoding import check_columns
-from nelbo.errors import FieldError, InvalidInput, InvalidRequest, NotFound, NotReady, TooLarge
-from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
+from nelbo.errors import (
+    FieldError,
+    InvalidInput,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    TooLarge,
+    Unavailable,
+)
+from nelbo.jobs import AugmentRequest, CleanRequest, GenerateRequest, JobRequest, OfRows
 from nelbo.schema import Schema
 from nelbo.settings import Settings
-from nelbo.store import catalog, files
+from nelbo.store import catalog, files, workers
 from nelbo.store.session import Database
 
 CHUNK_CELLS = 1_000_000
@@ -33,7 +41,6 @@ MAX_CHUNKS = 20_000
 WAIT_S = 1.0
 """Seconds after which to try again while a file is being read."""
 
-OfRows = ScoreRequest | AugmentRequest | ReconstructRequest
 InlineRows = list[dict[str, str | None]]
 
 
@@ -41,7 +48,7 @@ InlineRows = list[dict[str, str | None]]
 class JobPlan:
     """An acceptable request: its version, its number of rows and the size of its chunks."""
 
-    version_id: str
+    version_id: str | None
     rows: int
     chunk_rows: int
     file_id: str | None = None
@@ -71,6 +78,8 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
 
     Raises an error with the reason if the request cannot be accepted.
     """
+    if isinstance(request, CleanRequest):
+        return _plan_clean(database, settings, owner, request)
     _check_storable(request.model, "model")
     version = catalog.resolve(database, owner, request.model)
     graphs, schema = of_manifest(database, version, _graphs_and_schema)
@@ -83,11 +92,33 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
 
     _need_one_source(request)
     if request.file is not None:
-        _check_storable(request.file, "file")
-        rows = _file_rows(files.get_file(database, owner, request.file), schema)
+        file = _ready_file(database, owner, request.file)
+        check_columns([column["name"] for column in file.columns or ()], schema)
+        rows = file.rows or 0
         return JobPlan(version.id, rows, size(rows), file_id=request.file)
     inline = inline_rows(request.rows or (), schema, settings)
     return JobPlan(version.id, len(inline), size(len(inline)), inline=inline)
+
+
+def _plan_clean(
+    database: Database, settings: Settings, owner: str, request: CleanRequest
+) -> JobPlan:
+    """One chunk of all rows. Raises Unavailable where no worker can clean tables."""
+    _need_one_source(request)
+    if request.file is not None:
+        rows = _ready_file(database, owner, request.file).rows or 0
+        inline = None
+    else:
+        inline = inline_rows(request.rows or (), None, settings)
+        rows = len(inline)
+    chunk_rows(request, rows, settings)
+    if not workers.can_clean(database):
+        raise Unavailable(
+            "no running worker can clean tables: start one beside which nelbo[training] is"
+            " installed (with docker compose, `docker compose --profile clean up --detach`)",
+            retry_after=WAIT_S,
+        )
+    return JobPlan(None, rows, rows, request.file, inline)
 
 
 def _graphs_and_schema(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
@@ -124,8 +155,10 @@ def _need_one_source(request: OfRows) -> None:
         )
 
 
-def _file_rows(file: files.FileEntry, schema: Schema) -> int:
-    """The number of rows of a file. Raises an error unless it is ready and matches the schema."""
+def _ready_file(database: Database, owner: str, file_id: str) -> files.FileEntry:
+    """A file that has been read. Raises NotReady or InvalidInput for any other one."""
+    _check_storable(file_id, "file")
+    file = files.get_file(database, owner, file_id)
     if file.state == "rejected":
         raise InvalidInput(
             f"file {file.id} ({file.name}) was rejected: {file.reason}; upload a corrected one"
@@ -135,14 +168,14 @@ def _file_rows(file: files.FileEntry, schema: Schema) -> int:
             f"file {file.id} ({file.name}) is still {file.state}; try again soon",
             retry_after=WAIT_S,
         )
-    check_columns([column["name"] for column in file.columns or ()], schema)
-    return file.rows
+    return file
 
 
 def inline_rows(
-    rows: Sequence[Mapping[str, Any]], schema: Schema, settings: Settings
+    rows: Sequence[Mapping[str, Any]], schema: Schema | None, settings: Settings
 ) -> InlineRows:
-    """The rows of a request, with text or null in each cell, and all columns in each row."""
+    """The rows of a request, with text or null in each cell, and all columns in each row: those of
+    the schema or, without one, all columns."""
     if len(rows) > settings.max_inline_rows:
         raise _too_many_rows(len(rows), settings.max_inline_rows)
     if not rows:
@@ -153,8 +186,10 @@ def inline_rows(
             f"the rows have {len(names):,} columns; the limit is {settings.max_columns:,}"
             " (the setting max_columns)"
         )
-    check_columns(names, schema)
-    used = [name for name in names if name in set(schema.names)]
+    used = names
+    if schema is not None:
+        check_columns(names, schema)
+        used = [name for name in names if name in set(schema.names)]
     return [
         {name: _text(row.get(name), index, name) for name in used} for index, row in enumerate(rows)
     ]

@@ -30,7 +30,9 @@ from nelbo.home import running_up
 from nelbo.jobs import (
     FINAL,
     AugmentRequest,
+    CleanRequest,
     GenerateRequest,
+    JobRequest,
     ReconstructRequest,
     ScoreRequest,
 )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
 Request = ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest
+"""A request about a model. Another kind of jobs, clean, needs none."""
 _Request = TypeVar("_Request", bound=BaseModel)
 
 
@@ -269,7 +272,7 @@ class Models:
 
 
 class Jobs:
-    """The jobs: score, generate, augment and reconstruct.
+    """The jobs: score, generate, augment, reconstruct and clean.
 
     `model` is the name of a model, `name@2` for a version or `name@alias`. `data` is a path on this
     machine, an uploaded File, a pyarrow table, a pandas data frame, or a list of rows as
@@ -329,7 +332,20 @@ class Jobs:
         request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
         return self.submit(request.model_copy(update=self._source(data)))
 
-    def submit(self, request: Request, *, idempotency_key: str | None = None) -> "JobHandle":
+    def clean(
+        self, data: Any, *, alpha: float = 0.05, quick: bool = False, seed: int = 0
+    ) -> "JobHandle":
+        """Find the wrong cells of a table, with no model before it.
+
+        The results have a row for each suspicious cell, the oddest row of the table first.
+
+        alpha: largest p-value of the rows that are listed.
+        quick: take less than half the time, and find less.
+        """
+        request = _checked(CleanRequest, alpha=alpha, quick=quick, seed=seed)
+        return self.submit(request.model_copy(update=self._source(data)))
+
+    def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> "JobHandle":
         """Submit a job.
 
         If the answer is lost, the request is sent again under the same idempotency key, so that

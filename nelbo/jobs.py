@@ -7,10 +7,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from nelbo.rows import Rank
 
-Kind = Literal["score", "generate", "augment", "reconstruct"]
+Kind = Literal["score", "generate", "augment", "reconstruct", "clean"]
 """The kinds of jobs that users submit."""
 InternalKind = Literal["read", "verify"]
 """Jobs of one chunk that no user sees: they read an uploaded file or verify a pushed version."""
+WHOLE_TABLE: frozenset[Kind] = frozenset({"clean"})
+"""Kinds whose job is one chunk, because its result needs all rows at once."""
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["work", "finish"]
 """The stage of a chunk: `work` processes rows, `finish` sums up the job after all its rows."""
@@ -81,7 +83,7 @@ RankedBy = Annotated[
 def _require_kind(schema: dict[str, Any]) -> None:
     """Require the kind in a request, where only this field tells which class it is."""
     del schema["properties"]["kind"]["default"]
-    schema["required"].append("kind")
+    schema.setdefault("required", []).append("kind")
 
 
 class _Request(BaseModel):
@@ -89,6 +91,8 @@ class _Request(BaseModel):
         extra="forbid", frozen=True, strict=True, json_schema_extra=_require_kind
     )
 
+
+class _OfModel(_Request):
     model: Annotated[
         str,
         Field(
@@ -100,7 +104,7 @@ class _Request(BaseModel):
     ]
 
 
-class _OfRows(_Request):
+class OfRows(_Request):
     """A job about source rows: those of a ready file, or a few in the request itself."""
 
     file: Annotated[str | None, Field(max_length=100, description="id of a ready file")] = None
@@ -109,7 +113,7 @@ class _OfRows(_Request):
     ] = None
 
 
-class ScoreRequest(_OfRows):
+class ScoreRequest(OfRows, _OfModel):
     """Score each row: its negative ELBO, and the surprise that p-values and anomalies rest on."""
 
     kind: Literal["score"] = "score"
@@ -130,7 +134,7 @@ class ScoreRequest(_OfRows):
     rank: RankedBy = "surprise"
 
 
-class GenerateRequest(_Request):
+class GenerateRequest(_OfModel):
     """Generate new rows: z from the prior, x from p(x|z)."""
 
     kind: Literal["generate"] = "generate"
@@ -138,7 +142,7 @@ class GenerateRequest(_Request):
     seed: Seed = 0
 
 
-class AugmentRequest(_OfRows):
+class AugmentRequest(OfRows, _OfModel):
     """Make copies of source rows: z from q(z|x) of the row, x from p(x|z).
 
     `spread` moves z from q(z|x) towards p(z).
@@ -150,7 +154,7 @@ class AugmentRequest(_OfRows):
     spread: Spread = 0.0
 
 
-class ReconstructRequest(_OfRows):
+class ReconstructRequest(OfRows, _OfModel):
     """Fill missing cells from the observed ones; with `denoise`, replace the observed cells too."""
 
     kind: Literal["reconstruct"] = "reconstruct"
@@ -159,8 +163,23 @@ class ReconstructRequest(_OfRows):
     seed: Seed = 0
 
 
+class CleanRequest(OfRows):
+    """Find the wrong cells of a table by models of the rest of its own rows. It needs no model."""
+
+    kind: Literal["clean"] = "clean"
+    alpha: Annotated[
+        float, Field(gt=0, le=1, description="largest p-value of the rows that are listed")
+    ] = 0.05
+    quick: Annotated[bool, Field(description="take less than half the time, and find less")] = False
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**32, description="the same table and seed give the same cells"),
+        WHOLE,
+    ] = 0
+
+
 JobRequest = Annotated[
-    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest,
+    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest | CleanRequest,
     Field(discriminator="kind"),
 ]
 
@@ -169,11 +188,11 @@ def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
     """A parser of requests with limits on the number of inline rows and of their columns."""
     row = Annotated[dict[str, Any], Field(max_length=max_columns)]
     rows = Annotated[list[row] | None, Field(max_length=max_rows)]
-    score, augment, reconstruct = (
+    score, augment, reconstruct, clean = (
         create_model(kind.__name__, __base__=kind, rows=(rows, None))
-        for kind in (ScoreRequest, AugmentRequest, ReconstructRequest)
+        for kind in (ScoreRequest, AugmentRequest, ReconstructRequest, CleanRequest)
     )
-    kinds: Any = score | GenerateRequest | augment | reconstruct
+    kinds: Any = score | GenerateRequest | augment | reconstruct | clean
     return TypeAdapter(Annotated[kinds, Field(discriminator="kind")])
 
 

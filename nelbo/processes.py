@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from nelbo import programs
@@ -34,6 +35,8 @@ INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_
 """The environment variables of a confined process: they locate its code and hold no secret."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Without these, NumPy's libraries start a thread per core."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Life = Literal["alive", "dead", "unknown"]
 _NAME = re.compile(r".*\.(?P<namespace>[0-9a-f]{8})\.(?P<started>\d+):(?P<pid>\d+)")
@@ -70,13 +73,19 @@ def end_with_parent(reading: int, grace_s: float = ORPHAN_GRACE_S) -> None:
 
 
 def start_confined(
-    lifeline: Lifeline, module: str, args: Sequence[str], keep: Sequence[int] = (), **options: Any
+    lifeline: Lifeline,
+    module: str,
+    args: Sequence[str],
+    keep: Sequence[int] = (),
+    env: Mapping[str, str] = NOTHING,
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
     """Start `python -P -m module args`. The module must call `confine` and `exit_with_parent`.
 
     Its environment holds no secret (INHERITED).
 
-    keep: descriptors that stay open. options: further arguments of Popen.
+    keep: descriptors that stay open. env: further environment variables. options: further
+    arguments of Popen.
     """
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment |= ONE_THREAD
@@ -84,7 +93,7 @@ def start_confined(
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "nelbo.programs", module, *args],
         pass_fds=(lifeline.reading, *keep),
-        env=environment,
+        env={**environment, **env},
         **options,
     )
 

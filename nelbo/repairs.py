@@ -9,11 +9,10 @@ import pyarrow.compute
 
 from nelbo.errors import InvalidInput
 from nelbo.files import Table
+from nelbo.rows import LIKELY
 from nelbo.spelling.columns import Spelling
 from nelbo.spelling.types import as_type, named
 
-LIKELY = 0.1
-"""Rows with at most this q-value are called probably wrong."""
 pc: Any = pyarrow.compute
 _TYPES = pa.types
 

@@ -35,6 +35,18 @@ _CELLS: list["pa.Field[Any]"] = [
 ]
 SUSPICIOUS = pa.schema(_CELLS)
 """The suspicious cells of a table. The identifiers of the table come after `row`."""
+LIKELY = 0.1
+"""Rows with at most this q-value are called probably wrong."""
+
+
+def count_suspicious(cells: Iterable[pa.RecordBatch]) -> dict[str, int]:
+    """The number of rows with suspicious cells, and of those that are probably wrong."""
+    q_values: dict[Any, Any] = {}
+    for batch in cells:
+        rows, of_rows = (batch.column(name).to_pylist() for name in ("row", "q_value"))
+        q_values |= zip(rows, of_rows, strict=True)
+    likely = sum(q_value <= LIKELY for q_value in q_values.values())
+    return {"listed": len(q_values), "probably_wrong": likely}
 
 
 class RowError(BaseModel):

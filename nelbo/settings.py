@@ -307,12 +307,21 @@ class Settings(BaseSettings):
             " a model that takes longer is stopped",
         ),
     ] = 600.0
+    clean_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=43_200,  # temporary folders that are older than a day are removed
+            description="maximum time in seconds for cleaning one table;"
+            " a job that takes longer fails",
+        ),
+    ] = 14_400.0
     worker_memory_mib: Annotated[
         int,
         Field(
             gt=0,
-            description="memory limit in MiB of each process of a worker;"
-            " the processes of models and of readers have limits of their own",
+            description="memory limit in MiB of each process of a worker, and of one that cleans"
+            " a table; the processes of models and of readers have limits of their own",
         ),
     ] = 4_096
 

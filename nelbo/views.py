@@ -112,8 +112,8 @@ class Job(BaseModel):
     id: str
     kind: Kind
     state: State
-    model: str
-    """name@version, fixed when the job was accepted."""
+    model: str | None
+    """name@version, fixed when the job was accepted; None for a clean job, which needs none."""
     params: dict[str, Any]
     file: str | None
     progress: Progress

@@ -92,6 +92,16 @@ def make_secrets(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
+def test_a_cleaner_is_a_worker_in_a_profile_of_its_own() -> None:
+    assert service("worker").lstrip().startswith("&worker\n")
+    assert "    <<: *worker\n" in service("cleaner")
+    assert "    profiles: [clean]\n" in service("cleaner")
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert "deploy/install dependencies worker,training\n" in dockerfile
+    programs = re.findall(r"^FROM program AS (\w+)\n(?:.*\n)*?CMD (.*)$", dockerfile, re.MULTILINE)
+    assert dict(programs)["cleaner"] == dict(programs)["worker"]
+
+
 def test_secrets_are_made_once_and_their_folder_is_closed(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     secrets = make_secrets(folder)

@@ -1,6 +1,6 @@
 """`python -P -m training.clean_cli`: finds the wrong cells of a table, in a process of its own.
 
-`nelbo clean` runs it and writes what it finds.
+`nelbo clean` runs it and writes what it finds. So does a worker for a clean job.
 """
 
 import os
@@ -21,6 +21,7 @@ import pyarrow as pa
 import typer
 
 from nelbo import program
+from nelbo.processes import exit_with_parent
 from nelbo.schema import Schema
 
 from . import cli
@@ -59,4 +60,5 @@ def run_clean(
 
 if __name__ == "__main__":
     program.prepare()
+    exit_with_parent()
     cli.command(app)

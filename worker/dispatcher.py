@@ -73,7 +73,11 @@ class Dispatcher:
                 )
             else:
                 workers.heartbeat(
-                    self.database, self.name, host=socket.gethostname(), pid=os.getpid()
+                    self.database,
+                    self.name,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    can_clean=workers.CAN_CLEAN,
                 )
                 health.touch(self.settings.home)
             if time.monotonic() >= self.tidy_at:
@@ -129,7 +133,9 @@ class Dispatcher:
         room = most if waiting is None else most - waiting
         if room <= 0:
             return True
-        due = queue.due_for_hint(self.database, room, again_s=self.settings.sweep_s)
+        due = queue.due_for_hint(
+            self.database, room, again_s=self.settings.sweep_s, can_clean=workers.CAN_CLEAN
+        )
         if due and waiting is None:
             self._work_without_broker()
         elif due:

@@ -8,10 +8,10 @@ import math
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nelbo.processes import Lifeline, start_confined
+from nelbo.processes import NOTHING, Lifeline, start_confined
 from nelbo.sessions import Check
 
 CHECK_S = 0.2
@@ -25,20 +25,33 @@ class ChildDied(OSError):
     def __init__(self, status: int, last_words: str) -> None:
         super().__init__(f"the limited process ended with status {status}: {last_words[:200]}")
         self.status = status
+        self.last_words = last_words
 
 
 def run_limited(
-    module: str, args: Sequence[str], check: Check, limit_s: float = math.inf
+    module: str,
+    args: Sequence[str],
+    check: Check,
+    limit_s: float = math.inf,
+    env: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
     """The last line that `python -P -m module args` prints, as JSON.
 
     The child is killed when `check` raises, and after `limit_s` seconds, which raises TimeoutError.
+
+    env: environment variables of the child beside those of `start_confined`.
     """
     lifeline = Lifeline()
     try:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             child = start_confined(
-                lifeline, module, args, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+                lifeline,
+                module,
+                args,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
             )
             _wait(child, check, time.monotonic() + limit_s)
             output.seek(0)

@@ -10,10 +10,10 @@ from structlog.stdlib import BoundLogger
 from nelbo import crash, logs
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.sessions import Check
-from nelbo.store import catalog, ledger, results
+from nelbo.store import catalog, ledger, results, workers
 from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
-from worker import pulse, reading, shutdown, verifying
+from worker import cleaning, pulse, reading, shutdown, verifying
 from worker.confined import ModelDied
 from worker.generation import augment, generate, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
@@ -109,6 +109,8 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return reading.read(process, claim, check)
         case "verify":
             return verifying.verify(process, claim, check)
+        case "clean":
+            return cleaning.clean_table(process, claim, check)
     check = _with_limit(check, process.settings.model_chunk_s)
     version = catalog.version_of(process.database, _need(claim.version_id))
     engine = process.engines.get(version)
@@ -149,7 +151,12 @@ def _stuck_s(claim: Claim) -> float:
 def _claim(process: Process) -> Claim | None:
     pulse.beat()
     try:
-        return ledger.claim(process.database, process.name, lease_s=process.settings.lease_s)
+        return ledger.claim(
+            process.database,
+            process.name,
+            lease_s=process.settings.lease_s,
+            can_clean=workers.CAN_CLEAN,
+        )
     except Unavailable as problem:
         # The dispatcher hints again when the database is back.
         log.warning("claim not possible", problem=problem.message)

@@ -1,5 +1,6 @@
 """The source rows of a chunk: from the parts of a file, or from the job's request."""
 
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -12,8 +13,15 @@ from nelbo.store.claims import Claim
 
 def source_rows(storage: Storage, claim: Claim) -> pa.RecordBatch:
     """Rows claim.row_from to claim.row_to (exclusive) as one batch."""
+    batches = list(source_batches(storage, claim))
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
+def source_batches(storage: Storage, claim: Claim) -> Iterator[pa.RecordBatch]:
+    """The same rows in several batches, which are not all in memory at once."""
     if claim.inline is not None:
-        return _from_request(claim.inline[claim.row_from : claim.row_to])
+        return iter([_from_request(claim.inline[claim.row_from : claim.row_to])])
     if claim.file_id is None:
         raise InvalidInput("the job names no rows; submit it again with 'file' or 'rows'")
     return _from_parts(storage, claim.file_id, claim)
@@ -26,10 +34,8 @@ def _from_request(rows: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.record_batch(columns, names=names)
 
 
-def _from_parts(storage: Storage, file_id: str, claim: Claim) -> pa.RecordBatch:
+def _from_parts(storage: Storage, file_id: str, claim: Claim) -> Iterator[pa.RecordBatch]:
     def open_part(number: int) -> BinaryIO:
         return storage.open(part_key(file_id, number))
 
-    batches = list(read_parts(open_part, claim.row_from, claim.row_to))
-    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return batch
+    return read_parts(open_part, claim.row_from, claim.row_to)

@@ -1,4 +1,4 @@
-"""Jobs: submit one of four kinds, watch it, cancel it, retry it."""
+"""Jobs: submit one of five kinds, watch it, cancel it, retry it."""
 
 import asyncio
 import re
@@ -94,6 +94,9 @@ EXAMPLES: dict[str, Any] = {
             "per_row": 3,
             "spread": 0.3,
         }
+    },
+    "clean": {
+        "value": {"kind": "clean", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90", "alpha": 0.01}
     },
     "reconstruct": {
         "value": {

@@ -15,7 +15,8 @@ from nelbo.commands.console import Console, cut
 from nelbo.commands.table_files import OutputFile, TableFile, output_file
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Limits, open_table, open_writer
-from nelbo.repairs import LIKELY, Repairs, repaired_schema
+from nelbo.repairs import Repairs, repaired_schema
+from nelbo.rows import LIKELY, count_suspicious
 from nelbo.settings import read_settings
 
 SHOWN = 10
@@ -96,7 +97,7 @@ def clean(
             with open_table(path, csv=csv, limits=limits) as table:
                 _write(repairs_target, repaired_schema(table), repairs.repaired(table))
 
-    counts = _counts(cells)
+    counts = count_suspicious(cells.to_batches())
     if not as_json:
         _show(console, cells, counts, summary["rows"], output)
     if repairs_target:
@@ -123,15 +124,6 @@ def _write(target: OutputFile, schema: pa.Schema, batches: Iterable[pa.RecordBat
     with open_writer(target.path, target.format, schema, safe_csv=target.safe_csv) as writer:
         for batch in batches:
             writer.write(batch)
-
-
-def _counts(cells: pa.Table) -> dict[str, int]:
-    """The number of rows that are listed, and of those that are probably wrong."""
-    q_values: dict[int, float] = {
-        cell["row"]: cell["q_value"] for cell in cells.select(["row", "q_value"]).to_pylist()
-    }
-    likely = sum(q_value <= LIKELY for q_value in q_values.values())
-    return {"listed": len(q_values), "probably_wrong": likely}
 
 
 def _show(

@@ -39,7 +39,7 @@ def list_jobs(
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="only this kind: score, generate, augment or reconstruct"
+            metavar="KIND", help="only this kind: score, generate, augment, reconstruct or clean"
         ),
     ] = None,
     limit: Annotated[

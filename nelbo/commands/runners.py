@@ -159,6 +159,7 @@ class ServiceRunner:
 def _done(job: JobHandle) -> Done:
     """What a job that has succeeded came to."""
     view = job.view
+    assert view.model is not None, "a request of this runner names a model"
     summary = view.summary or {}
     rows = view.progress.rows
     done = rows - view.progress.rows_failed

@@ -66,7 +66,7 @@ def submit(
     owner: str,
     request: JobRequest,
     *,
-    version_id: str,
+    version_id: str | None,
     rows: int,
     chunk_rows: int,
     file_id: str | None = None,
@@ -103,9 +103,7 @@ def submit(
         with db.write() as connection:
             if limits is not None:
                 queue.admit(connection, owner, rows, params.get("per_row", 1), limits)
-            catalog.need_ready_version(connection, owner, version_id)
-            if file_id is not None:
-                files.need_ready_file(connection, owner, file_id)
+            _need_sources(connection, owner, version_id, file_id)
             job_id = _enqueue(connection, owner, request.kind, rows, chunk_rows, values)
             crash.point("submit")
             return lookup.need_job(connection, owner, job_id), True
@@ -153,14 +151,16 @@ def submit_version(
 # Work
 
 
-def claim(db: Database, worker: str, *, lease_s: float) -> Claim | None:
+def claim(db: Database, worker: str, *, lease_s: float, can_clean: bool = True) -> Claim | None:
     """Take a chunk for `lease_s` seconds, from the job whose turn it is (`queue.in_claim_order`).
+
+    A worker that cannot clean tables takes none of a clean job.
 
     None where no chunk is due. The attempt counts from now on, because a crash never reports
     itself.
     """
     with db.write() as connection:
-        jobs = queue.in_claim_order(select(JobRow.id, JobRow.state)).limit(CANDIDATES)
+        jobs = queue.in_claim_order(select(JobRow.id, JobRow.state), can_clean).limit(CANDIDATES)
         for job in connection.execute(jobs).all():
             if job.state == "queued" and not _start_job(connection, job.id):
                 continue
@@ -311,9 +311,7 @@ def retry(db: Database, owner: str, job_id: str, *, limits: queue.QueueLimits | 
             raise Conflict(
                 f"job {job_id} is {before.state}; only a failed or cancelled job can be retried"
             )
-        catalog.need_ready_version(connection, owner, job.version_id)
-        if job.file_id is not None:
-            files.need_ready_file(connection, owner, job.file_id)
+        _need_sources(connection, owner, job.version_id, job.file_id)
         missing = chunk_to("queued").where(
             ChunkRow.job_id == job_id, ChunkRow.state.in_(("failed", "cancelled"))
         )
@@ -529,6 +527,16 @@ def fail_job(connection: Connection, job_id: str, problem: str) -> None:
 
 
 # Statements: accept
+
+
+def _need_sources(
+    connection: Connection, owner: str, version_id: str | None, file_id: str | None
+) -> None:
+    """Raise unless a job can use its version and its file, where it has them."""
+    if version_id is not None:
+        catalog.need_ready_version(connection, owner, version_id)
+    if file_id is not None:
+        files.need_ready_file(connection, owner, file_id)
 
 
 def _enqueue(

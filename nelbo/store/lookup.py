@@ -112,7 +112,7 @@ def _jobs() -> Select[*tuple[Any, ...]]:
         JobRow.finished_at,
         JobRow.deleted_at,
         (now() - JobRow.started_at).label("elapsed_s"),
-    ).join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id)
+    ).join_from(JobRow, VersionRow, JobRow.version_id == VersionRow.id, isouter=True)
 
 
 def _job(row: Row[*tuple[Any, ...]]) -> Job:
@@ -126,7 +126,7 @@ def _job(row: Row[*tuple[Any, ...]]) -> Job:
         id=row.id,
         kind=row.kind,
         state=row.state,
-        model=f"{row.model}@{row.number}",
+        model=None if row.model is None else f"{row.model}@{row.number}",
         params=row.params,
         file=row.file_id,
         progress=progress,

@@ -36,7 +36,8 @@ class Backlog:
     oldest_s: float
     """Seconds that the oldest job has waited without being started.
 
-    It grows for ever where no worker runs. A running job does not count, however long it takes.
+    It grows for ever where no worker runs. Running jobs and clean jobs do not count, however long
+    they take.
     """
 
 
@@ -114,7 +115,8 @@ def backlog(connection: Connection, owner: str) -> Backlog:
 
     own_rows = case((mine, rows), else_=0)
     own_jobs = case((mine & JobRow.kind.in_(KINDS), 1), else_=0)
-    oldest = func.min(case((JobRow.state == "queued", since)))
+    # Clean jobs take minutes, one after the other, and may wait for a worker that can do them.
+    oldest = func.min(case(((JobRow.state == "queued") & (JobRow.kind != "clean"), since)))
     sums = select(
         func.coalesce(func.sum(rows), 0).label("rows"),
         func.coalesce(func.sum(own_rows), 0).label("rows_of_owner"),
@@ -130,14 +132,17 @@ def backlog(connection: Connection, owner: str) -> Backlog:
     )
 
 
-def due_for_hint(db: Database, limit: int, *, again_s: float = 2.0) -> list[tuple[str, int]]:
+def due_for_hint(
+    db: Database, limit: int, *, again_s: float = 2.0, can_clean: bool = True
+) -> list[tuple[str, int]]:
     """Jobs with due chunks but no hint for `again_s`, and the number of hints that each gets.
 
-    They come in claim order; about `limit` hints in all, at least one per job.
+    They come in claim order; about `limit` hints in all, at least one per job. A host that cannot
+    clean tables gives no hint of a clean job.
     """
     quiet = (JobRow.hinted_at.is_(None)) | (JobRow.hinted_at < now() - again_s)
     count = select(func.count()).where(*due(JobRow.id)).scalar_subquery()
-    statement = in_claim_order(select(JobRow.id, count).where(quiet)).limit(limit)
+    statement = in_claim_order(select(JobRow.id, count).where(quiet), can_clean).limit(limit)
     with db.read() as connection:
         jobs = connection.execute(statement).all()
     share = max(1, limit // max(1, len(jobs)))
@@ -175,7 +180,9 @@ def charge(connection: Connection, job_id: str, claimed_at: float) -> None:
     connection.execute(long)
 
 
-def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+def in_claim_order(
+    statement: Select[*tuple[Any, ...]], can_clean: bool = True
+) -> Select[*tuple[Any, ...]]:
     """Active jobs with a due chunk, in the order of their turns.
 
     First comes the owner who was served longest ago, then the job of theirs that was served longest
@@ -185,10 +192,12 @@ def in_claim_order(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ..
     locks or counts what others have claimed.
     """
     turns = _turns()
+    if not can_clean:
+        statement = statement.where(JobRow.kind != "clean")
     return (
         statement.select_from(JobRow)
         .join(turns, turns.c.id == JobRow.id)
-        .where(_has_due_chunk(), ~_reads_another())
+        .where(_has_due_chunk(), ~_one_is_running())
         .order_by(turns.c.of_owner, turns.c.of_job, JobRow.created_at, JobRow.id)
     )
 
@@ -245,17 +254,17 @@ def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], 
     return ChunkRow.job_id == job_id, ChunkRow.state == "queued", ChunkRow.not_before <= now()
 
 
-def _reads_another() -> ColumnElement[bool]:
-    """Whether the job reads a file while another file of its owner is being read.
+def _one_is_running() -> ColumnElement[bool]:
+    """Whether the job reads or cleans a file while its owner has another such job running.
 
-    A file's size does not tell how long reading takes, and no owner may occupy all workers with it.
+    A file's size does not tell how long either takes, and no owner may occupy all workers with it.
     """
     other = aliased(JobRow)
-    reading = select(ChunkRow.id).join(other, ChunkRow.job_id == other.id)
-    reading = reading.where(
-        other.owner == JobRow.owner, other.kind == "read", ChunkRow.state == "running"
+    running = select(ChunkRow.id).join(other, ChunkRow.job_id == other.id)
+    running = running.where(
+        other.owner == JobRow.owner, other.kind == JobRow.kind, ChunkRow.state == "running"
     )
-    return and_(JobRow.kind == "read", reading.exists())
+    return and_(JobRow.kind.in_(("read", "clean")), running.exists())
 
 
 def _has_due_chunk() -> ColumnElement[bool]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from nelbo.rows import Anomaly, Rank, RowError, Scores
+from nelbo.rows import Anomaly, Rank, RowError, Scores, count_suspicious
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.store import arrays
 from nelbo.store.chunks import (
@@ -180,6 +180,8 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
     totals = {"rows": job.rows, "rows_failed": job.rows_failed}
     if claim.kind == "score":
         return _finish_scores(db, claim, totals)
+    if claim.kind == "clean":
+        return FinishOutcome(totals | count_suspicious(tables(db, claim.job_id)))
     with db.read() as connection:
         rows = connection.scalars(
             select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)

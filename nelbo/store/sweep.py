@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, Update, insert, or_, select, update
 
 from nelbo import crash
-from nelbo.jobs import KINDS
+from nelbo.jobs import KINDS, WHOLE_TABLE
 from nelbo.rows import RowError
 from nelbo.store import queue
 from nelbo.store.ledger import backoff_s, chunk_to, end_chunk, fail_job, lock_job, store_progress
@@ -17,7 +17,8 @@ from nelbo.store.tables import ChunkRow, JobRow
 CRASHES_TO_SPLIT = 2
 """After this number of dead workers, a chunk is halved, and a single row becomes an error."""
 CRASHES_TO_FAIL = 5
-"""Reading and verifying cannot be halved: after this number of dead workers, the job fails."""
+"""Reading, verifying and cleaning cannot be halved: after this number of dead workers, the job
+fails."""
 CRASHES_TO_FAIL_FINISH = 20
 """The same for the finish of a job, which has more tries.
 
@@ -123,7 +124,7 @@ def _take_back(connection: Connection, chunk: Row[*tuple[Any, ...]], orphaned: _
     if not orphaned.crashed(chunk.worker):
         return _requeue(connection, chunk, orphaned, chunk.crashes)
     crashes = chunk.crashes + 1
-    divisible = chunk.stage == "work" and chunk.kind in KINDS
+    divisible = chunk.stage == "work" and chunk.kind in {*KINDS} - WHOLE_TABLE
     if crashes < (CRASHES_TO_SPLIT if divisible else _crashes_to_fail(chunk)):
         return _requeue(connection, chunk, orphaned, crashes)
     problem = f"the worker died {crashes} times in a row on this chunk; the last was {chunk.worker}"

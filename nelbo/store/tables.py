@@ -332,6 +332,8 @@ class WorkerRow(Base):
     pid: Mapped[int]
     started_at: Mapped[float]
     seen_at: Mapped[float]
+    can_clean: Mapped[bool | None] = mapped_column(Boolean())
+    """Empty if a program of an older schema stored the row: then it cannot."""
 
 
 class KeyRow(Base):

@@ -1,6 +1,7 @@
 """Workers, and the time when each was last seen."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from sqlalchemy import delete, insert, select, update
 
@@ -8,6 +9,8 @@ from nelbo.store.session import Database, now
 from nelbo.store.tables import WorkerRow
 
 FORGET_WORKER_S = 86_400.0
+CAN_CLEAN = find_spec("torch") is not None
+"""Whether a worker with these packages can clean tables, for which models are fitted."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,25 @@ class Heartbeat:
     age_s: float
 
 
-def heartbeat(db: Database, worker: str, *, host: str, pid: int) -> None:
-    """Record that a worker is alive."""
-    seen = (
-        update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), host=host, pid=pid)
-    )
+def heartbeat(db: Database, worker: str, *, host: str, pid: int, can_clean: bool = False) -> None:
+    """Record that a worker is alive, and whether its host can clean tables."""
+    values = {"host": host, "pid": pid, "can_clean": can_clean}
+    seen = update(WorkerRow).where(WorkerRow.name == worker).values(seen_at=now(), **values)
     with db.write() as connection:
         if connection.execute(seen).rowcount == 0:
             connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < now() - FORGET_WORKER_S))
             connection.execute(
-                insert(WorkerRow).values(
-                    name=worker, host=host, pid=pid, started_at=now(), seen_at=now()
-                )
+                insert(WorkerRow).values(name=worker, started_at=now(), seen_at=now(), **values)
             )
+
+
+def can_clean(db: Database, *, within_s: float = 60.0) -> bool:
+    """Whether a worker that can clean tables was seen within the last `within_s` seconds."""
+    alive = select(WorkerRow.name).where(
+        WorkerRow.can_clean.is_(True), WorkerRow.seen_at > now() - within_s
+    )
+    with db.read() as connection:
+        return connection.execute(alive.limit(1)).first() is not None
 
 
 def heartbeats(db: Database, *, within_s: float = 60.0) -> list[Heartbeat]:

@@ -357,3 +357,45 @@ def test_an_address_is_never_a_crash(either: Stage) -> None:
             assert either.client.get(address).status_code == 404, address
         assert either.client.get(f"/v1/models/{name}").status_code in (404, 422)
         assert either.client.get(f"/v1/models/adult/versions/{name}").status_code in (404, 422)
+
+
+def test_a_clean_job_needs_a_worker_that_can_clean(either: Stage) -> None:
+    request: dict[str, Any] = {"kind": "clean", "file": either.file()}
+    refused = either.post("/v1/jobs", json=request)
+    assert refused.status_code == 503
+    assert "retry-after" in refused.headers
+    assert "nelbo[training]" in refused.json()["detail"]
+    assert either.get("/v1/jobs").json()["items"] == []
+
+    either.cleaner()
+    job = either.get(f"/v1/jobs/{either.submit(**request)}").json()
+    assert (job["kind"], job["model"], job["progress"]["rows"]) == ("clean", None, 3)
+    assert job["params"] == {"alpha": 0.05, "quick": False, "seed": 0}
+
+
+def test_a_clean_job_takes_rows_of_any_columns_and_lists_cells_the_oddest_row_first(
+    either: Stage,
+) -> None:
+    either.cleaner()
+    rows = [{"a": 1.5, "b": None}, {"a": 2}]
+    job_id = either.finished(kind="clean", rows=rows, alpha=1, seed=3)
+    csv = either.get(f"/v1/jobs/{job_id}/results", params={"format": "csv"}).text
+    assert [line.split(",")[0] for line in csv.splitlines()] == ["row", "1", "1", "0"]
+    assert either.get(f"/v1/jobs/{job_id}").json()["summary"] == {
+        **{"rows": 2, "rows_failed": 0},
+        **{"listed": 2, "probably_wrong": 1},
+    }
+    assert either.get(f"/v1/jobs/{job_id}/anomalies").status_code == 409
+
+
+def test_a_clean_job_names_its_rows_once_and_no_model(stage: Stage) -> None:
+    stage.cleaner()
+    for wrong in (
+        {},
+        {"file": "f", "rows": ROWS},
+        {"rows": ROWS, "model": "adult"},
+        {"rows": ROWS, "alpha": 0},
+        {"rows": ROWS, "seed": -1},
+        {"rows": ROWS, "seed": 2**32},
+    ):
+        assert stage.post("/v1/jobs", json={"kind": "clean"} | wrong).status_code == 422, wrong

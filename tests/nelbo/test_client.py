@@ -34,7 +34,7 @@ from nelbo.files import CsvOptions, open_table
 from nelbo.jobs import GenerateRequest
 from nelbo.rows import Rank
 from nelbo.settings import Settings
-from nelbo.store import ledger
+from nelbo.store import ledger, workers
 from nelbo.store.session import Database, connect
 from nelbo.views import Job
 from tests.api.serving import served
@@ -104,6 +104,26 @@ def walk(busy: Scene) -> None:
         busy.client.jobs.get(job.id)
     busy.client.files.delete(file.id)
     assert list(busy.client.files.list()) == []
+
+
+def test_a_data_frame_is_cleaned_without_a_model(busy: Scene) -> None:
+    workers.heartbeat(busy.database, "cleaner", host="h", pid=1, can_clean=True)
+    frame = pd.DataFrame({"age": [39, 50, 38], "job": ["clerk", "smith", "clrek"]})
+    job = busy.client.jobs.clean(frame, alpha=0.01, quick=True, seed=2).wait()
+    assert (job.view.kind, job.view.model) == ("clean", None)
+    assert job.view.params == {"alpha": 0.01, "quick": True, "seed": 2}
+    cells = job.results().to_pandas()
+    assert cells["row"].tolist() == [2, 2, 0]
+    assert cells["column"].tolist() == ["age", "job", "age"]
+    assert [each.id for each in busy.client.jobs.list(kind="clean")] == [job.id]
+
+
+def test_a_service_without_a_cleaner_says_what_is_missing(scene: Scene) -> None:
+    with (
+        Client(scene.client.url, retries=0) as client,
+        pytest.raises(Unavailable, match=r"nelbo\[training\]"),
+    ):
+        client.jobs.clean(ROWS)
 
 
 @pytest.mark.parametrize("rank", ["surprise", "nelbo"])

@@ -49,6 +49,8 @@ LIMITS = {
     "NELBO_MAX_JOB_ROWS": "2000",
     "NELBO_CHUNK_ROWS": "50",
     "NELBO_SWEEP_S": "0.5",
+    # Fitting models takes seconds, and most tables here are too small for it.
+    "NELBO_CLEAN_S": "0.01",
 }
 GOING_ON = "SELECT COUNT(*) FROM job WHERE state IN ('queued', 'running')"
 BY_CHANCE = {"delete_alias"}
@@ -62,7 +64,7 @@ BROKEN = {
     "jobs that succeeded without all rows": "SELECT COUNT(*) FROM job WHERE state = 'succeeded' AND"
     " rows_done <> rows",
     "jobs that failed by themselves": "SELECT COUNT(*) FROM job WHERE state = 'failed' AND kind NOT"
-    " IN ('read', 'verify')",
+    " IN ('read', 'verify', 'clean')",
     "files without an end": "SELECT COUNT(*) FROM file WHERE state IN ('receiving', 'reading') AND"
     " deleted_at IS NULL",
     "versions without an end": "SELECT COUNT(*) FROM version WHERE state = 'pending' AND deleted_at"

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import pyarrow as pa
 import pytest
 
 from nelbo.client import Client
@@ -21,6 +22,7 @@ from nelbo.engine import Engine
 from tests.artifacts import linear_artifact
 from tests.deadline import until
 from tests.processes import alive, command, descendants, umask
+from tests.training.test_clean import orders
 
 NELBO = Path(sys.executable).with_name("nelbo")
 
@@ -132,6 +134,16 @@ def test_it_does_a_job_in_a_folder_with_packages_of_the_same_names_and_ends_at_c
         assert not (home / "up.json").exists()
         assert not broker.parent.exists()
     assert "ready at http://127.0.0.1:" in up.output.read_text()
+
+
+def test_it_cleans_a_table_without_a_model(home: Path, project: Path) -> None:
+    columns = orders(400)
+    columns["weight"][302] = "1050.00"
+    with running(home, project) as up, up.client() as client:
+        job = client.jobs.clean(pa.table(columns), quick=True).wait(timeout_s=120)
+        first = job.results().to_arrow().slice(0, 1).to_pylist()[0]
+    assert (first["order"], first["column"], first["value"]) == ("N00302", "weight", "1050.00")
+    assert 0.5 < float(first["expected"]) < 3.5
 
 
 def test_killed_it_leaves_no_orphan_and_a_second_start_works(home: Path, project: Path) -> None:

@@ -121,12 +121,13 @@ class Stage:
     def submit(
         self,
         request: JobRequest,
-        version: VersionEntry,
+        version: VersionEntry | None,
         rows: int,
         chunk_rows: int = 50,
         **given: Any,
     ) -> Job:
-        options = {"version_id": version.id, "rows": rows, "chunk_rows": chunk_rows, **given}
+        version_id = None if version is None else version.id
+        options = {"version_id": version_id, "rows": rows, "chunk_rows": chunk_rows, **given}
         return ledger.submit(self.database, OWNER, request, **options)[0]
 
     def job(self, job_id: str) -> Job:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from nelbo.repairs import LIKELY
+from nelbo.rows import LIKELY
 from tests.nelbo.commands.running import done, read, run
 from tests.training.test_clean import WRONG, orders
 

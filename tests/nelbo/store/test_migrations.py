@@ -10,9 +10,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Table, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from nelbo.errors import Unavailable
-from nelbo.jobs import CHUNK_TRANSITIONS, JOB_TRANSITIONS
+from nelbo.jobs import CHUNK_TRANSITIONS, INTERNAL_KINDS, JOB_TRANSITIONS, KINDS
 from nelbo.store import lookup, migration, results
 from nelbo.store.migrations.versions import v0001
 from nelbo.store.session import Database, connect
@@ -148,6 +149,40 @@ def test_scores_of_an_older_program_have_their_nelbo_for_surprise(
     assert all(row.surprises == row.terms for row in ranked if row.row < 2)
     assert_sound(database)
     database.dispose()
+
+
+@pytest.mark.parametrize("before", ["0008", ""])
+def test_jobs_of_each_kind_and_of_no_other_can_be_stored(
+    empty_database_url: str, before: str
+) -> None:
+    """Also in a database that was migrated with rows in it, as SQLite cannot alter a constraint."""
+    database = connect(empty_database_url)
+    if database.dialect == "sqlite":
+        database._make_sqlite_file()
+    with database.alter() as connection:
+        migration.upgrade(connection, before)
+        for statement in OLD.split(";\n"):
+            connection.exec_driver_sql(statement)
+    database.migrate()
+    kinds = [*KINDS, *INTERNAL_KINDS]
+    with database.write() as connection:
+        for kind in kinds:
+            connection.execute(text(JOB), {"id": kind, "kind": kind})
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(text(JOB), {"id": "other", "kind": "other"})
+    with database.read() as connection:
+        stored = connection.execute(text("SELECT kind FROM job WHERE id <> 'j'")).scalars()
+        assert sorted(stored) == sorted(kinds)
+        if database.dialect == "sqlite":
+            assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
+    assert sweep(database).requeued == 1
+    database.dispose()
+
+
+JOB = """
+INSERT INTO job (id, owner, kind, state, params, rows, chunks, created_at)
+    VALUES (:id, 'local', :kind, 'queued', '{}', 1, 1, 1)
+"""
 
 
 def tables_of(database: Database) -> list[Table]:
