@@ -51,9 +51,14 @@ WHOLE = BeforeValidator(_whole)
 
 Before them, it would keep the limits out of the JSON schema.
 """
+LARGEST_SEED = 2**63 - 1
 Seed = Annotated[
     int,
-    Field(ge=0, lt=2**63, description="the same seed, version and row number make the same row"),
+    Field(
+        ge=0,
+        le=LARGEST_SEED,
+        description="the same seed, version and row number make the same row",
+    ),
     WHOLE,
 ]
 Spread = Annotated[
@@ -173,7 +178,7 @@ class CleanRequest(OfRows):
     quick: Annotated[bool, Field(description="take less than half the time, and find less")] = False
     seed: Annotated[
         int,
-        Field(ge=0, lt=2**32, description="the same table and seed give the same cells"),
+        Field(ge=0, le=LARGEST_SEED, description="the same table and seed give the same cells"),
         WHOLE,
     ] = 0
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import typer
 
 from nelbo import program
+from nelbo.jobs import LARGEST_SEED
 from nelbo.processes import exit_with_parent
 from nelbo.schema import Schema
 
@@ -39,7 +40,7 @@ def run_clean(
     config: Annotated[Path | None, typer.Option(help="TOML file with training settings")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="fit drafts")] = False,
     schema: Annotated[Path | None, typer.Option(help="JSON file with the schema")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="random seed")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="random seed")] = 0,
     csv: Annotated[str, typer.Option(help="dialect of a CSV file, as JSON")] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:

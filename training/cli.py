@@ -37,6 +37,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nelbo import program
 from nelbo.files import CsvOptions, Limits
+from nelbo.jobs import LARGEST_SEED
 from nelbo.schema import Schema
 from nelbo.settings import read_settings
 
@@ -68,7 +69,9 @@ def run(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="random seed; the same table, settings and seed give the same artifact"
+            min=0,
+            max=LARGEST_SEED,
+            help="random seed; the same table, settings and seed give the same artifact",
         ),
     ] = 0,
     csv: Annotated[

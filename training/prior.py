@@ -163,7 +163,11 @@ def condense(mu: Tensor, log_var: Tensor, seed: int) -> Mixture:
     n = len(mu)
     components = int(np.clip(n // ROWS_PER_COMPONENT, 1, MOST_COMPONENTS))
     clustering = MiniBatchKMeans(
-        components, batch_size=4_096, n_init=1, max_iter=30, random_state=seed
+        components,
+        batch_size=4_096,
+        n_init=1,
+        max_iter=30,
+        random_state=seed % 2**32,  # scikit-learn takes no larger one
     )
     with threadpool_limits(1):  # another number of threads would add in another order
         cluster = torch.from_numpy(clustering.fit(mu.numpy()).labels_).long()

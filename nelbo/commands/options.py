@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from nelbo.files import CsvOptions
+from nelbo.jobs import LARGEST_SEED
 
 Model = Annotated[
     str,
@@ -124,6 +125,8 @@ Seed = Annotated[
     int,
     typer.Option(
         metavar="N",
+        min=0,
+        max=LARGEST_SEED,
         help="random seed; the same seed, version and row number give the same row",
     ),
 ]

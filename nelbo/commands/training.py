@@ -22,6 +22,7 @@ from nelbo.commands.console import Console, print_json
 from nelbo.commands.table_files import TableFile
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
 from nelbo.files import DETECTED, CsvOptions, check_target, open_target
+from nelbo.jobs import LARGEST_SEED
 from nelbo.schema import Kind, Schema
 from nelbo.schema_inference import Inspector
 from nelbo.settings import Settings, read_settings
@@ -62,6 +63,7 @@ def train(
         typer.Option(
             metavar="N",
             min=0,
+            max=LARGEST_SEED,
             help="random seed; the same table, settings and seed give the same artifact",
         ),
     ] = 0,

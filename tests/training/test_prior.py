@@ -40,6 +40,11 @@ def test_the_first_two_moments_are_those_of_the_aggregate_posterior() -> None:
     )
 
 
+def test_any_seed_of_64_bits_condenses() -> None:
+    mu, log_var = posteriors(n=100)
+    assert torch.isfinite(condense(mu, log_var, seed=2**63 - 1).mean).all()
+
+
 def test_the_density_is_that_of_a_mixture_of_gaussians() -> None:
     prior = Mixture(
         torch.tensor([0.3, 0.7]),
