@@ -14,6 +14,7 @@ from nelbo.errors import InvalidInput
 from nelbo.schema import Schema
 
 from .config import Config
+from .copula import fit_copula, start_from
 from .data import Rows, Split
 from .exemplars import Exemplars, share_for
 from .likelihoods import Likelihoods
@@ -31,6 +32,8 @@ MOST_PASSES = 60
 MOST_CELLS = 25_000_000
 """Maximum number of cells that go through training, which takes about two minutes. At least 200
 steps are taken; a wide decoder lowers the maximum."""
+LONGEST_STRIDE = 2.0
+"""Maximum factor by which a wide table's steps are larger because they are fewer."""
 
 
 @dataclass
@@ -108,12 +111,14 @@ def fit_vae(
     """
     codes, log_density = train
     n, d = codes.shape
-    size = Size.for_table(likelihoods.values, config.widest)
+    size = Size.for_table(likelihoods.values, n, config.widest)
     schedule = Schedule.for_table(n, d, size, config)
     device = _device(config)
     generator = torch.Generator().manual_seed(seed)
 
     vae = VAE(likelihoods, size, config.noise_points, seed)
+    if size.wide:
+        start_from(vae.decoder, fit_copula(codes, likelihoods))
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.masses.even)
     vae.to(device)
     auxiliary.to(device)
@@ -228,19 +233,27 @@ class Schedule:
     steps: int
     warm_up: int
     every: int
+    stride: float = 1.0
+    """Factor of the highest learning rate."""
 
     @staticmethod
     def for_table(n: int, columns: int, size: Size, config: Config) -> "Schedule":
         """Batches of about 1/40 of the rows (32 to 256); steps for `epochs` passes within the
-        configured limits."""
+        configured limits.
+
+        A wide table that cannot afford these steps takes larger ones, by the square root of the
+        factor by which their number is cut.
+        """
         batch = min(n, 2 ** int(min(8, max(5, math.log2(n / 40)))))
         enough = min(config.min_steps, max(400, MOST_PASSES * n // batch))
         cost = columns * max(batch, 256) * (128 + size.decoder)
         affordable = max(200, MOST_CELLS * 128 // cost)
-        steps = min(config.max_steps, affordable, max(enough, config.epochs * n // batch))
+        planned = min(config.max_steps, max(enough, config.epochs * n // batch))
+        steps = min(planned, affordable)
         warm_up = max(1, steps // 8)
         every = min(steps, max(20, steps // 30))
-        return Schedule(batch, steps, warm_up, every)
+        stride = min(LONGEST_STRIDE, math.sqrt(planned / steps)) if size.wide else 1.0
+        return Schedule(batch, steps, warm_up, every, stride)
 
     def beta(self, step: int) -> float:
         """The weight of the KL: 0 to 1 over the warm-up (Bowman et al. 2016), 1 from then on."""
@@ -254,7 +267,8 @@ class Schedule:
     def learning_rate(self, step: int) -> float:
         """Factor of the learning rate: it rises over the first 50 steps, then falls to 0 as a
         cosine."""
-        return min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
+        fall = 0.5 * (1 + math.cos(math.pi * step / (self.steps + 1)))
+        return self.stride * min(1.0, step / 50) * fall
 
 
 def objective(

@@ -19,30 +19,43 @@ FALL = 0.75
 """Amplitudes of the cosines fall as (1 + frequency) ** -FALL."""
 WIDEST_LOG_VAR = 12
 """log_var of q(z|x) is within ± this, for float32."""
+MANY_COLUMNS = 16
+FEW_ROWS = 100
+"""A table with more columns than MANY_COLUMNS and fewer than FEW_ROWS rows for each is wide."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of the networks, by rules from the number of columns and their codes."""
+    """Sizes of the networks, by rules from the number of rows, of columns and of their codes."""
 
     latent: int
     encoder: int
     decoder: int
+    wide: bool = False
+    """Whether the table has many columns and few rows for each. Then training begins at a Gaussian
+    copula."""
 
     @staticmethod
-    def for_table(codes: Sequence[int], widest: int) -> "Size":
+    def for_table(codes: Sequence[int], rows: int, widest: int) -> "Size":
         """Columns of fine numbers need a wide decoder, columns of few categories are fast to draw
         with a narrow one. The width is the cube of the mean number of codes over 1,024, as a power
-        of two from 32 to `widest`. Wide tables have narrower decoders, so that weights and time
+        of two from 32 to `widest`. From some hundred columns on it falls, so that weights and time
         grow with the number of columns only.
+
+        A wide table has many columns and few rows for each. There the decoder has two hidden units
+        for each column, one of which holds what the columns before it tell (copula.start_from).
         """
         columns = len(codes)
-        by_codes = (sum(codes) / columns) ** 3 / 1_024
-        width = max(32.0, min(by_codes, widest, 8_192 / columns))
+        wide = columns > MANY_COLUMNS and rows < FEW_ROWS * columns
+        units = (sum(codes) / columns) ** 3 / 1_024
+        if wide:
+            units = max(units, 2 * columns)
+        width = max(32.0, min(units, widest, 8_192 / columns))
         return Size(
             latent=min(16, 2 * columns),
             encoder=128 if columns <= 300 else 64,
             decoder=2 ** round(math.log2(width)),
+            wide=wide,
         )
 
 
@@ -74,6 +87,16 @@ class CodeTable(nn.Module):
             smooth = basis @ weight[at].unflatten(0, (-1, count))
             weight = weight.index_copy(0, at, smooth.flatten(0, 1))
         return weight
+
+    def assign(self, weight: Tensor) -> None:
+        """Take coefficients that give these vectors."""
+        coefficients = weight.clone()
+        for count in self.counts:
+            at = self.get_buffer(f"at_{count}")
+            vectors = weight[at].unflatten(0, (-1, count))
+            basis = self.get_buffer(f"basis_{count}")
+            coefficients[at] = torch.linalg.solve(basis, vectors).flatten(0, 1)
+        self.coefficients.data = coefficients
 
     def settle(self) -> None:
         """End training: every vector becomes its own coefficients."""

@@ -96,8 +96,8 @@ def measure(variant: Variant, train: Path, test: Path, target: str, seed: int) -
     config, began = Config().model_copy(update=variant.config), time.process_time()
     training = data.read(data.TrainingSource(train), config, seed)
 
-    def size(codes: list[int], widest: int) -> networks.Size:
-        return replace(networks.Size.for_table(codes, widest), **variant.size)
+    def size(codes: list[int], rows: int, widest: int) -> networks.Size:
+        return replace(networks.Size.for_table(codes, rows, widest), **variant.size)
 
     with (
         mock.patch.object(fit, "Size", mock.Mock(for_table=size)),

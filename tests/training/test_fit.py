@@ -110,7 +110,7 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     training = made("mixed")
     likelihoods = Likelihoods.fit(training.schema, training.rows.numbers, training.rows.codes)
     codes, log_density = (part.to("meta") for part in coded(likelihoods, training.rows))
-    size, generator = Size.for_table(likelihoods.sizes, widest=64), torch.Generator()
+    size, generator = Size.for_table(likelihoods.sizes, 600, widest=64), torch.Generator()
     auxiliary = Auxiliary(likelihoods.sizes, likelihoods.ordered, size, likelihoods.masses.even).to(
         "meta"
     )

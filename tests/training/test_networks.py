@@ -25,8 +25,8 @@ def test_what_one_bin_learns_its_neighbours_learn_too_and_other_codes_do_not() -
 
 def test_fine_columns_get_wide_decoders_and_coarse_columns_or_many_thin_ones() -> None:
     widths = [
-        Size.for_table([codes] * columns, 256).decoder
+        Size.for_table([codes] * columns, 1_000_000, 256).decoder
         for codes, columns in ((66, 10), (40, 15), (5, 15), (66, 1_500))
     ]
     assert widths == [256, 64, 32, 32]
-    assert Size.for_table([66] * 10, 64).decoder == 64
+    assert Size.for_table([66] * 10, 1_000_000, 64).decoder == 64
