@@ -66,7 +66,7 @@ class Variant:
     of rank that bins share."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
-    size: Mapping[str, int] = field(default_factory=dict)
+    size: Mapping[str, Any] = field(default_factory=dict)
     prior: Prior = condense
     basis: Callable[[int], Tensor] = networks.cosines
 
