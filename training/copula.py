@@ -110,11 +110,11 @@ def _mean_scores(column: Integers, counts: Floats, common: Floats) -> Floats:
 def _standardised(scores: Floats, counts: Floats) -> Floats:
     """With mean 0 and variance 1 over the rows of known codes, or 0 where all rows have one
     score."""
-    known = np.append(counts[:-2] > 0, [False, False])
-    if known.sum() < 2:
+    present = np.append(counts[:-2] > 0, [False, False])
+    if present.sum() < 2:
         return np.zeros(len(scores))
-    weights = np.where(known, counts, 0.0) / counts[known].sum()
-    centred = np.where(known, scores - weights @ scores, 0.0)
+    weights = np.where(present, counts, 0.0) / counts[present].sum()
+    centred = np.where(present, scores - weights @ scores, 0.0)
     spread = np.sqrt(weights @ np.square(centred))
     return np.asarray(centred / spread) if spread > LEAST_SPREAD else np.zeros(len(scores))
 
