@@ -67,10 +67,10 @@ class Config(BaseModel):
         Field(
             ge=0,
             le=1,
-            description="share of the training rows in which random cells are hidden from"
-            " the encoder",
+            description="share of the training rows in which random cells are hidden, so that"
+            " the model learns what they are given the others",
         ),
-    ] = 0.25
+    ] = 0.5
     exemplars: Annotated[
         float | None,
         Field(

@@ -1,5 +1,9 @@
 """The decoder: p(x|z) = Π_j p(x_j | x_<j, z), one column after another, in torch and in graphs.
 
+Where some cells o of a row are observed, it is p(x_rest | z, x_o) = Π_j p(x_j | x_<j, x_o, z) over
+the other cells: a column then reads the observed cells after it too. With nothing observed, it is
+p(x|z).
+
 The model needs three things of a decoder: the logits of all columns for codes that are known
 (`forward`, to train), log p of such codes in a graph (`learned`, to score), and codes drawn in a
 graph (`draw`, to generate). Another decoder offers the same three.
@@ -53,7 +57,8 @@ class Decoder(nn.Module):
     """Autoregressive over the columns' order (as NADE, Larochelle & Murray 2011).
 
     A running sum h starts from z and adds an embedding of each column's code; head j reads the sum
-    before its own column. `out` [C, H] and `out_bias` [C] hold the heads of all columns one after
+    before its own column. Embeddings of observed cells, of another table `condition`, are in the
+    sum from its start. `out` [C, H] and `out_bias` [C] hold the heads of all columns one after
     another, each as many rows as its column has codes.
     """
 
@@ -69,6 +74,8 @@ class Decoder(nn.Module):
             nn.Linear(size.latent, width), nn.ReLU(), nn.Linear(width, width)
         )
         self.embedding = CodeEmbedding(sizes, ordered, width)
+        self.condition = CodeEmbedding(sizes, ordered, width)
+        nn.init.zeros_(self.condition.coefficients)
         self.hidden = nn.Parameter(torch.randn(d, width, width) / math.sqrt(width))
         self.hidden_bias = nn.Parameter(torch.zeros(d, 1, width))
         self.out = CodeTable(sizes, ordered, width)
@@ -78,9 +85,9 @@ class Decoder(nn.Module):
         """z float[m, L] → h float[m, H] before the first column."""
         return through(self.first, z) + through(self.deeper, z)
 
-    def forward(self, z: Tensor, codes: Tensor) -> list[Tensor]:
+    def forward(self, z: Tensor, codes: Tensor, observed: Tensor | None = None) -> list[Tensor]:
         """Logits of each column, d times float[m, K_j], where the codes before it are known: z
-        float[m, L], codes int64[m, d].
+        float[m, L], codes int64[m, d], observed bool[m, d].
 
         Column after column, so that a column's arrays stay in the processor's cache.
         """
@@ -89,6 +96,8 @@ class Decoder(nn.Module):
         heads = zip(self.hidden, self.hidden_bias, out, out_bias, strict=True)
 
         h = self.start(z)
+        if observed is not None:
+            h = h + self.condition.total(codes, observed)
         logits = []
         for (hidden, hidden_bias, weight, bias), seen in zip(
             heads, self.embedding(codes), strict=True
@@ -109,8 +118,8 @@ class Decoder(nn.Module):
         return over_columns(column, self.start(z), self.by_column(), {"x": x}, rows)
 
     def draw(self, z: Value, cells: "CellsToDraw", drawable: "Drawable", rows: int) -> Value:
-        """Codes int64[m, d], drawn one column after another or kept, from z float32[m, L] with
-        m = `rows`."""
+        """Codes int64[m, d], drawn one column after another given those that are kept, from z
+        float32[m, L] with m = `rows`."""
 
         def column(h: Value, of: Mapping[str, Value]) -> tuple[Value, Value]:
             logits = drawable.masked(of).logits(h)
@@ -119,7 +128,8 @@ class Decoder(nn.Module):
             code = where(of["keep"], of["x"], drawn)
             return h + of["embedding"].index_select(0, code), code
 
-        h = drawable.widened(self.start(z), rows)
+        h = self.start(z) + self.condition.total(cells.x, cells.keep)
+        h = drawable.widened(h, rows)
         weights = drawable.weights(self)
         u = cells.u.float() * NEAR_ONE
         return over_columns(column, h, weights, {"x": cells.x, "keep": cells.keep, "u": u}, rows)

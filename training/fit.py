@@ -29,6 +29,8 @@ training keeps."""
 
 MOST_PASSES = 60
 """Maximum number of passes over a small table, unless 400 steps take more."""
+FEW_OBSERVED = 3
+"""In half of the rows with hidden cells, at most this many are observed."""
 MOST_CELLS = 25_000_000
 """Maximum number of cells that go through training, which takes about two minutes. At least 200
 steps are taken; a wide decoder lowers the maximum."""
@@ -99,8 +101,10 @@ def fit_vae(
     prior.
 
     The loss is −ELBO + `auxiliary` × the auxiliary decoder's −log p(x|z), with the KL's weight
-    warmed up from 0 to 1. A share of the rows has random cells hidden from encoder and decoder, so
-    that q(z | any subset of the cells) exists.
+    warmed up from 0 to 1. A share of the rows has hidden cells, so that the model learns p(hidden
+    cells | observed cells) for any cells: E[log p(hidden | z, observed)] with z from q(z |
+    observed), a bound on it (Sohn, Lee & Yan 2015, section 4.2). The KL keeps that z near the
+    others.
 
     Training goes on past the best held-out nelbo, because generated rows still improve there. The
     weights that are kept are the last ones whose held-out nelbo is within `slack` nats per column
@@ -132,9 +136,9 @@ def fit_vae(
 
     for step, rows in enumerate(_batches(n, schedule, generator), start=1):
         batch = codes[rows].to(device)
-        seen = hide_cells(batch, likelihoods, config.hidden_rows, generator)
-        eps = torch.randn(1, len(rows), size.latent, generator=generator).to(device)
-        terms, kl, factorised = objective(vae, auxiliary, batch, seen, eps)
+        hidden = hidden_cells(len(rows), likelihoods, config.hidden_rows, generator)
+        eps = torch.randn(1, len(rows), size.latent, generator=generator)
+        terms, kl, factorised = objective(vae, auxiliary, batch, hidden.to(device), eps.to(device))
         loss = (terms.sum(1) + schedule.beta(step) * kl + config.auxiliary * factorised).mean()
         descent.step(step, loss)
         if step % AVERAGE_EVERY == 0:
@@ -143,8 +147,9 @@ def fit_vae(
             continue
 
         nelbo = (terms.sum(1) + kl).detach().cpu() - log_density[rows].sum(1)
+        of_whole_rows = float(nelbo[~hidden.any(1)].mean())
         held_out = mean_nelbo(smooth, stop)
-        history.add(step, step * schedule.batch / n, float(nelbo.mean()), held_out)
+        history.add(step, step * schedule.batch / n, of_whole_rows, held_out)
         progress(step, schedule.steps, held_out)
         if stopping.keeps(smooth, held_out):
             history.kept = len(history.step) - 1
@@ -272,13 +277,18 @@ class Schedule:
 
 
 def objective(
-    vae: VAE, auxiliary: Auxiliary, codes: Tensor, seen: Tensor, eps: Tensor
+    vae: VAE, auxiliary: Auxiliary, codes: Tensor, hidden: Tensor, eps: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Terms [n, d] and KL [n] of −ELBO at one noise point, without −log p(x | code), which no
-    weight changes, and the auxiliary decoder's −log p(x|z) [n]."""
-    bound = vae.bound(codes, seen, eps)
-    factorised = vae.likelihoods.masses.log_prob(auxiliary(bound.z[0]), codes)
-    return bound.terms, bound.kl, -factorised.sum(1)
+    weight changes, and the auxiliary decoder's −log p(x|z) [n].
+
+    In rows with `hidden` cells bool[n, d] the others are observed, and have no terms.
+    """
+    masses = vae.likelihoods.masses
+    observed = hidden.any(1, keepdim=True) & ~hidden
+    bound = vae.bound(codes, torch.where(hidden, masses.hidden, codes), eps, observed)
+    factorised = masses.log_prob(auxiliary(bound.z[0]), codes)
+    return torch.where(observed, 0.0, bound.terms), bound.kl, -factorised.sum(1)
 
 
 def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator[Tensor]:
@@ -292,17 +302,23 @@ def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator
         order = order[schedule.batch :]
 
 
-def hide_cells(
-    codes: Tensor, likelihoods: Likelihoods, share: float, generator: torch.Generator
+def hidden_cells(
+    n: int, likelihoods: Likelihoods, share: float, generator: torch.Generator
 ) -> Tensor:
-    """Codes with hidden cells. In a share of the rows, each cell (with all its fields) is hidden
-    with a probability between 0 and 1/2."""
-    n = len(codes)
+    """The cells to hide bool[n, d] of n rows in random order: of a cell, all its fields. The first
+    rows, `share` of them, have hidden cells, and the last one has none.
+
+    In half of those, all but a few are hidden, as where rows of one class are asked for. In the
+    others, each is hidden with a probability that is the row's own.
+    """
     cells = len(likelihoods.fitted)
-    rate = 0.5 * torch.rand(n, 1, generator=generator)
-    rate = rate * (torch.rand(n, 1, generator=generator) < share)
-    hidden = (torch.rand(n, cells, generator=generator) < rate).to(codes.device)
-    return torch.where(hidden[:, likelihoods.column_of], likelihoods.masses.hidden, codes)
+    u = torch.rand(n, cells, generator=generator)
+    few = torch.randint(1, FEW_OBSERVED + 1, (n, 1), generator=generator)
+    all_but_few = u.argsort(1).argsort(1) >= few
+    some = u < torch.rand(n, 1, generator=generator)
+    upto = torch.arange(1, n + 1)[:, None] / n
+    hidden = torch.where(upto < share / 2, all_but_few, some & (upto < share))
+    return hidden[:, likelihoods.column_of]
 
 
 def _settle(vae: VAE) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .arrays import Array, take, through
+from .arrays import Array, take, through, where
 from .nodes import Value
 
 FALL = 0.75
@@ -119,12 +119,17 @@ class CodeEmbedding(CodeTable):
         """codes int64[n, d] → d times float[n, width]"""
         return F.embedding((codes + self.start).T, self.weight).unbind(0)
 
-    def total(self, codes: Array) -> Array:
-        """Their sum over the columns, float[n, width]."""
+    def total(self, codes: Array, observed: Array | None = None) -> Array:
+        """Their sum over the columns, float[n, width], or over the cells where `observed`
+        bool[n, d] is true."""
         row = codes + self.start
-        if isinstance(row, Value):
+        if not isinstance(row, Value):
+            counted = None if observed is None else observed.float()
+            return F.embedding_bag(row, self.weight, mode="sum", per_sample_weights=counted)
+        if observed is None:
             return take(self.weight, row).sum(1)
-        return F.embedding_bag(row, self.weight, mode="sum")
+        with_none = torch.cat([self.weight, torch.zeros_like(self.weight[:1])])
+        return take(with_none, where(observed, row, len(self.weight))).sum(1)
 
 
 class Residual(nn.Module):

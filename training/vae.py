@@ -74,31 +74,34 @@ class VAE(nn.Module):
         self.share = 0.0
         self.register_buffer("eps", noise_points(points, size.latent, seed))
 
-    def bound(self, codes: Array, seen: Array, eps: Tensor) -> Bound[Array]:
+    def bound(
+        self, codes: Array, seen: Array, eps: Tensor, observed: Tensor | None = None
+    ) -> Bound[Array]:
         """−ELBO of codes int64[n, d] with z = mu + sigma · eps (reparameterisation) at the noise
         points eps float[S, n or 1, L].
 
-        `seen` int64[n, d] are the codes that the encoder and the decoder read: the same ones, or
-        the same with cells hidden.
+        `seen` int64[n, d] are the codes that the encoder reads: the same ones, or the same with
+        cells hidden. `observed` bool[n, d] are the cells that the decoder is told beforehand, for
+        one noise point; none by default.
         """
         points = len(eps)
         mu, log_var = self.encoder(seen)
         z = mu + (0.5 * log_var).exp() * eps
 
         every = z.reshape(-1, self.eps.shape[1])
-        log_p_x = self.log_p_x(every, _repeated(codes, points), _repeated(seen, points))
+        log_p_x = self.log_p_x(every, _repeated(codes, points), observed)
         log_p_x = log_p_x.reshape(points, -1, len(self.likelihoods.columns))
         terms, kl = negative_elbo(log_normal(z, mu, log_var), self.prior.log_prob(z), log_p_x)
         return Bound(terms, kl, z)
 
-    def log_p_x(self, z: Array, codes: Array, seen: Array) -> Array:
-        """log p(code_j | seen_<j, z) float[m, d] of codes int64[m, d] at z float[m, L]. In
-        a graph no cell is hidden, so the decoder reads `codes` there."""
+    def log_p_x(self, z: Array, codes: Array, observed: Tensor | None = None) -> Array:
+        """log p(code_j | codes_<j, observed codes, z) float[m, d] of codes int64[m, d] at z
+        float[m, L]. In a graph nothing is observed."""
         masses = self.likelihoods.masses
         if isinstance(z, Value):
             rows = len(self.eps) * z.nodes.rows
             return masses.with_fixed(self.decoder.learned(z, codes, rows), codes)
-        return masses.log_prob(self.decoder(z, seen), codes)
+        return masses.log_prob(self.decoder(z, codes, observed), codes)
 
     def score(self, codes: Array, log_density: Array) -> tuple[Array, Array]:
         """Terms float64[n, d] and KL float64[n] of −ELBO of rows at the fixed noise points. What

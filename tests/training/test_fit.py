@@ -8,7 +8,7 @@ import torch
 from nelbo.errors import InvalidInput
 from tests.training.tables import QUICK, made
 from training.config import Config
-from training.fit import Schedule, fit_rows, hide_cells, objective
+from training.fit import Schedule, fit_rows, hidden_cells, objective
 from training.likelihoods import Likelihoods
 from training.networks import Auxiliary, Size
 from training.prior import Mixture
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_the_prior_is_fitted_to_the_aggregate_posterior_and_lowers_nelbo() -> None:
     training = made("mixed", rows=1_000)
-    config = Config(min_steps=200, max_steps=200, threads=1)
+    config = Config(min_steps=400, max_steps=400, threads=1)
     vae, history = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
     assert isinstance(vae.prior, Mixture)
     stop = coded(vae.likelihoods, training.rows.take(training.split.stop))
@@ -117,7 +117,7 @@ def test_a_step_runs_on_the_device_that_holds_the_model() -> None:
     vae = VAE(likelihoods, size, 2, seed=0).to("meta")
     eps = torch.randn(1, len(codes), size.latent, generator=generator).to("meta")
     terms, kl, factorised = objective(
-        vae, auxiliary, codes, hide_cells(codes, likelihoods, 0.5, generator), eps
+        vae, auxiliary, codes, hidden_cells(len(codes), likelihoods, 0.5, generator).to("meta"), eps
     )
     (terms.sum(1) + kl + factorised).mean().backward()
     assert all(weight.grad is not None for weight in vae.decoder.parameters())

@@ -304,7 +304,7 @@ def test_codes_are_drawn_as_torch_s_probabilities_say(vae: VAE) -> None:
     expected = torch.from_numpy(np.where(keep, x, 0))
     for column in range(x.shape[1]):
         with torch.no_grad():
-            logits = vae.decoder(torch.from_numpy(z), expected)[column]
+            logits = vae.decoder(torch.from_numpy(z), expected, torch.from_numpy(keep))[column]
         p = (logits + masses.drawn.split(masses.sizes)[column]).softmax(-1)
         own = picked(torch.from_numpy(u[:, [column]]).float(), p.cumsum(1)[:, :-1])
         expected[:, column] = torch.where(
