@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import bodies
 from api.manifests import of_manifest
-from nelbo.artifact import check_spread
+from nelbo.artifact import check_kept, check_spread
 from nelbo.encoding import check_columns
 from nelbo.errors import (
     FieldError,
@@ -89,6 +89,7 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
         return JobPlan(version.id, request.n, size(request.n))
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
+        check_kept([column.name for column in schema.modelled], request.keep)
 
     _need_one_source(request)
     if request.file is not None:

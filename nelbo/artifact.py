@@ -6,7 +6,7 @@ It holds everything that scoring and generating need.
 import hashlib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,13 +18,14 @@ from pydantic import (
     FailFast,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PositiveFloat,
     ValidationError,
     model_validator,
 )
 
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
-from nelbo.schema import MAX_COLUMNS, Name, Schema
+from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS, Name, Schema
 from nelbo.surprise import Surprise
 
 FORMAT = 2
@@ -64,6 +65,7 @@ _MAX_TEXT = 10_000
 
 Word = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
+Codes = Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_CATEGORIES), FailFast()]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
@@ -176,6 +178,8 @@ class Manifest(_Frozen):
     - `batch`: the fixed number of rows that the graphs take at a time.
     - `surprise`: what turns costs into surprises; None in artifacts of an older Nelbo, whose rows
       are judged by their nelbo and cells by their terms.
+    - `seldom`: of categorical columns, the codes that few training rows hold and that may be
+      generated; a copy keeps them.
     - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
@@ -193,6 +197,7 @@ class Manifest(_Frozen):
     draws: dict[Literal["z", "x"], Annotated[int, Field(ge=0, le=64 * MAX_COLUMNS)]]
     calibration: Calibration
     surprise: Surprise | None = None
+    seldom: Annotated[dict[Name, Codes], Field(max_length=MAX_COLUMNS)] = {}
     seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
     data: Free
     libraries: Annotated[dict[Word, Word], Field(max_length=100)]
@@ -320,6 +325,15 @@ def _damaged(problem: ValidationError) -> InvalidArtifact:
     return InvalidArtifact(
         f"{MANIFEST} is damaged at {field[:200]}: {reason}; train or push the model again"
     )
+
+
+def check_kept(columns: Collection[str], keep: Iterable[str]) -> None:
+    """Raise InvalidInput where a copy should keep a column that the model does not have."""
+    for name in keep:
+        if name not in columns:
+            raise InvalidInput(
+                f"the model has no column {name!r} to keep; it models {', '.join(columns)}"
+            )
 
 
 def check_spread(graphs: Collection[str], spread: float) -> None:

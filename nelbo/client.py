@@ -312,13 +312,23 @@ class Jobs:
         return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
 
     def augment(
-        self, model: str, data: Any, *, per_row: int = 1, seed: int = 0, spread: float = 0.0
+        self,
+        model: str,
+        data: Any,
+        *,
+        per_row: int = 1,
+        seed: int = 0,
+        spread: float = 0.0,
+        keep: Sequence[str] = (),
     ) -> "JobHandle":
         """Make `per_row` new rows like each row of the data.
 
         spread: 0 draws near the row, 1 anywhere in the training table.
+        keep: columns that each new row has from its source row.
         """
-        request = _checked(AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread)
+        request = _checked(
+            AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread, keep=keep
+        )
         return self.submit(request.model_copy(update=self._source(data)))
 
     def reconstruct(

@@ -5,7 +5,7 @@ and its row number alone: never on its neighbours, the batch or the chunk that i
 of machines or a retry.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo import noise
-from nelbo.artifact import Artifact, check_spread, read_artifact
+from nelbo.artifact import Artifact, check_kept, check_spread, read_artifact
 from nelbo.encoding import Encoded, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
@@ -153,23 +153,31 @@ class Engine:
         per_row: int,
         seed: int,
         spread: float = 0.0,
+        keep: Collection[str] = (),
         check: Check | None = None,
     ) -> MadeRows:
         """`per_row` copies of each row: z from q(z|x) at spread 0, from p(z) at 1, from between
-        them otherwise; x from p(x|z).
+        them otherwise; x from p(x | z, kept cells).
 
-        Copy k of row i depends on the spread, the seed, row i and k only. Raises InvalidInput where
-        the artifact has no spread.
+        A copy keeps its row's cells of the columns `keep` and, with probability 1 - spread, its
+        seldom categories. Copy k of row i depends on the spread, `keep`, the seed, row i and k
+        only. Raises InvalidInput where the artifact has no spread, or no such column.
         """
         check_spread(self.manifest.graphs, spread)
+        check_kept(self.manifest.order, keep)
         encoded = encode(batch, self.schema, first_row)
         repeated = _repeated(encoded, per_row)
         u = noise.repeated_uniforms(seed, noise.AUGMENT, encoded.rows, per_row, self._noise_size)
-        seen = np.ones((len(repeated.rows), len(self.manifest.order)), dtype=np.bool_)
-        copies = self._from_posterior(repeated, u, seen, ~seen, spread=spread, check=check)
+        kept = self._seldom(encoded, per_row, seed, spread)
+        kept |= np.isin(self.manifest.order, list(keep))
+        seen = np.ones_like(kept)
+        copies = self._from_posterior(repeated, u, seen, kept, spread=spread, check=check)
 
         source = batch.take(repeated.rows - first_row)
-        table = in_form_of(source, self.schema, decode(*copies, self.schema))
+        decoded = decode(*copies, self.schema)
+        decoded = with_unknown_categories(source, self.schema, repeated, decoded, keep)
+        decoded = with_own_dates(source, self.schema, decoded, keep)
+        table = in_form_of(source, self.schema, decoded)
         row_numbers = {
             "row": repeated.rows,
             "copy": np.tile(np.arange(per_row), len(encoded.rows)),
@@ -200,8 +208,9 @@ class Engine:
         source = batch.take(encoded.rows - first_row)
         decoded = decode(*filled, self.schema)
         if not denoise:
-            decoded = with_unknown_categories(source, self.schema, encoded, decoded)
-            decoded = with_own_dates(source, self.schema, decoded)
+            names = self.manifest.order
+            decoded = with_unknown_categories(source, self.schema, encoded, decoded, names)
+            decoded = with_own_dates(source, self.schema, decoded, names)
         table = in_form_of(source, self.schema, decoded)
         return MadeRows(with_row_numbers({"row": encoded.rows}, table), encoded.errors)
 
@@ -339,6 +348,19 @@ class Engine:
             new_codes = np.where(keep_batch[:, code_at], codes, drawn_codes)
             parts.append([new_numbers[:used], new_codes[:used]])
         return self._checked(parts)
+
+    def _seldom(self, encoded: Encoded, per_row: int, seed: int, spread: float) -> Booleans:
+        """bool[n * per_row, d]: cells with a seldom category, a share 1 - spread of them."""
+        order = self.manifest.order
+        seldom = np.zeros((len(encoded.rows), len(order)), dtype=np.bool_)
+        for column, codes in zip(self.schema.categoricals, encoded.codes.T, strict=True):
+            of_column = self.manifest.seldom.get(column.name, ())
+            seldom[:, order.index(column.name)] = np.isin(codes, of_column)
+        seldom = np.repeat(seldom, per_row, axis=0)
+        if 0 < spread < 1:
+            u = noise.repeated_uniforms(seed, noise.KEEP, encoded.rows, per_row, len(order))
+            seldom &= u >= spread
+        return seldom if spread < 1 else np.zeros_like(seldom)
 
     def _checked(self, parts: list[list[NDArray[Any]]]) -> NumbersAndCodes:
         """The cells of all batches. Raises InvalidArtifact for a code that no category has."""

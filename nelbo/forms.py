@@ -1,6 +1,6 @@
 """The form of a source table: its columns, types and spelling, and the columns that only it has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,17 @@ def in_form_of(source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch) 
 
 
 def with_unknown_categories(
-    source: pa.RecordBatch, schema: Schema, encoded: Encoded, decoded: pa.RecordBatch
+    source: pa.RecordBatch,
+    schema: Schema,
+    encoded: Encoded,
+    decoded: pa.RecordBatch,
+    names: Collection[str],
 ) -> pa.RecordBatch:
-    """Decoded rows in which observed but unknown categories have their own text again."""
+    """Decoded rows in which observed but unknown categories have their own text again, in the
+    columns `names`."""
     for i, column in enumerate(schema.categoricals):
         unknown = encoded.codes[:, i] == len(column.categories)
-        if unknown.any():
+        if column.name in names and unknown.any():
             own = source.column(column.name).cast(pa.string())
             texts = decoded.column(column.name).cast(pa.string())
             decoded = _replaced(decoded, column.name, pc.if_else(pa.array(unknown), own, texts))
@@ -51,14 +56,17 @@ def with_unknown_categories(
 
 
 def with_own_dates(
-    source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch
+    source: pa.RecordBatch, schema: Schema, decoded: pa.RecordBatch, names: Collection[str]
 ) -> pa.RecordBatch:
-    """Decoded rows in which a datetime without its reference has its observed value again.
+    """Decoded rows in which a datetime that counts from a reference has its observed value again,
+    in the columns `names`.
 
-    Such a datetime cannot be encoded, because its reference is missing.
+    Without its reference, or with another one, it is not what its encoding says.
     """
     without_reference = tuple(
-        column.model_copy(update={"since": None}) for column in schema.numbers if column.since
+        column.model_copy(update={"since": None})
+        for column in schema.numbers
+        if column.since and column.name in names
     )
     dates = Schema(columns=without_reference, missing=schema.missing)
     encoded = encode(source, dates)

@@ -73,6 +73,17 @@ Spread = Annotated[
         exclude_if=lambda spread: spread == 0,
     ),
 ]
+Kept = Annotated[
+    tuple[Annotated[str, Field(max_length=1_000)], ...],
+    Field(
+        max_length=1_000,
+        strict=False,
+        description="columns that each copy has from its row; a job's params leave it out where it"
+        " is empty",
+        # As for the spread.
+        exclude_if=lambda keep: not keep,
+    ),
+]
 RankedBy = Annotated[
     Rank,
     Field(
@@ -148,15 +159,17 @@ class GenerateRequest(_OfModel):
 
 
 class AugmentRequest(OfRows, _OfModel):
-    """Make copies of source rows: z from q(z|x) of the row, x from p(x|z).
+    """Make copies of source rows: z from q(z|x) of the row, x from p(x | z, kept cells).
 
-    `spread` moves z from q(z|x) towards p(z).
+    `spread` moves z from q(z|x) towards p(z). A copy keeps the row's cells of the columns `keep`
+    and, with probability 1 - `spread`, its seldom categories.
     """
 
     kind: Literal["augment"] = "augment"
     per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
     seed: Seed = 0
     spread: Spread = 0.0
+    keep: Kept = ()
 
 
 class ReconstructRequest(OfRows, _OfModel):

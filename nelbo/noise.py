@@ -18,6 +18,8 @@ RECONSTRUCT = 1
 """The stream of rows whose missing cells are filled."""
 AUGMENT = 2
 """The first stream of copies: AUGMENT + k is the stream of copy k."""
+KEEP = 2**62
+"""The first stream of the cells that a copy keeps: KEEP + k is the stream of copy k."""
 EXPLAIN = 2**63
 """The first stream of hidden cells: EXPLAIN + k is the stream of draw k. No row has so many copies
 that their streams reach this number."""

@@ -18,6 +18,9 @@ from .arrays import Array, reached, where
 
 Integers = NDArray[np.int64]
 
+SELDOM = 0.05
+"""A category that a smaller share of the rows holds is what makes these rows special."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -49,6 +52,11 @@ class Category:
     def named(self) -> float:
         """The share of the rows of `other` whose category may be drawn."""
         return min(1.0, self.rarer.sum() / self.others) if self.others else 0.0
+
+    def seldom(self, rare: int) -> tuple[int, ...]:
+        """The codes that fewer than SELDOM of the rows hold, but at least `rare` rows."""
+        few = SELDOM * (self.counts.sum() + self.others + self.missing)
+        return tuple(np.flatnonzero((self.counts >= max(1, rare)) & (self.counts < few)).tolist())
 
     @property
     def words(self) -> str:

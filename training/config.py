@@ -70,7 +70,7 @@ class Config(BaseModel):
             description="share of the training rows in which random cells are hidden, so that"
             " the model learns what they are given the others",
         ),
-    ] = 0.5
+    ] = 0.3
     exemplars: Annotated[
         float | None,
         Field(

@@ -168,6 +168,7 @@ def _write_artifact(
         batch=batch,
         draws=draws_for(vae),
         calibration=Calibration(method="split", scores=()),
+        seldom=likelihoods.seldom,
         seed=seed,
         data=dict(data),
         libraries={library: metadata.version(library) for library in LIBRARIES},

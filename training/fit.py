@@ -103,8 +103,7 @@ def fit_vae(
     The loss is −ELBO + `auxiliary` × the auxiliary decoder's −log p(x|z), with the KL's weight
     warmed up from 0 to 1. A share of the rows has hidden cells, so that the model learns p(hidden
     cells | observed cells) for any cells: E[log p(hidden | z, observed)] with z from q(z |
-    observed), a bound on it (Sohn, Lee & Yan 2015, section 4.2). The KL keeps that z near the
-    others.
+    observed), a bound on it (Sohn, Lee & Yan 2015, section 4.2).
 
     Training goes on past the best held-out nelbo, because generated rows still improve there. The
     weights that are kept are the last ones whose held-out nelbo is within `slack` nats per column
@@ -282,13 +281,16 @@ def objective(
     """Terms [n, d] and KL [n] of −ELBO at one noise point, without −log p(x | code), which no
     weight changes, and the auxiliary decoder's −log p(x|z) [n].
 
-    In rows with `hidden` cells bool[n, d] the others are observed, and have no terms.
+    In rows with `hidden` cells bool[n, d] the others are observed. They have no terms, and the row
+    no KL: q(z | observed) is the prior there.
     """
     masses = vae.likelihoods.masses
-    observed = hidden.any(1, keepdim=True) & ~hidden
+    is_partial = hidden.any(1)
+    observed = is_partial[:, None] & ~hidden
     bound = vae.bound(codes, torch.where(hidden, masses.hidden, codes), eps, observed)
     factorised = masses.log_prob(auxiliary(bound.z[0]), codes)
-    return torch.where(observed, 0.0, bound.terms), bound.kl, -factorised.sum(1)
+    terms = torch.where(observed, 0.0, bound.terms)
+    return terms, torch.where(is_partial, 0.0, bound.kl), -factorised.sum(1)
 
 
 def _batches(n: int, schedule: Schedule, generator: torch.Generator) -> Iterator[Tensor]:

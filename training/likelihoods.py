@@ -52,6 +52,8 @@ class Likelihoods(nn.Module):
         """Whether each is a later field of the column before it."""
         self.number_at = _places(self.columns, Number)
         self.category_at = _places(self.columns, Category)
+        self.rare = rare
+        self.category_laws = categories
         self.numbers = Numbers(numbers)
         self.categories = Categories(categories)
         self.masses = Masses(self.columns, self.follows, rare)
@@ -157,6 +159,13 @@ class Likelihoods(nn.Module):
             for column, fields in enumerate(self.fitted)
             if len(fields) > 1 and column in may_be_missing
         ]
+
+    @property
+    def seldom(self) -> dict[str, tuple[int, ...]]:
+        """The seldom codes of each categorical column that has some."""
+        laws = zip(self.schema.categoricals, self.category_laws, strict=True)
+        codes = {column.name: law.seldom(self.rare) for column, law in laws}
+        return {name: of_column for name, of_column in codes.items() if of_column}
 
     def described(self) -> Iterator[tuple[str, str]]:
         """Each modelled column's name and its likelihood in words, for the manifest."""

@@ -20,6 +20,7 @@ def augment(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) ->
         per_row=claim.params["per_row"],
         seed=claim.params["seed"],
         spread=claim.params.get("spread", 0.0),
+        keep=claim.params.get("keep", ()),
         check=check,
     )
     return outcome_of(copies)

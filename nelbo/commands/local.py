@@ -124,7 +124,7 @@ class Work:
     ) -> Iterator[pa.RecordBatch]:
         for first_row, batch in self._batches(table, tell, max(1, BATCH_ROWS // request.per_row)):
             copies = self.engine.augment(
-                batch, first_row, request.per_row, request.seed, request.spread
+                batch, first_row, request.per_row, request.seed, request.spread, request.keep
             )
             self.faults.add(copies.errors)
             yield copies.batch

@@ -108,6 +108,10 @@ def augment(
             metavar="S", help="from 0, near to the given row, to 1, anywhere in the table"
         ),
     ] = 0.0,
+    keep: Annotated[
+        str,
+        typer.Option(metavar="COLUMNS", help="columns that each copy has from its row, as a,b"),
+    ] = "",
     seed: options.Seed = 0,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -118,17 +122,26 @@ def augment(
 ) -> None:
     """Make rows like given ones: each is a draw near its row.
 
-    With a --spread it is drawn farther off, and with --spread 1 it has no more to do with its row
-    than a generated one. OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of
-    the table.
+    A copy has its row's seldom categories, those of under 5 % of the training rows: copies of
+    frauds are frauds. --keep names further columns. All other cells fit what is kept.
+
+    With a --spread a copy is drawn farther off, and with --spread 1 it has no more to do with its
+    row than a generated one, but for --keep. OUT has the columns row (the given row), copy (0, 1, 2
+    ...) and those of the table.
 
     \b
     Examples:
       nelbo augment adult few.csv --per-row 5 -o more.csv
       nelbo augment adult few.csv --per-row 5 --spread 0.3 --seed 1 -o more.parquet
+      nelbo augment adult few.csv --per-row 5 --keep income,sex -o more.csv
     """
     request = options.request(
-        AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread
+        AugmentRequest,
+        model=model,
+        per_row=per_row,
+        seed=seed,
+        spread=spread,
+        keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
     )
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)

@@ -115,6 +115,18 @@ def test_the_default_rank_is_the_same_request_as_none(stage: Stage) -> None:
     assert (wrong.status_code, "'surprise' or 'nelbo'" in wrong.json()["detail"]) == (422, True)
 
 
+def test_kept_columns_stand_in_the_job_and_are_those_of_the_model(stage: Stage) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "augment", "model": "adult", "rows": ROWS}
+    job = stage.get(f"/v1/jobs/{stage.submit(**request, keep=['age'])}").json()
+    assert job["params"]["keep"] == ["age"]
+    refused = stage.post("/v1/jobs", json=request | {"keep": ["colour"]})
+    assert (refused.status_code, "no column 'colour' to keep" in refused.json()["detail"]) == (
+        422,
+        True,
+    )
+
+
 def test_a_spread_stands_in_the_job_and_needs_a_model_that_knows_it(stage: Stage) -> None:
     stage.model()
     older = manifest("older").model_dump(mode="json")

@@ -69,6 +69,7 @@ def test_a_request_without_a_spread_is_the_one_of_before_there_was_a_spread() ->
     assert digest(request) == "70d09816b769ea12ba4e0a903817944e306bb724bcb8cf2b210a8e8593907187"
     assert digest(request) == digest(request.model_copy(update={"spread": 0.0}))
     assert digest(request) != digest(request.model_copy(update={"spread": 0.3}))
+    assert digest(request) != digest(request.model_copy(update={"keep": ("age",)}))
 
 
 def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:

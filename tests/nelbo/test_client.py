@@ -175,8 +175,9 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         str(busy.home / "people.arrows"),
     ]
     for data in given:
-        job = busy.client.jobs.augment("adult", data, per_row=2, spread=0.5).wait()
+        job = busy.client.jobs.augment("adult", data, per_row=2, spread=0.5, keep=["job"]).wait()
         assert job.view.params["spread"] == 0.5
+        assert job.view.params["keep"] == ["job"]
         assert job.results().to_arrow().column_names == ["row", "copy", "age", "job"]
     with pytest.raises(InvalidInput, match="set is not a table"):
         busy.client.jobs.reconstruct("adult", {1, 2})

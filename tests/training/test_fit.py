@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_the_prior_is_fitted_to_the_aggregate_posterior_and_lowers_nelbo() -> None:
     training = made("mixed", rows=1_000)
-    config = Config(min_steps=400, max_steps=400, threads=1)
+    config = Config(min_steps=200, max_steps=200, threads=1)
     vae, history = fit_rows(training.schema, training.rows, training.split, config, 0, silent)
     assert isinstance(vae.prior, Mixture)
     stop = coded(vae.likelihoods, training.rows.take(training.split.stop))

@@ -39,6 +39,7 @@ KINDS: list[JobRequest] = [
     GenerateRequest(model="linear", n=ROWS, seed=5),
     AugmentRequest(model="linear", per_row=3, seed=5),
     AugmentRequest(model="linear", per_row=3, seed=5, spread=0.5),
+    AugmentRequest(model="linear", per_row=3, seed=5, keep=("colour",)),
     ReconstructRequest(model="linear", seed=5),
 ]
 
@@ -93,8 +94,8 @@ def test_a_job_of_every_kind_gives_what_the_engine_gives(
             assert stage.made(job.id).equals(
                 pa.Table.from_batches([engine.generate(5, 0, ROWS).batch])
             )
-        case AugmentRequest(spread=spread):
-            wanted_rows = engine.augment(whole, 0, 3, 5, spread).batch
+        case AugmentRequest(spread=spread, keep=keep):
+            wanted_rows = engine.augment(whole, 0, 3, 5, spread, keep).batch
             assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
         case ReconstructRequest():
             assert stage.made(job.id).equals(
