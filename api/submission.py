@@ -89,7 +89,7 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
         return JobPlan(version.id, request.n, size(request.n))
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
-        check_kept([column.name for column in schema.modelled], request.keep)
+        check_kept(schema.names, request.keep)
 
     _need_one_source(request)
     if request.file is not None:

@@ -332,7 +332,7 @@ def check_kept(columns: Collection[str], keep: Iterable[str]) -> None:
     for name in keep:
         if name not in columns:
             raise InvalidInput(
-                f"the model has no column {name!r} to keep; it models {', '.join(columns)}"
+                f"the model has no column {name!r} to keep; its columns are {', '.join(columns)}"
             )
 
 

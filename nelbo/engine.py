@@ -164,7 +164,7 @@ class Engine:
         only. Raises InvalidInput where the artifact has no spread, or no such column.
         """
         check_spread(self.manifest.graphs, spread)
-        check_kept(self.manifest.order, keep)
+        check_kept(self.schema.names, keep)
         encoded = encode(batch, self.schema, first_row)
         repeated = _repeated(encoded, per_row)
         u = noise.repeated_uniforms(seed, noise.AUGMENT, encoded.rows, per_row, self._noise_size)

@@ -145,5 +145,5 @@ def test_a_kept_category_that_the_model_does_not_know_has_its_own_text(engine: E
 
 
 def test_a_column_that_the_model_does_not_have_cannot_be_kept(engine: Engine) -> None:
-    with pytest.raises(InvalidInput, match="no column 'colour' to keep; it models amount"):
+    with pytest.raises(InvalidInput, match="no column 'colour' to keep; its columns are amount"):
         engine.augment(frauds(1), 0, 1, 0, keep=("colour",))
