@@ -125,9 +125,9 @@ def augment(
     A copy has its row's seldom categories, those of under 5 % of the training rows: copies of
     frauds are frauds. --keep names further columns. All other cells fit what is kept.
 
-    With a --spread a copy is drawn farther off, and with --spread 1 it has no more to do with its
-    row than a generated one, but for --keep. OUT has the columns row (the given row), copy (0, 1, 2
-    ...) and those of the table.
+    With a --spread a copy is drawn farther off. With --spread 1 it shares nothing with its row but
+    the columns of --keep. OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of
+    the table.
 
     \b
     Examples:
