@@ -25,10 +25,11 @@ REST_BYTES = 4 * 2**20
 """Maximum number of these bytes."""
 MAX_CONNECTIONS = 4_096
 """Maximum number of connections at the same time."""
-OTHER_FILES = 256
-"""Number of open files that are reserved for all else, if the system allows fewer files."""
 BACKLOG = 128
 """Maximum number of connections that wait to be accepted."""
+OTHER_FILES = 2 * BACKLOG + 64
+"""Number of open files that are reserved for all else, if the system allows fewer files: on a busy
+machine, all that wait are accepted twice before a connection above the limit is closed."""
 CHUNKS = 1_000
 """A body with more chunks needs at least CHUNK_BYTES per chunk on average.
 
