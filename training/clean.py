@@ -45,6 +45,9 @@ BULK = 0.98
 """Share of the costs that is counted. Up to 2 % of the cells of a column may be wrong before they
 begin to look usual."""
 TAIL = 0.9
+SELDOM, BY_MISTAKE = 0.02, 3.0
+"""New, missing and misspelt cells that fewer than SELDOM of the rows have surprise more than their
+share says, because it counts the errors themselves: see novelties_of."""
 FASTEST = 20.0
 """Largest exponent of the tail of a column's numbers."""
 MOST_CELLS = 3
@@ -139,7 +142,9 @@ def _judged(training: Training, judges: Sequence[_Judge], share: float) -> Judge
     ).take(np.argsort(inside))
     fold = np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)])
 
-    novelties = list(novelties_of(training.schema, training.table, training.rows))
+    novelties = list(
+        novelties_of(training.schema, training.table, training.rows, SELDOM, BY_MISTAKE)
+    )
     fitted = fit_surprise(costs, novelties, share, BULK, nelbo_weight=share / 2)
     cells = fitted.of_cells(costs.members, costs.levels)
     cells = np.maximum(cells, outlying(training.schema, training.rows.numbers))

@@ -156,15 +156,17 @@ def _rounded(values: Floats) -> Floats:
     return np.asarray(np.rint(values / unit) * unit)
 
 
-def novelties_of(schema: Schema, table: pa.Table, rows: Rows) -> Iterator[tuple[float, ...]]:
+def novelties_of(
+    schema: Schema, table: pa.Table, rows: Rows, seldom: float = SELDOM, times: float = 1.0
+) -> Iterator[tuple[float, ...]]:
     """For each modelled column, the least surprise of each novelty level. `rows` are those of the
     table, encoded.
 
     It is −log r, where r is the share of the training rows with that level or a higher one. A level
-    that SELDOM occurs is more surprising, by −log of r / SELDOM: few columns have a level so
-    seldom, and those that do have it by mistake. A category that one row holds counts as new, as it
-    is to all other rows; its share is what Good and Turing expect new categories to have (Good
-    1953).
+    of a share under `seldom` is more surprising, by `times` −log of r / seldom: few columns have a
+    level so seldom, and those that do have it by mistake. A category that one row holds counts as
+    new, as it is to all other rows; its share is what Good and Turing expect new categories to have
+    (Good 1953).
     """
     missing = {
         column.name: np.isnan(rows.numbers[:, i]).sum() for i, column in enumerate(schema.numbers)
@@ -179,8 +181,8 @@ def novelties_of(schema: Schema, table: pa.Table, rows: Rows) -> Iterator[tuple[
             new = _new_levels(column, dict(held))
         at_least = [len(rows), missing[column.name], *new[::-1].cumsum()[::-1]]
         share = (1 + np.array(at_least)) / (1 + len(rows))
-        seldom = np.minimum(1.0, share / SELDOM)
-        yield tuple(_rounded(-np.log(share) - np.log(seldom)).tolist())
+        by_mistake = -times * np.log(np.minimum(1.0, share / seldom))
+        yield tuple(_rounded(by_mistake - np.log(share)).tolist())
 
 
 def _new_levels(column: Column, held: dict[str, int]) -> Floats:
