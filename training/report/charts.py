@@ -34,6 +34,7 @@ _AXIS = {
     "tickColor": LINE,
     "gridColor": LINE,
     "labelOverlap": True,
+    "labelSeparation": 6,
 }
 _CONFIG: dict[str, Any] = {
     "background": None,
