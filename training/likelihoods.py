@@ -53,7 +53,6 @@ class Likelihoods(nn.Module):
         self.number_at = _places(self.columns, Number)
         self.category_at = _places(self.columns, Category)
         self.rare = rare
-        self.category_laws = categories
         self.numbers = Numbers(numbers)
         self.categories = Categories(categories)
         self.masses = Masses(self.columns, self.follows, rare)
@@ -163,8 +162,11 @@ class Likelihoods(nn.Module):
     @property
     def seldom(self) -> dict[str, tuple[int, ...]]:
         """The seldom codes of each categorical column that has some."""
-        laws = zip(self.schema.categoricals, self.category_laws, strict=True)
-        codes = {column.name: law.seldom(self.rare) for column, law in laws}
+        laws = [law for law in self.columns if isinstance(law, Category)]
+        codes = {
+            column.name: law.seldom(self.rare)
+            for column, law in zip(self.schema.categoricals, laws, strict=True)
+        }
         return {name: of_column for name, of_column in codes.items() if of_column}
 
     def described(self) -> Iterator[tuple[str, str]]:
