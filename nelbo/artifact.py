@@ -28,7 +28,7 @@ from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS, Name, Schema
 from nelbo.surprise import Surprise
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 TABLE_DIGEST = "table_sha256"
 """The key of `Manifest.data` under which training stores the digest of its table."""
@@ -218,6 +218,11 @@ class Manifest(_Frozen):
             raise ValueError("surprise has another number of members than the score")
         if self.surprise and len(self.surprise.columns) != len(self.order):
             raise ValueError("surprise has another number of columns than order")
+        if self.table_schema.rules:
+            if self.surprise and not self.surprise.has_rules:
+                raise ValueError("surprise says nothing of broken rules")
+            if self.order != tuple(column.name for column in columns):
+                raise ValueError("rules need the columns in the order of table_schema")
         if set(self.draws) != {"z", "x"}:
             raise ValueError("draws does not give a number for z and for x")
         if (texts := self.table_schema.texts) > MAX_TEXTS:

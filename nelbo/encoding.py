@@ -142,6 +142,23 @@ def without_rarer(codes: NDArray[np.int64], schema: Schema) -> NDArray[np.int64]
     return np.where(codes > other + 1, other, codes)
 
 
+def named_codes(
+    batch: pa.RecordBatch, encoded: Encoded, schema: Schema, first_row: int = 0
+) -> NDArray[np.int64]:
+    """The codes of encoded rows of a batch, with the code of a rarer category in the place of
+    `other`, where the schema has a name for it."""
+    codes = encoded.codes.copy()
+    for i, column in enumerate(schema.categoricals):
+        other = np.flatnonzero(codes[:, i] == len(column.categories))
+        if column.rarer and len(other):
+            array = batch.column(column.name).take(encoded.rows[other] - first_row)
+            names = [name for name, _ in column.rarer]
+            at = cells.codes(array, missing_in(column, schema), names)
+            shift = len(column.categories) + 2
+            codes[other, i] = np.where(at < len(names), at + shift, codes[other, i])
+    return codes
+
+
 def arrow_schema(schema: Schema) -> pa.Schema:
     """The Arrow schema that decode gives, with the types of the training table.
 

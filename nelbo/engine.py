@@ -5,9 +5,10 @@ and its row number alone: never on its neighbours, the batch or the chunk that i
 of machines or a retry.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -16,12 +17,25 @@ from numpy.typing import NDArray
 
 from nelbo import noise
 from nelbo.artifact import Artifact, check_kept, check_spread, read_artifact
-from nelbo.encoding import Encoded, decode, encode
+from nelbo.encoding import Encoded, decode, encode, named_codes, without_rarer
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
-from nelbo.forms import in_form_of, with_own_dates, with_row_numbers, with_unknown_categories
-from nelbo.novelty import Novelty
+from nelbo.forms import (
+    in_form_of,
+    own_times,
+    with_own_dates,
+    with_row_numbers,
+    with_unknown_categories,
+)
+from nelbo.novelty import BROKEN, Novelty
 from nelbo.rows import MadeRows, RowError, Scores
+from nelbo.rule_keeping import (
+    ATTEMPTS,
+    RuleKeeper,
+    encoded_rows,
+    matrix_of,
+    without_unknown,
+)
 from nelbo.schema import Schema
 from nelbo.scores import p_values
 from nelbo.sessions import Check, Graphs, Sessions, fixed_batches
@@ -51,6 +65,23 @@ class Costs:
         return type(self)(self.nelbo[rows], self.terms[rows], self.kl[rows], members)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a made row's random numbers follow from: the seed, the purpose (noise.GENERATE,
+    RECONSTRUCT or AUGMENT), its row number int64[n] and, of copies, the number of the copy."""
+
+    seed: int
+    purpose: int
+    rows: Integers
+    copies: Integers | None = None
+
+    def uniforms(self, at: Integers, attempt: int, size: int) -> Floats:
+        """Uniform numbers float64[m, size] to draw the rows with the indices `at` again."""
+        copies = np.zeros_like(at) if self.copies is None else self.copies[at]
+        return noise.mending(self.seed, self.purpose, attempt, self.rows[at], copies, size)
+
+
+NOTHING: Mapping[str, Floats] = MappingProxyType({})
 TOO_FAR = "the row is so far from the training table that its nelbo is not finite"
 
 
@@ -72,6 +103,7 @@ class Engine:
         self.schema: Schema = artifact.manifest.table_schema
         self.graphs = graphs or Sessions(artifact)
         self.novelty = Novelty(self.schema, self.manifest.order)
+        self.rules = RuleKeeper(self.schema)
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
         self._noise_size = sum(self.manifest.draws.values())
 
@@ -95,8 +127,9 @@ class Engine:
             RowError(row=row, column=None, code="not-finite", message=TOO_FAR)
             for row in encoded.rows[~finite].tolist()
         ]
-        levels = self.novelty.levels(batch, encoded, first_row)
-        costs = costs.take(finite)
+        broken = self.broken_rules(batch, encoded, first_row)
+        levels = self.levels(batch, encoded, broken, costs, first_row)
+        costs = self.with_rules(costs, broken).take(finite)
         surprise, surprises = self.surprise(costs, levels[finite])
         return Scores(
             rows=encoded.rows[finite],
@@ -123,6 +156,42 @@ class Engine:
         none = [np.empty(0), np.empty((0, columns)), np.empty(0), np.empty((0, members, columns))]
         return Costs(*_joined(none[: len(self.manifest.graphs["score"].outputs)], parts))
 
+    def broken_rules(self, batch: pa.RecordBatch, encoded: Encoded, first_row: int = 0) -> Booleans:
+        """bool[n, R]: the rules that encoded rows of a batch break."""
+        if not self.rules.rules:
+            return np.zeros((len(encoded.rows), 0), dtype=np.bool_)
+        codes = named_codes(batch, encoded, self.schema, first_row)
+        x = without_unknown(matrix_of(encoded.numbers, codes, self.schema), self.schema)
+        return self.rules.broken(x)
+
+    def levels(
+        self,
+        batch: pa.RecordBatch,
+        encoded: Encoded,
+        broken: Booleans,
+        costs: Costs,
+        first_row: int = 0,
+    ) -> Levels:
+        """The novelty levels int8[n, d] of the cells of encoded rows of a batch. Of the cells that
+        break a rule bool[n, R] together, the most surprising one has the level of that."""
+        levels = self.novelty.levels(batch, encoded, first_row)
+        if broken.any():
+            _, surprises = self.surprise(costs, levels)
+            for rule, rows in zip(self.rules.rules, broken.T, strict=True):
+                of_rule = surprises[np.ix_(rows, rule.columns)]
+                levels[rows, rule.columns[of_rule.argmax(1)]] = BROKEN
+        return levels
+
+    def with_rules(self, costs: Costs, broken: Booleans) -> Costs:
+        """The costs with those of broken rules bool[n, R], each in the term of its last column. So
+        the nelbo is a bound for p(x | the rules hold but for a few rows)."""
+        terms = costs.terms.copy()
+        nelbo = costs.nelbo.copy()
+        for rule, rows in zip(self.rules.rules, broken.T, strict=True):
+            terms[rows, rule.target] += rule.cost
+            nelbo[rows] += rule.cost
+        return replace(costs, nelbo=nelbo, terms=terms)
+
     def surprise(self, costs: Costs, levels: Levels) -> tuple[Floats, Floats]:
         """The surprise of each row [n] and of each cell [n, d]. An artifact of an older Nelbo has
         the nelbo and the terms in their place."""
@@ -144,7 +213,10 @@ class Engine:
         prior, x from p(x|z)."""
         numbers = np.arange(first_row, first_row + rows)
         u = noise.uniforms(seed, noise.GENERATE, numbers, self._noise_size)
-        return MadeRows(decode(*self._from_prior(u, check), self.schema))
+        drawn = self._from_prior(u, check)
+        fixed = np.zeros((rows, len(self.manifest.order)), dtype=np.bool_)
+        mended = self._mended(drawn, fixed, Origin(seed, noise.GENERATE, numbers), check)
+        return MadeRows(decode(*mended, self.schema))
 
     def augment(
         self,
@@ -171,17 +243,16 @@ class Engine:
         kept = self._seldom(encoded, per_row, seed, spread)
         kept |= np.isin(self.manifest.order, list(keep))
         seen = np.ones_like(kept)
-        copies = self._from_posterior(repeated, u, seen, kept, spread=spread, check=check)
-
+        drawn = self._from_posterior(repeated, u, seen, kept, spread=spread, check=check)
+        copy = np.tile(np.arange(per_row), len(encoded.rows))
+        origin = Origin(seed, noise.AUGMENT, repeated.rows, copy)
         source = batch.take(repeated.rows - first_row)
+        copies = self._mended(drawn, kept, origin, check, own_times(source, self.schema, keep))
         decoded = decode(*copies, self.schema)
         decoded = with_unknown_categories(source, self.schema, repeated, decoded, keep)
         decoded = with_own_dates(source, self.schema, decoded, keep)
         table = in_form_of(source, self.schema, decoded)
-        row_numbers = {
-            "row": repeated.rows,
-            "copy": np.tile(np.arange(per_row), len(encoded.rows)),
-        }
+        row_numbers = {"row": repeated.rows, "copy": copy}
         return MadeRows(with_row_numbers(row_numbers, table), encoded.errors)
 
     def reconstruct(
@@ -203,12 +274,13 @@ class Engine:
         u = noise.uniforms(seed, noise.RECONSTRUCT, encoded.rows, self._noise_size)
         observed = self._observed(encoded)
         kept = np.zeros_like(observed) if denoise else observed
-        filled = self._from_posterior(encoded, u, observed, kept, mode=mode, fill=True, check=check)
-
+        drawn = self._from_posterior(encoded, u, observed, kept, mode=mode, fill=True, check=check)
         source = batch.take(encoded.rows - first_row)
+        origin = Origin(seed, noise.RECONSTRUCT, encoded.rows)
+        names = () if denoise else self.manifest.order
+        filled = self._mended(drawn, kept, origin, check, own_times(source, self.schema, names))
         decoded = decode(*filled, self.schema)
         if not denoise:
-            names = self.manifest.order
             decoded = with_unknown_categories(source, self.schema, encoded, decoded, names)
             decoded = with_own_dates(source, self.schema, decoded, names)
         table = in_form_of(source, self.schema, decoded)
@@ -348,6 +420,39 @@ class Engine:
             new_codes = np.where(keep_batch[:, code_at], codes, drawn_codes)
             parts.append([new_numbers[:used], new_codes[:used]])
         return self._checked(parts)
+
+    def _mended(
+        self,
+        drawn: NumbersAndCodes,
+        fixed: Booleans,
+        origin: "Origin",
+        check: Check | None,
+        times: Mapping[str, Floats] = NOTHING,
+    ) -> NumbersAndCodes:
+        """Drawn rows with other values in cells that are not `fixed` bool[n, d], so that they keep
+        the rules of the table. What is drawn again depends on the row's origin alone. `times` are
+        datetimes float64[n] of some columns that are fixed too, where they are not missing."""
+        if not self.rules.rules:
+            return drawn
+
+        def redraw(x: Floats, hidden: Booleans, at: Integers, attempt: int) -> Floats:
+            numbers, codes = encoded_rows(x, self.schema)
+            own = Encoded(numbers, without_rarer(codes, self.schema), at, [])
+            without = hide(own, self.schema, self.manifest.order, hidden)
+            u = origin.uniforms(at, attempt, self._noise_size)
+            again = self._from_posterior(without, u, ~hidden, ~hidden, check=check)
+            return np.where(hidden, matrix_of(*again, self.schema), x)
+
+        def uniforms(at: Integers) -> Floats:
+            return origin.uniforms(at, ATTEMPTS, 1)[:, 0]
+
+        x = matrix_of(*drawn, self.schema)
+        fixed = fixed.copy()
+        for name, own in times.items():
+            at = self.manifest.order.index(name)
+            fixed[:, at] |= ~np.isnan(own)
+            x[:, at] = np.where(np.isnan(own), x[:, at], own)
+        return encoded_rows(self.rules.kept(x, fixed, redraw, uniforms), self.schema)
 
     def _seldom(self, encoded: Encoded, per_row: int, seed: int, spread: float) -> Booleans:
         """bool[n * per_row, d]: cells with a seldom category, a share 1 - spread of them."""

@@ -25,8 +25,9 @@ from nelbo.encoding import (
 )
 from nelbo.expectations import DRAWS, FEW, expectation, is_expected, unusual_time
 from nelbo.forms import identifiers_of, text_of
-from nelbo.novelty import MISSING, MISSPELT, ORDINARY
+from nelbo.novelty import BROKEN, MISSING, MISSPELT, ORDINARY
 from nelbo.rows import Anomaly
+from nelbo.rule_keeping import AppliedRule
 from nelbo.schema import Column
 from nelbo.spelling.types import as_type
 from nelbo.surprise import ONE_IN_A_HUNDRED, ONE_IN_TEN, Levels
@@ -145,7 +146,13 @@ class _Row:
     @cached_property
     def levels(self) -> Levels:
         """The novelty levels [1, d] of the cells."""
-        return self.engine.novelty.levels(self.cells, self.encoded, self.scored.row)
+        costs = self.engine.costs(self.encoded.numbers, self.encoded.codes)
+        return self.engine.levels(self.cells, self.encoded, self.broken, costs, self.scored.row)
+
+    @cached_property
+    def broken(self) -> NDArray[np.bool_]:
+        """The rules [1, R] that the row breaks."""
+        return self.engine.broken_rules(self.cells, self.encoded, self.scored.row)
 
     def beside_draws(self, names: Sequence[str]) -> Iterator[ExplainedCell]:
         """The cells of these columns, beside what the model expects there."""
@@ -168,6 +175,7 @@ class _Row:
                 cell_surprise=self.scored.surprises[name],
                 stands_out=not ordinary or unusual is not None,
                 reason=unusual or self._novelty(name, level),
+                against=self._other_of_rule(name) if level == BROKEN else None,
                 **({} if ordinary or cannot_be_drawn else self._spelled(name, summary)),
             )
 
@@ -251,8 +259,10 @@ class _Row:
         return self.engine.redraw(copies, hidden, times, self.seed)
 
     def _novelty(self, name: str, level: int) -> str | None:
-        """What is new about a value, in words."""
+        """What is new about a value, or the rule that it breaks, in words."""
         value = self._value(name)
+        if level == BROKEN:
+            return f"breaks the rule {self._broken_rule(name).rule.text}"
         if value is None:
             return "never missing in training" if self._is_never_missing(name) else None
         if level in (ORDINARY, MISSING):
@@ -262,6 +272,18 @@ class _Row:
         if match:
             return f"did you mean {match}?"
         return "not in training" if self._names_all(column) else "rare or not in training"
+
+    def _broken_rule(self, name: str) -> AppliedRule:
+        """The first rule about a column that the row breaks."""
+        at = self._at(name)
+        rules = zip(self.engine.rules.rules, self.broken[0], strict=True)
+        return next(rule for rule, broken in rules if broken and at in rule.columns)
+
+    def _other_of_rule(self, name: str) -> str | None:
+        """The other column of the broken rule about a column, if the rule is about two."""
+        order = self.engine.manifest.order
+        others = [order[at] for at in self._broken_rule(name).columns if order[at] != name]
+        return others[0] if len(others) == 1 else None
 
     def _names_all(self, column: Column) -> bool:
         """Whether the artifact names all categories that the column had in training."""

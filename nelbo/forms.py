@@ -63,17 +63,32 @@ def with_own_dates(
 
     Without its reference, or with another one, it is not what its encoding says.
     """
-    without_reference = tuple(
-        column.model_copy(update={"since": None})
-        for column in schema.numbers
-        if column.since and column.name in names
-    )
-    dates = Schema(columns=without_reference, missing=schema.missing)
+    dates = _without_references(schema, names)
     encoded = encode(source, dates)
     own = decode(encoded.numbers, encoded.codes, dates)
     for name in dates.names:
         decoded = _replaced(decoded, name, pc.coalesce(own.column(name), decoded.column(name)))
     return decoded
+
+
+def own_times(
+    source: pa.RecordBatch, schema: Schema, names: Collection[str]
+) -> dict[str, NDArray[np.float64]]:
+    """The observed microseconds since the epoch, float64[n], of each datetime among these columns
+    that counts from a reference, whatever the reference; NaN where missing."""
+    dates = _without_references(schema, names)
+    encoded = encode(source, dates)
+    return dict(zip(dates.names, encoded.numbers.T, strict=True))
+
+
+def _without_references(schema: Schema, names: Collection[str]) -> Schema:
+    """The datetimes among these columns that count from a reference, as if they did not."""
+    columns = tuple(
+        column.model_copy(update={"since": None})
+        for column in schema.numbers
+        if column.since and column.name in names
+    )
+    return Schema(columns=columns, missing=schema.missing)
 
 
 def identifier_columns(batch: pa.RecordBatch, schema: Schema) -> tuple[str, ...]:

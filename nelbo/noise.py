@@ -20,6 +20,8 @@ AUGMENT = 2
 """The first stream of copies: AUGMENT + k is the stream of copy k."""
 KEEP = 2**62
 """The first stream of the cells that a copy keeps: KEEP + k is the stream of copy k."""
+MEND = 2**61
+"""The first stream of cells that are drawn again because they break a rule; see `mending`."""
 EXPLAIN = 2**63
 """The first stream of hidden cells: EXPLAIN + k is the stream of draw k. No row has so many copies
 that their streams reach this number."""
@@ -49,6 +51,19 @@ def repeated_uniforms(
     first row, then those of the next. Draw k has the stream first_stream + k."""
     draws = [uniforms(seed, first_stream + k, rows, size) for k in range(times)]
     return np.stack(draws, axis=1).reshape(len(rows) * times, size)
+
+
+def mending(
+    seed: int, purpose: int, attempt: int, rows: Integers, copies: Integers, size: int
+) -> Floats:
+    """Uniform numbers float64[n, size] to draw rows again that were drawn for a purpose (GENERATE,
+    RECONSTRUCT or AUGMENT), by their row numbers and the numbers of their copies."""
+    u = np.empty((len(rows), size))
+    for copy in np.unique(copies).tolist():
+        of_copy = copies == copy
+        stream = MEND + (purpose << 40) + (attempt << 20) + copy
+        u[of_copy] = uniforms(seed, stream, rows[of_copy], size)
+    return u
 
 
 def _runs(rows: Integers) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ Each cell has a level:
 - NEW: a text that is no known category.
 - MISSPELT: a new text that is one edit away from a known category.
 - RESPELT: a new text that differs from a known category only in case and blanks.
+- BROKEN: a value that breaks a rule of the table, whatever it is by itself (see `rule_keeping`).
 
 How surprising a level is follows from how many training rows of the column have it (`Surprise`): a
 missing cell surprises where none ever was missing, a new name does not in a column of names.
@@ -24,7 +25,7 @@ from nelbo.schema import Column, Schema
 from nelbo.spelling.misspelt import Match, Vocabulary
 from nelbo.surprise import Levels
 
-ORDINARY, MISSING, NEW, MISSPELT, RESPELT = range(5)
+ORDINARY, MISSING, NEW, MISSPELT, RESPELT, BROKEN = range(6)
 CACHED = 4_096
 """Number of new texts per column whose level is remembered."""
 LONGEST_CACHED = 100

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from nelbo.errors import InvalidInput, NotFound
+from nelbo.rules import MAX_ENTRIES_IN_ALL, MAX_RULES, Rule, check_kinds, read_rule
 from nelbo.spelling.columns import MISSING as MISSING
 from nelbo.spelling.numbers import NumberFormat
 from nelbo.utf8 import read_text
@@ -76,6 +77,13 @@ class Schema(BaseModel):
 
     columns: Annotated[tuple[Column, ...], Field(max_length=MAX_COLUMNS), FailFast()]
     missing: Annotated[tuple[Name, ...], Field(max_length=1_000), FailFast()] = MISSING
+    rules: Annotated[
+        tuple[Rule, ...] | None,
+        Field(max_length=MAX_RULES, exclude_if=lambda rules: rules is None),
+        FailFast(),
+    ] = None
+    """What always holds between the columns of a row, and made rows keep. None where training is to
+    find it."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -97,6 +105,19 @@ class Schema(BaseModel):
                     f"column {column.name!r} cannot be counted since {column.since!r}; both must"
                     " be datetimes, and the second must have no since itself"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_can_be_read(self) -> Self:
+        kinds = {column.name: column.kind for column in self.modelled}
+        rules = self.rules or ()
+        for rule in rules:
+            try:
+                check_kinds(rule.text, read_rule(rule.text, list(kinds)), kinds)
+            except InvalidInput as problem:
+                raise ValueError(problem.message) from None
+        if sum(len(rule.values) for rule in rules) > MAX_ENTRIES_IN_ALL:
+            raise ValueError(f"rules fix more than {MAX_ENTRIES_IN_ALL:,} values in all")
         return self
 
     @property

@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 Levels = NDArray[np.int8]
 
 MAX_KNOTS = 64
-LEVELS = 5
-"""Number of novelty levels; see `novelty`."""
+LEVELS, OLDER_LEVELS = 6, 5
+"""Number of novelty levels; see `novelty`. An older Nelbo had no rules to break."""
 ONE_IN_TEN = float(np.log(10))
 """The surprise that one in ten ordinary cells of a column reaches."""
 ONE_IN_A_HUNDRED = float(np.log(100))
@@ -70,7 +70,7 @@ class ColumnSurprise(_Fitted):
     of each novelty level, which rises with the level."""
 
     curves: Annotated[tuple[Curve, ...], Field(min_length=1, max_length=2)]
-    novelty: Annotated[tuple[Nats, ...], Field(min_length=LEVELS, max_length=LEVELS)]
+    novelty: Annotated[tuple[Nats, ...], Field(min_length=OLDER_LEVELS, max_length=LEVELS)]
 
 
 class Surprise(_Fitted):
@@ -93,10 +93,15 @@ class Surprise(_Fitted):
             raise ValueError("a column has another number of curves than there are members")
         return self
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether each column says how surprising a broken rule is."""
+        return all(len(column.novelty) == LEVELS for column in self.columns)
+
     def never(self, column: int, level: int) -> bool:
         """Whether no training row had a cell of this novelty level in the column. Such a level is
         as surprising as any can be, and so it is in each column."""
-        highest = max(one.novelty[-1] for one in self.columns)
+        highest = max(max(one.novelty) for one in self.columns)
         return self.columns[column].novelty[level] == highest > 0
 
     def of_cells(self, costs: Floats, levels: Levels) -> Floats:

@@ -177,7 +177,7 @@ def largest_manifest() -> Manifest:
                 "table_sha256": "0" * 64,
             },
             "libraries": dict.fromkeys(("nelbo", "numpy", "onnx", "torch"), "1.2.3"),
-            "config": config.model_dump(),
+            "config": config.model_dump(mode="json"),
             "metrics": {f"metric {at}": 1.25 for at in range(20)},
         }
     )

@@ -14,7 +14,7 @@ if __name__ == "__main__":
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -74,6 +74,9 @@ def run(
             help="random seed; the same table, settings and seed give the same artifact",
         ),
     ] = 0,
+    rules: Annotated[
+        str, typer.Option(help="further rules that made rows keep: a JSON array of texts")
+    ] = "[]",
     csv: Annotated[
         str,
         typer.Option(help="dialect of a CSV file: JSON with fields of nelbo.files.CsvOptions"),
@@ -89,7 +92,7 @@ def run(
             source,
             name,
             out or Path(name),
-            configuration(config, quick),
+            with_declared(configuration(config, quick), json.loads(rules)),
             seed,
             Schema.read(schema) if schema else None,
             stage,
@@ -111,6 +114,11 @@ def configuration(file: Path | None, quick: bool) -> Config:
     if file is not None:
         return Config.read(file)
     return Config.quick() if quick else Config()
+
+
+def with_declared(config: Config, rules: Sequence[str]) -> Config:
+    """The configuration with further rules."""
+    return config.model_copy(update={"rules": (*config.rules, *rules)})
 
 
 def print_notices(notices: Iterable[str]) -> None:

@@ -132,6 +132,21 @@ class Config(BaseModel):
             description="maximum number of categories per column; rarer ones count as `other`",
         ),
     ] = 200
+    find_rules: Annotated[
+        bool,
+        Field(
+            description="find what all rows of the table keep, such as start <= end; made rows keep"
+            " it too"
+        ),
+    ] = True
+    rules: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=100,
+            description="rules that made rows keep beside those that are found, such as"
+            " 'start <= end', 'model -> seats', 'total = net + tax'",
+        ),
+    ] = ()
     max_train_rows: Annotated[
         int,
         Field(

@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 
 from nelbo.artifact import MAX_MANIFEST_BYTES, MAX_TEXTS, is_parsable
 from nelbo.cells import texts
-from nelbo.encoding import Encoded, check_columns, encode, floored, missing_in, relative
+from nelbo.encoding import (
+    Encoded,
+    check_columns,
+    encode,
+    floored,
+    missing_in,
+    named_codes,
+    relative,
+)
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
 from nelbo.rows import RowError
+from nelbo.rule_keeping import matrix_of
+from nelbo.rules import MAX_ENTRIES_IN_ALL
 from nelbo.schema import Column, Schema
 from nelbo.schema_inference import Inspector
 
 from .config import Config
 from .fields import few_values, fields
+from .rules import of_rules, with_rules
 
 MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
@@ -183,13 +194,17 @@ def complete(
     schema = _with_categories(schema, counted, config, upto)
     _check_size(schema)
 
-    encoded = encode(_one_batch(usable), schema)
+    batch = _one_batch(usable)
+    encoded = encode(batch, schema)
     numbers = encoded.numbers
     if not any(column.since for column in schema.columns):
         schema = _with_since(schema, numbers[fitted])
         numbers = relative(numbers, schema)
 
-    notices: list[str] = []
+    x = matrix_of(numbers, named_codes(batch, encoded, schema), schema)
+    schema, left_out = _fitting(with_rules(schema, x, config))
+
+    notices = [*of_rules(schema), *left_out]
     for name, counts in counted.items():
         notices += _of_many_categories(name, counts, config, upto)
     notices += _of_rare_numbers(schema, numbers[fitted], config.rare)
@@ -308,15 +323,40 @@ def _with_categories(
 
 def _check_size(schema: Schema) -> None:
     """Refuse a schema whose categories no manifest can hold, before training."""
-    text = json.dumps(schema.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
-    if schema.texts > MAX_TEXTS or len(text) > MAX_MANIFEST_BYTES - ROOM or not is_parsable(text):
+    if not _fits(schema):
         raise InvalidInput(
-            f"the table has {schema.texts:,} categories in all, which take {len(text) / 2**20:,.0f}"
-            " MiB; an artifact holds at"
-            f" most {MAX_TEXTS:,} in {(MAX_MANIFEST_BYTES - ROOM) // 2**20} MiB: lower"
-            " max_categories, or give columns of long"
-            " texts the kind identifier in a schema file"
+            f"the table has {schema.texts:,} categories in all, which take"
+            f" {len(_as_json(schema)) / 2**20:,.0f} MiB; an artifact holds at most {MAX_TEXTS:,} in"
+            f" {(MAX_MANIFEST_BYTES - ROOM) // 2**20} MiB: lower max_categories, or give columns of"
+            " long texts the kind identifier in a schema file"
         )
+
+
+def _fits(schema: Schema) -> bool:
+    """Whether a manifest can hold the schema."""
+    text = _as_json(schema)
+    small = len(text) <= MAX_MANIFEST_BYTES - ROOM and is_parsable(text)
+    entries = sum(len(rule.values) for rule in schema.rules or ())
+    return small and schema.texts <= MAX_TEXTS and entries <= MAX_ENTRIES_IN_ALL
+
+
+def _as_json(schema: Schema) -> bytes:
+    return json.dumps(schema.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+
+
+def _fitting(schema: Schema) -> tuple[Schema, list[str]]:
+    """The schema without the rules that fix so many values that no manifest can hold them, and
+    notices about those."""
+    notices = []
+    while schema.rules and not _fits(schema):
+        largest = max(schema.rules, key=lambda rule: len(rule.values))
+        rules = tuple(rule for rule in schema.rules if rule is not largest)
+        schema = schema.model_copy(update={"rules": rules})
+        notices.append(
+            f"the rule {largest.text!r} is not kept: it fixes {len(largest.values):,} values, and"
+            " an artifact cannot hold so many"
+        )
+    return schema, notices
 
 
 def _with_since(schema: Schema, numbers: NDArray[np.float64]) -> Schema:

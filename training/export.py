@@ -172,7 +172,7 @@ def _write_artifact(
         seed=seed,
         data=dict(data),
         libraries={library: metadata.version(library) for library in LIBRARIES},
-        config=config.model_dump(),
+        config=config.model_dump(mode="json"),
         metrics={},
     )
     write_manifest(folder, manifest)

@@ -24,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nelbo.spelling.numbers import decimals_of
+
 from .arrays import Array, reached, register_buffers, take, where
 from .fields import Field, few_values
 from .ranges import PARTS, Code, Interval, Line, Values, codes_of
@@ -33,7 +35,6 @@ Integers = NDArray[np.int64]
 
 TAIL_SCALES = 1e-300, 1e300
 """Of exponential tails, so that their rates are finite."""
-MAX_DECIMALS = 6
 MANY_ATOMS = 24
 EXACT = 1e-6
 """Part of a value's last digit that is rounding, not value."""
@@ -355,7 +356,7 @@ def fit_number(values: Floats, field: Field, rare: int = 1) -> Number:
     seen = field.of(values[~np.isnan(values)])
     distinct, counts = np.unique(seen, return_counts=True)
     few = few_values(seen)
-    line = Line(field.unit > 0, _decimals(distinct), _grid(distinct) if field.unit else 1)
+    line = Line(field.unit > 0, decimals_of(distinct), _grid(distinct) if field.unit else 1)
     codes = _codes(Values(distinct, counts), few, rare, line)
     intervals = tuple(_with_gaps(codes)) or (Interval(0.0, 0.0, 0.0),)
     gaps = sum(each.high - each.low for each in intervals if each.code == len(codes))
@@ -388,17 +389,6 @@ def _tail_log_density(scale: float, pieces: int, line: Line) -> float:
     geometric mass."""
     density = np.log(-np.expm1(-1.0 / scale) if line.integral else 1.0 / scale)
     return float(-np.log(pieces) + density)
-
-
-def _decimals(distinct: Floats) -> int:
-    """Fewest digits after the point (MAX_DECIMALS at most) that write every value exactly, else
-    -1."""
-    # Numbers near the largest float have no digits after the point.
-    with np.errstate(over="ignore"):
-        for digits in range(MAX_DECIMALS + 1):
-            if np.array_equal(np.round(distinct, digits), distinct):
-                return digits
-    return -1
 
 
 def _grid(distinct: Floats) -> int:

@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo.encoding import missing_in
-from nelbo.novelty import NEW, level_of
+from nelbo.novelty import BROKEN, NEW, level_of
+from nelbo.rule_keeping import applied
 from nelbo.schema import Column, Schema
 from nelbo.spelling.misspelt import Vocabulary
-from nelbo.surprise import LEVELS, MAX_KNOTS, ColumnSurprise, Curve, Levels, Surprise
+from nelbo.surprise import MAX_KNOTS, ColumnSurprise, Curve, Levels, Surprise
 
 from .data import Rows, category_counts, folds
 
@@ -174,15 +175,29 @@ def novelties_of(
     for i, column in enumerate(schema.categoricals):
         missing[column.name] = (rows.codes[:, i] == len(column.categories) + 1).sum()
 
+    broken = shares_broken(schema)
     for column in schema.modelled:
-        new = np.zeros(LEVELS - NEW)
+        new = np.zeros(BROKEN - NEW)
         if column.kind == "categorical":
             held = category_counts(table.column(column.name), missing_in(column, schema))
             new = _new_levels(column, dict(held))
         at_least = [len(rows), missing[column.name], *new[::-1].cumsum()[::-1]]
         share = (1 + np.array(at_least)) / (1 + len(rows))
+        share = np.append(share, broken.get(column.name, share[-1]))
         by_mistake = -times * np.log(np.minimum(1.0, share / seldom))
         yield tuple(_rounded(by_mistake - np.log(share)).tolist())
+
+
+def shares_broken(schema: Schema) -> dict[str, float]:
+    """For each column with a rule, the share of the rows that break it; of several rules, the one
+    that is broken most often counts."""
+    shares: dict[str, float] = {}
+    for rule in applied(schema):
+        share = (1 + rule.rule.broken) / (1 + max(rule.rule.rows, rule.rule.broken))
+        for j in rule.columns.tolist():
+            name = schema.modelled[j].name
+            shares[name] = max(share, shares.get(name, 0.0))
+    return shares
 
 
 def _new_levels(column: Column, held: dict[str, int]) -> Floats:
@@ -194,7 +209,7 @@ def _new_levels(column: Column, held: dict[str, int]) -> Floats:
     sample = sorted(new)[:: max(1, len(new) // MOST_TEXTS)]
     weight = sum(new.values()) / max(1, sum(new[text] for text in sample))
 
-    counts = np.zeros(LEVELS - NEW)
+    counts = np.zeros(BROKEN - NEW)
     vocabulary = Vocabulary(named)
     for text in sample:
         counts[level_of(vocabulary.nearest(text)) - NEW] += weight * new[text]

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 
 from nelbo import program
@@ -23,6 +25,7 @@ from nelbo.commands.table_files import TableFile
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable
 from nelbo.files import DETECTED, CsvOptions, check_target, open_target
 from nelbo.jobs import LARGEST_SEED
+from nelbo.rule_finding import MOST_ROWS, candidate_rules
 from nelbo.schema import Kind, Schema
 from nelbo.schema_inference import Inspector
 from nelbo.settings import Settings, read_settings
@@ -58,6 +61,15 @@ def train(
             help="JSON file with the schema, as `nelbo schema` prints it (default: inferred)",
         ),
     ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="what made rows must keep, beside the rules that training finds, such as"
+            " 'start <= end', 'model -> seats' or 'total = net + tax'; may be repeated",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -80,6 +92,7 @@ def train(
     Examples:
       nelbo train adult.csv --name adult
       nelbo train adult.csv --name draft --quick
+      nelbo train stays.csv --name stays --rule 'arrival <= departure'
       nelbo train adult.parquet --name adult --out models/adult --seed 1 --config run.toml
     """
     data_folder.check_name(name)
@@ -93,6 +106,7 @@ def train(
     files = {"config": config, "schema": schema}
     more = {option: str(path) for option, path in files.items() if path is not None}
     more["csv"] = json.dumps(csv.given())
+    more["rules"] = json.dumps(rule or [])
     with TableFile(file, input_format, csv).on_disk() as path:
         summary = run(path, name, folder, seed, more, quick)
 
@@ -155,8 +169,9 @@ def schema(
 ) -> None:
     """Infer the schema of a table and print it as JSON.
 
-    A list of the columns is printed on standard error: the kind, the rule that decided it, and
-    examples. Correct a kind with --kind, or edit the file; then train with it.
+    A list of the columns is printed on standard error: the kind, what decided it, and examples.
+    Then come the rules that all rows keep, such as start <= end. Correct a kind with --kind, or
+    edit the file (drop or add a rule under "rules"); then train with it.
 
     \b
     Examples:
@@ -168,14 +183,20 @@ def schema(
     if output is not None:
         check_target(output)
     inspector = Inspector(dict(_column_and_kind(text) for text in kind or ()))
+    sample: list[pa.RecordBatch] = []
     with TableFile(file, input_format, csv).open(read_settings()) as table:
         with console.progress(f"reading {table.name}") as tell:
             rows = 0
             for batch in table.batches():
                 inspector.update(batch)
+                if rows < MOST_ROWS:
+                    sample.append(batch)
                 rows += batch.num_rows
                 tell(rows, table.rows)
         inferred = inspector.finish()
+        with console.waiting("looking for rules"):
+            rules = candidate_rules(pa.Table.from_batches(sample), inferred.schema)
+    inferred = replace(inferred, schema=inferred.schema.model_copy(update={"rules": rules}))
 
     console.notices([*table.notices, *table.late_notices, *inferred.notices])
     if not as_json:
@@ -189,6 +210,9 @@ def schema(
             for decision in inferred.decisions
         ]
         console.table(("column", "kind", "because", "such as"), lines, beside=True)
+        if rules:
+            support = [(rule.text, f"{rule.rows:,}") for rule in rules]
+            console.table(("rule", "rows that keep it"), support, beside=True)
 
     if output is not None:
         _save(output, _lines(inferred.schema))
@@ -205,6 +229,7 @@ def _short(schema: Schema) -> dict[str, Any]:
     return {
         "missing": list(schema.missing),
         **schema.model_dump(mode="json", exclude_defaults=True),
+        "rules": [rule.text for rule in schema.rules or ()],
     }
 
 
@@ -215,7 +240,8 @@ def _lines(schema: Schema) -> str:
         f"    {json.dumps(column, ensure_ascii=False)}" for column in content["columns"]
     )
     missing = json.dumps(content["missing"], ensure_ascii=False)
-    return f'{{\n  "columns": [\n{columns}\n  ],\n  "missing": {missing}\n}}'
+    rules = json.dumps(content["rules"], ensure_ascii=False)
+    return f'{{\n  "columns": [\n{columns}\n  ],\n  "rules": {rules},\n  "missing": {missing}\n}}'
 
 
 def _save(path: Path, text: str) -> None:

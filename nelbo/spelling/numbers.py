@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 pc: Any = pyarrow.compute
@@ -315,3 +317,14 @@ def _likeliest(
     if whole and (padded or grouped is point):
         return grouped, plain
     return (grouped, plain) if grouped[0] == (likely or ".") else (plain, grouped)
+
+
+def decimals_of(distinct: NDArray[np.float64]) -> int:
+    """Fewest digits after the point (MOST_DIGITS at most) that write every value exactly, else
+    -1."""
+    # Numbers near the largest float have no digits after the point.
+    with np.errstate(over="ignore"):
+        for digits in range(MOST_DIGITS + 1):
+            if np.array_equal(np.round(distinct, digits), distinct):
+                return digits
+    return -1

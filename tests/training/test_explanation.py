@@ -66,7 +66,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("orders")
     rng = random.Random(1)
     table = written([order(number, rng) for number in range(1_600)], folder / "orders.csv")
-    config = Config(epochs=30, min_steps=300, max_steps=300, threads=1)
+    # Without rules, the model alone says what goes together.
+    config = Config(epochs=30, min_steps=300, max_steps=300, threads=1, find_rules=False)
     train(TrainingSource(table), "orders", folder / "model", config, 0, None, lambda *_: None)
     return Engine.load(folder / "model")
 

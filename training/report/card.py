@@ -33,7 +33,7 @@ def model_card(manifest: Manifest, evaluation: Evaluation | None = None) -> str:
         name: getattr(words, name)
         for name in ("with_commas", "nats", "percent", "share", "signed", "small")
     }
-    environment.filters["plain"] = _plain
+    environment.filters |= {"plain": _plain, "code": _code}
     tail = manifest.calibration.used_tail
     return environment.get_template("MODEL_CARD.md.j2").render(
         manifest=manifest,
@@ -56,3 +56,8 @@ def model_card(manifest: Manifest, evaluation: Evaluation | None = None) -> str:
 def _plain(text: str, most: int = 60) -> str:
     """A user's text that Markdown shows as it is."""
     return _MARKUP.sub(r"\\\1", html.escape(words.shown(text, most), quote=False))
+
+
+def _code(text: str, most: int = 200) -> str:
+    """A user's text as code in a table of Markdown."""
+    return "`" + words.shown(text, most).replace("`", "'").replace("|", r"\|") + "`"

@@ -1,0 +1,572 @@
+"""Rules applied to rows: which rows break them, and made rows that keep them.
+
+Shapes: n rows, d modelled columns in the schema's order, R rules. Rows are a matrix x of
+float64[n, d]: numbers as they are, datetimes in microseconds since the epoch, categories as their
+codes; NaN where a cell is missing.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.encoding import absolute, relative
+from nelbo.rules import (
+    UNITS,
+    Cell,
+    Dependency,
+    Elapsed,
+    Equal,
+    Order,
+    Part,
+    Product,
+    Rule,
+    Sum,
+    read_rule,
+)
+from nelbo.schema import CATEGORICALS, Column, Schema
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Redraw = Callable[[Floats, Booleans, Integers, int], Floats]
+"""Called with rows float64[m, d], the cells to hide bool[m, d], the rows' indices int64[m] and the
+number of the attempt: the rows with these cells drawn given the others."""
+Uniforms = Callable[[Integers], Floats]
+"""Called with the indices of rows int64[m]: a uniform number for each, float64[m]."""
+
+ATTEMPTS = 8
+"""Draws of the cells that break a rule, before they are given values that keep it."""
+UNUSUAL_NUMBERS = np.errstate(over="ignore", invalid="ignore")
+"""Sums and products of the largest numbers are infinite, which keeps no rule."""
+FINEST = 1e-9
+"""Relative difference up to which two float64 numbers count as equal."""
+
+
+class AppliedRule:
+    """A rule about columns of a matrix of rows: `sources` and `target` are their indices.
+
+    `determines` says whether the sources fix the target, `cost` what breaking it adds to a row's
+    nelbo: −log of the share of training rows that break it.
+    """
+
+    determines = True
+
+    def __init__(self, rule: Rule, target: int, sources: Sequence[int]) -> None:
+        self.rule = rule
+        self.target = target
+        self.sources = list(sources)
+        self.columns = np.array([*self.sources, target])
+        self.cost = float(np.log((rule.rows + 2) / (rule.broken + 1)))
+
+    def broken(self, x: Floats) -> Booleans:
+        """bool[n]: rows that break it; never a row in which one of its cells is missing."""
+        off = np.abs(x[:, self.target] - self.follow(x))
+        return np.asarray(off > self.rule.within + FINEST * np.abs(x[:, self.target]))
+
+    def unusable(self, x: Floats) -> Booleans:
+        """bool[n]: rows that no made row may be like: they break it, or hold sources that it says
+        nothing about."""
+        return self.broken(x)
+
+    def follow(self, x: Floats) -> Floats:
+        """float64[n]: the target by the sources; NaN where they do not fix it."""
+        raise NotImplementedError
+
+    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
+        """The rows, with another value in a cell where `free` bool[n, d] is true, so that the rule
+        holds; where it cannot, as they are. `u` are uniform numbers float64[n]."""
+        settled = x.copy()
+        for at, source in enumerate(self.sources):
+            may = free[:, source] & self.unusable(settled)
+            settled[may, source] = self.back(settled, at)[may]
+        return settled
+
+    def back(self, x: Floats, at: int) -> Floats:
+        """float64[n]: the source number `at` by the target and the other sources."""
+        raise NotImplementedError
+
+
+class _Equal(AppliedRule):
+    """`translations` are those of the codes of categories, forth and back; None for numbers."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        target: int,
+        source: int,
+        translations: tuple[Floats, Floats] | None,
+    ) -> None:
+        super().__init__(rule, target, [source])
+        self._translations = translations or (None, None)
+
+    def follow(self, x: Floats) -> Floats:
+        return _translated(x[:, self.sources[0]], self._translations[0])
+
+    def back(self, x: Floats, at: int) -> Floats:
+        return _translated(x[:, self.target], self._translations[1])
+
+
+def _translated(codes: Floats, translation: Floats | None) -> Floats:
+    if translation is None:
+        return codes
+    at = np.where(np.isnan(codes), len(translation) - 1, codes).astype(np.int64)
+    return np.asarray(translation[at])
+
+
+class _Order(AppliedRule):
+    """`step` is the smallest difference of two values."""
+
+    determines = False
+
+    def __init__(self, rule: Rule, statement: Order, target: int, source: int, step: float) -> None:
+        super().__init__(rule, target, [source])
+        self._gap = step if statement.strict else 0.0
+        self._strict = statement.strict
+
+    def broken(self, x: Floats) -> Booleans:
+        low, high = x[:, self.sources[0]], x[:, self.target]
+        return np.asarray(low >= high if self._strict else low > high)
+
+    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
+        (source,) = self.sources
+        settled = x.copy()
+        high = self.broken(settled) & free[:, self.target]
+        settled[high, self.target] = settled[high, source] + self._gap
+        low = self.broken(settled) & free[:, source]
+        settled[low, source] = settled[low, self.target] - self._gap
+        return settled
+
+
+class _Sum(AppliedRule):
+    """`signs` are the factors of the sources."""
+
+    def __init__(
+        self, rule: Rule, target: int, sources: Sequence[int], signs: Sequence[float]
+    ) -> None:
+        super().__init__(rule, target, sources)
+        self._signs = np.array(signs, dtype=np.float64)
+
+    def follow(self, x: Floats) -> Floats:
+        return _rounded(x[:, self.sources] @ self._signs, self.rule.decimals)
+
+    def back(self, x: Floats, at: int) -> Floats:
+        rest = x[:, self.target] - self._others(x, at)
+        return _rounded(np.asarray(rest / self._signs[at]), self.rule.decimals)
+
+    def _others(self, x: Floats, at: int) -> Floats:
+        return np.asarray(x[:, np.delete(self.sources, at)] @ np.delete(self._signs, at))
+
+
+class _Elapsed(_Sum):
+    """The time between two datetimes in units of so many microseconds."""
+
+    def __init__(self, rule: Rule, target: int, sources: Sequence[int], unit: float) -> None:
+        super().__init__(rule, target, sources, (1.0, -1.0))
+        self._unit = unit
+
+    def follow(self, x: Floats) -> Floats:
+        return _rounded(x[:, self.sources] @ self._signs / self._unit, self.rule.decimals)
+
+    def back(self, x: Floats, at: int) -> Floats:
+        time = np.rint(x[:, self.target] * self._unit)
+        return np.asarray((time - self._others(x, at)) / self._signs[at])
+
+
+class _Product(AppliedRule):
+    def __init__(self, rule: Rule, target: int, sources: Sequence[int], divided: bool) -> None:
+        super().__init__(rule, target, sources)
+        self._divided = divided
+
+    def follow(self, x: Floats) -> Floats:
+        first, second = x[:, self.sources].T
+        return _rounded(
+            _ratio(first, second) if self._divided else first * second, self.rule.decimals
+        )
+
+    def back(self, x: Floats, at: int) -> Floats:
+        target, other = x[:, self.target], x[:, self.sources[1 - at]]
+        if not self._divided:
+            return _ratio(target, other)
+        return target * other if at == 0 else _ratio(other, target)
+
+
+def _ratio(first: Floats, second: Floats) -> Floats:
+    """NaN where the second is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = first / second
+    return np.where(np.isfinite(ratio), ratio, np.nan)
+
+
+def _rounded(values: Floats, decimals: int | None) -> Floats:
+    return values if decimals is None else np.round(values, decimals)
+
+
+class _Part(AppliedRule):
+    """A part of a datetime in local time."""
+
+    def __init__(self, rule: Rule, target: int, source: int, part: str) -> None:
+        super().__init__(rule, target, [source])
+        self._part = part
+
+    def follow(self, x: Floats) -> Floats:
+        return part_of(local(x[:, self.sources[0]], self.rule.offsets), self._part)
+
+    def back(self, x: Floats, at: int) -> Floats:
+        """The datetime with this part in the place of its own; on a day that the month has."""
+        time = x[:, self.sources[0]]
+        moved = local(time, self.rule.offsets)
+        return time + with_part(moved, self._part, x[:, self.target]) - moved
+
+
+def local(times: Floats, offsets: Sequence[tuple[float, float]]) -> Floats:
+    """Times in microseconds since the epoch, moved by the offset that holds at each; see Rule."""
+    if not offsets:
+        return times
+    since, by = np.array(offsets).T
+    at = np.searchsorted(since, np.nan_to_num(times), side="right") - 1
+    return np.asarray(times + by[np.maximum(at, 0)])
+
+
+DAY, HOUR, MINUTE = 86_400_000_000, 3_600_000_000, 60_000_000
+"""Microseconds."""
+
+
+def part_of(times: Floats, part: str) -> Floats:
+    """float64[n]: the year, month, day, hour, minute or weekday (Monday is 0) of times in
+    microseconds since the epoch; NaN for NaN."""
+    present = ~np.isnan(times)
+    micros = np.where(present, times, 0).astype(np.int64)
+    match part:
+        case "hour":
+            values = micros % DAY // HOUR
+        case "minute":
+            values = micros % HOUR // MINUTE
+        case "weekday":
+            values = (micros // DAY + 3) % 7
+        case _:
+            values = _in_calendar(micros)[part]
+    return np.where(present, values, np.nan)
+
+
+def _in_calendar(micros: Integers) -> dict[str, Integers]:
+    days = (micros // DAY).astype("datetime64[D]")
+    months = days.astype("datetime64[M]")
+    years = days.astype("datetime64[Y]")
+    return {
+        "year": years.astype(np.int64) + 1970,
+        "month": (months - years.astype("datetime64[M]")).astype(np.int64) + 1,
+        "day": (days - months.astype("datetime64[D]")).astype(np.int64) + 1,
+    }
+
+
+def with_part(times: Floats, part: str, values: Floats) -> Floats:
+    """Times in microseconds since the epoch with another year, month, day, hour, minute or weekday;
+    in a month that lacks the day, its last one. NaN where one of the two is missing."""
+    present = ~np.isnan(times) & ~np.isnan(values)
+    micros = np.where(present, times, 0).astype(np.int64)
+    own = np.where(present, part_of(micros.astype(np.float64), part), 0).astype(np.int64)
+    new = np.where(present, values, own).astype(np.int64)
+    unit = {"hour": HOUR, "minute": MINUTE, "day": DAY, "weekday": DAY}.get(part)
+    if unit:
+        return np.where(present, micros + (new - own) * unit, np.nan)
+
+    calendar = _in_calendar(micros)
+    month = (calendar["year"] - 1970) * 12 + calendar["month"] - 1
+    month += (new - own) * (12 if part == "year" else 1)
+    first, after = (
+        one.astype("datetime64[M]").astype("datetime64[D]") for one in (month, month + 1)
+    )
+    day = np.minimum(calendar["day"], (after - first).astype(np.int64))
+    moved = (first.astype(np.int64) + day - 1) * DAY + micros % DAY
+    return np.where(present, moved, np.nan)
+
+
+class _Dependency(AppliedRule):
+    """`keys` float64[K, S] are the values of the sources, `values` float64[K] those of the target.
+    `are_numbers` says of each source whether it is a number: for one that training did not have,
+    the nearest one stands."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        target: int,
+        sources: Sequence[int],
+        keys: Floats,
+        values: Floats,
+        are_numbers: Sequence[bool],
+    ) -> None:
+        super().__init__(rule, target, sources)
+        self._levels = [np.unique(of_source) for of_source in keys.T]
+        self._are_numbers = are_numbers
+        index = self._index(keys, nearest=False)
+        order = np.argsort(index, kind="stable")
+        self._sorted = index[order]
+        self._keys = keys[order]
+        self._values = values[order]
+        self._counts = np.array(rule.counts, dtype=np.float64)[order]
+
+    def broken(self, x: Floats) -> Booleans:
+        fixed = self._fixed(x, nearest=False)
+        return np.asarray(self._is_present(x) & ~np.isnan(fixed) & (fixed != x[:, self.target]))
+
+    def unusable(self, x: Floats) -> Booleans:
+        fixed = self.follow(x)
+        off = fixed != x[:, self.target]
+        if len(self.sources) == 1:
+            off &= ~np.isnan(fixed)
+        return np.asarray(self._is_present(x) & off)
+
+    def follow(self, x: Floats) -> Floats:
+        return self._fixed(x, nearest=True)
+
+    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
+        """A line of the known values that suits the cells which are not free, drawn by its training
+        rows."""
+        settled = x.copy()
+        rows = np.flatnonzero(self.unusable(x))
+        if not len(rows):
+            return settled
+        lines = np.column_stack([self._keys, self._values])
+        cells = np.where(free[np.ix_(rows, self.columns)], np.nan, x[np.ix_(rows, self.columns)])
+        distinct, group = np.unique(cells, axis=0, return_inverse=True)
+        for i, cell in enumerate(distinct):
+            suits = ((lines == cell) | np.isnan(cell)).all(1)
+            of_group = rows[group.ravel() == i]
+            if suits.any():
+                upto = np.cumsum(self._counts * suits)
+                line = np.searchsorted(upto, u[of_group] * upto[-1], side="right")
+                settled[np.ix_(of_group, self.columns)] = lines[line]
+        return settled
+
+    def _fixed(self, x: Floats, nearest: bool) -> Floats:
+        if not len(self._values):
+            return np.full(len(x), np.nan)
+        index = self._index(x[:, self.sources], nearest)
+        at = np.minimum(np.searchsorted(self._sorted, index), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == index, self._values[at], np.nan)
+
+    def _index(self, cells: Floats, nearest: bool) -> Integers:
+        """int64[n]: one number for the sources [n, S]; -1 where training had none of them."""
+        index = np.zeros(len(cells), dtype=np.int64)
+        unknown = np.zeros(len(cells), dtype=np.bool_)
+        for levels, is_number, of_source in zip(
+            self._levels, self._are_numbers, cells.T, strict=True
+        ):
+            at = _nearest(levels, of_source)
+            if not (nearest and is_number):
+                unknown |= levels[at] != of_source
+            index = index * len(levels) + at
+        return np.where(unknown | np.isnan(cells).any(1), -1, index)
+
+    def _is_present(self, x: Floats) -> Booleans:
+        return np.asarray(~np.isnan(x[:, self.columns]).any(1))
+
+
+def _nearest(levels: Floats, values: Floats) -> Integers:
+    """The index of the nearest level to each value."""
+    above = np.clip(np.searchsorted(levels, values), 0, len(levels) - 1)
+    below = np.maximum(above - 1, 0)
+    with np.errstate(invalid="ignore"):
+        is_below = np.abs(values - levels[below]) <= np.abs(levels[above] - values)
+    return np.where(is_below & (levels[above] != values), below, above)
+
+
+# Rules of a schema
+
+
+def applied(schema: Schema) -> list[AppliedRule]:
+    """The rules of a schema, ready to apply. Raises InvalidInput where one cannot be read."""
+    return [apply(rule, schema) for rule in schema.rules or ()]
+
+
+def apply(rule: Rule, schema: Schema) -> AppliedRule:
+    """A rule ready to apply to the columns of a schema. Raises InvalidInput where its text cannot
+    be read."""
+    columns = {column.name: column for column in schema.modelled}
+    at = {name: i for i, name in enumerate(columns)}
+    statement = read_rule(rule.text, list(columns))
+    target = at[statement.target]
+    sources = [at[name] for name in statement.sources]
+    match statement:
+        case Equal():
+            both = columns[statement.source], columns[statement.target]
+            return _Equal(rule, target, sources[0], _translations(*both))
+        case Order():
+            step = _step(columns[statement.target], rule)
+            return _Order(rule, statement, target, sources[0], step)
+        case Sum():
+            return _Sum(rule, target, sources, [sign for sign, _ in statement.terms])
+        case Elapsed():
+            return _Elapsed(rule, target, sources, UNITS[statement.unit])
+        case Product():
+            return _Product(rule, target, sources, statement.divided)
+        case Part():
+            return _Part(rule, target, sources[0], statement.part)
+        case Dependency():
+            return _dependency(rule, statement, columns, at)
+
+
+def _dependency(
+    rule: Rule, statement: Dependency, columns: dict[str, Column], at: dict[str, int]
+) -> _Dependency:
+    sources = [columns[name] for name in statement.sources]
+    keys = [_as_cells(cells, column) for cells, column in zip(rule.keys, sources, strict=True)]
+    values = _as_cells(rule.values, columns[statement.target])
+    return _Dependency(
+        rule,
+        at[statement.target],
+        [at[column.name] for column in sources],
+        np.column_stack(keys),
+        values,
+        [column.kind not in CATEGORICALS for column in sources],
+    )
+
+
+def _as_cells(cells: Sequence[Cell], column: Column) -> Floats:
+    """Values of a rule as the matrix has them; NaN for an unknown category."""
+    if column.kind not in CATEGORICALS:
+        return np.array(cells, dtype=np.float64)
+    codes = codes_by_name(column)
+    return np.array([codes.get(str(cell), np.nan) for cell in cells], dtype=np.float64)
+
+
+def codes_by_name(column: Column) -> dict[str, int]:
+    """The code of each category, the rarer ones included."""
+    rarer = [name for name, _ in column.rarer]
+    after = len(column.categories) + 2
+    codes = {name: after + i for i, name in enumerate(rarer)}
+    return codes | {name: code for code, name in enumerate(column.categories)}
+
+
+def _translations(source: Column, target: Column) -> tuple[Floats, Floats] | None:
+    """The code of each category of one column in the other, forth and back."""
+    if source.kind not in CATEGORICALS:
+        return None
+    return _translation(source, target), _translation(target, source)
+
+
+def _translation(source: Column, target: Column) -> Floats:
+    """float64: of each code of the source, that of the target; NaN, also at the end, where there is
+    none."""
+    of_target = codes_by_name(target)
+    translation = np.full(len(source.categories) + len(source.rarer) + 3, np.nan)
+    for name, code in codes_by_name(source).items():
+        translation[code] = of_target.get(name, np.nan)
+    return translation
+
+
+def _step(column: Column, rule: Rule) -> float:
+    """The smallest difference of two values of a column."""
+    if column.kind == "datetime":
+        return float(column.step)
+    return 10.0 ** -(rule.decimals or 0)
+
+
+# Rows that keep the rules
+
+
+def matrix_of(numbers: Floats, codes: Integers, schema: Schema) -> Floats:
+    """The matrix of rows as nelbo.encoding.encode gives them."""
+    columns = dict(zip((c.name for c in schema.numbers), absolute(numbers, schema).T, strict=True))
+    for column, of_column in zip(schema.categoricals, codes.T, strict=True):
+        missing = of_column == len(column.categories) + 1
+        columns[column.name] = np.where(missing, np.nan, of_column)
+    return np.stack([columns[column.name] for column in schema.modelled], axis=1)
+
+
+def without_unknown(x: Floats, schema: Schema) -> Floats:
+    """The matrix without categories that the schema has no name for: rules say nothing of them."""
+    x = x.copy()
+    for j, column in enumerate(schema.modelled):
+        if column.kind in CATEGORICALS:
+            x[x[:, j] == len(column.categories), j] = np.nan
+    return x
+
+
+def encoded_rows(x: Floats, schema: Schema) -> tuple[Floats, Integers]:
+    """The numbers and codes of a matrix, as nelbo.encoding.decode takes them."""
+    at = {column.name: i for i, column in enumerate(schema.modelled)}
+    numbers = x[:, [at[column.name] for column in schema.numbers]]
+    codes = x[:, [at[column.name] for column in schema.categoricals]]
+    missing = np.array([len(column.categories) + 1 for column in schema.categoricals], np.float64)
+    return relative(numbers, schema), np.where(np.isnan(codes), missing, codes).astype(np.int64)
+
+
+class RuleKeeper:
+    """The rules of a schema, in the order in which a row can follow them."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.rules = applied(schema)
+        self._followed = _in_order([rule for rule in self.rules if rule.determines])
+
+    @UNUSUAL_NUMBERS
+    def broken(self, x: Floats) -> Booleans:
+        """bool[n, R]: the rules that each row breaks."""
+        none = np.empty((len(x), 0), dtype=np.bool_)
+        return np.column_stack([none, *(rule.broken(x) for rule in self.rules)])
+
+    @UNUSUAL_NUMBERS
+    def kept(self, x: Floats, fixed: Booleans, redraw: Redraw, uniforms: Uniforms) -> Floats:
+        """The rows with other values in cells that are not `fixed` bool[n, d], so that they keep
+        all rules.
+
+        Columns that others determine follow them. Where a rule is still broken, the cells that it
+        is about are drawn again given the others, at most ATTEMPTS times. The few rows that
+        then still break a rule get the nearest value that keeps it. Only rules whose cells are
+        fixed stay broken.
+        """
+        x = self._follow(x, fixed)
+        for attempt in range(ATTEMPTS):
+            hidden = self._to_hide(x, fixed)
+            rows = np.flatnonzero(hidden.any(1))
+            if not len(rows):
+                return x
+            drawn = redraw(x[rows], hidden[rows], rows, attempt)
+            x[rows] = self._follow(drawn, fixed[rows])
+        rows = np.flatnonzero(self._to_hide(x, fixed).any(1))
+        x[rows] = self._settle(x[rows], fixed[rows], uniforms(rows))
+        return x
+
+    def _follow(self, x: Floats, fixed: Booleans) -> Floats:
+        x = x.copy()
+        for rule in self._followed:
+            values = rule.follow(x)
+            own = x[:, rule.target]
+            stays = fixed[:, rule.target] | np.isnan(own) | np.isnan(values)
+            x[:, rule.target] = np.where(stays, own, values)
+        return x
+
+    def _to_hide(self, x: Floats, fixed: Booleans) -> Booleans:
+        """bool[n, d]: the cells of broken rules that are not fixed."""
+        hidden = np.zeros(x.shape, dtype=np.bool_)
+        for rule in self.rules:
+            hidden[np.ix_(rule.unusable(x), rule.columns)] = True
+        return hidden & ~fixed
+
+    def _settle(self, x: Floats, fixed: Booleans, u: Floats) -> Floats:
+        """Rule after rule, and once more where one broke another."""
+        for _ in self.rules:
+            for rule in self.rules:
+                x = self._follow(rule.settle(x, ~fixed, u), fixed)
+            if not self._to_hide(x, fixed).any():
+                break
+        return x
+
+
+def _in_order(rules: Sequence[AppliedRule]) -> list[AppliedRule]:
+    """One rule for each target, after those that determine its sources; a rule that can have no
+    such place, because its columns determine each other, is left out."""
+    first: dict[int, AppliedRule] = {}
+    for rule in rules:
+        first.setdefault(rule.target, rule)
+    ordered: list[AppliedRule] = []
+    while first:
+        ready = [rule for rule in first.values() if not first.keys() & set(rule.sources)]
+        if not ready:
+            first.pop(next(iter(first)))
+            continue
+        ordered += ready
+        for rule in ready:
+            del first[rule.target]
+    return ordered

@@ -1,0 +1,377 @@
+"""Rules between the columns of a table, such as `start <= end`: what each says, as text.
+
+    a = b                          two columns are equal
+    model -> seats                 a value of `model` fixes the value of `seats`
+    origin, dest -> distance       values of two columns together fix a third
+    start <= end                   an order of two numbers or two datetimes; also <
+    total = net + tax - discount   a sum
+    amount = price * quantity      a product; also a / b
+    month = month(paid)            a part of a datetime: year, month, day, hour, minute, weekday
+    nights = days(leave - arrive)  the time between two datetimes: days, hours, minutes, seconds
+
+A rule says nothing about a row in which one of its cells is missing. A column whose name is more
+than letters, digits and underscores may be quoted: "US Gross" <= "Worldwide Gross".
+
+`rule_keeping` finds the rows that break rules, and makes rows that keep them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    model_validator,
+)
+
+from nelbo.errors import InvalidInput
+
+MAX_RULES = 500
+MAX_ENTRIES_IN_ALL = 60_000
+MAX_SOURCES = 3
+"""Maximum number of columns that fix another one together."""
+MAX_ENTRIES = 20_000
+"""Maximum number of values that a rule fixes."""
+PARTS = ("year", "month", "day", "hour", "minute", "weekday")
+UNITS = {"days": 86_400e6, "hours": 3_600e6, "minutes": 60e6, "seconds": 1e6}
+"""Microseconds."""
+
+Cell = Annotated[str, Field(max_length=1_000)] | FiniteFloat
+"""A category, or a number."""
+CellsOfColumn = Annotated[tuple[Cell, ...], Field(max_length=MAX_ENTRIES), FailFast()]
+
+
+class Rule(BaseModel):
+    """A rule of a table, and what training found out about it. In JSON, the text alone is a rule
+    too.
+
+    - `rows`: the training rows that it says something about; `broken`: those that break it.
+    - `within`: how far a sum, a product or a time may be from the column that holds it.
+    - `decimals`: the decimals of that column; None where it has as many as float64 has.
+    - `offsets`: for a part of a datetime, pairs (from when, by how much) in microseconds: how far
+      local time is from the datetime.
+    - `keys` and `values`: for `a, b -> c`, the values of a and of b (one list each) and the values
+      of c that they fix. `counts` are their training rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: Annotated[str, Field(max_length=10_000)]
+    rows: NonNegativeInt = 0
+    broken: NonNegativeInt = 0
+    within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    decimals: Annotated[int, Field(ge=0, le=20)] | None = None
+    offsets: Annotated[
+        tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(max_length=1_000), FailFast()
+    ] = ()
+    keys: Annotated[tuple[CellsOfColumn, ...], Field(max_length=MAX_SOURCES)] = ()
+    values: CellsOfColumn = ()
+    counts: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_ENTRIES), FailFast()] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"text": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _lists_are_equally_long(self) -> Self:
+        if {len(of_column) for of_column in (*self.keys, self.counts)} - {len(self.values)}:
+            raise ValueError("keys, values and counts of a rule are not equally long")
+        return self
+
+
+# What rules say
+
+
+class _Statement:
+    """The column that a rule is about, and those that it is held against."""
+
+    target: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.sources, self.target)
+
+
+@dataclass(frozen=True)
+class Equal(_Statement):
+    """target = source"""
+
+    target: str
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def __str__(self) -> str:
+        return f"{quoted(self.target)} = {quoted(self.source)}"
+
+
+@dataclass(frozen=True)
+class Dependency(_Statement):
+    """sources -> target"""
+
+    target: str
+    keys: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.keys
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(quoted, self.keys))} -> {quoted(self.target)}"
+
+
+@dataclass(frozen=True)
+class Order(_Statement):
+    """source <= target, or source < target"""
+
+    target: str
+    source: str
+    strict: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def __str__(self) -> str:
+        return f"{quoted(self.source)} {'<' if self.strict else '<='} {quoted(self.target)}"
+
+
+@dataclass(frozen=True)
+class Sum(_Statement):
+    """target = Σ sign · source"""
+
+    target: str
+    terms: tuple[tuple[int, str], ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self.terms)
+
+    def __str__(self) -> str:
+        signed = "".join(f" {'+' if sign > 0 else '-'} {quoted(name)}" for sign, name in self.terms)
+        return f"{quoted(self.target)} = {signed.removeprefix(' + ').strip()}"
+
+
+@dataclass(frozen=True)
+class Product(_Statement):
+    """target = source * other, or source / other"""
+
+    target: str
+    source: str
+    other: str
+    divided: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source, self.other)
+
+    def __str__(self) -> str:
+        sign = "/" if self.divided else "*"
+        return f"{quoted(self.target)} = {quoted(self.source)} {sign} {quoted(self.other)}"
+
+
+@dataclass(frozen=True)
+class Part(_Statement):
+    """target = part(source)"""
+
+    target: str
+    part: str
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def __str__(self) -> str:
+        return f"{quoted(self.target)} = {self.part}({quoted(self.source)})"
+
+
+@dataclass(frozen=True)
+class Elapsed(_Statement):
+    """target = unit(end - start)"""
+
+    target: str
+    unit: str
+    end: str
+    start: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.end, self.start)
+
+    def __str__(self) -> str:
+        times = f"{quoted(self.end)} - {quoted(self.start)}"
+        return f"{quoted(self.target)} = {self.unit}({times})"
+
+
+Statement = Equal | Dependency | Order | Sum | Product | Part | Elapsed
+
+
+def quoted(name: str) -> str:
+    """The name as a rule writes it."""
+    return name if re.fullmatch(r"[^\W\d]\w*", name) else '"' + name.replace('"', '""') + '"'
+
+
+# The grammar
+
+
+def read_rule(text: str, names: Sequence[str]) -> Statement:
+    """What a rule says about columns with these names. Raises InvalidInput."""
+    return _Parser(text, names).statement()
+
+
+_CATEGORICALS = ("boolean", "categorical")
+
+
+def check_kinds(text: str, statement: Statement, kinds: Mapping[str, str]) -> None:
+    """Refuse a rule about columns of the wrong kinds; `kinds` has that of each column. Raises
+    InvalidInput."""
+    target = kinds[statement.target]
+    sources = [kinds[name] for name in statement.sources]
+    numbers = ("continuous", "integer")
+    match statement:
+        case Dependency():
+            fits = True
+        case Equal():
+            both = [target, *sources]
+            categoricals = [kind in _CATEGORICALS for kind in both]
+            datetimes = [kind == "datetime" for kind in both]
+            fits = len(set(categoricals)) == len(set(datetimes)) == 1
+        case Order():
+            both = [target, *sources]
+            fits = all(kind in numbers for kind in both) or set(both) == {"datetime"}
+        case Sum() | Product():
+            fits = all(kind in numbers for kind in (target, *sources))
+        case Part() | Elapsed():
+            fits = target in numbers and set(sources) == {"datetime"}
+    if not fits:
+        columns = ", ".join(f"{name} is {kinds[name]}" for name in statement.columns)
+        raise InvalidInput(
+            f"the rule {text!r} does not suit the kinds of its columns: {columns}; correct the"
+            " rule, or a kind in a schema file (nelbo schema FILE --kind COLUMN=KIND)"
+        )
+
+
+class _Parser:
+    """Reads a rule from left to right."""
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        self._text = text
+        self._names = sorted(names, key=len, reverse=True)
+        self._at = 0
+
+    def statement(self) -> Statement:
+        first = self._name()
+        if self._sign(",", "->") is None:
+            statement = self._compared(first)
+        else:
+            statement = self._dependency(first)
+        if self._at < len(self._text):
+            raise self._wrong("there is more text than a rule has")
+        if len(set(statement.columns)) < len(statement.columns):
+            raise self._wrong("it names a column twice")
+        return statement
+
+    def _dependency(self, first: str) -> Dependency:
+        sources = [first]
+        while self._sign(",", move=True):
+            sources.append(self._name())
+        if not self._sign("->", move=True):
+            raise self._wrong("-> is missing")
+        if len(sources) > MAX_SOURCES:
+            raise self._wrong(f"at most {MAX_SOURCES} columns can be before ->")
+        return Dependency(self._name(), tuple(sources))
+
+    def _compared(self, first: str) -> Statement:
+        sign = self._sign("<=", ">=", "==", "=", "<", ">", move=True)
+        if sign in ("<", "<="):
+            return Order(self._name(), first, strict=sign == "<")
+        if sign in (">", ">="):
+            return Order(first, self._name(), strict=sign == ">")
+        if sign is None:
+            raise self._wrong("one of = <= < -> is missing")
+        return self._calculated(first)
+
+    def _calculated(self, target: str) -> Statement:
+        function = re.compile(rf"({'|'.join((*PARTS, *UNITS))})\s*\(").match(self._text, self._at)
+        if function:
+            self._at = function.end()
+            return self._of_time(target, function[1])
+        sign = -1 if self._sign("-", move=True) else 1
+        first = self._name()
+        operator = self._sign("*", "/", move=True)
+        if operator and sign > 0:
+            return Product(target, first, self._name(), divided=operator == "/")
+        terms = [(sign, first)]
+        while operator := self._sign("+", "-", move=True):
+            terms.append((1 if operator == "+" else -1, self._name()))
+        return Equal(target, first) if terms == [(1, first)] else Sum(target, tuple(terms))
+
+    def _of_time(self, target: str, function: str) -> Part | Elapsed:
+        first = self._name()
+        statement: Part | Elapsed
+        if function in PARTS:
+            statement = Part(target, function, first)
+        elif self._sign("-", move=True):
+            statement = Elapsed(target, function, first, self._name())
+        else:
+            raise self._wrong(f"{function} wants the time between two columns, as in end - start")
+        if not self._sign(")", move=True):
+            raise self._wrong(") is missing")
+        return statement
+
+    def _sign(self, *signs: str, move: bool = False) -> str | None:
+        """The sign that comes next, if it is one of these."""
+        self._skip()
+        sign = next((sign for sign in signs if self._text.startswith(sign, self._at)), None)
+        if sign and move:
+            self._at += len(sign)
+            self._skip()
+        return sign
+
+    def _name(self) -> str:
+        self._skip()
+        in_quotes = re.compile(r'"((?:[^"]|"")+)"|\'([^\']+)\'').match(self._text, self._at)
+        if in_quotes:
+            name = (in_quotes[1] or in_quotes[2]).replace('""', '"')
+            if name in self._names:
+                self._at = in_quotes.end()
+                self._skip()
+                return name
+        for name in self._names:
+            end = self._at + len(name)
+            is_word = name[-1:].isalnum() and self._text[end : end + 1].isalnum()
+            if self._text.startswith(name, self._at) and not is_word:
+                self._at = end
+                self._skip()
+                return name
+        word = re.compile(r'"[^"]*"|[^\s,<>=+*/()-]+').match(self._text, self._at)
+        raise self._wrong(
+            f"the table has no column {word[0]!r} that can be in a rule"
+            if word
+            else "a column is missing"
+        )
+
+    def _skip(self) -> None:
+        while self._text[self._at : self._at + 1].isspace():
+            self._at += 1
+
+    def _wrong(self, reason: str) -> InvalidInput:
+        return InvalidInput(
+            f"the rule {self._text!r} cannot be read: {reason} (at character {self._at + 1}); rules"
+            " are such as: start <= end; model -> seats; total = net + tax; amount = price *"
+            " quantity; month = month(paid); nights = days(leave - arrive)"
+        )

@@ -1,0 +1,121 @@
+"""Rules are read from text, and written as text that means the same."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nelbo.errors import InvalidInput
+from nelbo.rules import (
+    PARTS,
+    UNITS,
+    Dependency,
+    Elapsed,
+    Equal,
+    Order,
+    Part,
+    Product,
+    Rule,
+    Statement,
+    Sum,
+    check_kinds,
+    read_rule,
+)
+from nelbo.schema import Column, Schema
+
+NAMES = ["a", "b", "net", "net of tax", "US Gross", 'say "so"', "x-y", "days", "É", "month"]
+
+READ: list[tuple[str, Statement]] = [
+    ("a = b", Equal("a", "b")),
+    ("a == b", Equal("a", "b")),
+    ("a <= b", Order("b", "a")),
+    ("b > a", Order("b", "a", strict=True)),
+    ("b>=a", Order("b", "a")),
+    ("a -> b", Dependency("b", ("a",))),
+    ("a,b->net", Dependency("net", ("a", "b"))),
+    ("US Gross <= net of tax", Order("net of tax", "US Gross")),
+    ("\"US Gross\" <= 'net of tax'", Order("net of tax", "US Gross")),
+    ("a = net + net of tax - b", Sum("a", ((1, "net"), (1, "net of tax"), (-1, "b")))),
+    ("a = -b + net", Sum("a", ((-1, "b"), (1, "net")))),
+    ("x-y = a*b", Product("x-y", "a", "b")),
+    ("a = b / net", Product("a", "b", "net", divided=True)),
+    ("a = month(b)", Part("a", "month", "b")),
+    ("days = days(b - a)", Elapsed("days", "days", "b", "a")),
+    ("a = month", Equal("a", "month")),
+]
+
+
+@pytest.mark.parametrize(("text", "statement"), READ, ids=[text for text, _ in READ])
+def test_a_rule_is_read(text: str, statement: Statement) -> None:
+    assert read_rule(text, NAMES) == statement
+
+
+def statements() -> st.SearchStrategy[Statement]:
+    columns = st.lists(st.sampled_from(NAMES), min_size=4, max_size=4, unique=True)
+    signs = st.lists(st.sampled_from([1, -1]), min_size=3, max_size=3)
+
+    def all_kinds(names: list[str], signs: list[int]) -> st.SearchStrategy[Statement]:
+        a, b, c, d = names
+        kinds: list[Statement] = [
+            Equal(a, b),
+            Dependency(a, (b,)),
+            Dependency(a, (b, c, d)),
+            Order(a, b, strict=signs[0] > 0),
+            Sum(a, tuple(zip(signs, (b, c, d), strict=True))),
+            Product(a, b, c, divided=signs[0] > 0),
+            *(Part(a, part, b) for part in PARTS),
+            *(Elapsed(a, unit, b, c) for unit in UNITS),
+        ]
+        return st.sampled_from(kinds)
+
+    return st.tuples(columns, signs).flatmap(lambda drawn: all_kinds(*drawn))
+
+
+@given(statements())
+def test_a_written_rule_is_read_as_the_same(statement: Statement) -> None:
+    assert read_rule(str(statement), NAMES) == statement
+
+
+WRONG = [
+    ("", "a column is missing"),
+    ("a", "one of = <= < -> is missing"),
+    ("a =", "a column is missing"),
+    ("zz = a", "no column 'zz'"),
+    ("a = b net", "more text than a rule has"),
+    ("a = days(b)", "wants the time between two columns"),
+    ("a = month(b", ") is missing"),
+    ("a, b", "-> is missing"),
+    ("a = a", "names a column twice"),
+    ("a, b, net, days -> É", "at most 3 columns"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), WRONG)
+def test_a_rule_that_cannot_be_read_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        read_rule(text, NAMES)
+    assert reason in refusal.value.message
+    assert repr(text) in refusal.value.message
+
+
+def test_a_rule_about_columns_of_the_wrong_kinds_is_refused() -> None:
+    kinds = {"a": "continuous", "b": "datetime", "c": "categorical", "d": "datetime"}
+    for text in ("a <= b", "a = b", "a = c", "b = a + c", "c = month(b)", "a = month(c)"):
+        with pytest.raises(InvalidInput, match="does not suit the kinds of its columns"):
+            check_kinds(text, read_rule(text, list(kinds)), kinds)
+    for text in ("b <= d", "a = month(b)", "c -> b", "a = hours(d - b)"):
+        check_kinds(text, read_rule(text, list(kinds)), kinds)
+
+
+def test_a_schema_takes_rules_as_text_and_refuses_unknown_columns() -> None:
+    columns = (Column(name="start", kind="integer"), Column(name="end", kind="integer"))
+    schema = Schema.model_validate({"columns": columns, "rules": ["start <= end"]})
+    assert schema.rules == (Rule(text="start <= end"),)
+    with pytest.raises(ValidationError, match="no column 'stop'"):
+        Schema.model_validate({"columns": columns, "rules": ["start <= stop"]})
+
+
+def test_a_schema_without_rules_leaves_them_to_training() -> None:
+    schema = Schema(columns=(Column(name="a", kind="integer"),))
+    assert schema.rules is None
+    assert "rules" not in schema.model_dump()
