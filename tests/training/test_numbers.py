@@ -31,6 +31,20 @@ TAILS: dict[str, tuple[Field, Floats]] = {
         Field(1),
         np.where(np.arange(N) < N - 60, 0, np.arange(N) % 60 * 250 + 500),
     ),
+    "90 % -1, all other whole numbers rare": (
+        Field(1),
+        np.where(RNG.random(N) < 0.9, -1, RNG.integers(0, 900, N)).astype(np.float64),
+    ),
+    "two frequent values, other amounts between and above": (
+        Field(0),
+        np.where(
+            RNG.random(N) < 0.95, RNG.choice([0.0, 500.0], N), RNG.lognormal(6, 2, N).round(2)
+        ),
+    ),
+    "round amounts, others between them": (
+        Field(1),
+        np.append(np.repeat([0.0, 10, 100, 1_000, 10_000], 1_000), RNG.integers(1, 20_000, 40)),
+    ),
     "normal": (Field(0), RNG.normal(size=N)),
     "long tail": (Field(0), RNG.lognormal(0, 1.5, N)),
     "whole numbers with a long tail": (Field(1), np.floor(RNG.lognormal(5, 1.5, N))),
