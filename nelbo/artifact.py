@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
+from nelbo.identifiers import Identifier, check_identifiers
 from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS, Name, Schema
 from nelbo.surprise import Surprise
 
@@ -180,6 +181,7 @@ class Manifest(_Frozen):
       are judged by their nelbo and cells by their terms.
     - `seldom`: of categorical columns, the codes that few training rows hold and that may be
       generated; a copy keeps them.
+    - `identifiers`: how the columns of identifiers are made; artifacts of an older Nelbo make none.
     - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
@@ -198,6 +200,7 @@ class Manifest(_Frozen):
     calibration: Calibration
     surprise: Surprise | None = None
     seldom: Annotated[dict[Name, Codes], Field(max_length=MAX_COLUMNS)] = {}
+    identifiers: Annotated[dict[Name, Identifier], Field(max_length=MAX_COLUMNS)] = {}
     seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
     data: Free
     libraries: Annotated[dict[Word, Word], Field(max_length=100)]
@@ -214,6 +217,7 @@ class Manifest(_Frozen):
             )
         if sorted(self.order) != sorted(column.name for column in columns):
             raise ValueError("order does not name each modelled column of table_schema once")
+        check_identifiers(self.identifiers, self.table_schema)
         if self.surprise and len(self.surprise.members) != self.scoring_members:
             raise ValueError("surprise has another number of members than the score")
         if self.surprise and len(self.surprise.columns) != len(self.order):

@@ -307,9 +307,16 @@ class Jobs:
         )
         return self.submit(request.model_copy(update=self._source(data)))
 
-    def generate(self, model: str, n: int, *, seed: int = 0) -> "JobHandle":
-        """Make n new rows like those of the training table."""
-        return self.submit(_checked(GenerateRequest, model=model, n=n, seed=seed))
+    def generate(
+        self, model: str, n: int, *, seed: int = 0, identifiers: bool = True
+    ) -> "JobHandle":
+        """Make n new rows like those of the training table.
+
+        identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
+        alone.
+        """
+        request = _checked(GenerateRequest, model=model, n=n, seed=seed, identifiers=identifiers)
+        return self.submit(request)
 
     def augment(
         self,

@@ -27,6 +27,7 @@ from nelbo.forms import (
     with_row_numbers,
     with_unknown_categories,
 )
+from nelbo.identifiers import with_identifiers
 from nelbo.novelty import BROKEN, Novelty
 from nelbo.rows import MadeRows, RowError, Scores
 from nelbo.rule_keeping import (
@@ -207,16 +208,24 @@ class Engine:
         return p_values(surprise, self._calibration, self.manifest.calibration.used_tail)
 
     def generate(
-        self, seed: int, first_row: int, rows: int, check: Check | None = None
+        self,
+        seed: int,
+        first_row: int,
+        rows: int,
+        check: Check | None = None,
+        identifiers: bool = True,
     ) -> MadeRows:
         """Rows first_row … first_row + rows - 1 of the endless table that `seed` names: z from the
-        prior, x from p(x|z)."""
+        prior, x from p(x|z). With `identifiers`, they have new identifiers."""
         numbers = np.arange(first_row, first_row + rows)
         u = noise.uniforms(seed, noise.GENERATE, numbers, self._noise_size)
         drawn = self._from_prior(u, check)
         fixed = np.zeros((rows, len(self.manifest.order)), dtype=np.bool_)
         mended = self._mended(drawn, fixed, Origin(seed, noise.GENERATE, numbers), check)
-        return MadeRows(decode(*mended, self.schema))
+        table = decode(*mended, self.schema)
+        if identifiers:
+            table = with_identifiers(table, self.schema, self.manifest.identifiers, seed, numbers)
+        return MadeRows(table)
 
     def augment(
         self,

@@ -84,6 +84,15 @@ Kept = Annotated[
         exclude_if=lambda keep: not keep,
     ),
 ]
+WithIdentifiers = Annotated[
+    bool,
+    Field(
+        description="whether the rows have new identifiers; without them, they have the modelled"
+        " columns alone; a job's params leave it out where it is true",
+        # As for the spread.
+        exclude_if=lambda identifiers: identifiers,
+    ),
+]
 RankedBy = Annotated[
     Rank,
     Field(
@@ -156,6 +165,7 @@ class GenerateRequest(_OfModel):
     kind: Literal["generate"] = "generate"
     n: Annotated[int, Field(gt=0, description="number of rows to generate"), WHOLE]
     seed: Seed = 0
+    identifiers: WithIdentifiers = True
 
 
 class AugmentRequest(OfRows, _OfModel):

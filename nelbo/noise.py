@@ -18,6 +18,8 @@ RECONSTRUCT = 1
 """The stream of rows whose missing cells are filled."""
 AUGMENT = 2
 """The first stream of copies: AUGMENT + k is the stream of copy k."""
+IDENTIFY = 2**61
+"""The first stream of identifiers: IDENTIFY + j is the stream of column j of the schema."""
 KEEP = 2**62
 """The first stream of the cells that a copy keeps: KEEP + k is the stream of copy k."""
 MEND = 2**61

@@ -1,6 +1,7 @@
 """The schema of a table without one: the kind of each column, inferred from its cells."""
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ DISTINCT_BYTES = 64 * 2**20
 KEPT = 1_000
 """At most this number of distinct texts per column is kept: words, and texts that are no number."""
 EXAMPLES = 3
+NEARLY_ALL = 0.75
+"""Text is free text if its distinct values are at least this share of the values."""
+SPACED = 0.5
+"""... and if more of the values than this share are several words."""
+SAMPLED = 4_096
+"""Maximum number of distinct texts of a column that are counted in all rows."""
 SENTINELS = frozenset(
     sign * number
     for sign in (1, -1)
@@ -91,7 +98,8 @@ def infer(batches: Iterable[pa.RecordBatch], overrides: Mapping[str, Kind] | Non
     7. Numbers: continuous if one has a fraction. Whole numbers are identifiers if one is 2^53 or
        more, if at least 20 all differ and leave no gap, or if all differ under a name like id; else
        integers.
-    8. Text: identifier if there are at least 20 values and all differ, else categorical.
+    8. Text: identifier if there are at least 20 values and all differ, or if it is free text: most
+       values are several words, and three of four differ from all others. Else categorical.
 
     At most 5 % of the values may break rules 5 to 7; their rows become errors. Words such as ? or
     None mean a missing value under rules 3 to 7 and a category under 8. Training chooses the
@@ -203,6 +211,10 @@ class _Seen:
         self.repeats = False
         self._distinct: cells.Array | None = None
         self._distinct_bytes = distinct_bytes
+        # The rows of a sample of the texts of several words, by checksums up to a limit
+        self.spaced = 0
+        self._sample: Counter[int] = Counter()
+        self._sample_below = 2**32
 
     def update(self, distinct: cells.Array, counts: NDArray[np.int64]) -> None:
         if pa.types.is_string(distinct.type):
@@ -254,6 +266,8 @@ class _Seen:
             return "datetime", f"dates written {format}" if format else "dates"
         if not self.zeros and self._mostly(self.numbers):
             return self._kind_of_number()
+        if self._is_free_text and self._texts_repeat:
+            return "identifier", "free text: several words, nearly all different"
         if self._texts_repeat or self.values < ENOUGH_VALUES:
             rule = "numbers with leading zeros" if self.zeros else "text that repeats"
             return "categorical", rule
@@ -281,8 +295,8 @@ class _Seen:
             yield f"column {self.name!r} has no values"
         elif column.kind == "identifier" and not overridden:
             yield (
-                f"column {self.name!r} looks like an identifier: it is copied to the results and"
-                " not modelled, unless you give its kind"
+                f"column {self.name!r} looks like an identifier: it is not modelled, unless you"
+                " give its kind"
             )
         elif column.kind == "datetime" and self._dates < self.values:
             yield self._warning(self._dates, "dates of one sort", self.first_undated)
@@ -346,6 +360,11 @@ class _Seen:
     @property
     def _texts_repeat(self) -> bool:
         return self.repeats or any(count > 1 for count in self.maybe_missing.values())
+
+    @property
+    def _is_free_text(self) -> bool:
+        are_many = self.values >= ENOUGH_VALUES and self.spaced > SPACED * self.values
+        return are_many and len(self._sample) >= NEARLY_ALL * self._sample.total()
 
     def _mostly(self, count: int) -> bool:
         return count >= (1 - TOLERATED) * self.values
@@ -437,10 +456,26 @@ class _Seen:
         self.booleans += int(counts[words].sum())
         if words.any():
             self.words.update(_counter(text.filter(pa.array(words)), counts[words]))
+        self._count_texts(text, counts)
         self.zeros |= not self.spelling.format and bool(cells.have_leading_zeros(text).any())
         self._see_numbers(text, counts)
         if self.numbers < self.values or self.spelling.format:
             self._see_times(text, counts)
+
+    def _count_texts(self, text: cells.Array, counts: NDArray[np.int64]) -> None:
+        """Count texts of several words: the number of all, and the rows of a sample of them, which
+        is the same however the rows are cut."""
+        spaced = np.asarray(pc.match_substring(text, " "), dtype=bool)
+        self.spaced += int(counts[spaced].sum())
+        texts = text.filter(pa.array(spaced)).to_pylist()
+        for value, count in zip(texts, counts[spaced].tolist(), strict=True):
+            checksum = zlib.crc32(str(value).encode())
+            if checksum < self._sample_below:
+                self._sample[checksum] += count
+        while len(self._sample) > SAMPLED:
+            self._sample_below //= 2
+            below = {key: rows for key, rows in self._sample.items() if key < self._sample_below}
+            self._sample = Counter(below)
 
     def _see_times(self, array: cells.Array, counts: NDArray[np.int64]) -> None:
         column = cells.times(array, (), self.spelling.format)

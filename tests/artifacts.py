@@ -19,6 +19,7 @@ from onnx import helper
 
 from nelbo.artifact import ALL_GRAPHS, MANIFEST, Calibration, Graph, Manifest, check_manifest
 from nelbo.engine import Engine
+from nelbo.identifiers import Consecutive, Identifier
 from nelbo.packing import pack
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
@@ -88,6 +89,7 @@ def linear_artifact(
         calibration=Calibration(
             method="split", scores=tuple(np.sort(exact_nelbo(numbers, codes)).tolist())
         ),
+        identifiers={"id": Identifier(rows=9, consecutive=Consecutive(first=1_000))},
         seed=0,
         data={"rows": calibration},
         libraries={},

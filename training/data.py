@@ -26,6 +26,7 @@ from nelbo.encoding import (
 )
 from nelbo.errors import InvalidInput
 from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
+from nelbo.identifiers import Identifier
 from nelbo.rows import RowError
 from nelbo.rule_keeping import matrix_of
 from nelbo.rules import MAX_ENTRIES_IN_ALL
@@ -34,6 +35,7 @@ from nelbo.schema_inference import Inspector
 
 from .config import Config
 from .fields import few_values, fields
+from .identifiers import learn_identifiers, of_free_text
 from .rules import of_rules, with_rules
 
 MIN_ROWS = 20
@@ -94,6 +96,8 @@ class Training:
     """int64[n], the row number in the file of each row."""
     errors: tuple[RowError, ...] = ()
     """One for each refused row, in row order."""
+    identifiers: dict[str, Identifier] = field(default_factory=dict)
+    """How the columns of identifiers are made."""
     of_reading: tuple[str, ...] = ()
     """The notices about how the file was read; the others are about the model."""
 
@@ -127,6 +131,8 @@ def read(
     in_file = np.arange(inspected.rows) if sample is None else sample
     split = split_rows(len(usable), config.held_out, seed)
     schema, rows, notices = complete(schema, usable, split.fitted, config)
+    identifiers = learn_identifiers(rows_as_read, schema, config.rare)
+    notices += of_free_text(identifiers)
     return Training(
         schema=schema,
         table=usable,
@@ -136,6 +142,7 @@ def read(
         refused=refused,
         digest=hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest(),
         notices=(*inspected.notices, *_of_refused(refused, len(usable)), *notices),
+        identifiers=identifiers,
         of_reading=inspected.notices,
         table_digest=inspected.digest,
         at=in_file[encoded.rows],

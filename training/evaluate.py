@@ -81,7 +81,7 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     fresh = held_out.take(_some(len(held_out), few))
     fitted = training.rows.take(split.fitted[_some(len(split.fitted), few)])
     count = max(LEAST_SYNTHETIC, len(fresh))
-    generated = encode(engine.generate(seed, 0, count).batch, engine.schema)
+    generated = encode(engine.generate(seed, 0, count, identifiers=False).batch, engine.schema)
     costs = engine.costs(fresh.numbers, fresh.codes)
 
     fitted = _with_dates(fitted, engine.schema)

@@ -3,7 +3,7 @@ torch."""
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -70,7 +70,10 @@ def export(
         data["doubted"] = vae.exemplars.doubted
     stop = training.rows.take(training.split.stop)
     exported = export_model(folder, vae, name, training.schema, config, seed, stop, data)
-    return replace(exported, notices=(*exported.notices, *_of_anomalies(vae, config)))
+    return Exported(
+        exported.manifest.model_copy(update={"identifiers": training.identifiers}),
+        (*exported.notices, *_of_anomalies(vae, config)),
+    )
 
 
 def _of_anomalies(vae: VAE, config: Config) -> Iterator[str]:

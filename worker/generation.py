@@ -10,7 +10,14 @@ from nelbo.store.claims import Claim, TableOutcome
 
 
 def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
-    return outcome_of(engine.generate(claim.params["seed"], claim.row_from, claim.rows, check))
+    rows = engine.generate(
+        claim.params["seed"],
+        claim.row_from,
+        claim.rows,
+        check,
+        identifiers=claim.params.get("identifiers", True),
+    )
+    return outcome_of(rows)
 
 
 def augment(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:

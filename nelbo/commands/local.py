@@ -79,7 +79,9 @@ class Work:
         _check_size(request.n, settings)
         for first_row in range(0, request.n, settings.chunk_rows):
             rows = min(settings.chunk_rows, request.n - first_row)
-            yield self.engine.generate(request.seed, first_row, rows).batch
+            yield self.engine.generate(
+                request.seed, first_row, rows, identifiers=request.identifiers
+            ).batch
             tell(first_row + rows, request.n)
 
     def least_likely(

@@ -77,21 +77,27 @@ def generate(
     rows: Annotated[int, typer.Option(metavar="N", help="rows to make", show_default=False)],
     output: options.Output,
     seed: options.Seed = 0,
+    without_identifiers: Annotated[
+        bool, typer.Option("--without-identifiers", help="leave out the columns of identifiers")
+    ] = False,
     output_format: options.OutputFormat = None,
     safe_csv: options.SafeCsv = False,
     as_json: options.Json = False,
 ) -> None:
     """Make new rows like those of the training table.
 
-    With the same seed, --rows 10 gives the first 10 rows of --rows 100. Identifier columns are left
-    out.
+    With the same seed, --rows 10 gives the first 10 rows of --rows 100. OUT has the columns of the
+    training table. Identifiers are new: none is in the training table, and no two rows of OUT have
+    the same. Columns of free text are empty.
 
     \b
     Examples:
       nelbo generate adult --rows 10000 --seed 1 -o made.csv
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
-    request = options.request(GenerateRequest, model=model, n=rows, seed=seed)
+    request = options.request(
+        GenerateRequest, model=model, n=rows, seed=seed, identifiers=not without_identifiers
+    )
     target = output_file(output, output_format, as_json, safe_csv)
     _run(request, None, target, None, Console(as_json))
 

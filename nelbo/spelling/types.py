@@ -98,6 +98,16 @@ _FITTING: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
         _TYPES.is_floating,
         _TYPES.is_decimal,
     ),
+    "identifier": (
+        _TYPES.is_string,
+        _TYPES.is_large_string,
+        _TYPES.is_string_view,
+        _TYPES.is_integer,
+        _TYPES.is_floating,
+        _TYPES.is_decimal,
+        _TYPES.is_timestamp,
+        _TYPES.is_date,
+    ),
 }
 """The types that fit each kind of column."""
 

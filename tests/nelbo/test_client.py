@@ -154,6 +154,13 @@ def test_a_format_can_be_asked_for_whatever_the_suffix(busy: Scene) -> None:
     assert saved.read_text().splitlines()[0] == "age,job"
 
 
+def test_identifiers_are_left_out_where_a_client_asks_for_it(scene: Scene) -> None:
+    with_them = scene.client.jobs.generate("adult", 3)
+    without = scene.client.jobs.generate("adult", 3, identifiers=False)
+    params = [scene.client.jobs.get(job.id).view.params for job in (with_them, without)]
+    assert params == [{"n": 3, "seed": 0}, {"n": 3, "seed": 0, "identifiers": False}]
+
+
 def test_a_place_that_cannot_be_written_is_named(busy: Scene) -> None:
     job = busy.client.jobs.generate("adult", 3).wait()
     with pytest.raises(NotFound, match=r"no folder .*/missing to write made\.csv into"):

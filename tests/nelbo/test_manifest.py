@@ -1,6 +1,7 @@
 """Every number, list and text of a manifest has a bound: it admits what training makes, and refuses
 one more."""
 
+import base64
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nelbo import identifiers
 from nelbo.artifact import (
     MAX_BATCH_BYTES,
     MAX_CALIBRATION,
@@ -33,7 +35,7 @@ Edit = Callable[[dict[str, Any], int], None]
 def linear(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = linear_artifact(tmp_path_factory.mktemp("manifest") / "artifact")
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-    return found
+    return found | {"identifiers": {}}
 
 
 def columns(manifest: dict[str, Any], count: int, **more: Any) -> None:
@@ -130,12 +132,45 @@ BOUNDS: dict[str, tuple[Edit, int]] = {
     "tail": (tail, 1_000),
     "metrics": (sized("metrics", of=named), 1_000),
     "libraries": (sized("libraries", of=lambda size: dict.fromkeys(texts(size), "1.0")), 100),
+    "prefix of identifiers": (
+        lambda manifest, size: manifest["identifiers"].update(
+            id={"rows": 9, "consecutive": {"first": 1, "prefix": "p" * size}}
+        ),
+        identifiers.LONGEST,
+    ),
+    "templates": (
+        lambda manifest, size: manifest["identifiers"].update(
+            id={"rows": 9, "templates": [{"rows": 1, "segments": [{"words": ["a"]}]}] * size}
+        ),
+        identifiers.MOST_TEMPLATES,
+    ),
+    "words of a segment": (
+        lambda manifest, size: template(
+            manifest, segments=[{"words": [chr(100 + at) for at in range(size)]}]
+        ),
+        identifiers.MOST_WORDS,
+    ),
+    "buckets": (
+        lambda manifest, size: template(
+            manifest,
+            buckets=size,
+            used=base64.b64encode(bytes(-(-size // 8))).decode(),
+        ),
+        identifiers.MOST_BUCKETS,
+    ),
     "values of data": (sized("data", of=lambda size: {"a": [0] * (size - 3)}), 1_000),
     "values of config": (sized("config", of=lambda size: {"a": [0] * (size - 3)}), 1_000),
     "depth of config": (sized("config", of=nested), 8),
     "text of config": (sized("config", of=lambda size: {"a": "t" * size}), 10_000),
     "texts in all": (lambda manifest, size: of_texts(manifest, size), MAX_TEXTS),
 }
+
+
+def template(manifest: dict[str, Any], **parts: Any) -> None:
+    """Let the manifest have an identifier with a template."""
+    digits = {"words": list("0123456789")}
+    templates = [{"rows": 1, "segments": [digits] * 9} | parts]
+    manifest["identifiers"] = {"id": {"rows": 9, "templates": templates}}
 
 
 def columns_since(manifest: dict[str, Any], name: str) -> None:

@@ -52,6 +52,15 @@ RULES: dict[str, tuple[Any, str]] = {
     "words": (["a", "b"] * 20, "categorical"),
     "few words that all differ": (texts(f"w{at}" for at in range(19)), "categorical"),
     "words that all differ": (texts(f"w{at}" for at in range(N)), "identifier"),
+    "sentences of which few repeat": (
+        texts(f"a film of {at % 33}" for at in range(N)),
+        "identifier",
+    ),
+    "sentences that repeat": (texts(f"film {at % 25}" for at in range(N)), "categorical"),
+    "words, few of which repeat": (
+        texts(f"w{at % 33}" for at in range(N)),
+        "categorical",
+    ),
     "true and false": (["true", "False", "TRUE", ""], "boolean"),
     "yes and no": (["yes", "No", "y", "n"], "boolean"),
     "t and f": (["t", "F"], "boolean"),
@@ -114,6 +123,18 @@ def test_a_datetime_knows_its_zone_and_its_resolution(
 ) -> None:
     column = inferred(values, rows=1)
     assert (column.kind, column.zone, column.step) == ("datetime", zone, step)
+
+
+def test_titles_are_free_text_however_the_rows_are_sorted() -> None:
+    """Of 40,000 titles one in four occurs twice, and they are more than the sample holds."""
+    titles = [f"The {at}. film of {at % 7}" for at in range(32_000)]
+    for values in ([*titles, *titles[:8_000]], sorted([*titles, *titles[:8_000]])):
+        inspector = Inspector()
+        inspector.update(pa.record_batch({"title": values}))
+        (decision,) = inspector.finish().decisions
+        assert decision.rule == "free text: several words, nearly all different"
+    often = [title for title in titles[:8_000] for _ in range(5)]
+    assert inferred(often, rows=40_000).kind == "categorical"
 
 
 def test_times_of_which_half_have_a_zone_are_text() -> None:

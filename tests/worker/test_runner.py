@@ -193,7 +193,7 @@ def flipped(packed: bytes, name: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(packed)) as given, zipfile.ZipFile(changed, "w") as made:
         for member in given.namelist():
             content = bytearray(given.read(member))
-            content[len(content) // 2] ^= member == name
+            content[-1] ^= member == name
             made.writestr(member, bytes(content))
     return changed.getvalue()
 

@@ -48,6 +48,7 @@ def model_card(manifest: Manifest, evaluation: Evaluation | None = None) -> str:
         if manifest.config.get("peaks_over_threshold")
         else [],
         of=words.of,
+        likelihood_of=figures.likelihood_of,
         reach=list(figures.reach(manifest.calibration)),
         trust=REACH,
     )

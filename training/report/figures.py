@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nelbo.artifact import Calibration
+from nelbo.artifact import Calibration, Manifest
 from nelbo.cells import texts
 from nelbo.encoding import missing_in, relative
 from nelbo.engine import Engine
@@ -399,11 +399,18 @@ def _shown(row: pa.RecordBatch, column: Column, schema: Schema) -> ShownCell:
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """A row of the schema table; `likelihood` is None for identifiers, which are not modelled."""
+    """A row of the schema table; `likelihood` says of an identifier how it is made."""
 
     column: Column
-    likelihood: str | None
+    likelihood: str
     missing: float
+
+
+def likelihood_of(manifest: Manifest, name: str) -> str:
+    """The likelihood of a column; of an identifier, how generated rows get it."""
+    if name in manifest.identifiers:
+        return f"not modelled; generated rows: {manifest.identifiers[name].words}"
+    return manifest.likelihoods.get(name, "not modelled")
 
 
 def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
@@ -417,11 +424,11 @@ def columns(engine: Engine, training: Training) -> Iterator[ColumnSummary]:
         absent[column.name] = float((codes == len(column.categories) + 1).mean())
     for column in schema.columns:
         if column.name in absent:
-            yield ColumnSummary(
-                column, engine.manifest.likelihoods[column.name], absent[column.name]
-            )
+            likelihood = likelihood_of(engine.manifest, column.name)
+            yield ColumnSummary(column, likelihood, absent[column.name])
         elif column.name in training.table.column_names:
             empty = texts(
                 training.table.column(column.name).combine_chunks(), missing_in(column, schema)
             ).null_count
-            yield ColumnSummary(column, None, empty / len(training.table))
+            likelihood = likelihood_of(engine.manifest, column.name)
+            yield ColumnSummary(column, likelihood, empty / len(training.table))

@@ -26,6 +26,7 @@ VERBS: dict[str, list[str]] = {
     "score with terms": ["FILE", "--explain"],
     "score with a bound on false discoveries": ["FILE", "--fdr", "0.5"],
     "generate": ["--rows", "150", "--seed", "3"],
+    "generate without identifiers": ["--rows", "150", "--seed", "3", "--without-identifiers"],
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
     "augment with spread": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
     "augment and keep columns": ["FILE", "--keep", "colour, length", "--seed", "3"],
@@ -264,6 +265,15 @@ def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Pat
     )
     assert long.startswith(short)
     assert done("generate", artifact, "--rows", 7, "--seed", 6, "-o", "-").out != short
+
+
+def test_generated_rows_have_new_identifiers_unless_they_are_left_out(artifact: Path) -> None:
+    command = ("generate", artifact, "--rows", 3, "-o", "-")
+    lines = done(*command).out.decode().splitlines()
+    assert lines[0] == "id,length,colour,width,weight"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1000", "1001", "1002"]
+    without = done(*command, "--without-identifiers").out.decode().splitlines()
+    assert without == [line.partition(",")[2] for line in lines]
 
 
 def test_a_reconstruction_keeps_what_was_observed(
