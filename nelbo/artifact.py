@@ -28,6 +28,7 @@ from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
 from nelbo.identifiers import Identifier, check_identifiers
 from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS, Name, Schema
 from nelbo.surprise import Surprise
+from nelbo.ties import MOST_TIES, Tie, check_ties
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -67,6 +68,7 @@ _MAX_TEXT = 10_000
 Word = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 Codes = Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_CATEGORIES), FailFast()]
+OfColumn = Annotated[tuple[Tie, ...], Field(max_length=MOST_TIES), FailFast()]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
@@ -182,6 +184,7 @@ class Manifest(_Frozen):
     - `seldom`: of categorical columns, the codes that few training rows hold and that may be
       generated; a copy keeps them.
     - `identifiers`: how the columns of identifiers are made; artifacts of an older Nelbo make none.
+    - `ties`: which categories of a column with many of them go with which values of other columns.
     - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
@@ -201,6 +204,7 @@ class Manifest(_Frozen):
     surprise: Surprise | None = None
     seldom: Annotated[dict[Name, Codes], Field(max_length=MAX_COLUMNS)] = {}
     identifiers: Annotated[dict[Name, Identifier], Field(max_length=MAX_COLUMNS)] = {}
+    ties: Annotated[dict[Name, OfColumn], Field(max_length=MAX_COLUMNS)] = {}
     seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
     data: Free
     libraries: Annotated[dict[Word, Word], Field(max_length=100)]
@@ -218,6 +222,9 @@ class Manifest(_Frozen):
         if sorted(self.order) != sorted(column.name for column in columns):
             raise ValueError("order does not name each modelled column of table_schema once")
         check_identifiers(self.identifiers, self.table_schema)
+        check_ties(self.ties, self.table_schema)
+        if self.ties and self.draws.get("x", 0) < len(self.table_schema.categoricals):
+            raise ValueError("draws has no number for each column with ties")
         if self.surprise and len(self.surprise.members) != self.scoring_members:
             raise ValueError("surprise has another number of members than the score")
         if self.surprise and len(self.surprise.columns) != len(self.order):

@@ -46,12 +46,21 @@ class Encoded:
     other, + 1 = missing.
 
     rows: int64[n], the row number of each. Rows with an error are left out of all three.
+
+    own_codes: codes with a code of its own for each rarer category, as decode takes them; None
+    where they are the codes.
     """
 
     numbers: NDArray[np.float64]
     codes: NDArray[np.int64]
     rows: NDArray[np.int64]
     errors: list[RowError]
+    own_codes: NDArray[np.int64] | None = None
+
+    @property
+    def named(self) -> NDArray[np.int64]:
+        """Codes as decode takes them."""
+        return self.codes if self.own_codes is None else self.own_codes
 
 
 def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded:
@@ -61,7 +70,7 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
     as in the schema's table.
     """
     numbers = np.empty((batch.num_rows, len(schema.numbers)), np.float64)
-    codes = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
+    named = np.empty((batch.num_rows, len(schema.categoricals)), np.int64)
     parsed: dict[str, Cells] = {}
     for i, column in enumerate(schema.numbers):
         parsed[column.name] = _numbers(batch, column, schema)
@@ -72,9 +81,9 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
         if column.kind == "boolean":
             flags = cells.booleans(array, missing)
             parsed[column.name] = flags
-            codes[:, i] = np.where(np.isnan(flags.values), 3, flags.values)
+            named[:, i] = np.where(np.isnan(flags.values), 3, flags.values)
         else:
-            codes[:, i] = cells.codes(array, missing, column.categories)
+            named[:, i] = _named_codes(array, missing, column)
 
     errors = _errors(batch, schema, parsed, first_row)
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
@@ -82,9 +91,23 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
         usable = np.ones(batch.num_rows, bool)
         usable[[error.row - first_row for error in errors]] = False
         numbers = numbers[usable]
-        codes = codes[usable]
+        named = named[usable]
         rows = rows[usable]
-    return Encoded(relative(numbers, schema), codes, rows, errors)
+    codes = without_rarer(named, schema)
+    return Encoded(relative(numbers, schema), codes, rows, errors, named)
+
+
+def _named_codes(array: cells.Array, missing: Sequence[str], column: Column) -> NDArray[np.int64]:
+    """The codes of a column as decode takes them: the rarer categories come after `other` and
+    `missing`."""
+    other = len(column.categories)
+    rarer = len(column.rarer)
+    names = (*column.categories, *(name for name, _ in column.rarer))
+    codes = cells.codes(array, missing, names)
+    if not rarer:
+        return codes
+    in_order = np.array([*range(other), *range(other + 2, other + 2 + rarer), other, other + 1])
+    return in_order[codes]
 
 
 def relative(numbers: NDArray[np.float64], schema: Schema) -> NDArray[np.float64]:
@@ -140,23 +163,6 @@ def without_rarer(codes: NDArray[np.int64], schema: Schema) -> NDArray[np.int64]
     """Codes as encode gives them: that of a rarer category becomes the code for other."""
     other = np.array([len(column.categories) for column in schema.categoricals], np.int64)
     return np.where(codes > other + 1, other, codes)
-
-
-def named_codes(
-    batch: pa.RecordBatch, encoded: Encoded, schema: Schema, first_row: int = 0
-) -> NDArray[np.int64]:
-    """The codes of encoded rows of a batch, with the code of a rarer category in the place of
-    `other`, where the schema has a name for it."""
-    codes = encoded.codes.copy()
-    for i, column in enumerate(schema.categoricals):
-        other = np.flatnonzero(codes[:, i] == len(column.categories))
-        if column.rarer and len(other):
-            array = batch.column(column.name).take(encoded.rows[other] - first_row)
-            names = [name for name, _ in column.rarer]
-            at = cells.codes(array, missing_in(column, schema), names)
-            shift = len(column.categories) + 2
-            codes[other, i] = np.where(at < len(names), at + shift, codes[other, i])
-    return codes
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

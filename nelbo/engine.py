@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nelbo import noise
 from nelbo.artifact import Artifact, check_kept, check_spread, read_artifact
-from nelbo.encoding import Encoded, decode, encode, named_codes, without_rarer
+from nelbo.encoding import Encoded, decode, encode, without_rarer
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
 from nelbo.forms import (
@@ -41,6 +41,7 @@ from nelbo.schema import Schema
 from nelbo.scores import p_values
 from nelbo.sessions import Check, Graphs, Sessions, fixed_batches
 from nelbo.surprise import Levels
+from nelbo.ties import Ties
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -105,6 +106,7 @@ class Engine:
         self.graphs = graphs or Sessions(artifact)
         self.novelty = Novelty(self.schema, self.manifest.order)
         self.rules = RuleKeeper(self.schema)
+        self.ties = Ties(self.manifest.ties, self.schema, self.manifest.order)
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
         self._noise_size = sum(self.manifest.draws.values())
 
@@ -128,7 +130,7 @@ class Engine:
             RowError(row=row, column=None, code="not-finite", message=TOO_FAR)
             for row in encoded.rows[~finite].tolist()
         ]
-        broken = self.broken_rules(batch, encoded, first_row)
+        broken = self.broken_rules(encoded)
         levels = self.levels(batch, encoded, broken, costs, first_row)
         costs = self.with_rules(costs, broken).take(finite)
         surprise, surprises = self.surprise(costs, levels[finite])
@@ -157,12 +159,12 @@ class Engine:
         none = [np.empty(0), np.empty((0, columns)), np.empty(0), np.empty((0, members, columns))]
         return Costs(*_joined(none[: len(self.manifest.graphs["score"].outputs)], parts))
 
-    def broken_rules(self, batch: pa.RecordBatch, encoded: Encoded, first_row: int = 0) -> Booleans:
-        """bool[n, R]: the rules that encoded rows of a batch break."""
+    def broken_rules(self, encoded: Encoded) -> Booleans:
+        """bool[n, R]: the rules that encoded rows break."""
         if not self.rules.rules:
             return np.zeros((len(encoded.rows), 0), dtype=np.bool_)
-        codes = named_codes(batch, encoded, self.schema, first_row)
-        x = without_unknown(matrix_of(encoded.numbers, codes, self.schema), self.schema)
+        x = matrix_of(encoded.numbers, encoded.named, self.schema)
+        x = without_unknown(x, self.schema)
         return self.rules.broken(x)
 
     def levels(
@@ -389,7 +391,9 @@ class Engine:
             (z,) = self.run("prior", u_batch[:, :for_z], check=check)
             cells = self.draw(z, blank, keep_none, u_batch[:, for_z:], check=check)
             parts.append([part[:used] for part in cells])
-        return self._checked(parts)
+        numbers, codes = self._checked(parts)
+        keep = np.zeros((len(u), columns), dtype=np.bool_)
+        return numbers, self.ties.redrawn(numbers, codes, keep, u)
 
     def _from_posterior(
         self,
@@ -409,10 +413,11 @@ class Engine:
         for_z = self.manifest.draws["z"]
         number_at = [self.manifest.order.index(column.name) for column in self.schema.numbers]
         code_at = [self.manifest.order.index(column.name) for column in self.schema.categoricals]
+        encoded, seen, keep = self.ties.given(encoded, seen, keep)
 
         parts = []
-        for used, numbers, codes, u_batch, seen_batch, keep_batch in fixed_batches(
-            self.manifest.batch, encoded.numbers, encoded.codes, u, seen, keep
+        for used, numbers, codes, named, u_batch, seen_batch, keep_batch in fixed_batches(
+            self.manifest.batch, encoded.numbers, encoded.codes, encoded.named, u, seen, keep
         ):
             u_z = u_batch[:, :for_z]
             z, x, *posterior = self.run(
@@ -426,9 +431,10 @@ class Engine:
                 z, x, keep_batch, u_batch[:, for_z:], mode, fill, check
             )
             new_numbers = np.where(keep_batch[:, number_at], numbers, drawn_numbers)
-            new_codes = np.where(keep_batch[:, code_at], codes, drawn_codes)
+            new_codes = np.where(keep_batch[:, code_at], named, drawn_codes)
             parts.append([new_numbers[:used], new_codes[:used]])
-        return self._checked(parts)
+        new_numbers, new_codes = self._checked(parts)
+        return new_numbers, self.ties.redrawn(new_numbers, new_codes, keep, u, mode)
 
     def _mended(
         self,
@@ -446,7 +452,7 @@ class Engine:
 
         def redraw(x: Floats, hidden: Booleans, at: Integers, attempt: int) -> Floats:
             numbers, codes = encoded_rows(x, self.schema)
-            own = Encoded(numbers, without_rarer(codes, self.schema), at, [])
+            own = Encoded(numbers, without_rarer(codes, self.schema), at, [], codes)
             without = hide(own, self.schema, self.manifest.order, hidden)
             u = origin.uniforms(at, attempt, self._noise_size)
             again = self._from_posterior(without, u, ~hidden, ~hidden, check=check)
@@ -506,7 +512,7 @@ class Engine:
 def _repeated(encoded: Encoded, times: int) -> Encoded:
     """Each row `times` times, one after the other."""
     at = np.repeat(np.arange(len(encoded.rows)), times)
-    return Encoded(encoded.numbers[at], encoded.codes[at], encoded.rows[at], [])
+    return Encoded(encoded.numbers[at], encoded.codes[at], encoded.rows[at], [], encoded.named[at])
 
 
 def _joined(none: list[NDArray[Any]], parts: list[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]:

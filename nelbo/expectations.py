@@ -31,13 +31,13 @@ def hide(encoded: Encoded, schema: Schema, order: Sequence[str], hidden: Boolean
     """The rows without the cells where `hidden` bool[n, d] is true, so that no graph can use them.
     `order` [d] names the columns."""
     numbers = encoded.numbers.copy()
-    codes = encoded.codes.copy()
+    named = encoded.named.copy()
     hidden_in = dict(zip(order, hidden.T, strict=True))
     for i, column in enumerate(schema.numbers):
         numbers[hidden_in[column.name], i] = np.nan
     for i, column in enumerate(schema.categoricals):
-        codes[hidden_in[column.name], i] = len(column.categories) + 1
-    return Encoded(numbers, codes, encoded.rows, [])
+        named[hidden_in[column.name], i] = len(column.categories) + 1
+    return Encoded(numbers, without_rarer(named, schema), encoded.rows, [], named)
 
 
 def expectation(

@@ -152,7 +152,7 @@ class _Row:
     @cached_property
     def broken(self) -> NDArray[np.bool_]:
         """The rules [1, R] that the row breaks."""
-        return self.engine.broken_rules(self.cells, self.encoded, self.scored.row)
+        return self.engine.broken_rules(self.encoded)
 
     def beside_draws(self, names: Sequence[str]) -> Iterator[ExplainedCell]:
         """The cells of these columns, beside what the model expects there."""
@@ -255,7 +255,7 @@ class _Row:
         """Draws of the row's hidden cells, `times` for each row of `hidden` bool[k, d]."""
         at = np.zeros(len(hidden), dtype=np.int64)
         own = self.encoded
-        copies = Encoded(own.numbers[at], own.codes[at], own.rows[at], [])
+        copies = Encoded(own.numbers[at], own.codes[at], own.rows[at], [], own.named[at])
         return self.engine.redraw(copies, hidden, times, self.seed)
 
     def _novelty(self, name: str, level: int) -> str | None:

@@ -44,7 +44,7 @@ def split_calibration(engine: Engine, training: Training, seed: int) -> Calibrat
     held_back = one_batch(training.table.take(training.split.calibrate))
     encoded = encode(held_back, training.schema)
     costs = engine.costs(encoded.numbers, encoded.codes)
-    costs = engine.with_rules(costs, engine.broken_rules(held_back, encoded))
+    costs = engine.with_rules(costs, engine.broken_rules(encoded))
     assert costs.members is not None, "present training writes the costs of the members"
     levels = engine.novelty.levels(held_back, encoded)
     held_out = HeldOutCosts(costs.nelbo, costs.members, levels)

@@ -21,7 +21,6 @@ from nelbo.encoding import (
     encode,
     floored,
     missing_in,
-    named_codes,
     relative,
 )
 from nelbo.errors import InvalidInput
@@ -32,18 +31,20 @@ from nelbo.rule_keeping import matrix_of
 from nelbo.rules import MAX_ENTRIES_IN_ALL
 from nelbo.schema import Column, Schema
 from nelbo.schema_inference import Inspector
+from nelbo.ties import Tie
 
 from .config import Config
 from .fields import few_values, fields
 from .identifiers import learn_identifiers, of_free_text
 from .rules import of_rules, with_rules
+from .ties import learn_ties
 
 MIN_ROWS = 20
 MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
 """Maximum number of rarer categories that an artifact names: per column, and in all columns
 together."""
 ROOM = 3 * 2**20
-"""Bytes of a manifest that are kept for everything but its schema."""
+"""Bytes of a manifest that are kept for everything but its schema, ties and identifiers."""
 NOTED = 0.01
 """If more than this share of a column's rows hold values too rare to be generated, a notice says
 so."""
@@ -96,6 +97,8 @@ class Training:
     """int64[n], the row number in the file of each row."""
     errors: tuple[RowError, ...] = ()
     """One for each refused row, in row order."""
+    ties: dict[str, tuple[Tie, ...]] = field(default_factory=dict)
+    """What the columns of many categories are tied to."""
     identifiers: dict[str, Identifier] = field(default_factory=dict)
     """How the columns of identifiers are made."""
     of_reading: tuple[str, ...] = ()
@@ -131,7 +134,9 @@ def read(
     in_file = np.arange(inspected.rows) if sample is None else sample
     split = split_rows(len(usable), config.held_out, seed)
     schema, rows, notices = complete(schema, usable, split.fitted, config)
-    identifiers = learn_identifiers(rows_as_read, schema, config.rare)
+    room = max(0, MAX_MANIFEST_BYTES - ROOM - len(_as_json(schema))) // 2
+    ties = learn_ties(schema, usable, rows.numbers, split.fitted, config.rare, room)
+    identifiers = learn_identifiers(rows_as_read, schema, config.rare, room)
     notices += of_free_text(identifiers)
     return Training(
         schema=schema,
@@ -142,6 +147,7 @@ def read(
         refused=refused,
         digest=hashlib.sha256(rows.numbers.tobytes() + rows.codes.tobytes()).hexdigest(),
         notices=(*inspected.notices, *_of_refused(refused, len(usable)), *notices),
+        ties=ties,
         identifiers=identifiers,
         of_reading=inspected.notices,
         table_digest=inspected.digest,
@@ -201,14 +207,13 @@ def complete(
     schema = _with_categories(schema, counted, config, upto)
     _check_size(schema)
 
-    batch = _one_batch(usable)
-    encoded = encode(batch, schema)
+    encoded = encode(_one_batch(usable), schema)
     numbers = encoded.numbers
     if not any(column.since for column in schema.columns):
         schema = _with_since(schema, numbers[fitted])
         numbers = relative(numbers, schema)
 
-    x = matrix_of(numbers, named_codes(batch, encoded, schema), schema)
+    x = matrix_of(numbers, encoded.named, schema)
     schema, left_out = _fitting(with_rules(schema, x, config))
 
     notices = [*of_rules(schema), *left_out]
@@ -404,7 +409,8 @@ def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) ->
         yield (
             f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are"
             " modelled one by one, all others as"
-            " one, from which generated rows draw by frequency (max_categories)"
+            " one, from which generated rows draw those that go with their other cells, by"
+            " frequency (max_categories)"
         )
     never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= upto]
     share = sum(never) / max(1, sum(rows for _, rows in counts))

@@ -71,7 +71,9 @@ def export(
     stop = training.rows.take(training.split.stop)
     exported = export_model(folder, vae, name, training.schema, config, seed, stop, data)
     return Exported(
-        exported.manifest.model_copy(update={"identifiers": training.identifiers}),
+        exported.manifest.model_copy(
+            update={"identifiers": training.identifiers, "ties": training.ties}
+        ),
         (*exported.notices, *_of_anomalies(vae, config)),
     )
 

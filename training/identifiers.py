@@ -6,6 +6,7 @@ each position the characters that occur there. What is neither is text.
 """
 
 import base64
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, takewhile
@@ -48,16 +49,22 @@ WITH_DIGITS = 0.8
 SPACED = 0.5
 """Values are text if more of them hold a space."""
 FEW_WORDS = 64
+BITS_PER_BYTE = 6
+"""Of base64."""
 BUCKETS_IN_ALL = 2**22
 """Maximum number of buckets of all columns of a table together."""
 WHOLE_NUMBER = r"^(0|[1-9]\d{0,17}|[1-8]\d{18})$"
 """One below 2^63."""
 
 
-def learn_identifiers(table: pa.Table, schema: Schema, rare: int) -> dict[str, Identifier]:
-    """The identifiers of the columns that the table has."""
+def learn_identifiers(
+    table: pa.Table, schema: Schema, rare: int, room: int
+) -> dict[str, Identifier]:
+    """The identifiers of the columns that the table has. They take about `room` bytes of the
+    manifest at most; columns without room are left empty."""
     columns = [column for column in schema.identifiers if column.name in table.column_names]
-    most = min(MOST_BUCKETS, 2 ** int(math.log2(BUCKETS_IN_ALL / max(1, len(columns)))))
+    bits = min(BUCKETS_IN_ALL, BITS_PER_BYTE * room // 2)
+    most = min(MOST_BUCKETS, 2 ** int(math.log2(max(1, bits // max(1, len(columns))))))
     values = {
         column.name: texts(table.column(column.name).combine_chunks(), missing_in(column, schema))
         for column in columns
@@ -71,7 +78,12 @@ def learn_identifiers(table: pa.Table, schema: Schema, rare: int) -> dict[str, I
             same = identifiers[source].model_copy(update={"same_as": source, "templates": ()})
             identifiers[name] = same.model_copy(update={"consecutive": None})
         else:
-            identifiers[name] = _learned(column, values[name], rare, most)
+            identifier = _learned(column, values[name], rare, most)
+            size = len(json.dumps(identifier.model_dump(mode="json"), indent=6))
+            if size > room:
+                identifier = Identifier(rows=identifier.rows, missing=identifier.missing)
+            identifiers[name] = identifier
+            room -= min(room, size)
     return identifiers
 
 

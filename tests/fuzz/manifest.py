@@ -56,6 +56,7 @@ def seeds() -> list[bytes]:
     more = mutations.json_value(Random(0), small) | {
         "order": ["when"],
         "table_schema": {"columns": [column]},
+        "identifiers": {},
     }
     kept = small | {
         "calibration": small["calibration"] | {"tail": tail},
@@ -65,9 +66,19 @@ def seeds() -> list[bytes]:
     two = kept | {
         "order": ["when", "until"],
         "table_schema": {"columns": [column, since]},
+        "identifiers": {},
         "codes": 4,
     }
-    values: list[Any] = [small, more, kept, two, {}, [], {"format": 2}, {"format": 1}]
+    digits = {"words": list("0123456789")}
+    template = {"rows": 9, "segments": [{"words": ["A-"], "rows": [9]}, digits, digits]}
+    tie = {"column": "length", "edges": [0.5, 1.5], "pairs": "AAAAAAEAAAAJAAAA"}
+    named = small | {
+        "identifiers": {
+            "id": {"rows": 9, "missing": 1, "templates": [template], "longest": 4},
+        },
+        "ties": {"colour": [tie]},
+    }
+    values: list[Any] = [small, more, kept, two, named, {}, [], {"format": 2}, {"format": 1}]
     return [_spelled(value) for value in values]
 
 

@@ -18,7 +18,7 @@ from training.data import TrainingSource
 from training.identifiers import learn_identifiers, of_free_text
 from training.pipeline import train
 
-RARE, MADE = 5, 4_000
+RARE, MADE, ROOM = 5, 4_000, 2**20
 Texts = list[Any]
 Maker = Callable[[np.random.Generator, int], Texts]
 
@@ -73,7 +73,7 @@ SIZES = [40, 3_000]
 def learned(values: Any, **column: Any) -> tuple[Identifier, Schema]:
     columns = (Column(name="id", kind="identifier", **column), Column(name="x", kind="integer"))
     schema = Schema(columns=columns)
-    return learn_identifiers(pa.table({"id": values}), schema, RARE)["id"], schema
+    return learn_identifiers(pa.table({"id": values}), schema, RARE, ROOM)["id"], schema
 
 
 def made(identifier: Identifier, schema: Schema, rows: int = MADE, seed: int = 3) -> Any:
@@ -150,7 +150,7 @@ def test_a_second_column_of_the_same_values_keeps_them() -> None:
     names = ("id", "again", "other")
     schema = Schema(columns=tuple(Column(name=name, kind="identifier") for name in names))
     table = pa.table({"id": keys, "again": keys, "other": keys[::-1]})
-    identifiers = learn_identifiers(table, schema, RARE)
+    identifiers = learn_identifiers(table, schema, RARE, ROOM)
     assert identifiers["again"].same_as == "id"
     rows = np.arange(50)
     batch = with_identifiers(pa.record_batch({"x": pa.array(rows)}), schema, identifiers, 1, rows)
@@ -177,6 +177,18 @@ def test_the_form_of_a_million_values_takes_less_than_200_kilobytes() -> None:
     values = made(identifier, schema, rows=50_000)
     assert len(values.unique()) == 50_000
     assert not pa.compute.any(pa.compute.is_in(values, keys)).as_py()
+
+
+def test_columns_without_room_in_the_manifest_are_left_empty() -> None:
+    keys = [random_text(np.random.default_rng(i), HEX, 12) for i in range(100)]
+    names = [f"id{at}" for at in range(40)]
+    schema = Schema(columns=tuple(Column(name=name, kind="identifier") for name in names))
+    table = pa.table({name: [f"{key}{name}" for key in keys] for name in names})
+    identifiers = learn_identifiers(table, schema, RARE, room=50_000)
+    size = sum(len(each.model_dump_json(indent=6)) for each in identifiers.values())
+    assert size < 60_000
+    assert not identifiers["id0"].is_text
+    assert identifiers["id39"].is_text
 
 
 def test_generated_rows_have_all_columns_of_the_table_in_its_order(
