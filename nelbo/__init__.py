@@ -2,7 +2,7 @@
 nothing.
 
     from nelbo import Client          # submit jobs to a service
-    from nelbo import load            # run an artifact in this process
+    from nelbo import load            # ask a model in this process, with data frames
     from nelbo import NelboDetector   # train and score like an estimator of scikit-learn
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nelbo.client import Client as Client
-    from nelbo.engine import Engine
+    from nelbo.model import TableModel
     from training.estimator import NelboDetector as NelboDetector
     from training.pyod import NELBO as NELBO
 
@@ -26,20 +26,24 @@ __version__ = "0.1.0"
 __all__ = ["NELBO", "Client", "NelboDetector", "__version__", "load"]
 
 
-def load(artifact: "str | Path") -> "Engine":
-    """The engine of an artifact: the folder that `nelbo train` writes. It scores and makes rows in
-    this process.
+def load(model: "str | Path") -> "TableModel":
+    """A model to ask in this process: a name in the data folder (also name@2 or name@alias), or the
+    folder that `nelbo train` writes.
+
+        model = nelbo.load("adult")
+        scores = model.score(df)
 
     Raises NotFound, InvalidArtifact, or MissingExtra where ONNX Runtime is not installed.
     """
-    from pathlib import Path
-
     from nelbo.errors import needs_extra
 
     with needs_extra("nelbo.load", "engine", "onnxruntime"):
         from nelbo.engine import Engine
+    from nelbo.data_folder import folder_here
+    from nelbo.model import TableModel
+    from nelbo.settings import read_settings
 
-    return Engine.load(Path(artifact))
+    return TableModel(Engine.load(folder_here(read_settings(), str(model))))
 
 
 def __getattr__(name: str) -> object:

@@ -13,19 +13,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx2
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
-from pydantic import BaseModel, ValidationError
 
 from nelbo.artifact import read_artifact
-from nelbo.errors import InvalidArtifact, InvalidInput, InvalidRequest, JobFailed, Unavailable
+from nelbo.errors import InvalidArtifact, InvalidInput, JobFailed, Unavailable
 from nelbo.files import DETECTED, CsvOptions, format_of, open_table, open_target, open_writer
 from nelbo.files.compression import compressing
 from nelbo.files.formats import compression_of
+from nelbo.frames import is_frame, to_arrow
 from nelbo.home import running_up
 from nelbo.jobs import (
     FINAL,
@@ -35,6 +35,7 @@ from nelbo.jobs import (
     JobRequest,
     ReconstructRequest,
     ScoreRequest,
+    checked_request,
 )
 from nelbo.packing import pack
 from nelbo.rows import Anomaly, Rank, RowError
@@ -49,7 +50,6 @@ Rows = Sequence[Mapping[str, Any]]
 ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
 Request = ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest
 """A request about a model. Another kind of jobs, clean, needs none."""
-_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def find_url(settings: Settings) -> str | None:
@@ -275,9 +275,9 @@ class Jobs:
     """The jobs: score, generate, augment, reconstruct and clean.
 
     `model` is the name of a model, `name@2` for a version or `name@alias`. `data` is a path on this
-    machine, an uploaded File, a pyarrow table, a pandas data frame, or a list of rows as
-    dictionaries. Paths and tables are uploaded first. Rows are part of the request; a service takes
-    at most `max_inline_rows` of them.
+    machine, an uploaded File, a data frame of pandas, polars or Arrow, or a list of rows as
+    dictionaries. Paths and frames are uploaded first, frames as Parquet. Rows are part of the
+    request; a service takes at most `max_inline_rows` of them.
     """
 
     def __init__(self, http: Http, files: Files) -> None:
@@ -302,7 +302,7 @@ class Jobs:
         rank: the score that orders `JobHandle.anomalies`. The surprise finds one wrong cell in a
         row as well as rows that are odd all over; the nelbo is the bound on -log p(row) in nats.
         """
-        request = _checked(
+        request = checked_request(
             ScoreRequest, model=model, alpha=alpha, fdr=fdr, explain=explain, rank=rank
         )
         return self.submit(request.model_copy(update=self._source(data)))
@@ -315,7 +315,9 @@ class Jobs:
         identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
         alone.
         """
-        request = _checked(GenerateRequest, model=model, n=n, seed=seed, identifiers=identifiers)
+        request = checked_request(
+            GenerateRequest, model=model, n=n, seed=seed, identifiers=identifiers
+        )
         return self.submit(request)
 
     def augment(
@@ -333,7 +335,7 @@ class Jobs:
         spread: 0 draws near the row, 1 anywhere in the training table.
         keep: columns that each new row has from its source row.
         """
-        request = _checked(
+        request = checked_request(
             AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread, keep=keep
         )
         return self.submit(request.model_copy(update=self._source(data)))
@@ -346,7 +348,9 @@ class Jobs:
         mode: fill in the most likely value instead of a random draw.
         denoise: also replace the values of cells that are not missing.
         """
-        request = _checked(ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed)
+        request = checked_request(
+            ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed
+        )
         return self.submit(request.model_copy(update=self._source(data)))
 
     def clean(
@@ -359,7 +363,7 @@ class Jobs:
         alpha: largest p-value of the rows that are listed.
         quick: take less than half the time, and find less.
         """
-        request = _checked(CleanRequest, alpha=alpha, quick=quick, seed=seed)
+        request = checked_request(CleanRequest, alpha=alpha, quick=quick, seed=seed)
         return self.submit(request.model_copy(update=self._source(data)))
 
     def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> "JobHandle":
@@ -563,31 +567,16 @@ class Results:
         return Path(path)
 
 
-def _checked(request: Callable[..., _Request], **fields: Any) -> _Request:
-    """A request. Raises InvalidRequest, which names the wrong field."""
-    try:
-        return request(**fields)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        raise InvalidRequest(
-            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        ) from None
-
-
 def _is_rows(data: Any) -> bool:
     return isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data)
 
 
 def _as_table(data: Any) -> pa.Table:
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if type(data).__module__.startswith("pandas."):
-        return pa.Table.from_pandas(data, preserve_index=False)
+    if isinstance(data, pa.RecordBatch) or is_frame(data):
+        return to_arrow(data)
     raise InvalidInput(
         f"{type(data).__name__} is not a table;"
-        " pass a path, a File, an Arrow table, a data frame or a list of rows"
+        " pass a path, a File, a data frame of pandas, polars or Arrow, or a list of rows"
     )
 
 

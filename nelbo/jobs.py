@@ -1,10 +1,19 @@
 """Jobs: their kinds, states, transitions and requests. Pure data, no I/O."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
+from nelbo.errors import InvalidRequest
 from nelbo.rows import Rank
 
 Kind = Literal["score", "generate", "augment", "reconstruct", "clean"]
@@ -210,6 +219,20 @@ JobRequest = Annotated[
     ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest | CleanRequest,
     Field(discriminator="kind"),
 ]
+
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+def checked_request(kind: Callable[..., _Kind], **fields: Any) -> _Kind:
+    """A request with these fields. Raises InvalidRequest, which names the wrong field."""
+    try:
+        return kind(**fields)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise InvalidRequest(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        ) from None
 
 
 def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:

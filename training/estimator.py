@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nelbo.artifact import MANIFEST, Artifact, digest_of, parse_manifest
 from nelbo.engine import Engine
+from nelbo.frames import is_frame, is_pandas
 from nelbo.schema import Column, Schema
 
 from . import frames
@@ -186,7 +187,7 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """X as scikit-learn checks it: its numbers float64[n, d], or an Arrow table of a data
         frame."""
         least = MIN_ROWS if reset else 1
-        if not frames.is_frame(X):
+        if not is_frame(X):
             numbers: Floats = validate_data(
                 self,
                 X,
@@ -198,7 +199,7 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             )
             return numbers
         table = frames.arrow(X)
-        validate_data(self, X if frames.is_pandas(X) else table, reset=reset, skip_check_array=True)
+        validate_data(self, X if is_pandas(X) else table, reset=reset, skip_check_array=True)
         if len(table) < least or not table.num_columns:
             raise ValueError(
                 f"the data frame has {len(table)} rows and {table.num_columns} columns; "

@@ -1,5 +1,4 @@
-"""Data frames of pandas, polars, Arrow and other libraries (by the Arrow PyCapsule interface) as
-schema and encoded rows."""
+"""Data frames as the detectors take them: as schema and encoded rows."""
 
 import warnings
 from typing import Any
@@ -7,21 +6,12 @@ from typing import Any
 import pyarrow as pa
 
 from nelbo.encoding import encode
+from nelbo.errors import InvalidInput
+from nelbo.frames import to_arrow
 from nelbo.schema import Kind, Schema
 from nelbo.schema_inference import Inspector
 
 from .data import Rows
-
-
-def is_frame(x: object) -> bool:
-    """Whether x is a data frame. A series has no columns."""
-    return hasattr(x, "columns") and hasattr(x, "__arrow_c_stream__")
-
-
-def is_pandas(x: object) -> bool:
-    """Whether x is a data frame of pandas, which may have an index and column names that are not
-    strings."""
-    return is_frame(x) and hasattr(x, "iloc")
 
 
 def arrow(frame: Any) -> pa.Table:
@@ -31,15 +21,9 @@ def arrow(frame: Any) -> pa.Table:
     Raises ValueError for a column of lists, of bytes or of several types.
     """
     try:
-        table = pa.table(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as problem:
-        raise ValueError(
-            f"the data frame cannot be read, as a column mixes values of several types ({problem});"
-            " "
-            "give each column one type, such as df['name'].astype(str)"
-        ) from None
-    if is_pandas(frame):
-        table = table.select(range(len(frame.columns)))  # the columns come first, then the index
+        table = to_arrow(frame)
+    except InvalidInput as problem:
+        raise ValueError(problem.message) from None
     columns = [
         _plain(name, column) for name, column in zip(table.column_names, table.columns, strict=True)
     ]

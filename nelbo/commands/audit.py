@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from nelbo import data_folder
 from nelbo.client import Client, find_url
-from nelbo.commands import data_folder, options
+from nelbo.commands import options
 from nelbo.commands.console import Console, when
 from nelbo.settings import Settings, read_settings
 from nelbo.store import audit as store

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from nelbo import data_folder
 from nelbo.audit import COMMAND_LINE
-from nelbo.commands import data_folder, options
+from nelbo.commands import options
 from nelbo.commands.console import Console, when
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.settings import read_settings

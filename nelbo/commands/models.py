@@ -7,10 +7,10 @@ from typing import Annotated, Protocol
 
 import typer
 
-from nelbo import copies
+from nelbo import copies, data_folder
 from nelbo.audit import COMMAND_LINE
 from nelbo.client import Client, find_url
-from nelbo.commands import data_folder, options
+from nelbo.commands import options
 from nelbo.commands.console import Console, when
 from nelbo.errors import InvalidInput
 from nelbo.settings import read_settings

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nelbo import copies
+from nelbo import copies, data_folder
 from nelbo.audit import COMMAND_LINE
-from nelbo.commands import data_folder, options
+from nelbo.commands import options
 from nelbo.commands.console import Console
-from nelbo.commands.data_folder import LocalCatalog
+from nelbo.data_folder import LocalCatalog
 from nelbo.errors import Conflict, NotFound, Unavailable
 from nelbo.settings import read_settings
 from nelbo.storage import artifact_key, file_prefix

@@ -13,10 +13,10 @@ from nelbo.artifact import Manifest
 from nelbo.client import Client, JobHandle, Request, find_url
 from nelbo.commands import local, service
 from nelbo.commands.console import Console
-from nelbo.commands.data_folder import folder_here, names_a_folder
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile
+from nelbo.data_folder import folder_here, names_a_folder
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import GenerateRequest, ScoreRequest

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from nelbo import program
+from nelbo import data_folder, program
 from nelbo.artifact import read_artifact
 from nelbo.client import Client, find_url
-from nelbo.commands import data_folder, options
+from nelbo.commands import options
 from nelbo.commands.console import Console, print_json
 from nelbo.commands.table_files import TableFile
 from nelbo.errors import InvalidInput, MissingExtra, NelboError, Unavailable

@@ -3,7 +3,7 @@
 from nelbo.files.formats import DETECTED, FORMATS, CsvOptions, Format, Limits, format_of
 from nelbo.files.parts import PART_ROWS, Content, Digest, part_name, read_parts, write_parts
 from nelbo.files.reading import Reading, read_arguments, read_into_parts, too_large
-from nelbo.files.table import BATCH_ROWS, Table, open_table
+from nelbo.files.table import BATCH_ROWS, Table, open_table, table_of
 from nelbo.files.target import SCRATCH, check_folder, check_target, is_stream, open_target
 from nelbo.files.writer import TableWriter, open_writer
 
@@ -32,6 +32,7 @@ __all__ = [
     "read_arguments",
     "read_into_parts",
     "read_parts",
+    "table_of",
     "too_large",
     "write_parts",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,15 @@ def read_arrow(source: Source, columns: Columns, rows: int) -> Iterator[pa.Recor
         for batch in _open_arrow(source, columns.positions)[1]:
             for start in range(0, batch.num_rows, rows):
                 yield _plain(batch.slice(start, rows), columns, source.name)
+
+
+def read_batches(
+    batches: Iterable[pa.RecordBatch], columns: Columns, name: str
+) -> Iterator[pa.RecordBatch]:
+    """Batches in memory, of the columns alone, in the types that they are read as."""
+    with _explained(name, "a data frame"):
+        for batch in batches:
+            yield _plain(batch, columns, name)
 
 
 def _open_arrow(

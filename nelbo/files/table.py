@@ -1,5 +1,6 @@
 """A table in a file of any format: its names and its rows."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,24 @@ def open_table(
     except BaseException:
         opened.stream.close()
         raise
+
+
+def table_of(frame: pa.Table, name: str = "the data frame") -> Table:
+    """An Arrow table in memory, opened as an Arrow file is. It may be without rows; it then has one
+    batch, which is empty.
+
+    Raises InvalidInput for a table that cannot be used at all.
+    """
+    schema, columns, notices = _typed_schema(frame.schema, name, Limits())
+    plain = frame.select(columns.positions)
+
+    def read(rows: int) -> Iterator[pa.RecordBatch]:
+        batches = plain.to_batches(rows) or [_empty(plain.schema)]
+        return columnar.read_batches(batches, columns, name)
+
+    schema = _spelled(schema, next(read(SAMPLE_ROWS)))
+    memory = Source(name, io.BytesIO(), b"", whole=True)
+    return Table(name, "arrow", schema, tuple(notices), len(frame), memory, read, Limits())
 
 
 def _format(
@@ -308,6 +327,12 @@ def _listed(names: Sequence[str]) -> str:
     """The first ten names."""
     more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
     return ", ".join(map(repr, names[:10])) + more
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    types: list[Any] = schema.types
+    arrays = [pa.nulls(0, kind) for kind in types]
+    return pa.record_batch(arrays, names=schema.names)
 
 
 def _no_rows(name: str) -> InvalidInput:

@@ -15,6 +15,10 @@ SPELLED: list[tuple[Any, list[str | None]]] = [
     (pa.array([" a ", None, ""]), [" a ", None, ""]),
     (pa.array(["a", None], pa.large_string()), ["a", None]),
     (pa.array(["a", None]).dictionary_encode(), ["a", None]),
+    (
+        pa.DictionaryArray.from_arrays(pa.array([0, None]), pa.array(["a"], pa.string_view())),
+        ["a", None],
+    ),
     (pa.array([2**63 - 1, None]), ["9223372036854775807", None]),
     (pa.array([3.0, 0.1, 1e20, float("nan"), None]), ["3", "0.1", "1e+20", None, None]),
     (pa.array([0.1, None], pa.float32()), ["0.1", None]),

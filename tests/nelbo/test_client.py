@@ -178,6 +178,7 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         ROWS,
         table,
         table.to_pandas(),
+        table.to_batches()[0],
         busy.home / "people.parquet",
         str(busy.home / "people.arrows"),
     ]

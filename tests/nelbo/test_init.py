@@ -22,9 +22,10 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def test_an_artifact_is_loaded_into_an_engine(tmp_path: Path) -> None:
-    engine = nelbo.load(linear_artifact(tmp_path / "artifact"))
-    assert engine.generate(seed=0, first_row=0, rows=3).batch.num_rows == 3
+def test_an_artifact_is_loaded_into_a_model_and_its_engine(tmp_path: Path) -> None:
+    model = nelbo.load(linear_artifact(tmp_path / "artifact"))
+    assert len(model.generate(3)) == 3
+    assert model.engine.generate(seed=0, first_row=0, rows=3).batch.num_rows == 3
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nelbo.commands.console import Console
-from nelbo.commands.data_folder import opened as catalog_of
-from nelbo.commands.data_folder import register
 from nelbo.commands.runners import LocalRunner, ServiceRunner, choose_runner
+from nelbo.data_folder import opened as catalog_of
+from nelbo.data_folder import register
 from nelbo.errors import NotFound
 from nelbo.settings import Settings
 from tests.artifacts import linear_artifact

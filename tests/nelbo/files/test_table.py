@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nelbo.errors import InvalidInput, NotFound, TooLarge
-from nelbo.files import FORMATS, Limits, format_of, open_table, open_writer
+from nelbo.files import FORMATS, Limits, format_of, open_table, open_writer, table_of
 from nelbo.files.formats import SUFFIXES
 from nelbo.spelling.columns import Spelling
 from tests.nelbo.files.tables import BATCH, opened, rows_of, saved, written
@@ -467,3 +467,26 @@ def test_a_text_column_whose_name_has_white_space_around_it_keeps_its_spelling()
         spelling = Spelling.of(opened_table.schema.field("price"))
     assert spelling.number is not None
     assert (spelling.number.decimal, spelling.number.group) == (",", ".")
+
+
+def test_a_table_in_memory_is_opened_as_its_file_is() -> None:
+    frame = pa.table(
+        {
+            "price": ["1.234,50", "2,75"] * 3,
+            " kind ": pa.array(["a", "b"] * 3).dictionary_encode(),
+            "took": pa.array([1, 2] * 3, pa.duration("s")),
+            "tags": [[1]] * 6,
+        }
+    )
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, frame.schema) as writer:
+        writer.write_table(frame)
+    table, memory = opened(file.getvalue()), table_of(frame)
+    assert memory.schema.equals(table.schema, check_metadata=True)
+    assert memory.notices == tuple(
+        notice.replace(table.name, memory.name) for notice in table.notices
+    )
+    assert rows_of(memory) == rows_of(table)
+    assert [batch.num_rows for batch in memory.batches(4)] == [4, 2]
+    with table_of(frame.slice(0, 0)) as memory:
+        assert [batch.num_rows for batch in memory.batches()] == [0]

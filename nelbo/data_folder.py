@@ -1,4 +1,4 @@
-"""The models of the data folder, for commands that run without a service."""
+"""The models of the data folder, for work that no service does."""
 
 import re
 import tempfile

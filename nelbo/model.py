@@ -1,0 +1,406 @@
+"""A model in this process: data frames in, data frames out.
+
+    model = nelbo.load("adult")
+    scores = model.score(df)
+
+The work is that of `nelbo.engine`, batch by batch, as it is for commands and workers.
+"""
+
+import secrets
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from nelbo.artifact import files_of, read_artifact
+from nelbo.encoding import check_columns
+from nelbo.errors import Conflict, InvalidInput, NotFound
+from nelbo.explanation import explained
+from nelbo.files import SCRATCH, Digest, Table, open_table, table_of
+from nelbo.forms import identifier_columns
+from nelbo.frames import Library, from_arrow, library_of, to_arrow, with_index_of
+from nelbo.jobs import (
+    LARGEST_SEED,
+    AugmentRequest,
+    GenerateRequest,
+    ReconstructRequest,
+    ScoreRequest,
+    checked_request,
+)
+from nelbo.packing import BESIDE
+from nelbo.rows import Anomaly, Rank, RowError, Scores
+from nelbo.schema import Schema
+from nelbo.scores import already_known, count_p_values, out_of_reach, threshold_of
+
+if TYPE_CHECKING:
+    from nelbo.engine import Engine
+
+Data: TypeAlias = Any
+"""A data frame of pandas, polars or Arrow (a table or a record batch), the path of a file, or an
+array of numbers with one column for each column of the model."""
+Frame: TypeAlias = Any
+"""A data frame of the library of the data that came in; for paths and arrays one of pandas, or of
+Arrow where pandas is not installed."""
+
+BATCH_ROWS = 8_192
+SHOWN_COLUMNS = 4
+INSIDE = 5
+"""Frames from a warning in `TableModel._open` to the user's own."""
+METHODS = """
+  .score(df)          how odd each row is, with its p-value
+  .explain(df)        the cells that make rows odd, and what they should be
+  .generate(1000)     new rows like those of the training table
+  .augment(df)        new rows like those of df
+  .reconstruct(df)    df with its missing cells filled"""
+
+
+class NelboWarning(UserWarning):
+    """What a user should know about a result: rows that could not be done, columns that were left
+    out."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Data that came in: the table that is read of it and, for data frames, the frame in Arrow."""
+
+    table: Table
+    frame: pa.Table | None
+
+    def batches(self, per_row: int = 1) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches of the table, each with the number of its first row. They are smaller where
+        `per_row` rows are made of each row."""
+        first_row = 0
+        for batch in self.table.batches(max(1, BATCH_ROWS // per_row)):
+            yield first_row, batch
+            first_row += batch.num_rows
+
+
+class TableModel:
+    """A trained model of a table. `nelbo.load` and `nelbo.fit` give it.
+
+    errors: the rows of the last call that could not be done, each with the reason. A NelboWarning
+    tells their number.
+    seed: the seed of the last rows that were made. With it, the same call makes the same rows.
+    """
+
+    def __init__(self, engine: "Engine", metadata: dict[bytes, bytes] | None = None) -> None:
+        """metadata: of the Arrow schema of the frame that the model was trained on. It names the
+        types of pandas for generated rows."""
+        self.engine = engine
+        self.errors: list[RowError] = []
+        self.seed: int | None = None
+        self._metadata = metadata
+
+    @property
+    def name(self) -> str:
+        return self.engine.manifest.name
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the table with their kinds, categories and spelling."""
+        return self.engine.schema
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in the order of the training table."""
+        return self.engine.schema.names
+
+    @property
+    def report(self) -> Path | None:
+        """The page with the quality of the model; None where there is none."""
+        page = self.engine.artifact.folder / "report.html"
+        return page if page.exists() else None
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.columns[:SHOWN_COLUMNS])
+        more = ", …" if len(self.columns) > SHOWN_COLUMNS else ""
+        rows = self.engine.manifest.data.get("rows")
+        trained = f", trained on {rows:,} rows" if isinstance(rows, int) else ""
+        count = f"{len(self.columns)} columns ({names}{more})"
+        return f"Nelbo model {self.name!r}: {count}{trained}{METHODS}"
+
+    def score(
+        self,
+        data: Data,
+        *,
+        alpha: float = 0.01,
+        fdr: float | None = None,
+        explain: bool = False,
+    ) -> Frame:
+        """How odd each row is: a frame with as many rows as the data, and with its index.
+
+        Columns: `row` (its number), `nelbo` (how unlikely the row is, in nats), `surprise` (how odd
+        it is), `p_value` (that of the surprise) and `anomaly`. Rows that cannot be scored have
+        missing values in all but the first; `errors` says why.
+
+        alpha: rows with a p-value of at most alpha are anomalies.
+        fdr: bound the false discovery rate instead, so that alpha has no effect.
+        explain: also give the term and the surprise of each cell.
+        """
+        request = checked_request(
+            ScoreRequest, model=self.name, alpha=alpha, fdr=fdr, explain=explain
+        )
+        columns = self.engine.manifest.order if request.explain else None
+        parts = [pa.RecordBatch.from_pylist([], Scores.schema(columns))]
+        p_values: Counter[float] = Counter()
+        digest = Digest()
+        with self._open(data) as opened:
+            for first_row, batch in opened.batches():
+                digest.update(batch)
+                scores = self.engine.score(batch, first_row)
+                self.errors += scores.errors
+                count_p_values(p_values, scores.p_value)
+                parts.append(scores.to_batch(None, request.explain))
+                rows = first_row + batch.num_rows
+        smallest = self.engine.manifest.calibration.smallest
+        _warn(out_of_reach(request.alpha, request.fdr, smallest))
+        _warn(already_known(digest.hexdigest(), self.engine.manifest.table_digest))
+
+        threshold = threshold_of(p_values, request.alpha, request.fdr)
+        table = _with_every_row(_flagged(pa.Table.from_batches(parts), threshold), rows)
+        scored = from_arrow(table, library_of(data))
+        if table.column("anomaly").null_count and hasattr(scored, "astype"):
+            scored = scored.astype({"anomaly": "boolean"})  # the type of pandas with missing values
+        return with_index_of(data, scored)
+
+    def explain(
+        self,
+        data: Data,
+        *,
+        top: int = 10,
+        rows: Collection[int] = (),
+        columns: int = 3,
+        rank: Rank = "surprise",
+        seed: int = 0,
+    ) -> Frame:
+        """The cells that make rows odd, and what they should be, given all other cells of the row.
+
+        The columns are those of `nelbo explain`: `row`, the identifiers of the row, its scores,
+        then `column`, `value`, `expected` and more.
+
+        top: number of rows to explain, least likely first (ignored with `rows`).
+        rows: the numbers of the rows to explain; the first is 0.
+        columns: maximum number of cells of each row.
+        """
+        numbers = sorted(set(rows))
+        best: list[tuple[Anomaly, pa.RecordBatch]] = []
+        identifiers: tuple[str, ...] = ()
+        end = 0
+        with self._open(data) as opened:
+            for first_row, batch in opened.batches():
+                identifiers = identifiers or identifier_columns(batch, self.schema)
+                end = first_row + batch.num_rows
+                at = [row - first_row for row in numbers if first_row <= row < end]
+                parts = [(i, batch.slice(i, 1)) for i in at] if numbers else [(0, batch)]
+                for offset, part in parts:
+                    best += self._least_likely(part, first_row + offset, top, rank)
+                best.sort(key=lambda row: (-getattr(row[0], rank), row[0].row))
+                best = best if numbers else best[:top]
+        if numbers and not 0 <= numbers[0] <= numbers[-1] < end:
+            raise NotFound(f"the data has {end:,} rows, numbered from 0; row {numbers[-1]} is none")
+        cells = explained(self.engine, best, identifiers, columns, seed)
+        return from_arrow(cells, library_of(data))
+
+    def generate(self, n: int, *, seed: int | None = None, as_: Library | None = None) -> Frame:
+        """n new rows like those of the training table.
+
+        seed: the same seed gives the same rows, and the first rows of a larger n. None takes a new
+        seed for each call.
+        as_: the library of the frame. Default: pandas, or Arrow where pandas is not installed.
+        """
+        request = checked_request(GenerateRequest, model=self.name, n=n, seed=self._seed(seed))
+        parts = [
+            self.engine.generate(
+                request.seed, first_row, min(BATCH_ROWS, request.n - first_row)
+            ).batch
+            for first_row in range(0, request.n, BATCH_ROWS)
+        ]
+        made_rows = _plain(pa.Table.from_batches(parts), self._metadata)
+        return from_arrow(made_rows, as_ or library_of(None))
+
+    def augment(
+        self,
+        data: Data,
+        *,
+        per_row: int = 1,
+        spread: float = 0.0,
+        keep: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Frame:
+        """`per_row` new rows like each row of the data, one after the other.
+
+        The columns are those of the model; in pandas each new row has the index of its row. Rows
+        that cannot be used are left out; `errors` says why.
+
+        spread: 0 draws near the row, 1 anywhere in the training table.
+        keep: columns that each new row has from its row.
+        """
+        request = checked_request(
+            AugmentRequest,
+            model=self.name,
+            per_row=per_row,
+            spread=spread,
+            keep=keep,
+            seed=self._seed(seed),
+        )
+        parts = []
+        with self._open(data) as opened:
+            for first_row, batch in opened.batches(request.per_row):
+                copies = self.engine.augment(
+                    batch, first_row, request.per_row, request.seed, request.spread, request.keep
+                )
+                self.errors += copies.errors
+                parts.append(copies.batch)
+        table = pa.Table.from_batches(parts)
+        copies_alone = _plain(table.select(range(2, table.num_columns)), _metadata(opened.frame))
+        made_rows = from_arrow(copies_alone, library_of(data))
+        return with_index_of(data, made_rows, table.column(0))
+
+    def reconstruct(
+        self,
+        data: Data,
+        *,
+        mode: bool = False,
+        denoise: bool = False,
+        seed: int | None = None,
+    ) -> Frame:
+        """The data with its missing cells filled, given the other cells of the row.
+
+        Columns that the model does not know stay as they are, and so do rows that cannot be used;
+        `errors` says why.
+
+        mode: fill in the most likely value instead of a random draw.
+        denoise: also replace the values of cells that are not missing.
+        """
+        request = checked_request(
+            ReconstructRequest, model=self.name, mode=mode, denoise=denoise, seed=self._seed(seed)
+        )
+        read = []
+        parts = []
+        with self._open(data) as opened:
+            for first_row, batch in opened.batches():
+                filled = self.engine.reconstruct(
+                    batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+                )
+                self.errors += filled.errors
+                read.append(batch)
+                parts.append(filled.batch)
+        source = pa.Table.from_batches(read) if opened.frame is None else opened.frame
+        names = [column.name for column in self.schema.modelled]
+        table = _with_filled(source, pa.Table.from_batches(parts), names)
+        return with_index_of(data, from_arrow(table, library_of(data)))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the artifact to a folder that is new or empty. `nelbo.load` reads it again, and
+        `nelbo push` registers it."""
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Conflict(f"{folder} is not empty; name a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        own = self.engine.artifact.folder
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
+            new = Path(scratch, "new")
+            new.mkdir()
+            for name in dict.fromkeys([*files_of(self.engine.manifest), *BESIDE]):
+                if (own / name).is_file():
+                    shutil.copy(own / name, new / name)
+            read_artifact(new)
+            new.rename(folder)
+        return folder
+
+    @contextmanager
+    def _open(self, data: Data) -> Iterator[_Opened]:
+        """Data as a table, with warnings about what is left out of it, and about rows that could
+        not be done."""
+        self.errors = []
+        frame = None
+        if not isinstance(data, str | Path):
+            frame = self._named(data) if isinstance(data, np.ndarray) else to_arrow(data)
+        with open_table(data) if frame is None else table_of(frame) as table:
+            _warn([*table.notices, *check_columns(table.names, self.schema)], INSIDE)
+            yield _Opened(table, frame)
+            _warn(table.late_notices, INSIDE)
+        if self.errors:
+            first = self.errors[0]
+            count = "1 row" if len(self.errors) == 1 else f"{len(self.errors):,} rows"
+            _warn([f"{count} could not be done; row {first.row}: {first.message}"], INSIDE)
+
+    def _named(self, array: Any) -> pa.Table:
+        """An array of numbers as a table with the columns of the model."""
+        names = [column.name for column in self.schema.modelled]
+        if array.ndim != 2 or array.shape[1] != len(names):
+            raise InvalidInput(
+                f"the array has the shape {array.shape}; give one column for each of"
+                f" {', '.join(names)}, or a data frame"
+            )
+        return pa.table(dict(zip(names, map(pa.array, np.ascontiguousarray(array.T)), strict=True)))
+
+    def _least_likely(
+        self, batch: pa.RecordBatch, first_row: int, most: int, rank: Rank
+    ) -> Iterator[tuple[Anomaly, pa.RecordBatch]]:
+        scores = self.engine.score(batch, first_row)
+        self.errors += scores.errors
+        for row in scores.top(most, rank=rank):
+            yield row, batch.slice(row.row - first_row, 1)
+
+    def _seed(self, seed: int | None) -> int:
+        """The seed, or a new one; `self.seed` remembers it."""
+        self.seed = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
+        return self.seed
+
+
+def _warn(texts: Iterable[str], stacklevel: int = 3) -> None:
+    for text in texts:
+        warnings.warn(text, NelboWarning, stacklevel=stacklevel)
+
+
+def _flagged(scores: pa.Table, threshold: float) -> pa.Table:
+    anomaly = pa.array(np.asarray(scores.column("p_value")) <= threshold)
+    return scores.set_column(scores.column_names.index("anomaly"), "anomaly", anomaly)
+
+
+def _with_every_row(scores: pa.Table, rows: int) -> pa.Table:
+    """The scores with a line for each of `rows` rows, in which those without a score have missing
+    values."""
+    at = np.full(rows, -1)
+    at[np.asarray(scores.column("row"))] = np.arange(len(scores))
+    taken = scores.take(pa.array(at, mask=at < 0))
+    every = pa.table(taken.columns, names=taken.column_names)  # no column refuses missing values
+    return every.set_column(0, "row", pa.array(np.arange(rows)))
+
+
+def _with_filled(source: pa.Table, filled: pa.Table, names: Iterable[str]) -> pa.Table:
+    """The source with the columns `names` of filled rows, whose first column is the number of the
+    row. A row that could not be done keeps its cells, where they are of the type of the column."""
+    rows = np.asarray(filled.column(0))
+    without = np.setdiff1d(np.arange(len(source)), rows)
+    order = np.argsort(np.concatenate([rows, without]))
+    for name in names:
+        column: Any = filled.column(name)
+        if len(without):
+            own = source.column(name)
+            same = own.type == column.type
+            rest: Any = own.take(without) if same else pa.nulls(len(without), column.type)
+            parts = pa.concat_tables([pa.table([column], [name]), pa.table([rest], [name])])
+            column = parts.unify_dictionaries().combine_chunks().column(name).take(order)
+        at = source.column_names.index(name)
+        source = source.set_column(at, pa.field(name, column.type), column)
+    return _plain(source, source.schema.metadata)
+
+
+def _metadata(frame: pa.Table | None) -> dict[bytes, bytes] | None:
+    return None if frame is None else frame.schema.metadata
+
+
+def _plain(table: pa.Table, metadata: dict[bytes, bytes] | None) -> pa.Table:
+    """The table without what Nelbo notes about the spelling of its columns."""
+    fields = [field.remove_metadata() for field in table.schema]
+    return table.cast(pa.schema(fields).with_metadata(metadata or {}))
