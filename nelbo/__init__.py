@@ -3,6 +3,7 @@ nothing.
 
     from nelbo import Client          # submit jobs to a service
     from nelbo import load            # ask a model in this process, with data frames
+    from nelbo import fit             # train such a model in this process
     from nelbo import NelboDetector   # train and score like an estimator of scikit-learn
 """
 
@@ -15,15 +16,18 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Type checkers take this for typing's own, whose import takes long: ^C would show a trace.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
     from nelbo.client import Client as Client
-    from nelbo.model import TableModel
+    from nelbo.model import Data, TableModel
+    from nelbo.schema import Schema
     from training.estimator import NelboDetector as NelboDetector
     from training.pyod import NELBO as NELBO
 
 __version__ = "0.1.0"
-__all__ = ["NELBO", "Client", "NelboDetector", "__version__", "load"]
+__all__ = ["NELBO", "Client", "NelboDetector", "__version__", "fit", "load"]
 
 
 def load(model: "str | Path") -> "TableModel":
@@ -46,6 +50,46 @@ def load(model: "str | Path") -> "TableModel":
     return TableModel(Engine.load(folder_here(read_settings(), str(model))))
 
 
+def fit(
+    data: "Data",
+    *,
+    name: str = "model",
+    quick: bool = False,
+    seed: int = 0,
+    schema: "Schema | None" = None,
+    **settings: "Any",
+) -> "TableModel":
+    """Train a model on a data frame, a file, or an array of numbers, in this process. It can be
+    asked as one that `load` gives.
+
+        model = nelbo.fit(df, quick=True)
+        model.save("adult")
+
+    The artifact is in a temporary folder until `save` writes it to another one. A terminal shows
+    the progress. Notices of the training are warnings.
+
+    name: name of the model.
+    quick: train a draft in less than half the time.
+    seed: the same data, settings and seed give the same model.
+    schema: the kinds of the columns. Default: inferred.
+    settings: training settings by name, such as rare=10; docs/reference/training.md lists them.
+
+    Raises InvalidInput where the data or a setting cannot be used, and MissingExtra where torch is
+    not installed.
+    """
+    train: Callable[..., TableModel] = _of_training("fit_model", "nelbo.fit")
+    return train(data, name=name, quick=quick, seed=seed, schema=schema, **settings)
+
+
+def _of_training(attribute: str, name: str) -> "Any":
+    """What the package `training` holds; it brings torch with it."""
+    from nelbo import programs
+    from nelbo.errors import needs_extra
+
+    with needs_extra(name, "training", "torch"):
+        return getattr(programs.package("training"), attribute)
+
+
 def __getattr__(name: str) -> object:
     # Lazy, so that a worker does not load the HTTP client, and only who trains loads torch.
     if name == "Client":
@@ -53,9 +97,5 @@ def __getattr__(name: str) -> object:
 
         return Client
     if name in ("NELBO", "NelboDetector"):
-        from nelbo import programs
-        from nelbo.errors import needs_extra
-
-        with needs_extra(f"nelbo.{name}", "training", "torch"):
-            return getattr(programs.package("training"), name)
+        return _of_training(name, f"nelbo.{name}")
     raise AttributeError(f"module 'nelbo' has no attribute {name!r}")

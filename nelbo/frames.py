@@ -75,11 +75,24 @@ def from_arrow(table: pa.Table, library: Library) -> Any:
     return table.to_pandas() if library == "pandas" else table
 
 
-def with_index_of(source: Any, frame: Any, rows: Any = None) -> Any:
-    """A data frame with the index of its source where both are of pandas.
+def alike(source: Any, frame: Any, rows: Any = None) -> Any:
+    """A data frame with the index of its source, and with the categories of its columns, where both
+    are of pandas. Categories that only the frame has come last.
 
     rows: int64[n] of the source, one for each row of the frame; None for all of them.
     """
-    if is_pandas(source) and is_pandas(frame):
-        frame.index = source.index if rows is None else source.index.take(np.asarray(rows))
+    if not (is_pandas(source) and is_pandas(frame)):
+        return frame
+    frame.index = source.index if rows is None else source.index.take(np.asarray(rows))
+    return with_categories_of(source, frame)
+
+
+def with_categories_of(source: Any, frame: Any) -> Any:
+    """A data frame of pandas whose columns have the categories of those of another one."""
+    for name in frame.columns.intersection(source.columns):
+        if str(frame[name].dtype) == str(source[name].dtype) == "category":
+            categories = source[name].cat.categories
+            frame[name] = frame[name].cat.set_categories(
+                categories.append(frame[name].cat.categories.difference(categories))
+            )
     return frame

@@ -21,12 +21,21 @@ import numpy as np
 import pyarrow as pa
 
 from nelbo.artifact import files_of, read_artifact
+from nelbo.cells import written
 from nelbo.encoding import check_columns
 from nelbo.errors import Conflict, InvalidInput, NotFound
 from nelbo.explanation import explained
 from nelbo.files import SCRATCH, Digest, Table, open_table, table_of
 from nelbo.forms import identifier_columns
-from nelbo.frames import Library, from_arrow, library_of, to_arrow, with_index_of
+from nelbo.frames import (
+    Library,
+    alike,
+    from_arrow,
+    is_pandas,
+    library_of,
+    to_arrow,
+    with_categories_of,
+)
 from nelbo.jobs import (
     LARGEST_SEED,
     AugmentRequest,
@@ -39,6 +48,7 @@ from nelbo.packing import BESIDE
 from nelbo.rows import Anomaly, Rank, RowError, Scores
 from nelbo.schema import Schema
 from nelbo.scores import already_known, count_p_values, out_of_reach, threshold_of
+from nelbo.spelling.types import as_type
 
 if TYPE_CHECKING:
     from nelbo.engine import Engine
@@ -74,6 +84,11 @@ class _Opened:
     table: Table
     frame: pa.Table | None
 
+    @property
+    def form(self) -> pa.Schema | None:
+        """The form of the data frame; None for a file, whose text becomes typed."""
+        return None if self.frame is None else self.frame.schema
+
     def batches(self, per_row: int = 1) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches of the table, each with the number of its first row. They are smaller where
         `per_row` rows are made of each row."""
@@ -91,13 +106,19 @@ class TableModel:
     seed: the seed of the last rows that were made. With it, the same call makes the same rows.
     """
 
-    def __init__(self, engine: "Engine", metadata: dict[bytes, bytes] | None = None) -> None:
-        """metadata: of the Arrow schema of the frame that the model was trained on. It names the
-        types of pandas for generated rows."""
+    def __init__(
+        self, engine: "Engine", form: pa.Table | None = None, library: Library | None = None
+    ) -> None:
+        """form: the data frame that the model was trained on, without its rows. Generated rows get
+        its types and its spelling of text. Without it, they have the types of the training table.
+
+        library: of that data frame.
+        """
         self.engine = engine
         self.errors: list[RowError] = []
         self.seed: int | None = None
-        self._metadata = metadata
+        self._form = form
+        self._library = library or library_of(None)
 
     @property
     def name(self) -> str:
@@ -169,7 +190,7 @@ class TableModel:
         scored = from_arrow(table, library_of(data))
         if table.column("anomaly").null_count and hasattr(scored, "astype"):
             scored = scored.astype({"anomaly": "boolean"})  # the type of pandas with missing values
-        return with_index_of(data, scored)
+        return alike(data, scored)
 
     def explain(
         self,
@@ -214,7 +235,8 @@ class TableModel:
 
         seed: the same seed gives the same rows, and the first rows of a larger n. None takes a new
         seed for each call.
-        as_: the library of the frame. Default: pandas, or Arrow where pandas is not installed.
+        as_: the library of the frame. Default: that of the training table or, if it was a file,
+        pandas, or Arrow where pandas is not installed.
         """
         request = checked_request(GenerateRequest, model=self.name, n=n, seed=self._seed(seed))
         parts = [
@@ -223,8 +245,12 @@ class TableModel:
             ).batch
             for first_row in range(0, request.n, BATCH_ROWS)
         ]
-        made_rows = _plain(pa.Table.from_batches(parts), self._metadata)
-        return from_arrow(made_rows, as_ or library_of(None))
+        form = self._form
+        table = _in_form(pa.Table.from_batches(parts), None if form is None else form.schema)
+        made_rows = from_arrow(table, as_ or self._library)
+        if form is not None and is_pandas(made_rows):
+            made_rows = with_categories_of(from_arrow(form, "pandas"), made_rows)
+        return made_rows
 
     def augment(
         self,
@@ -260,9 +286,9 @@ class TableModel:
                 self.errors += copies.errors
                 parts.append(copies.batch)
         table = pa.Table.from_batches(parts)
-        copies_alone = _plain(table.select(range(2, table.num_columns)), _metadata(opened.frame))
+        copies_alone = _in_form(table.select(range(2, table.num_columns)), opened.form)
         made_rows = from_arrow(copies_alone, library_of(data))
-        return with_index_of(data, made_rows, table.column(0))
+        return alike(data, made_rows, table.column(0))
 
     def reconstruct(
         self,
@@ -295,8 +321,9 @@ class TableModel:
                 parts.append(filled.batch)
         source = pa.Table.from_batches(read) if opened.frame is None else opened.frame
         names = [column.name for column in self.schema.modelled]
-        table = _with_filled(source, pa.Table.from_batches(parts), names)
-        return with_index_of(data, from_arrow(table, library_of(data)))
+        filled_rows = _in_form(pa.Table.from_batches(parts), opened.form)
+        table = _with_filled(source, filled_rows, names)
+        return alike(data, from_arrow(table, library_of(data)))
 
     def save(self, folder: str | Path) -> Path:
         """Write the artifact to a folder that is new or empty. `nelbo.load` reads it again, and
@@ -393,14 +420,25 @@ def _with_filled(source: pa.Table, filled: pa.Table, names: Iterable[str]) -> pa
             column = parts.unify_dictionaries().combine_chunks().column(name).take(order)
         at = source.column_names.index(name)
         source = source.set_column(at, pa.field(name, column.type), column)
-    return _plain(source, source.schema.metadata)
+    return source
 
 
-def _metadata(frame: pa.Table | None) -> dict[bytes, bytes] | None:
-    return None if frame is None else frame.schema.metadata
+def _in_form(table: pa.Table, form: pa.Schema | None) -> pa.Table:
+    """The table in the form of a frame: where the frame has text, for example for dates, there is
+    text of the same spelling. What Nelbo notes about the spelling is left out."""
+    types = {} if form is None else dict(zip(form.names, form.types, strict=True))
+    columns: list[Any] = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        kind = types.get(field.name, field.type)
+        if _is_text(kind) and not _is_text(field.type):
+            columns.append(as_type(written(column.combine_chunks(), field), kind))
+        else:
+            columns.append(column)
+    metadata: Any = None if form is None else form.metadata
+    return pa.table(columns, table.column_names).replace_schema_metadata(metadata)
 
 
-def _plain(table: pa.Table, metadata: dict[bytes, bytes] | None) -> pa.Table:
-    """The table without what Nelbo notes about the spelling of its columns."""
-    fields = [field.remove_metadata() for field in table.schema]
-    return table.cast(pa.schema(fields).with_metadata(metadata or {}))
+def _is_text(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(check(kind) for check in checks)

@@ -28,6 +28,7 @@ from nelbo.schema import Schema
 from . import cli
 from .clean import find_wrong_cells
 from .pipeline import make_deterministic
+from .progress import progress_bars
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +50,7 @@ def run_clean(
     make_deterministic(settings)
     source = cli.table_source(file, csv)
     of_file = Schema.read(schema) if schema else None
-    with cli.progress_bars() as stage:
+    with progress_bars() as stage:
         cleaned = find_wrong_cells(source, settings, seed, of_file, alpha, stage)
 
     cli.print_notices(cleaned.notices)

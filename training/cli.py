@@ -14,23 +14,12 @@ if __name__ == "__main__":
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 # OpenMP reads this when torch is loaded: waiting threads yield their core, as a busy machine needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,10 +32,10 @@ from nelbo.settings import read_settings
 
 from .config import Config
 from .data import TrainingSource
-from .pipeline import Run, Stage, train
+from .pipeline import Run, train
+from .progress import errors, progress_bars
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-errors = Console(stderr=True, highlight=False)
 
 
 @app.command()
@@ -178,42 +167,6 @@ def _errors(metrics: Mapping[str, float], suffix: str) -> str:
 
 def _figure(value: float | None, form: str) -> str:
     return "not measured" if value is None else form.format(value)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Stage]:
-    """A bar for each stage on a terminal; elsewhere one line for each stage."""
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[words]}"),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
-
-        def show(stage: str, done: int, total: int, words: str) -> None:
-            if stage not in tasks:
-                _fill_last(bars)
-                tasks[stage] = bars.add_task(stage, total=None, words=words)
-                if not errors.is_terminal:
-                    errors.print(f"{stage}: {words}")
-            bars.update(tasks[stage], completed=done, total=total or None, words=words)
-
-        try:
-            yield show
-        finally:
-            _fill_last(bars)
-
-
-def _fill_last(bars: Progress) -> None:
-    """Fill the bar of the last stage, which ended whatever its count says."""
-    if bars.tasks:
-        last = bars.tasks[-1]
-        count = last.completed or 1
-        bars.update(last.id, total=count, completed=count)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The settings of a training run: defaults that suit most tables, and run.toml to change them."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -198,16 +199,25 @@ class Config(BaseModel):
         Raises NotFound, or InvalidInput, which names the wrong key.
         """
         try:
-            return cls.model_validate(tomllib.loads(read_text(path)))
+            return cls.checked(tomllib.loads(read_text(path)), str(path))
         except FileNotFoundError:
             raise NotFound(f"no configuration at {path}") from None
         except OSError as problem:
             raise InvalidInput(f"{path} cannot be read: {problem.strerror}") from None
         except tomllib.TOMLDecodeError as problem:
             raise InvalidInput(f"{path} is not TOML: {problem}") from None
+
+    @classmethod
+    def checked(cls, values: Mapping[str, object], name: str) -> Self:
+        """The settings with these values. Raises InvalidInput, which names the wrong key.
+
+        name: where the values come from, in a message.
+        """
+        try:
+            return cls.model_validate(values)
         except ValidationError as problem:
             first = problem.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "the file"
+            key = ".".join(map(str, first["loc"])) or "all settings"
             raise InvalidInput(
-                f"{path}: {key}: {first['msg']}; known keys are {', '.join(cls.model_fields)}"
+                f"{name}: {key}: {first['msg']}; known keys are {', '.join(cls.model_fields)}"
             ) from None

@@ -24,7 +24,7 @@ from nelbo.encoding import (
     relative,
 )
 from nelbo.errors import InvalidInput
-from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table
+from nelbo.files import DETECTED, CsvOptions, Digest, Limits, Table, open_table, table_of
 from nelbo.identifiers import Identifier
 from nelbo.rows import RowError
 from nelbo.rule_keeping import matrix_of
@@ -64,6 +64,16 @@ class TrainingSource:
 
     def open(self) -> Table:
         return open_table(self.path, csv=self.csv, limits=self.limits)
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """A training table in memory."""
+
+    frame: pa.Table
+
+    def open(self) -> Table:
+        return table_of(self.frame)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Split:
 
 
 def read(
-    source: TrainingSource,
+    source: TrainingSource | FrameSource,
     config: Config,
     seed: int,
     schema: Schema | None = None,
@@ -169,7 +179,9 @@ class _Inspected:
 
 
 def _inspect(
-    source: TrainingSource, schema: Schema | None, progress: Callable[[int], None]
+    source: TrainingSource | FrameSource,
+    schema: Schema | None,
+    progress: Callable[[int], None],
 ) -> _Inspected:
     """Read a table for its schema, unless there is one already."""
     inspector = Inspector()

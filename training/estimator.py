@@ -3,8 +3,6 @@ artifact, as everywhere."""
 
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,7 +27,7 @@ from .config import Config
 from .data import CROSS_BELOW, Rows, Split, complete, folds, split_rows
 from .exemplars import Exemplars
 from .export import export_model
-from .fit import fit_rows
+from .fit import fit_rows, torch_for_a_while
 from .vae import VAE, score
 
 Floats = NDArray[np.float64]
@@ -121,7 +119,7 @@ class NelboDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         )
         self._schema, rows = _schema_and_rows(table, split, config)
         with (
-            _torch(config.threads),
+            torch_for_a_while(config.threads),
             tempfile.TemporaryDirectory(prefix="nelbo-detector-") as folder,
         ):
             vae, _ = fit_rows(self._schema, rows, split, config, seed, lambda *_: None)
@@ -292,19 +290,6 @@ def _seed(random_state: object) -> int:
     return (
         int(random_state) if isinstance(random_state, Integral) else int(generator.randint(2**31))
     )
-
-
-@contextmanager
-def _torch(threads: int) -> Iterator[None]:
-    """Run torch with this number of threads, and restore the caller's number of threads and random
-    state afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _training_scores(vae: VAE, schema: Schema, rows: Rows, config: Config, seed: int) -> Floats:

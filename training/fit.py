@@ -3,6 +3,7 @@ aggregate posterior."""
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -55,6 +56,21 @@ class History:
         self.epoch.append(epoch)
         self.train.append(train)
         self.held_out.append(held_out)
+
+
+@contextmanager
+def torch_for_a_while(threads: int) -> Iterator[None]:
+    """Run torch with this number of threads, and restore the caller's number of threads, random
+    state and rule about deterministic algorithms afterwards."""
+    before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)
 
 
 StepProgress = Callable[[int, int, float], None]

@@ -22,7 +22,7 @@ from nelbo.schema import Schema
 
 from .calibrate import Calibrated, cross_calibration, split_calibration
 from .config import Config
-from .data import Training, TrainingSource, read
+from .data import FrameSource, Training, TrainingSource, read
 from .evaluate import Evaluation, evaluate
 from .export import export, write_manifest
 from .fit import History, fit_rows
@@ -55,7 +55,7 @@ class Run:
 
 
 def train(
-    source: TrainingSource,
+    source: TrainingSource | FrameSource,
     name: str,
     out: Path,
     config: Config,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from nelbo.errors import InvalidInput
-from nelbo.frames import LIBRARIES, from_arrow, library_of, to_arrow, with_index_of
+from nelbo.frames import LIBRARIES, alike, from_arrow, library_of, to_arrow
 
 FRAME = pd.DataFrame(
     {
@@ -24,8 +24,8 @@ FRAME = pd.DataFrame(
 def test_a_frame_of_pandas_comes_back_with_its_types_and_index() -> None:
     table = to_arrow(FRAME)
     assert table.column_names == list(FRAME.columns)
-    pd.testing.assert_frame_equal(with_index_of(FRAME, from_arrow(table, "pandas")), FRAME)
-    twice = with_index_of(FRAME, from_arrow(table.take([2, 2]), "pandas"), [2, 2])
+    pd.testing.assert_frame_equal(alike(FRAME, from_arrow(table, "pandas")), FRAME)
+    twice = alike(FRAME, from_arrow(table.take([2, 2]), "pandas"), [2, 2])
     assert twice.index.tolist() == [9, 9]
 
 
