@@ -44,7 +44,6 @@ bench-recovery: .venv/for-development  ## measure the seconds until another work
 	.venv/bin/python -m tests.benchmarks.recovery
 
 bench-quality: .venv/for-development  ## compare scores, planted errors and synthetic rows with other packages; DATA=folder with anomaly/, odd/, planted/, dirty/, tables/
-	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05
 	.venv/bin/python -m tests.benchmarks.anomaly --data $(DATA)/anomaly --polluted 0.05 --contaminated 0.05
@@ -56,7 +55,6 @@ bench-quality: .venv/for-development  ## compare scores, planted errors and synt
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
 
 bench-variants: .venv/for-development  ## measure the model without each of its parts, on Magic; DATA=folder with tables/
-	$(PIP) install --quiet 'sdmetrics>=0.32,<1'
 	.venv/bin/python -m tests.benchmarks.variants --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls --out build/variants.csv
 
 house: .venv/for-development  ## print the density of the code: tokens per function, long lines, tuple assignments

@@ -5,6 +5,7 @@ nothing.
     from nelbo import load            # ask a model in this process, with data frames
     from nelbo import fit             # train such a model in this process
     from nelbo import NelboDetector   # train and score like an estimator of scikit-learn
+    from nelbo import NelboSynthesizer  # train and sample like a synthesizer of SDV
 """
 
 import os
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from nelbo.schema import Schema
     from training.estimator import NelboDetector as NelboDetector
     from training.pyod import NELBO as NELBO
+    from training.synthesizer import NelboSynthesizer as NelboSynthesizer
 
 __version__ = "0.1.0"
-__all__ = ["NELBO", "Client", "NelboDetector", "__version__", "fit", "load"]
+__all__ = ["NELBO", "Client", "NelboDetector", "NelboSynthesizer", "__version__", "fit", "load"]
 
 
 def load(model: "str | Path") -> "TableModel":
@@ -42,12 +44,12 @@ def load(model: "str | Path") -> "TableModel":
     from nelbo.errors import needs_extra
 
     with needs_extra("nelbo.load", "engine", "onnxruntime"):
-        from nelbo.engine import Engine
+        import nelbo.engine  # noqa: F401  # to see whether its packages are there
     from nelbo.data_folder import folder_here
     from nelbo.model import TableModel
     from nelbo.settings import read_settings
 
-    return TableModel(Engine.load(folder_here(read_settings(), str(model))))
+    return TableModel.read(folder_here(read_settings(), str(model)))
 
 
 def fit(
@@ -96,6 +98,6 @@ def __getattr__(name: str) -> object:
         from nelbo.client import Client
 
         return Client
-    if name in ("NELBO", "NelboDetector"):
+    if name in ("NELBO", "NelboDetector", "NelboSynthesizer"):
         return _of_training(name, f"nelbo.{name}")
     raise AttributeError(f"module 'nelbo' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,8 @@ Frame: TypeAlias = Any
 Arrow where pandas is not installed."""
 
 BATCH_ROWS = 8_192
+FORM = "frame.arrow"
+"""The file beside an artifact with the form of the data frame that it was trained on."""
 SHOWN_COLUMNS = 4
 INSIDE = 5
 """Frames from a warning in `TableModel._open` to the user's own."""
@@ -119,6 +121,17 @@ class TableModel:
         self.seed: int | None = None
         self._form = form
         self._library = library or library_of(None)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The model in a folder with an artifact. Raises NotFound or InvalidArtifact."""
+        from nelbo.engine import Engine  # it loads ONNX Runtime, which `nelbo.fit` alone has before
+
+        form = None
+        if (folder / FORM).is_file():
+            with pa.ipc.open_file(str(folder / FORM)) as file:
+                form = file.read_all()
+        return cls(Engine.load(folder), form)
 
     @property
     def name(self) -> str:
@@ -340,6 +353,8 @@ class TableModel:
                 if (own / name).is_file():
                     shutil.copy(own / name, new / name)
             read_artifact(new)
+            if self._form is not None:
+                _write_form(self._form, new / FORM)
             new.rename(folder)
         return folder
 
@@ -387,6 +402,12 @@ class TableModel:
 def _warn(texts: Iterable[str], stacklevel: int = 3) -> None:
     for text in texts:
         warnings.warn(text, NelboWarning, stacklevel=stacklevel)
+
+
+def _write_form(form: pa.Table, path: Path) -> None:
+    with pa.ipc.new_file(str(path), form.schema) as writer:
+        empty = [column.combine_chunks() for column in form.columns]
+        writer.write_batch(pa.record_batch(empty, schema=form.schema))  # it holds the categories
 
 
 def _flagged(scores: pa.Table, threshold: float) -> pa.Table:

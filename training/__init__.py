@@ -8,9 +8,15 @@ if TYPE_CHECKING:
     from .estimator import NelboDetector as NelboDetector
     from .in_process import fit_model as fit_model
     from .pyod import NELBO as NELBO
+    from .synthesizer import NelboSynthesizer as NelboSynthesizer
 
 
-MODULES = {"NelboDetector": "estimator", "NELBO": "pyod", "fit_model": "in_process"}
+MODULES = {
+    "NelboDetector": "estimator",
+    "NELBO": "pyod",
+    "NelboSynthesizer": "synthesizer",
+    "fit_model": "in_process",
+}
 
 
 def __getattr__(name: str) -> Any:

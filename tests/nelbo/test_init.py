@@ -34,6 +34,7 @@ def test_an_artifact_is_loaded_into_a_model_and_its_engine(tmp_path: Path) -> No
         ("onnxruntime", "nelbo.load('artifact')", "engine"),
         ("torch", "nelbo.fit([])", "training"),
         ("torch", "nelbo.NelboDetector", "training"),
+        ("torch", "nelbo.NelboSynthesizer", "training"),
         ("torch", "nelbo.NELBO", "training"),
     ],
 )
