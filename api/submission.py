@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import bodies
 from api.manifests import of_manifest
-from nelbo.artifact import check_kept, check_spread
+from nelbo.artifact import check_filled, check_kept, check_spread
 from nelbo.encoding import check_columns
 from nelbo.errors import (
     FieldError,
@@ -24,7 +24,14 @@ from nelbo.errors import (
     TooLarge,
     Unavailable,
 )
-from nelbo.jobs import AugmentRequest, CleanRequest, GenerateRequest, JobRequest, OfRows
+from nelbo.jobs import (
+    AugmentRequest,
+    CleanRequest,
+    GenerateRequest,
+    JobRequest,
+    OfRows,
+    ReconstructRequest,
+)
 from nelbo.schema import Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, files, workers
@@ -90,6 +97,8 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
         check_kept(schema.names, request.keep)
+    if isinstance(request, ReconstructRequest):
+        check_filled(schema, request.columns)
 
     _need_one_source(request)
     if request.file is not None:

@@ -352,6 +352,16 @@ def check_kept(columns: Collection[str], keep: Iterable[str]) -> None:
             )
 
 
+def check_filled(schema: Schema, columns: Iterable[str]) -> None:
+    """Raise InvalidInput where a column should be filled that the model does not make."""
+    names = [column.name for column in schema.modelled]
+    for name in columns:
+        if name not in names:
+            raise InvalidInput(
+                f"the model has no column {name!r} to fill; it makes {', '.join(names)}"
+            )
+
+
 def check_spread(graphs: Collection[str], spread: float) -> None:
     """Raise InvalidInput where a spread is requested but the artifact has no such graph."""
     if spread and "spread" not in graphs:

@@ -341,15 +341,31 @@ class Jobs:
         return self.submit(request.model_copy(update=self._source(data)))
 
     def reconstruct(
-        self, model: str, data: Any, *, mode: bool = False, denoise: bool = False, seed: int = 0
+        self,
+        model: str,
+        data: Any,
+        *,
+        mode: bool = False,
+        denoise: bool = False,
+        seed: int = 0,
+        columns: Sequence[str] = (),
+        leave_usual: bool = False,
     ) -> "JobHandle":
         """Fill the missing cells of each row.
 
         mode: fill in the most likely value instead of a random draw.
         denoise: also replace the values of cells that are not missing.
+        columns: columns that are filled. Default: every column.
+        leave_usual: leave cells missing that are usually missing in rows like theirs.
         """
         request = checked_request(
-            ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed
+            ReconstructRequest,
+            model=model,
+            mode=mode,
+            denoise=denoise,
+            seed=seed,
+            columns=columns,
+            leave_usual=leave_usual,
         )
         return self.submit(request.model_copy(update=self._source(data)))
 

@@ -16,13 +16,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo import noise
-from nelbo.artifact import Artifact, check_kept, check_spread, read_artifact
+from nelbo.artifact import Artifact, check_filled, check_kept, check_spread, read_artifact
 from nelbo.encoding import Encoded, decode, encode, without_rarer
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
 from nelbo.forms import (
     in_form_of,
     own_times,
+    with_missing,
     with_own_dates,
     with_row_numbers,
     with_unknown_categories,
@@ -84,6 +85,8 @@ class Origin:
 
 
 NOTHING: Mapping[str, Floats] = MappingProxyType({})
+GAP_DRAWS = 15
+"""Number of draws that decide whether a cell is usually missing in a row like its own."""
 TOO_FAR = "the row is so far from the training table that its nelbo is not finite"
 
 
@@ -273,6 +276,8 @@ class Engine:
         seed: int,
         mode: bool = False,
         denoise: bool = False,
+        columns: Collection[str] = (),
+        leave_usual: bool = False,
         check: Check | None = None,
     ) -> MadeRows:
         """Missing cells from p(x_j | z, the columns before it) with z from q(z | observed cells);
@@ -280,20 +285,32 @@ class Engine:
 
         With `denoise` the observed cells are replaced too. `mode` takes the most probable value and
         the mean of z, not a draw. Categories that the model does not know keep their text.
+
+        With `columns` all cells of other columns stay as they are. With `leave_usual` a cell stays
+        missing if its row lets expect it: see _usually_missing. Raises InvalidInput where the model
+        does not make one of the columns.
         """
+        check_filled(self.schema, columns)
+        order = self.manifest.order
+        chosen = np.isin(order, list(columns) or order)
         encoded = encode(batch, self.schema, first_row)
         u = noise.uniforms(seed, noise.RECONSTRUCT, encoded.rows, self._noise_size)
         observed = self._observed(encoded)
-        kept = np.zeros_like(observed) if denoise else observed
+        kept = observed & ~chosen if denoise else observed
         drawn = self._from_posterior(encoded, u, observed, kept, mode=mode, fill=True, check=check)
         source = batch.take(encoded.rows - first_row)
         origin = Origin(seed, noise.RECONSTRUCT, encoded.rows)
-        names = () if denoise else self.manifest.order
+        names = [name for name in order if not (denoise and chosen[order.index(name)])]
         filled = self._mended(drawn, kept, origin, check, own_times(source, self.schema, names))
-        decoded = decode(*filled, self.schema)
-        if not denoise:
-            decoded = with_unknown_categories(source, self.schema, encoded, decoded, names)
-            decoded = with_own_dates(source, self.schema, decoded, names)
+
+        missing = ~observed & ~chosen
+        if leave_usual:
+            missing |= self._usually_missing(encoded, observed, chosen, seed, check)
+        decoded = with_missing(
+            decode(*filled, self.schema), dict(zip(order, missing.T, strict=True))
+        )
+        decoded = with_unknown_categories(source, self.schema, encoded, decoded, names)
+        decoded = with_own_dates(source, self.schema, decoded, names)
         table = in_form_of(source, self.schema, decoded)
         return MadeRows(with_row_numbers({"row": encoded.rows}, table), encoded.errors)
 
@@ -481,6 +498,30 @@ class Engine:
             u = noise.repeated_uniforms(seed, noise.KEEP, encoded.rows, per_row, len(order))
             seldom &= u >= spread
         return seldom if spread < 1 else np.zeros_like(seldom)
+
+    def _usually_missing(
+        self,
+        encoded: Encoded,
+        observed: Booleans,
+        chosen: Booleans,
+        seed: int,
+        check: Check | None,
+    ) -> Booleans:
+        """bool[n, d]: unobserved cells of the `chosen` bool[d] columns that are missing in more
+        than half of GAP_DRAWS draws of the row given its observed cells."""
+        usual = np.zeros_like(observed)
+        at = np.flatnonzero((~observed & chosen).any(1))
+        gaps = ~observed[at]
+        part = Encoded(encoded.numbers[at], encoded.codes[at], encoded.rows[at], [])
+        numbers, codes = self.redraw(part, gaps, GAP_DRAWS, seed, check)
+
+        no_category = np.array([len(column.categories) + 1 for column in self.schema.categoricals])
+        names = [column.name for column in (*self.schema.numbers, *self.schema.categoricals)]
+        missing = np.hstack([np.isnan(numbers), codes == no_category])
+        missing = missing[:, [names.index(name) for name in self.manifest.order]]
+        share = missing.reshape(len(at), GAP_DRAWS, len(names)).mean(1)
+        usual[at] = gaps & chosen & (share > 0.5)
+        return usual
 
     def _checked(self, parts: list[list[NDArray[Any]]]) -> NumbersAndCodes:
         """The cells of all batches. Raises InvalidArtifact for a code that no category has."""

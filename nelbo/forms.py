@@ -1,6 +1,6 @@
 """The form of a source table: its columns, types and spelling, and the columns that only it has."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,18 @@ def with_own_dates(
     own = decode(encoded.numbers, encoded.codes, dates)
     for name in dates.names:
         decoded = _replaced(decoded, name, pc.coalesce(own.column(name), decoded.column(name)))
+    return decoded
+
+
+def with_missing(
+    decoded: pa.RecordBatch, missing: Mapping[str, NDArray[np.bool_]]
+) -> pa.RecordBatch:
+    """Decoded rows without the cells where `missing` bool[n] of their column is true."""
+    rows = np.arange(decoded.num_rows)
+    for name, is_missing in missing.items():
+        if is_missing.any():
+            present: Any = pa.array(rows, mask=is_missing)
+            decoded = _replaced(decoded, name, decoded.column(name).take(present))
     return decoded
 
 

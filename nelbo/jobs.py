@@ -82,8 +82,9 @@ Spread = Annotated[
         exclude_if=lambda spread: spread == 0,
     ),
 ]
+_Names = tuple[Annotated[str, Field(max_length=1_000)], ...]
 Kept = Annotated[
-    tuple[Annotated[str, Field(max_length=1_000)], ...],
+    _Names,
     Field(
         max_length=1_000,
         strict=False,
@@ -100,6 +101,26 @@ WithIdentifiers = Annotated[
         " columns alone; a job's params leave it out where it is true",
         # As for the spread.
         exclude_if=lambda identifiers: identifiers,
+    ),
+]
+Filled = Annotated[
+    _Names,
+    Field(
+        max_length=1_000,
+        strict=False,
+        description="columns that are filled, all others stay as they are; empty: every column; a"
+        " job's params leave it out where it is empty",
+        # As for the spread.
+        exclude_if=lambda columns: not columns,
+    ),
+]
+LeavesUsual = Annotated[
+    bool,
+    Field(
+        description="leave cells missing that the rest of their row lets expect to be missing; a"
+        " job's params leave it out where it is false",
+        # As for the spread.
+        exclude_if=lambda leave_usual: not leave_usual,
     ),
 ]
 RankedBy = Annotated[
@@ -198,6 +219,8 @@ class ReconstructRequest(OfRows, _OfModel):
     mode: Annotated[bool, Field(description="the most probable value instead of a draw")] = False
     denoise: Annotated[bool, Field(description="replace observed cells as well")] = False
     seed: Seed = 0
+    columns: Filled = ()
+    leave_usual: LeavesUsual = False
 
 
 class CleanRequest(OfRows):

@@ -307,6 +307,8 @@ class TableModel:
         self,
         data: Data,
         *,
+        columns: Sequence[str] = (),
+        leave_usual: bool = False,
         mode: bool = False,
         denoise: bool = False,
         seed: int | None = None,
@@ -316,18 +318,32 @@ class TableModel:
         Columns that the model does not know stay as they are, and so do rows that cannot be used;
         `errors` says why.
 
+        columns: columns that are filled. Default: every column.
+        leave_usual: leave cells missing that are usually missing in rows like theirs.
         mode: fill in the most likely value instead of a random draw.
         denoise: also replace the values of cells that are not missing.
         """
         request = checked_request(
-            ReconstructRequest, model=self.name, mode=mode, denoise=denoise, seed=self._seed(seed)
+            ReconstructRequest,
+            model=self.name,
+            mode=mode,
+            denoise=denoise,
+            seed=self._seed(seed),
+            columns=columns,
+            leave_usual=leave_usual,
         )
         read = []
         parts = []
         with self._open(data) as opened:
             for first_row, batch in opened.batches():
                 filled = self.engine.reconstruct(
-                    batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+                    batch,
+                    first_row,
+                    request.seed,
+                    mode=request.mode,
+                    denoise=request.denoise,
+                    columns=request.columns,
+                    leave_usual=request.leave_usual,
                 )
                 self.errors += filled.errors
                 read.append(batch)

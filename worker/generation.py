@@ -40,6 +40,8 @@ def reconstruct(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check
         seed=claim.params["seed"],
         mode=claim.params["mode"],
         denoise=claim.params["denoise"],
+        columns=claim.params.get("columns", ()),
+        leave_usual=claim.params.get("leave_usual", False),
         check=check,
     )
     return outcome_of(filled)

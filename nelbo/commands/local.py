@@ -136,7 +136,13 @@ class Work:
     ) -> Iterator[pa.RecordBatch]:
         for first_row, batch in self._batches(table, tell):
             filled = self.engine.reconstruct(
-                batch, first_row, request.seed, mode=request.mode, denoise=request.denoise
+                batch,
+                first_row,
+                request.seed,
+                mode=request.mode,
+                denoise=request.denoise,
+                columns=request.columns,
+                leave_usual=request.leave_usual,
             )
             self.faults.add(filled.errors)
             yield filled.batch

@@ -147,7 +147,7 @@ def augment(
         per_row=per_row,
         seed=seed,
         spread=spread,
-        keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+        keep=_listed(keep),
     )
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)
@@ -165,6 +165,18 @@ def reconstruct(
     denoise: Annotated[
         bool, typer.Option("--denoise", help="replace the observed cells too")
     ] = False,
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMNS", help="columns to fill, as a,b; all others stay (default: every one)"
+        ),
+    ] = "",
+    leave_usual: Annotated[
+        bool,
+        typer.Option(
+            "--leave-usual", help="leave cells missing that are usually missing in such rows"
+        ),
+    ] = False,
     seed: options.Seed = 0,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -176,19 +188,34 @@ def reconstruct(
     """Fill the missing cells of a table, given the others.
 
     OUT has the column row and those of the table. Observed cells stay as they are, unless
-    --denoise.
+    --denoise. A gap can belong there, as in a column of coupons: --leave-usual leaves a cell
+    missing if it is missing in more than half of the rows that the model draws given the row's
+    other cells.
 
     \b
     Examples:
       nelbo reconstruct adult gaps.csv -o filled.csv --mode
+      nelbo reconstruct adult gaps.csv -o filled.csv --columns age,education
+      nelbo reconstruct adult gaps.csv -o filled.csv --leave-usual
       nelbo reconstruct adult noisy.csv -o clean.csv --denoise --seed 1
     """
     request = options.request(
-        ReconstructRequest, model=model, mode=mode, denoise=denoise, seed=seed
+        ReconstructRequest,
+        model=model,
+        mode=mode,
+        denoise=denoise,
+        seed=seed,
+        columns=_listed(columns),
+        leave_usual=leave_usual,
     )
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    """The names of columns in an option such as a,b."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def least_likely(row: Anomaly, shown: ShownRows | None = None) -> str:

@@ -127,6 +127,21 @@ def test_kept_columns_stand_in_the_job_and_are_those_of_the_model(stage: Stage) 
     )
 
 
+def test_columns_to_fill_stand_in_the_job_and_are_those_of_the_model(stage: Stage) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "reconstruct", "model": "adult", "rows": ROWS}
+    plain = stage.get(f"/v1/jobs/{stage.submit(**request)}").json()
+    assert not {"columns", "leave_usual"} & plain["params"].keys()
+    fields: dict[str, Any] = {"columns": ["age"], "leave_usual": True}
+    job = stage.get(f"/v1/jobs/{stage.submit(**request, **fields)}").json()
+    assert {name: job["params"][name] for name in fields} == fields
+    refused = stage.post("/v1/jobs", json=request | {"columns": ["id"]})
+    assert (refused.status_code, "no column 'id' to fill" in refused.json()["detail"]) == (
+        422,
+        True,
+    )
+
+
 def test_a_spread_stands_in_the_job_and_needs_a_model_that_knows_it(stage: Stage) -> None:
     stage.model()
     older = manifest("older").model_dump(mode="json")

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from api.submission import MAX_CHUNKS, chunk_rows, digest, inline_rows
 from nelbo.errors import InvalidInput, InvalidRequest, TooLarge
-from nelbo.jobs import AugmentRequest, GenerateRequest, ScoreRequest, chunk_ranges
+from nelbo.jobs import (
+    AugmentRequest,
+    GenerateRequest,
+    ReconstructRequest,
+    ScoreRequest,
+    chunk_ranges,
+)
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 
@@ -70,6 +76,13 @@ def test_a_request_without_a_spread_is_the_one_of_before_there_was_a_spread() ->
     assert digest(request) == digest(request.model_copy(update={"spread": 0.0}))
     assert digest(request) != digest(request.model_copy(update={"spread": 0.3}))
     assert digest(request) != digest(request.model_copy(update={"keep": ("age",)}))
+
+
+def test_a_request_to_fill_every_column_is_the_one_of_before_there_were_columns() -> None:
+    request = ReconstructRequest(model="m", rows=[{"age": 1, "job": "x"}])
+    assert digest(request) == "1ab307b06d8b5e6c561db8348ac55b097603d0e14bea217db6eb4d3ce653b8a0"
+    for update in ({"columns": ("age",)}, {"leave_usual": True}):
+        assert digest(request) != digest(request.model_copy(update=update))
 
 
 def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:

@@ -187,6 +187,9 @@ def test_rows_tables_and_frames_are_given_alike(busy: Scene) -> None:
         assert job.view.params["spread"] == 0.5
         assert job.view.params["keep"] == ["job"]
         assert job.results().to_arrow().column_names == ["row", "copy", "age", "job"]
+        filling = busy.client.jobs.reconstruct("adult", data, columns=["age"], leave_usual=True)
+        assert filling.view.params["columns"] == ["age"]
+        assert filling.wait().results().to_arrow().column_names == ["row", "age", "job"]
     with pytest.raises(InvalidInput, match="set is not a table"):
         busy.client.jobs.reconstruct("adult", {1, 2})
 

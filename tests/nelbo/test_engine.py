@@ -235,6 +235,32 @@ def test_denoising_replaces_observed_cells_too(engine: Engine, rows: pa.RecordBa
     assert not set(made["length"].to_pylist()) & set(rows["length"].to_pylist())
 
 
+def test_columns_are_filled_as_without_the_others_and_all_other_cells_stay(
+    engine: Engine, rows: pa.RecordBatch
+) -> None:
+    holes = rows.set_column(1, "length", pa.nulls(ROWS, pa.float64()))
+    holes = holes.set_column(3, "width", pa.nulls(ROWS, pa.float64()))
+    colours = ["purple", None, *rows["colour"].to_pylist()[2:]]
+    holes = holes.set_column(2, "colour", pa.array(colours))
+    for denoise in (False, True):
+        every = engine.reconstruct(holes, 0, seed=1, denoise=denoise).batch
+        some = engine.reconstruct(holes, 0, seed=1, denoise=denoise, columns=["width"]).batch
+        assert some["width"].null_count == 0
+        for name in ("id", "length", "colour", "weight"):
+            assert some[name].to_pylist() == holes[name].to_pylist()
+        if not denoise:
+            assert some["width"].equals(every["width"])
+    with pytest.raises(InvalidInput, match="no column 'id' to fill; it makes length, colour"):
+        engine.reconstruct(holes, 0, seed=1, columns=["id"])
+
+
+def test_where_the_model_draws_no_gap_none_is_left(engine: Engine, rows: pa.RecordBatch) -> None:
+    holes = rows.set_column(1, "length", pa.nulls(ROWS, pa.float64()))
+    left = engine.reconstruct(holes, 0, seed=1, leave_usual=True).batch
+    assert left.equals(engine.reconstruct(holes, 0, seed=1).batch)
+    assert engine.reconstruct(rows, 0, seed=1, leave_usual=True).batch.num_rows == ROWS
+
+
 COLUMNS = ("length", "colour", "width", "weight")
 OTHERS: dict[str, list[Any]] = {
     "length": [1e6, None],

@@ -175,6 +175,17 @@ def test_filled_frames_keep_their_columns_types_index_and_cells(model: TableMode
     assert filled["more"].isna().sum() == 1
 
 
+def test_chosen_columns_alone_are_filled(model: TableModel) -> None:
+    gaps = frame()
+    gaps.loc[105, ["width", "length"]] = None
+    filled = model.reconstruct(gaps, columns=["width"], leave_usual=True, seed=1)
+    assert filled.loc[105, ["width", "length"]].isna().tolist() == [False, True]
+    assert filled.drop(columns="width").equals(gaps.drop(columns="width"))
+    assert filled["width"].equals(model.reconstruct(gaps, seed=1)["width"])
+    with pytest.raises(InvalidInput, match="no column 'height' to fill"):
+        model.reconstruct(gaps, columns=["height"])
+
+
 def test_copies_have_the_columns_of_the_frame_and_the_index_of_their_row(model: TableModel) -> None:
     copies = model.augment(frame(), per_row=3, keep=["length"])
     assert list(copies.columns) == list(frame().columns)

@@ -83,6 +83,14 @@ def test_given_datetimes_stay_and_missing_ones_follow_from_them(engine: Engine) 
     assert 2 <= (nothing["left"] - nothing["ordered"]) / HOUR.astype(object) <= 60
 
 
+def test_a_datetime_is_filled_also_where_the_one_that_it_counts_from_stays_missing(
+    engine: Engine,
+) -> None:
+    made = engine.reconstruct(batch((None, False, None)), 0, seed=0, columns=["left"]).batch
+    assert made["ordered"].to_pylist() == [None]
+    assert made["left"].null_count == 0
+
+
 def test_what_a_datetime_should_be_is_a_datetime(engine: Engine) -> None:
     rows = batch(
         ("2017-05-02T10:00:00", True, "2017-06-02T10:00:00"), ("2017-05-02T10:00:00", False, None)

@@ -41,6 +41,7 @@ KINDS: list[JobRequest] = [
     AugmentRequest(model="linear", per_row=3, seed=5, spread=0.5),
     AugmentRequest(model="linear", per_row=3, seed=5, keep=("colour",)),
     ReconstructRequest(model="linear", seed=5),
+    ReconstructRequest(model="linear", seed=5, columns=("length",), leave_usual=True, denoise=True),
 ]
 
 
@@ -97,10 +98,11 @@ def test_a_job_of_every_kind_gives_what_the_engine_gives(
         case AugmentRequest(spread=spread, keep=keep):
             wanted_rows = engine.augment(whole, 0, 3, 5, spread, keep).batch
             assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
-        case ReconstructRequest():
-            assert stage.made(job.id).equals(
-                pa.Table.from_batches([engine.reconstruct(whole, 0, 5).batch])
+        case ReconstructRequest(columns=columns, leave_usual=leave_usual, denoise=denoise):
+            filled = engine.reconstruct(
+                whole, 0, 5, denoise=denoise, columns=columns, leave_usual=leave_usual
             )
+            assert stage.made(job.id).equals(pa.Table.from_batches([filled.batch]))
 
 
 @pytest.mark.parametrize("request_", KINDS, ids=lambda request: request.kind)
