@@ -45,6 +45,7 @@ from nelbo.jobs import (
     checked_request,
 )
 from nelbo.packing import BESIDE
+from nelbo.row_repair import repaired
 from nelbo.rows import Anomaly, Rank, RowError, Scores
 from nelbo.schema import Schema
 from nelbo.scores import already_known, count_p_values, out_of_reach, threshold_of
@@ -213,6 +214,7 @@ class TableModel:
         rows: Collection[int] = (),
         columns: int = 3,
         rank: Rank = "surprise",
+        repair: bool = False,
         seed: int = 0,
     ) -> Frame:
         """The cells that make rows odd, and what they should be, given all other cells of the row.
@@ -223,6 +225,8 @@ class TableModel:
         top: number of rows to explain, least likely first (ignored with `rows`).
         rows: the numbers of the rows to explain; the first is 0.
         columns: maximum number of cells of each row.
+        repair: give the fewest cells to change so that each row is ordinary, with their new values,
+        and the scores of the row before and after (`nelbo explain --repair`).
         """
         numbers = sorted(set(rows))
         best: list[tuple[Anomaly, pa.RecordBatch]] = []
@@ -240,7 +244,11 @@ class TableModel:
                 best = best if numbers else best[:top]
         if numbers and not 0 <= numbers[0] <= numbers[-1] < end:
             raise NotFound(f"the data has {end:,} rows, numbered from 0; row {numbers[-1]} is none")
-        cells = explained(self.engine, best, identifiers, columns, seed)
+        cells = (
+            repaired(self.engine, best, identifiers, seed)
+            if repair
+            else explained(self.engine, best, identifiers, columns, seed)
+        )
         return from_arrow(cells, library_of(data))
 
     def generate(self, n: int, *, seed: int | None = None, as_: Library | None = None) -> Frame:

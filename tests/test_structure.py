@@ -14,6 +14,7 @@ from api.app import create_app
 from nelbo.cli import app as commands
 from nelbo.errors import problem_types
 from nelbo.explanation import EXPLAINED
+from nelbo.row_repair import REPAIRED
 from nelbo.rows import SUSPICIOUS, Scores
 from nelbo.settings import Settings, variable
 
@@ -141,7 +142,8 @@ def every_command(group: TyperGroup, name: str) -> Iterator[tuple[str, TyperComm
 def test_the_reference_names_every_column_of_results() -> None:
     text = (ROOT / "docs" / "reference" / "results.md").read_text("utf-8")
     named = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
-    assert named == [*Scores.schema(["COLUMN"]).names, *EXPLAINED.names, *SUSPICIOUS.names]
+    tables = (Scores.schema(["COLUMN"]), EXPLAINED, REPAIRED, SUSPICIOUS)
+    assert named == [name for table in tables for name in table.names]
 
 
 def test_the_reference_names_every_command() -> None:

@@ -16,6 +16,7 @@ from nelbo.encoding import check_columns
 from nelbo.explanation import AS_A_WHOLE, EXPLAINED, explained
 from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.jobs import ScoreRequest
+from nelbo.row_repair import ORDINARY_P, REPAIRED, repaired
 from nelbo.rows import Rank
 from nelbo.scores import already_known
 from nelbo.settings import read_settings
@@ -58,6 +59,12 @@ def explain(
         int, typer.Option(metavar="N", min=1, help="maximum number of cells of each row")
     ] = SHOWN_CELLS,
     rank: options.RankOf = "surprise",
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="show the fewest cells to change so that the row is ordinary"
+        ),
+    ] = False,
     output: options.OutputOrScreen = None,
     seed: options.Seed = 0,
     errors: options.Errors = None,
@@ -82,9 +89,14 @@ def explain(
     --rank says which rows come first. OUT also has "term": the nats that the column adds to the
     row's nelbo. This command always runs in this process, also if a service is there.
 
+    --repair shows which cells to change, and to what, so that the row is ordinary (p-value >=
+    0.05), with the scores of the row before and after. Cells are hidden, the most surprising ones
+    first, and drawn given the rest of the row.
+
     \b
     Examples:
       nelbo explain adult new.csv
+      nelbo explain adult new.csv --row 17 --repair
       nelbo explain ./adult new.csv --row 17 --row 4711 --columns 5
       nelbo explain adult new.csv --rank nelbo
       nelbo explain adult new.csv --top 100 -o why.parquet
@@ -105,8 +117,12 @@ def explain(
     faults.check(len(rows))
     console.notices(already_known(work.digest.hexdigest(), engine.manifest.table_digest))
 
+    names = work.shown.identifiers
     with console.waiting("drawing what the cells should be"):
-        cells = explained(engine, rows, work.shown.identifiers, columns, seed)
+        if repair:
+            cells = repaired(engine, rows, names, seed)
+        else:
+            cells = explained(engine, rows, names, columns, seed)
     for line in faults.words():
         console.say(line)
     if target:
@@ -116,6 +132,8 @@ def explain(
             for batch in cells.to_batches():
                 writer.write(batch)
         console.say(f"{cells.num_rows:,} cells of {len(rows):,} rows in {output}")
+    elif not as_json and repair:
+        show_repaired(console, cells)
     elif not as_json:
         show(console, engine, cells, ranked_by)
     console.result(
@@ -141,6 +159,36 @@ def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surp
         "expected: drawn with the cell hidden, given all the others; one in ten ordinary values"
         " lies outside its interval"
     )
+
+
+def show_repaired(console: Console, cells: pa.Table) -> None:
+    """The repaired cells as a table, with what its words mean below it."""
+    identifiers = cells.column_names[1 : 1 + cells.num_columns - len(REPAIRED)]
+    lines = []
+    before = None
+    for line in cells.to_pylist():
+        row, *own = list(line.values())[: 1 + len(identifiers)]
+        values = dict(
+            zip(REPAIRED.names[1:], list(line.values())[1 + len(identifiers) :], strict=True)
+        )
+        head = [str(row), *map(cut, own), *_before_and_after(values)]
+        lines.append(
+            [
+                *(head if row != before else [""] * len(head)),
+                cut(values["column"]),
+                cut(values["value"]),
+                cut(values["repaired"]),
+            ]
+        )
+        before = row
+    console.table(["row", *identifiers, "nelbo", "p-value", "column", "value", "repaired"], lines)
+    console.say("nelbo, p-value: of the row, before and after its cells have the repaired values")
+    console.say(f"rows that are missing here are ordinary: their p-value is at least {ORDINARY_P}")
+
+
+def _before_and_after(values: dict[str, Any]) -> tuple[str, str]:
+    nelbo = f"{score_figure(values['nelbo'])} to {score_figure(values['nelbo_after'])}"
+    return nelbo, f"{values['p_value']:.2g} to {values['p_value_after']:.2g}"
 
 
 def _lines(

@@ -259,6 +259,17 @@ def test_explained_rows_are_the_least_likely_ones_or_those_asked_for(model: Tabl
         model.explain(frame(), rows=[2, N])
 
 
+def test_repaired_rows_are_told_with_their_scores_before_and_after(tmp_path: Path) -> None:
+    model = nelbo.load(linear_artifact(tmp_path / "linear", surprise=True))
+    odd = frame()
+    odd.loc[105, "weight"] = 100.0
+    cells = model.explain(odd, rows=[5], repair=True)
+    assert cells[["row", "id", "column"]].to_numpy().tolist() == [[5, "row 5", "weight"]]
+    repaired = odd.assign(weight=odd["weight"].mask(odd.index == 105, float(cells["repaired"][0])))
+    after = model.score(repaired).loc[105]
+    assert after["p_value"] == cells["p_value_after"][0] >= 0.05
+
+
 def test_a_file_is_read_and_a_frame_of_pandas_comes_out(model: TableModel, tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "rows.csv", index=False)
     scores = model.score(tmp_path / "rows.csv")

@@ -15,6 +15,7 @@ from nelbo.engine import Engine
 from nelbo.explanation import AS_A_WHOLE, EXPLAINED, ExplainedCell, explain_row, explained
 from nelbo.files import open_table
 from nelbo.forms import identifier_columns
+from nelbo.row_repair import ORDINARY_P, repair_row
 from nelbo.rows import Anomaly
 from nelbo.surprise import ONE_IN_TEN
 from training.config import Config
@@ -122,6 +123,19 @@ def test_what_is_wrong_is_said_in_words(
     name: str, reason: str | None, cells: dict[str, list[ExplainedCell]]
 ) -> None:
     assert cells[name][0].reason == reason
+
+
+@pytest.mark.parametrize("name", ["misspelt", "missing", "price", "flag", "backwards"])
+def test_a_repair_changes_the_wrong_cell_to_an_ordinary_value_in_the_form_of_the_table(
+    name: str, engine: Engine, table: pa.RecordBatch, scored: Mapping[int, Anomaly]
+) -> None:
+    number = list(ODD).index(name)
+    changes = repair_row(engine, scored[number], table.slice(number, 1), 0)
+    assert {cell.column for cell in changes} <= set(ODD[name])
+    assert changes[0].p_value_after >= ORDINARY_P
+    forms = {"currency": r"[A-Z]{3}", "price": r"\d,\d{3}\.\d", "gift": "Yes"}
+    for cell in changes:
+        assert re.fullmatch(forms.get(cell.column, r"2007-0[56]-\d\d"), cell.repaired or "")
 
 
 def test_values_have_the_form_of_the_table(cells: dict[str, list[ExplainedCell]]) -> None:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from nelbo.explanation import AS_A_WHOLE, EXPLAINED
+from nelbo.row_repair import REPAIRED
 from tests.artifacts import linear_artifact
 from tests.nelbo.commands.conftest import ROWS, Service
 from tests.nelbo.commands.running import done, read, run, table, written
@@ -187,3 +188,24 @@ def test_it_runs_on_the_catalog_and_says_that_no_service_does_it(
     assert done("explain", "linear", rows).out == folder, (
         "the catalog of a data folder whose service runs"
     )
+
+
+def test_a_repair_makes_odd_rows_ordinary(judge: Path, odd: Path, tmp_path: Path) -> None:
+    ran = done("explain", judge, odd, "--row", 5, "--row", 9, "--repair", "--json").json
+    (weight,) = [cell for cell in ran["cells"] if cell["row"] == 5]
+    assert (weight["column"], weight["value"], weight["id"]) == ("weight", "100.0", "row 5")
+    assert float(weight["repaired"]) < 20
+    assert weight["p_value"] < 0.05 <= weight["p_value_after"]
+    done("explain", judge, odd, "--row", 5, "--row", 9, "--repair", "-o", tmp_path / "cells.csv")
+    written_cells = read(tmp_path / "cells.csv")
+    assert written_cells.column_names == ["row", "id", *REPAIRED.names[1:]]
+    assert written_cells.num_rows == len(ran["cells"])
+
+
+def test_the_table_of_repairs_can_be_read(judge: Path, odd: Path) -> None:
+    ran = done("explain", judge, odd, "--top", "1", "--repair")
+    head, first = ran.out.decode().splitlines()
+    assert " ".join(head.split()) == "row id nelbo p-value column value repaired"
+    assert first.split()[:3] == ["5", "row", "5"]
+    assert "weight" in first
+    assert "before and after" in ran.err
