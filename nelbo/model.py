@@ -202,8 +202,8 @@ class TableModel:
         threshold = threshold_of(p_values, request.alpha, request.fdr)
         table = _with_every_row(_flagged(pa.Table.from_batches(parts), threshold), rows)
         scored = from_arrow(table, library_of(data))
-        if table.column("anomaly").null_count and hasattr(scored, "astype"):
-            scored = scored.astype({"anomaly": "boolean"})  # the type of pandas with missing values
+        if is_pandas(scored) and table.column("anomaly").null_count:
+            scored = scored.astype({"anomaly": "boolean"})  # this type has missing values
         return alike(data, scored)
 
     def explain(
@@ -242,13 +242,15 @@ class TableModel:
                     best += self._least_likely(part, first_row + offset, top, rank)
                 best.sort(key=lambda row: (-getattr(row[0], rank), row[0].row))
                 best = best if numbers else best[:top]
-        if numbers and not 0 <= numbers[0] <= numbers[-1] < end:
-            raise NotFound(f"the data has {end:,} rows, numbered from 0; row {numbers[-1]} is none")
-        cells = (
-            repaired(self.engine, best, identifiers, seed)
-            if repair
-            else explained(self.engine, best, identifiers, columns, seed)
-        )
+        absent = [row for row in numbers if not 0 <= row < end]
+        if absent:
+            raise NotFound(
+                f"the data has no row {absent[0]}; it has {end:,}, and the first is row 0"
+            )
+        if repair:
+            cells = repaired(self.engine, best, identifiers, seed)
+        else:
+            cells = explained(self.engine, best, identifiers, columns, seed)
         return from_arrow(cells, library_of(data))
 
     def generate(self, n: int, *, seed: int | None = None, as_: Library | None = None) -> Frame:
@@ -455,16 +457,17 @@ def _with_filled(source: pa.Table, filled: pa.Table, names: Iterable[str]) -> pa
     rows = np.asarray(filled.column(0))
     without = np.setdiff1d(np.arange(len(source)), rows)
     order = np.argsort(np.concatenate([rows, without]))
+    names_read = [name.strip() for name in source.column_names]
     for name in names:
+        at = names_read.index(name)
         column: Any = filled.column(name)
         if len(without):
-            own = source.column(name)
+            own = source.column(at)
             same = own.type == column.type
             rest: Any = own.take(without) if same else pa.nulls(len(without), column.type)
             parts = pa.concat_tables([pa.table([column], [name]), pa.table([rest], [name])])
             column = parts.unify_dictionaries().combine_chunks().column(name).take(order)
-        at = source.column_names.index(name)
-        source = source.set_column(at, pa.field(name, column.type), column)
+        source = source.set_column(at, pa.field(source.column_names[at], column.type), column)
     return source
 
 

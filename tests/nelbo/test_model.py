@@ -175,6 +175,16 @@ def test_filled_frames_keep_their_columns_types_index_and_cells(model: TableMode
     assert filled["more"].isna().sum() == 1
 
 
+def test_names_with_blanks_around_them_are_those_of_the_model(model: TableModel) -> None:
+    blanks = frame().rename(columns={"width": " width "})
+    blanks.loc[105, " width "] = None
+    blanks.loc[103, "length"] = np.inf
+    with pytest.warns(NelboWarning, match="could not be done"):
+        filled = model.reconstruct(blanks)
+    assert list(filled.columns) == list(blanks.columns)
+    assert filled[" width "].notna().all()
+
+
 def test_chosen_columns_alone_are_filled(model: TableModel) -> None:
     gaps = frame()
     gaps.loc[105, ["width", "length"]] = None
@@ -255,7 +265,7 @@ def test_explained_rows_are_the_least_likely_ones_or_those_asked_for(model: Tabl
     assert cells["row"].unique().tolist() == scores["row"].head(3).tolist()
     assert (cells.groupby("row").size() <= 3).all()
     assert set(model.explain(frame(), rows=[7, 2])["row"]) == {2, 7}
-    with pytest.raises(NotFound, match=f"the data has {N} rows"):
+    with pytest.raises(NotFound, match=f"the data has no row {N}; it has {N}"):
         model.explain(frame(), rows=[2, N])
 
 
