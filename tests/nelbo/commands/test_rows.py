@@ -32,7 +32,7 @@ VERBS: dict[str, list[str]] = {
     "augment and keep columns": ["FILE", "--keep", "colour, length", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
-    "reconstruct some columns": ["FILE", "--columns", "length, colour", "--leave-usual"],
+    "reconstruct some columns": ["FILE", "--columns", "colour", "--leave-usual", "--seed", "3"],
 }
 
 
