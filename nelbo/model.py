@@ -253,27 +253,39 @@ class TableModel:
             cells = explained(self.engine, best, identifiers, columns, seed)
         return from_arrow(cells, library_of(data))
 
-    def generate(self, n: int, *, seed: int | None = None, as_: Library | None = None) -> Frame:
+    def generate(
+        self,
+        n: int,
+        *,
+        identifiers: bool = True,
+        seed: int | None = None,
+        as_: Library | None = None,
+    ) -> Frame:
         """n new rows like those of the training table.
 
+        identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
+        alone.
         seed: the same seed gives the same rows, and the first rows of a larger n. None takes a new
         seed for each call.
         as_: the library of the frame. Default: that of the training table or, if it was a file,
         pandas, or Arrow where pandas is not installed.
         """
-        request = checked_request(GenerateRequest, model=self.name, n=n, seed=self._seed(seed))
-        parts = [
-            self.engine.generate(
-                request.seed, first_row, min(BATCH_ROWS, request.n - first_row)
-            ).batch
-            for first_row in range(0, request.n, BATCH_ROWS)
-        ]
+        request = checked_request(
+            GenerateRequest, model=self.name, n=n, seed=self._seed(seed), identifiers=identifiers
+        )
+        parts = []
+        for first_row in range(0, request.n, BATCH_ROWS):
+            rows = min(BATCH_ROWS, request.n - first_row)
+            made_rows = self.engine.generate(
+                request.seed, first_row, rows, identifiers=request.identifiers
+            )
+            parts.append(made_rows.batch)
         form = self._form
         table = _in_form(pa.Table.from_batches(parts), None if form is None else form.schema)
-        made_rows = from_arrow(table, as_ or self._library)
-        if form is not None and is_pandas(made_rows):
-            made_rows = with_categories_of(from_arrow(form, "pandas"), made_rows)
-        return made_rows
+        frame = from_arrow(table, as_ or self._library)
+        if form is not None and is_pandas(frame):
+            frame = with_categories_of(from_arrow(form, "pandas"), frame)
+        return frame
 
     def augment(
         self,

@@ -79,13 +79,13 @@ def repair_row(
 
     If MOST_CHANGED cells are not enough, the p-value after them is below ORDINARY_P.
     """
-    best = _Candidate((), cells, row)
+    best = _Repair((), cells, row)
     while best.scored.p_value < ORDINARY_P and len(best.columns) < MOST_CHANGED:
         others = [name for name in best.scored.surprises if name not in best.columns]
         wider = [_least_odd(engine, cells, (*best.columns, name), seed) for name in others[:TRIED]]
         if not wider:
             break
-        best = min(wider, key=lambda candidate: candidate.scored.surprise)
+        best = min(wider, key=lambda repair: repair.scored.surprise)
 
     for name in best.columns[:-1]:
         if best.scored.p_value >= ORDINARY_P:
@@ -96,7 +96,7 @@ def repair_row(
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _Repair:
     """A row with other values in some columns, as a batch, and its scores."""
 
     columns: tuple[str, ...]
@@ -106,7 +106,7 @@ class _Candidate:
 
 def _least_odd(
     engine: "Engine", cells: pa.RecordBatch, columns: tuple[str, ...], seed: int
-) -> _Candidate:
+) -> _Repair:
     """The least surprising of TIMES draws of these columns, given the other cells of the row."""
     hidden = cells
     for name in columns:
@@ -120,16 +120,14 @@ def _least_odd(
     (first,) = replace(scores, surprise=-scores.surprise).top(1)
     least = made_rows.slice(first.row, 1)
     (scored,) = engine.score(least).top(1)
-    return _Candidate(columns, least, scored)
+    return _Repair(columns, least, scored)
 
 
-def _changes(
-    engine: "Engine", cells: pa.RecordBatch, candidate: _Candidate
-) -> Iterator[RepairedCell]:
-    after = candidate.scored
+def _changes(engine: "Engine", cells: pa.RecordBatch, repair: _Repair) -> Iterator[RepairedCell]:
+    after = repair.scored
     for column in engine.schema.columns:
-        if column.name in candidate.columns:
-            field = candidate.cells.schema.field(column.name)
-            new: str | None = written(candidate.cells.column(column.name), field)[0].as_py()
+        if column.name in repair.columns:
+            field = repair.cells.schema.field(column.name)
+            new: str | None = written(repair.cells.column(column.name), field)[0].as_py()
             value = text_of(cells, column, engine.schema)
             yield RepairedCell(column.name, value, new, after.nelbo, after.surprise, after.p_value)

@@ -109,7 +109,9 @@ def test_an_array_is_a_table_of_numbers() -> None:
 def test_notices_of_the_training_are_warnings_at_the_line_of_the_user() -> None:
     named = frame()[["x"]].assign(name=[f"name {row}" for row in range(N)])
     with pytest.warns(NelboWarning, match="column 'name' looks like an identifier") as caught:
-        nelbo.fit(named, **STEPS)
+        model = nelbo.fit(named, **STEPS)
+    assert list(model.generate(5).columns) == ["x", "name"]
+    assert list(model.generate(5, identifiers=False).columns) == ["x"]
     assert {Path(warning.filename).name for warning in caught} == {Path(__file__).name}
 
 
