@@ -169,6 +169,17 @@ class Calibration(_Frozen):
         return 1.0 / (len(self.scores) + 1.0) / (REACH if self.used_tail else 1.0)
 
 
+class Domain(_Frozen):
+    """What a model makes in a column: numbers from `low` to `high`, which the training rows reach,
+    or all categories but those with the codes `never`, which too few rows hold; and missing values,
+    if `missing`. Datetimes are in microseconds since the epoch."""
+
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    never: Codes = ()
+    missing: bool = True
+
+
 class Manifest(_Frozen):
     """The content of manifest.json.
 
@@ -185,6 +196,7 @@ class Manifest(_Frozen):
       generated; a copy keeps them.
     - `identifiers`: how the columns of identifiers are made; artifacts of an older Nelbo make none.
     - `ties`: which categories of a column with many of them go with which values of other columns.
+    - `domains`: what is made in each column; older artifacts do not say it.
     - `draws`: the uniform numbers that a row consumes: `z` for its latent, `x` for its cells.
     """
 
@@ -205,6 +217,7 @@ class Manifest(_Frozen):
     seldom: Annotated[dict[Name, Codes], Field(max_length=MAX_COLUMNS)] = {}
     identifiers: Annotated[dict[Name, Identifier], Field(max_length=MAX_COLUMNS)] = {}
     ties: Annotated[dict[Name, OfColumn], Field(max_length=MAX_COLUMNS)] = {}
+    domains: Annotated[dict[Name, Domain], Field(max_length=MAX_COLUMNS)] = {}
     seed: Annotated[int, Field(gt=-(2**64), lt=2**64)]
     data: Free
     libraries: Annotated[dict[Word, Word], Field(max_length=100)]

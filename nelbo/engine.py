@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from nelbo import noise
 from nelbo.artifact import Artifact, check_filled, check_kept, check_spread, read_artifact
+from nelbo.candidates import Candidates, CandidateSearch, Pool, pool_rows
+from nelbo.conditions import NO_CONDITIONS, Conditions, Odds
 from nelbo.encoding import Encoded, decode, encode, without_rarer
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
@@ -38,7 +40,7 @@ from nelbo.rule_keeping import (
     matrix_of,
     without_unknown,
 )
-from nelbo.schema import Schema
+from nelbo.schema import Column, Schema
 from nelbo.scores import p_values
 from nelbo.sessions import Check, Graphs, Sessions, fixed_batches
 from nelbo.surprise import Levels
@@ -87,6 +89,18 @@ class Origin:
 NOTHING: Mapping[str, Floats] = MappingProxyType({})
 GAP_DRAWS = 15
 """Number of draws that decide whether a cell is usually missing in a row like its own."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What rows with conditions are drawn from, kept for the next chunk of the same request."""
+
+    conditions: Conditions
+    seed: int
+    odds: Odds
+    candidates: Candidates
+
+
 TOO_FAR = "the row is so far from the training table that its nelbo is not finite"
 
 
@@ -112,6 +126,9 @@ class Engine:
         self.ties = Ties(self.manifest.ties, self.schema, self.manifest.order)
         self._calibration = np.array(self.manifest.calibration.scores, dtype=np.float64)
         self._noise_size = sum(self.manifest.draws.values())
+        self._number_at = [self._position(column) for column in self.schema.numbers]
+        self._code_at = [self._position(column) for column in self.schema.categoricals]
+        self._prepared: Prepared | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -217,20 +234,27 @@ class Engine:
         seed: int,
         first_row: int,
         rows: int,
+        conditions: Conditions = NO_CONDITIONS,
         check: Check | None = None,
         identifiers: bool = True,
     ) -> MadeRows:
-        """Rows first_row … first_row + rows - 1 of the endless table that `seed` names: z from the
-        prior, x from p(x|z). With `identifiers`, they have new identifiers."""
+        """Rows first_row … first_row + rows - 1 of the endless table that `seed` and the conditions
+        name: z from the prior, x from p(x|z). Each row meets all conditions. With `identifiers`,
+        they have new identifiers."""
         numbers = np.arange(first_row, first_row + rows)
         u = noise.uniforms(seed, noise.GENERATE, numbers, self._noise_size)
-        drawn = self._from_prior(u, check)
-        fixed = np.zeros((rows, len(self.manifest.order)), dtype=np.bool_)
-        mended = self._mended(drawn, fixed, Origin(seed, noise.GENERATE, numbers), check)
-        table = decode(*mended, self.schema)
+        if conditions:
+            cells = self._from_candidates(conditions, seed, numbers, u, check)
+        else:
+            cells = self._plain(u, Origin(seed, noise.GENERATE, numbers), check)
+        table = decode(*cells, self.schema)
         if identifiers:
             table = with_identifiers(table, self.schema, self.manifest.identifiers, seed, numbers)
         return MadeRows(table)
+
+    def odds(self, conditions: Conditions, seed: int, check: Check | None = None) -> Odds:
+        """How probable the conditions are, and from how many rows `generate` draws."""
+        return self._prepare(conditions, seed, check).odds
 
     def augment(
         self,
@@ -422,14 +446,16 @@ class Engine:
         mode: bool = False,
         spread: float = 0.0,
         fill: bool = False,
+        fresh: Booleans | None = None,
         check: Check | None = None,
     ) -> NumbersAndCodes:
         """Cells of rows like these: z from q(z | seen cells) or, by `spread`, from between that and
         p(z); then from p(x|z) every cell that is not kept. `seen` and `keep` are bool[n, d].
+
+        Kept numbers where `fresh` bool[d] holds are drawn anew within their code.
         """
         for_z = self.manifest.draws["z"]
-        number_at = [self.manifest.order.index(column.name) for column in self.schema.numbers]
-        code_at = [self.manifest.order.index(column.name) for column in self.schema.categoricals]
+        copied = np.ones(len(self.manifest.order), np.bool_) if fresh is None else ~fresh
         encoded, seen, keep = self.ties.given(encoded, seen, keep)
 
         parts = []
@@ -447,11 +473,17 @@ class Engine:
             drawn_numbers, drawn_codes = self.draw(
                 z, x, keep_batch, u_batch[:, for_z:], mode, fill, check
             )
-            new_numbers = np.where(keep_batch[:, number_at], numbers, drawn_numbers)
-            new_codes = np.where(keep_batch[:, code_at], named, drawn_codes)
+            is_own = keep_batch & copied
+            new_numbers = np.where(is_own[:, self._number_at], numbers, drawn_numbers)
+            new_codes = np.where(keep_batch[:, self._code_at], named, drawn_codes)
             parts.append([new_numbers[:used], new_codes[:used]])
         new_numbers, new_codes = self._checked(parts)
         return new_numbers, self.ties.redrawn(new_numbers, new_codes, keep, u, mode)
+
+    def _plain(self, u: Floats, origin: Origin, check: Check | None) -> NumbersAndCodes:
+        """Cells of new rows without conditions, which keep the rules."""
+        fixed = np.zeros((len(u), len(self.manifest.order)), dtype=np.bool_)
+        return self._mended(self._from_prior(u, check), fixed, origin, check)
 
     def _mended(
         self,
@@ -485,6 +517,153 @@ class Engine:
             fixed[:, at] |= ~np.isnan(own)
             x[:, at] = np.where(np.isnan(own), x[:, at], own)
         return encoded_rows(self.rules.kept(x, fixed, redraw, uniforms), self.schema)
+
+    # Conditions
+
+    def _from_candidates(
+        self,
+        conditions: Conditions,
+        seed: int,
+        rows: Integers,
+        u: Floats,
+        check: Check | None,
+    ) -> NumbersAndCodes:
+        """Cells of rows that meet the conditions. The row numbers ascend."""
+        candidates = self._prepare(conditions, seed, check).candidates
+        later = rows >= len(candidates.first.group)
+        cells = self._near_candidates(conditions, candidates, seed, rows[later], u[later], check)
+        if later.all():
+            return cells
+        first = candidates.first.take(rows[~later])
+        return np.concatenate([first.numbers, cells[0]]), np.concatenate([first.codes, cells[1]])
+
+    def _near_candidates(
+        self,
+        conditions: Conditions,
+        candidates: Candidates,
+        seed: int,
+        rows: Integers,
+        u: Floats,
+        check: Check | None,
+    ) -> NumbersAndCodes:
+        """Cells of rows that meet the conditions, each drawn like its candidate."""
+        shares = conditions.shares
+        group = np.zeros_like(rows) if shares is None else shares.of_rows(rows)
+        chosen = noise.uniforms(seed, noise.CHOOSE, rows, 1)[:, 0]
+        source = candidates.of_rows(group, chosen)
+        if not candidates.free:
+            return self._with_kept_cells(conditions, candidates, source, seed, rows, u, check)
+
+        every = np.ones_like(candidates.keep)
+        origin = Origin(seed, noise.GENERATE, rows)
+        drawn = self._like(source, u, every, ~every, origin, check)
+        unmet = ~conditions.met(self.schema, drawn.numbers, drawn.codes)
+        if shares is not None:
+            cells = drawn.codes[:, self.schema.categoricals.index(shares.column)]
+            unmet |= ~shares.are_met(cells, group)
+        # Of all rows, because each gap between row numbers takes as long as many rows.
+        again = noise.uniforms(seed, noise.AGAIN, rows, self._noise_size)[unmet]
+        source = source.take(np.flatnonzero(unmet))
+        numbers, codes = self._with_kept_cells(
+            conditions, candidates, source, seed, rows[unmet], again, check
+        )
+        drawn.numbers[unmet] = numbers
+        drawn.codes[unmet] = codes
+        return drawn.numbers, drawn.codes
+
+    def _with_kept_cells(
+        self,
+        conditions: Conditions,
+        candidates: Candidates,
+        source: Pool,
+        seed: int,
+        rows: Integers,
+        u: Floats,
+        check: Check | None,
+    ) -> NumbersAndCodes:
+        """Cells of rows like their candidates `source`, whose cells of the conditions' columns they
+        have. A row that does not meet the conditions, because rules change it, is its candidate."""
+        origin = Origin(seed, noise.GENERATE, rows, copies=np.ones_like(rows))
+        every = np.ones_like(candidates.keep)
+        numbers, codes = self._near(
+            source, u, every, candidates.keep, candidates.fresh, check=check
+        )
+        # Another number of the same code may not meet its condition.
+        met = conditions.met(self.schema, numbers, codes)
+        kept_numbers = candidates.keep[self._number_at]
+        numbers = np.where(~met[:, None] & kept_numbers, source.numbers, numbers)
+        fixed = np.tile(candidates.keep, (len(rows), 1))
+        numbers, codes = self._mended((numbers, codes), fixed, origin, check)
+        if not self.rules.rules:
+            return numbers, codes
+
+        met = conditions.met(self.schema, numbers, codes)
+        met &= ~self.rules.broken(matrix_of(numbers, codes, self.schema)).any(axis=1)
+        return (
+            np.where(met[:, None], numbers, source.numbers),
+            np.where(met[:, None], codes, source.codes),
+        )
+
+    def _prepare(self, conditions: Conditions, seed: int, check: Check | None) -> Prepared:
+        if (ready := self._prepared) and (ready.conditions, ready.seed) == (conditions, seed):
+            return ready
+
+        def like(pool: Pool, seen: Booleans, keep: Booleans, draw: int) -> Pool:
+            rows = len(pool.group)
+            return self._like(pool, uniforms(rows, draw), seen, keep, origin(rows, draw), check)
+
+        def uniforms(rows: int, draw: int) -> Floats:
+            stream = noise.CANDIDATE + draw
+            return noise.uniforms(seed, stream, np.arange(rows), self._noise_size)
+
+        def origin(rows: int, draw: int) -> Origin:
+            return Origin(seed, noise.CANDIDATES, np.arange(rows), np.full(rows, draw))
+
+        rows = pool_rows(self.schema)
+        cells = self._plain(uniforms(rows, 0), origin(rows, 0), check)
+        plain = Pool(*cells, group=np.zeros(rows, dtype=np.int64))
+        search = CandidateSearch(conditions, self.schema, self.manifest.order, self.rules, like)
+        candidates = search.run(plain)
+        met = conditions.met(self.schema, plain.numbers, plain.codes)
+        odds = Odds(rows, int(met.sum()), candidates.different)
+        self._prepared = Prepared(conditions, seed, odds, candidates)
+        return self._prepared
+
+    def _like(
+        self,
+        pool: Pool,
+        u: Floats,
+        seen: Booleans,
+        keep: Booleans,
+        origin: Origin,
+        check: Check | None,
+    ) -> Pool:
+        """Rows like those of a pool, which keep the rules. `seen` and `keep` are bool[d]."""
+        cells = self._near(pool, u, seen, keep, check=check)
+        fixed = np.tile(keep, (len(u), 1))
+        return Pool(*self._mended(cells, fixed, origin, check), pool.group)
+
+    def _near(
+        self,
+        pool: Pool,
+        u: Floats,
+        seen: Booleans,
+        keep: Booleans,
+        fresh: Booleans | None = None,
+        check: Check | None = None,
+    ) -> NumbersAndCodes:
+        """Cells of rows like those of a pool, by _from_posterior. `seen` and `keep` are bool[d]."""
+        rows = len(pool.group)
+        codes = without_rarer(pool.codes, self.schema)
+        encoded = Encoded(pool.numbers, codes, np.arange(rows), [], pool.codes)
+        return self._from_posterior(
+            encoded, u, np.tile(seen, (rows, 1)), np.tile(keep, (rows, 1)), fresh=fresh, check=check
+        )
+
+    # What batches share
+
+    def _position(self, column: Column) -> int:
+        return self.manifest.order.index(column.name)
 
     def _seldom(self, encoded: Encoded, per_row: int, seed: int, spread: float) -> Booleans:
         """bool[n * per_row, d]: cells with a seldom category, a share 1 - spread of them."""

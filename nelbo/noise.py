@@ -20,6 +20,14 @@ AUGMENT = 2
 """The first stream of copies: AUGMENT + k is the stream of copy k."""
 IDENTIFY = 2**61
 """The first stream of identifiers: IDENTIFY + j is the stream of column j of the schema."""
+CANDIDATES = 3
+"""The purpose of candidates, where cells are drawn again; see `mending`."""
+CHOOSE = 2**59
+"""The stream that chooses the candidate of each row with conditions."""
+AGAIN = CHOOSE + 1
+"""The stream of rows that do not meet their conditions by themselves and are drawn again."""
+CANDIDATE = 2**60
+"""The first stream of candidates: CANDIDATE + k is the stream of their k-th draw."""
 KEEP = 2**62
 """The first stream of the cells that a copy keeps: KEEP + k is the stream of copy k."""
 MEND = 2**61
@@ -59,7 +67,7 @@ def mending(
     seed: int, purpose: int, attempt: int, rows: Integers, copies: Integers, size: int
 ) -> Floats:
     """Uniform numbers float64[n, size] to draw rows again that were drawn for a purpose (GENERATE,
-    RECONSTRUCT or AUGMENT), by their row numbers and the numbers of their copies."""
+    RECONSTRUCT, AUGMENT or CANDIDATES), by their row numbers and the numbers of their copies."""
     u = np.empty((len(rows), size))
     for copy in np.unique(copies).tolist():
         of_copy = copies == copy

@@ -170,6 +170,7 @@ def largest_manifest() -> Manifest:
                 },
             },
             "surprise": _largest_surprise(wide),
+            "domains": {name: {"low": -1.23456789e-8, "high": 1.23456789e8} for name in names},
             "seed": 2**63 - 1,
             "data": {
                 "rows": 10**9,

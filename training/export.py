@@ -30,6 +30,7 @@ from nelbo.schema import Schema
 
 from .config import Config
 from .data import Rows, Training
+from .domains import domains
 from .exemplars import Exemplars
 from .graphs import batch_for, build, draws_for
 from .prior import Mixture
@@ -174,6 +175,7 @@ def _write_artifact(
         draws=draws_for(vae),
         calibration=Calibration(method="split", scores=()),
         seldom=likelihoods.seldom,
+        domains=dict(domains(likelihoods)),
         seed=seed,
         data=dict(data),
         libraries={library: metadata.version(library) for library in LIBRARIES},

@@ -1,7 +1,10 @@
 """Makes the rows of a chunk: generated rows, copies of source rows, or completed source rows."""
 
+from typing import Any
+
 import pyarrow as pa
 
+from nelbo.conditions import conditions_in
 from nelbo.engine import Engine
 from nelbo.rows import MadeRows
 from nelbo.sessions import Check
@@ -14,10 +17,19 @@ def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
         claim.params["seed"],
         claim.row_from,
         claim.rows,
+        conditions_in(engine.manifest, claim.params),
         check,
         identifiers=claim.params.get("identifiers", True),
     )
     return outcome_of(rows)
+
+
+def odds(engine: Engine, claim: Claim, check: Check) -> dict[str, Any]:
+    """What the summary of a generate job says of its conditions; nothing where it has none."""
+    conditions = conditions_in(engine.manifest, claim.params)
+    if not conditions.allowed:
+        return {}
+    return {"conditions": engine.odds(conditions, claim.params["seed"], check).as_json()}
 
 
 def augment(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:

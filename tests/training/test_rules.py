@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nelbo.conditions import read_conditions
 from nelbo.encoding import encode
 from nelbo.engine import Engine
 from nelbo.errors import InvalidInput
@@ -232,3 +233,46 @@ def test_a_broken_rule_is_more_surprising_than_an_ordinary_cell(engine: Engine) 
     assert surprise is not None
     at = engine.manifest.order.index("nights")
     assert surprise.columns[at].novelty[BROKEN] > np.log(ROWS)
+
+
+CONDITIONS: dict[str, list[str]] = {
+    "a category that fixes another column": ["code = A380"],
+    "a column that another one fixes": ["seats = 180"],
+    "a sum": ["total between 300 and 400"],
+    "a rare sum of given parts": ["total > 1000 and tax < 100"],
+    "both ends of an order": ["lowest > 20 and highest < 21"],
+    "a time between two dates": ["nights = 14 and arrive = 2024-05"],
+    "a date that counts from another one": ["leave = 2024-07-04"],
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_rows_with_conditions_meet_them_and_keep_all_rules(engine: Engine, name: str) -> None:
+    conditions = read_conditions(engine.manifest, CONDITIONS[name])
+    made = engine.generate(1, 0, 300, conditions).batch
+    rows = encode(made, engine.schema)
+    assert made.num_rows == 300
+    assert conditions.met(engine.schema, rows.numbers, rows.codes).all()
+    assert broken(engine, made) == 0
+    assert engine.generate(1, 40, 9, conditions).batch.equals(made.slice(40, 9))
+
+
+def test_balanced_rows_keep_all_rules(engine: Engine) -> None:
+    made = engine.generate(1, 0, 400, read_conditions(engine.manifest, balance="code")).batch
+    assert broken(engine, made) == 0
+    assert all(made["code"].to_pylist().count(name) == 100 for name in SEATS)
+
+
+@pytest.mark.parametrize(
+    ("where", "rule"),
+    [
+        ("code = A380 and copy = A320", "copy = code"),
+        ("code = A380 and seats = 100", "code -> seats"),
+        ("lowest > 20 and highest < 10", "lowest <= highest"),
+    ],
+)
+def test_conditions_that_break_a_rule_are_refused_with_its_name(
+    engine: Engine, where: str, rule: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"keeps the rule '{rule}'"):
+        engine.generate(1, 0, 5, read_conditions(engine.manifest, [where]))
