@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import bodies
 from api.manifests import of_manifest
-from nelbo.artifact import check_filled, check_kept, check_spread
+from nelbo.artifact import check_filled, check_kept, check_manifest, check_spread
+from nelbo.conditions import conditions_in
 from nelbo.encoding import check_columns
 from nelbo.errors import (
     FieldError,
@@ -93,6 +94,7 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     size = partial(chunk_rows, request, settings=settings, columns=len(schema.columns))
 
     if isinstance(request, GenerateRequest):
+        of_manifest(database, version, partial(_check_conditions, request))
         return JobPlan(version.id, request.n, size(request.n))
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
@@ -138,6 +140,12 @@ def _graphs_and_schema(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schem
     return tuple(manifest["graphs"]), Schema.model_validate(content | {"columns": columns})
 
 
+def _check_conditions(request: GenerateRequest, manifest: dict[str, Any]) -> None:
+    """Raise InvalidInput for a condition that no row of the model can meet."""
+    if request.where or request.like or request.balance is not None or request.weights:
+        conditions_in(check_manifest(manifest), request.model_dump())
+
+
 def _check_storable(name: str, noun: str) -> None:
     """Raise NotFound for a name that no database can store, so that nothing has it."""
     if not _is_text(name):
@@ -150,6 +158,9 @@ def digest(request: JobRequest) -> str:
     Requests with one idempotency key are the same job only if their digests are equal.
     """
     fields = request.model_dump(exclude={"rows"})
+    if hasattr(request, "seed"):
+        # Before seeds were fresh, a request without one had the seed 0: its digest stays the same.
+        fields.setdefault("seed", 0)
     if not isinstance(request, GenerateRequest):
         fields["rows"] = request.rows  # not copied: many rows take much memory
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

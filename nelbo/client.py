@@ -308,15 +308,37 @@ class Jobs:
         return self.submit(request.model_copy(update=self._source(data)))
 
     def generate(
-        self, model: str, n: int, *, seed: int = 0, identifiers: bool = True
+        self,
+        model: str,
+        n: int,
+        *,
+        seed: int | None = None,
+        where: Sequence[str] = (),
+        like: Mapping[str, Any] | None = None,
+        balance: str | None = None,
+        weights: Mapping[str, Mapping[str, float]] | None = None,
+        identifiers: bool = True,
     ) -> "JobHandle":
-        """Make n new rows like those of the training table.
+        """Make n new rows like those of the training table, which meet all conditions.
 
+        seed: the same seed makes the same rows. Default: a fresh one, `view.params["seed"]`.
+        where: conditions, such as ["label = fraud", "age between 30 and 40"].
+        like: cells that each row has, such as {"label": "fraud"}; the others are made.
+        balance: a column whose categories are made equally often.
+        weights: weights of one column's categories, such as {"label": {"fraud": 1, "ok": 3}}.
         identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
         alone.
         """
         request = checked_request(
-            GenerateRequest, model=model, n=n, seed=seed, identifiers=identifiers
+            GenerateRequest,
+            model=model,
+            n=n,
+            seed=seed,
+            where=(where,) if isinstance(where, str) else tuple(where),
+            like={name: _json_cell(cell) for name, cell in (like or {}).items()},
+            balance=balance,
+            weights={name: dict(shares) for name, shares in (weights or {}).items()},
+            identifiers=identifiers,
         )
         return self.submit(request)
 
@@ -326,12 +348,13 @@ class Jobs:
         data: Any,
         *,
         per_row: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         spread: float = 0.0,
         keep: Sequence[str] = (),
     ) -> "JobHandle":
         """Make `per_row` new rows like each row of the data.
 
+        seed: as for `generate`.
         spread: 0 draws near the row, 1 anywhere in the training table.
         keep: columns that each new row has from its source row.
         """
@@ -347,7 +370,7 @@ class Jobs:
         *,
         mode: bool = False,
         denoise: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         columns: Sequence[str] = (),
         leave_usual: bool = False,
     ) -> "JobHandle":
@@ -355,6 +378,7 @@ class Jobs:
 
         mode: fill in the most likely value instead of a random draw.
         denoise: also replace the values of cells that are not missing.
+        seed: as for `generate`.
         columns: columns that are filled. Default: every column.
         leave_usual: leave cells missing that are usually missing in rows like theirs.
         """

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,11 @@ def conditions_in(manifest: Manifest, fields: Mapping[str, Any]) -> Conditions:
 
 
 def _text_of(name: str, cell: object) -> str:
+    if hasattr(cell, "item"):
+        cell = cell.item()  # a NumPy scalar
     match cell:
+        case date():
+            return cell.isoformat()
         case bool():
             return str(cell).lower()
         case int() | float():

@@ -1,5 +1,6 @@
 """Jobs: their kinds, states, transitions and requests. Pure data, no I/O."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -61,12 +62,17 @@ WHOLE = BeforeValidator(_whole)
 Before them, it would keep the limits out of the JSON schema.
 """
 LARGEST_SEED = 2**63 - 1
+FRESH_SEEDS = 10**9
+"""A fresh seed is below this number, so that it is short enough to type."""
 Seed = Annotated[
-    int,
+    int | None,
     Field(
         ge=0,
         le=LARGEST_SEED,
-        description="the same seed, version and row number make the same row",
+        description="the same seed, version and row number make the same row; without one, each job"
+        " has a fresh seed, which its params show",
+        # A request without a seed has the same digest each time it is sent.
+        exclude_if=lambda seed: seed is None,
     ),
     WHOLE,
 ]
@@ -121,6 +127,52 @@ LeavesUsual = Annotated[
         " job's params leave it out where it is false",
         # As for the spread.
         exclude_if=lambda leave_usual: not leave_usual,
+    ),
+]
+Where = Annotated[
+    tuple[Annotated[str, Field(max_length=10_000)], ...],
+    Field(
+        max_length=100,
+        strict=False,
+        description="conditions that each row meets, such as 'label = fraud', 'label in (a, b)',"
+        " 'age between 30 and 40', 'date = 2024-05', 'income is missing'; 'and' joins several; a"
+        " job's params leave it out where it is empty",
+        examples=[["income = >50K", "age between 30 and 40"]],
+        # As for the spread.
+        exclude_if=lambda where: not where,
+    ),
+]
+Like = Annotated[
+    dict[Annotated[str, Field(max_length=1_000)], Any],
+    Field(
+        max_length=10_000,
+        description="cells that each row has, {column: value}; the others are made",
+        examples=[{"age": 39, "workclass": "Private"}],
+        # As for the spread.
+        exclude_if=lambda like: not like,
+    ),
+]
+Balance = Annotated[
+    str | None,
+    Field(
+        max_length=1_000,
+        description="a column whose categories are made equally often",
+        examples=["income"],
+        # As for the spread.
+        exclude_if=lambda balance: balance is None,
+    ),
+]
+Weights = Annotated[
+    dict[
+        Annotated[str, Field(max_length=1_000)],
+        Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=10_000)],
+    ],
+    Field(
+        max_length=1,
+        description="weights of one column's categories, {column: {category: weight}}",
+        examples=[{"income": {"<=50K": 1, ">50K": 3}}],
+        # As for the spread.
+        exclude_if=lambda weights: not weights,
     ),
 ]
 RankedBy = Annotated[
@@ -190,12 +242,17 @@ class ScoreRequest(OfRows, _OfModel):
 
 
 class GenerateRequest(_OfModel):
-    """Generate new rows: z from the prior, x from p(x|z)."""
+    """Generate new rows: z from the prior, x from p(x|z); with conditions, rows that meet all of
+    them. A condition that no row can meet is refused."""
 
     kind: Literal["generate"] = "generate"
     n: Annotated[int, Field(gt=0, description="number of rows to generate"), WHOLE]
-    seed: Seed = 0
+    seed: Seed = None
     identifiers: WithIdentifiers = True
+    where: Where = ()
+    like: Like = {}
+    balance: Balance = None
+    weights: Weights = {}
 
 
 class AugmentRequest(OfRows, _OfModel):
@@ -207,7 +264,7 @@ class AugmentRequest(OfRows, _OfModel):
 
     kind: Literal["augment"] = "augment"
     per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
-    seed: Seed = 0
+    seed: Seed = None
     spread: Spread = 0.0
     keep: Kept = ()
 
@@ -218,7 +275,7 @@ class ReconstructRequest(OfRows, _OfModel):
     kind: Literal["reconstruct"] = "reconstruct"
     mode: Annotated[bool, Field(description="the most probable value instead of a draw")] = False
     denoise: Annotated[bool, Field(description="replace observed cells as well")] = False
-    seed: Seed = 0
+    seed: Seed = None
     columns: Filled = ()
     leave_usual: LeavesUsual = False
 
@@ -256,6 +313,22 @@ def checked_request(kind: Callable[..., _Kind], **fields: Any) -> _Kind:
         raise InvalidRequest(
             f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         ) from None
+
+
+_Job = TypeVar("_Job", bound=_Request)
+
+
+def with_seed(request: _Job) -> _Job:
+    """The request; with a fresh seed, where it is of a kind that needs one and names none."""
+    if getattr(request, "seed", 0) is not None:
+        return request
+    return request.model_copy(update={"seed": secrets.randbelow(FRESH_SEEDS)})
+
+
+def seed_of(request: GenerateRequest | AugmentRequest | ReconstructRequest) -> int:
+    """The seed of a request that `with_seed` gave."""
+    assert request.seed is not None, "a request has a seed before its rows are drawn"
+    return request.seed
 
 
 def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:

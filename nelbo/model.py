@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from nelbo.artifact import files_of, read_artifact
 from nelbo.cells import written
+from nelbo.conditions import Odds, conditions_in
 from nelbo.encoding import check_columns
 from nelbo.errors import Conflict, InvalidInput, NotFound
 from nelbo.explanation import explained
@@ -43,6 +44,7 @@ from nelbo.jobs import (
     ReconstructRequest,
     ScoreRequest,
     checked_request,
+    seed_of,
 )
 from nelbo.packing import BESIDE
 from nelbo.row_repair import repaired
@@ -107,6 +109,7 @@ class TableModel:
     errors: the rows of the last call that could not be done, each with the reason. A NelboWarning
     tells their number.
     seed: the seed of the last rows that were made. With it, the same call makes the same rows.
+    odds: how probable the conditions of the last generation with conditions are.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class TableModel:
         self.engine = engine
         self.errors: list[RowError] = []
         self.seed: int | None = None
+        self.odds: Odds | None = None
         self._form = form
         self._library = library or library_of(None)
 
@@ -257,12 +261,21 @@ class TableModel:
         self,
         n: int,
         *,
+        where: Sequence[str] = (),
+        like: Mapping[str, Any] | None = None,
+        balance: str | None = None,
+        weights: Mapping[str, Mapping[str, float]] | None = None,
         identifiers: bool = True,
         seed: int | None = None,
         as_: Library | None = None,
     ) -> Frame:
-        """n new rows like those of the training table.
+        """n new rows like those of the training table, which meet all conditions.
 
+        where: conditions, such as ["label = fraud", "age between 30 and 40"]; `odds` then says how
+        probable they are.
+        like: cells that each row has, such as {"label": "fraud"}; the others are made.
+        balance: a column whose categories are made equally often.
+        weights: weights of one column's categories, such as {"label": {"fraud": 1, "ok": 3}}.
         identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
         alone.
         seed: the same seed gives the same rows, and the first rows of a larger n. None takes a new
@@ -271,15 +284,26 @@ class TableModel:
         pandas, or Arrow where pandas is not installed.
         """
         request = checked_request(
-            GenerateRequest, model=self.name, n=n, seed=self._seed(seed), identifiers=identifiers
+            GenerateRequest,
+            model=self.name,
+            n=n,
+            seed=self._seed(seed),
+            identifiers=identifiers,
+            where=(where,) if isinstance(where, str) else tuple(where),
+            like=dict(like or {}),
+            balance=balance,
+            weights=dict(weights or {}),
         )
+        conditions = conditions_in(self.engine.manifest, request.model_dump())
         parts = []
         for first_row in range(0, request.n, BATCH_ROWS):
             rows = min(BATCH_ROWS, request.n - first_row)
             made_rows = self.engine.generate(
-                request.seed, first_row, rows, identifiers=request.identifiers
+                seed_of(request), first_row, rows, conditions, identifiers=request.identifiers
             )
             parts.append(made_rows.batch)
+        if conditions.allowed:
+            self.odds = self.engine.odds(conditions, seed_of(request))
         form = self._form
         table = _in_form(pa.Table.from_batches(parts), None if form is None else form.schema)
         frame = from_arrow(table, as_ or self._library)
@@ -316,7 +340,12 @@ class TableModel:
         with self._open(data) as opened:
             for first_row, batch in opened.batches(request.per_row):
                 copies = self.engine.augment(
-                    batch, first_row, request.per_row, request.seed, request.spread, request.keep
+                    batch,
+                    first_row,
+                    request.per_row,
+                    seed_of(request),
+                    request.spread,
+                    request.keep,
                 )
                 self.errors += copies.errors
                 parts.append(copies.batch)
@@ -361,7 +390,7 @@ class TableModel:
                 filled = self.engine.reconstruct(
                     batch,
                     first_row,
-                    request.seed,
+                    seed_of(request),
                     mode=request.mode,
                     denoise=request.denoise,
                     columns=request.columns,

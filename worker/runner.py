@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from structlog.stdlib import BoundLogger
@@ -15,7 +16,7 @@ from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
 from worker import cleaning, pulse, reading, shutdown, verifying
 from worker.confined import ModelDied
-from worker.generation import augment, generate, reconstruct
+from worker.generation import augment, generate, odds, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
 from worker.source_rows import source_rows
@@ -103,7 +104,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
     Any file that this writes has the same content in every attempt.
     """
     if claim.stage == "finish":
-        return results.finish(process.database, claim)
+        return _finish(process, claim, check)
     match claim.kind:
         case "read":
             return reading.read(process, claim, check)
@@ -123,6 +124,17 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return augment(engine, source_rows(process.storage, claim), claim, check)
         case "reconstruct":
             return reconstruct(engine, source_rows(process.storage, claim), claim, check)
+
+
+def _finish(process: Process, claim: Claim, check: Check) -> Outcome:
+    """The job's totals. With conditions, a model also says how probable they are."""
+    outcome = results.finish(process.database, claim)
+    if not (claim.params.get("where") or claim.params.get("like")):
+        return outcome
+    check = _with_limit(check, process.settings.model_chunk_s)
+    version = catalog.version_of(process.database, _need(claim.version_id))
+    summary = outcome.summary | odds(process.engines.get(version), claim, check)
+    return replace(outcome, summary=summary)
 
 
 def _with_limit(check: Check, limit_s: float) -> Check:

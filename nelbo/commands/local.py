@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,16 @@ import pyarrow as pa
 from nelbo.commands.console import Tell
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
+from nelbo.conditions import Conditions
 from nelbo.errors import NotFound, TooLarge, needs_extra
 from nelbo.files import Digest, Table
-from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
+from nelbo.jobs import (
+    AugmentRequest,
+    GenerateRequest,
+    ReconstructRequest,
+    ScoreRequest,
+    seed_of,
+)
 from nelbo.rows import Anomaly, Rank, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
@@ -73,16 +80,23 @@ class Work:
                 return self._reconstruct(request, table, tell)
 
     def generate(
-        self, request: GenerateRequest, settings: Settings, tell: Tell
+        self, request: GenerateRequest, conditions: Conditions, settings: Settings, tell: Tell
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a generate job."""
         _check_size(request.n, settings)
+        seed = seed_of(request)
         for first_row in range(0, request.n, settings.chunk_rows):
             rows = min(settings.chunk_rows, request.n - first_row)
             yield self.engine.generate(
-                request.seed, first_row, rows, identifiers=request.identifiers
+                seed, first_row, rows, conditions, identifiers=request.identifiers
             ).batch
             tell(first_row + rows, request.n)
+
+    def odds(self, request: GenerateRequest, conditions: Conditions) -> dict[str, Any] | None:
+        """What is said of the conditions of a generate job, if it has any."""
+        if not conditions.allowed:
+            return None
+        return self.engine.odds(conditions, seed_of(request)).as_json()
 
     def least_likely(
         self, table: Table, rows: Collection[int], most: int, rank: Rank, tell: Tell
@@ -126,7 +140,7 @@ class Work:
     ) -> Iterator[pa.RecordBatch]:
         for first_row, batch in self._batches(table, tell, max(1, BATCH_ROWS // request.per_row)):
             copies = self.engine.augment(
-                batch, first_row, request.per_row, request.seed, request.spread, request.keep
+                batch, first_row, request.per_row, seed_of(request), request.spread, request.keep
             )
             self.faults.add(copies.errors)
             yield copies.batch
@@ -138,7 +152,7 @@ class Work:
             filled = self.engine.reconstruct(
                 batch,
                 first_row,
-                request.seed,
+                seed_of(request),
                 mode=request.mode,
                 denoise=request.denoise,
                 columns=request.columns,

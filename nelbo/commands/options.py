@@ -130,6 +130,17 @@ Seed = Annotated[
         help="random seed; the same seed, version and row number give the same row",
     ),
 ]
+FreshSeed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=LARGEST_SEED,
+        help="random seed; the same seed, version and row number give the same row (default: a"
+        " fresh one, which the command prints)",
+        show_default=False,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="print the result as one JSON object on standard output")
 ]

@@ -8,11 +8,13 @@ import typer
 
 from nelbo.client import Request
 from nelbo.commands import options
+from nelbo.commands.condition_files import LIKE, WEIGHTS, read_object
 from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.runners import Done, choose_runner
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile, output_file
+from nelbo.conditions import words_of
 from nelbo.files import DETECTED, CsvOptions
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly
@@ -76,7 +78,36 @@ def generate(
     model: options.Model,
     rows: Annotated[int, typer.Option(metavar="N", help="rows to make", show_default=False)],
     output: options.Output,
-    seed: options.Seed = 0,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="condition that each row meets (several are allowed)",
+            show_default=False,
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with cells that each row has, as {COLUMN: VALUE}",
+            dir_okay=False,
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="make the categories of COLUMN equally often"),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with the weights of a column's categories, as"
+            " {COLUMN: {CATEGORY: WEIGHT}}",
+            dir_okay=False,
+        ),
+    ] = None,
+    seed: options.FreshSeed = None,
     without_identifiers: Annotated[
         bool, typer.Option("--without-identifiers", help="leave out the columns of identifiers")
     ] = False,
@@ -90,13 +121,31 @@ def generate(
     training table. Identifiers are new: none is in the training table, and no two rows of OUT have
     the same. Columns of free text are empty.
 
+    Every row meets all conditions of --where, and its other cells fit them. A condition is
+    'COLUMN = VALUE', with =, !=, <, <=, >, >=, 'in (A, B)', 'not in (A, B)', 'between A and B',
+    'is missing' or 'is not missing'; 'and' joins several. 2024-05 means the whole month. Put a name
+    or a value with 'and' or a comma in quotes. The command says how probable the conditions are. It
+    refuses a condition that no row can meet.
+
     \b
     Examples:
       nelbo generate adult --rows 10000 --seed 1 -o made.csv
+      nelbo generate adult --rows 500 --where 'income = >50K' --where 'age < 30' -o young.csv
+      nelbo generate adult --rows 500 --where 'education in (Masters, Doctorate)' -o few.csv
+      nelbo generate adult --rows 1000 --balance income -o balanced.csv
+      nelbo generate adult --rows 1000 --weights weights.json --like row.json -o made.csv
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
     request = options.request(
-        GenerateRequest, model=model, n=rows, seed=seed, identifiers=not without_identifiers
+        GenerateRequest,
+        model=model,
+        n=rows,
+        seed=seed,
+        where=tuple(where or ()),
+        like=read_object(like, LIKE),
+        balance=balance,
+        weights=read_object(weights, WEIGHTS),
+        identifiers=not without_identifiers,
     )
     target = output_file(output, output_format, as_json, safe_csv)
     _run(request, None, target, None, Console(as_json))
@@ -118,7 +167,7 @@ def augment(
         str,
         typer.Option(metavar="COLUMNS", help="columns that each copy has from its row, as a,b"),
     ] = "",
-    seed: options.Seed = 0,
+    seed: options.FreshSeed = None,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
@@ -177,7 +226,7 @@ def reconstruct(
             "--leave-usual", help="leave cells missing that are usually missing in such rows"
         ),
     ] = False,
-    seed: options.Seed = 0,
+    seed: options.FreshSeed = None,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
     output_format: options.OutputFormat = None,
@@ -255,13 +304,18 @@ def _run(
     faults.check(done.written)
     for line in [*_lines(done, target), *faults.words()]:
         console.say(line)
+    if done.seed is not None and getattr(request, "seed", None) is None:
+        console.say(f"--seed {done.seed} makes the same rows again")
     console.result(_as_json(done, target, faults))
 
 
 def _lines(done: Done, target: OutputFile) -> list[str]:
     where = "standard output" if target.path == "-" else target.path
     if done.anomalies is None:
-        return [f"{done.written:,} rows in {where}"]
+        lines = [f"{done.written:,} rows in {where}"]
+        if done.conditions:
+            lines.append(words_of(done.conditions))
+        return lines
     limit = f"p-value <= {done.threshold:.4g}" if done.threshold else "no p-value is small enough"
     lines = [
         f"{done.written:,} rows scored, {done.anomalies:,} of them anomalies ({limit}); scores in"
@@ -281,6 +335,10 @@ def _as_json(done: Done, target: OutputFile, faults: RowErrors) -> dict[str, Any
         "rows_written": done.written,
         "rows_failed": faults.count,
     }
+    if done.anomalies is None:
+        result["seed"] = done.seed
+    if done.conditions:
+        result["conditions"] = done.conditions
     if done.anomalies is not None:
         result |= {
             "anomalies": done.anomalies,

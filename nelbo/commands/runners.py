@@ -2,10 +2,10 @@
 rows are the same."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -16,10 +16,11 @@ from nelbo.commands.console import Console
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile
+from nelbo.conditions import conditions_in
 from nelbo.data_folder import folder_here, names_a_folder
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
-from nelbo.jobs import GenerateRequest, ScoreRequest
+from nelbo.jobs import GenerateRequest, ScoreRequest, with_seed
 from nelbo.rows import Anomaly
 from nelbo.schema import Schema
 from nelbo.scores import already_known, out_of_reach
@@ -37,6 +38,10 @@ class Done:
     """Rows of the table, or rows asked for."""
     written: int
     job: str | None = None
+    seed: int | None = None
+    """Of made rows, as what follows; None where nothing is drawn."""
+    conditions: Mapping[str, Any] | None = None
+    """How probable the conditions of generated rows are (conditions.Odds.as_json)."""
     anomalies: int | None = None
     """Of a scoring, as what follows."""
     threshold: float | None = None
@@ -73,11 +78,14 @@ class LocalRunner:
     def run(
         self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
     ) -> Done:
+        request = with_seed(request)
         work = local.Work(local.load(self.folder, request.kind), faults)
         if isinstance(request, GenerateRequest):
+            conditions = conditions_in(work.engine.manifest, request.model_dump())
             with self.console.progress(service.DOING["generate"]) as tell:
-                written = _write(work.generate(request, self.settings, tell), out)
-            return Done(request.model, request.n, written)
+                written = _write(work.generate(request, conditions, self.settings, tell), out)
+            odds = work.odds(request, conditions)
+            return Done(request.model, request.n, written, seed=request.seed, conditions=odds)
 
         assert table is not None, "only generate has no table"
         with table.open(self.settings) as opened:
@@ -85,7 +93,7 @@ class LocalRunner:
             with self.console.progress(f"{service.DOING[request.kind]} {table.name}") as tell:
                 written = _write(work.results(request, opened, tell), out)
             self.console.notices(opened.late_notices)
-        done = Done(request.model, work.rows, written)
+        done = Done(request.model, work.rows, written, seed=_seed_of(request))
         return self._with_anomalies(done, work) if isinstance(request, ScoreRequest) else done
 
     def _check(self, request: Request, table: Table, manifest: Manifest) -> None:
@@ -164,7 +172,14 @@ def _done(job: JobHandle) -> Done:
     rows = view.progress.rows
     done = rows - view.progress.rows_failed
     if view.kind != "score":
-        return Done(view.model, rows, summary.get("rows_made", done), view.id)
+        return Done(
+            view.model,
+            rows,
+            summary.get("rows_made", done),
+            view.id,
+            seed=None if view.params.get("mode") else view.params.get("seed"),
+            conditions=summary.get("conditions"),
+        )
     return Done(
         view.model,
         rows,
@@ -174,6 +189,11 @@ def _done(job: JobHandle) -> Done:
         threshold=view.threshold,
         top=job.anomalies(SHOWN_ROWS),
     )
+
+
+def _seed_of(request: Request) -> int | None:
+    """The seed of made rows. A score and the mode of a reconstruction draw nothing."""
+    return None if getattr(request, "mode", False) else getattr(request, "seed", None)
 
 
 def _write(batches: Iterator[pa.RecordBatch], out: OutputFile) -> int:

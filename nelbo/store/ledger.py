@@ -33,6 +33,7 @@ from nelbo.jobs import (
     Kind,
     State,
     chunk_ranges,
+    with_seed,
 )
 from nelbo.rows import RowError, Scores
 from nelbo.store import audit, catalog, claims, files, lookup, queue, results
@@ -88,6 +89,7 @@ def submit(
     if earlier is not None:
         return earlier, False
 
+    request = with_seed(request)
     params = request.model_dump(mode="json", exclude={"kind", "model", "file", "rows"})
     inline_rows = None if inline is None else list(inline)
     values: dict[str, Any] = {

@@ -91,6 +91,37 @@ def test_a_key_belongs_to_one_request(stage: Stage) -> None:
     assert other.json()["type"] == "/problems/idempotency-mismatch"
 
 
+def test_a_job_without_a_seed_has_a_fresh_one_and_is_the_same_job_when_it_is_sent_again(
+    stage: Stage,
+) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "generate", "model": "adult", "n": 5}
+    jobs = [stage.submit(**request) for _ in range(3)]
+    seeds = {stage.get(f"/v1/jobs/{job_id}").json()["params"]["seed"] for job_id in jobs}
+    assert len(seeds) == 3
+    key = {"Idempotency-Key": "k"}
+    job_id = stage.submit(headers=key, **request)
+    assert stage.submit(headers=key, **request) == job_id
+    assert stage.post("/v1/jobs", json=request | {"seed": 8}, headers=key).status_code == 422
+
+
+def test_a_job_keeps_its_conditions_and_empty_ones_are_the_request_without(stage: Stage) -> None:
+    stage.model()
+    request = GENERATE | {"n": 5}
+    empty: dict[str, Any] = {"where": [], "like": {}, "balance": None, "weights": {}}
+    key = {"Idempotency-Key": "k"}
+    job_id = stage.submit(headers=key, **request)
+    assert stage.submit(headers=key, **request, **empty) == job_id
+    assert stage.get(f"/v1/jobs/{job_id}").json()["params"] == {"n": 5, "seed": 7}
+    more: dict[str, Any] = {
+        "where": ["age >= 30"],
+        "like": {"age": 39},
+        "weights": {"job": {"smith": 1.0}},
+    }
+    job_id = stage.submit(**request, **more)
+    assert stage.get(f"/v1/jobs/{job_id}").json()["params"] == {"n": 5, "seed": 7} | more
+
+
 def test_a_spread_of_zero_is_the_same_request_as_none(stage: Stage) -> None:
     stage.model()
     request: dict[str, Any] = {"kind": "augment", "model": "adult", "rows": ROWS}
@@ -98,7 +129,7 @@ def test_a_spread_of_zero_is_the_same_request_as_none(stage: Stage) -> None:
     job_id = stage.submit(headers=key, **request)
     assert stage.submit(headers=key, **request, spread=0) == job_id
     assert stage.post("/v1/jobs", json=request | {"spread": 0.3}, headers=key).status_code == 422
-    assert stage.get(f"/v1/jobs/{job_id}").json()["params"] == {"per_row": 1, "seed": 0}
+    assert stage.get(f"/v1/jobs/{job_id}").json()["params"].keys() == {"per_row", "seed"}
 
 
 def test_the_default_rank_is_the_same_request_as_none(stage: Stage) -> None:
@@ -290,6 +321,15 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"kind": "generate", "model": "adult", "n": 1_000_000_000}, 413, "max_job_rows"),
     ({"kind": "generate", "model": "adult", "n": 10**30}, 413, "max_job_rows"),
     ({"kind": "generate", "model": "adult", "n": 1, "seed": -1}, 422, "/body/generate/seed"),
+    (GENERATE | {"where": ["size = 3"]}, 422, "no column 'size'"),
+    (GENERATE | {"where": ["job = pilot"]}, 422, "those that may be made are 'clerk', 'smith'"),
+    (GENERATE | {"where": ["age > 40", "age < 30"]}, 422, "leave one of them out"),
+    (GENERATE | {"where": "age > 40"}, 422, "/body/generate/where"),
+    (GENERATE | {"where": [3]}, 422, "/body/generate/where/0"),
+    (GENERATE | {"like": {"age": [1]}}, 422, "'age' to be like"),
+    (GENERATE | {"balance": "age"}, 422, "holds integer values"),
+    (GENERATE | {"weights": {"job": {"clerk": -1}}}, 422, "/body/generate/weights/job/clerk"),
+    (GENERATE | {"weights": {"job": {"pilot": 1}}}, 422, "no category 'pilot'"),
     (
         {"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001},
         422,

@@ -155,8 +155,8 @@ def test_a_format_can_be_asked_for_whatever_the_suffix(busy: Scene) -> None:
 
 
 def test_identifiers_are_left_out_where_a_client_asks_for_it(scene: Scene) -> None:
-    with_them = scene.client.jobs.generate("adult", 3)
-    without = scene.client.jobs.generate("adult", 3, identifiers=False)
+    with_them = scene.client.jobs.generate("adult", 3, seed=0)
+    without = scene.client.jobs.generate("adult", 3, seed=0, identifiers=False)
     params = [scene.client.jobs.get(job.id).view.params for job in (with_them, without)]
     assert params == [{"n": 3, "seed": 0}, {"n": 3, "seed": 0, "identifiers": False}]
 
@@ -399,3 +399,27 @@ def test_a_running_service_is_found_by_the_data_folder(
 
 def test_nelbo_alone_does_not_load_the_client() -> None:
     assert nelbo.Client is Client
+
+
+def test_conditions_of_generated_rows_are_those_of_the_job(scene: Scene) -> None:
+    generate = scene.client.jobs.generate
+    job = generate(
+        "adult", 5, seed=1, where=["age > 30", "job = clerk"], like={"age": np.int64(39)}
+    )
+    assert job.view.params == {
+        "n": 5,
+        "seed": 1,
+        "where": ["age > 30", "job = clerk"],
+        "like": {"age": 39},
+    }
+    weighted = generate("adult", 5, where="age > 30", weights={"job": {"smith": 2}})
+    assert weighted.view.params["where"] == ["age > 30"]
+    assert weighted.view.params["weights"] == {"job": {"smith": 2}}
+    assert generate("adult", 5, balance="job").view.params["balance"] == "job"
+    with pytest.raises(InvalidInput, match="no category 'pilot'"):
+        generate("adult", 5, where=["job = pilot"])
+
+
+def test_each_job_that_draws_rows_has_a_seed_of_its_own(scene: Scene) -> None:
+    seeds = {scene.client.jobs.generate("adult", 5).view.params["seed"] for _ in range(3)}
+    assert len(seeds) == 3

@@ -348,3 +348,16 @@ def test_a_model_of_the_data_folder_is_loaded_by_name_version_and_alias(
     assert digests["linear"] == digests["linear@champion"]
     with pytest.raises(NotFound, match="no model 'liner'"):
         nelbo.load("liner")
+
+
+def test_generated_rows_meet_conditions_and_their_odds_are_kept(model: TableModel) -> None:
+    made = model.generate(60, where=["length between 0.5 and 1.5"], balance="colour", seed=1)
+    assert made["length"].between(0.5, 1.5).all()
+    assert made["colour"].value_counts().tolist() == [20, 20, 20]
+    assert model.odds is not None
+    assert 0 < model.odds.met < model.odds.rows
+    like = model.generate(5, like={"width": np.float64(-2.5)}, weights={"colour": {"red": 1}})
+    assert (like["width"] == -2.5).all()
+    assert (like["colour"] == "red").all()
+    with pytest.raises(InvalidInput, match="no category 'violet'"):
+        model.generate(5, where="colour = violet")

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from nelbo.artifact import MANIFEST, read_artifact
+from nelbo.conditions import conditions_in
 from nelbo.engine import Engine
 from nelbo.errors import Unavailable
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
@@ -37,6 +38,9 @@ ROWS = 130
 KINDS: list[JobRequest] = [
     ScoreRequest(model="linear"),
     GenerateRequest(model="linear", n=ROWS, seed=5),
+    GenerateRequest(model="linear", n=ROWS, seed=5, where=("length > 1", "colour != red")),
+    GenerateRequest(model="linear", n=ROWS, seed=5, balance="colour", like={"width": -2}),
+    GenerateRequest(model="linear", n=ROWS, seed=5, weights={"colour": {"red": 1, "blue": 2}}),
     AugmentRequest(model="linear", per_row=3, seed=5),
     AugmentRequest(model="linear", per_row=3, seed=5, spread=0.5),
     AugmentRequest(model="linear", per_row=3, seed=5, keep=("colour",)),
@@ -92,9 +96,11 @@ def test_a_job_of_every_kind_gives_what_the_engine_gives(
             for name in ("nelbo", "surprise", "p_value"):
                 np.testing.assert_array_equal(stored[name].to_numpy(), getattr(wanted, name))
         case GenerateRequest():
-            assert stage.made(job.id).equals(
-                pa.Table.from_batches([engine.generate(5, 0, ROWS).batch])
-            )
+            conditions = conditions_in(engine.manifest, request_.model_dump())
+            wanted_rows = engine.generate(5, 0, ROWS, conditions).batch
+            assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))
+            odds = engine.odds(conditions, 5).as_json() if conditions.allowed else None
+            assert (done.summary or {}).get("conditions") == odds
         case AugmentRequest(spread=spread, keep=keep):
             wanted_rows = engine.augment(whole, 0, 3, 5, spread, keep).batch
             assert stage.made(job.id).equals(pa.Table.from_batches([wanted_rows]))

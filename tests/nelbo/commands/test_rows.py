@@ -27,12 +27,22 @@ VERBS: dict[str, list[str]] = {
     "score with a bound on false discoveries": ["FILE", "--fdr", "0.5"],
     "generate": ["--rows", "150", "--seed", "3"],
     "generate without identifiers": ["--rows", "150", "--seed", "3", "--without-identifiers"],
+    "generate where": [
+        *("--rows", "150", "--seed", "3"),
+        *("--where", "length > 1 and colour != red", "--where", "width < -1"),
+    ],
+    "generate balanced": ["--rows", "150", "--seed", "3", "--balance", "colour"],
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
     "augment with spread": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
     "augment and keep columns": ["FILE", "--keep", "colour, length", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
     "reconstruct some columns": ["FILE", "--columns", "colour", "--leave-usual", "--seed", "3"],
+}
+DRAWING: dict[str, list[str]] = {
+    "generate": ["--rows", "40"],
+    "augment": ["FILE"],
+    "reconstruct": ["FILE", "--denoise"],
 }
 
 
@@ -269,7 +279,7 @@ def test_the_first_rows_of_a_longer_generation_are_the_shorter_one(artifact: Pat
 
 
 def test_generated_rows_have_new_identifiers_unless_they_are_left_out(artifact: Path) -> None:
-    command = ("generate", artifact, "--rows", 3, "-o", "-")
+    command = ("generate", artifact, "--rows", 3, "--seed", 1, "-o", "-")
     lines = done(*command).out.decode().splitlines()
     assert lines[0] == "id,length,colour,width,weight"
     assert [line.split(",")[0] for line in lines[1:]] == ["1000", "1001", "1002"]
@@ -396,7 +406,7 @@ def test_a_service_makes_columns_in_the_form_of_the_table_and_scores_them(
         (str(folder), tmp_path / f"here.{suffix}"),
         (name, tmp_path / f"there.{suffix}"),
     ):
-        done(command, model, *more, "-o", output)
+        done(command, model, *more, "-o", output, "--seed", "2")
     assert (tmp_path / f"here.{suffix}").read_bytes() == (tmp_path / f"there.{suffix}").read_bytes()
     if suffix == "csv":
         assert all(
@@ -419,3 +429,93 @@ def test_csv_for_people_holds_no_formula_here_or_from_a_service(
         done("reconstruct", model, given, "-o", tmp_path / "safe.csv", "--safe-csv")
         assert ",=1+1" in (tmp_path / "exact.csv").read_text()
         assert ",'=1+1" in (tmp_path / "safe.csv").read_text()
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+@pytest.mark.parametrize("name", DRAWING)
+def test_each_call_has_a_fresh_seed_which_it_prints_and_which_repeats_it(
+    where: str, name: str, artifact: Path, rows: Path, service: Service, tmp_path: Path
+) -> None:
+    model = artifact if where == "folder" else "linear"
+    arguments = [str(rows) if word == "FILE" else word for word in DRAWING[name]]
+    outputs = [tmp_path / f"{number}.parquet" for number in range(3)]
+    first, second = (
+        done(name, model, *arguments, "-o", output, "--json") for output in outputs[:2]
+    )
+    assert first.json["seed"] != second.json["seed"]
+    assert f"--seed {first.json['seed']} makes the same rows again" in first.err
+    assert not read(outputs[0]).equals(read(outputs[1]))
+
+    seed = second.json["seed"]
+    again = done(name, model, *arguments, "-o", outputs[2], "--seed", seed, "--json")
+    assert again.json["seed"] == seed
+    assert "makes the same rows" not in again.err
+    assert read(outputs[2]).equals(read(outputs[1]))
+
+
+def test_nothing_is_said_of_a_seed_where_nothing_is_drawn(
+    artifact: Path, rows: Path, tmp_path: Path
+) -> None:
+    ran = done("reconstruct", artifact, rows, "--mode", "-o", tmp_path / "out.csv")
+    assert "--seed" not in ran.err
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_rows_meet_their_conditions_and_their_probability_is_told(
+    where: str, artifact: Path, service: Service, tmp_path: Path
+) -> None:
+    model = artifact if where == "folder" else "linear"
+    conditions = ["--where", "colour in (red, blue)", "--where", "length between 0.5 and 1.5"]
+    ran = done("generate", model, "--rows", "90", *conditions, "-o", tmp_path / "out.parquet")
+    cells = read(tmp_path / "out.parquet")
+    assert set(cells["colour"].to_pylist()) == {"red", "blue"}
+    lengths = np.asarray(cells["length"])
+    assert (lengths >= 0.5).all()
+    assert (lengths <= 1.5).all()
+    assert re.search(r"probability of the conditions: 0\.\d+ \([\d,]+ of 16,384 rows", ran.err)
+    assert re.search(r"effective sample size [\d,]+\n", ran.err)
+
+
+def test_shares_and_cells_come_from_files_that_people_write(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.json").write_text('{"colour": {"red": 1, "blue": 3}}')
+    (tmp_path / "row.json").write_text('{"width": -2.5, "weight": null}')
+    files = ["--weights", tmp_path / "weights.json", "--like", tmp_path / "row.json"]
+    done("generate", artifact, "--rows", "100", *files, "-o", tmp_path / "out.parquet")
+    cells = read(tmp_path / "out.parquet")
+    assert abs(cells["colour"].to_pylist().count("blue") - 75) <= 2
+    assert set(cells["width"].to_pylist()) == {-2.5}
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--like", "[1]", "does not hold a JSON object; write"),
+        ("--like", "{", "is not JSON; write"),
+        ("--weights", '{"colour": {"violet": 1}}', "no category 'violet'"),
+        ("--weights", None, "no file at"),
+    ],
+)
+def test_a_file_that_does_not_serve_is_refused_with_an_example(
+    option: str, content: str | None, message: str, artifact: Path, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "file.json").write_text(content)
+    ran = run(
+        *("generate", artifact, "--rows", "5", option, tmp_path / "file.json"),
+        *("-o", tmp_path / "out.csv"),
+    )
+    assert ran.code in (1, 3)
+    assert message in ran.err
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("where", ["folder", "service"])
+def test_a_condition_that_no_row_can_meet_is_refused_and_no_table_is_written(
+    where: str, artifact: Path, service: Service, tmp_path: Path
+) -> None:
+    model = artifact if where == "folder" else "linear"
+    output = tmp_path / "out.csv"
+    ran = run("generate", model, "--rows", "9", "--where", "colour = violet", "-o", output)
+    assert ran.code == 1
+    assert "no category 'violet'; those that may be made are 'red', 'green', 'blue'" in ran.err
+    assert not output.exists()

@@ -60,7 +60,12 @@ def test_a_job_is_accepted_with_all_its_chunks(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [SCORE, AugmentRequest(model="adult", per_row=3), ReconstructRequest(model="adult")]
+    "request_",
+    [
+        SCORE,
+        AugmentRequest(model="adult", per_row=3, seed=1),
+        ReconstructRequest(model="adult", seed=1),
+    ],
 )
 def test_a_claim_carries_what_the_work_needs(database: Database, request_: Any) -> None:
     file_id = add_file(database)
