@@ -41,6 +41,7 @@ from nelbo.rules import (
     Dependency,
     Elapsed,
     Equal,
+    Implication,
     Order,
     Part,
     Product,
@@ -189,7 +190,7 @@ def completed(statement: Statement, x: Floats, schema: Schema, rare: int) -> Rul
             decimals = _decimals(x[:, columns[-1]])
             within = 0.0 if decimals is None else 0.5 * 10.0**-decimals
             draft = draft.model_copy(update={"decimals": decimals, "within": within})
-        case Order():
+        case Order() | Implication():
             digits = _decimals(x[:, columns])
             draft = draft.model_copy(update={"decimals": digits})
         case Part():

@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.encoding import absolute, relative
+from nelbo.errors import InvalidInput
 from nelbo.rules import (
     UNITS,
     Cell,
     Dependency,
     Elapsed,
     Equal,
+    Implication,
+    Limit,
     Order,
     Part,
     Product,
     Rule,
     Sum,
+    number_of,
     read_rule,
 )
 from nelbo.schema import CATEGORICALS, Column, Schema
@@ -228,6 +232,70 @@ def local(times: Floats, offsets: Sequence[tuple[float, float]]) -> Floats:
     return np.asarray(times + by[np.maximum(at, 0)])
 
 
+class _AppliedLimit:
+    """The cells that a column may have: `cells` float64[K] are the values of the limit, `step` is
+    the smallest difference of two values."""
+
+    def __init__(self, limit: Limit, cells: Floats, step: float) -> None:
+        self._operator = limit.operator
+        self._cells = cells
+        self._step = step
+
+    def met(self, x: Floats) -> Booleans:
+        """bool[n]: cells within the limit; False where missing."""
+        first = self._cells[0]
+        match self._operator:
+            case "<":
+                met = x < first
+            case "<=":
+                met = x <= first
+            case ">":
+                met = x > first
+            case ">=":
+                met = x >= first
+            case "!=":
+                met = (x != first) & ~np.isnan(x)
+            case _:
+                met = np.isin(x, self._cells)
+        return np.asarray(met)
+
+    def nearest(self, x: Floats, u: Floats) -> Floats:
+        """float64[n]: a cell within the limit for each of x, by uniform numbers u."""
+        if self._operator in ("=", "in"):
+            return np.asarray(self._cells[(u * len(self._cells)).astype(np.int64)])
+        first = self._cells[0]
+        other = -self._step if first > 0 else self._step
+        away = {"<": -self._step, ">": self._step, "!=": other}
+        return np.full(len(x), first + away.get(self._operator, 0.0))
+
+
+class _Implication(AppliedRule):
+    determines = False
+
+    def __init__(
+        self,
+        rule: Rule,
+        target: int,
+        sources: Sequence[int],
+        limits: Sequence[_AppliedLimit],
+    ) -> None:
+        super().__init__(rule, target, sources)
+        self._limits = limits
+
+    def broken(self, x: Floats) -> Booleans:
+        target = x[:, self.target]
+        broken = ~self._limits[-1].met(target) & ~np.isnan(target)
+        if self.sources:
+            broken &= self._limits[0].met(x[:, self.sources[0]])
+        return np.asarray(broken)
+
+    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
+        settled = x.copy()
+        rows = self.broken(x) & free[:, self.target]
+        settled[rows, self.target] = self._limits[-1].nearest(x[rows, self.target], u[rows])
+        return settled
+
+
 DAY, HOUR, MINUTE = 86_400_000_000, 3_600_000_000, 60_000_000
 """Microseconds."""
 
@@ -403,8 +471,27 @@ def apply(rule: Rule, schema: Schema) -> AppliedRule:
             return _Product(rule, target, sources, statement.divided)
         case Part():
             return _Part(rule, target, sources[0], statement.part)
+        case Implication():
+            limits = [_limited(limit, columns[limit.column], rule) for limit in statement.limits]
+            return _Implication(rule, target, sources, limits)
         case Dependency():
             return _dependency(rule, statement, columns, at)
+
+
+def _limited(limit: Limit, column: Column, rule: Rule) -> _AppliedLimit:
+    """A limit ready to apply. Raises InvalidInput for a category that the column does not have."""
+    if column.kind not in CATEGORICALS:
+        numbers = [number_of(value, column.kind) for value in limit.values]
+        return _AppliedLimit(limit, np.array(numbers, dtype=np.float64), _step(column, rule))
+    codes = codes_by_name(column)
+    for value in limit.values:
+        if column.categories and value not in codes:
+            raise InvalidInput(
+                f"the rule {rule.text!r} names {value!r}, which column {column.name!r} does not"
+                " have; correct the rule"
+            )
+    cells = [codes.get(value, np.nan) for value in limit.values]
+    return _AppliedLimit(limit, np.array(cells, dtype=np.float64), 1.0)
 
 
 def _dependency(

@@ -8,6 +8,8 @@
     amount = price * quantity      a product; also a / b
     month = month(paid)            a part of a datetime: year, month, day, hour, minute, weekday
     nights = days(leave - arrive)  the time between two datetimes: days, hours, minutes, seconds
+    age >= 18                      a limit of one column; also < = != in ('a', 'b')
+    plan = free => seats <= 5      a limit that holds where another column meets one
 
 A rule says nothing about a row in which one of its cells is missing. A column whose name is more
 than letters, digits and underscores may be quoted: "US Gross" <= "Worldwide Gross".
@@ -18,6 +20,7 @@ than letters, digits and underscores may be quoted: "US Gross" <= "Worldwide Gro
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -217,7 +220,52 @@ class Elapsed(_Statement):
         return f"{quoted(self.target)} = {self.unit}({times})"
 
 
-Statement = Equal | Dependency | Order | Sum | Product | Part | Elapsed
+@dataclass(frozen=True)
+class Limit:
+    """column operator value, or column in (values)"""
+
+    column: str
+    operator: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        values = [value if _BARE.fullmatch(value) else _in_quotes(value) for value in self.values]
+        shown = f"({', '.join(values)})" if self.operator == "in" else values[0]
+        return f"{quoted(self.column)} {self.operator} {shown}"
+
+
+@dataclass(frozen=True)
+class Implication(_Statement):
+    """premise => conclusion; without a premise, the conclusion holds in all rows"""
+
+    conclusion: Limit
+    premise: Limit | None = None
+
+    @property
+    def target(self) -> str:  # type: ignore[override]  # a field of the others
+        return self.conclusion.column
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.premise.column,) if self.premise else ()
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        return (self.premise, self.conclusion) if self.premise else (self.conclusion,)
+
+    def __str__(self) -> str:
+        return " => ".join(map(str, self.limits))
+
+
+_BARE = re.compile(r"[+-]?\w[\w.:+-]*")
+"""A value that needs no quotes."""
+
+
+def _in_quotes(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+Statement = Equal | Dependency | Order | Sum | Product | Part | Elapsed | Implication
 
 
 def quoted(name: str) -> str:
@@ -226,6 +274,9 @@ def quoted(name: str) -> str:
 
 
 # The grammar
+
+_FUNCTION = re.compile(rf"({'|'.join((*PARTS, *UNITS))})\s*\(")
+_NUMBER = re.compile(r"-\s*\d")
 
 
 def read_rule(text: str, names: Sequence[str]) -> Statement:
@@ -257,12 +308,47 @@ def check_kinds(text: str, statement: Statement, kinds: Mapping[str, str]) -> No
             fits = all(kind in numbers for kind in (target, *sources))
         case Part() | Elapsed():
             fits = target in numbers and set(sources) == {"datetime"}
+        case Implication():
+            for limit in statement.limits:
+                _check_limit(text, limit, kinds[limit.column])
+            return
     if not fits:
         columns = ", ".join(f"{name} is {kinds[name]}" for name in statement.columns)
         raise InvalidInput(
             f"the rule {text!r} does not suit the kinds of its columns: {columns}; correct the"
             " rule, or a kind in a schema file (nelbo schema FILE --kind COLUMN=KIND)"
         )
+
+
+def _check_limit(text: str, limit: Limit, kind: str) -> None:
+    """Refuse a limit whose values cannot be those of a column of this kind."""
+    if kind in _CATEGORICALS:
+        if limit.operator not in ("=", "!=", "in"):
+            raise InvalidInput(
+                f"the rule {text!r} does not suit column {limit.column!r}, which is {kind}: its"
+                " values have no order; use =, != or in"
+            )
+        return
+    what = "a date such as 2024-01-31" if kind == "datetime" else "a number"
+    for value in limit.values:
+        if number_of(value, kind) is None:
+            raise InvalidInput(
+                f"the rule {text!r} cannot be used: {value!r} is neither a column of the table nor"
+                f" {what}, as column {limit.column!r} ({kind}) holds"
+            )
+
+
+def number_of(value: str, kind: str) -> float | None:
+    """A number, or a datetime in ISO 8601 as microseconds since the epoch, from a rule's text; None
+    where it is neither."""
+    try:
+        if kind != "datetime":
+            return float(value)
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
 
 
 class _Parser:
@@ -296,17 +382,78 @@ class _Parser:
         return Dependency(self._name(), tuple(sources))
 
     def _compared(self, first: str) -> Statement:
-        sign = self._sign("<=", ">=", "==", "=", "<", ">", move=True)
+        start = self._at
+        if self._word("in"):
+            return self._implied(self._limit(first, start))
+        sign = self._sign("<=", ">=", "!=", "==", "=", "<", ">", move=True)
+        if sign is None:
+            raise self._wrong("one of = <= < -> is missing")
+        if sign == "!=" or not self._is_column():
+            return self._implied(self._limit(first, start))
         if sign in ("<", "<="):
             return Order(self._name(), first, strict=sign == "<")
         if sign in (">", ">="):
             return Order(first, self._name(), strict=sign == ">")
-        if sign is None:
-            raise self._wrong("one of = <= < -> is missing")
         return self._calculated(first)
 
+    def _implied(self, first: Limit) -> Implication:
+        """The rule that begins with a limit."""
+        if not self._sign("=>", move=True):
+            return Implication(first)
+        column = self._name()
+        return Implication(self._limit(column, self._at), first)
+
+    def _limit(self, column: str, start: int) -> Limit:
+        """The limit of a column whose operator begins at `start`."""
+        self._at = start
+        if self._word("in"):
+            if not self._sign("(", move=True):
+                raise self._wrong("( is missing")
+            values = [self._value()]
+            while self._sign(",", move=True):
+                values.append(self._value())
+            if not self._sign(")", move=True):
+                raise self._wrong(") is missing")
+            return Limit(column, "in", tuple(values))
+        sign = self._sign("<=", ">=", "!=", "==", "=", "<", ">", move=True)
+        if sign is None:
+            raise self._wrong("one of = != <= >= < > in is missing")
+        return Limit(column, sign.replace("==", "="), (self._value(),))
+
+    def _value(self) -> str:
+        self._skip()
+        match = re.compile(r"'((?:[^']|'')*)'|\"([^\"]*)\"").match(self._text, self._at)
+        match = match or _BARE.match(self._text, self._at)
+        if match is None:
+            raise self._wrong("a column or a value is missing")
+        self._at = match.end()
+        self._skip()
+        groups = [group for group in match.groups() if group is not None]
+        return groups[0].replace("''", "'") if groups else match[0]
+
+    def _is_column(self) -> bool:
+        """Whether a column, or a function of datetimes, comes next."""
+        start = self._at
+        if self._sign("-") or _FUNCTION.match(self._text, self._at):
+            return _NUMBER.match(self._text, self._at) is None
+        try:
+            self._name()
+        except InvalidInput:
+            return False
+        finally:
+            self._at = start
+        return True
+
+    def _word(self, word: str) -> bool:
+        """Whether this word comes next; it is then read."""
+        self._skip()
+        match = re.compile(rf"{word}\b(?=\s*\()").match(self._text, self._at)
+        if match:
+            self._at = match.end()
+        return match is not None
+
     def _calculated(self, target: str) -> Statement:
-        function = re.compile(rf"({'|'.join((*PARTS, *UNITS))})\s*\(").match(self._text, self._at)
+        function = _FUNCTION.match(self._text, self._at)
         if function:
             self._at = function.end()
             return self._of_time(target, function[1])
@@ -373,5 +520,6 @@ class _Parser:
         return InvalidInput(
             f"the rule {self._text!r} cannot be read: {reason} (at character {self._at + 1}); rules"
             " are such as: start <= end; model -> seats; total = net + tax; amount = price *"
-            " quantity; month = month(paid); nights = days(leave - arrive)"
+            " quantity; month = month(paid); nights = days(leave - arrive);"
+            " age >= 18; plan = free => seats <= 5"
         )

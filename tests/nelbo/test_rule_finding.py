@@ -184,7 +184,7 @@ def test_a_declared_rule_says_how_many_rows_break_it() -> None:
     x = np.column_stack([table["start"].to_numpy(), table["end"].to_numpy()]).astype(np.float64)
     rule = declared_rule("start <= end", x, schema, 1)
     assert (rule.rows, rule.broken) == (5, 1)
-    with pytest.raises(InvalidInput, match="no column 'finish'"):
+    with pytest.raises(InvalidInput, match="'finish' is neither a column"):
         declared_rule("start <= finish", x, schema, 1)
 
 

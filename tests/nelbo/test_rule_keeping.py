@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nelbo.errors import InvalidInput
 from nelbo.rule_finding import declared_rule
 from nelbo.rule_keeping import (
     ATTEMPTS,
@@ -177,6 +178,39 @@ def test_a_row_does_not_depend_on_its_neighbours(seed: int) -> None:
     rows = np.arange(10, 40)
     part = ALL.kept(x[10:], none[10:], by_number, uniforms)
     assert np.array_equal(whole[10:], part, equal_nan=True)
+
+
+LIMITS = [
+    "model = A320 => rooms <= 2",
+    "model in (B737, E190) => leave < 2022-06-01",
+    "net > 50 => model != A320",
+    "rooms in (1, 3)",
+    "price >= 20",
+    "arrive > 2022-03-01",
+]
+
+
+@pytest.mark.parametrize("text", LIMITS)
+@pytest.mark.parametrize("stuck", [False, True])
+def test_made_rows_keep_limits(text: str, stuck: bool) -> None:
+    rules = keeper(text)
+    x = shuffled(500, 8)
+    assert rules.broken(x).any()
+    before = rules.broken(x).all(1)
+    fixed = np.zeros(x.shape, dtype=np.bool_)
+
+    def same(x: Floats, hidden: Booleans, at: NDArray[np.int64], attempt: int) -> Floats:
+        return x
+
+    redraw = same if stuck else drawn_again
+    result = rules.kept(x, fixed, redraw, lambda at: np.linspace(0, 0.99, len(at)))
+    assert not rules.broken(result).any()
+    assert np.array_equal(result[~before], x[~before], equal_nan=True)
+
+
+def test_a_limit_that_names_a_category_which_the_column_does_not_have_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="names 'A380', which column 'model' does not have"):
+        keeper("model = A380 => rooms <= 2")
 
 
 def test_rules_that_hold_cost_nothing_to_keep() -> None:

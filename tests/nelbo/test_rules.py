@@ -12,6 +12,8 @@ from nelbo.rules import (
     Dependency,
     Elapsed,
     Equal,
+    Implication,
+    Limit,
     Order,
     Part,
     Product,
@@ -42,6 +44,20 @@ READ: list[tuple[str, Statement]] = [
     ("a = month(b)", Part("a", "month", "b")),
     ("days = days(b - a)", Elapsed("days", "days", "b", "a")),
     ("a = month", Equal("a", "month")),
+    ("a >= 18", Implication(Limit("a", ">=", ("18",)))),
+    ("a <= -1.5e3", Implication(Limit("a", "<=", ("-1.5e3",)))),
+    ("b = free", Implication(Limit("b", "=", ("free",)))),
+    ("b != 'a'", Implication(Limit("b", "!=", ("a",)))),
+    ("b in ('x y', z, 3)", Implication(Limit("b", "in", ("x y", "z", "3")))),
+    ("a > 2024-01-31", Implication(Limit("a", ">", ("2024-01-31",)))),
+    (
+        "US Gross in ('a', 'b') => net of tax <= 5",
+        Implication(Limit("net of tax", "<=", ("5",)), Limit("US Gross", "in", ("a", "b"))),
+    ),
+    (
+        "a = 'it''s' => b = x",
+        Implication(Limit("b", "=", ("x",)), Limit("a", "=", ("it's",))),
+    ),
 ]
 
 
@@ -63,6 +79,8 @@ def statements() -> st.SearchStrategy[Statement]:
             Order(a, b, strict=signs[0] > 0),
             Sum(a, tuple(zip(signs, (b, c, d), strict=True))),
             Product(a, b, c, divided=signs[0] > 0),
+            Implication(Limit(a, "in", ("x y", "it's", "7"))),
+            Implication(Limit(a, "<=", ("-1.5",)), Limit(b, "!=", ("a, b",))),
             *(Part(a, part, b) for part in PARTS),
             *(Elapsed(a, unit, b, c) for unit in UNITS),
         ]
@@ -79,7 +97,10 @@ def test_a_written_rule_is_read_as_the_same(statement: Statement) -> None:
 WRONG = [
     ("", "a column is missing"),
     ("a", "one of = <= < -> is missing"),
-    ("a =", "a column is missing"),
+    ("a =", "a column or a value is missing"),
+    ("a in (1, 2", ") is missing"),
+    ("a = 1 => b", "one of = != <= >= < > in is missing"),
+    ("a = 1 => zz = 2", "no column 'zz'"),
     ("zz = a", "no column 'zz'"),
     ("a = b net", "more text than a rule has"),
     ("a = days(b)", "wants the time between two columns"),
@@ -100,6 +121,13 @@ def test_a_rule_that_cannot_be_read_is_refused_with_the_reason(text: str, reason
 
 def test_a_rule_about_columns_of_the_wrong_kinds_is_refused() -> None:
     kinds = {"a": "continuous", "b": "datetime", "c": "categorical", "d": "datetime"}
+    with pytest.raises(InvalidInput, match="its values have no order"):
+        check_kinds("c <= 5", read_rule("c <= 5", list(kinds)), kinds)
+    for text in ("a = x", "b <= 5", "c = x => a >= y"):
+        with pytest.raises(InvalidInput, match="is neither a column of the table nor a"):
+            check_kinds(text, read_rule(text, list(kinds)), kinds)
+    for text in ("a <= 5", "b < 2024-02-01", "c in (x, y) => b >= 2024-01-01T12:00"):
+        check_kinds(text, read_rule(text, list(kinds)), kinds)
     for text in ("a <= b", "a = b", "a = c", "b = a + c", "c = month(b)", "a = month(c)"):
         with pytest.raises(InvalidInput, match="does not suit the kinds of its columns"):
             check_kinds(text, read_rule(text, list(kinds)), kinds)
@@ -111,7 +139,7 @@ def test_a_schema_takes_rules_as_text_and_refuses_unknown_columns() -> None:
     columns = (Column(name="start", kind="integer"), Column(name="end", kind="integer"))
     schema = Schema.model_validate({"columns": columns, "rules": ["start <= end"]})
     assert schema.rules == (Rule(text="start <= end"),)
-    with pytest.raises(ValidationError, match="no column 'stop'"):
+    with pytest.raises(ValidationError, match="'stop' is neither a column"):
         Schema.model_validate({"columns": columns, "rules": ["start <= stop"]})
 
 
