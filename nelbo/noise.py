@@ -18,7 +18,7 @@ RECONSTRUCT = 1
 """The stream of rows whose missing cells are filled."""
 AUGMENT = 2
 """The first stream of copies: AUGMENT + k is the stream of copy k."""
-IDENTIFY = 2**61
+IDENTIFY = 2**58
 """The first stream of identifiers: IDENTIFY + j is the stream of column j of the schema."""
 CANDIDATES = 3
 """The purpose of candidates, where cells are drawn again; see `mending`."""

@@ -1,5 +1,7 @@
 """Laws of the random numbers: they depend on seed, stream and row number alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,3 +63,14 @@ def test_no_purpose_has_a_stream_of_another() -> None:
     streams = [noise.GENERATE, noise.RECONSTRUCT, noise.AUGMENT, copies, noise.EXPLAIN]
     assert streams == sorted(set(streams))
     assert noise.EXPLAIN + DRAWS < 2**64
+
+
+def test_no_two_purposes_share_a_stream() -> None:
+    """Each purpose of many streams has room for 2**58 of them."""
+    names = ("IDENTIFY", "CHOOSE", "CANDIDATE", "MEND", "KEEP", "EXPLAIN")
+    first = [getattr(noise, name) for name in names]
+    assert first == sorted(first)
+    assert all(after - before >= 2**58 for before, after in pairwise([0, *first]))
+    assert noise.AGAIN == noise.CHOOSE + 1
+    few = (noise.GENERATE, noise.RECONSTRUCT, noise.AUGMENT, noise.CANDIDATES)
+    assert len(set(few)) == len(few)
