@@ -208,9 +208,12 @@ class _Row:
 
     def unfit(self, cell: ExplainedCell, partner: str) -> ExplainedCell:
         """The cell as one that does not fit another."""
+        return replace(cell, reason=self._unfit_for(partner), against=partner)
+
+    def _unfit_for(self, partner: str) -> str:
         value = self._value(partner)
         words = f"a missing {partner}" if value is None else f"{partner} {shortened(value)}"
-        return replace(cell, reason=f"does not fit {words}", against=partner)
+        return f"does not fit {words}"
 
     def _partner(self, cell: ExplainedCell) -> str | None:
         """The column of the cell that a cell does not fit."""
@@ -262,7 +265,9 @@ class _Row:
         """What is new about a value, or the rule that it breaks, in words."""
         value = self._value(name)
         if level == BROKEN:
-            return f"breaks the rule {self._broken_rule(name).rule.text}"
+            rule = self._broken_rule(name).rule.text
+            other = self._other_of_rule(name)
+            return f"{self._unfit_for(other)}: {rule}" if other else f"breaks the rule {rule}"
         if value is None:
             return "never missing in training" if self._is_never_missing(name) else None
         if level in (ORDINARY, MISSING):

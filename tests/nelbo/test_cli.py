@@ -129,7 +129,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
     with generating(tmp_path, "-") as command:
         assert command.stdout is not None
         assert command.stderr is not None
-        assert command.stdout.readline() == b"length,colour,width,weight\n"
+        assert command.stdout.readline() == b"id,length,colour,width,weight\n"
         command.stdout.close()
         assert command.stderr.read().decode().splitlines() == ["generating ..."]
         assert command.wait(60) == 1

@@ -149,8 +149,15 @@ def test_a_row_that_breaks_a_rule_costs_more_and_surprises(engine: Engine) -> No
 
 def test_explain_names_the_rule(engine: Engine) -> None:
     _, odd = spoilt(engine)
-    scores = engine.score(odd.slice(0, 1))
-    row = Anomaly(
+    odd = odd.slice(0, 1)
+    cells = explain_row(engine, scored(engine, odd), odd, 3, seed=0)
+    assert cells[0].column in {"nights", "arrive", "leave"}
+    assert cells[0].reason == "breaks the rule nights = days(leave - arrive)"
+
+
+def scored(engine: Engine, row: pa.RecordBatch) -> Anomaly:
+    scores = engine.score(row)
+    return Anomaly(
         row=0,
         nelbo=scores.nelbo[0],
         surprise=scores.surprise[0],
@@ -160,9 +167,16 @@ def test_explain_names_the_rule(engine: Engine) -> None:
         terms=dict(zip(scores.columns, scores.terms[0].tolist(), strict=True)),
         surprises=dict(zip(scores.columns, scores.surprises[0].tolist(), strict=True)),
     )
-    cells = explain_row(engine, row, odd.slice(0, 1), 3, seed=0)
-    assert cells[0].column in {"nights", "arrive", "leave"}
-    assert cells[0].reason == "breaks the rule nights = days(leave - arrive)"
+
+
+def test_explain_names_the_other_cell_of_a_rule_about_two(engine: Engine) -> None:
+    table = stays(20, 9)
+    at = table.column_names.index("seats")
+    odd = batch(table.set_column(at, "seats", pa.array([170] * 20))).slice(3, 1)
+    (cell, *_) = explain_row(engine, scored(engine, odd), odd, 3, seed=0)
+    (code,) = odd["code"].to_pylist()
+    assert (cell.column, cell.against) == ("seats", "code")
+    assert cell.reason == f"does not fit code {code}: code -> seats"
 
 
 def test_report_and_card_list_the_rules(run: Run) -> None:
