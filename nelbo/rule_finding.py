@@ -30,11 +30,14 @@ from nelbo.rule_keeping import (
     local,
     matrix_of,
     part_of,
+    polynomial_terms,
     without_unknown,
 )
 from nelbo.rules import (
     MAX_ENTRIES,
+    MAX_FIGURES,
     MAX_RULES,
+    MAX_SOURCES,
     PARTS,
     UNITS,
     Cell,
@@ -42,8 +45,10 @@ from nelbo.rules import (
     Elapsed,
     Equal,
     Implication,
+    Nearly,
     Order,
     Part,
+    Polynomial,
     Product,
     Rule,
     Statement,
@@ -77,6 +82,15 @@ MOST_IN_PAIRS = 24
 """Columns of which two together may fix a third."""
 ROWS_PER_NUMBER = 3
 """Mean rows of each value of a number that fixes another column."""
+NEARLY = 0.05
+"""A number is nearly a function of others if nine in ten of its rows are at most this share of its
+standard deviation off."""
+BLURRED, RESOLVED = 0.2, 128
+"""Of such columns, the one is made from the others that least depends on their exact values."""
+DIVERSE = 0.95
+"""The probability that two rows differ in a column of such numbers, at least."""
+ROWS_PER_VALUE = 20
+"""Mean rows of a value, at most, in such a column: others hold certain values alone."""
 MOST_TERMS = 8
 """Columns that a sum has at most."""
 NUMBERS: tuple[Kind, ...] = ("continuous", "integer")
@@ -138,7 +152,9 @@ def find_rules(x: Floats, schema: Schema, rare: int) -> tuple[Rule, ...]:
             rules.append(rule)
     rules.sort(key=lambda rule: -rule.rows)
     at_risk = np.cumsum([1 / (rule.rows + 1) for rule in rules])
-    return tuple(rules[: int((at_risk <= AT_RISK).sum())][:MAX_RULES])
+    rules = rules[: int((at_risk <= AT_RISK).sum())]
+    nearly = [completed(statement, x, schema, rare) for statement in _nearly(table, rules)]
+    return tuple([*rules, *(rule for rule in nearly if rule is not None)][:MAX_RULES])
 
 
 def candidate_rules(table: pa.Table, schema: Schema, rare: int = 5) -> tuple[Rule, ...]:
@@ -197,6 +213,11 @@ def completed(statement: Statement, x: Floats, schema: Schema, rare: int) -> Rul
             zone = schema.modelled[columns[0]].zone
             offsets = _offsets(statement.part, *x[:, columns].T) if zone else ()
             draft = draft.model_copy(update={"offsets": offsets})
+        case Nearly():
+            decimals = _decimals(x[:, columns[-1]])
+            draft = draft.model_copy(
+                update={"decimals": decimals, "curve": curve_of(x[:, columns])}
+            )
         case Equal():
             pass
     rows = int((~np.isnan(x[:, columns]).any(1)).sum())
@@ -439,6 +460,112 @@ def _changes(zone: ZoneInfo, first: float, last: float) -> Iterator[tuple[float,
                 low, high = (middle, high) if _offset(zone, middle) == offset else (low, middle)
             yield high, after
             offset = after
+
+
+# Numbers that are nearly functions of others
+
+
+def _nearly(table: _Table, rules: Sequence[Rule]) -> Iterator[Nearly]:
+    """Columns of numbers that no rule fixes and that are nearly smooth functions of others, the
+    closest first; each column is in one such statement at most."""
+    statements = [read_rule(rule.text, table.names) for rule in rules]
+    fixed = {one.target for one in statements if not isinstance(one, Order)}
+    numbers = [j for j in table.of(*NUMBERS) if table.names[j] not in fixed]
+    numbers = [j for j in numbers if table.diverse[j] >= DIVERSE][:MOST_IN_PAIRS]
+    close = []
+    for target in numbers:
+        if table.distinct[target] * ROWS_PER_VALUE < len(table.x):
+            continue
+        error, sources = _closest(table, target, numbers)
+        if error <= NEARLY:
+            blur = _blur(table.x[:, [*sources, target]])
+            close.append((max(error, blur), target, sources))
+    taken: set[int] = set()
+    for off, target, sources in sorted(close):
+        if off <= BLURRED and not taken & {target, *sources}:
+            taken |= {target, *sources}
+            yield Nearly(table.names[target], tuple(table.names[j] for j in sources))
+
+
+def _blur(cells: Floats) -> float:
+    """How far the polynomial for the last column moves, by its standard deviation, if each of the
+    others moves as far as a made number may be from where the model puts it: by a RESOLVED-th of
+    the column's rows."""
+    cells = cells[~np.isnan(cells).any(1)][:SAMPLE]
+    sources = cells[:, :-1]
+    centre, scale = _standards(sources)
+    x = polynomial_terms(sources, centre, scale)
+    weights = _weights(x, cells[:, -1])
+    rank = np.argsort(np.argsort(sources, axis=0), axis=0)
+    shift = np.random.default_rng(0).integers(-1, 2, sources.shape) * (len(cells) // RESOLVED)
+    moved = np.take_along_axis(
+        np.sort(sources, axis=0), np.clip(rank + shift, 0, len(cells) - 1), axis=0
+    )
+    off = np.abs((polynomial_terms(moved, centre, scale) - x) @ weights)
+    return float(np.quantile(off, 0.9)) / float(cells[:, -1].std())
+
+
+def _closest(table: _Table, target: int, numbers: Sequence[int]) -> tuple[float, list[int]]:
+    """The columns whose polynomial is closest to a target, and how close: the quantile 0.9 of its
+    errors by the target's standard deviation. A further column must halve the error."""
+    sources: list[int] = []
+    least = np.inf
+    for _ in range(MAX_SOURCES):
+        errors = [
+            (_error(table.x[:, [*sources, j, target]]), j)
+            for j in numbers
+            if j != target and j not in sources
+        ]
+        error, best = min(errors, default=(np.inf, -1))
+        if error > least / 2:
+            break
+        least, sources = error, [*sources, best]
+    return least, sources
+
+
+def _error(cells: Floats) -> float:
+    """How far a polynomial that was fitted to half of the rows is from the last column in the other
+    half."""
+    cells = cells[~np.isnan(cells).any(1)][: 2 * FEW]
+    spread = float(cells[:, -1].std()) if len(cells) else 0.0
+    if len(cells) < 2 * ENOUGH or spread == 0:
+        return np.inf
+    centre, scale = _standards(cells[:, :-1])
+    x = polynomial_terms(cells[:, :-1], centre, scale)
+    off = x[1::2] @ _weights(x[::2], cells[::2, -1]) - cells[1::2, -1]
+    return float(np.quantile(np.abs(off), 0.9)) / spread
+
+
+def _standards(sources: Floats) -> tuple[Floats, Floats]:
+    """The centre and the scale of each column."""
+    scale = sources.std(axis=0)
+    return np.median(sources, axis=0), np.where(scale > 0, scale, 1.0)
+
+
+def _weights(x: Floats, target: Floats) -> Floats:
+    """The weights of terms x float64[n, T] by least squares; the twentieth of the rows that is
+    farthest off does not count."""
+    off = np.abs(target - x @ np.linalg.lstsq(x, target, rcond=None)[0])
+    near = off <= np.quantile(off, 0.95)
+    return np.asarray(np.linalg.lstsq(x[near], target[near], rcond=None)[0])
+
+
+def curve_of(cells: Floats) -> Polynomial:
+    """The polynomial of all columns of cells but the last, which is nearest to that."""
+    cells = cells[~np.isnan(cells).any(1)]
+    target = cells[:, -1]
+    centre, scale = _standards(cells[:, :-1])
+    x = polynomial_terms(cells[:, :-1], centre, scale)
+    weights = _weights(x, target)
+    left = np.quantile(target - x @ weights, np.linspace(0, 1, MAX_FIGURES))
+    return Polynomial(
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
+        weights=tuple(weights.tolist()),
+        left=tuple(left.tolist()),
+        lowest=float(target.min()),
+        highest=float(target.max()),
+    )
 
 
 # What other columns fix

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nelbo.encoding import absolute, relative
 from nelbo.errors import InvalidInput
 from nelbo.rules import (
+    FARTHEST,
     UNITS,
     Cell,
     Dependency,
@@ -20,6 +21,7 @@ from nelbo.rules import (
     Equal,
     Implication,
     Limit,
+    Nearly,
     Order,
     Part,
     Product,
@@ -27,6 +29,7 @@ from nelbo.rules import (
     Sum,
     number_of,
     read_rule,
+    terms_of,
 )
 from nelbo.schema import CATEGORICALS, Column, Schema
 
@@ -76,6 +79,10 @@ class AppliedRule:
     def follow(self, x: Floats) -> Floats:
         """float64[n]: the target by the sources; NaN where they do not fix it."""
         raise NotImplementedError
+
+    def with_rest(self, values: Floats, u: Floats) -> Floats:
+        """The followed values with what the sources do not fix, by uniform numbers u float64[n]."""
+        return values
 
     def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
         """The rows, with another value in a cell where `free` bool[n, d] is true, so that the rule
@@ -175,6 +182,43 @@ class _Elapsed(_Sum):
     def back(self, x: Floats, at: int) -> Floats:
         time = np.rint(x[:, self.target] * self._unit)
         return np.asarray((time - self._others(x, at)) / self._signs[at])
+
+
+class _Nearly(AppliedRule):
+    """A number that follows from others but for a rest, which is drawn. No row breaks it."""
+
+    def __init__(self, rule: Rule, target: int, sources: Sequence[int]) -> None:
+        super().__init__(rule, target, sources)
+        self._curve = rule.curve
+
+    def broken(self, x: Floats) -> Booleans:
+        return np.zeros(len(x), dtype=np.bool_)
+
+    def follow(self, x: Floats) -> Floats:
+        if self._curve is None:
+            return np.full(len(x), np.nan)
+        centre, scale = np.array(self._curve.centre), np.array(self._curve.scale)
+        values = polynomial_terms(x[:, self.sources], centre, scale) @ np.array(self._curve.weights)
+        return np.asarray(values)
+
+    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
+        return x
+
+    def with_rest(self, values: Floats, u: Floats) -> Floats:
+        if self._curve is None:
+            return values
+        left = np.array(self._curve.left)
+        values = values + np.interp(u, np.linspace(0, 1, len(left)), left)
+        return _rounded(
+            np.clip(values, self._curve.lowest, self._curve.highest), self.rule.decimals
+        )
+
+
+def polynomial_terms(sources: Floats, centre: Floats, scale: Floats) -> Floats:
+    """float64[n, T]: the terms of a polynomial, from its numbers float64[n, S]."""
+    standardised = np.clip((sources - centre) / scale, -FARTHEST, FARTHEST)
+    columns = [standardised[:, list(term)].prod(axis=1) for term in terms_of(sources.shape[1])]
+    return np.column_stack(columns)
 
 
 class _Product(AppliedRule):
@@ -474,6 +518,8 @@ def apply(rule: Rule, schema: Schema) -> AppliedRule:
         case Implication():
             limits = [_limited(limit, columns[limit.column], rule) for limit in statement.limits]
             return _Implication(rule, target, sources, limits)
+        case Nearly():
+            return _Nearly(rule, target, sources)
         case Dependency():
             return _dependency(rule, statement, columns, at)
 
@@ -586,6 +632,7 @@ class RuleKeeper:
     def __init__(self, schema: Schema) -> None:
         self.rules = applied(schema)
         self._followed = _in_order([rule for rule in self.rules if rule.determines])
+        self._has_rests = any(isinstance(rule, _Nearly) for rule in self.rules)
 
     @UNUSUAL_NUMBERS
     def broken(self, x: Floats) -> Booleans:
@@ -603,22 +650,24 @@ class RuleKeeper:
         then still break a rule get the nearest value that keeps it. Only rules whose cells are
         fixed stay broken.
         """
-        x = self._follow(x, fixed)
+        u = uniforms(np.arange(len(x))) if self._has_rests else np.zeros(len(x))
+        x = self._follow(x, fixed, u)
         for attempt in range(ATTEMPTS):
             hidden = self._to_hide(x, fixed)
             rows = np.flatnonzero(hidden.any(1))
             if not len(rows):
                 return x
             drawn = redraw(x[rows], hidden[rows], rows, attempt)
-            x[rows] = self._follow(drawn, fixed[rows])
+            x[rows] = self._follow(drawn, fixed[rows], u[rows])
         rows = np.flatnonzero(self._to_hide(x, fixed).any(1))
-        x[rows] = self._settle(x[rows], fixed[rows], uniforms(rows))
+        if len(rows):
+            x[rows] = self._settle(x[rows], fixed[rows], uniforms(rows))
         return x
 
-    def _follow(self, x: Floats, fixed: Booleans) -> Floats:
+    def _follow(self, x: Floats, fixed: Booleans, u: Floats) -> Floats:
         x = x.copy()
         for rule in self._followed:
-            values = rule.follow(x)
+            values = rule.with_rest(rule.follow(x), u)
             own = x[:, rule.target]
             stays = fixed[:, rule.target] | np.isnan(own) | np.isnan(values)
             x[:, rule.target] = np.where(stays, own, values)
@@ -635,7 +684,7 @@ class RuleKeeper:
         """Rule after rule, and once more where one broke another."""
         for _ in self.rules:
             for rule in self.rules:
-                x = self._follow(rule.settle(x, ~fixed, u), fixed)
+                x = self._follow(rule.settle(x, ~fixed, u), fixed, u)
             if not self._to_hide(x, fixed).any():
                 break
         return x

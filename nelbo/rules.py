@@ -10,6 +10,7 @@
     nights = days(leave - arrive)  the time between two datetimes: days, hours, minutes, seconds
     age >= 18                      a limit of one column; also < = != in ('a', 'b')
     plan = free => seats <= 5      a limit that holds where another column meets one
+    humid ~ temp, dewp             a number that is nearly a smooth function of up to three others
 
 A rule says nothing about a row in which one of its cells is missing. A column whose name is more
 than letters, digits and underscores may be quoted: "US Gross" <= "Worldwide Gross".
@@ -21,6 +22,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import combinations_with_replacement
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -41,6 +43,10 @@ MAX_SOURCES = 3
 """Maximum number of columns that fix another one together."""
 MAX_ENTRIES = 20_000
 """Maximum number of values that a rule fixes."""
+DEGREES = (4, 4, 3)
+"""The degree of a polynomial of one, two or three numbers."""
+FARTHEST = 4.0
+MAX_FIGURES = 257
 PARTS = ("year", "month", "day", "hour", "minute", "weekday")
 UNITS = {"days": 86_400e6, "hours": 3_600e6, "minutes": 60e6, "seconds": 1e6}
 """Microseconds."""
@@ -48,6 +54,46 @@ UNITS = {"days": 86_400e6, "hours": 3_600e6, "minutes": 60e6, "seconds": 1e6}
 Cell = Annotated[str, Field(max_length=1_000)] | FiniteFloat
 """A category, or a number."""
 CellsOfColumn = Annotated[tuple[Cell, ...], Field(max_length=MAX_ENTRIES), FailFast()]
+
+
+Figures = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MAX_FIGURES)]
+
+
+class Polynomial(BaseModel):
+    """A polynomial of standardised numbers, (x - centre) / scale cut off at -FARTHEST and FARTHEST.
+
+    `weights` are those of its terms, see `terms_of`. `left` are quantiles, at equal distances, of
+    what is left of the target beside it; `lowest` and `highest` are the target's ends.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    centre: Figures
+    scale: Figures
+    weights: Figures
+    left: Figures
+    lowest: FiniteFloat
+    highest: FiniteFloat
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each_term(self) -> Self:
+        sources = len(self.centre)
+        if sources > MAX_SOURCES or len(self.scale) != sources or min(self.scale) <= 0:
+            raise ValueError("a polynomial does not have a positive scale for each of its columns")
+        if len(self.weights) != len(terms_of(sources)):
+            raise ValueError("a polynomial has another number of weights than of terms")
+        return self
+
+
+def terms_of(sources: int) -> list[tuple[int, ...]]:
+    """The terms of a polynomial of so many numbers: which of them each term multiplies."""
+    degree = DEGREES[sources - 1]
+    numbers = range(sources)
+    return [
+        term
+        for count in range(degree + 1)
+        for term in combinations_with_replacement(numbers, count)
+    ]
 
 
 class Rule(BaseModel):
@@ -59,6 +105,7 @@ class Rule(BaseModel):
     - `decimals`: the decimals of that column; None where it has as many as float64 has.
     - `offsets`: for a part of a datetime, pairs (from when, by how much) in microseconds: how far
       local time is from the datetime.
+    - `curve`: for `a ~ b, c`, the function and what is left beside it.
     - `keys` and `values`: for `a, b -> c`, the values of a and of b (one list each) and the values
       of c that they fix. `counts` are their training rows.
     """
@@ -73,6 +120,7 @@ class Rule(BaseModel):
     offsets: Annotated[
         tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(max_length=1_000), FailFast()
     ] = ()
+    curve: Polynomial | None = None
     keys: Annotated[tuple[CellsOfColumn, ...], Field(max_length=MAX_SOURCES)] = ()
     values: CellsOfColumn = ()
     counts: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_ENTRIES), FailFast()] = ()
@@ -265,7 +313,22 @@ def _in_quotes(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-Statement = Equal | Dependency | Order | Sum | Product | Part | Elapsed | Implication
+@dataclass(frozen=True)
+class Nearly(_Statement):
+    """target ~ sources"""
+
+    target: str
+    keys: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.keys
+
+    def __str__(self) -> str:
+        return f"{quoted(self.target)} ~ {', '.join(map(quoted, self.keys))}"
+
+
+Statement = Equal | Nearly | Dependency | Order | Sum | Product | Part | Elapsed | Implication
 
 
 def quoted(name: str) -> str:
@@ -304,7 +367,7 @@ def check_kinds(text: str, statement: Statement, kinds: Mapping[str, str]) -> No
         case Order():
             both = [target, *sources]
             fits = all(kind in numbers for kind in both) or set(both) == {"datetime"}
-        case Sum() | Product():
+        case Sum() | Product() | Nearly():
             fits = all(kind in numbers for kind in (target, *sources))
         case Part() | Elapsed():
             fits = target in numbers and set(sources) == {"datetime"}
@@ -361,7 +424,10 @@ class _Parser:
 
     def statement(self) -> Statement:
         first = self._name()
-        if self._sign(",", "->") is None:
+        statement: Statement
+        if self._sign("~", move=True):
+            statement = Nearly(first, tuple(self._names_in_a_row()))
+        elif self._sign(",", "->") is None:
             statement = self._compared(first)
         else:
             statement = self._dependency(first)
@@ -371,14 +437,22 @@ class _Parser:
             raise self._wrong("it names a column twice")
         return statement
 
+    def _names_in_a_row(self) -> list[str]:
+        names = [self._name()]
+        while self._sign(",", move=True):
+            names.append(self._name())
+        if len(names) > MAX_SOURCES:
+            raise self._wrong(f"at most {MAX_SOURCES} columns can fix another one")
+        return names
+
     def _dependency(self, first: str) -> Dependency:
         sources = [first]
-        while self._sign(",", move=True):
-            sources.append(self._name())
+        if self._sign(",", move=True):
+            sources += self._names_in_a_row()
         if not self._sign("->", move=True):
             raise self._wrong("-> is missing")
         if len(sources) > MAX_SOURCES:
-            raise self._wrong(f"at most {MAX_SOURCES} columns can be before ->")
+            raise self._wrong(f"at most {MAX_SOURCES} columns can fix another one")
         return Dependency(self._name(), tuple(sources))
 
     def _compared(self, first: str) -> Statement:

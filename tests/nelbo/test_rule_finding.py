@@ -133,6 +133,27 @@ def test_parts_of_a_datetime_in_the_time_zone_of_a_city() -> None:
     assert sorted(rules) == ["day = day(time)", "hour = hour(time)"]
 
 
+def test_a_number_that_is_nearly_a_smooth_function_of_two_others() -> None:
+    a = random().normal(20, 8, ROWS).round(1)
+    b = random(1).uniform(1, 5, ROWS).round(2)
+    c = (a**2 / b + random(2).normal(0, 1, ROWS)).round(2)
+    assert rules_of(a=a, b=b, other=random(3).normal(size=ROWS), c=c) == ["c ~ a, b"]
+
+
+def test_a_number_that_others_say_much_of_is_not_nearly_their_function() -> None:
+    a = random().normal(size=ROWS)
+    b = a + 0.2 * random(1).normal(size=ROWS)
+    assert rules_of(a=a, b=b) == []
+
+
+def test_a_small_difference_of_large_numbers_is_not_made_from_them() -> None:
+    """The model does not place made numbers so exactly that their difference means anything."""
+    a = random().uniform(1_000, 9_000, ROWS)
+    b = a + random(1).normal(0, 1, ROWS)
+    c = np.log(b / a) + 1e-6 * random(2).normal(size=ROWS)
+    assert not any(rule.startswith("c ~") for rule in rules_of(a=a, b=b, c=c))
+
+
 def test_a_rule_that_a_single_row_breaks_is_none() -> None:
     low = random().normal(size=ROWS)
     high = low + random(1).exponential(size=ROWS)

@@ -222,6 +222,29 @@ def test_rules_that_hold_cost_nothing_to_keep() -> None:
     assert np.array_equal(result, x)
 
 
+def test_a_number_follows_the_curve_of_others_but_for_a_rest_like_the_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    schema = Schema(columns=tuple(Column(name=name, kind="continuous") for name in "abc"))
+    a, b = rng.normal(20, 8, 5_000), rng.uniform(1, 5, 5_000)
+    rest = rng.exponential(2, 5_000)
+    x = np.column_stack([a, b, np.round(a * b + rest, 2)])
+    rule = declared_rule("c ~ a, b", x, schema, 1)
+    rules = RuleKeeper(schema.model_copy(update={"rules": (rule,)}))
+    made = np.column_stack([rng.permutation(column) for column in x.T])
+    assert not rules.broken(made).any()
+
+    fixed = np.zeros(made.shape, dtype=np.bool_)
+    result = rules.kept(made, fixed, drawn_again, lambda at: (at % 997 + 0.5) / 997)
+    off = result[:, 2] - result[:, 0] * result[:, 1]
+    inside = (result[:, 2] > x[:, 2].min()) & (result[:, 2] < x[:, 2].max())
+    assert np.quantile(off[inside], [0.1, 0.5, 0.9]) == pytest.approx(
+        np.quantile(rest, [0.1, 0.5, 0.9]), abs=0.7
+    )
+    assert np.array_equal(result, np.round(result, 2) * [0, 0, 1] + result * [1, 1, 0])
+    assert result[:, 2].min() >= x[:, 2].min()
+    assert result[:, 2].max() <= x[:, 2].max()
+
+
 def test_a_combination_that_training_did_not_have_is_not_made() -> None:
     columns = tuple(Column(name=name, kind="integer") for name in ("a", "b", "c"))
     schema = Schema(columns=columns)

@@ -14,6 +14,7 @@ from nelbo.rules import (
     Equal,
     Implication,
     Limit,
+    Nearly,
     Order,
     Part,
     Product,
@@ -44,6 +45,8 @@ READ: list[tuple[str, Statement]] = [
     ("a = month(b)", Part("a", "month", "b")),
     ("days = days(b - a)", Elapsed("days", "days", "b", "a")),
     ("a = month", Equal("a", "month")),
+    ("a ~ b", Nearly("a", ("b",))),
+    ("US Gross ~ a, net of tax", Nearly("US Gross", ("a", "net of tax"))),
     ("a >= 18", Implication(Limit("a", ">=", ("18",)))),
     ("a <= -1.5e3", Implication(Limit("a", "<=", ("-1.5e3",)))),
     ("b = free", Implication(Limit("b", "=", ("free",)))),
@@ -77,6 +80,7 @@ def statements() -> st.SearchStrategy[Statement]:
             Dependency(a, (b,)),
             Dependency(a, (b, c, d)),
             Order(a, b, strict=signs[0] > 0),
+            Nearly(a, (b, c)),
             Sum(a, tuple(zip(signs, (b, c, d), strict=True))),
             Product(a, b, c, divided=signs[0] > 0),
             Implication(Limit(a, "in", ("x y", "it's", "7"))),
@@ -108,6 +112,7 @@ WRONG = [
     ("a, b", "-> is missing"),
     ("a = a", "names a column twice"),
     ("a, b, net, days -> É", "at most 3 columns"),
+    ("a ~ b, net, days, É", "at most 3 columns"),
 ]
 
 
