@@ -11,7 +11,8 @@ It trains on TRAIN. All tables are CSV or Parquet.
     rmse, accuracy  of one in five cells of TEST rows, hidden at random: root mean squared error of
                     numbers by their standard deviation, and the share of categories that are right.
                     Nelbo's answer is the mean, or the most frequent, of REPEATS of `reconstruct`
-    cover_90        share of hidden numbers between the 5th and the 95th percentile of these
+    cover_90        share of hidden numbers between the lowest and the highest of these; of 19 draws
+                    from the right distribution, nine in ten are
     rows_per_s      rows of the rarest class, beside all rows, in one run of one thread
 """
 
@@ -30,7 +31,7 @@ from nelbo.model import TableModel
 
 from .synthetic import Figures, Floats, detector_auc, read, tidy
 
-REPEATS, HIDDEN, ROWS, FITTED = 20, 0.2, 1_000, 5_000
+REPEATS, HIDDEN, ROWS, FITTED = 19, 0.2, 1_000, 5_000
 """Completions of a row, share of its cells that are hidden, rows to fill, and rows that the other
 imputers are fitted to."""
 FEWEST, MOST = 100, 5_000
@@ -114,7 +115,7 @@ def _of_repeats(
             continue
         values = draws.to_numpy(float)
         answer[name] = np.nanmean(values, axis=1)
-        low, high = np.nanpercentile(values, (5, 95), axis=1)
+        low, high = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
         real = test[name].to_numpy(float)
         covered.append(((real >= low) & (real <= high))[hidden[:, j]])
     figures = _errors(test, hidden, answer, numeric)
