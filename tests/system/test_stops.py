@@ -19,9 +19,9 @@ FIRST_S = 0.3
 """Until then Python itself is starting, and a ^C shows its trace."""
 COMMANDS = {
     "score": (["score", "MODEL", "FILE", "-o", "OUT"], 3.0),
-    "generate": (["generate", "MODEL", "--rows", "20000", "-o", "OUT"], 3.0),
-    "augment": (["augment", "MODEL", "FILE", "--per-row", "2", "-o", "OUT"], 3.0),
-    "reconstruct": (["reconstruct", "MODEL", "FILE", "-o", "OUT"], 3.0),
+    "generate": (["generate", "MODEL", "--rows", "20000", "--seed", "1", "-o", "OUT"], 3.0),
+    "augment": (["augment", "MODEL", "FILE", "--per-row", "2", "--seed", "1", "-o", "OUT"], 3.0),
+    "reconstruct": (["reconstruct", "MODEL", "FILE", "--seed", "1", "-o", "OUT"], 3.0),
     "explain": (["explain", "MODEL", "FILE", "--top", "5", "-o", "OUT"], 3.0),
     "schema": (["schema", "FILE", "-o", "OUT"], 2.0),
     "push": (["push", "MODEL"], 2.0),
