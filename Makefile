@@ -53,6 +53,9 @@ bench-quality: .venv/for-development  ## compare scores, planted errors and synt
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
 	.venv/bin/python -m tests.benchmarks.synthetic --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
+	.venv/bin/python -m tests.benchmarks.conditional --train $(DATA)/tables/adult-train.csv --test $(DATA)/tables/adult-test.csv --target income
+	.venv/bin/python -m tests.benchmarks.conditional --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls
+	.venv/bin/python -m tests.benchmarks.conditional --train $(DATA)/tables/shoppers-train.parquet --test $(DATA)/tables/shoppers-test.parquet --target Revenue
 
 bench-variants: .venv/for-development  ## measure the model without each of its parts, on Magic; DATA=folder with tables/
 	.venv/bin/python -m tests.benchmarks.variants --train $(DATA)/tables/magic-train.parquet --test $(DATA)/tables/magic-test.parquet --target cls --out build/variants.csv
