@@ -154,47 +154,55 @@ class _Statement:
         return (*self.sources, self.target)
 
 
-@dataclass(frozen=True)
-class Equal(_Statement):
-    """target = source"""
+class _FromOne(_Statement):
+    """A statement with one other column."""
 
-    target: str
     source: str
 
     @property
     def sources(self) -> tuple[str, ...]:
         return (self.source,)
 
-    def __str__(self) -> str:
-        return f"{quoted(self.target)} = {quoted(self.source)}"
 
+class _FromSeveral(_Statement):
+    """A statement with a list of other columns."""
 
-@dataclass(frozen=True)
-class Dependency(_Statement):
-    """sources -> target"""
-
-    target: str
     keys: tuple[str, ...]
 
     @property
     def sources(self) -> tuple[str, ...]:
         return self.keys
 
+
+@dataclass(frozen=True)
+class Equal(_FromOne):
+    """target = source"""
+
+    target: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{quoted(self.target)} = {quoted(self.source)}"
+
+
+@dataclass(frozen=True)
+class Dependency(_FromSeveral):
+    """sources -> target"""
+
+    target: str
+    keys: tuple[str, ...]
+
     def __str__(self) -> str:
         return f"{', '.join(map(quoted, self.keys))} -> {quoted(self.target)}"
 
 
 @dataclass(frozen=True)
-class Order(_Statement):
+class Order(_FromOne):
     """source <= target, or source < target"""
 
     target: str
     source: str
     strict: bool = False
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
 
     def __str__(self) -> str:
         return f"{quoted(self.source)} {'<' if self.strict else '<='} {quoted(self.target)}"
@@ -235,16 +243,12 @@ class Product(_Statement):
 
 
 @dataclass(frozen=True)
-class Part(_Statement):
+class Part(_FromOne):
     """target = part(source)"""
 
     target: str
     part: str
     source: str
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
 
     def __str__(self) -> str:
         return f"{quoted(self.target)} = {self.part}({quoted(self.source)})"
@@ -314,15 +318,11 @@ def _in_quotes(value: str) -> str:
 
 
 @dataclass(frozen=True)
-class Nearly(_Statement):
+class Nearly(_FromSeveral):
     """target ~ sources"""
 
     target: str
     keys: tuple[str, ...]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return self.keys
 
     def __str__(self) -> str:
         return f"{quoted(self.target)} ~ {', '.join(map(quoted, self.keys))}"
@@ -381,6 +381,19 @@ def check_kinds(text: str, statement: Statement, kinds: Mapping[str, str]) -> No
             f"the rule {text!r} does not suit the kinds of its columns: {columns}; correct the"
             " rule, or a kind in a schema file (nelbo schema FILE --kind COLUMN=KIND)"
         )
+
+
+def check_parts(rule: Rule, statement: Statement, kinds: Mapping[str, str]) -> None:
+    """Refuse a rule whose values or curve are not about the columns that its text names. Raises
+    InvalidInput."""
+    sources = len(statement.sources)
+    columns = (*rule.keys, rule.values) if rule.keys else ()
+    fits = len(columns) in (0, sources + 1)
+    fits &= rule.curve is None or len(rule.curve.centre) == sources
+    for name, cells in zip(statement.columns, columns, strict=False):
+        fits &= kinds[name] in _CATEGORICALS or not any(isinstance(cell, str) for cell in cells)
+    if not fits:
+        raise InvalidInput(f"the rule {rule.text!r} holds values of other columns than it names")
 
 
 def _check_limit(text: str, limit: Limit, kind: str) -> None:

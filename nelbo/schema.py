@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from nelbo.errors import InvalidInput, NotFound
-from nelbo.rules import MAX_ENTRIES_IN_ALL, MAX_RULES, Rule, check_kinds, read_rule
+from nelbo.rules import MAX_ENTRIES_IN_ALL, MAX_RULES, Rule, check_kinds, check_parts, read_rule
 from nelbo.spelling.columns import MISSING as MISSING
 from nelbo.spelling.numbers import NumberFormat
 from nelbo.utf8 import read_text
@@ -113,7 +113,9 @@ class Schema(BaseModel):
         rules = self.rules or ()
         for rule in rules:
             try:
-                check_kinds(rule.text, read_rule(rule.text, list(kinds)), kinds)
+                statement = read_rule(rule.text, list(kinds))
+                check_kinds(rule.text, statement, kinds)
+                check_parts(rule, statement, kinds)
             except InvalidInput as problem:
                 raise ValueError(problem.message) from None
         if sum(len(rule.values) for rule in rules) > MAX_ENTRIES_IN_ALL:

@@ -152,3 +152,37 @@ def test_a_schema_without_rules_leaves_them_to_training() -> None:
     schema = Schema(columns=(Column(name="a", kind="integer"),))
     assert schema.rules is None
     assert "rules" not in schema.model_dump()
+
+
+BROKEN_PARTS = [
+    {"text": "a -> b", "keys": [[1.0], [2.0]], "values": [3.0], "counts": [5]},
+    {"text": "a -> b", "keys": [["one"]], "values": [3.0], "counts": [5]},
+    {"text": "a, b -> c", "keys": [[1.0], [2.0]], "values": ["x"], "counts": [5]},
+    {
+        "text": "a ~ b, c",
+        "curve": {
+            "centre": [0.0],
+            "scale": [1.0],
+            "weights": [0.0] * 5,
+            "left": [0.0],
+            "lowest": 0.0,
+            "highest": 1.0,
+        },
+    },
+]
+
+
+@pytest.mark.parametrize("rule", BROKEN_PARTS)
+def test_a_rule_with_values_of_other_columns_is_refused(rule: dict[str, object]) -> None:
+    columns = [{"name": name, "kind": "continuous"} for name in "abc"]
+    with pytest.raises(ValidationError, match="holds values of other columns than it names"):
+        Schema.model_validate({"columns": columns, "rules": [rule]})
+
+
+def test_a_curve_has_a_weight_for_each_term_and_a_positive_scale() -> None:
+    curve = {"centre": [0.0], "scale": [1.0], "weights": [0.0] * 5, "left": [0.0]}
+    ends = {"lowest": 0.0, "highest": 1.0}
+    assert Rule.model_validate({"text": "a ~ b", "curve": curve | ends}).curve is not None
+    for wrong in ({"weights": [0.0]}, {"scale": [0.0]}, {"centre": [0.0, 1.0]}):
+        with pytest.raises(ValidationError, match="a polynomial"):
+            Rule.model_validate({"text": "a ~ b", "curve": curve | ends | wrong})
