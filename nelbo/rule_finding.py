@@ -77,7 +77,11 @@ SAMPLE, FEW = 2_000, 256
 MOST_ROWS = 200_000
 """Rows in which candidates are looked for."""
 MOST_NUMBERS = 60
-"""Columns of numbers among which sums and products are looked for."""
+"""Columns of numbers among which sums, products and orders are looked for, the first ones."""
+MOST_SOURCES = 200
+"""Columns that are looked at for whether they fix others, the first ones."""
+MOST_FOUND = 50
+"""Rules of a table that are found."""
 MOST_IN_PAIRS = 24
 """Columns of which two together may fix a third."""
 ROWS_PER_NUMBER = 3
@@ -101,7 +105,7 @@ class _Table:
     of its values, -1 where a cell is missing."""
 
     def __init__(self, x: Floats, schema: Schema) -> None:
-        self.x = x
+        self.x = x.copy()
         self.schema = schema
         self.columns = schema.modelled
         self.names = [column.name for column in schema.modelled]
@@ -123,9 +127,11 @@ class _Table:
 
     def would_break(self, rule: AppliedRule) -> int:
         """The rows that would break a rule if its target had nothing to do with its sources."""
-        shuffled = self.x.copy()
-        shuffled[:, rule.target] = self.x[self._shuffled, rule.target]
-        return int(rule.broken(shuffled).sum())
+        target = self.x[:, rule.target].copy()
+        self.x[:, rule.target] = target[self._shuffled]
+        count = int(rule.broken(self.x).sum())
+        self.x[:, rule.target] = target
+        return count
 
 
 def _ids(values: Floats) -> Integers:
@@ -152,7 +158,7 @@ def find_rules(x: Floats, schema: Schema, rare: int) -> tuple[Rule, ...]:
             rules.append(rule)
     rules.sort(key=lambda rule: -rule.rows)
     at_risk = np.cumsum([1 / (rule.rows + 1) for rule in rules])
-    rules = rules[: int((at_risk <= AT_RISK).sum())]
+    rules = rules[: min(MOST_FOUND, int((at_risk <= AT_RISK).sum()))]
     nearly = [completed(statement, x, schema, rare) for statement in _nearly(table, rules)]
     return tuple([*rules, *(rule for rule in nearly if rule is not None)][:MAX_RULES])
 
@@ -258,17 +264,23 @@ def _holds(statement: Statement, table: _Table, share: float = SHARE) -> bool:
 
 
 def _equal(table: _Table) -> Iterator[Equal]:
-    """Each column that equals an earlier one."""
-    copies: set[int] = set()
-    for i, j in combinations(range(len(table.columns)), 2):
-        first, second = table.columns[i], table.columns[j]
-        if i in copies or j in copies or not _are_alike(first, second):
-            continue
-        statement = Equal(second.name, first.name)
-        rule = apply(Rule(text=str(statement)), table.schema)
-        if not rule.broken(table.x[:FEW]).any() and _holds(statement, table):
-            copies.add(j)
-            yield statement
+    """Each column that equals an earlier one, in the same rows."""
+    first: dict[object, int] = {}
+    for j, column in enumerate(table.columns):
+        i = first.setdefault(_beginning(table, j), j)
+        if i != j and _are_alike(table.columns[i], column):
+            statement = Equal(column.name, table.columns[i].name)
+            if _holds(statement, table):
+                yield statement
+
+
+def _beginning(table: _Table, j: int) -> object:
+    """The first values of a column, so that only columns which begin alike are compared."""
+    values = table.x[:FEW, j]
+    if table.columns[j].kind not in CATEGORICALS:
+        return values.tobytes()
+    names = {code: name for name, code in codes_by_name(table.columns[j]).items()}
+    return tuple(names.get(code) for code in values.tolist())
 
 
 def _are_alike(first: Column, second: Column) -> bool:
@@ -575,7 +587,7 @@ def _dependencies(table: _Table, fixed: set[str]) -> Iterator[Dependency]:
     """Columns that one other, or two others, fix; but not those that are fixed already."""
     targets = [j for j in range(len(table.columns)) if table.names[j] not in fixed]
     targets = [j for j in targets if table.distinct[j] > 1 and table.columns[j].kind != "datetime"]
-    sources = [j for j in targets if _may_fix(table, j)]
+    sources = [j for j in targets if _may_fix(table, j)][:MOST_SOURCES]
     direct: dict[int, set[int]] = {j: set() for j in range(len(table.columns))}
     for source in sources:
         for target in _fixed_by(table, [source], targets):
@@ -701,7 +713,7 @@ def _orders(table: _Table, copies: set[str]) -> Iterator[Order]:
     """Pairs of numbers, or of datetimes, of which one is never below the other; without those that
     follow from others."""
     for columns in (table.of(*NUMBERS), table.of("datetime")):
-        columns = [j for j in columns if table.names[j] not in copies]
+        columns = [j for j in columns if table.names[j] not in copies][:MOST_NUMBERS]
         if len(columns) < 2:
             continue
         above = _never_below(table, columns)
