@@ -166,9 +166,9 @@ def find_rules(x: Floats, schema: Schema, rare: int) -> tuple[Rule, ...]:
 def candidate_rules(table: pa.Table, schema: Schema, rare: int = 5) -> tuple[Rule, ...]:
     """The rules of a table whose schema does not name its categories yet, as find_rules finds
     them. Rows that cannot be encoded are left out."""
-    batch = table.combine_chunks().to_batches()[0] if len(table) else None
-    if batch is None:
+    if not len(table) or not schema.modelled:
         return ()
+    (batch,) = table.combine_chunks().to_batches()
     columns = [_with_all_categories(column, batch, schema) for column in schema.columns]
     schema = schema.model_copy(update={"columns": tuple(columns)})
     encoded = encode(batch, schema)

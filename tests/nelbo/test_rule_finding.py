@@ -181,6 +181,22 @@ def test_columns_that_have_nothing_to_do_with_each_other_have_no_rules(seed: int
     )
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 40])
+def test_a_table_of_few_rows_has_no_rules(rows: int) -> None:
+    x = random().normal(size=rows)
+    assert rules_of(a=x, b=x + 1, c=np.full(rows, "x"), d=days(rows), e=days(rows) + 1) == []
+
+
+def test_a_table_of_identifiers_alone_has_no_rules() -> None:
+    assert rules_of(id=[f"X-{i}-{i * 7919 % 1000}" for i in range(300)]) == []
+
+
+def test_rows_that_are_all_refused_have_no_rules() -> None:
+    columns = tuple(_integer(name) for name in ("a", "b"))
+    table = pa.table({"a": ["x"] * 5, "b": ["1"] * 5})
+    assert candidate_rules(table, Schema(columns=columns)) == ()
+
+
 def test_found_rules_are_seldom_broken_by_fresh_rows_of_columns_that_go_together() -> None:
     """Columns that are close to each other keep many orders by chance in a small table."""
     rng = random(5)
