@@ -5,7 +5,7 @@ all other cells of the row. Where its value and that of one other cell seldom go
 the rest of the row, the other cell is named too: either of the two may be wrong.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -95,15 +95,32 @@ def explained(
 ) -> pa.Table:
     """The cells that explain each row (see `explain_row`), with the texts of its identifiers. Where
     an identifier is called like a column of EXPLAINED, the latter is called nelbo_NAME."""
-    names = {name: f"nelbo_{name}" if name in identifiers else name for name in EXPLAINED.names}
+
+    def cells_of(row: Anomaly, cells: pa.RecordBatch) -> list[ExplainedCell]:
+        return explain_row(engine, row, cells, most, seed)
+
+    return table_of_cells(engine, rows, identifiers, EXPLAINED, cells_of)
+
+
+def table_of_cells(
+    engine: "Engine",
+    rows: Iterable[tuple[Anomaly, pa.RecordBatch]],
+    identifiers: Sequence[str],
+    form: pa.Schema,
+    cells_of: Callable[[Anomaly, pa.RecordBatch], Sequence[Any]],
+) -> pa.Table:
+    """The cells (dataclasses) that `cells_of` gives for each row, one a line with the figures of
+    its row, as a table of this form. The texts of the row's identifiers are after the row
+    number."""
+    names = {name: f"nelbo_{name}" if name in identifiers else name for name in form.names}
     lines = []
     for row, cells in rows:
         texts_of = identifiers_of(cells, identifiers, engine.schema)
-        for cell in explain_row(engine, row, cells, most, seed):
+        for cell in cells_of(row, cells):
             values = row.model_dump() | asdict(cell)
             lines.append({new: values[name] for name, new in names.items()} | texts_of)
 
-    first, *rest = (field.with_name(names[field.name]) for field in EXPLAINED)
+    first, *rest = (field.with_name(names[field.name]) for field in form)
     named = [pa.field(name, pa.string()) for name in identifiers]
     return pa.Table.from_pylist(lines, pa.schema([first, *named, *rest]))
 

@@ -6,13 +6,14 @@ that surprises least is kept. Cells that the row turns out not to need keep thei
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from nelbo.cells import written
-from nelbo.forms import identifiers_of, text_of
+from nelbo.explanation import table_of_cells
+from nelbo.forms import text_of
 from nelbo.rows import Anomaly
 
 if TYPE_CHECKING:
@@ -58,17 +59,11 @@ def repaired(
 ) -> pa.Table:
     """The cells that each row changes (see `repair_row`), with the texts of its identifiers. Where
     an identifier is called like a column of REPAIRED, the latter is called nelbo_NAME."""
-    names = {name: f"nelbo_{name}" if name in identifiers else name for name in REPAIRED.names}
-    lines = []
-    for row, cells in rows:
-        texts_of = identifiers_of(cells, identifiers, engine.schema)
-        for cell in repair_row(engine, row, cells, seed):
-            values = row.model_dump() | asdict(cell)
-            lines.append({new: values[name] for name, new in names.items()} | texts_of)
 
-    first, *rest = (field.with_name(names[field.name]) for field in REPAIRED)
-    named = [pa.field(name, pa.string()) for name in identifiers]
-    return pa.Table.from_pylist(lines, pa.schema([first, *named, *rest]))
+    def cells_of(row: Anomaly, cells: pa.RecordBatch) -> list[RepairedCell]:
+        return repair_row(engine, row, cells, seed)
+
+    return table_of_cells(engine, rows, identifiers, REPAIRED, cells_of)
 
 
 def repair_row(

@@ -78,7 +78,7 @@ class AppliedRule:
 
     def follow(self, x: Floats) -> Floats:
         """float64[n]: the target by the sources; NaN where they do not fix it."""
-        raise NotImplementedError
+        return np.full(len(x), np.nan)
 
     def with_rest(self, values: Floats, u: Floats) -> Floats:
         """The followed values with what the sources do not fix, by uniform numbers u float64[n]."""
@@ -94,8 +94,9 @@ class AppliedRule:
         return settled
 
     def back(self, x: Floats, at: int) -> Floats:
-        """float64[n]: the source number `at` by the target and the other sources."""
-        raise NotImplementedError
+        """float64[n]: the source number `at` by the target and the other sources; as it is where
+        they do not fix it."""
+        return x[:, self.sources[at]]
 
 
 class _Equal(AppliedRule):
@@ -196,13 +197,10 @@ class _Nearly(AppliedRule):
 
     def follow(self, x: Floats) -> Floats:
         if self._curve is None:
-            return np.full(len(x), np.nan)
+            return super().follow(x)
         centre, scale = np.array(self._curve.centre), np.array(self._curve.scale)
         values = polynomial_terms(x[:, self.sources], centre, scale) @ np.array(self._curve.weights)
         return np.asarray(values)
-
-    def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
-        return x
 
     def with_rest(self, values: Floats, u: Floats) -> Floats:
         if self._curve is None:

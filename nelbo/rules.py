@@ -19,6 +19,7 @@ than letters, digits and underscores may be quoted: "US Gross" <= "Worldwide Gro
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -140,14 +141,14 @@ class Rule(BaseModel):
 # What rules say
 
 
-class _Statement:
+class _Statement(ABC):
     """The column that a rule is about, and those that it is held against."""
 
     target: str
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def sources(self) -> tuple[str, ...]: ...
 
     @property
     def columns(self) -> tuple[str, ...]:
