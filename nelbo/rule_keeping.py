@@ -80,6 +80,10 @@ class AppliedRule:
         """float64[n]: the target by the sources; NaN where they do not fix it."""
         return np.full(len(x), np.nan)
 
+    def unreached(self, x: Floats) -> Booleans:
+        """bool[n]: rows whose target is a category that no source which may be made fixes."""
+        return np.zeros(len(x), dtype=np.bool_)
+
     def with_rest(self, values: Floats, u: Floats) -> Floats:
         """The followed values with what the sources do not fix, by uniform numbers u float64[n]."""
         return values
@@ -405,8 +409,10 @@ class _Dependency(AppliedRule):
         keys: Floats,
         values: Floats,
         are_numbers: Sequence[bool],
+        is_category: bool,
     ) -> None:
         super().__init__(rule, target, sources)
+        self._is_category = is_category
         self._levels = [np.unique(of_source) for of_source in keys.T]
         self._are_numbers = are_numbers
         index = self._index(keys, nearest=False)
@@ -429,6 +435,11 @@ class _Dependency(AppliedRule):
 
     def follow(self, x: Floats) -> Floats:
         return self._fixed(x, nearest=True)
+
+    def unreached(self, x: Floats) -> Booleans:
+        if not self._is_category or not len(self._values):
+            return super().unreached(x)
+        return self._is_present(x) & ~np.isin(x[:, self.target], self._values)
 
     def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
         """A line of the known values that suits the cells which are not free, drawn by its training
@@ -551,6 +562,7 @@ def _dependency(
         np.column_stack(keys),
         values,
         [column.kind not in CATEGORICALS for column in sources],
+        columns[statement.target].kind in CATEGORICALS,
     )
 
 
@@ -665,6 +677,9 @@ class RuleKeeper:
     def _follow(self, x: Floats, fixed: Booleans, u: Floats) -> Floats:
         x = x.copy()
         for rule in self._followed:
+            # Or the target would lose a category whose sources are all too rare to be made.
+            source = rule.sources[0]
+            x[rule.unreached(x) & ~fixed[:, source], source] = np.nan
             values = rule.with_rest(rule.follow(x), u)
             own = x[:, rule.target]
             stays = fixed[:, rule.target] | np.isnan(own) | np.isnan(values)

@@ -222,6 +222,26 @@ def test_rules_that_hold_cost_nothing_to_keep() -> None:
     assert np.array_equal(result, x)
 
 
+def test_a_category_whose_sources_are_too_rare_to_be_made_is_kept_and_they_are_left_empty() -> None:
+    columns = (
+        Column(name="plane", kind="categorical", categories=("p", "q", "r")),
+        Column(name="carrier", kind="categorical", categories=("A", "F")),
+    )
+    schema = Schema(columns=columns)
+    x = np.array([[0.0, 0.0]] * 50 + [[1.0, 0.0]] * 50 + [[2.0, 1.0]] * 4)
+    rule = declared_rule("plane -> carrier", x, schema, rare=5)
+    rules = RuleKeeper(schema.model_copy(update={"rules": (rule,)}))
+    made = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+    none = np.zeros(made.shape, dtype=np.bool_)
+    result = kept(rules, made, none)
+    assert np.array_equal(result, [[0, 0], [np.nan, 1], [np.nan, 1]], equal_nan=True)
+
+    of_plane = none.copy()
+    of_plane[:, 0] = True
+    assert kept(rules, made, of_plane).tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
 def test_a_number_follows_the_curve_of_others_but_for_a_rest_like_the_training_rows() -> None:
     rng = np.random.default_rng(0)
     schema = Schema(columns=tuple(Column(name=name, kind="continuous") for name in "abc"))
