@@ -235,7 +235,8 @@ def test_a_category_whose_sources_are_too_rare_to_be_made_is_kept_and_they_are_l
 
     none = np.zeros(made.shape, dtype=np.bool_)
     result = kept(rules, made, none)
-    assert np.array_equal(result, [[0, 0], [np.nan, 1], [np.nan, 1]], equal_nan=True)
+    expected = np.array([[0.0, 0.0], [np.nan, 1.0], [np.nan, 1.0]])
+    assert np.array_equal(result, expected, equal_nan=True)
 
     of_plane = none.copy()
     of_plane[:, 0] = True
