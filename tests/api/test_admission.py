@@ -2,7 +2,6 @@
 itself."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,11 +117,9 @@ def test_the_client_waits_as_long_as_it_is_told_and_then_succeeds(
     add_model(database)
     with served(settings) as url, Client(url) as client:
         first = client.jobs.generate("adult", 10)
-        began = time.monotonic()
         with working(database):
             second = client.jobs.generate("adult", 10)
         assert second.id != first.id
-        assert time.monotonic() - began < 30
         work_off(database)
         with Client(url, retries=0) as hasty:
             hasty.jobs.generate("adult", 10)

@@ -166,6 +166,14 @@ def expire(db: Database, claim: Claim) -> None:
         )
 
 
+def end_pause(db: Database, claim: Claim) -> None:
+    """Let a chunk's pause after a crash or a failure be over now."""
+    with db.write() as connection:
+        connection.execute(
+            update(ChunkRow).where(ChunkRow.id == claim.chunk_id).values(not_before=now())
+        )
+
+
 def chunks(db: Database, job_id: str) -> list[Any]:
     statement = select(
         ChunkRow.stage,

@@ -5,12 +5,12 @@ import pytest
 from nelbo.store import files, ledger, lookup, queue, results
 from nelbo.store.session import Database
 from nelbo.store.sweep import CRASHES_TO_FAIL, CRASHES_TO_FAIL_FINISH, Swept, sweep
-from tests.deadline import until
 from tests.nelbo.store.kit import (
     OWNER,
     add_job,
     assert_sound,
     chunks,
+    end_pause,
     expire,
     outcome_of,
     stored_rows,
@@ -38,12 +38,14 @@ def test_an_expired_lease_comes_back_and_the_next_attempt_is_the_second(database
 def test_a_chunk_comes_back_after_a_pause(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "BACKOFF_S", 0.4)
+    monkeypatch.setattr(ledger, "BACKOFF_S", 1_000.0)
+    monkeypatch.setattr(ledger, "LONGEST_BACKOFF_S", 1_000.0)
     add_job(database, rows=4)
-    take(database, lease_s=-1)
+    crashed = take(database, lease_s=-1)
     sweep(database)
     assert ledger.claim(database, "worker", lease_s=60) is None
-    until(lambda: ledger.claim(database, "worker", lease_s=60), "the pause to be over", 5)
+    end_pause(database, crashed)
+    assert take(database).chunk_id == crashed.chunk_id
 
 
 @pytest.mark.parametrize("poison", [0, 5, 12])
