@@ -5,7 +5,7 @@ and its row number alone: never on its neighbours, the batch or the chunk that i
 of machines or a retry.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -168,16 +168,11 @@ class Engine:
 
     def costs(self, numbers: Floats, codes: Integers, check: Check | None = None) -> Costs:
         """What rows cost that are encoded already."""
-        batches = list(fixed_batches(self.manifest.batch, numbers, codes))
-        outputs = self.graphs.run("score", (inputs for _, *inputs in batches), check)
-        parts = [
-            [output[:used] for output in of_batch]
-            for (used, *_), of_batch in zip(batches, outputs, strict=True)
-        ]
+        outputs = self._run_rows("score", [numbers, codes], check=check)
         columns = len(self.manifest.order)
         members = self.manifest.scoring_members
         none = [np.empty(0), np.empty((0, columns)), np.empty(0), np.empty((0, members, columns))]
-        return Costs(*_joined(none[: len(self.manifest.graphs["score"].outputs)], parts))
+        return Costs(*(outputs or none[: len(self.manifest.graphs["score"].outputs)]))
 
     def broken_rules(self, encoded: Encoded) -> Booleans:
         """bool[n, R]: the rules that encoded rows break."""
@@ -389,14 +384,12 @@ class Engine:
         seen = np.repeat(~hidden, times, axis=0)
         return self._from_posterior(_repeated(without, times), u, seen, seen, check=check)
 
-    # Graphs: one fixed batch each
+    # Graphs
 
-    def run(
-        self, graph: str, *inputs: NDArray[Any], check: Check | None = None
-    ) -> Sequence[NDArray[Any]]:
+    def run(self, graph: str, *inputs: NDArray[Any]) -> Sequence[NDArray[Any]]:
         """One fixed batch through a graph; inputs and outputs in the manifest's order, each `batch`
         rows long."""
-        (outputs,) = self.graphs.run(graph, [inputs], check)
+        (outputs,) = self.graphs.run(graph, [inputs], None)
         return outputs
 
     def draw(
@@ -408,33 +401,54 @@ class Engine:
         mode: bool = False,
         fill: bool = False,
         check: Check | None = None,
-    ) -> Sequence[NDArray[Any]]:
-        """Numbers and codes of one fixed batch from p(x|z). Cells where `keep` bool[n, d] is true
-        are copied from x.
+    ) -> NumbersAndCodes:
+        """Numbers float64[n, …] and codes int64[n, …] of n rows from p(x|z). Cells where `keep`
+        bool[n, d] is true are copied from x.
 
         With `mode` each cell has its most probable value; with `fill` no cell is missing. The graph
-        of an older artifact has no input `fill`.
+        of an older artifact has no input `fill`. Raises InvalidArtifact for a code that no category
+        has.
         """
-        inputs = [z, x, keep, u, flag(mode), flag(fill)]
-        expected = len(self.manifest.graphs["generate"].inputs)
-        return self.run("generate", *inputs[:expected], check=check)
+        flags = [flag(mode), flag(fill)][: len(self.manifest.graphs["generate"].inputs) - 4]
+        numbers, codes = self._run_rows("generate", [z, x, keep, u], flags, check)
+        categoricals = self.schema.categoricals
+        highest = [len(column.categories) + 1 + len(column.rarer) for column in categoricals]
+        if ((codes < 0) | (codes > np.array(highest, dtype=np.int64))).any():
+            raise InvalidArtifact(
+                "the graph 'generate' gives a code that no category has; train the model again"
+            )
+        return numbers, codes
+
+    def _run_rows(
+        self,
+        graph: str,
+        rows: Sequence[NDArray[Any]],
+        constants: Sequence[NDArray[Any]] = (),
+        check: Check | None = None,
+    ) -> list[NDArray[Any]]:
+        """The outputs [n, …] of a graph for inputs of n rows each and for inputs that all batches
+        share; none where there are no rows."""
+        batches = list(fixed_batches(self.manifest.batch, *rows))
+        inputs = ([*of_batch, *constants] for _, *of_batch in batches)
+        outputs = self.graphs.run(graph, inputs, check)
+        parts = [
+            [output[:used] for output in of_batch]
+            for (used, *_), of_batch in zip(batches, outputs, strict=True)
+        ]
+        return [np.concatenate(of_rows) for of_rows in zip(*parts, strict=True)]
 
     def _from_prior(self, u: Floats, check: Check | None) -> NumbersAndCodes:
         """Cells of new rows: z from the prior, then every column from p(x|z)."""
-        rows = self.manifest.batch
+        if not len(u):
+            none = len(self.schema.numbers), len(self.schema.categoricals)
+            return np.empty((0, none[0])), np.empty((0, none[1]), dtype=np.int64)
         columns = len(self.manifest.order)
         for_z = self.manifest.draws["z"]
-        blank = np.zeros((rows, self.manifest.codes or columns), dtype=np.int64)
-        keep_none = np.zeros((rows, columns), dtype=np.bool_)
-
-        parts = []
-        for used, u_batch in fixed_batches(rows, u):
-            (z,) = self.run("prior", u_batch[:, :for_z], check=check)
-            cells = self.draw(z, blank, keep_none, u_batch[:, for_z:], check=check)
-            parts.append([part[:used] for part in cells])
-        numbers, codes = self._checked(parts)
-        keep = np.zeros((len(u), columns), dtype=np.bool_)
-        return numbers, self.ties.redrawn(numbers, codes, keep, u)
+        blank = np.zeros((len(u), self.manifest.codes or columns), dtype=np.int64)
+        keep_none = np.zeros((len(u), columns), dtype=np.bool_)
+        (z,) = self._run_rows("prior", [u[:, :for_z]], check=check)
+        numbers, codes = self.draw(z, blank, keep_none, u[:, for_z:], check=check)
+        return numbers, self.ties.redrawn(numbers, codes, keep_none, u)
 
     def _from_posterior(
         self,
@@ -454,31 +468,23 @@ class Engine:
 
         Kept numbers where `fresh` bool[d] holds are drawn anew within their code.
         """
-        for_z = self.manifest.draws["z"]
+        if not len(u):
+            return encoded.numbers, encoded.named
         copied = np.ones(len(self.manifest.order), np.bool_) if fresh is None else ~fresh
         encoded, seen, keep = self.ties.given(encoded, seen, keep)
 
-        parts = []
-        for used, numbers, codes, named, u_batch, seen_batch, keep_batch in fixed_batches(
-            self.manifest.batch, encoded.numbers, encoded.codes, encoded.named, u, seen, keep
-        ):
-            u_z = u_batch[:, :for_z]
-            z, x, *posterior = self.run(
-                "posterior", numbers, codes, seen_batch, u_z, flag(mode), check=check
-            )
-            if spread:
-                (z,) = self.run(
-                    "spread", *posterior, u_z, np.array([spread], dtype=np.float64), check=check
-                )
-            drawn_numbers, drawn_codes = self.draw(
-                z, x, keep_batch, u_batch[:, for_z:], mode, fill, check
-            )
-            is_own = keep_batch & copied
-            new_numbers = np.where(is_own[:, self._number_at], numbers, drawn_numbers)
-            new_codes = np.where(keep_batch[:, self._code_at], named, drawn_codes)
-            parts.append([new_numbers[:used], new_codes[:used]])
-        new_numbers, new_codes = self._checked(parts)
-        return new_numbers, self.ties.redrawn(new_numbers, new_codes, keep, u, mode)
+        for_z = self.manifest.draws["z"]
+        u_z = u[:, :for_z]
+        rows = [encoded.numbers, encoded.codes, seen, u_z]
+        z, x, *posterior = self._run_rows("posterior", rows, [flag(mode)], check)
+        if spread:
+            (z,) = self._run_rows("spread", [*posterior, u_z], [np.array([spread])], check)
+        numbers, codes = self.draw(z, x, keep, u[:, for_z:], mode, fill, check)
+
+        is_own = keep & copied
+        numbers = np.where(is_own[:, self._number_at], encoded.numbers, numbers)
+        codes = np.where(keep[:, self._code_at], encoded.named, codes)
+        return numbers, self.ties.redrawn(numbers, codes, keep, u, mode)
 
     def _plain(self, u: Floats, origin: Origin, check: Check | None) -> NumbersAndCodes:
         """Cells of new rows without conditions, which keep the rules."""
@@ -702,21 +708,6 @@ class Engine:
         usual[at] = gaps & chosen & (share > 0.5)
         return usual
 
-    def _checked(self, parts: list[list[NDArray[Any]]]) -> NumbersAndCodes:
-        """The cells of all batches. Raises InvalidArtifact for a code that no category has."""
-        categoricals = self.schema.categoricals
-        none = [
-            np.empty((0, len(self.schema.numbers))),
-            np.empty((0, len(categoricals)), dtype=np.int64),
-        ]
-        numbers, codes = _joined(none, parts)
-        highest = [len(column.categories) + 1 + len(column.rarer) for column in categoricals]
-        if ((codes < 0) | (codes > np.array(highest, dtype=np.int64))).any():
-            raise InvalidArtifact(
-                "the graph 'generate' gives a code that no category has; train the model again"
-            )
-        return numbers, codes
-
     def _observed(self, encoded: Encoded) -> Booleans:
         """bool[n, d] in the manifest's order: cells that are neither missing nor, where training
         knew none, an unknown category."""
@@ -733,9 +724,3 @@ def _repeated(encoded: Encoded, times: int) -> Encoded:
     """Each row `times` times, one after the other."""
     at = np.repeat(np.arange(len(encoded.rows)), times)
     return Encoded(encoded.numbers[at], encoded.codes[at], encoded.rows[at], [], encoded.named[at])
-
-
-def _joined(none: list[NDArray[Any]], parts: list[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
-    """The outputs of all batches, each as one array; `none` are those of no batch."""
-    for i, empty in enumerate(none):
-        yield np.concatenate([empty, *(part[i] for part in parts)])

@@ -1,8 +1,8 @@
 """Arrays in memory that a worker shares with the process that runs a model's graphs.
 
-No batch is sent through a pipe. The memory has SLOTS slots, each large enough for the inputs and
-outputs of the largest graph. A batch occupies one slot. Several batches are in progress at a time,
-so that neither process waits for the other.
+No batch is sent through a pipe. The memory has SLOTS slots. Each holds a group of batches, with
+their inputs and outputs: one message asks for a whole group, so that the two processes seldom wake
+each other. Several slots are in progress at a time, so that neither process waits for the other.
 """
 
 import fcntl
@@ -18,6 +18,10 @@ from nelbo.artifact import Manifest
 from nelbo.graphs import Array, signatures
 
 SLOTS = 4
+GROUP = 16
+"""Maximum number of batches in a slot."""
+SLOT_BYTES = 2**21
+"""A slot has room for as many batches as this holds, but at least for one."""
 ALIGNMENT = 64
 """Each array begins at a multiple of this number of bytes, for vector instructions."""
 DONE, FAILED = b"\0", b"\1"
@@ -30,11 +34,13 @@ class Arrays:
     def __init__(self, manifest: Manifest, descriptor: int) -> None:
         self._signatures = signatures(manifest)
         self._slot_bytes = slot_bytes(manifest)
+        self.group = group_of(manifest)
         self._memory = mmap.mmap(descriptor, self._slot_bytes * SLOTS)
         self._arrays: dict[tuple[str, int], tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
 
     def arrays(self, graph: str, slot: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """A graph's inputs and outputs in a slot; writing to them writes to the memory."""
+        """A graph's inputs and outputs in a slot, each [group, …]; writing to them writes to the
+        memory."""
         if (graph, slot) not in self._arrays:
             self._arrays[graph, slot] = self._new_arrays(graph, slot)
         return self._arrays[graph, slot]
@@ -46,10 +52,10 @@ class Arrays:
 
     def _views(self, arrays: Sequence[Array], offset: int) -> Iterator[NDArray[Any]]:
         for array in arrays:
-            count = array.bytes // array.dtype.itemsize
+            count = self.group * array.bytes // array.dtype.itemsize
             flat = np.frombuffer(self._memory, array.dtype, count, offset)
-            yield flat.reshape(array.shape)
-            offset += _aligned(array.bytes)
+            yield flat.reshape(self.group, *array.shape)
+            offset += self.group * _aligned(array.bytes)
 
 
 def shared_memory(manifest: Manifest) -> int:
@@ -65,8 +71,18 @@ def shared_memory(manifest: Manifest) -> int:
     return descriptor
 
 
+def group_of(manifest: Manifest) -> int:
+    """Number of batches in a slot."""
+    return max(1, min(GROUP, SLOT_BYTES // _batch_bytes(manifest)))
+
+
 def slot_bytes(manifest: Manifest) -> int:
     """Bytes of one slot."""
+    return group_of(manifest) * _batch_bytes(manifest)
+
+
+def _batch_bytes(manifest: Manifest) -> int:
+    """Bytes of the inputs and outputs of one batch of the largest graph."""
     return max(
         sum(_aligned(array.bytes) for array in (*signature.inputs, *signature.outputs))
         for signature in signatures(manifest).values()

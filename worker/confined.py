@@ -11,8 +11,10 @@ import resource
 import select
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,24 @@ class ModelDied(Exception):
     """The model's process was stopped or died. The message is for the owner of the job."""
 
 
+Batch = Sequence[NDArray[Any]]
+"""The inputs or the outputs of one batch."""
+
+
 @dataclass(frozen=True)
 class ModelLimits:
     """A model's limits: seconds per batch of rows, and MiB of memory beside its weights."""
 
     batch_s: float
     memory_mib: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Batches in progress: the slot they are in, and their number."""
+
+    slot: int
+    batches: int
 
 
 def load(folder: Path, limits: ModelLimits) -> Engine:
@@ -71,29 +85,32 @@ class ConfinedGraphs:
         self._process: _Process | None = None
 
     def run(
-        self, graph: str, batches: Iterable[Sequence[NDArray[Any]]], check: Check | None = None
-    ) -> Iterator[Sequence[NDArray[Any]]]:
-        """See Graphs.run. Up to SLOTS batches are in progress at a time.
+        self, graph: str, batches: Iterable[Batch], check: Check | None = None
+    ) -> Iterator[Batch]:
+        """See Graphs.run. Up to SLOTS groups of batches are in progress at a time.
 
         Raises ModelDied, or InvalidArtifact where the artifact cannot be run.
         """
         process = self._started(check)
-        sent = received = 0
+        number = self._names.index(graph)
+        in_progress: deque[_Group] = deque()
         try:
-            for inputs in batches:
+            for slot, inputs in zip(cycle(range(SLOTS)), process.groups(batches)):
                 if check is not None:
                     check()
-                process.send(self._names.index(graph), graph, sent % SLOTS, inputs)
-                sent += 1
-                if sent - received == SLOTS:
-                    yield process.receive(graph, received % SLOTS, check)
-                    received += 1
-            while received < sent:
-                yield process.receive(graph, received % SLOTS, check)
-                received += 1
+                process.send(number, graph, slot, inputs)
+                in_progress.append(_Group(slot, len(inputs)))
+                if len(in_progress) == SLOTS:
+                    outputs = process.receive(graph, in_progress[0], check)
+                    in_progress.popleft()
+                    yield from outputs
+            while in_progress:
+                outputs = process.receive(graph, in_progress[0], check)
+                in_progress.popleft()
+                yield from outputs
         finally:
             # A caller that stops early leaves batches in progress; nobody reads their answers.
-            if received < sent:
+            if in_progress:
                 self.close()
 
     def rest(self) -> None:
@@ -157,27 +174,36 @@ class _Process:
         self._requests = self._child.stdin
         self._answers = self._child.stdout
 
-    def send(self, number: int, graph: str, slot: int, inputs: Sequence[NDArray[Any]]) -> None:
+    def groups(self, batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+        """The batches in groups that fill a slot each."""
+        batches = iter(batches)
+        while group := list(islice(batches, self._arrays.group)):
+            yield group
+
+    def send(self, number: int, graph: str, slot: int, group: Sequence[Batch]) -> None:
         shared_inputs, _ = self._arrays.arrays(graph, slot)
-        for shared, array in zip(shared_inputs, inputs, strict=True):
-            np.copyto(shared, array, casting="no")
+        for i, inputs in enumerate(group):
+            for shared, array in zip(shared_inputs, inputs, strict=True):
+                np.copyto(shared[i], array, casting="no")
         try:
-            os.write(self._requests.fileno(), bytes((number, slot)))
+            os.write(self._requests.fileno(), bytes((number, slot, len(group))))
         except BrokenPipeError:
             raise self._died() from None
 
-    def receive(self, graph: str, slot: int, check: Check | None) -> list[NDArray[Any]]:
-        """The outputs, copied.
+    def receive(self, graph: str, group: _Group, check: Check | None) -> Iterator[Batch]:
+        """The outputs of each batch, copied.
 
         The slot is used again, and a faulty model may continue to write to it.
         """
-        self.wait(self._limits.batch_s, check)
-        _, outputs = self._arrays.arrays(graph, slot)
-        return [output.copy() for output in outputs]
+        self.wait(self._limits.batch_s, check, group.batches)
+        _, outputs = self._arrays.arrays(graph, group.slot)
+        copies = [output[: group.batches].copy() for output in outputs]
+        return zip(*copies, strict=True)
 
-    def wait(self, limit_s: float, check: Check | None) -> None:
-        """Wait until the process answers that it is done with its next batch."""
-        end = time.monotonic() + limit_s
+    def wait(self, limit_s: float, check: Check | None, batches: int = 1) -> None:
+        """Wait until the process answers that it is done with its next group of batches, each of
+        which may take `limit_s`."""
+        end = time.monotonic() + limit_s * batches
         while not select.select([self._answers], [], [], CHECK_S)[0]:
             if check is not None:
                 check()

@@ -3,9 +3,9 @@
     python -P -m worker.graph_process FOLDER MEMORY_MIB ARRAYS
 
 It can read the artifact in FOLDER and nothing else. Its inputs and outputs are arrays in memory
-that it shares with the worker (descriptor ARRAYS, layout in `worker.arrays`). For each batch it
-reads two bytes from stdin, the number of the graph and of the slot. It answers on stdout with one
-byte, DONE, or with FAILED and a line of JSON, after which it ends.
+that it shares with the worker (descriptor ARRAYS, layout in `worker.arrays`). For each group of
+batches it reads three bytes from stdin: the number of the graph, of the slot and of the batches. It
+answers on stdout with one byte, DONE, or with FAILED and a line of JSON, after which it ends.
 """
 
 import json
@@ -49,13 +49,14 @@ def _serve(folder: Path, descriptor: int) -> None:
     arrays = Arrays(artifact.manifest, descriptor)
     names = sorted(artifact.manifest.graphs)
     os.write(STDOUT, DONE)
-    while len(batch := os.read(STDIN, 2)) == 2:
-        graph, slot = names[batch[0]], batch[1]
+    while len(group := os.read(STDIN, 3)) == 3:
+        graph, slot, batches = names[group[0]], group[1], group[2]
         inputs, outputs = arrays.arrays(graph, slot)
-        (results,) = sessions.run(graph, [inputs])
+        of_batches = ([array[i] for array in inputs] for i in range(batches))
         file = artifact.manifest.graphs[graph].file
-        for output, result in zip(outputs, results, strict=True):
-            output[...] = _checked(result, output.dtype, output.shape, file)
+        for i, results in enumerate(sessions.run(graph, of_batches)):
+            for output, result in zip(outputs, results, strict=True):
+                output[i] = _checked(result, output.dtype, output.shape[1:], file)
         os.write(STDOUT, DONE)
 
 

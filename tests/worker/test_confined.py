@@ -16,7 +16,7 @@ from nelbo.errors import InvalidArtifact
 from tests.artifacts import linear_artifact
 from tests.deadline import until
 from tests.hostile import greedy_artifact, slow_artifact, wrong_artifact
-from worker.arrays import SLOTS
+from worker.arrays import GROUP, SLOTS
 from worker.confined import ConfinedGraphs, ModelDied, ModelLimits, load
 
 LIMITS = ModelLimits(batch_s=60.0, memory_mib=2_048)
@@ -48,7 +48,7 @@ def test_a_confined_model_gives_the_very_numbers_of_one_in_this_process(
     folder: Path, engine: Engine
 ) -> None:
     plain = Engine.load(folder)
-    rows = plain.generate(seed=1, first_row=0, rows=16 * SLOTS * 3 + 5).batch
+    rows = plain.generate(seed=1, first_row=0, rows=16 * GROUP * SLOTS * 3 + 5).batch
     assert engine.generate(seed=1, first_row=0, rows=len(rows)).batch.equals(rows)
     confined, here = engine.score(rows), plain.score(rows)
     for name in ("rows", "nelbo", "surprise", "p_value", "terms", "kl", "surprises"):
@@ -155,7 +155,7 @@ def test_a_check_that_raises_in_the_middle_of_a_batch_kills_the_model(tmp_path: 
 
 
 def test_batches_of_a_work_that_stopped_are_not_taken_for_those_of_the_next(engine: Engine) -> None:
-    rows = engine.generate(seed=1, first_row=0, rows=16 * 6).batch
+    rows = engine.generate(seed=1, first_row=0, rows=16 * GROUP * 6).batch
     expected, calls = engine.score(rows), 0
 
     def check() -> None:
