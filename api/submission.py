@@ -44,6 +44,12 @@ CHUNK_CELLS = 1_000_000
 Workers and readers of the results hold a whole chunk in memory, so that wide tables need smaller
 ones.
 """
+CHUNK_S = 2.0
+"""Seconds that a chunk may take: other jobs wait for its end, and a crash loses as much work."""
+SMALL_CHUNK = 10_000
+"""Rows up to which a chunk is not made smaller only to have more of them."""
+CHUNKS = 32
+"""Number of chunks of a large job that keep several workers equally busy until its end."""
 MAX_CHUNKS = 20_000
 """Maximum number of chunks of a job: one transaction inserts them all."""
 WAIT_S = 1.0
@@ -91,7 +97,9 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     _check_storable(request.model, "model")
     version = catalog.resolve(database, owner, request.model)
     graphs, schema = of_manifest(database, version, _graphs_and_schema)
-    size = partial(chunk_rows, request, settings=settings, columns=len(schema.columns))
+    size = partial(
+        chunk_rows, request, settings=settings, columns=len(schema.columns), row_s=version.row_s
+    )
 
     if isinstance(request, GenerateRequest):
         of_manifest(database, version, partial(_check_conditions, request))
@@ -251,11 +259,19 @@ def _is_text(cell: str) -> bool:
     return "\0" not in cell
 
 
-def chunk_rows(request: JobRequest, rows: int, settings: Settings, columns: int = 1) -> int:
-    """The number of rows per chunk of a job with these numbers of rows and columns.
+def chunk_rows(
+    request: JobRequest,
+    rows: int,
+    settings: Settings,
+    columns: int = 1,
+    row_s: float | None = None,
+) -> int:
+    """The number of rows per chunk of a job with these numbers of rows and columns, by a model that
+    needs `row_s` seconds for a row.
 
-    A chunk of an augmentation takes fewer rows, so that it makes as many rows as other chunks.
-    Raises TooLarge, which names the setting, if the job is too large.
+    A chunk takes about CHUNK_S seconds and is a small part of a large job, so that all workers have
+    enough to do until its end. A chunk of an augmentation takes fewer rows, so that it makes as
+    many rows as other chunks. Raises TooLarge, which names the setting, if the job is too large.
     """
     per_row = request.per_row if isinstance(request, AugmentRequest) else 1
     if rows * per_row > settings.max_job_rows:
@@ -263,7 +279,11 @@ def chunk_rows(request: JobRequest, rows: int, settings: Settings, columns: int 
             f"the job has {rows * per_row:,} rows; one job takes at most {settings.max_job_rows:,}"
             " (the setting max_job_rows): split it into several jobs"
         )
-    size = max(1, min(settings.chunk_rows, CHUNK_CELLS // max(1, columns)) // per_row)
+    by_time = SMALL_CHUNK if row_s is None else int(CHUNK_S / row_s)
+    by_time = max(by_time, math.ceil(rows * per_row / MAX_CHUNKS))
+    by_rows = max(SMALL_CHUNK, rows * per_row // CHUNKS)
+    by_cells = CHUNK_CELLS // max(1, columns)
+    size = max(1, min(settings.chunk_rows, by_time, by_rows, by_cells) // per_row)
     chunks = math.ceil(rows / size)
     if chunks > MAX_CHUNKS:
         raise TooLarge(

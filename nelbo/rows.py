@@ -149,8 +149,8 @@ class Scores:
         and of equal ones the first row; none below `at_least`. Whether they are anomalies is still
         open."""
         ranked: Floats = getattr(self, rank)
-        best = np.lexsort((self.rows, -ranked))[:most]
-        best = best[ranked[best] >= at_least]
+        high = np.flatnonzero(ranked >= at_least)
+        best = high[np.lexsort((self.rows[high], -ranked[high]))][:most]
         by_row = (self.rows, self.nelbo, self.surprise, self.p_value, self.kl)
         by_cell = (self.terms, self.surprises)
         values = [array[best].tolist() for array in (*by_row, *by_cell)]

@@ -206,10 +206,10 @@ class Settings(BaseSettings):
         int,
         Field(
             gt=0,
-            description="number of rows per chunk, the unit of work, lease and commit;"
-            " wide tables get smaller chunks",
+            description="maximum number of rows per chunk, the unit of work, lease and commit;"
+            " small jobs, wide tables and slow models get smaller chunks",
         ),
-    ] = 10_000
+    ] = 50_000
     max_queued_rows: Annotated[
         int,
         Field(

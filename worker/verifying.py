@@ -42,7 +42,12 @@ def verify(process: Process, claim: Claim, check: Check) -> VerifyOutcome:
         raise InvalidArtifact(_without_paths(answer["problem"]))
     # The child ran a stranger's graphs, so its answer is checked like a stranger's manifest.
     manifest = check_manifest(answer["manifest"]).model_dump(mode="json")
-    return VerifyOutcome(manifest, str(answer["digest"])[:64])
+    return VerifyOutcome(manifest, str(answer["digest"])[:64], _seconds(answer["row_s"]))
+
+
+def _seconds(answer: object) -> float | None:
+    """A time that the child may have measured."""
+    return answer if isinstance(answer, float) and 0 < answer <= TRIAL_S else None
 
 
 def _without_paths(problem: str) -> str:

@@ -15,6 +15,7 @@ from nelbo.audit import ITSELF, Action, Actor
 from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.ids import new_id
 from nelbo.store import audit
+from nelbo.store.claims import VerifyOutcome
 from nelbo.store.lookup import unfinished_jobs
 from nelbo.store.session import Database, now
 from nelbo.store.tables import AliasRow, JobRow, ModelRow, VersionRow
@@ -39,6 +40,8 @@ class VersionEntry:
     """Empty until the version is verified."""
     reason: str | None
     """Why it was rejected."""
+    row_s: float | None
+    """The seconds that a row took when it was verified; None where an older Nelbo did that."""
     created_at: float
 
     @property
@@ -253,15 +256,19 @@ def insert_version(
     return _version(connection.execute(_versions().where(VersionRow.id == version_id)).one())
 
 
-def accept_version(
-    connection: Connection, version_id: str, manifest: dict[str, Any], digest: str
-) -> bool:
+def accept_version(connection: Connection, version_id: str, verified: VerifyOutcome) -> bool:
     """pending -> ready, inside the caller's transaction.
 
     False where the version is not pending.
     """
     version = _settle(
-        connection, version_id, "version.ready", state="ready", manifest=manifest, digest=digest
+        connection,
+        version_id,
+        "version.ready",
+        state="ready",
+        manifest=verified.manifest,
+        digest=verified.digest,
+        row_s=verified.row_s,
     )
     if version is not None:
         crown(connection, version.owner, version.model, ITSELF)
@@ -404,6 +411,7 @@ def _versions() -> Select[*tuple[Any, ...]]:
         VersionRow.state,
         VersionRow.digest,
         VersionRow.reason,
+        VersionRow.row_s,
         VersionRow.created_at,
     )
 

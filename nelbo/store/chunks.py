@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from nelbo.cells import pc
 from nelbo.rows import Floats, Integers, Scores
 from nelbo.store import arrays
 from nelbo.store.arrays import FloatArray, IntArray
@@ -36,8 +36,11 @@ def scores_to_json(scores: Scores, explain: bool) -> str:
     if explain:
         values += [scores.kl, *scores.terms.T, *scores.surprises.T]
     texts = [_json_numbers(array) for array in values]
-    rows = pc.binary_join_element_wise(*texts, ",").to_pylist()
-    return f"[{','.join(f'[{row}]' for row in rows)}]"
+    rows = pc.binary_join_element_wise(*texts, ",")
+    if not len(rows):
+        return "[]"
+    joined = pc.binary_join(pa.ListArray.from_arrays([0, len(rows)], rows), "],[")
+    return f"[[{joined[0].as_py()}]]"
 
 
 def scores_from_json(
@@ -48,15 +51,17 @@ def scores_from_json(
     `columns` are the columns of the cells; None leaves out kl, terms and surprises of the cells.
     Programs of an older schema store rows without surprises: [row, nelbo, p_value], kl, terms.
     """
-    numbers, nelbo, p_value, *more = _columns_of_json(text, 5 + 2 * len(columns or ()))
+    scores = 4 if has_surprise else 3
+    cells = 0 if columns is None else 1 + (scores - 2) * len(columns)
+    numbers, nelbo, p_value, *more = _columns_of_json(text, scores + cells)
     surprise = more.pop(0) if has_surprise else nelbo
     # Row numbers are exact as float64: there are far fewer than 2^53.
     rows = numbers.astype(np.int64)
     if columns is None:
         return Scores.without_terms(rows, nelbo, surprise, p_value)
-    kl, *cells = more
-    terms = np.stack(cells[: len(columns)], axis=1)
-    surprises = np.stack(cells[len(columns) :], axis=1) if has_surprise else terms
+    kl, *of_cells = more
+    terms = np.stack(of_cells[: len(columns)], axis=1)
+    surprises = np.stack(of_cells[len(columns) :], axis=1) if has_surprise else terms
     return Scores(rows, nelbo, surprise, p_value, kl, terms, surprises, columns)
 
 
@@ -112,19 +117,22 @@ def table_from_parquet(data: bytes, after_row: int, skip: int | None) -> Iterato
             skip = max(0, skip - piece.num_rows)
 
 
-def _columns_of_json(text: str, if_empty: int) -> list[Floats]:
-    """The columns of a JSON array of arrays of numbers; `if_empty` is their number without rows.
+def _columns_of_json(text: str, columns: int) -> list[Floats]:
+    """The first columns of a JSON array of arrays of numbers.
 
     Arrow reads them as CSV in a fifth of the time that Python's json takes.
     """
     lines = text[2:-2].replace("],[", "\n")
     if not lines:
-        return [np.empty(0)] * if_empty
+        return [np.empty(0)] * columns
     names = [str(number) for number in range(lines.partition("\n")[0].count(",") + 1)]
+    first = names[:columns]
     table = csv.read_csv(
         io.BytesIO(lines.encode()),
         read_options=csv.ReadOptions(column_names=names, use_threads=False),
-        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(first, pa.float64()), include_columns=first
+        ),
     )
     return [column.to_numpy() for column in table.columns]
 

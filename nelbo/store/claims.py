@@ -74,10 +74,12 @@ class ReadOutcome:
 
 @dataclass(frozen=True)
 class VerifyOutcome:
-    """A pushed version that was verified and is now ready."""
+    """A pushed version that was verified and is now ready. `row_s` are the seconds that a row
+    took."""
 
     manifest: dict[str, Any]
     digest: str
+    row_s: float | None = None
 
 
 Outcome = Scores | TableOutcome | FinishOutcome | ReadOutcome | VerifyOutcome

@@ -449,9 +449,7 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
             _end_reading(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows)
         case VerifyOutcome():
-            catalog.accept_version(
-                connection, _need(claim.version_id), outcome.manifest, outcome.digest
-            )
+            catalog.accept_version(connection, _need(claim.version_id), outcome)
             store_progress(connection, claim.job_id, claim.rows)
         case FinishOutcome():
             _succeed(connection, claim.job_id, outcome)

@@ -98,6 +98,8 @@ class VersionRow(Base):
     reason: Mapped[str | None]
     bytes: Mapped[int | None]
     """The size of its artifact, where that was pushed."""
+    row_s: Mapped[float | None]
+    """The seconds that a row took when the artifact was tried out, in its slowest operation."""
     created_at: Mapped[float]
     deleted_at: Mapped[float | None]
 

@@ -97,6 +97,24 @@ def test_a_job_above_the_limits_is_refused_with_the_setting_to_change() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rows", "row_s", "size"),
+    [
+        (20_000, 1e-6, 10_000),  # a small job
+        (1_000_000, 1e-6, 31_250),  # one of 32 chunks
+        (10_000_000, 1e-6, 50_000),  # the setting
+        (10_000_000, 1e-4, 20_000),  # two seconds
+        (1_000, 0.01, 200),
+        (1_000, 10.0, 1),
+        (10_000_000, None, 10_000),  # a version of an older Nelbo
+    ],
+)
+def test_a_chunk_takes_about_two_seconds_and_is_a_small_part_of_a_large_job(
+    rows: int, row_s: float | None, size: int
+) -> None:
+    assert chunk_rows(GenerateRequest(model="m", n=rows), rows, Settings(), 1, row_s) == size
+
+
+@pytest.mark.parametrize(
     ("columns", "size"), [(1, 10_000), (100, 10_000), (200, 5_000), (2_000, 500), (10_000, 100)]
 )
 def test_a_chunk_of_a_wide_table_has_fewer_rows(columns: int, size: int) -> None:

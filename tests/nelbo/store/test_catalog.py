@@ -10,6 +10,7 @@ from nelbo.errors import Conflict, Gone, InvalidInput, NotFound, NotReady
 from nelbo.jobs import ScoreRequest
 from nelbo.store import catalog, expiry, ledger, lookup, results
 from nelbo.store.catalog import VersionEntry
+from nelbo.store.claims import VerifyOutcome
 from nelbo.store.session import Database, now
 from nelbo.store.tables import JobRow
 from tests.nelbo.store.kit import OWNER, add_job, add_version, work_off
@@ -100,7 +101,9 @@ def test_what_is_not_there_is_told_with_what_is(
 
 def accept(database: Database, version: VersionEntry) -> bool:
     with database.write() as connection:
-        return catalog.accept_version(connection, version.id, {"order": []}, "digest")
+        return catalog.accept_version(
+            connection, version.id, VerifyOutcome({"order": []}, "digest")
+        )
 
 
 def reject(database: Database, version: VersionEntry, reason: str) -> bool:
