@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from ipaddress import ip_address
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from api import access, bodies, errors, links, memory
 from api.auth import ApiKeys
 from api.connections import BACKLOG, Connection, allow_many
 from api.deps import Service, check_body
+from api.endings import Endings
 from api.hints import Hints
 from api.middleware import AroundRequests
 from api.origins import LOOPBACK, host_names
@@ -122,6 +124,7 @@ def _open(settings: Settings) -> Service:
             "requests that wait for their job",
             "; try again, or fetch the job later",
         ),
+        endings=Endings(database),
         downloads=_places(
             settings, "downloads", "downloads of results", "; try again when one has ended"
         ),
@@ -197,9 +200,23 @@ def _describe_exactly(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+class Server(uvicorn.Server):
+    """A server whose requests wait no longer for their jobs once it has to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        service: Service | None = getattr(self._app.state, "service", None)
+        if service is not None:
+            service.endings.stop()
+
+
 def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Server:
     """The server of the application, for an address or for the sockets that `run` receives."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             host=host,
@@ -214,7 +231,8 @@ def server(app: FastAPI, settings: Settings, host: str, port: int) -> uvicorn.Se
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=20,
             backlog=BACKLOG,
-        )
+        ),
+        app,
     )
 
 

@@ -24,7 +24,7 @@ A limit of bytes would not bound the memory: a value of two bytes becomes an obj
 """
 MAX_FIELDS = 32
 """Maximum number of fields of a request: each unknown field becomes an error in the answer."""
-SMALL_BYTES = 16 * 2**10
+SMALL_BYTES = 64 * 2**10
 """A larger body needs one of the places for large bodies."""
 LARGE_AT_A_TIME = 4
 """Maximum number of large bodies in memory: those that arrive, that wait and that are parsed."""

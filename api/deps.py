@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.access import check_scope
 from api.auth import ApiKeys, Caller, prefix_of
 from api.bodies import JsonBodies, check_type
+from api.endings import Endings
 from api.hints import Hints
 from api.middleware import log_also
 from api.places import Places
@@ -47,6 +48,7 @@ class Service:
     uploads: Uploads
     waiting: Places
     """Places for requests that wait for the end of their job."""
+    endings: Endings
     downloads: Places
     """Places for downloads of results."""
 

@@ -9,6 +9,7 @@ with nelbo.Client() as client:
 import math
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -45,6 +46,11 @@ from nelbo.views import Change, File, Job, Model, Version, VersionDetails
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WAIT_S = 20
+"""Seconds that one request waits for the end of a job."""
+PROGRESS_S = 1
+"""The same where somebody wants to see the progress."""
 
 Rows = Sequence[Mapping[str, Any]]
 ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
@@ -503,7 +509,12 @@ class JobHandle:
 
     def refresh(self) -> Self:
         """Fetch the current state of the job."""
-        self.view = self._http.view(Job, "GET", self._address)
+        return self._refresh(wait_s=0)
+
+    def _refresh(self, wait_s: int) -> Self:
+        """Fetch the state of the job when it has ended, after `wait_s` seconds at most."""
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else None
+        self.view = self._http.view(Job, "GET", self._address, headers=headers)
         return self
 
     def wait(
@@ -514,8 +525,11 @@ class JobHandle:
         Raises JobFailed if it failed or was cancelled, NotReady after timeout_s seconds.
         """
 
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        wait_s = PROGRESS_S if progress else WAIT_S
+
         def settled() -> bool | None:
-            self.refresh()
+            self._refresh(int(min(wait_s, max(0.0, deadline - time.monotonic()))))
             if progress:
                 progress(self.view)
             return self.finished or None

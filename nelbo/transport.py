@@ -110,9 +110,18 @@ class Http:
 
         return self._repeat(send, repeatable=repeatable)
 
-    def view(self, view: type[_View], method: str, address: str, *, json: object = None) -> _View:
+    def view(
+        self,
+        view: type[_View],
+        method: str,
+        address: str,
+        *,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _View:
         """The answer to one request, as a model."""
-        return view.model_validate_json(self.request(method, address, json=json).content)
+        answer = self.request(method, address, json=json, headers=headers)
+        return view.model_validate_json(answer.content)
 
     def pages(
         self, view: type[_View], address: str, filters: Mapping[str, str] | None = None
@@ -209,13 +218,15 @@ class Http:
 def poll(settled: Callable[[], _T | None], timeout_s: float | None, still: str) -> _T:
     """Call `settled` until it returns something other than None; return that.
 
-    The pauses grow to a second. A service may be unavailable for up to a minute meanwhile. Raises
+    From one call to the next takes ever longer, up to a second; a call that itself waits is
+    followed by the next at once. A service may be unavailable for up to a minute meanwhile. Raises
     NotReady with the message `still` after timeout_s seconds.
     """
     deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
     pause = 0.05
     answered_at = time.monotonic()
     while True:
+        called_at = time.monotonic()
         try:
             result = settled()
             if result is not None:
@@ -224,9 +235,10 @@ def poll(settled: Callable[[], _T | None], timeout_s: float | None, still: str) 
         except Unavailable:
             if time.monotonic() - answered_at > 60:
                 raise
-        if time.monotonic() + pause > deadline:
+        rest = max(0.0, called_at + pause - time.monotonic())
+        if time.monotonic() + rest > deadline:
             raise NotReady(still)
-        time.sleep(pause)
+        time.sleep(rest)
         pause = min(pause * 1.5, 1.0)
 
 

@@ -81,9 +81,13 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
         with Lease(renew, settings.lease_s, settings.renew_s, asked_at, _stuck_s(claim)) as lease:
             outcome = compute(process, claim, lease.check)
             crash.point("computed" if claim.stage == "work" else "finish")
-            stored = ledger.commit(database, claim, outcome)
+            asked_at = time.monotonic()
+            next_lease = ledger.NextLease(process.name, settings.lease_s)
+            committed = ledger.commit_and_go_on(database, claim, outcome, next_lease)
             crash.point("committed")
-        chunk_log.info("chunk done" if stored else "commit refused", attempt=claim.attempt)
+        chunk_log.info(
+            "chunk done" if committed.stored else "commit refused", attempt=claim.attempt
+        )
     except LeaseLost:
         chunk_log.warning("lease lost", attempt=claim.attempt)
     except ShuttingDown:
@@ -95,6 +99,9 @@ def run(process: Process, claim: Claim, asked_at: float) -> bool:
         else:
             _try_later(process, claim, problem, chunk_log)
             return False
+    else:
+        if committed.finish is not None:
+            return run(process, committed.finish, asked_at)
     return True
 
 

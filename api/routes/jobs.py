@@ -1,8 +1,6 @@
 """Jobs: submit one of five kinds, watch it, cancel it, retry it."""
 
-import asyncio
 import re
-import time
 from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Any
@@ -53,6 +51,11 @@ register_url_convertor("job_id", JobIdConvertor())
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[
     str, Path(description="id of a job", examples=["0198c6d2-7c55-7aa1-9c1b-6a2f0f2f4c11"])
+]
+
+Prefer = Annotated[
+    str | None,
+    Header(description="wait=N: answer when the job has ended, at most N s later"),
 ]
 
 # The example of Conflict itself says "cancel it", which helps in neither of these cases.
@@ -160,10 +163,7 @@ async def submit_job(
             description="key of the request; sent again with the same key, it is the same job",
         ),
     ] = None,
-    prefer: Annotated[
-        str | None,
-        Header(description="wait=N: answer when the job has finished, at most N s later"),
-    ] = None,
+    prefer: Prefer = None,
 ) -> Job:
     """The request is checked as far as possible, and then stored in one transaction.
 
@@ -178,7 +178,7 @@ async def submit_job(
                 body, partial(_submit, service, owner, body, idempotency_key)
             )
         if match:
-            job = await _finished(service, owner, job, min(float(match[1]), MAX_WAIT_S))
+            job = await _ended(service, owner, job, float(match[1]))
             response.headers["Preference-Applied"] = f"wait={match[1]}"
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if job.state in FINAL:
@@ -218,18 +218,12 @@ def _submit(service: Service, owner: str, body: bytearray, key: str | None) -> J
     return job
 
 
-async def _finished(service: Service, owner: str, job: Job, wait_s: float) -> Job:
-    """The job when it has finished, or its state after wait_s seconds.
-
-    Waiting needs no thread and no connection to the database.
-    """
-    deadline = time.monotonic() + wait_s
-    pause = 0.02
-    while job.state not in FINAL and time.monotonic() < deadline:
-        await asyncio.sleep(min(pause, deadline - time.monotonic()))
-        pause = min(pause * 1.5, 0.5)
-        job = await run_in_threadpool(lookup.get_job, service.database, owner, job.id)
-    return job
+async def _ended(service: Service, owner: str, job: Job, wait_s: float) -> Job:
+    """The job when it has ended, or its state after wait_s seconds."""
+    if job.state in FINAL:
+        return job
+    await service.endings.wait(job.id, min(wait_s, MAX_WAIT_S))
+    return await run_in_threadpool(lookup.get_job, service.database, owner, job.id)
 
 
 @router.get(
@@ -256,10 +250,17 @@ def list_jobs(
     "/{job_id:job_id}",
     operation_id="get_job",
     summary="Look at a job",
-    responses=answers(NotAuthenticated, NotFound, Gone, Unavailable),
+    responses=answers(NotAuthenticated, NotFound, Gone, OverQuota, Overloaded, Unavailable),
 )
-def get_job(job_id: JobId, service: ServiceDep, owner: Owner, response: Response) -> Job:
-    job = lookup.get_job(service.database, owner, job_id)
+async def get_job(
+    job_id: JobId, service: ServiceDep, owner: Owner, response: Response, prefer: Prefer = None
+) -> Job:
+    job = await run_in_threadpool(lookup.get_job, service.database, owner, job_id)
+    match = _WAIT.search(prefer or "")
+    if match:
+        with service.waiting.taken(owner):
+            job = await _ended(service, owner, job, float(match[1]))
+        response.headers["Preference-Applied"] = f"wait={match[1]}"
     if job.state not in FINAL:
         response.headers["Retry-After"] = "1"
     return job

@@ -9,12 +9,24 @@ locked ones; the first claim of a job also starts the job. A job that has ended 
 running chunk. The sweep, which ends leases, is a module of its own.
 """
 
+import functools
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
@@ -57,6 +69,36 @@ CANDIDATES = 32
 
 It finds nothing only if other processes have locked the chunks of all of them.
 """
+
+
+_CLAIMED = (
+    ChunkRow.id.label("chunk_id"),
+    ChunkRow.job_id,
+    ChunkRow.stage,
+    ChunkRow.row_from,
+    ChunkRow.row_to,
+    ChunkRow.attempt,
+    ChunkRow.failures,
+    ChunkRow.fence,
+    ChunkRow.claimed_at,
+)
+"""What a claim says of its chunk."""
+
+
+@dataclass(frozen=True)
+class NextLease:
+    """The worker that wants the next chunk of a job, and the seconds for which it holds it."""
+
+    worker: str
+    lease_s: float
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Whether a chunk's outcome is stored, and a claim on the finish of its job."""
+
+    stored: bool
+    finish: Claim | None = None
 
 
 # Accept
@@ -161,9 +203,8 @@ def claim(db: Database, worker: str, *, lease_s: float, can_clean: bool = True) 
     None where no chunk is due. The attempt counts from now on, because a crash never reports
     itself.
     """
-    with db.write() as connection:
-        jobs = queue.in_claim_order(select(JobRow.id, JobRow.state), can_clean).limit(CANDIDATES)
-        for job in connection.execute(jobs).all():
+    with db.work() as connection:
+        for job in connection.execute(_next_jobs(can_clean)).all():
             if job.state == "queued" and not _start_job(connection, job.id):
                 continue
             taken = connection.execute(_claim_chunk(job.id, worker, lease_s)).first()
@@ -179,7 +220,7 @@ def renew(db: Database, claim: Claim, lease_s: float) -> bool:
     has the chunk, or the job has ended.
     """
     statement = update(ChunkRow).where(*_held(claim)).values(lease_until=now() + lease_s)
-    with db.write() as connection:
+    with db.work() as connection:
         return connection.execute(statement).rowcount == 1
 
 
@@ -206,7 +247,7 @@ def release(
             failures=ChunkRow.failures + int(problem is not None and failed),
         )
     )
-    with db.write() as connection:
+    with db.work() as connection:
         queue.charge(connection, claim.job_id, claim.claimed_at)
         return connection.execute(statement).rowcount == 1
 
@@ -227,17 +268,35 @@ def commit(db: Database, claim: Claim, outcome: Outcome) -> bool:
     for an outcome that does not belong to the claim: a row is missing or repeated, or a value is
     NaN or infinite.
     """
+    return commit_and_go_on(db, claim, outcome).stored
+
+
+def commit_and_go_on(
+    db: Database, claim: Claim, outcome: Outcome, next_lease: NextLease | None = None
+) -> Committed:
+    """Like `commit`. After the last chunk of a job, the worker of a `next_lease` also claims the
+    job's finish, which then waits for no turn."""
     claims.check(claim, outcome)
+    # What a file or an artifact was stored from may be removed once it is ready.
+    transaction = db.work if claim.kind in KINDS else db.write
     try:
-        with db.write() as connection:
-            stored = _commit(connection, claim, outcome)
+        with transaction() as connection:
+            stored, has_finish = _commit(connection, claim, outcome)
+            finish = None
+            if has_finish and next_lease is not None:
+                statement = _claim_chunk(claim.job_id, next_lease.worker, next_lease.lease_s)
+                finish = _finish_of(connection, claim, statement)
             crash.point("commit" if claim.stage == "work" else "finishing")
-            return stored
+        return Committed(stored, finish)
     except Unavailable:
         # The answer to COMMIT may be lost; only the database knows whether it succeeded.
-        if was_committed(db, claim):
-            return True
-        raise
+        if not was_committed(db, claim):
+            raise
+        if next_lease is None:
+            return Committed(True)
+        with db.read() as connection:
+            statement = _held_finish(claim.job_id, next_lease.worker)
+            return Committed(True, _finish_of(connection, claim, statement))
 
 
 def was_committed(db: Database, claim: Claim) -> bool:
@@ -383,7 +442,14 @@ def _start_job(connection: Connection, job_id: str) -> bool:
     return connection.scalars(select(JobRow.state).where(JobRow.id == job_id)).one() == "running"
 
 
+@functools.cache
+def _next_jobs(can_clean: bool) -> Select[*tuple[Any, ...]]:
+    """Built once: that takes longer than to run it."""
+    return queue.in_claim_order(select(JobRow.id, JobRow.state), can_clean).limit(CANDIDATES)
+
+
 def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
+    """Claims the first due chunk of a job."""
     first = (
         select(ChunkRow.id)
         .where(*queue.due(job_id))
@@ -396,17 +462,7 @@ def _claim_chunk(job_id: str, worker: str, lease_s: float) -> Any:
         .where(ChunkRow.id == first.scalar_subquery())
         .values(attempt=ChunkRow.attempt + 1, fence=ChunkRow.fence + 1, worker=worker)
         .values(claimed_at=now(), lease_until=now() + lease_s)
-        .returning(
-            ChunkRow.id,
-            ChunkRow.job_id,
-            ChunkRow.stage,
-            ChunkRow.row_from,
-            ChunkRow.row_to,
-            ChunkRow.attempt,
-            ChunkRow.failures,
-            ChunkRow.fence,
-            ChunkRow.claimed_at,
-        )
+        .returning(*_CLAIMED)
     )
 
 
@@ -416,10 +472,21 @@ def _claimed(connection: Connection, chunk: Row[*tuple[Any, ...]]) -> Claim:
     )
     job = connection.execute(statement.where(JobRow.id == chunk.job_id)).one()
     return Claim(
-        chunk_id=chunk.id,
-        **{k: v for k, v in chunk._asdict().items() if k != "id"},
+        **chunk._asdict(),
         **job._asdict(),
     )
+
+
+def _finish_of(connection: Connection, claim: Claim, statement: Any) -> Claim | None:
+    """The finish of the claim's job, if the statement returns that chunk."""
+    chunk = connection.execute(statement).first()
+    return None if chunk is None else replace(claim, **chunk._asdict())
+
+
+def _held_finish(job_id: str, worker: str) -> Select[*tuple[Any, ...]]:
+    """Selects the finish of a job, if the worker has claimed it."""
+    mine = (ChunkRow.stage == "finish", ChunkRow.state == "running", ChunkRow.worker == worker)
+    return select(*_CLAIMED).where(ChunkRow.job_id == job_id, *mine)
 
 
 # Statements: commit and fail
@@ -433,18 +500,21 @@ def lock_job(connection: Connection, job_id: str) -> None:
     connection.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
-def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
+def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> tuple[bool, bool]:
+    """Whether the outcome is stored, and whether the job's finish is queued with it."""
     lock_job(connection, claim.job_id)
     queue.charge(connection, claim.job_id, claim.claimed_at)
     if connection.execute(end_chunk("done").where(*_held(claim))).rowcount == 0:
-        return _is_done(connection, claim)
+        return _is_done(connection, claim), False
+    has_finish = False
     match outcome:
         case Scores():
-            stored_bytes = results.store_scores(connection, claim, outcome)
-            store_progress(connection, claim.job_id, claim.rows, outcome.errors, stored_bytes)
+            size = results.store_scores(connection, claim, outcome)
+            has_finish = store_progress(connection, claim.job_id, claim.rows, outcome.errors, size)
         case TableOutcome():
             results.store_table(connection, claim, outcome)
-            store_progress(connection, claim.job_id, claim.rows, outcome.errors, len(outcome.data))
+            size = len(outcome.data)
+            has_finish = store_progress(connection, claim.job_id, claim.rows, outcome.errors, size)
         case ReadOutcome():
             _end_reading(connection, claim, outcome)
             store_progress(connection, claim.job_id, claim.rows)
@@ -453,7 +523,7 @@ def _commit(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
             store_progress(connection, claim.job_id, claim.rows)
         case FinishOutcome():
             _succeed(connection, claim.job_id, outcome)
-    return True
+    return True, has_finish
 
 
 def _is_done(connection: Connection, claim: Claim) -> bool:
@@ -467,10 +537,11 @@ def store_progress(
     rows: int,
     errors: Sequence[RowError] = (),
     result_bytes: int = 0,
-) -> None:
+) -> bool:
     """Count one more completed chunk.
 
-    After the last one, a finish chunk is queued, or an internal job succeeds at once.
+    After the last one, a finish chunk is queued, which returns True, or an internal job succeeds at
+    once.
     """
     stored_bytes = result_bytes + results.store_errors(connection, job_id, errors)
     statement = (
@@ -484,12 +555,13 @@ def store_progress(
     )
     job = connection.execute(statement).one()
     if job.chunks_done < job.chunks:
-        return
-    if job.kind in KINDS:
-        finish = {"stage": "finish", "row_from": 0, "row_to": 0, "state": "queued"}
-        connection.execute(insert(ChunkRow).values(job_id=job_id, **finish))
-    else:
+        return False
+    if job.kind not in KINDS:
         _succeed(connection, job_id, FinishOutcome(summary={}))
+        return False
+    finish = {"stage": "finish", "row_from": 0, "row_to": 0, "state": "queued"}
+    connection.execute(insert(ChunkRow).values(job_id=job_id, **finish))
+    return True
 
 
 def _succeed(connection: Connection, job_id: str, outcome: FinishOutcome) -> None:

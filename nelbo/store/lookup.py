@@ -1,5 +1,6 @@
 """Looks up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -81,6 +82,13 @@ def need_job(connection: Connection, owner: str, job_id: str, *, lock: bool = Fa
     if row.deleted_at is not None:
         raise Gone(f"job {job_id} was deleted")
     return _job(row)
+
+
+def ended(db: Database, job_ids: Collection[str]) -> set[str]:
+    """Those of the jobs that have ended."""
+    statement = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.state.not_in(UNFINISHED))
+    with db.read() as connection:
+        return set(connection.scalars(statement))
 
 
 def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> str:

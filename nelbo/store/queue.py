@@ -151,7 +151,7 @@ def due_for_hint(
 
 def mark_hinted(db: Database, job_ids: Sequence[str]) -> None:
     """Record that hints for these jobs were sent just now."""
-    with db.write() as connection:
+    with db.work() as connection:
         for job_id in sorted(job_ids):
             connection.execute(update(JobRow).where(JobRow.id == job_id).values(hinted_at=now()))
 

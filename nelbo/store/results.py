@@ -287,13 +287,14 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
 
     The first collects p-values, range and sum, the second the histogram.
     """
+    rows = totals["rows"]
     p_values: Counter[float] = Counter()
     low = math.inf
     high = -math.inf
 
     def nelbos() -> Iterator[float]:
         nonlocal low, high
-        for scores in _chunks(db, claim.job_id):
+        for scores in _chunks(db, claim.job_id, rows):
             count_p_values(p_values, scores.p_value)
             low = min(low, float(scores.nelbo.min()))
             high = max(high, float(scores.nelbo.max()))
@@ -307,23 +308,24 @@ def _finish_scores(db: Database, claim: Claim, totals: dict[str, Any]) -> Finish
     summary = totals | {"rows_scored": scored, "anomalies": flagged}
     if scored:
         summary["nelbo"] = {"mean": total / scored, "min": low, "max": high}
-        summary["histogram"] = _histogram(db, claim.job_id, low, high)
+        summary["histogram"] = _histogram(db, claim.job_id, rows, low, high)
     return FinishOutcome(summary, threshold)
 
 
 def _histogram(
-    db: Database, job_id: str, low: float, high: float
+    db: Database, job_id: str, rows: int, low: float, high: float
 ) -> dict[str, list[float] | list[int]]:
     edges = np.histogram_bin_edges(np.array([low, high]), bins=HISTOGRAM_BINS)
     counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    for scores in _chunks(db, job_id):
+    for scores in _chunks(db, job_id, rows):
         counts += np.histogram(scores.nelbo, bins=edges)[0]
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _chunks(db: Database, job_id: str) -> Iterator[Scores]:
+def _chunks(db: Database, job_id: str, rows: int) -> Iterator[Scores]:
+    """The scores of each chunk of a job with this number of rows."""
     after_row = -1
-    while True:
+    while after_row < rows - 1:
         with db.read() as connection:
             chunk = _next_scores(connection, job_id, after_row, None)
         if chunk is None:

@@ -23,6 +23,8 @@ from nelbo.errors import InvalidInput, Overloaded, Unavailable
 from nelbo.store import arrays, grants, revision
 
 SQLITE_WAIT_S = 30.0
+"""Seconds to wait for other processes that write."""
+SQLITE_PAUSE_S = 0.001
 POSTGRESQL_OPTIONS = {
     "statement_timeout": 60_000,
     "lock_timeout": 15_000,
@@ -70,7 +72,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(nelbo_write=True)
+        self._writing = engine.execution_options(nelbo_write="FULL")
+        self._working = engine.execution_options(nelbo_write="NORMAL")
         self._process = os.getpid()
         self._check_at = 0.0
         self._full_at = -math.inf
@@ -106,6 +109,17 @@ class Database:
         """
         self._need_schema()
         with self.alter() as connection:
+            yield connection
+
+    @contextmanager
+    def work(self) -> Iterator[Connection]:
+        """Like `write`, for what can be done again: claims, and results of chunks.
+
+        SQLite does not wait for the disk. A power failure may undo the last such transactions, all
+        since a moment, so that their chunks are computed again. No killed process undoes any.
+        """
+        self._need_schema()
+        with self._answering(), self._working.begin() as connection:
             yield connection
 
     @contextmanager
@@ -263,10 +277,37 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later may fail with SQLITE_BUSY_SNAPSHOT.
-        writes = connection.get_execution_options().get("nelbo_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        if synchronous := connection.get_execution_options().get("nelbo_write"):
+            driver.execute(f"PRAGMA synchronous = {synchronous}")
+            _begin_to_write(driver)
+        else:
+            driver.execute("BEGIN")
 
     return engine
+
+
+def _begin_to_write(driver: sqlite3.Connection) -> None:
+    """Begin, once no other process writes.
+
+    SQLite itself would look for that after ever longer pauses, most of which are longer than the
+    other one's transaction.
+    """
+    end = time.monotonic() + SQLITE_WAIT_S
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as problem:
+                is_busy = problem.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > end:
+                    raise
+            time.sleep(SQLITE_PAUSE_S)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT_S * 1_000:.0f}")
 
 
 def _postgresql(url: URL) -> Engine:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nelbo.store import catalog, ledger
+from nelbo.store import catalog, ledger, lookup
+from nelbo.store.session import Database
 from tests.api.stage import (
     ROWS,
     Stage,
@@ -203,6 +204,49 @@ def test_a_wait_is_answered_as_soon_as_the_job_has_finished(stage: Stage, prefer
     assert (sent.status_code, sent.json()["state"]) == (200, "succeeded")
     assert sent.headers["preference-applied"] == "wait=20"
     assert sent.elapsed.total_seconds() < 10
+
+
+def test_a_look_at_a_job_waits_for_its_end_too(stage: Stage) -> None:
+    stage.model()
+    job_id = stage.submit(**GENERATE)
+    over = stage.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=1"})
+    assert (over.status_code, over.json()["state"]) == (200, "queued")
+    assert over.headers["preference-applied"] == "wait=1"
+    with working(stage.service.database):
+        ended = stage.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=20"})
+    assert ended.json()["state"] == "succeeded"
+
+
+def test_many_waits_ask_the_database_together(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.model()
+    ids = [stage.submit(**GENERATE) for _ in range(8)]
+    asked: list[set[str]] = []
+    ended = lookup.ended
+
+    def counted(database: Database, job_ids: set[str]) -> set[str]:
+        asked.append(job_ids)
+        return ended(database, job_ids)
+
+    monkeypatch.setattr(lookup, "ended", counted)
+    with ThreadPoolExecutor(8) as pool:
+        waits = [
+            pool.submit(stage.get, f"/v1/jobs/{job_id}", headers={"Prefer": "wait=30"})
+            for job_id in ids
+        ]
+        until(lambda: set(ids) in asked, "all waits to be asked for at once")
+        with working(stage.service.database):
+            assert {wait.result().json()["state"] for wait in waits} == {"succeeded"}
+
+
+def test_a_service_that_stops_lets_nobody_wait(stage: Stage) -> None:
+    stage.model()
+    job_id = stage.submit(**GENERATE)
+    stage.service.endings.stop()
+    sent = stage.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
+    assert sent.json()["state"] == "queued"
+    assert sent.elapsed.total_seconds() < 30
 
 
 def test_a_wait_without_a_place_is_refused_before_the_job_is_stored(

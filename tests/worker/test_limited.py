@@ -82,11 +82,9 @@ def test_a_trial_of_a_good_artifact_tells_what_it_holds(tmp_path: Path) -> None:
     folder = linear_artifact(tmp_path / "linear")
     artifact = read_artifact(folder)
     manifest = artifact.manifest.model_dump(mode="json")
-    assert tried(packed(folder), tmp_path) == {
-        "problem": None,
-        "manifest": manifest,
-        "digest": artifact.digest,
-    }
+    answer = tried(packed(folder), tmp_path)
+    assert 0 < answer.pop("row_s") < 10
+    assert answer == {"problem": None, "manifest": manifest, "digest": artifact.digest}
 
 
 def test_a_trial_finds_a_changed_graph(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from tests.nelbo.store.kit import (
 )
 from tests.nelbo.store.lost_answer import lost_answers
 
+LEASE = ledger.NextLease("worker", lease_s=60)
+
 
 @pytest.fixture(autouse=True)
 def _no_pause_after_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +266,46 @@ def test_a_commit_whose_answer_was_lost_is_a_success(database_url: str) -> None:
         assert ledger.commit(database.losing, claim, outcome_of(claim))
         assert database.lost == 1
         assert lookup.get_job(database.whole, OWNER, job.id).progress.rows_done == 4
+        assert_sound(database.whole)
+
+
+def test_who_commits_the_last_chunk_has_the_finish_before_other_jobs_have_their_turn(
+    database: Database,
+) -> None:
+    job = add_job(database, rows=8, chunk_rows=4)
+    first, last = take(database), take(database)
+    other = add_job(database, rows=4)
+    assert ledger.commit_and_go_on(database, first, outcome_of(first), LEASE).finish is None
+    finish = ledger.commit_and_go_on(database, last, outcome_of(last), LEASE).finish
+    assert finish is not None
+    assert (finish.job_id, finish.stage, finish.attempt) == (job.id, "finish", 1)
+    assert take(database).job_id == other.id
+    assert ledger.commit(database, finish, results.finish(database, finish))
+    assert lookup.get_job(database, OWNER, job.id).state == "succeeded"
+    assert_sound(database)
+
+
+def test_the_finish_of_a_worker_that_died_is_another_ones(database: Database) -> None:
+    job = add_job(database, rows=4)
+    claim = take(database)
+    gone = ledger.NextLease("dead", lease_s=-1)
+    assert ledger.commit_and_go_on(database, claim, outcome_of(claim), gone).finish is not None
+    assert sweep(database) == Swept(requeued=1)
+    finish = take(database)
+    assert (finish.job_id, finish.stage, finish.attempt) == (job.id, "finish", 2)
+    assert_sound(database)
+
+
+def test_a_finish_that_was_claimed_with_a_commit_whose_answer_was_lost_is_not_lost(
+    database_url: str,
+) -> None:
+    with lost_answers(database_url) as database:
+        job = add_job(database.whole, rows=4)
+        claim = take(database.whole)
+        committed = ledger.commit_and_go_on(database.losing, claim, outcome_of(claim), LEASE)
+        assert database.lost == 1
+        assert committed.finish is not None
+        assert (committed.finish.job_id, committed.finish.stage) == (job.id, "finish")
         assert_sound(database.whole)
 
 

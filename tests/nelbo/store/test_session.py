@@ -163,11 +163,16 @@ def test_a_connection_does_not_survive_a_fork(sqlite_url: str) -> None:
     database.dispose()
 
 
-def test_sqlite_syncs_each_commit_and_lets_readers_go_on(sqlite_url: str) -> None:
+def test_sqlite_syncs_each_commit_but_of_work_that_can_be_done_again_and_lets_readers_go_on(
+    sqlite_url: str,
+) -> None:
     database = connect(sqlite_url)
+    for transaction, synchronous in (("read", 2), ("work", 1), ("write", 2), ("work", 1)):
+        with getattr(database, transaction)() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
     with database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     database.dispose()
 
