@@ -22,7 +22,7 @@ from tests.nelbo.commands.running import environment, up
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
-QUICK = {"README.md", "docs/how-to/dates.md", "docs/how-to/keys.md", "docs/how-to/upgrade.md"}
+QUICK = {"docs/how-to/dates.md", "docs/how-to/keys.md", "docs/how-to/upgrade.md"}
 """Pages that run in `make test`, in less than a minute together; the others run in
 `make test-system`."""
 MOST_NOT_RUN = 9

@@ -494,5 +494,5 @@ def test_a_process_that_refuses_a_table_or_stops_half_way_always_ends_with_the_s
         str(tmp_path / "broken.csv"),
     ]
     assert [
-        subprocess.run(command, capture_output=True, check=False).returncode for _ in range(40)
-    ] == [1] * 40
+        subprocess.run(command, capture_output=True, check=False).returncode for _ in range(20)
+    ] == [1] * 20

@@ -20,7 +20,7 @@ from tests.system.faults import campaign, figures, kinds, oracle
 from tests.worker.stage import OWNER, Stage
 
 ROOT = Path(__file__).parents[3]
-KILLS = 20
+KILLS = 8
 ROWS = 4_000
 
 
