@@ -11,27 +11,103 @@ if os.path.basename(sys.argv[0]) in ("nelbo", "cli.py"):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: os._exit(128 + number))
 
-from typing import Annotated
+from collections import UserDict
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import nelbo
 from nelbo import program
-from nelbo.commands import (
-    audit,
-    clean,
-    doctor,
-    explain,
-    jobs,
-    keys,
-    models,
-    owners,
-    rows,
-    system,
-    training,
-)
+
+
+@dataclass(frozen=True)
+class _Command:
+    """Where a command is, in nelbo.commands, and the first sentence of its help."""
+
+    module: str
+    name: str
+    summary: str
+
+    def load(self, name: str) -> Any:
+        """The command, as click runs it."""
+        command = getattr(import_module(f"nelbo.commands.{self.module}"), self.name)
+        app = typer.Typer(rich_markup_mode=None)
+        app.callback()(options)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+        group = typer.main.get_command(app)
+        assert isinstance(group, TyperGroup)
+        return group.commands[name]
+
+
+COMMANDS = {
+    "up": _Command("system", "up", "Run the whole service on this machine."),
+    "train": _Command("training", "train", "Train a model on a table, and register it."),
+    "clean": _Command(
+        "clean",
+        "clean",
+        "Find the wrong cells of a table: misspelt, misplaced, impossible or missing values.",
+    ),
+    "score": _Command(
+        "rows", "score", "Score each row of a table, and say which rows are anomalies."
+    ),
+    "generate": _Command("rows", "generate", "Make new rows like those of the training table."),
+    "augment": _Command(
+        "rows", "augment", "Make rows like given ones: each is a draw near its row."
+    ),
+    "reconstruct": _Command(
+        "rows", "reconstruct", "Fill the missing cells of a table, given the others."
+    ),
+    "explain": _Command(
+        "explain", "explain", "Show which cells make a row odd, and what they should be."
+    ),
+    "results": _Command("jobs", "results", "Fetch the results of a job."),
+    "push": _Command("training", "push", "Register an artifact as the next version of a model."),
+    "schema": _Command("training", "schema", "Infer the schema of a table and print it as JSON."),
+    "doctor": _Command(
+        "doctor", "doctor", "Check the installation and the service, and say what to do."
+    ),
+    "audit": _Command("audit", "audit", "List changes and deletions, and who made them."),
+    "migrate": _Command("system", "migrate", "Upgrade the database to the schema of this program."),
+    "demo": _Command("system", "demo", "Show everything on a real table, in about two minutes."),
+    "jobs": _Command("jobs", "app", "List (the default), show, cancel or retry jobs."),
+    "models": _Command("models", "app", "List (the default), show, promote or delete models."),
+    "keys": _Command(
+        "keys", "app", "List (the default), create, rotate, revoke or import API keys."
+    ),
+    "owners": _Command("owners", "app", "Erase an owner with everything that belongs to it."),
+}
+
+
+class _Loaded(UserDict[str, Any]):
+    """The commands, each loaded when it is asked for: all of them take a second."""
+
+    def __getitem__(self, name: str) -> Any:
+        return COMMANDS[name].load(name)
+
+
+class _Commands(TyperGroup):
+    """Lists the commands without loading them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Loaded(COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Find unusual rows in tables, and make new rows like those of a table."
     " `nelbo COMMAND --help` shows examples.",
     no_args_is_help=True,
@@ -39,28 +115,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for function in (
-    system.up,
-    training.train,
-    clean.clean,
-    rows.score,
-    rows.generate,
-    rows.augment,
-    rows.reconstruct,
-    explain.explain,
-    jobs.results,
-    training.push,
-    training.schema,
-    doctor.doctor,
-    audit.audit,
-    system.migrate,
-    system.demo,
-):
-    app.command()(function)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
-app.add_typer(owners.app, name="owners")
 
 
 def _print_version(flag: bool) -> None:

@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 import nelbo
+from nelbo import cli
 from nelbo.cli import app
 from tests.artifacts import linear_artifact
 from tests.deadline import until
@@ -167,3 +169,18 @@ def test_a_table_goes_through_pipes(tmp_path: Path) -> None:
     )
     assert ran.stdout.count(b"\n") == 50
     assert ran.stdout.startswith(b'{"row":0,"nelbo":')
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_help_says_first(name: str) -> None:
+    command = cli.COMMANDS[name]
+    assert command.load(name).get_short_help_str(limit=200) == command.summary
+
+
+def test_help_and_a_wrong_command_load_no_command() -> None:
+    for arguments in (["--help"], ["scor"]):
+        program = f"import sys; sys.argv[1:] = {arguments}; from nelbo import cli\n"
+        program += "try: cli.main()\nexcept SystemExit: pass\n"
+        program += "print('loaded', *(name for name in sys.modules if 'nelbo.commands' in name))"
+        ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=True)
+        assert ran.stdout.decode().splitlines()[-1] == "loaded", ran.stdout
