@@ -45,8 +45,8 @@ def load(model: "str | Path") -> "TableModel":
 
     with needs_extra("nelbo.load", "engine", "onnxruntime"):
         import nelbo.engine  # noqa: F401  # to see whether its packages are there
-    from nelbo.data_folder import folder_here
     from nelbo.model import TableModel
+    from nelbo.model_folder import folder_here
     from nelbo.settings import read_settings
 
     return TableModel.read(folder_here(read_settings(), str(model)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nelbo import copies, privacy
-from nelbo.artifact import is_artifact, read_artifact
+from nelbo.artifact import read_artifact
 from nelbo.audit import COMMAND_LINE
 from nelbo.errors import InvalidInput, NotFound
 from nelbo.files import check_folder
@@ -88,26 +88,6 @@ def check_name(name: str) -> None:
         )
 
 
-def folder_here(settings: Settings, model: str) -> Path:
-    """The folder of MODEL's artifact for work that no service does: what one on the same data
-    folder has is here too."""
-    if names_a_folder(model):
-        return Path(model)
-    if settings.url:
-        raise InvalidInput(
-            f"no service does this, so {model!r} at {settings.url} does not serve; name an"
-            " artifact's folder"
-        )
-    with opened(settings) as here:
-        version = catalog.resolve(here.database, OWNER, model)
-        return copies.load(here.storage, version.id, version.digest, here.cache, _verified)
-
-
-def names_a_folder(model: str) -> bool:
-    """Whether MODEL is the folder of an artifact: no name has a slash."""
-    return "/" in model or is_artifact(Path(model))
-
-
 def register(here: LocalCatalog, folder: Path, name: str) -> catalog.VersionEntry:
     """Register an artifact as the next version of a model."""
     artifact = read_artifact(folder)
@@ -126,7 +106,3 @@ def register(here: LocalCatalog, folder: Path, name: str) -> catalog.VersionEntr
         version_id=version_id,
         by=COMMAND_LINE,
     )
-
-
-def _verified(folder: Path) -> Path:
-    return read_artifact(folder).folder

@@ -11,11 +11,11 @@ from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import SHOWN_CELLS
 from nelbo.commands.table_files import TableFile, output_file
-from nelbo.data_folder import folder_here
 from nelbo.encoding import check_columns
 from nelbo.explanation import AS_A_WHOLE, EXPLAINED, explained
 from nelbo.files import DETECTED, CsvOptions, open_writer
 from nelbo.jobs import ScoreRequest
+from nelbo.model_folder import folder_here
 from nelbo.row_repair import ORDINARY_P, REPAIRED, repaired
 from nelbo.rows import Rank
 from nelbo.scores import already_known

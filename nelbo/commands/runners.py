@@ -17,10 +17,10 @@ from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.conditions import conditions_in
-from nelbo.data_folder import folder_here, names_a_folder
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import GenerateRequest, ScoreRequest, with_seed
+from nelbo.model_folder import folder_here, names_a_folder
 from nelbo.rows import Anomaly
 from nelbo.schema import Schema
 from nelbo.scores import already_known, out_of_reach
