@@ -144,7 +144,9 @@ def _plan_clean(
 def _graphs_and_schema(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schema]:
     """The names of the graphs, and the schema without its categories, which may be large."""
     content = manifest["table_schema"]
-    columns = [column | {"categories": (), "rarer": ()} for column in content["columns"]]
+    columns = [
+        column | {"categories": (), "rarer": (), "clusters": ()} for column in content["columns"]
+    ]
     return tuple(manifest["graphs"]), Schema.model_validate(content | {"columns": columns})
 
 

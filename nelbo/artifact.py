@@ -34,7 +34,7 @@ FORMAT = 3
 MANIFEST = "manifest.json"
 TABLE_DIGEST = "table_sha256"
 """The key of `Manifest.data` under which training stores the digest of its table."""
-MAX_MANIFEST_BYTES = 12 * 2**20
+MAX_MANIFEST_BYTES = 13 * 2**20
 """A manifest of 2,000 columns with 200 categories each takes 9 MiB."""
 MAX_ARTIFACT_BYTES = 512 * 2**20
 MAX_CALIBRATION = 100_000

@@ -43,12 +43,12 @@ class Encoded:
     missing).
 
     codes: int64[n, len(schema.categoricals)], an index into column.categories; len(categories) =
-    other, + 1 = missing.
+    other, + 1 = missing; from + 2 on, the rarer categories of a column that has clusters.
 
     rows: int64[n], the row number of each. Rows with an error are left out of all three.
 
-    own_codes: codes with a code of its own for each rarer category, as decode takes them; None
-    where they are the codes.
+    own_codes: codes with a code of its own for each rarer category of all columns, as decode takes
+    them; None where they are the codes.
     """
 
     numbers: NDArray[np.float64]
@@ -93,7 +93,7 @@ def encode(batch: pa.RecordBatch, schema: Schema, first_row: int = 0) -> Encoded
         numbers = numbers[usable]
         named = named[usable]
         rows = rows[usable]
-    codes = without_rarer(named, schema)
+    codes = as_modelled(named, schema)
     return Encoded(relative(numbers, schema), codes, rows, errors, named)
 
 
@@ -159,10 +159,29 @@ def decode(
     return pa.record_batch(arrays, schema=arrow_schema(schema))
 
 
+def as_modelled(codes: NDArray[np.int64], schema: Schema) -> NDArray[np.int64]:
+    """Codes as encode gives them: that of a rarer category becomes the code for other, unless its
+    column has clusters."""
+    other = np.array([len(column.categories) for column in schema.categoricals], np.int64)
+    clustered = np.array([len(column.clusters) for column in schema.categoricals], np.int64)
+    return np.where(codes > other + 1 + clustered, other, codes)
+
+
 def without_rarer(codes: NDArray[np.int64], schema: Schema) -> NDArray[np.int64]:
-    """Codes as encode gives them: that of a rarer category becomes the code for other."""
+    """The codes with that for other in the place of each rarer category."""
     other = np.array([len(column.categories) for column in schema.categoricals], np.int64)
     return np.where(codes > other + 1, other, codes)
+
+
+def in_clusters(codes: NDArray[np.int64], column: Column) -> NDArray[np.int64]:
+    """The codes of a column as the model sees them: the rarer categories of a cluster have one
+    code."""
+    other = len(column.categories)
+    rarer = codes > other + 1
+    if not column.clusters:
+        return np.where(rarer, other, codes)
+    clusters = other + 2 + np.array(column.clusters, np.int64)
+    return np.where(rarer, clusters[np.where(rarer, codes - other - 2, 0)], codes)
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

@@ -19,7 +19,7 @@ from nelbo import noise
 from nelbo.artifact import Artifact, check_filled, check_kept, check_spread, read_artifact
 from nelbo.candidates import Candidates, CandidateSearch, Pool, pool_rows
 from nelbo.conditions import NO_CONDITIONS, Conditions, Odds
-from nelbo.encoding import Encoded, decode, encode, without_rarer
+from nelbo.encoding import Encoded, as_modelled, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
 from nelbo.expectations import DRAWS, expectation, hide
 from nelbo.forms import (
@@ -507,7 +507,7 @@ class Engine:
 
         def redraw(x: Floats, hidden: Booleans, at: Integers, attempt: int) -> Floats:
             numbers, codes = encoded_rows(x, self.schema)
-            own = Encoded(numbers, without_rarer(codes, self.schema), at, [], codes)
+            own = Encoded(numbers, as_modelled(codes, self.schema), at, [], codes)
             without = hide(own, self.schema, self.manifest.order, hidden)
             u = origin.uniforms(at, attempt, self._noise_size)
             again = self._from_posterior(without, u, ~hidden, ~hidden, check=check)
@@ -660,7 +660,7 @@ class Engine:
     ) -> NumbersAndCodes:
         """Cells of rows like those of a pool, by _from_posterior. `seen` and `keep` are bool[d]."""
         rows = len(pool.group)
-        codes = without_rarer(pool.codes, self.schema)
+        codes = as_modelled(pool.codes, self.schema)
         encoded = Encoded(pool.numbers, codes, np.arange(rows), [], pool.codes)
         return self._from_posterior(
             encoded, u, np.tile(seen, (rows, 1)), np.tile(keep, (rows, 1)), fresh=fresh, check=check
@@ -715,8 +715,10 @@ class Engine:
         for i, column in enumerate(self.schema.numbers):
             columns[column.name] = ~np.isnan(encoded.numbers[:, i])
         for i, column in enumerate(self.schema.categoricals):
-            categories = len(column.categories) + bool(column.rarer)
-            columns[column.name] = encoded.codes[:, i] < categories
+            other = len(column.categories)
+            knows_other = bool(column.rarer) and not column.clusters
+            unobserved = (other + 1,) if knows_other else (other, other + 1)
+            columns[column.name] = ~np.isin(encoded.codes[:, i], unobserved)
         return np.stack([columns[name] for name in self.manifest.order], axis=1)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo.cells import Array
-from nelbo.encoding import Encoded, absolute, decode, without_rarer
+from nelbo.encoding import Encoded, absolute, as_modelled, decode, in_clusters
 from nelbo.schema import Column, Schema
 
 Booleans = NDArray[np.bool_]
@@ -37,7 +37,7 @@ def hide(encoded: Encoded, schema: Schema, order: Sequence[str], hidden: Boolean
         numbers[hidden_in[column.name], i] = np.nan
     for i, column in enumerate(schema.categoricals):
         named[hidden_in[column.name], i] = len(column.categories) + 1
-    return Encoded(numbers, without_rarer(named, schema), encoded.rows, [], named)
+    return Encoded(numbers, as_modelled(named, schema), encoded.rows, [], named)
 
 
 def expectation(
@@ -71,8 +71,8 @@ def is_expected(
     for i, column in enumerate(schema.categoricals):
         if column.name == name:
             code = own.codes[0, i]
-            share = (without_rarer(codes, schema)[:, i] == code).mean()
-            return bool(share >= FEW or code == np.bincount(codes[:, i]).argmax())
+            alike = in_clusters(codes[:, i], column) == in_clusters(own.codes[:, i], column)
+            return bool(alike.mean() >= FEW or code == np.bincount(codes[:, i]).argmax())
     value = decode(own.numbers, own.codes, schema).column(name)[0].as_py()
     if value is None:
         return bool(missing >= FEW)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from nelbo.cells import Array, written
 from nelbo.encoding import (
     Encoded,
+    as_modelled,
     encode,
     shortened,
     spelled_field,
-    without_rarer,
     written_as,
 )
 from nelbo.expectations import DRAWS, FEW, expectation, is_expected, unusual_time
@@ -258,7 +258,7 @@ class _Row:
         engine = self.engine
         is_kept = self._are_in(kept)
         numbers, codes = self._redrawn(~is_kept, COMPLETIONS)
-        costs = engine.costs(numbers, without_rarer(codes, engine.schema))
+        costs = engine.costs(numbers, as_modelled(codes, engine.schema))
         levels = np.where(is_kept, self.levels, np.int8(ORDINARY))
         _, surprises = engine.surprise(costs, np.repeat(levels, COMPLETIONS, axis=0))
         by_kept = surprises.reshape(len(kept), COMPLETIONS, -1)

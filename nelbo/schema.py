@@ -25,7 +25,7 @@ Kind = Literal["continuous", "integer", "boolean", "categorical", "datetime", "i
 NUMBERS: tuple[Kind, ...] = ("continuous", "integer", "datetime")
 CATEGORICALS: tuple[Kind, ...] = ("boolean", "categorical")
 MAX_COLUMNS = 10_000
-MAX_CATEGORIES = 10_000
+MAX_CATEGORIES, MAX_RARER = 10_000, 50_000
 """Maximum number of categories of a column, and of its rarer categories."""
 Name = Annotated[str, Field(max_length=1_000)]
 
@@ -40,12 +40,19 @@ class Column(BaseModel):
     categories: Annotated[tuple[str, ...], Field(max_length=MAX_CATEGORIES), FailFast()] = ()
     """Categories of a categorical column, chosen by training; ("false", "true") for a boolean."""
     rarer: Annotated[
-        tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_CATEGORIES), FailFast()
+        tuple[tuple[str, NonNegativeInt], ...], Field(max_length=MAX_RARER), FailFast()
     ] = ()
     """Categorical only: further values with their numbers of training rows, most frequent first.
 
-    The model treats all of them as one category, `other`.
+    The model treats those of a cluster as one category.
     """
+    clusters: Annotated[
+        tuple[NonNegativeInt, ...],
+        Field(max_length=MAX_RARER, exclude_if=lambda clusters: not clusters),
+        FailFast(),
+    ] = ()
+    """The cluster of each of the rarer categories, chosen by training. Where there are none, as in
+    artifacts of an older Nelbo, the model treats all rarer categories as `other`."""
     zone: Literal["utc"] | None = None
     """Datetime only: "utc" if values have a time zone (they are converted to UTC), else None."""
     step: Annotated[int, Field(ge=1, le=10**14)] = 1
@@ -68,6 +75,15 @@ class Column(BaseModel):
 
     The model learns the difference between the two.
     """
+
+    @model_validator(mode="after")
+    def _clusters_are_of_the_rarer(self) -> Self:
+        if not self.clusters:
+            return self
+        rarer = len(self.rarer)
+        if len(self.clusters) != rarer or max(self.clusters) >= rarer:
+            raise ValueError(f"column {self.name!r} has clusters that do not suit its rarer values")
+        return self
 
 
 class Schema(BaseModel):

@@ -1,9 +1,11 @@
 """Ties: which categories of a column with many of them go with which values of other columns.
 
-The decoder knows the most frequent categories one by one and all rarer ones as `other`. So a row
-that is drawn as `other`, or as a category that never occurs beside its other cells, gets its
-category here: one that training rows hold beside the values of the tied columns, drawn by its rows.
-A pair of a category and a value that fewer than `rare` training rows hold is not in a tie.
+The decoder knows the most frequent categories one by one and the rarer ones by their clusters. So a
+row that is drawn as a rarer one, or as a category that never occurs beside its other cells, gets
+its category here: one that training rows hold beside the values of the tied columns, of its cluster
+if there is one, drawn by its rows. A pair of a category and a value that fewer than `rare` training
+rows hold is not in a tie. A rarer category beside a value that is in no pair at all becomes empty:
+training rows hold that value beside categories alone that are too rare to be made.
 
 In the other direction, a given category that goes with one value of a tied column fixes that cell,
 before all others are drawn.
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, model_validator
 
-from nelbo.encoding import Encoded, without_rarer
+from nelbo.encoding import Encoded, as_modelled
 from nelbo.schema import CATEGORICALS, Column, Name, Schema
 
 Floats = NDArray[np.float64]
@@ -109,6 +111,13 @@ class _Bound:
     size: int
     """The number of codes of the tied column."""
 
+    def is_alone(self, values: Integers) -> Booleans:
+        """bool[n]: values that are a frequent category in no pair of the tie."""
+        if self.column is None:
+            return np.zeros(len(values), dtype=np.bool_)
+        alone = np.setdiff1d(np.arange(len(self.column.categories)), self.by_value[:, 1])
+        return np.isin(values, alone)
+
     def values(self, numbers: Floats, codes: Integers) -> Integers:
         if self.column is None:
             return value_codes(numbers[:, self.at], self.tie.edges)
@@ -182,6 +191,14 @@ class _Tied:
     position: int
     ties: tuple[_Bound, ...]
 
+    @cached_property
+    def clusters(self) -> Integers:
+        """The cluster of each code; -1 for those that are no rarer category. In artifacts without
+        clusters, all rarer categories are in one."""
+        frequent = np.full(len(self.column.categories) + 2, -1)
+        clusters = self.column.clusters or [0] * len(self.column.rarer)
+        return np.append(frequent, np.array(clusters, np.int64))
+
     @property
     def to_categories(self) -> list[_Bound]:
         """The ties to columns that may follow a category."""
@@ -201,19 +218,22 @@ class _Tied:
         for tie, of_tie in zip(self.ties, values.T, strict=True):
             may_follow = tie.is_later & ~keep[:, tie.position]
             goes_with &= may_follow | (tie.rows_of(own, of_tie) > 0)
-        is_rarer = own > other + 1
-        may_be_redrawn = ~kept & ((own < other) | is_rarer) & (is_rarer | ~goes_with)
+        cluster = self.clusters[own]
+        is_rarer = cluster >= 0
+        for tie, of_tie in zip(self.ties, values.T, strict=True):
+            own[~kept & is_rarer & tie.is_alone(of_tie)] = other
+        may_be_redrawn = ~kept & ((own < other) | (own > other + 1)) & (is_rarer | ~goes_with)
         rows = np.flatnonzero(may_be_redrawn)
         are_kept = keep[:, [tie.position for tie in self.ties]]
         cases, case = np.unique(
-            np.column_stack([is_rarer, are_kept, values])[rows], axis=0, return_inverse=True
+            np.column_stack([cluster, are_kept, values])[rows], axis=0, return_inverse=True
         )
         order = np.argsort(case.ravel(), kind="stable")
         bounds = np.searchsorted(case.ravel()[order], np.arange(len(cases) + 1))
-        for number, (rarer, *of_ties) in enumerate(cases.tolist()):
+        for number, (of_cluster, *of_ties) in enumerate(cases.tolist()):
             kept_first = sorted(range(len(self.ties)), key=lambda at: not of_ties[at])
             chain = [(self.ties[at], of_ties[len(self.ties) + at]) for at in kept_first]
-            categories, weights = self._candidates(chain, bool(rarer))
+            categories, weights = self._candidates(chain, of_cluster)
             if len(categories):
                 at = rows[order[bounds[number] : bounds[number + 1]]]
                 own[at] = categories[_chosen(weights, u[at], mode)]
@@ -228,19 +248,20 @@ class _Tied:
             codes[follows, tie.at] = value[follows]
 
     def _candidates(
-        self, chain: Sequence[tuple[_Bound, int]], rarer: bool
+        self, chain: Sequence[tuple[_Bound, int]], cluster: int
     ) -> tuple[Integers, Floats]:
         """The categories that go with the values of all ties or, where there are none, with the
-        first of them, and their weights. A row of `other` gets a rarer one, if one goes with
-        it."""
+        first of them, and their weights. A row of a cluster, which is -1 where there is none, gets
+        one of its members, or else another rarer category, if one goes with it."""
         tie, value = chain[0]
         categories, rows = tie.of(value)
         shares = [tie.shares_of(categories, value) for tie, value in chain[1:]]
         for used in range(len(shares), -1, -1):
             weights = rows * np.prod(shares[:used], axis=0)
-            are_rarer = weights * (categories > len(self.column.categories))
-            if rarer and are_rarer.any():
-                return categories, are_rarer
+            clusters = self.clusters[categories]
+            for alike in (clusters == cluster, clusters >= 0):
+                if cluster >= 0 and weights[alike].any():
+                    return categories, weights * alike
             if weights.any():
                 return categories, weights
         return categories[:0], weights[:0]
@@ -298,7 +319,7 @@ class Ties:
                 named[fixed, tie.at] = value[fixed]
                 seen[fixed, tie.position] = True
                 keep[fixed, tie.position] = True
-        codes = without_rarer(named, self._schema)
+        codes = as_modelled(named, self._schema)
         return replace(encoded, codes=codes, own_codes=named), seen, keep
 
     def redrawn(

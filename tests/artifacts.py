@@ -24,7 +24,7 @@ from nelbo.packing import pack
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from training.config import Config
-from training.data import MOST_RARER, MOST_RARER_IN_ALL, split_rows
+from training.data import MOST_RARER, split_rows
 from training.nodes import Nodes, Value, concat, where
 from training.surprises import (
     KNOTS_IN_ALL,
@@ -121,7 +121,6 @@ def largest_manifest() -> Manifest:
     """As training's own limits allow it: the widest table, each column with all categories, noise
     points and scores."""
     config, wide = Config(), Settings().max_columns
-    rarer = MOST_RARER_IN_ALL // MOST_RARER
     word = "category of a length "
     of_column = tuple(f"{word[: at % 15]}{at:x}" for at in range(config.max_categories))
     names = [f"column {number}" for number in range(wide)]
@@ -139,8 +138,9 @@ def largest_manifest() -> Manifest:
                         "categories": of_column,
                         "rarer": [
                             (f"{word[: at % 15]} {at}", 5)
-                            for at in range(MOST_RARER if number < rarer else 0)
+                            for at in range(MOST_RARER if number == 0 else 0)
                         ],
+                        "clusters": [63] * (MOST_RARER if number == 0 else 0),
                     }
                     for number, name in enumerate(names)
                 ]
@@ -148,7 +148,7 @@ def largest_manifest() -> Manifest:
             "order": names,
             "codes": wide,
             "likelihoods": dict.fromkeys(
-                names, "categorical over 200 categories and 10000 rarer ones as one"
+                names, "categorical over 200 categories and 50000 rarer ones in 64 clusters"
             ),
             "graphs": dict.fromkeys(ALL_GRAPHS, graph),
             "latent": 16,

@@ -144,8 +144,8 @@ def _without_unseen(schema: Schema, rows: Rows, outside: NDArray[np.int64]) -> R
     codes = rows.codes.copy()
     for i, column in enumerate(schema.categoricals):
         other = len(column.categories)
-        unseen = np.setdiff1d(np.arange(other), codes[outside, i])
-        codes[np.isin(codes[:, i], unseen), i] = other
+        seen = [*codes[outside, i], other + 1]
+        codes[~np.isin(codes[:, i], seen), i] = other
     return Rows(rows.numbers, codes)
 
 

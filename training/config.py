@@ -130,7 +130,8 @@ class Config(BaseModel):
         Field(
             gt=0,
             le=MAX_CATEGORIES,
-            description="maximum number of categories per column; rarer ones count as `other`",
+            description="maximum number of categories per column that are modelled one by one;"
+            " rarer ones are modelled in clusters",
         ),
     ] = 200
     find_rules: Annotated[

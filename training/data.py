@@ -17,6 +17,7 @@ from nelbo.artifact import MAX_MANIFEST_BYTES, MAX_TEXTS, is_parsable
 from nelbo.cells import texts
 from nelbo.encoding import (
     Encoded,
+    as_modelled,
     check_columns,
     encode,
     floored,
@@ -33,6 +34,7 @@ from nelbo.schema import Column, Schema
 from nelbo.schema_inference import Inspector
 from nelbo.ties import Tie
 
+from .clusters import with_clusters
 from .config import Config
 from .fields import few_values, fields
 from .identifiers import learn_identifiers, of_free_text
@@ -40,9 +42,8 @@ from .rules import of_rules, with_rules
 from .ties import learn_ties
 
 MIN_ROWS = 20
-MOST_RARER, MOST_RARER_IN_ALL = 10_000, 50_000
-"""Maximum number of rarer categories that an artifact names: per column, and in all columns
-together."""
+MOST_RARER = 50_000
+"""Maximum number of rarer categories that an artifact names, in all columns together."""
 ROOM = 3 * 2**20
 """Bytes of a manifest that are kept for everything but its schema, ties and identifiers."""
 NOTED = 0.01
@@ -214,9 +215,8 @@ def complete(
     """The schema completed by the `fitted` rows (categories, datetimes counted since another), the
     encoded rows, and notices. Every row of `usable` must be one that encode accepts."""
     counted = _counted_categories(schema, usable.take(fitted))
-    with_rarer = sum(len(counts) > config.max_categories for counts in counted.values())
-    upto = config.max_categories + min(MOST_RARER, MOST_RARER_IN_ALL // max(1, with_rarer))
-    schema = _with_categories(schema, counted, config, upto)
+    rarer = _rarer(counted, config)
+    schema = _with_categories(schema, counted, rarer, config.max_categories)
     _check_size(schema)
 
     encoded = encode(_one_batch(usable), schema)
@@ -225,14 +225,15 @@ def complete(
         schema = _with_since(schema, numbers[fitted])
         numbers = relative(numbers, schema)
 
+    schema = with_clusters(schema, numbers[fitted], encoded.named[fitted])
     x = matrix_of(numbers, encoded.named, schema)
     schema, left_out = _fitting(with_rules(schema, x, config))
 
     notices = [*of_rules(schema), *left_out]
     for name, counts in counted.items():
-        notices += _of_many_categories(name, counts, config, upto)
+        notices += _of_many_categories(name, counts, len(rarer[name]), config)
     notices += _of_rare_numbers(schema, numbers[fitted], config.rare)
-    return schema, Rows(numbers, encoded.codes), notices
+    return schema, Rows(numbers, as_modelled(encoded.named, schema)), notices
 
 
 def split_rows(n: int, held_out: float, seed: int) -> Split:
@@ -326,16 +327,30 @@ def category_counts(column: "pa.ChunkedArray[Any]", missing: Sequence[str]) -> C
     return sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
 
+def _rarer(counted: dict[str, Counts], config: Config) -> dict[str, Counts]:
+    """The rarer categories of each column that an artifact names: those that enough rows hold, the
+    most frequent of them where all columns together have too many."""
+    often = {
+        name: [pair for pair in counts[config.max_categories :] if pair[1] >= config.rare]
+        for name, counts in counted.items()
+    }
+    room = MOST_RARER
+    few_first = sorted(often, key=lambda name: len(often[name]))
+    for at, name in enumerate(few_first):
+        often[name] = often[name][: room // (len(few_first) - at)]
+        room -= len(often[name])
+    return often
+
+
 def _with_categories(
-    schema: Schema, counted: dict[str, Counts], config: Config, upto: int
+    schema: Schema, counted: dict[str, Counts], rarer: dict[str, Counts], most: int
 ) -> Schema:
-    """The schema with each column's most frequent categories, in the order of their texts, and with
-    the rarer ones that may be generated, which are among its `upto` most frequent."""
-    most = config.max_categories
+    """The schema with the `most` frequent categories of each column, in the order of their texts,
+    and with its rarer ones."""
     categories = {
         name: {
             "categories": tuple(sorted(category for category, _ in counts[:most])),
-            "rarer": tuple(pair for pair in counts[most:upto] if pair[1] >= config.rare),
+            "rarer": tuple(rarer[name]),
         }
         for name, counts in counted.items()
     }
@@ -414,16 +429,18 @@ def _width(values: NDArray[np.float64]) -> float:
     return float(np.subtract(*np.quantile(seen, (0.95, 0.05)))) if len(seen) else 0.0
 
 
-def _of_many_categories(name: str, counts: Counts, config: Config, upto: int) -> Iterator[str]:
-    """Notices about a column whose categories are not all modelled one by one."""
+def _of_many_categories(name: str, counts: Counts, rarer: int, config: Config) -> Iterator[str]:
+    """Notices about a column whose categories are not all modelled one by one, but for `rarer`
+    further ones that have a name."""
     most, rare = config.max_categories, config.rare
     if len(counts) > most:
         yield (
             f"column {name!r} has {len(counts):,} categories: the {most:,} most frequent are"
-            " modelled one by one, all others as"
-            " one, from which generated rows draw those that go with their other cells, by"
+            " modelled one by one, the others in"
+            " clusters, from which generated rows draw those that go with their other cells, by"
             " frequency (max_categories)"
         )
+    upto = most + rarer
     never = [rows for at, (_, rows) in enumerate(counts) if rows < rare or at >= upto]
     share = sum(never) / max(1, sum(rows for _, rows in counts))
     if share >= NOTED:

@@ -170,19 +170,18 @@ class CellsToDraw:
 
 @dataclass(frozen=True)
 class Mask:
-    """Codes that are not drawn while a switch is 1: of each column one, or none where it is
-    negative."""
+    """What is added to the logits while a switch is 1, float[C]: MASKED for codes that are not
+    drawn then."""
 
     name: str
-    code: Tensor
+    added: Tensor
     switch: Value
 
     def by_column(self, sizes: Sequence[int]) -> list[NDArray[np.float32]]:
-        """MASKED at the code of each column and 0 elsewhere, to be added to its logits."""
-        return [
-            np.where(np.arange(width) == code, MASKED, 0).astype(np.float32)
-            for width, code in zip(widths(sizes), self.code.tolist(), strict=True)
-        ]
+        """The same for each column."""
+        return padded(
+            [part.float().numpy() for part in self.added.split(list(sizes))], widths(sizes)
+        )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _domain(
     """A column that counts from another one has no ends of its own."""
     first = laws[0]
     if isinstance(first, Category):
-        never = np.flatnonzero(first.counts < rare).tolist()
+        never = np.flatnonzero(first.frequent < rare).tolist()
         return Domain(never=tuple(never), missing=may_be_missing)
     if column.since or not first.known:
         return Domain(missing=may_be_missing)

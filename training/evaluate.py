@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from nelbo.encoding import absolute, encode
+from nelbo.encoding import absolute, encode, without_rarer
 from nelbo.engine import Engine
 from nelbo.schema import Schema
 
@@ -84,9 +84,9 @@ def evaluate(engine: Engine, training: Training, seed: int) -> Evaluation:
     generated = encode(engine.generate(seed, 0, count, identifiers=False).batch, engine.schema)
     costs = engine.costs(fresh.numbers, fresh.codes)
 
-    fitted = _with_dates(fitted, engine.schema)
-    fresh = _with_dates(fresh, engine.schema)
-    synthetic = _with_dates(Rows(generated.numbers, generated.codes), engine.schema)
+    fitted = _compared(fitted, engine.schema)
+    fresh = _compared(fresh, engine.schema)
+    synthetic = _compared(Rows(generated.numbers, generated.codes), engine.schema)
     compared = Evaluation({}, fitted, fresh, synthetic)
     measures = {
         "nelbo": lambda: float(costs.nelbo.mean()),
@@ -151,9 +151,10 @@ def _joined(one: Rows, other: Rows) -> Rows:
     )
 
 
-def _with_dates(rows: Rows, schema: Schema) -> Rows:
-    """Rows whose datetimes are dates again, not the time since another column."""
-    return Rows(absolute(rows.numbers, schema), rows.codes)
+def _compared(rows: Rows, schema: Schema) -> Rows:
+    """Rows whose datetimes are dates again, not the time since another column, and whose rarer
+    categories are one: as each is in few rows, their shares would differ by chance."""
+    return Rows(absolute(rows.numbers, schema), without_rarer(rows.codes, schema))
 
 
 def _measured(measures: dict[str, Callable[[], float]]) -> tuple[dict[str, float], tuple[str, ...]]:

@@ -146,13 +146,14 @@ class Exemplars(nn.Module):
         contaminated: float | None = None,
     ) -> Self:
         """From training rows, x float64[n, D] as Fields.split gives it and codes int64[n, E], in
-        random order; a sample of more than MOST.
+        random order; a sample of more than MOST. The rarer categories of a cluster count as one.
 
         `contaminated` is the share of the rows that are anomalies, None if it is unknown.
         """
         most = min(MOST, MOST_CELLS // len(likelihoods.columns))
         kept = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]
-        return cls(likelihoods, x[kept], codes[kept], contaminated)
+        own = likelihoods.categories.encode(codes[kept])
+        return cls(likelihoods, x[kept], own, contaminated)
 
     def warped(self, x: Array) -> tuple[Array, Array]:
         """y float64[n, D] (0 where missing) and log |dy/dx| float64[n, D]."""

@@ -28,6 +28,7 @@ from nelbo.engine import Engine, Floats, flag
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Schema
 
+from .categories import Category
 from .config import Config
 from .data import Rows, Training
 from .domains import domains
@@ -233,6 +234,7 @@ def _check_sampling(engine: Engine, vae: VAE) -> None:
     """The uniform number of each drawn code must be in that code's interval of the distribution
     function, which torch computes from the codes before it."""
     z, x, u = _drawn(engine, vae)
+    x = _with_others(vae, z, x, u)
     low, high = _intervals(vae, z, x)
     masses = vae.likelihoods.masses
     follows = torch.tensor(vae.likelihoods.follows)
@@ -256,11 +258,22 @@ def _drawn(engine: Engine, vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
     keep = np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_)
     numbers, codes = engine.draw(z, blank, keep, u_x)
 
-    # Rarer categories are `other` to the decoder.
-    other = likelihoods.categories.other.numpy()
-    codes = np.where(codes > other + 1, other, codes)
     x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
     return torch.from_numpy(z), x, torch.from_numpy(u_x[:, :d])
+
+
+def _with_others(vae: VAE, z: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    """The codes with `other` in the place of a cluster whose member was drawn for `other`: there
+    the uniform number is not in the interval of the cluster."""
+    x = x.clone()
+    for column, law in enumerate(vae.likelihoods.columns):
+        if isinstance(law, Category) and law.names_others:
+            low, high = (ends[:, column] for ends in _intervals(vae, z, x))
+            own = u[:, column]
+            is_off = torch.maximum(low - own, own - high) > TOLERANCE
+            is_cluster = (x[:, column] >= len(law.frequent)) & (x[:, column] < law.known)
+            x[is_off & is_cluster, column] = law.known
+    return x
 
 
 def _intervals(vae: VAE, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

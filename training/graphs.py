@@ -7,12 +7,13 @@ export compares it with torch on real rows.
 
 import numpy as np
 import onnx
-from torch import Tensor
+import torch
 
 from .arrays import concat, where
 from .columns import UNROLLED
 from .decoder import SHARP, CellsToDraw, Drawable, Mask
 from .gaussians import normals
+from .masses import MASKED
 from .nodes import Nodes, Value
 from .prior import Mixture
 from .vae import VAE
@@ -149,22 +150,25 @@ class _Writer:
 
         of_numbers = self.d + len(likelihoods.number_at)
         u_numbers = where(mode, 0.5, u[:, self.d : of_numbers])
-        numbers, codes = likelihoods.draw(drawn, u_numbers, u[:, of_numbers:])
+        u_rarer = u[:, of_numbers:]
+        if likelihoods.categories.has_rarer:
+            u_rarer = where(mode, 0.0, u_rarer)
+        numbers, codes = likelihoods.draw(drawn, u_numbers, u_rarer)
         schema = likelihoods.schema
         nodes.output("numbers", numbers, [self.batch, len(schema.numbers)])
         nodes.output("codes", codes, [self.batch, len(schema.categoricals)])
         return nodes.model()
 
     def _drawable(self, mode: Value, fill: Value) -> Drawable:
-        """All rarer categories together are never the most probable value, so `other` is not drawn
-        in the mode."""
+        """In the mode, a cluster is as probable as its most frequent member."""
         likelihoods = self.vae.likelihoods
         masses = likelihoods.masses
         masks = []
         if likelihoods.categories.has_rarer:
-            masks.append(Mask("no_other", masses.other, mode.float()))
+            masks.append(Mask("as_member", likelihoods.log_most, mode.float()))
         if masses.may_be_filled.any():
-            missing: Tensor = where(masses.may_be_filled, masses.other + 1, -1)
+            missing = torch.zeros(sum(masses.sizes))
+            missing[(masses.start + masses.other + 1)[masses.may_be_filled]] = MASKED
             masks.append(Mask("no_missing", missing, fill.float()))
         return Drawable(masses.drawn, masks, likelihoods.missing_together)
 

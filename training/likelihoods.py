@@ -99,13 +99,14 @@ class Likelihoods(nn.Module):
 
     def encode(self, numbers: Array, codes: Array) -> tuple[Array, Array]:
         """Codes int64[n, d] and log p(x | code) float64[n, d] of encoded rows."""
-        certain = codes.double() * 0
+        log_share = self.categories.log_shares(codes)
+        codes = self.categories.encode(codes)
         if not self.number_at:
-            return codes, certain
+            return codes, log_share
         number_codes, log_density = self.numbers.encode(numbers)
         if not self.category_at:
             return number_codes, log_density
-        return self.in_order(number_codes, codes), self.in_order(log_density, certain)
+        return self.in_order(number_codes, codes), self.in_order(log_density, log_share)
 
     def rarity(self, numbers: Array, codes: Array, x: Array) -> Array:
         """float64[n, d]: the rarity of the codes x int64[n, d] of encoded rows (masses.rarities),
@@ -125,6 +126,12 @@ class Likelihoods(nn.Module):
         order = torch.tensor(np.argsort(self.number_at + self.category_at))
         return concat([of_numbers, of_categories], 1).index_select(1, order)
 
+    def of_categories(self, values: Array) -> Array:
+        """float64[n, d] in the columns' order: values float64[n, …] of the categorical columns, and
+        0 for all others."""
+        own = torch.eq(torch.tensor(self.category_at)[:, None], torch.arange(len(self.columns)))
+        return values @ own.double()
+
     def draw(self, codes: Array, u: Array, u_rarer: Array) -> tuple[Array, Array]:
         """Numbers float64[n, …] and categories int64[n, …] as in a table, from codes int64[n, d]
         and uniform numbers float64[n, …]: u has one for each number column, u_rarer one for each
@@ -132,9 +139,7 @@ class Likelihoods(nn.Module):
         numbers = codes.index_select(1, torch.tensor(self.number_at, dtype=torch.int64))
         categories = codes.index_select(1, torch.tensor(self.category_at, dtype=torch.int64))
         values = self.numbers.draw(numbers, u) if self.number_at else numbers.double()
-        if self.categories.has_rarer:
-            categories = self.categories.draw(categories, u_rarer)
-        return values, categories
+        return values, self.categories.draw(categories, u_rarer)
 
     def by_column(self, terms: Array) -> Array:
         """Terms [n, d] as those of the table's own columns, [n, d_t]: a column's term is the sum of
@@ -147,6 +152,18 @@ class Likelihoods(nn.Module):
     def of_fields(self, cells: Array) -> Array:
         """bool[n, d] from bool[n, d_t]: what holds for a cell holds for all its fields."""
         return cells.index_select(1, self.column_of) if any(self.follows) else cells
+
+    @property
+    def log_most(self) -> Tensor:
+        """float[C]: the log of the largest share that a category which is drawn has of each code; 0
+        for all codes but those of clusters and `other`."""
+        parts = [torch.zeros(size) for size in self.sizes]
+        for column in self.category_at:
+            law = self.columns[column]
+            assert isinstance(law, Category)
+            if law.names_others:
+                parts[column][len(law.frequent) : -1] = torch.from_numpy(law.log_most)
+        return torch.cat(parts)
 
     @property
     def missing_together(self) -> list[list[int]]:

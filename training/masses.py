@@ -31,8 +31,8 @@ class Law(Protocol):
     """What a column's law says of its codes: the number of `known` ones, the rows of each
     (`counts`), of `other` and of `missing`, and how many values one row holds (`single`).
 
-    Where `other` stands for categories that have a name, `named` is the share of its rows that they
-    hold. If `always_drawn`, a column whose codes are all too rare is drawn all the same.
+    `names_others`: whether `other` may be drawn, as a category that is not too rare. If
+    `always_drawn`, a column whose codes are all too rare is drawn all the same.
     """
 
     @property
@@ -46,7 +46,7 @@ class Law(Protocol):
     @property
     def single(self) -> int: ...
     @property
-    def named(self) -> float: ...
+    def names_others(self) -> bool: ...
     @property
     def always_drawn(self) -> bool: ...
 
@@ -57,10 +57,9 @@ class Masses(nn.Module):
     Buffers: `start` int64[d], where a column's codes begin among the C. `learned` bool[C]: whether
     the network gives the code's probability. `log_mass` float[C]: log of the fixed masses, and of
     what they leave to the learned codes. `drawn` float[C]: what is added to the logits to draw (0,
-    NEVER for codes that never are, log of the share of `other` that has a name). `rarity` float[C]:
-    see `rarities`. `other` int64[d]:
-    the code of what the training rows do not show; `missing` is the next one, and `hidden` int64[d]
-    the one after that, which stands for a cell that is not shown.
+    NEVER for codes that never are). `rarity` float[C]: see `rarities`. `other` int64[d]: the code
+    of what the training rows do not show; `missing` is the next one, and `hidden` int64[d] the one
+    after that, which stands for a cell that is not shown.
     """
 
     start: Tensor
@@ -184,10 +183,8 @@ def rarities(law: Law, fixed: dict[int, float], follows: bool) -> Floats:
 
 def _drawn(law: Law, learned: NDArray[np.bool_], rare: int) -> Floats:
     """float64[K]: see Masses. Codes that fewer than `rare` rows hold are never drawn."""
-    is_frequent = np.array([*(law.counts >= rare), False, law.missing >= rare])
+    is_frequent = np.array([*(law.counts >= rare), law.names_others, law.missing >= rare])
     drawn = np.where(learned & is_frequent, 0.0, NEVER)
-    if law.named:
-        drawn[-2] = np.log(law.named)
     if (drawn > NEVER).any():
         return drawn
     if law.always_drawn and learned.any():

@@ -69,7 +69,7 @@ class Number:
     grid: int
 
     others = 0
-    named = 0.0
+    names_others = False
     always_drawn = True
 
     @property

@@ -38,7 +38,7 @@ PAIR_BYTES = 16
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """A column that another one may be tied to: the value of each row."""
 
     name: str
@@ -60,9 +60,9 @@ def learn_ties(
     (batch,) = usable.take(fitted).combine_chunks().to_batches()
     named = dict(zip(_names(schema.categoricals), encode(batch, schema).named.T, strict=True))
     candidates = [
-        *_numbers(schema, numbers[fitted]),
+        *numbers_of(schema, numbers[fitted]),
         *(
-            _Candidate(column.name, named[column.name], nameless=len(column.categories))
+            Candidate(column.name, named[column.name], nameless=len(column.categories))
             for column in schema.categoricals
             if not column.rarer
         ),
@@ -75,7 +75,7 @@ def learn_ties(
         if of_column:
             ties[column.name] = of_column
             pairs -= sum(len(tie.table()) for tie in of_column)
-        candidates.append(_Candidate(column.name, own, nameless=len(column.categories)))
+        candidates.append(Candidate(column.name, own, nameless=len(column.categories)))
     return ties
 
 
@@ -83,7 +83,8 @@ def _names(columns: Sequence[Column]) -> list[str]:
     return [column.name for column in columns]
 
 
-def _numbers(schema: Schema, numbers: Floats) -> Iterator[_Candidate]:
+def numbers_of(schema: Schema, numbers: Floats) -> Iterator[Candidate]:
+    """The columns of numbers float64[n, …], by value or by range."""
     for column, values in zip(schema.numbers, numbers.T, strict=True):
         distinct = np.unique(values[~np.isnan(values)])
         if len(distinct) <= FEW_VALUES:
@@ -92,11 +93,11 @@ def _numbers(schema: Schema, numbers: Floats) -> Iterator[_Candidate]:
             inner = np.linspace(0, 1, RANGES + 1)[1:-1]
             edges = np.unique(np.quantile(values[~np.isnan(values)], inner)).tolist()
         if np.isfinite(edges).all() and len(edges) <= MOST_EDGES:
-            yield _Candidate(column.name, value_codes(values, edges), tuple(edges), is_number=True)
+            yield Candidate(column.name, value_codes(values, edges), tuple(edges), is_number=True)
 
 
 def _ties(
-    own: Integers, column: Column, candidates: Sequence[_Candidate], rare: int
+    own: Integers, column: Column, candidates: Sequence[Candidate], rare: int
 ) -> Iterator[Tie]:
     """The ties of a column: the candidate that says most, then the one that says most beyond it;
     then the columns that its category fixes."""
@@ -119,14 +120,14 @@ def _ties(
     yield from (_tie(category, each, rare) for each in islice(informative, MOST_TIES - MOST_JOINT))
 
 
-def _tie(category: Integers, candidate: _Candidate, rare: int) -> Tie:
-    pairs = _pairs(category, candidate.values, rare)
+def _tie(category: Integers, candidate: Candidate, rare: int) -> Tie:
+    pairs = pairs_of(category, candidate.values, rare)
     return Tie.of(candidate.name, candidate.edges, pairs[pairs[:, 1] != candidate.nameless])
 
 
 def _is_fixed(category: Integers, values: Integers) -> bool:
     """Whether nearly each category goes with one value."""
-    pairs = _pairs(category, values, 1)
+    pairs = pairs_of(category, values, 1)
     most = np.zeros(int(category.max(initial=0)) + 1, dtype=np.int64)
     np.maximum.at(most, pairs[:, 0], pairs[:, 2])
     return bool(most.sum() >= FIXED * len(category))
@@ -138,7 +139,7 @@ def _joined(first: Integers, second: Integers) -> Integers:
     return np.asarray(np.unique(pairs, return_inverse=True)[1].ravel())
 
 
-def _pairs(category: Integers, values: Integers, rare: int) -> Integers:
+def pairs_of(category: Integers, values: Integers, rare: int) -> Integers:
     """Categories, values and rows int64[n, 3] of the pairs that enough rows hold."""
     width = int(values.max(initial=0)) + 1
     pairs, rows = np.unique(category * width + values, return_counts=True)
@@ -150,15 +151,16 @@ def _pairs(category: Integers, values: Integers, rare: int) -> Integers:
 def _gain(category: Integers, values: Integers, rare: int) -> float:
     """Nats that the values say about the category by the pairs that enough rows hold, beyond
     chance; 0 where these pairs leave out too many rows."""
-    own = _pairs(category, values, rare)
+    own = pairs_of(category, values, rare)
     if own[:, 2].sum() < COVERED * len(category):
         return 0.0
     shuffled = np.random.default_rng(0).permutation(values)
-    by_chance = _information(_pairs(category, shuffled, 1), category, values)
-    return max(0.0, _information(own, category, values) - by_chance)
+    by_chance = information(pairs_of(category, shuffled, 1), category, values)
+    return max(0.0, information(own, category, values) - by_chance)
 
 
-def _information(pairs: Integers, category: Integers, values: Integers) -> float:
+def information(pairs: Integers, category: Integers, values: Integers) -> float:
+    """Nats that the values say about the category, by these pairs."""
     of_category = np.bincount(category)[pairs[:, 0]]
     of_value = np.bincount(values)[pairs[:, 1]]
     rows = pairs[:, 2]

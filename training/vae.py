@@ -40,7 +40,8 @@ class Scored(Generic[Array]):
     the nelbo, and what each member finds the cells to cost, M times float64[n, d_t].
 
     The exemplars' cost is their term. The VAE's is its term relative to what so rare a value costs
-    anyway (masses.rarities), which makes wide and narrow columns alike.
+    anyway (masses.rarities), which makes wide and narrow columns alike. Of a rarer category both
+    are the cost of its cluster.
     """
 
     terms: Array
@@ -121,10 +122,13 @@ class VAE(nn.Module):
             members.append((1 - self.share, terms, kl))
             costs.append(terms + log_density + likelihoods.rarity(numbers, codes, x))
         if self.exemplars is not None:
+            categories = likelihoods.categories
             fields = likelihoods.numbers.fields.split(numbers)
-            terms, kl = self.exemplars.score(fields, codes)
-            members.append((self.share, terms, kl))
+            terms, kl = self.exemplars.score(fields, categories.encode(codes))
             costs.append(terms)
+            if categories.has_rarer:
+                terms = terms - likelihoods.of_categories(categories.log_shares(codes))
+            members.append((self.share, terms, kl))
         return Scored(
             likelihoods.by_column(_total([weight * terms for weight, terms, _ in members])),
             _total([weight * kl for weight, _, kl in members]),

@@ -44,6 +44,7 @@ def seeds() -> list[bytes]:
         "name": "when", "kind": "datetime", "zone": "utc", "step": 1000, "format": "%d.%m.%Y",
         "missing": ["9999-12-31"],
         "type": "timestamp[us, tz=UTC]", "words": ["no", "yes"], "rarer": [["x", 3]],
+        "clusters": [0],
         "number": {"decimal": ",", "group": ".", "prefix": "", "suffix": " €", "digits": 2},
     }  # fmt: skip
     tail = {

@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nelbo import cells
-from nelbo.encoding import arrow_schema, check_columns, decode, encode
+from nelbo.encoding import (
+    arrow_schema,
+    as_modelled,
+    check_columns,
+    decode,
+    encode,
+    in_clusters,
+    without_rarer,
+)
 from nelbo.errors import InvalidInput
 from nelbo.files import FORMATS, open_table, open_writer
 from nelbo.schema import MISSING, Column, Schema
@@ -409,3 +417,33 @@ def _cpu_seconds(batch: pa.RecordBatch, schema: Schema) -> float:
     start = time.process_time()
     encode(batch, schema)
     return time.process_time() - start
+
+
+@pytest.mark.parametrize(
+    ("clusters", "codes", "in_one"),
+    [
+        ((), [0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 1, 2]),
+        ((1, 0, 1), [0, 3, 4, 5, 1, 2], [0, 4, 3, 4, 1, 2]),
+    ],
+)
+def test_rarer_categories_have_codes_of_their_own_where_there_are_clusters(
+    clusters: tuple[int, ...], codes: list[int], in_one: list[int]
+) -> None:
+    """Older artifacts have no clusters: their graphs know `other` alone."""
+    rarer = (("b", 9), ("c", 8), ("d", 7))
+    column = Column(name="x", kind="categorical", categories=("a",), rarer=rarer, clusters=clusters)
+    schema = Schema(columns=(column,))
+    names = ["a", "b", "c", "d", "new", None]
+    encoded = encode(pa.record_batch({"x": pa.array(names, pa.string())}), schema)
+    assert encoded.codes[:, 0].tolist() == codes
+    assert encoded.named[:, 0].tolist() == [0, 3, 4, 5, 1, 2]
+    assert np.array_equal(as_modelled(encoded.named, schema), encoded.codes)
+    assert in_clusters(encoded.named[:, 0], column).tolist() == in_one
+    assert without_rarer(encoded.named, schema)[:, 0].tolist() == [0, 1, 1, 1, 1, 2]
+    assert decode(np.empty((6, 0)), encoded.named, schema).column(0).to_pylist()[:4] == names[:4]
+
+
+def test_clusters_of_another_number_than_the_rarer_categories_are_refused() -> None:
+    for clusters in ((0,), (0, 2)):
+        with pytest.raises(ValueError, match="clusters"):
+            Column(name="x", kind="categorical", rarer=(("a", 9), ("b", 8)), clusters=clusters)

@@ -20,7 +20,7 @@ from nelbo.artifact import (
     parse_manifest,
 )
 from nelbo.errors import InvalidArtifact
-from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS
+from nelbo.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_RARER
 from nelbo.settings import Settings
 from nelbo.spelling.numbers import LONGEST
 from tests.artifacts import largest_manifest, linear_artifact
@@ -76,6 +76,11 @@ def pairs(count: int) -> list[tuple[str, int]]:
     return [(text, 5) for text in texts(count)]
 
 
+def rarer_in_clusters(manifest: dict[str, Any], count: int) -> None:
+    column("rarer", pairs)(manifest, min(count, MAX_RARER))
+    column("clusters", lambda size: [0] * size)(manifest, count)
+
+
 def named(count: int) -> dict[str, float]:
     return dict.fromkeys(texts(count), 1.0)
 
@@ -112,7 +117,8 @@ BOUNDS: dict[str, tuple[Edit, int]] = {
     "columns": (columns, MAX_COLUMNS),
     "column name": (column("name", lambda size: "n" * size), 1_000),
     "categories": (column("categories", texts), MAX_CATEGORIES),
-    "rarer": (column("rarer", pairs), MAX_CATEGORIES),
+    "rarer": (column("rarer", pairs), MAX_RARER),
+    "clusters": (rarer_in_clusters, MAX_RARER),
     "missing": (column("missing", texts), 1_000),
     "missing of all": (sized("table_schema", "missing", of=texts), 1_000),
     "step": (column("step", int), 10**14),
@@ -295,7 +301,7 @@ def test_training_itself_asks_for_no_more_than_a_manifest_holds() -> None:
     }
     assert most["noise_points"] <= MAX_POINTS
     assert most["max_categories"] <= MAX_CATEGORIES
-    assert MOST_RARER <= MAX_CATEGORIES
+    assert MOST_RARER <= MAX_RARER
     assert (
         next(
             rule.le for rule in Settings.model_fields["max_columns"].metadata if hasattr(rule, "le")

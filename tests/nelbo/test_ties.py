@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from nelbo.artifact import check_manifest
-from nelbo.encoding import Encoded, without_rarer
+from nelbo.encoding import Encoded, as_modelled
 from nelbo.errors import InvalidArtifact
 from nelbo.schema import Column, Schema
 from nelbo.ties import Tie, Ties
@@ -99,7 +99,7 @@ def test_a_given_category_fixes_the_cells_that_it_goes_with(seed: int, n: int) -
     rng = np.random.default_rng(seed)
     seen = rng.random((n, 8)) < 0.6
     keep = seen & (rng.random((n, 8)) < 0.8)
-    encoded = Encoded(numbers, without_rarer(named, SCHEMA), np.arange(n), [], named)
+    encoded = Encoded(numbers, as_modelled(named, SCHEMA), np.arange(n), [], named)
     fixed, seen_too, kept_too = TIES.given(encoded, seen, keep)
     assert (fixed.named == named)[keep[:, :3]].all()
     given_plane = keep[:, 1] & (named[:, 1] != 3)
@@ -108,7 +108,7 @@ def test_a_given_category_fixes_the_cells_that_it_goes_with(seed: int, n: int) -
     open_carrier = given_plane & ~keep[:, 0]
     assert np.array_equal(fixed.codes[open_carrier, 0], named[open_carrier, 1] % 2)
     assert np.array_equal(kept_too[~given_plane], keep[~given_plane])
-    assert np.array_equal(fixed.codes, without_rarer(fixed.named, SCHEMA))
+    assert np.array_equal(fixed.codes, as_modelled(fixed.named, SCHEMA))
 
 
 @pytest.mark.parametrize("pairs", ["AAAA", "//////////////////8B"])
@@ -135,3 +135,31 @@ def test_a_manifest_whose_ties_are_not_of_its_columns_is_refused(
     bad = Tie.of(tie[0], (), np.array([tie[1]]))
     with pytest.raises(InvalidArtifact, match=reason):
         check_manifest(manifest | {"ties": {name: [bad.model_dump()]}})
+
+
+def test_a_rarer_category_beside_a_value_of_no_pair_becomes_empty_unless_it_is_kept() -> None:
+    numbers, codes, u = drawn(0, 400)
+    codes[:, 0] = 2
+    codes[:200, 1] = np.random.default_rng(0).choice(CODES[2:], 200)
+    none = np.zeros((400, 8), dtype=np.bool_)
+    empty = TIES.redrawn(numbers, codes, none, u)[:, 1]
+    assert (empty[codes[:, 1] >= 4] == 2).all()
+    assert np.array_equal(empty[codes[:, 1] < 4], codes[codes[:, 1] < 4, 1])
+    every = np.ones((400, 8), dtype=np.bool_)
+    assert np.array_equal(TIES.redrawn(numbers, codes, every, u), codes)
+
+
+def test_a_rarer_category_is_redrawn_within_its_cluster_where_a_member_goes_with_the_row() -> None:
+    clusters = tuple(at // 6 for at in range(12))
+    columns = tuple(
+        column.model_copy(update={"clusters": clusters}) if column.name == "plane" else column
+        for column in SCHEMA.columns
+    )
+    of_carrier = {"plane": (Tie.of("carrier", (), np.stack([CODES, CODES % 2, CODES], axis=1)),)}
+    ties = Ties(of_carrier, Schema(columns=columns), SCHEMA.names)
+    numbers, codes, u = drawn(0, 400)
+    codes[:, 0] %= 2
+    codes[:, 1] = np.random.default_rng(0).choice(CODES[2:], 400)
+    planes = ties.redrawn(numbers, codes, np.zeros((400, 8), dtype=np.bool_), u)[:, 1]
+    assert np.array_equal(planes % 2, codes[:, 0])
+    assert np.array_equal((planes - 4) // 6, (codes[:, 1] - 4) // 6)

@@ -111,7 +111,13 @@ EVERY_LAW = Schema(
     columns=(
         Column(name="price", kind="continuous"),
         Column(name="at", kind="datetime", step=3_600_000_000),
-        Column(name="shop", kind="categorical", categories=("a", "b"), rarer=(("c", 90), ("d", 9))),
+        Column(
+            name="shop",
+            kind="categorical",
+            categories=("a", "b"),
+            rarer=(("c", 90), ("d", 60), ("e", 9)),
+            clusters=(0, 1, 0),
+        ),
         Column(name="items", kind="integer"),
         Column(name="paid", kind="boolean", categories=("false", "true")),
     )
@@ -127,7 +133,7 @@ def every_law() -> VAE:
     items = rng.integers(1, 300, ROWS) * 5.0
     numbers = np.column_stack([price, at, items])
     numbers[rng.random((ROWS, 3)) < 0.1] = np.nan
-    codes = np.column_stack([rng.integers(0, 4, ROWS), rng.integers(0, 2, ROWS)])
+    codes = np.column_stack([rng.integers(0, 7, ROWS), rng.integers(0, 2, ROWS)])
     return fitted(EVERY_LAW, Rows(numbers, codes))
 
 
@@ -165,7 +171,8 @@ class Inputs:
         shape = (BATCH, len(likelihoods.schema.numbers))
         table = rng.normal(size=shape) * 10.0 ** rng.uniform(-1, 9, shape)
         table[rng.random(shape) < 0.2] = np.nan
-        most = [len(column.categories) + 2 for column in likelihoods.schema.categoricals]
+        categoricals = likelihoods.schema.categoricals
+        most = [len(column.categories) + 2 + len(column.clusters) for column in categoricals]
         categories = rng.integers(0, most, (BATCH, len(most)))
         x = rng.integers(0, likelihoods.sizes, (BATCH, len(likelihoods.sizes)))
         z = rng.normal(size=(BATCH, vae.eps.shape[1])).astype(np.float32)
@@ -193,6 +200,10 @@ class Inputs:
     @property
     def number_codes(self) -> Array:
         return self.x[:, self.likelihoods.number_at]
+
+    @property
+    def category_codes(self) -> Array:
+        return self.x[:, self.likelihoods.category_at]
 
     def uniform(self, columns: int) -> Array:
         return np.random.default_rng(3).random((BATCH, columns))
@@ -222,7 +233,12 @@ PARTS: dict[str, Callable[[Inputs], Part]] = {
     "numbers encoded": lambda of: Part(of.likelihoods.numbers.encode, (of.table,)),
     "numbers drawn": lambda of: Part(of.likelihoods.numbers.draw, (of.number_codes, of.u_numbers)),
     "categories drawn": lambda of: Part(
-        of.likelihoods.categories.draw, (of.categories, of.u_rarer)
+        of.likelihoods.categories.draw, (of.category_codes, of.u_rarer)
+    ),
+    "categories encoded": lambda of: Part(of.likelihoods.categories.encode, (of.categories,)),
+    "shares of clusters": lambda of: Part(of.likelihoods.categories.log_shares, (of.categories,)),
+    "values of categories": lambda of: Part(
+        of.likelihoods.of_categories, (of.categories.astype(np.float64),)
     ),
     "rows encoded": lambda of: Part(of.likelihoods.encode, (of.table, of.categories)),
     "rows drawn": lambda of: Part(of.likelihoods.draw, (of.x, of.u_numbers, of.u_rarer)),
@@ -244,7 +260,7 @@ PARTS: dict[str, Callable[[Inputs], Part]] = {
         of.prior.draw_between, (of.z, -np.abs(of.z), of.u_z, np.array([0.3]))
     ),
     "exemplars warped": lambda of: Part(of.exemplars.warped, (of.fields,)),
-    "exemplars' score": lambda of: Part(of.exemplars.score, (of.fields, of.categories)),
+    "exemplars' score": lambda of: Part(of.exemplars.score, (of.fields, of.category_codes)),
     "score of rows": lambda of: Part(
         lambda *rows: _in_parts(of.vae.score_rows(*rows)), (of.table, of.categories), tolerance=1e-4
     ),

@@ -275,11 +275,36 @@ def test_numbers_in_ranges_of_few_rows_are_drawn_all_the_same() -> None:
     assert torch.equal(likelihoods.masses.drawn == 0, likelihoods.masses.learned)
 
 
-def test_other_is_drawn_as_often_as_its_rarer_categories_occur() -> None:
-    column = Column(
-        name="x", kind="categorical", categories=("a", "b"), rarer=(("c", 12), ("d", 8))
-    )
-    codes = np.array([0] * 60 + [1] * 50 + [2] * 40)[:, None]
-    likelihoods = Likelihoods.fit(Schema(columns=(column,)), np.zeros((150, 0)), codes, rare=5)
-    assert likelihoods.masses.learned.tolist() == [True, True, True, False]
-    assert likelihoods.masses.drawn[:3].tolist() == pytest.approx([0, 0, np.log(20 / 40)])
+RARER = Column(
+    name="x",
+    kind="categorical",
+    categories=("a", "b"),
+    rarer=(("c", 12), ("d", 8), ("e", 6), ("f", 2)),
+    clusters=(1, 0, 1, 0),
+)
+
+
+def test_rarer_categories_have_the_code_of_their_cluster_and_a_share_of_it() -> None:
+    codes = np.repeat([0, 1, 2, 4, 5, 6, 7], [60, 50, 20, 12, 8, 6, 2])[:, None]
+    likelihoods = Likelihoods.fit(Schema(columns=(RARER,)), np.zeros((158, 0)), codes, rare=5)
+    (law,) = likelihoods.columns
+    assert (law.counts.tolist(), law.others) == ([60, 50, 10, 18], 20)
+    every = torch.arange(8)[:, None]
+    x, log_share = likelihoods.encode(torch.zeros(8, 0).double(), every)
+    assert x[:, 0].tolist() == [0, 1, 4, 5, 3, 2, 3, 2]
+    shares = log_share[:, 0].exp().tolist()
+    assert shares == pytest.approx([1, 1, 1, 1, 12 / 18, 8 / 10, 6 / 18, 2 / 10])
+
+
+def test_clusters_are_drawn_as_members_of_enough_rows_and_so_is_other() -> None:
+    codes = np.repeat([0, 1, 2, 4, 5, 6, 7], [60, 50, 20, 12, 8, 6, 2])[:, None]
+    likelihoods = Likelihoods.fit(Schema(columns=(RARER,)), np.zeros((158, 0)), codes, rare=5)
+    assert likelihoods.masses.drawn[:5].tolist() == [0] * 5
+    u = torch.linspace(0, 1 - 1e-9, 2_601).double()[:, None]
+    expected = {0: {0: 1.0}, 2: {5: 1.0}, 3: {4: 2 / 3, 6: 1 / 3}, 5: {3: 1.0}}
+    expected[4] = {4: 12 / 26, 5: 8 / 26, 6: 6 / 26}
+    for code, shares in expected.items():
+        made = likelihoods.categories.draw(torch.full((len(u), 1), code), u).numpy()
+        categories, rows = np.unique(made, return_counts=True)
+        assert categories.tolist() == list(shares)
+        assert rows / len(u) == pytest.approx(list(shares.values()), abs=1e-3)

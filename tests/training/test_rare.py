@@ -113,9 +113,12 @@ def test_rarer_categories_named_by_a_schema_are_drawn_only_if_enough_rows_hold_t
         kind="categorical",
         categories=("a", "b"),
         rarer=(("c", 2), ("d", 180), ("e", 3)),
+        clusters=(0, 1, 0),
     )
     schema = Schema(columns=(name, Column(name="x", kind="continuous")))
-    codes = np.where(np.arange(n) < 4, np.arange(n) % 2, 2)[:, None]
+    codes = np.where(np.arange(n) < 4, np.arange(n) % 2, 5)
+    codes[4:9] = [4, 4, 6, 6, 6]
+    codes = codes[:, None]
     rows = Rows(rng.normal(size=(n, 1)), codes)
     vae, _ = fit_rows(schema, rows, split_rows(n, 0.1, 0), CONFIG, 0, lambda *_: None)
     export_model(tmp_path, vae, "rarer", schema, CONFIG, 0, rows)
