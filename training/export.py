@@ -37,6 +37,8 @@ from .graphs import batch_for, build, draws_for
 from .prior import Mixture
 from .vae import VAE, coded, posteriors, score
 
+READABLE = 2**20
+"""Number of characters up to which a manifest has lines, for people who read it."""
 LIBRARIES = ("nelbo", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "torch")
 TOLERANCE = 1e-4
 """Largest relative difference between torch and ONNX Runtime that export accepts."""
@@ -188,9 +190,11 @@ def _write_artifact(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Artifact:
-    (folder / MANIFEST).write_text(
-        json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    content = manifest.model_dump(mode="json")
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    if len(text) > READABLE:
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", "utf-8")
     return read_artifact(folder)
 
 
