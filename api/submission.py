@@ -28,10 +28,12 @@ from nelbo.errors import (
 from nelbo.jobs import (
     AugmentRequest,
     CleanRequest,
+    ExplainRequest,
     GenerateRequest,
     JobRequest,
     OfRows,
     ReconstructRequest,
+    check_row_numbers,
 )
 from nelbo.schema import Schema
 from nelbo.settings import Settings
@@ -115,9 +117,20 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
         file = _ready_file(database, owner, request.file)
         check_columns([column["name"] for column in file.columns or ()], schema)
         rows = file.rows or 0
-        return JobPlan(version.id, rows, size(rows), file_id=request.file)
-    inline = inline_rows(request.rows or (), schema, settings)
-    return JobPlan(version.id, len(inline), size(len(inline)), inline=inline)
+        inline = None
+    elif isinstance(request, ExplainRequest):
+        # Columns that the model does not know may be identifiers, which name the rows.
+        inline = inline_rows(request.rows or (), None, settings)
+        check_columns(list(inline[0]), schema)
+        rows = len(inline)
+    else:
+        inline = inline_rows(request.rows or (), schema, settings)
+        rows = len(inline)
+    rows_of_chunk = size(rows)
+    if isinstance(request, ExplainRequest):
+        check_row_numbers(request.row_numbers, rows, "the table")
+        rows_of_chunk = rows
+    return JobPlan(version.id, rows, rows_of_chunk, request.file, inline)
 
 
 def _plan_clean(

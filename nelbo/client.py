@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -32,6 +32,7 @@ from nelbo.jobs import (
     FINAL,
     AugmentRequest,
     CleanRequest,
+    ExplainRequest,
     GenerateRequest,
     JobRequest,
     ReconstructRequest,
@@ -55,7 +56,7 @@ PROGRESS_S = 1
 Rows = Sequence[Mapping[str, Any]]
 ResultFormat = Literal["parquet", "arrow", "csv", "jsonl"]
 Request = ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest
-"""A request about a model. Another kind of jobs, clean, needs none."""
+"""A request whose results are rows. The other kinds of jobs, explain and clean, give cells."""
 
 
 def find_url(settings: Settings) -> str | None:
@@ -278,7 +279,7 @@ class Models:
 
 
 class Jobs:
-    """The jobs: score, generate, augment, reconstruct and clean.
+    """The jobs: score, generate, augment, reconstruct, explain and clean.
 
     `model` is the name of a model, `name@2` for a version or `name@alias`. `data` is a path on this
     machine, an uploaded File, a data frame of pandas, polars or Arrow, or a list of rows as
@@ -396,6 +397,41 @@ class Jobs:
             seed=seed,
             columns=columns,
             leave_usual=leave_usual,
+        )
+        return self.submit(request.model_copy(update=self._source(data)))
+
+    def explain(
+        self,
+        model: str,
+        data: Any,
+        *,
+        top: int = 10,
+        rows: Collection[int] = (),
+        columns: int = 3,
+        rank: Rank = "surprise",
+        repair: bool = False,
+        seed: int = 0,
+    ) -> "JobHandle":
+        """Find the cells that make rows odd, and what they should be.
+
+        The results have a row for each cell, the oddest row of the data first.
+
+        top: number of rows to explain, least likely first (ignored with `rows`).
+        rows: the numbers of the rows to explain; the first is 0.
+        columns: maximum number of cells of each row.
+        rank: the score by which rows are ordered, as for `score`.
+        repair: give the fewest cells to change so that each row is ordinary, with their new values,
+        and the scores of the row before and after.
+        """
+        request = checked_request(
+            ExplainRequest,
+            model=model,
+            top=top,
+            row_numbers=tuple(rows),
+            columns=columns,
+            rank=rank,
+            repair=repair,
+            seed=seed,
         )
         return self.submit(request.model_copy(update=self._source(data)))
 

@@ -1,7 +1,7 @@
 """Jobs: their kinds, states, transitions and requests. Pure data, no I/O."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -14,14 +14,14 @@ from pydantic import (
     create_model,
 )
 
-from nelbo.errors import InvalidRequest
+from nelbo.errors import InvalidRequest, NotFound
 from nelbo.rows import Rank
 
-Kind = Literal["score", "generate", "augment", "reconstruct", "clean"]
+Kind = Literal["score", "generate", "augment", "reconstruct", "explain", "clean"]
 """The kinds of jobs that users submit."""
 InternalKind = Literal["read", "verify"]
 """Jobs of one chunk that no user sees: they read an uploaded file or verify a pushed version."""
-WHOLE_TABLE: frozenset[Kind] = frozenset({"clean"})
+WHOLE_TABLE: frozenset[Kind] = frozenset({"explain", "clean"})
 """Kinds whose job is one chunk, because its result needs all rows at once."""
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["work", "finish"]
@@ -62,6 +62,8 @@ WHOLE = BeforeValidator(_whole)
 Before them, it would keep the limits out of the JSON schema.
 """
 LARGEST_SEED = 2**63 - 1
+MOST_EXPLAINED = 10_000
+"""Maximum number of rows that one request explains."""
 FRESH_SEEDS = 10**9
 """A fresh seed is below this number, so that it is short enough to type."""
 Seed = Annotated[
@@ -280,6 +282,42 @@ class ReconstructRequest(OfRows, _OfModel):
     leave_usual: LeavesUsual = False
 
 
+class ExplainRequest(OfRows, _OfModel):
+    """Find the cells that make rows odd, and what they should be; with `repair`, the fewest cells
+    to change so that a row is ordinary."""
+
+    kind: Literal["explain"] = "explain"
+    top: Annotated[
+        int,
+        Field(gt=0, le=MOST_EXPLAINED, description="number of rows to explain, least likely first"),
+        WHOLE,
+    ] = 10
+    row_numbers: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED), WHOLE], ...],
+        Field(
+            max_length=MOST_EXPLAINED,
+            strict=False,
+            description="numbers of the rows to explain, the first is 0; empty: the rows of `top`;"
+            " a job's params leave it out where it is empty",
+            # As for the spread.
+            exclude_if=lambda numbers: not numbers,
+        ),
+    ] = ()
+    columns: Annotated[
+        int, Field(gt=0, le=10_000, description="maximum number of cells of each row"), WHOLE
+    ] = 3
+    rank: RankedBy = "surprise"
+    repair: Annotated[
+        bool,
+        Field(description="the fewest cells to change so that a row is ordinary (p-value >= 0.05)"),
+    ] = False
+    seed: Annotated[
+        int,
+        Field(ge=0, le=LARGEST_SEED, description="the same rows and seed give the same answer"),
+        WHOLE,
+    ] = 0
+
+
 class CleanRequest(OfRows):
     """Find the wrong cells of a table by models of the rest of its own rows. It needs no model."""
 
@@ -296,7 +334,12 @@ class CleanRequest(OfRows):
 
 
 JobRequest = Annotated[
-    ScoreRequest | GenerateRequest | AugmentRequest | ReconstructRequest | CleanRequest,
+    ScoreRequest
+    | GenerateRequest
+    | AugmentRequest
+    | ReconstructRequest
+    | ExplainRequest
+    | CleanRequest,
     Field(discriminator="kind"),
 ]
 
@@ -313,6 +356,13 @@ def checked_request(kind: Callable[..., _Kind], **fields: Any) -> _Kind:
         raise InvalidRequest(
             f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         ) from None
+
+
+def check_row_numbers(numbers: Iterable[int], rows: int, name: str) -> None:
+    """Raise NotFound if a table with this number of rows lacks one of the numbered rows."""
+    absent = max(numbers, default=-1)
+    if absent >= rows:
+        raise NotFound(f"{name} has no row {absent}; it has {rows:,}, and the first is row 0")
 
 
 _Job = TypeVar("_Job", bound=_Request)
@@ -335,11 +385,11 @@ def bounded_request(max_rows: int, max_columns: int) -> TypeAdapter[JobRequest]:
     """A parser of requests with limits on the number of inline rows and of their columns."""
     row = Annotated[dict[str, Any], Field(max_length=max_columns)]
     rows = Annotated[list[row] | None, Field(max_length=max_rows)]
-    score, augment, reconstruct, clean = (
+    score, augment, reconstruct, explain, clean = (
         create_model(kind.__name__, __base__=kind, rows=(rows, None))
-        for kind in (ScoreRequest, AugmentRequest, ReconstructRequest, CleanRequest)
+        for kind in (ScoreRequest, AugmentRequest, ReconstructRequest, ExplainRequest, CleanRequest)
     )
-    kinds: Any = score | GenerateRequest | augment | reconstruct | clean
+    kinds: Any = score | GenerateRequest | augment | reconstruct | explain | clean
     return TypeAdapter(Annotated[kinds, Field(discriminator="kind")])
 
 

@@ -24,10 +24,8 @@ from nelbo.artifact import files_of, read_artifact
 from nelbo.cells import written
 from nelbo.conditions import Odds, conditions_in
 from nelbo.encoding import check_columns
-from nelbo.errors import Conflict, InvalidInput, NotFound
-from nelbo.explanation import explained
+from nelbo.errors import Conflict, InvalidInput
 from nelbo.files import SCRATCH, Digest, Table, open_table, table_of
-from nelbo.forms import identifier_columns
 from nelbo.frames import (
     Library,
     alike,
@@ -40,15 +38,16 @@ from nelbo.frames import (
 from nelbo.jobs import (
     LARGEST_SEED,
     AugmentRequest,
+    ExplainRequest,
     GenerateRequest,
     ReconstructRequest,
     ScoreRequest,
     checked_request,
     seed_of,
 )
+from nelbo.odd_rows import cells_of_odd_rows, find_odd_rows
 from nelbo.packing import BESIDE
-from nelbo.row_repair import repaired
-from nelbo.rows import Anomaly, Rank, RowError, Scores
+from nelbo.rows import Rank, RowError, Scores
 from nelbo.schema import Schema
 from nelbo.scores import already_known, count_p_values, out_of_reach, threshold_of
 from nelbo.spelling.types import as_type
@@ -232,30 +231,20 @@ class TableModel:
         repair: give the fewest cells to change so that each row is ordinary, with their new values,
         and the scores of the row before and after (`nelbo explain --repair`).
         """
-        numbers = sorted(set(rows))
-        best: list[tuple[Anomaly, pa.RecordBatch]] = []
-        identifiers: tuple[str, ...] = ()
-        end = 0
+        request = checked_request(
+            ExplainRequest,
+            model=self.name,
+            top=top,
+            row_numbers=tuple(rows),
+            columns=columns,
+            rank=rank,
+            repair=repair,
+            seed=seed,
+        )
         with self._open(data) as opened:
-            for first_row, batch in opened.batches():
-                identifiers = identifiers or identifier_columns(batch, self.schema)
-                end = first_row + batch.num_rows
-                at = [row - first_row for row in numbers if first_row <= row < end]
-                parts = [(i, batch.slice(i, 1)) for i in at] if numbers else [(0, batch)]
-                for offset, part in parts:
-                    best += self._least_likely(part, first_row + offset, top, rank)
-                best.sort(key=lambda row: (-getattr(row[0], rank), row[0].row))
-                best = best if numbers else best[:top]
-        absent = [row for row in numbers if not 0 <= row < end]
-        if absent:
-            raise NotFound(
-                f"the data has no row {absent[0]}; it has {end:,}, and the first is row 0"
-            )
-        if repair:
-            cells = repaired(self.engine, best, identifiers, seed)
-        else:
-            cells = explained(self.engine, best, identifiers, columns, seed)
-        return from_arrow(cells, library_of(data))
+            batches = (batch for _, batch in opened.batches())
+            odd = find_odd_rows(self.engine, batches, request, self.errors.extend, name="the data")
+        return from_arrow(cells_of_odd_rows(self.engine, odd, request), library_of(data))
 
     def generate(
         self,
@@ -451,14 +440,6 @@ class TableModel:
                 f" {', '.join(names)}, or a data frame"
             )
         return pa.table(dict(zip(names, map(pa.array, np.ascontiguousarray(array.T)), strict=True)))
-
-    def _least_likely(
-        self, batch: pa.RecordBatch, first_row: int, most: int, rank: Rank
-    ) -> Iterator[tuple[Anomaly, pa.RecordBatch]]:
-        scores = self.engine.score(batch, first_row)
-        self.errors += scores.errors
-        for row in scores.top(most, rank=rank):
-            yield row, batch.slice(row.row - first_row, 1)
 
     def _seed(self, seed: int | None) -> int:
         """The seed, or a new one; `self.seed` remembers it."""

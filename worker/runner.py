@@ -11,11 +11,13 @@ from structlog.stdlib import BoundLogger
 from nelbo import crash, logs
 from nelbo.errors import InvalidArtifact, InvalidInput, NelboError, NotFound, Unavailable
 from nelbo.sessions import Check
+from nelbo.settings import Settings
 from nelbo.store import catalog, ledger, results, workers
 from nelbo.store.claims import Claim, Outcome
 from nelbo.store.sweep import WORKER_DIED
 from worker import cleaning, pulse, reading, shutdown, verifying
 from worker.confined import ModelDied
+from worker.explaining import explain
 from worker.generation import augment, generate, odds, reconstruct
 from worker.lease import Lease, LeaseLost, ShuttingDown
 from worker.process import Process
@@ -27,6 +29,8 @@ EXPECTED = (NelboError, ModelDied, OSError, MemoryError)
 """Errors whose message is enough; for all others the log keeps the traceback."""
 MODEL_DEATHS = 3
 """The job fails after a model was stopped or died this number of times over one chunk."""
+EXPLAINED_ROWS = 100
+"""Number of explained rows that count as one chunk of rows."""
 MOST_ATTEMPTS = 100
 """Attempts at a chunk whose database or storage keeps going away.
 
@@ -119,7 +123,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return verifying.verify(process, claim, check)
         case "clean":
             return cleaning.clean_table(process, claim, check)
-    check = _with_limit(check, process.settings.model_chunk_s)
+    check = _with_limit(check, _limit_s(claim, process.settings))
     version = catalog.version_of(process.database, _need(claim.version_id))
     engine = process.engines.get(version)
     match claim.kind:
@@ -131,6 +135,8 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
             return augment(engine, source_rows(process.storage, claim), claim, check)
         case "reconstruct":
             return reconstruct(engine, source_rows(process.storage, claim), claim, check)
+        case "explain":
+            return explain(engine, process.storage, claim, check)
 
 
 def _finish(process: Process, claim: Claim, check: Check) -> Outcome:
@@ -142,6 +148,16 @@ def _finish(process: Process, claim: Claim, check: Check) -> Outcome:
     version = catalog.version_of(process.database, _need(claim.version_id))
     summary = outcome.summary | odds(process.engines.get(version), claim, check)
     return replace(outcome, summary=summary)
+
+
+def _limit_s(claim: Claim, settings: Settings) -> float:
+    """Maximum time in seconds for a chunk. One with a whole table has the time of all the chunks
+    that another job would divide it into, and as much for each EXPLAINED_ROWS that it explains."""
+    if claim.kind != "explain":
+        return settings.model_chunk_s
+    rows = len(claim.params.get("row_numbers", ())) or claim.params["top"]
+    parts = -(-claim.rows // settings.chunk_rows) - (-rows // EXPLAINED_ROWS)
+    return settings.model_chunk_s * parts
 
 
 def _with_limit(check: Check, limit_s: float) -> Check:

@@ -98,6 +98,14 @@ EXAMPLES: dict[str, Any] = {
             "spread": 0.3,
         }
     },
+    "explain": {
+        "value": {
+            "kind": "explain",
+            "model": "adult",
+            "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90",
+            "top": 3,
+        }
+    },
     "clean": {
         "value": {"kind": "clean", "file": "0198c6d0-1f0e-7b6e-8d0c-2f6f3f1f7a90", "alpha": 0.01}
     },

@@ -73,7 +73,11 @@ async def _downloading(service: ServiceDep, owner: Owner) -> AsyncIterator[None]
             "description": "The whole table, as one stream. Its columns are, for score: row, nelbo,"
             " surprise, p_value, anomaly (with explain also term_<column> for each column, kl, and"
             " surprise_<column> for each column); for generate: those of the training table; for"
-            " augment: row, copy and those; for reconstruct: row and those; for clean, one row for"
+            " augment: row, copy and those; for reconstruct: row and those; for explain, one row"
+            " for each cell: row, the identifiers of the table, nelbo, surprise, p_value, column,"
+            " value, expected, low, high, share, missing, term, cell_surprise, reason, against"
+            " (with repair: nelbo, surprise, p_value, column, value, repaired, nelbo_after,"
+            " surprise_after, p_value_after); for clean, one row for"
             " each suspicious cell, the oddest row of the table first: row, the identifiers of the"
             " table, surprise, p_value, q_value, column, value, expected, low, high, share, reason,"
             " cell_surprise.",

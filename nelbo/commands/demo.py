@@ -157,7 +157,7 @@ def _show_anomalies(job: JobHandle, table: pa.Table, engine: "Engine", console: 
         (anomaly, table.slice(anomaly.row, 1).combine_chunks().to_batches()[0])
         for anomaly in job.anomalies(ANOMALIES)
     ]
-    explain.show(console, engine, explained(engine, anomalies, (), CELLS, SEED))
+    explain.show(console, explained(engine, anomalies, (), CELLS, SEED))
 
 
 def _show_quality(client: Client, console: Console) -> None:

@@ -1,37 +1,30 @@
 """explain: the cells that make rows odd, and what they should be by all other cells of the row."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
-from nelbo.commands import local, options
+from nelbo.commands import options
 from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.rows import SHOWN_CELLS
-from nelbo.commands.table_files import TableFile, output_file
-from nelbo.encoding import check_columns
-from nelbo.explanation import AS_A_WHOLE, EXPLAINED, explained
+from nelbo.commands.runners import choose_runner
+from nelbo.commands.table_files import OutputFile, TableFile, output_file
+from nelbo.explanation import AS_A_WHOLE, EXPLAINED
 from nelbo.files import DETECTED, CsvOptions, open_writer
-from nelbo.jobs import ScoreRequest
-from nelbo.model_folder import folder_here
-from nelbo.row_repair import ORDINARY_P, REPAIRED, repaired
+from nelbo.jobs import ExplainRequest
+from nelbo.row_repair import ORDINARY_P, REPAIRED
 from nelbo.rows import Rank
-from nelbo.scores import already_known
 from nelbo.settings import read_settings
 from nelbo.spelling.numbers import rounded
-
-if TYPE_CHECKING:
-    from nelbo.engine import Engine
 
 HEAD = ["column", "value", "expected", "90 % interval, or share", "cell surprise", "reason"]
 RANKS: dict[Rank, str] = {
     "surprise": "how odd the row is; its p-value is that of the surprise",
     "nelbo": "how unlikely the row is: the bound on -log p(row), in nats",
 }
-GIVEN = {"vae": "the columns before it and z", "exemplars": "the nearest training rows"}
-"""What the surprise of a cell is given by each member of the score."""
 
 
 @options.csv
@@ -87,7 +80,8 @@ def explain(
     that no single cell explains is shown with its two most surprising cells.
 
     --rank says which rows come first. OUT also has "term": the nats that the column adds to the
-    row's nelbo. This command always runs in this process, also if a service is there.
+    row's nelbo. If a service is known (NELBO_URL, or `nelbo up` runs), it does the work; otherwise
+    this process does.
 
     --repair shows which cells to change, and to what, so that the row is ordinary (p-value >=
     0.05), with the scores of the row before and after. Cells are hidden, the most surprising ones
@@ -101,48 +95,54 @@ def explain(
       nelbo explain adult new.csv --rank nelbo
       nelbo explain adult new.csv --top 100 -o why.parquet
     """
-    ranked_by = options.request(ScoreRequest, model=model, rank=rank).rank
-    settings = read_settings()
+    request = options.request(
+        ExplainRequest,
+        model=model,
+        top=top,
+        row_numbers=tuple(row or ()),
+        columns=columns,
+        rank=rank,
+        repair=repair,
+        seed=seed,
+    )
     console = Console(as_json)
     table_file = TableFile(file, input_format, csv)
     target = None if output is None else output_file(output, output_format, as_json, safe_csv)
 
-    engine = local.load(folder_here(settings, model), "explain")
-    with RowErrors(errors, output) as faults, table_file.open(settings) as table:
-        console.notices([*table.notices, *check_columns(table.names, engine.schema)])
-        work = local.Work(engine, faults)
-        with console.progress(f"scoring {table_file.name}") as tell:
-            rows = work.least_likely(table, row or (), top, ranked_by, tell)
-        console.notices(table.late_notices)
-    faults.check(len(rows))
-    console.notices(already_known(work.digest.hexdigest(), engine.manifest.table_digest))
-
-    names = work.shown.identifiers
-    with console.waiting("drawing what the cells should be"):
-        if repair:
-            cells = repaired(engine, rows, names, seed)
-        else:
-            cells = explained(engine, rows, names, columns, seed)
+    runner = choose_runner(read_settings(), model, console)
+    with RowErrors(errors, output) as faults:
+        explained = runner.explain(request, table_file, faults)
+    faults.check(explained.rows)
     for line in faults.words():
         console.say(line)
+
+    cells = explained.cells
     if target:
-        with open_writer(
-            target.path, target.format, cells.schema, safe_csv=target.safe_csv
-        ) as writer:
-            for batch in cells.to_batches():
-                writer.write(batch)
-        console.say(f"{cells.num_rows:,} cells of {len(rows):,} rows in {output}")
+        _write(cells, target)
+        rows = len(set(cells.column(0).to_pylist()))
+        console.say(f"{cells.num_rows:,} cells of {rows:,} rows in {output}")
     elif not as_json and repair:
         show_repaired(console, cells)
     elif not as_json:
-        show(console, engine, cells, ranked_by)
+        show(console, cells, request.rank)
     console.result(
-        {"model": model, "output": output, "rows_failed": faults.count}
+        {
+            "model": explained.model,
+            "job": explained.job,
+            "output": output,
+            "rows_failed": faults.count,
+        }
         | ({} if target else {"cells": cells.to_pylist()})
     )
 
 
-def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surprise") -> None:
+def _write(cells: pa.Table, target: OutputFile) -> None:
+    with open_writer(target.path, target.format, cells.schema, safe_csv=target.safe_csv) as writer:
+        for batch in cells.to_batches():
+            writer.write(batch)
+
+
+def show(console: Console, cells: pa.Table, rank: Rank = "surprise") -> None:
     """The explained cells as a table, with what its words mean below it."""
     identifiers = cells.column_names[1 : 1 + cells.num_columns - len(EXPLAINED)]
     named = cells.select(identifiers).to_pylist()
@@ -150,11 +150,8 @@ def show(console: Console, engine: "Engine", cells: pa.Table, rank: Rank = "surp
     console.table(
         ["row", *identifiers, rank, "p-value", *HEAD], _lines(named, explained_cells, rank)
     )
-    conditions = ", or ".join(
-        GIVEN[member] for member, weight in engine.manifest.members.items() if weight
-    )
     console.say(f"{rank}: {RANKS[rank]}")
-    console.say(f"cell surprise: how odd the value is given {conditions}; higher is odder")
+    console.say("cell surprise: how odd the value is beside the rest of its row; higher is odder")
     console.say(
         "expected: drawn with the cell hidden, given all the others; one in ten ordinary values"
         " lies outside its interval"

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +15,17 @@ from nelbo.commands.console import Tell
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.conditions import Conditions
-from nelbo.errors import NotFound, TooLarge, needs_extra
+from nelbo.errors import TooLarge, needs_extra
 from nelbo.files import Digest, Table
 from nelbo.jobs import (
     AugmentRequest,
+    ExplainRequest,
     GenerateRequest,
     ReconstructRequest,
     ScoreRequest,
     seed_of,
 )
+from nelbo.odd_rows import OddRows, find_odd_rows
 from nelbo.rows import Anomaly, Rank, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
@@ -98,26 +100,15 @@ class Work:
             return None
         return self.engine.odds(conditions, seed_of(request)).as_json()
 
-    def least_likely(
-        self, table: Table, rows: Collection[int], most: int, rank: Rank, tell: Tell
-    ) -> list[tuple[Anomaly, pa.RecordBatch]]:
-        """The rows with these numbers or, where there are none, the `most` least likely ones, each
-        with its cells, in the order of the rank."""
-        numbers = sorted(set(rows))
-        for first_row, batch in self._batches(table, tell):
-            self.digest.update(batch)
-            end = first_row + batch.num_rows
-            named = [row for row in numbers if first_row <= row < end]
-            parts = [(row, batch.slice(row - first_row, 1)) for row in named]
-            for first, part in parts if numbers else [(first_row, batch)]:
-                scores = self._scored(part, first)
-                self._keep_least_likely(scores, part, first, len(numbers) or most, rank)
-        if numbers and numbers[-1] >= self.rows:
-            raise NotFound(
-                f"{table.name} has no row {numbers[-1]}; it has {self.rows:,}, and the first is"
-                " row 0"
-            )
-        return [(row, self.shown.cells[row.row]) for row in self.top]
+    def odd_rows(self, request: ExplainRequest, table: Table, tell: Tell) -> OddRows:
+        """The rows of an explain job."""
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for _, batch in self._batches(table, tell):
+                self.digest.update(batch)
+                yield batch
+
+        return find_odd_rows(self.engine, batches(), request, self.faults.add, name=table.name)
 
     def _score(self, request: ScoreRequest, table: Table, tell: Tell) -> Iterator[pa.RecordBatch]:
         parts = self._all_scored(table, request.rank, tell)
@@ -164,22 +155,18 @@ class Work:
     def _all_scored(self, table: Table, rank: Rank, tell: Tell) -> Iterator[Scores]:
         for first_row, batch in self._batches(table, tell):
             self.digest.update(batch)
-            scores = self._scored(batch, first_row)
-            self._keep_least_likely(scores, batch, first_row, TOP, rank)
+            scores = self.engine.score(batch, first_row)
+            self.faults.add(scores.errors)
+            self._keep_least_likely(scores, batch, first_row, rank)
             yield scores
 
-    def _scored(self, batch: pa.RecordBatch, first_row: int) -> Scores:
-        scores = self.engine.score(batch, first_row)
-        self.faults.add(scores.errors)
-        return scores
-
     def _keep_least_likely(
-        self, scores: Scores, batch: pa.RecordBatch, first_row: int, most: int, rank: Rank
+        self, scores: Scores, batch: pa.RecordBatch, first_row: int, rank: Rank
     ) -> None:
         """The first of those so far and of the new ones, by the rank, then by row: the order of a
         job's anomalies. The new ones are rows of a batch."""
-        rows = [*self.top, *scores.top(most, rank=rank)]
-        self.top = sorted(rows, key=lambda row: (-getattr(row, rank), row.row))[:most]
+        rows = [*self.top, *scores.top(TOP, rank=rank)]
+        self.top = sorted(rows, key=lambda row: (-getattr(row, rank), row.row))[:TOP]
         self.shown.keep([row.row for row in self.top], batch, first_row)
 
     def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -19,8 +19,9 @@ from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.conditions import conditions_in
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
-from nelbo.jobs import GenerateRequest, ScoreRequest, with_seed
+from nelbo.jobs import ExplainRequest, GenerateRequest, ScoreRequest, with_seed
 from nelbo.model_folder import folder_here, names_a_folder
+from nelbo.odd_rows import cells_of_odd_rows
 from nelbo.rows import Anomaly
 from nelbo.schema import Schema
 from nelbo.scores import already_known, out_of_reach
@@ -50,13 +51,29 @@ class Done:
     """The rows of `top` as the table has them; None where the table cannot be read again."""
 
 
+@dataclass(frozen=True)
+class ExplainedRows:
+    """The cells that explain rows of a table, or that repair them."""
+
+    model: str
+    rows: int
+    """Number of rows that are explained."""
+    cells: pa.Table
+    job: str | None = None
+
+
 class Runner(Protocol):
     """Runs a request about a table, or one to generate rows, which has no table. Its results go to
-    `out`, and the rows that could not be done to `faults`."""
+    `out`, and the rows that could not be done to `faults`. The cells that explain rows are few, so
+    that they are a table in memory."""
 
     def run(
         self, request: Request, table: TableFile | None, out: OutputFile, faults: RowErrors
     ) -> Done: ...
+
+    def explain(
+        self, request: ExplainRequest, table: TableFile, faults: RowErrors
+    ) -> ExplainedRows: ...
 
 
 def choose_runner(settings: Settings, model: str, console: Console) -> Runner:
@@ -96,7 +113,23 @@ class LocalRunner:
         done = Done(request.model, work.rows, written, seed=_seed_of(request))
         return self._with_anomalies(done, work) if isinstance(request, ScoreRequest) else done
 
-    def _check(self, request: Request, table: Table, manifest: Manifest) -> None:
+    def explain(
+        self, request: ExplainRequest, table: TableFile, faults: RowErrors
+    ) -> ExplainedRows:
+        work = local.Work(local.load(self.folder, request.kind), faults)
+        manifest = work.engine.manifest
+        with table.open(self.settings) as opened:
+            self._check(request, opened, manifest)
+            with self.console.progress(f"scoring {table.name}") as tell:
+                odd = work.odd_rows(request, opened, tell)
+            self.console.notices(opened.late_notices)
+        self.console.notices(already_known(work.digest.hexdigest(), manifest.table_digest))
+        with self.console.waiting("drawing what the cells should be"):
+            return ExplainedRows(
+                request.model, len(odd.rows), cells_of_odd_rows(work.engine, odd, request)
+            )
+
+    def _check(self, request: Request | ExplainRequest, table: Table, manifest: Manifest) -> None:
         """Refuse a table that does not serve the model, and say what can be seen beforehand."""
         notices = check_columns(table.names, manifest.table_schema)
         self.console.notices([*table.notices, *notices])
@@ -129,7 +162,8 @@ class ServiceRunner:
         with Client(settings=self.settings) as client:
             schema = None
             if table is not None:
-                request, schema = self._with_file(client, request, table)
+                source, schema = self._uploaded(client, request, table)
+                request = request.model_copy(update=source)
             with service.finished(client, request, self.console) as job:
                 progress = job.view.progress
                 if progress.rows_failed:
@@ -141,11 +175,24 @@ class ServiceRunner:
                 return done
             return replace(done, shown=self._shown(table, schema, done.top))
 
-    def _with_file(
-        self, client: Client, request: Request, table: TableFile
-    ) -> tuple[Request, Schema | None]:
-        """The request about the table, which is uploaded and checked before a job is made, and the
-        schema of its model."""
+    def explain(
+        self, request: ExplainRequest, table: TableFile, faults: RowErrors
+    ) -> ExplainedRows:
+        with Client(settings=self.settings) as client:
+            source, _ = self._uploaded(client, request, table)
+            request = request.model_copy(update=source)
+            with service.finished(client, request, self.console) as job:
+                if job.view.progress.rows_failed:
+                    faults.add(job.errors())
+                assert job.view.model is not None, "an explain job names a model"
+                rows = (job.view.summary or {})["rows_explained"]
+                return ExplainedRows(job.view.model, rows, job.results().to_arrow(), job.id)
+
+    def _uploaded(
+        self, client: Client, request: Request | ExplainRequest, table: TableFile
+    ) -> tuple[dict[str, str], Schema | None]:
+        """The field of the request that names the table, which is uploaded and checked before a job
+        is made, and the schema of its model."""
         file = service.upload(client, table, self.console)
         name, _, which = request.model.partition("@")
         version = client.models.version(name, which or "champion")
@@ -153,8 +200,9 @@ class ServiceRunner:
         if isinstance(request, ScoreRequest):
             smallest = version.smallest_p_value or 0.0
             self.console.notices(out_of_reach(request.alpha, request.fdr, smallest))
+        if isinstance(request, ScoreRequest | ExplainRequest):
             self.console.notices(already_known(file.digest, version.table_digest))
-        return request.model_copy(update={"file": file.id}), version.table_schema
+        return {"file": file.id}, version.table_schema
 
     def _shown(self, table: TableFile, schema: Schema, top: list[Anomaly]) -> ShownRows:
         """The rows once more, from the file: the service gives scores alone."""

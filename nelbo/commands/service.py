@@ -9,6 +9,7 @@ from nelbo.commands.console import Console, of_job
 from nelbo.commands.table_files import OutputFile, TableFile
 from nelbo.encoding import check_columns
 from nelbo.errors import NelboError
+from nelbo.jobs import ExplainRequest
 from nelbo.views import File, VersionDetails
 
 DOING = {
@@ -16,6 +17,7 @@ DOING = {
     "generate": "generating",
     "augment": "augmenting",
     "reconstruct": "reconstructing",
+    "explain": "explaining rows",
 }
 
 
@@ -44,7 +46,9 @@ def check_table(version: VersionDetails, file: File, console: Console) -> None:
 
 
 @contextmanager
-def finished(client: Client, request: Request, console: Console) -> Iterator[JobHandle]:
+def finished(
+    client: Client, request: Request | ExplainRequest, console: Console
+) -> Iterator[JobHandle]:
     """Submit a job, and wait until it has succeeded.
 
     ^C cancels it. In the end, the file that was uploaded for the job is deleted.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nelbo.jobs import InternalKind, Kind, Stage
+from nelbo.jobs import WHOLE_TABLE, InternalKind, Kind, Stage
 from nelbo.rows import RowError, Scores
 
 
@@ -42,15 +42,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class TableOutcome:
-    """The made rows of a chunk as one Parquet file, in row order; of a clean job, its cells.
+    """The made rows of a chunk as one Parquet file, in row order; of a job about a whole table, its
+    cells.
 
     `errors` are the source rows from which no row could be made.
     """
 
     data: bytes
     rows: int
-    """Number of rows in `data`; an augment job has `per_row` for each source row, a clean job one
-    for each suspicious cell."""
+    """Number of rows in `data`; an augment job has `per_row` for each source row, a job about a
+    whole table one for each cell."""
     errors: Sequence[RowError] = ()
 
 
@@ -136,11 +137,11 @@ def _check_scores(claim: Claim, scores: Scores) -> None:
 
 
 def _check_table(claim: Claim, outcome: TableOutcome) -> None:
-    if claim.kind == "clean":
-        return  # A row has any number of suspicious cells, also none.
     failed = {error.row for error in outcome.errors}
     if len(failed) < len(outcome.errors) or not failed <= set(range(claim.row_from, claim.row_to)):
         raise ValueError(f"errors must be of rows {claim.row_from} to {claim.row_to}, one per row")
+    if claim.kind in WHOLE_TABLE:
+        return  # A row has any number of cells, also none.
     copies = claim.params["per_row"] if claim.kind == "augment" else 1
     if outcome.rows != (claim.rows - len(failed)) * copies:
         raise ValueError(

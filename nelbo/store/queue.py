@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, 
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.errors import Overloaded, OverQuota, TooLarge
-from nelbo.jobs import KINDS, UNFINISHED
+from nelbo.jobs import KINDS, UNFINISHED, WHOLE_TABLE
 from nelbo.store.session import Database, now
 from nelbo.store.tables import ChunkRow, JobRow
 
@@ -255,7 +255,8 @@ def due(job_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], 
 
 
 def _one_is_running() -> ColumnElement[bool]:
-    """Whether the job reads or cleans a file while its owner has another such job running.
+    """Whether the job reads a file or is about a whole table while its owner has another such job
+    running.
 
     A file's size does not tell how long either takes, and no owner may occupy all workers with it.
     """
@@ -264,7 +265,7 @@ def _one_is_running() -> ColumnElement[bool]:
     running = running.where(
         other.owner == JobRow.owner, other.kind == JobRow.kind, ChunkRow.state == "running"
     )
-    return and_(JobRow.kind.in_(("read", "clean")), running.exists())
+    return and_(JobRow.kind.in_(("read", *sorted(WHOLE_TABLE))), running.exists())
 
 
 def _has_due_chunk() -> ColumnElement[bool]:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from nelbo.jobs import WHOLE_TABLE
 from nelbo.rows import Anomaly, Rank, RowError, Scores, count_suspicious
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.store import arrays
@@ -182,6 +183,10 @@ def finish(db: Database, claim: Claim) -> FinishOutcome:
         return _finish_scores(db, claim, totals)
     if claim.kind == "clean":
         return FinishOutcome(totals | count_suspicious(tables(db, claim.job_id)))
+    if claim.kind == "explain":
+        numbers = set(claim.params.get("row_numbers", ()))
+        most = len(numbers) - job.rows_failed if numbers else claim.params["top"]
+        return FinishOutcome(totals | {"rows_explained": min(most, job.rows - job.rows_failed)})
     with db.read() as connection:
         rows = connection.scalars(
             select(TableChunkRow.rows).where(TableChunkRow.job_id == claim.job_id)
@@ -409,8 +414,10 @@ def _next_table(
     chunk = connection.execute(statement).first()
     if chunk is None:
         return None
-    # Generated rows have no column `row`: they are the chunk's rows in order.
-    skip = max(0, after_row + 1 - chunk.row_from) if chunk.kind == "generate" else None
+    # Generated rows have no column `row`: they are the chunk's rows in order. The cells of a whole
+    # table have one, which an identifier may have renamed; they are one chunk, read from its start.
+    is_in_order = chunk.kind == "generate" or chunk.kind in WHOLE_TABLE
+    skip = max(0, after_row + 1 - chunk.row_from) if is_in_order else None
     return chunk.row_to, table_from_parquet(chunk.data, after_row, skip)
 
 

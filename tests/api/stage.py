@@ -241,6 +241,7 @@ def _outcome(claim: Claim, errors: Collection[int]) -> Outcome:
         "generate": _table,
         "augment": _table,
         "reconstruct": _table,
+        "explain": _cells,
         "clean": _cells,
     }
     bad = sorted(row for row in errors if claim.row_from <= row < claim.row_to)
@@ -276,13 +277,14 @@ def _table(claim: Claim, faults: list[RowError]) -> TableOutcome:
 
 
 def _cells(claim: Claim, faults: list[RowError]) -> TableOutcome:
-    """Two suspicious cells of the last row and one of the first, the last row first."""
+    """Two suspicious cells of the last row and one of the first, the last row first; those of an
+    explain job have the same columns here."""
     last = claim.rows - 1
     rows = [(last, 0.01, "age"), (last, 0.01, "job"), (0, 0.5, "age")]
     cells = [{"row": row, "q_value": q_value, "column": name} for row, q_value, name in rows]
     sink = io.BytesIO()
     pa.parquet.write_table(pa.Table.from_pylist(cells, schema=SUSPICIOUS), sink)
-    return TableOutcome(sink.getvalue(), len(cells))
+    return TableOutcome(sink.getvalue(), len(cells), faults)
 
 
 def operation_of(openapi: dict[str, Any], method: str, path: str) -> dict[str, Any] | None:

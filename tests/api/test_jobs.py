@@ -499,6 +499,39 @@ def test_a_clean_job_takes_rows_of_any_columns_and_lists_cells_the_oddest_row_fi
     assert either.get(f"/v1/jobs/{job_id}/anomalies").status_code == 409
 
 
+@pytest.mark.parametrize("source", ["file", "rows"])
+def test_an_explain_job_is_one_chunk_of_all_rows(either: Stage, source: str) -> None:
+    either.model()
+    rows = {"file": either.file()} if source == "file" else {"rows": [*ROWS, *ROWS[:1]]}
+    job_id = either.finished(errors=(1,), kind="explain", model="adult", **rows)
+    job = either.get(f"/v1/jobs/{job_id}").json()
+    assert (job["kind"], job["model"], job["progress"]["rows"]) == ("explain", "adult@1", 3)
+    assert job["params"] == {"top": 10, "columns": 3, "repair": False, "seed": 0}
+    assert job["summary"] == {"rows": 3, "rows_failed": 1, "rows_explained": 2}
+    csv = either.get(f"/v1/jobs/{job_id}/results", params={"format": "csv"}).text
+    assert [line.split(",")[0] for line in csv.splitlines()] == ["row", "2", "2", "0"]
+    assert either.get(f"/v1/jobs/{job_id}/anomalies").status_code == 409
+
+
+def test_an_explain_job_about_a_row_that_is_not_there_is_refused(stage: Stage) -> None:
+    stage.model()
+    request: dict[str, Any] = {"kind": "explain", "model": "adult", "rows": ROWS}
+    refused = stage.post("/v1/jobs", json=request | {"row_numbers": [0, 2]})
+    assert refused.status_code == 404
+    assert "the table has no row 2; it has 2, and the first is row 0" in refused.json()["detail"]
+    for wrong in (
+        {"top": 0},
+        {"top": 10_001},
+        {"row_numbers": [-1]},
+        {"columns": 0},
+        {"rank": "kl"},
+    ):
+        assert stage.post("/v1/jobs", json=request | wrong).status_code == 422, wrong
+    job_id = stage.finished(**request, row_numbers=[1, 1], repair=True)
+    job = stage.get(f"/v1/jobs/{job_id}").json()
+    assert (job["params"]["row_numbers"], job["summary"]["rows_explained"]) == ([1, 1], 1)
+
+
 def test_a_clean_job_names_its_rows_once_and_no_model(stage: Stage) -> None:
     stage.cleaner()
     for wrong in (

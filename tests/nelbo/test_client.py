@@ -106,6 +106,16 @@ def walk(busy: Scene) -> None:
     assert list(busy.client.files.list()) == []
 
 
+def test_a_data_frame_is_explained(busy: Scene) -> None:
+    frame = pd.DataFrame({"age": [39, 50, 38], "job": ["clerk", "smith", "clrek"]})
+    job = busy.client.jobs.explain("adult", frame, rows=[0, 2], rank="nelbo", repair=True).wait()
+    assert job.view.params == {
+        **{"top": 10, "row_numbers": [0, 2], "columns": 3, "rank": "nelbo"},
+        **{"repair": True, "seed": 0},
+    }
+    assert job.results().to_pandas()["row"].tolist() == [2, 2, 0]
+
+
 def test_a_data_frame_is_cleaned_without_a_model(busy: Scene) -> None:
     workers.heartbeat(busy.database, "cleaner", host="h", pid=1, can_clean=True)
     frame = pd.DataFrame({"age": [39, 50, 38], "job": ["clerk", "smith", "clrek"]})

@@ -109,7 +109,7 @@ def test_the_table_can_be_read(judge: Path, odd: Path) -> None:
     assert " to " in first
     assert second.split()[0] != "5"
     assert "surprise: how odd the row is; its p-value is that of the surprise" in ran.err
-    assert "cell surprise: how odd the value is given the columns before it and z" in ran.err
+    assert "cell surprise: how odd the value is beside the rest of its row" in ran.err
     assert "1 row could not be done" in ran.err
     by_nelbo = done("explain", judge, odd, "--top", "2", "--columns", "1", "--rank", "nelbo")
     assert by_nelbo.out.decode().split()[:4] == ["row", "id", "nelbo", "p-value"]
@@ -173,21 +173,24 @@ def test_a_row_that_the_table_does_not_have_is_not_found(judge: Path, rows: Path
     assert f"rows.csv has no row {ROWS}; it has {ROWS}, and the first is row 0" in ran.err
 
 
-def test_it_runs_on_the_catalog_and_says_that_no_service_does_it(
-    artifact: Path, rows: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [(), ("--row", 7, "--row", 2, "--seed", 1), ("--repair",)])
+def test_a_service_and_a_catalog_say_what_a_folder_says(
+    options: tuple[object, ...],
+    artifact: Path,
+    odd: Path,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ran = run("explain", "linear", rows)
-    assert ran.code == 1
-    assert (
-        f"no service does this, so 'linear' at {service.url} does not serve; name an artifact's"
-        " folder" in ran.err
-    )
-    folder = done("explain", artifact, rows).out
+    folder = done("explain", artifact, odd, *options)
+    there = done("explain", "linear", odd, *options)
+    assert there.out == folder.out
+    notes = ("row 140: column 'width'", "nelbo", "ignored")
+    for note in notes:
+        assert there.err.count(note) == folder.err.count(note), note
     monkeypatch.delenv("NELBO_URL")
     monkeypatch.setenv("NELBO_HOME", str(service.home))
-    assert done("explain", "linear", rows).out == folder, (
-        "the catalog of a data folder whose service runs"
-    )
+    catalog = done("explain", "linear", odd, *options)
+    assert catalog.out == folder.out, "the catalog of a data folder whose service runs"
 
 
 def test_a_repair_makes_odd_rows_ordinary(judge: Path, odd: Path, tmp_path: Path) -> None:

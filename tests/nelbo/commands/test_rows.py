@@ -37,6 +37,8 @@ VERBS: dict[str, list[str]] = {
     "augment and keep columns": ["FILE", "--keep", "colour, length", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
+    "explain": ["FILE", "--top", "20", "--rank", "nelbo", "--seed", "3"],
+    "explain and repair": ["FILE", "--repair", "--row", "5", "--row", "7"],
     "reconstruct some columns": ["FILE", "--columns", "colour", "--leave-usual", "--seed", "3"],
 }
 DRAWING: dict[str, list[str]] = {

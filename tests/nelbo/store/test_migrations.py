@@ -151,7 +151,7 @@ def test_scores_of_an_older_program_have_their_nelbo_for_surprise(
     database.dispose()
 
 
-@pytest.mark.parametrize("before", ["0008", ""])
+@pytest.mark.parametrize("before", ["0008", "0010", ""])
 def test_jobs_of_each_kind_and_of_no_other_can_be_stored(
     empty_database_url: str, before: str
 ) -> None:

@@ -127,7 +127,7 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         body["model"] = ready_versions[-1] if ready_versions else KEPT
     if type(body.get("n")) is int and body["n"] > 0:  # True is no integer in JSON
         body["n"] = body["n"] % 1_500 + 1
-    if body.get("kind") in ("score", "augment", "reconstruct", "clean"):
+    if body.get("kind") in ("score", "augment", "reconstruct", "explain", "clean"):
         name_rows(body)
     return body
 
