@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nelbo.conditions import Allowed, Conditions, all_of, met_each
+from nelbo.conditions import Allowed, Conditions, all_of, breaks_rule, met_each
 from nelbo.encoding import floored
 from nelbo.errors import InvalidInput
 from nelbo.rule_keeping import RuleKeeper, matrix_of
@@ -283,12 +283,10 @@ class CandidateSearch:
             return pool
         if self._least_share(usable, pool.group) == 0:
             worst = broken.sum(axis=0)
-            rule = self.rules.rules[int(worst.argmax())].rule.text if worst.any() else None
+            if worst.any():
+                raise breaks_rule(self.rules.rules[int(worst.argmax())].rule)
             raise InvalidInput(
-                "no row that meets the conditions keeps the rule"
-                f" {rule!r}: leave out a condition on its columns"
-                if rule
-                else "rules of the table keep all rows from the conditions: leave out a condition"
+                "rules of the table keep all rows from the conditions: leave out a condition"
             )
         return pool.take(self._repeated(usable, pool.group))
 

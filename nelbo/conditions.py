@@ -16,6 +16,8 @@ from nelbo.artifact import Domain, Manifest
 from nelbo.cells import spelled, texts
 from nelbo.encoding import Encoded, absolute, decode, encode, shortened
 from nelbo.errors import InvalidInput
+from nelbo.rule_keeping import Spans, unkept
+from nelbo.rules import Rule
 from nelbo.schema import CATEGORICALS, Column, Schema
 
 Floats = NDArray[np.float64]
@@ -105,6 +107,12 @@ class Allowed:
         ranges = tuple((max(a[0], b[0]), min(a[1], b[1])) for a, b in pairs)
         ranges = tuple((low, high) for low, high in ranges if low <= high)
         return Allowed(self.column, self.missing and other.missing, codes, ranges)
+
+    @property
+    def spans(self) -> Spans:
+        """The cells that are not missing, as rules take them."""
+        pairs = [*((code, code) for code in self.codes), *self.ranges]
+        return np.array(pairs, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -236,6 +244,7 @@ def read_conditions(
         allowed[clause.name] = both
 
     shares = reader.shares(balance, weights or {}, allowed)
+    _check_rules(manifest.table_schema, allowed, shares)
     in_order = (allowed[name] for name in manifest.table_schema.names if name in allowed)
     return Conditions(tuple(in_order), shares)
 
@@ -245,6 +254,31 @@ def conditions_in(manifest: Manifest, fields: Mapping[str, Any]) -> Conditions:
     InvalidInput."""
     names = ("where", "like", "balance", "weights")
     return read_conditions(manifest, **{name: fields[name] for name in names if name in fields})
+
+
+def _check_rules(schema: Schema, allowed: Mapping[str, Allowed], shares: Shares | None) -> None:
+    """Raise InvalidInput if no row that meets the conditions can keep a rule; with shares, if no
+    row of one of the categories can."""
+    spans = {name: each.spans for name, each in allowed.items() if not each.missing}
+    if shares is None:
+        _check_kept(unkept(schema, spans))
+        return
+    for code in shares.codes:
+        of_category = Allowed(shares.column, False, (code,)).spans
+        _check_kept(unkept(schema, spans | {shares.column.name: of_category}))
+
+
+def _check_kept(rule: Rule | None) -> None:
+    if rule is not None:
+        raise breaks_rule(rule)
+
+
+def breaks_rule(rule: Rule) -> InvalidInput:
+    """The error for conditions that break a rule."""
+    return InvalidInput(
+        f"no row that meets the conditions keeps the rule {rule.text!r}: leave out a condition on"
+        " its columns"
+    )
 
 
 def _text_of(name: str, cell: object) -> str:

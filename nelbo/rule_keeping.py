@@ -5,7 +5,9 @@ float64[n, d]: numbers as they are, datetimes in microseconds since the epoch, c
 codes; NaN where a cell is missing.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +44,16 @@ number of the attempt: the rows with these cells drawn given the others."""
 Uniforms = Callable[[Integers], Floats]
 """Called with the indices of rows int64[m]: a uniform number for each, float64[m]."""
 
+Spans = Floats
+"""The cells that a column may have, float64[k, 2]: the first and the last number of each range. A
+category is a range of one code."""
+
 ATTEMPTS = 8
 """Draws of the cells that break a rule, before they are given values that keep it."""
 UNUSUAL_NUMBERS = np.errstate(over="ignore", invalid="ignore")
 """Sums and products of the largest numbers are infinite, which keeps no rule."""
+MOST_COMBINATIONS = 2_000_000
+"""Maximum number of combinations of cells with which a rule is tried."""
 FINEST = 1e-9
 """Relative difference up to which two float64 numbers count as equal."""
 
@@ -58,6 +66,8 @@ class AppliedRule:
     """
 
     determines = True
+    is_monotone = False
+    """Whether the target is between those of the ends, if each source is in a range."""
 
     def __init__(self, rule: Rule, target: int, sources: Sequence[int]) -> None:
         self.rule = rule
@@ -70,6 +80,26 @@ class AppliedRule:
         """bool[n]: rows that break it; never a row in which one of its cells is missing."""
         off = np.abs(x[:, self.target] - self.follow(x))
         return np.asarray(off > self.rule.within + FINEST * np.abs(x[:, self.target]))
+
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        """Whether rows with these cells can keep it; also if that is not known."""
+        is_range = any((spans[:, 0] < spans[:, 1]).any() for spans in sources)
+        combinations = math.prod(2 * len(spans) for spans in sources) * len(target)
+        if (is_range and not self.is_monotone) or combinations > MOST_COMBINATIONS:
+            return True
+        values = self.follow(self._ends(sources)).reshape(-1, 2 ** len(sources))
+        lowest, highest = values.min(1, keepdims=True), values.max(1, keepdims=True)
+        room = self.rule.within + FINEST * np.abs(target)
+        is_near = (lowest <= (target + room)[:, 1]) & (highest >= (target - room)[:, 0])
+        return bool(np.isnan(values).any() or is_near.any())
+
+    def _ends(self, sources: Sequence[Spans]) -> Floats:
+        """Rows with all combinations of the ends of ranges, those of the same ranges together."""
+        ranges = np.array(list(itertools.product(*sources)))  # [combinations, sources, 2]
+        ends = np.array(list(itertools.product((0, 1), repeat=len(sources))))
+        x = np.full((len(ranges) * len(ends), int(self.columns.max()) + 1), np.nan)
+        x[:, self.sources] = ranges[:, np.arange(len(sources)), ends].reshape(len(x), -1)
+        return x
 
     def unusable(self, x: Floats) -> Booleans:
         """bool[n]: rows that no made row may be like: they break it, or hold sources that it says
@@ -105,6 +135,8 @@ class AppliedRule:
 
 class _Equal(AppliedRule):
     """`translations` are those of the codes of categories, forth and back; None for numbers."""
+
+    is_monotone = True
 
     def __init__(
         self,
@@ -144,6 +176,10 @@ class _Order(AppliedRule):
         low, high = x[:, self.sources[0]], x[:, self.target]
         return np.asarray(low >= high if self._strict else low > high)
 
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        lowest, highest = sources[0].min(), target.max()
+        return bool(lowest < highest if self._strict else lowest <= highest)
+
     def settle(self, x: Floats, free: Booleans, u: Floats) -> Floats:
         (source,) = self.sources
         settled = x.copy()
@@ -156,6 +192,8 @@ class _Order(AppliedRule):
 
 class _Sum(AppliedRule):
     """`signs` are the factors of the sources."""
+
+    is_monotone = True
 
     def __init__(
         self, rule: Rule, target: int, sources: Sequence[int], signs: Sequence[float]
@@ -196,6 +234,9 @@ class _Nearly(AppliedRule):
         super().__init__(rule, target, sources)
         self._curve = rule.curve
 
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        return True
+
     def broken(self, x: Floats) -> Booleans:
         return np.zeros(len(x), dtype=np.bool_)
 
@@ -224,9 +265,17 @@ def polynomial_terms(sources: Floats, centre: Floats, scale: Floats) -> Floats:
 
 
 class _Product(AppliedRule):
+    is_monotone = True
+
     def __init__(self, rule: Rule, target: int, sources: Sequence[int], divided: bool) -> None:
         super().__init__(rule, target, sources)
         self._divided = divided
+
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        divisor = sources[1]
+        if self._divided and ((divisor[:, 0] <= 0) & (divisor[:, 1] >= 0)).any():
+            return True
+        return super().may_hold(sources, target)
 
     def follow(self, x: Floats) -> Floats:
         first, second = x[:, self.sources].T
@@ -258,6 +307,16 @@ class _Part(AppliedRule):
     def __init__(self, rule: Rule, target: int, source: int, part: str) -> None:
         super().__init__(rule, target, [source])
         self._part = part
+
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        """By times so close together that no part is left out."""
+        step = MINUTE if self._part == "minute" else HOUR
+        (spans,) = sources
+        if not (np.diff(spans).sum() <= MOST_TIMES * step):
+            return True
+        times = [np.append(np.arange(low, high, step), high) for low, high in spans]
+        points = np.repeat(np.concatenate(times)[:, None], 2, axis=1)
+        return super().may_hold([points], target)
 
     def follow(self, x: Floats) -> Floats:
         return part_of(local(x[:, self.sources[0]], self.rule.offsets), self._part)
@@ -305,6 +364,20 @@ class _AppliedLimit:
                 met = np.isin(x, self._cells)
         return np.asarray(met)
 
+    def met_somewhere(self, spans: Spans) -> bool:
+        """Whether a cell of these ranges is within the limit."""
+        low, high = spans.T
+        if self._operator in ("=", "in"):
+            return bool(((self._cells[:, None] >= low) & (self._cells[:, None] <= high)).any())
+        is_range = self._operator == "!=" and (low < high).any()
+        return bool(is_range or self.met(spans.ravel()).any())
+
+    def met_everywhere(self, spans: Spans) -> bool:
+        """Whether all cells of these ranges are within the limit; False if that is not known."""
+        low, high = spans.T
+        is_range = self._operator in ("=", "in", "!=") and (low < high).any()
+        return bool(not is_range and self.met(spans.ravel()).all())
+
     def nearest(self, x: Floats, u: Floats) -> Floats:
         """float64[n]: a cell within the limit for each of x, by uniform numbers u."""
         if self._operator in ("=", "in"):
@@ -328,6 +401,10 @@ class _Implication(AppliedRule):
         super().__init__(rule, target, sources)
         self._limits = limits
 
+    def may_hold(self, sources: Sequence[Spans], target: Spans) -> bool:
+        is_bound = all(self._limits[0].met_everywhere(spans) for spans in sources)
+        return not is_bound or self._limits[-1].met_somewhere(target)
+
     def broken(self, x: Floats) -> Booleans:
         target = x[:, self.target]
         broken = ~self._limits[-1].met(target) & ~np.isnan(target)
@@ -342,6 +419,8 @@ class _Implication(AppliedRule):
         return settled
 
 
+MOST_TIMES = 20_000
+"""Maximum number of times whose parts are tried."""
 DAY, HOUR, MINUTE = 86_400_000_000, 3_600_000_000, 60_000_000
 """Microseconds."""
 
@@ -604,6 +683,23 @@ def _step(column: Column, rule: Rule) -> float:
     if column.kind == "datetime":
         return float(column.step)
     return 10.0 ** -(rule.decimals or 0)
+
+
+@UNUSUAL_NUMBERS
+def unkept(schema: Schema, spans: Mapping[str, Spans]) -> Rule | None:
+    """A rule that no row with these cells in some columns keeps. It may overlook one: a rule is
+    tried alone, and if all its columns are there. A row with a missing cell keeps its rules, so
+    that columns which may be missing are left out of `spans`."""
+    columns = schema.modelled
+    for rule in schema.rules or ():
+        statement = read_rule(rule.text, [column.name for column in columns])
+        if not {statement.target, *statement.sources} <= spans.keys():
+            continue
+        applied_rule = apply(rule, schema)
+        sources = [spans[name] for name in statement.sources]
+        if not applied_rule.may_hold(sources, spans[statement.target]):
+            return rule
+    return None
 
 
 # Rows that keep the rules

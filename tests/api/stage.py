@@ -30,6 +30,7 @@ from api.errors import MEDIA_TYPE
 from nelbo.artifact import MANIFEST, Calibration, Graph, Manifest
 from nelbo.audit import COMMAND_LINE
 from nelbo.rows import SUSPICIOUS, RowError, Scores
+from nelbo.rules import Rule
 from nelbo.schema import Column, Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, keys, ledger, results, workers
@@ -48,7 +49,8 @@ SCHEMA = Schema(
         Column(name="id", kind="identifier"),
         Column(name="age", kind="integer"),
         Column(name="job", kind="categorical", categories=("clerk", "smith")),
-    )
+    ),
+    rules=(Rule(text="job = smith => age <= 90"),),
 )
 COLUMNS = [column.model_dump(mode="json") for column in SCHEMA.columns]
 ORDER = ("age", "job")

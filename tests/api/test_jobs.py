@@ -368,6 +368,11 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     (GENERATE | {"where": ["size = 3"]}, 422, "no column 'size'"),
     (GENERATE | {"where": ["job = pilot"]}, 422, "those that may be made are 'clerk', 'smith'"),
     (GENERATE | {"where": ["age > 40", "age < 30"]}, 422, "leave one of them out"),
+    (
+        GENERATE | {"where": ["age > 90 and job = smith"]},
+        422,
+        "no row that meets the conditions keeps the rule 'job = smith => age <= 90'",
+    ),
     (GENERATE | {"where": "age > 40"}, 422, "/body/generate/where"),
     (GENERATE | {"where": [3]}, 422, "/body/generate/where/0"),
     (GENERATE | {"like": {"age": [1]}}, 422, "'age' to be like"),

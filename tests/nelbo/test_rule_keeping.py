@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from nelbo.rule_keeping import (
     encoded_rows,
     matrix_of,
     part_of,
+    unkept,
     with_part,
 )
 from nelbo.rules import PARTS
@@ -79,9 +80,13 @@ def stays(rows: int, seed: int = 0) -> Floats:
 
 
 def keeper(*texts: str) -> RuleKeeper:
+    return RuleKeeper(with_rules(*texts))
+
+
+def with_rules(*texts: str) -> Schema:
     x = stays(2_000)
     rules = tuple(declared_rule(text, x, TABLE, 1) for text in texts)
-    return RuleKeeper(TABLE.model_copy(update={"rules": rules}))
+    return TABLE.model_copy(update={"rules": rules})
 
 
 ALL = keeper(*RULES)
@@ -206,6 +211,67 @@ def test_made_rows_keep_limits(text: str, stuck: bool) -> None:
     result = rules.kept(x, fixed, redraw, lambda at: np.linspace(0, 0.99, len(at)))
     assert not rules.broken(result).any()
     assert np.array_equal(result[~before], x[~before], equal_nan=True)
+
+
+BOUNDS = ("total <= 1000", "rooms > 3 => seats in (100, 160)", "nights != 3")
+LIMITED = with_rules(*RULES, *BOUNDS)
+
+
+@given(st.integers(0, 10_000))
+def test_cells_around_those_of_a_row_that_keeps_the_rules_are_not_refused(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    (row,) = stays(1, seed)
+    assume(not RuleKeeper(LIMITED).broken(row[None]).any())
+    spans = {}
+    for name, at in AT.items():
+        if rng.random() < 0.7:
+            width = (
+                0.0 if COLUMNS[at].kind == "categorical" else abs(row[at]) * rng.choice([0, 0.1])
+            )
+            others = rng.choice(stays(50)[:, at], rng.integers(0, 3))
+            own = [(row[at] - width, row[at] + width)]
+            spans[name] = np.array([*((cell, cell) for cell in others), *own])
+    assert unkept(LIMITED, spans) is None
+
+
+@given(st.integers(0, 10_000))
+def test_single_cells_are_refused_where_a_row_with_them_breaks_a_rule(seed: int) -> None:
+    (row,) = shuffled(1, seed)
+    spans = {name: np.full((1, 2), row[at]) for name, at in AT.items() if not np.isnan(row[at])}
+    rule = unkept(LIMITED, spans)
+    rules = RuleKeeper(LIMITED)
+    broken = rules.broken(row[None])[0]
+    expected = [each.rule for each, is_broken in zip(rules.rules, broken, strict=True) if is_broken]
+    assert rule == next(iter(expected), None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "spans"),
+    [
+        ("arrive <= leave", {"arrive": (DAY, 3 * DAY), "leave": (-9 * DAY, 0)}),
+        ("total = net + tax", {"net": (0, 5), "tax": (1, 2), "total": (8, 9)}),
+        ("price = rooms * total", {"rooms": (2, 3), "total": (10, 20), "price": (70, 80)}),
+        (
+            "nights = days(leave - arrive)",
+            {"arrive": (0, DAY), "leave": (0, DAY), "nights": (3, 9)},
+        ),
+        ("month = month(arrive)", {"arrive": (0, 40 * DAY), "month": (3, 12)}),
+        ("rooms > 3 => seats in (100, 160)", {"rooms": (4, 5), "seats": (101, 159)}),
+        ("total <= 1000", {"total": (1000.5, 2000)}),
+        ("nights != 3", {"nights": (3, 3)}),
+    ],
+)
+def test_ranges_that_no_row_can_have_together_are_refused(
+    rule: str, spans: dict[str, tuple[float, float]]
+) -> None:
+    by_column = {name: np.array([span], dtype=np.float64) for name, span in spans.items()}
+    refused = unkept(LIMITED, by_column)
+    assert refused is not None
+    assert refused.text == rule
+    one, *_ = by_column
+    wide = {one: np.array([[-1e18, 1e18]])}
+    if len(by_column) > 1:
+        assert unkept(LIMITED, by_column | wide) is None
 
 
 def test_a_limit_that_names_a_category_which_the_column_does_not_have_is_refused() -> None:
