@@ -165,8 +165,9 @@ def _graphs_and_schema(manifest: dict[str, Any]) -> tuple[tuple[str, ...], Schem
 
 def _check_conditions(request: GenerateRequest, manifest: dict[str, Any]) -> None:
     """Raise InvalidInput for a condition that no row of the model can meet."""
-    if request.where or request.like or request.balance is not None or request.weights:
-        conditions_in(check_manifest(manifest), request.model_dump())
+    fields = request.model_dump()
+    if fields.keys() & {"where", "like", "balance", "weights", "rarity"}:
+        conditions_in(check_manifest(manifest), fields)
 
 
 def _check_storable(name: str, noun: str) -> None:

@@ -40,6 +40,12 @@ TESTED = 2_048
 MOST = 0.5
 """The share of rows that is called most."""
 MOST_DECIMALS = 6
+SEARCHES = 8
+"""Maximum number of times that as many rows are searched for rows whose nelbo is in a range."""
+TRIES = 12
+"""Maximum number of draws of a row whose nelbo is to be in a range; then it is its candidate."""
+ALIKE = 3
+"""Number of draws of such a row that keep the same share of its candidate's cells."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,18 @@ class Candidates:
         """A candidate for each row, by its group int64[n] and a uniform number u float64[n]."""
         size = np.diff(self.starts)[group]
         return self.pool.take(self.starts[group] + (u * size).astype(np.int64))
+
+
+def kept_share(draw: int) -> float:
+    """The share of its candidate's cells that a draw of a row keeps, so that its nelbo is in a
+    range: none at first, then a half, three quarters …"""
+    return float(1 - 0.5 ** (draw // ALIKE))
+
+
+def candidates_of(pool: Pool, keep: Booleans, fresh: Booleans) -> Candidates:
+    """Candidates of one group, which are also the first rows with their conditions."""
+    starts = np.array([0, len(pool.group)])
+    return Candidates(pool, starts, keep, fresh, len(pool.group), free=False, first=pool)
 
 
 Draw = Callable[[Pool, Booleans, Booleans, int], Pool]

@@ -324,6 +324,7 @@ class Jobs:
         like: Mapping[str, Any] | None = None,
         balance: str | None = None,
         weights: Mapping[str, Mapping[str, float]] | None = None,
+        rarity: tuple[float, float] | None = None,
         identifiers: bool = True,
     ) -> "JobHandle":
         """Make n new rows like those of the training table, which meet all conditions.
@@ -333,6 +334,8 @@ class Jobs:
         like: cells that each row has, such as {"label": "fraud"}; the others are made.
         balance: a column whose categories are made equally often.
         weights: weights of one column's categories, such as {"label": {"fraud": 1, "ok": 3}}.
+        rarity: percentiles such as (95, 99.9), between which the nelbo of each row is: rare but
+        plausible rows, to test alarms with.
         identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
         alone.
         """
@@ -345,6 +348,7 @@ class Jobs:
             like={name: _json_cell(cell) for name, cell in (like or {}).items()},
             balance=balance,
             weights={name: dict(shares) for name, shares in (weights or {}).items()},
+            rarity=rarity,
             identifiers=identifiers,
         )
         return self.submit(request)

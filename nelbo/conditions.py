@@ -19,6 +19,7 @@ from nelbo.errors import InvalidInput
 from nelbo.rule_keeping import Spans, unkept
 from nelbo.rules import Rule
 from nelbo.schema import CATEGORICALS, Column, Schema
+from nelbo.scores import nelbo_at
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -140,14 +141,20 @@ class Shares:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is asked of generated rows: at most one `Allowed` for each column, and the shares of one
-    column's categories."""
+    """What is asked of generated rows: at most one `Allowed` for each column, the shares of one
+    column's categories, and the range of their nelbo."""
 
     allowed: tuple[Allowed, ...] = ()
     shares: Shares | None = None
+    nelbo: Range | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.allowed or self.shares)
+        return bool(self.allowed or self.shares or self.nelbo)
+
+    @property
+    def has_odds(self) -> bool:
+        """Whether some rows that are made without conditions do not meet these."""
+        return bool(self.allowed or self.nelbo)
 
     def met(self, schema: Schema, numbers: Floats, codes: Integers) -> Booleans:
         """bool[n]: whether encoded rows meet all of `allowed`."""
@@ -184,29 +191,37 @@ NO_CONDITIONS = Conditions()
 class Odds:
     """How probable conditions are: of `rows` rows that the model makes without them, `met` meet all
     of them. The rows that are made with them are drawn from `candidates` different rows, which is
-    their effective sample size."""
+    their effective sample size. `nelbo` is the range of their nelbo, where one is asked for."""
 
     rows: int
     met: int
     candidates: int
+    nelbo: Range | None = None
 
     def as_json(self) -> dict[str, Any]:
+        ends = [end if math.isfinite(end) else None for end in self.nelbo or ()]
         return {
             "rows_tried": self.rows,
             "rows_met": self.met,
             "probability": self.met / self.rows,
             "effective_sample_size": self.candidates,
-        }
+        } | ({"nelbo": ends} if ends else {})
 
 
 def words_of(odds: Mapping[str, Any]) -> str:
     """A sentence of what Odds.as_json says."""
     rows, met = odds["rows_tried"], odds["rows_met"]
     share = f"{met / rows:.2g}" if met else f"fewer than 1 in {rows:,}"
-    return (
+    words = (
         f"probability of the conditions: {share} ({met:,} of {rows:,} rows without conditions meet"
         f" them); effective sample size {odds['effective_sample_size']:,}"
     )
+    if "nelbo" not in odds:
+        return words
+    low, high = odds["nelbo"]
+    if high is None:
+        return f"{words}; nelbo {low:.2f} or more"
+    return f"{words}; nelbo {f'{low:.2f} to ' if low is not None else 'up to '}{high:.2f}"
 
 
 def read_conditions(
@@ -215,6 +230,7 @@ def read_conditions(
     like: Mapping[str, Any] | None = None,
     balance: str | None = None,
     weights: Mapping[str, Mapping[str, float]] | None = None,
+    rarity: tuple[float, float] | None = None,
 ) -> Conditions:
     """The conditions of a request. Raises InvalidInput for one that no row can meet.
 
@@ -222,6 +238,7 @@ def read_conditions(
     like: cells that each row has, by column; a cell that is None is drawn.
     balance: a column whose categories each have the same share.
     weights: a column and the weights of its categories.
+    rarity: two percentiles of the nelbo, between which that of each row is.
     """
     reader = _ConditionReader(manifest)
     clauses = [clause for text in where for clause in parse_where(text)]
@@ -246,13 +263,34 @@ def read_conditions(
     shares = reader.shares(balance, weights or {}, allowed)
     _check_rules(manifest.table_schema, allowed, shares)
     in_order = (allowed[name] for name in manifest.table_schema.names if name in allowed)
-    return Conditions(tuple(in_order), shares)
+    return Conditions(tuple(in_order), shares, _nelbo_range(manifest, rarity, shares))
+
+
+def _nelbo_range(
+    manifest: Manifest, rarity: tuple[float, float] | None, shares: Shares | None
+) -> Range | None:
+    if rarity is None:
+        return None
+    low, high = rarity
+    if low >= high:
+        raise InvalidInput(
+            f"the rarity goes from {low:g} to {high:g}; write the smaller percentile first, such as"
+            " 95:99.9"
+        )
+    if (low, high) == (0, 100):
+        return None
+    if shares is not None:
+        raise InvalidInput(
+            "rarity goes with where and like, not with balance and weights: ask for the rare rows"
+            " of each category with where"
+        )
+    return nelbo_at(manifest, low), nelbo_at(manifest, high)
 
 
 def conditions_in(manifest: Manifest, fields: Mapping[str, Any]) -> Conditions:
     """The conditions in the fields of a request, or in the params of its job. Raises
     InvalidInput."""
-    names = ("where", "like", "balance", "weights")
+    names = ("where", "like", "balance", "weights", "rarity")
     return read_conditions(manifest, **{name: fields[name] for name in names if name in fields})
 
 

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from nelbo import noise
 from nelbo.artifact import Artifact, check_filled, check_kept, check_spread, read_artifact
-from nelbo.candidates import Candidates, CandidateSearch, Pool, pool_rows
+from nelbo.candidates import (
+    LEAST,
+    SEARCHES,
+    TRIES,
+    Candidates,
+    CandidateSearch,
+    Pool,
+    candidates_of,
+    kept_share,
+    pool_rows,
+)
 from nelbo.conditions import NO_CONDITIONS, Conditions, Odds
 from nelbo.encoding import Encoded, as_modelled, decode, encode
 from nelbo.errors import InvalidArtifact, InvalidInput
@@ -101,6 +111,9 @@ class Prepared:
     candidates: Candidates
 
 
+ROOM = 1e-5
+"""The least distance between the nelbo of a made row and the ends of its range, as a part of the
+nelbo. Graphs compute with 32 bits, so that the last digits depend on the other rows of a batch."""
 TOO_FAR = "the row is so far from the training table that its nelbo is not finite"
 
 
@@ -129,6 +142,7 @@ class Engine:
         self._number_at = [self._position(column) for column in self.schema.numbers]
         self._code_at = [self._position(column) for column in self.schema.categoricals]
         self._prepared: Prepared | None = None
+        self._prepared_rare: Prepared | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -237,11 +251,10 @@ class Engine:
         name: z from the prior, x from p(x|z). Each row meets all conditions. With `identifiers`,
         they have new identifiers."""
         numbers = np.arange(first_row, first_row + rows)
-        u = noise.uniforms(seed, noise.GENERATE, numbers, self._noise_size)
-        if conditions:
-            cells = self._from_candidates(conditions, seed, numbers, u, check)
+        if conditions.nelbo:
+            cells = self._rare(conditions, seed, numbers, check)
         else:
-            cells = self._plain(u, Origin(seed, noise.GENERATE, numbers), check)
+            cells = self._generated(conditions, seed, numbers, check)
         table = decode(*cells, self.schema)
         if identifiers:
             table = with_identifiers(table, self.schema, self.manifest.identifiers, seed, numbers)
@@ -249,6 +262,8 @@ class Engine:
 
     def odds(self, conditions: Conditions, seed: int, check: Check | None = None) -> Odds:
         """How probable the conditions are, and from how many rows `generate` draws."""
+        if conditions.nelbo:
+            return self._prepare_rare(conditions, seed, check).odds
         return self._prepare(conditions, seed, check).odds
 
     def augment(
@@ -526,6 +541,100 @@ class Engine:
 
     # Conditions
 
+    def _generated(
+        self, conditions: Conditions, seed: int, rows: Integers, check: Check | None
+    ) -> NumbersAndCodes:
+        """Cells of generated rows, whose nelbo may be any."""
+        u = noise.uniforms(seed, noise.GENERATE, rows, self._noise_size)
+        if conditions:
+            return self._from_candidates(conditions, seed, rows, u, check)
+        return self._plain(u, Origin(seed, noise.GENERATE, rows), check)
+
+    def _rare(
+        self, conditions: Conditions, seed: int, rows: Integers, check: Check | None
+    ) -> NumbersAndCodes:
+        """Cells of rows whose nelbo is in the range of the conditions. The first ones are the
+        candidates. Each further one is drawn like a candidate until its nelbo is in the range, with
+        ever more of its cells. The row numbers ascend."""
+        assert conditions.nelbo is not None, "rows of other conditions are drawn elsewhere"
+        candidates = self._prepare_rare(conditions, seed, check).candidates
+        others = replace(conditions, nelbo=None)
+        later = rows >= candidates.different
+        first = candidates.first.take(rows[~later])
+        rows = rows[later]
+        chosen = noise.uniforms(seed, noise.CHOOSE, rows, 1)[:, 0]
+        source = candidates.of_rows(np.zeros_like(rows), chosen)
+        numbers, codes = source.numbers.copy(), source.codes.copy()
+        at = np.arange(len(rows))
+        for draw in range(TRIES):
+            # Of all rows, because each gap between row numbers takes as long as many rows.
+            size = self._noise_size + len(candidates.keep)
+            u = noise.uniforms(seed, noise.RARE + draw, rows, size)[at]
+            also = u[:, self._noise_size :] < kept_share(draw)
+            cells = self._with_kept_cells(
+                others,
+                candidates,
+                source.take(at),
+                seed,
+                rows[at],
+                u[:, : self._noise_size],
+                check,
+                also,
+            )
+            is_rare = self._is_between(cells, conditions.nelbo, check)
+            numbers[at[is_rare]], codes[at[is_rare]] = cells[0][is_rare], cells[1][is_rare]
+            at = at[~is_rare]
+        return np.concatenate([first.numbers, numbers]), np.concatenate([first.codes, codes])
+
+    def _prepare_rare(self, conditions: Conditions, seed: int, check: Check | None) -> Prepared:
+        """The rows that `generate` makes with the other conditions are searched for rows whose
+        nelbo is in the range. Raises InvalidInput if there is none."""
+        if (ready := self._prepared_rare) and (ready.conditions, ready.seed) == (conditions, seed):
+            return ready
+        assert conditions.nelbo is not None, "the range is what is prepared here"
+        others = replace(conditions, nelbo=None)
+        size = pool_rows(self.schema)
+        parts: list[NumbersAndCodes] = []
+        searched = 0
+        while sum(len(numbers) for numbers, _ in parts) < LEAST and searched < SEARCHES * size:
+            rows = np.arange(searched, searched + size)
+            numbers, codes = self._generated(others, seed, rows, check)
+            is_rare = self._is_between((numbers, codes), conditions.nelbo, check)
+            parts.append((numbers[is_rare], codes[is_rare]))
+            searched += size
+        numbers, codes = map(np.concatenate, zip(*parts, strict=True))
+        if not len(numbers):
+            raise InvalidInput(
+                f"none of {searched:,} rows that meet the other conditions has a nelbo in the range"
+                " of the rarity: ask for a wider range"
+            )
+        odds = Odds(searched, len(numbers), len(numbers), conditions.nelbo)
+        keep = fresh = np.zeros(len(self.manifest.order), np.bool_)
+        if others:
+            plain = self._prepare(others, seed, check)
+            keep, fresh = plain.candidates.keep, plain.candidates.fresh
+            first = (plain.candidates.first.numbers, plain.candidates.first.codes)
+            met = int(self._is_between(first, conditions.nelbo, check).sum())
+            odds = replace(odds, rows=plain.odds.rows, met=met)
+        pool = Pool(numbers, codes, np.zeros(len(numbers), np.int64))
+        candidates = candidates_of(pool, keep, fresh)
+        self._prepared_rare = Prepared(conditions, seed, odds, candidates)
+        return self._prepared_rare
+
+    def _is_between(
+        self, cells: NumbersAndCodes, ends: tuple[float, float], check: Check | None
+    ) -> Booleans:
+        """bool[n]: rows whose nelbo, as `score` gives it for their table, is in a range."""
+        table = decode(*cells, self.schema)
+        encoded = encode(table, self.schema)
+        costs = self.costs(encoded.numbers, encoded.codes, check)
+        nelbo = self.with_rules(costs, self.broken_rules(encoded)).nelbo
+        room = ROOM * np.maximum(np.abs(nelbo), 1)
+        is_between = np.zeros(table.num_rows, np.bool_)
+        is_between[encoded.rows] = (nelbo - room >= ends[0]) & (nelbo + room <= ends[1])
+        is_between[encoded.rows] &= np.isfinite(nelbo)
+        return is_between
+
     def _from_candidates(
         self,
         conditions: Conditions,
@@ -586,14 +695,17 @@ class Engine:
         rows: Integers,
         u: Floats,
         check: Check | None,
+        also: Booleans | None = None,
     ) -> NumbersAndCodes:
         """Cells of rows like their candidates `source`, whose cells of the conditions' columns they
-        have. A row that does not meet the conditions, because rules change it, is its candidate."""
+        have, and nearly those where `also` bool[n, d] holds. A row that does not meet the
+        conditions, because rules change it, is its candidate."""
         origin = Origin(seed, noise.GENERATE, rows, copies=np.ones_like(rows))
         every = np.ones_like(candidates.keep)
-        numbers, codes = self._near(
-            source, u, every, candidates.keep, candidates.fresh, check=check
-        )
+        keep, fresh = candidates.keep, candidates.fresh
+        if also is not None:
+            keep, fresh = keep | also, fresh | ~keep
+        numbers, codes = self._near(source, u, every, keep, fresh, check=check)
         # Another number of the same code may not meet its condition.
         met = conditions.met(self.schema, numbers, codes)
         kept_numbers = candidates.keep[self._number_at]
@@ -658,12 +770,19 @@ class Engine:
         fresh: Booleans | None = None,
         check: Check | None = None,
     ) -> NumbersAndCodes:
-        """Cells of rows like those of a pool, by _from_posterior. `seen` and `keep` are bool[d]."""
+        """Cells of rows like those of a pool, by _from_posterior. `seen` is bool[d], `keep` bool[d]
+        or bool[n, d]."""
         rows = len(pool.group)
+        shape = (rows, len(self.manifest.order))
         codes = as_modelled(pool.codes, self.schema)
         encoded = Encoded(pool.numbers, codes, np.arange(rows), [], pool.codes)
         return self._from_posterior(
-            encoded, u, np.tile(seen, (rows, 1)), np.tile(keep, (rows, 1)), fresh=fresh, check=check
+            encoded,
+            u,
+            np.broadcast_to(seen, shape),
+            np.broadcast_to(keep, shape),
+            fresh=fresh,
+            check=check,
         )
 
     # What batches share

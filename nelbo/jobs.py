@@ -177,6 +177,19 @@ Weights = Annotated[
         exclude_if=lambda weights: not weights,
     ),
 ]
+Percentile = Annotated[float, Field(ge=0, le=100)]
+Rarity = Annotated[
+    tuple[Percentile, Percentile] | None,
+    Field(
+        strict=False,
+        description="two percentiles of the nelbo of held-out rows, such as 95 and 99.9: each row's"
+        " nelbo is between them, so that it is rare but plausible; a job's params leave it out"
+        " where it is null",
+        examples=[[95, 99.9]],
+        # As for the spread.
+        exclude_if=lambda rarity: rarity is None,
+    ),
+]
 RankedBy = Annotated[
     Rank,
     Field(
@@ -255,6 +268,7 @@ class GenerateRequest(_OfModel):
     like: Like = {}
     balance: Balance = None
     weights: Weights = {}
+    rarity: Rarity = None
 
 
 class AugmentRequest(OfRows, _OfModel):

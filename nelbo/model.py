@@ -254,6 +254,7 @@ class TableModel:
         like: Mapping[str, Any] | None = None,
         balance: str | None = None,
         weights: Mapping[str, Mapping[str, float]] | None = None,
+        rarity: tuple[float, float] | None = None,
         identifiers: bool = True,
         seed: int | None = None,
         as_: Library | None = None,
@@ -265,6 +266,8 @@ class TableModel:
         like: cells that each row has, such as {"label": "fraud"}; the others are made.
         balance: a column whose categories are made equally often.
         weights: weights of one column's categories, such as {"label": {"fraud": 1, "ok": 3}}.
+        rarity: percentiles such as (95, 99.9), between which the nelbo of each row is: rare but
+        plausible rows, to test alarms with.
         identifiers: whether the rows have new identifiers. Otherwise they have the modelled columns
         alone.
         seed: the same seed gives the same rows, and the first rows of a larger n. None takes a new
@@ -282,6 +285,7 @@ class TableModel:
             like=dict(like or {}),
             balance=balance,
             weights=dict(weights or {}),
+            rarity=rarity,
         )
         conditions = conditions_in(self.engine.manifest, request.model_dump())
         parts = []
@@ -291,7 +295,7 @@ class TableModel:
                 seed_of(request), first_row, rows, conditions, identifiers=request.identifiers
             )
             parts.append(made_rows.batch)
-        if conditions.allowed:
+        if conditions.has_odds:
             self.odds = self.engine.odds(conditions, seed_of(request))
         form = self._form
         table = _in_form(pa.Table.from_batches(parts), None if form is None else form.schema)

@@ -26,6 +26,8 @@ CHOOSE = 2**59
 """The stream that chooses the candidate of each row with conditions."""
 AGAIN = CHOOSE + 1
 """The stream of rows that do not meet their conditions by themselves and are drawn again."""
+RARE = CHOOSE + 2
+"""The first stream of rows whose nelbo is in a range: RARE + k is the stream of draw k."""
 CANDIDATE = 2**60
 """The first stream of candidates: CANDIDATE + k is the stream of their k-th draw."""
 KEEP = 2**62

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from nelbo.artifact import REACH, Tail
+from nelbo.artifact import REACH, Manifest, Tail
+from nelbo.errors import InvalidInput
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +59,23 @@ def pareto_beyond(excess: Floats, shape: Floats, scale: Floats) -> Floats:
     shape = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
     with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(np.exp(-np.log1p(np.maximum(shape * excess / scale, -1.0)) / shape))
+
+
+def nelbo_at(manifest: Manifest, percentile: float) -> float:
+    """The nelbo that this percentage of held-out rows does not exceed: no bound for 0 and 100.
+
+    Beyond the highest of them, the tail of the surprise goes on.
+    """
+    if percentile in (0, 100):
+        return -math.inf if percentile == 0 else math.inf
+    if manifest.surprise is None:  # an older artifact is calibrated by nelbos
+        if not manifest.calibration.scores:
+            raise InvalidInput(
+                "the model has no calibration rows, so it does not know which rows are rare: train"
+                " it on more rows"
+            )
+        return float(np.quantile(manifest.calibration.scores, percentile / 100))
+    return manifest.surprise.nelbo.cost_of(-math.log1p(-percentile / 100))
 
 
 def rows_for(alpha: float) -> int:

@@ -64,6 +64,11 @@ class Curve(_Fitted):
         beyond = np.maximum(costs - self.costs[-1], 0.0)
         return np.asarray(inside + self.rate * beyond)
 
+    def cost_of(self, surprise: float) -> float:
+        """The cost that surprises as much: the inverse of the curve."""
+        beyond = max(surprise - self.surprises[-1], 0.0) / self.rate
+        return float(np.interp(surprise, self.surprises, self.costs)) + beyond
+
 
 class ColumnSurprise(_Fitted):
     """What turns a cell's costs into its surprise: the curve of each member, and the least surprise

@@ -27,7 +27,7 @@ def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
 def odds(engine: Engine, claim: Claim, check: Check) -> dict[str, Any]:
     """What the summary of a generate job says of its conditions; nothing where it has none."""
     conditions = conditions_in(engine.manifest, claim.params)
-    if not conditions.allowed:
+    if not conditions.has_odds:
         return {}
     return {"conditions": engine.odds(conditions, claim.params["seed"], check).as_json()}
 

@@ -142,7 +142,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
 def _finish(process: Process, claim: Claim, check: Check) -> Outcome:
     """The job's totals. With conditions, a model also says how probable they are."""
     outcome = results.finish(process.database, claim)
-    if not (claim.params.get("where") or claim.params.get("like")):
+    if not claim.params.keys() & {"where", "like", "rarity"}:
         return outcome
     check = _with_limit(check, process.settings.model_chunk_s)
     version = catalog.version_of(process.database, _need(claim.version_id))

@@ -96,7 +96,7 @@ class Work:
 
     def odds(self, request: GenerateRequest, conditions: Conditions) -> dict[str, Any] | None:
         """What is said of the conditions of a generate job, if it has any."""
-        if not conditions.allowed:
+        if not conditions.has_odds:
             return None
         return self.engine.odds(conditions, seed_of(request)).as_json()
 

@@ -15,6 +15,7 @@ from nelbo.commands.runners import Done, choose_runner
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile, output_file
 from nelbo.conditions import words_of
+from nelbo.errors import InvalidRequest
 from nelbo.files import DETECTED, CsvOptions
 from nelbo.jobs import AugmentRequest, GenerateRequest, ReconstructRequest, ScoreRequest
 from nelbo.rows import Anomaly
@@ -107,6 +108,14 @@ def generate(
             dir_okay=False,
         ),
     ] = None,
+    rarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW:HIGH",
+            help="percentiles between which each row's nelbo is, as 95:99.9",
+            show_default=False,
+        ),
+    ] = None,
     seed: options.FreshSeed = None,
     without_identifiers: Annotated[
         bool, typer.Option("--without-identifiers", help="leave out the columns of identifiers")
@@ -127,12 +136,16 @@ def generate(
     or a value with 'and' or a comma in quotes. The command says how probable the conditions are. It
     refuses a condition that no row can meet.
 
+    --rarity 95:99.9 makes rows that are rare but plausible, to test alarms with: of ordinary rows,
+    5 % are as unlikely as the likeliest of them, and 0.1 % as the least likely.
+
     \b
     Examples:
       nelbo generate adult --rows 10000 --seed 1 -o made.csv
       nelbo generate adult --rows 500 --where 'income = >50K' --where 'age < 30' -o young.csv
       nelbo generate adult --rows 500 --where 'education in (Masters, Doctorate)' -o few.csv
       nelbo generate adult --rows 1000 --balance income -o balanced.csv
+      nelbo generate adult --rows 1000 --rarity 95:99.9 --where 'age < 30' -o rare.csv
       nelbo generate adult --rows 1000 --weights weights.json --like row.json -o made.csv
       nelbo generate ./adult --rows 100 -o - --output-format jsonl
     """
@@ -145,6 +158,7 @@ def generate(
         like=read_object(like, LIKE),
         balance=balance,
         weights=read_object(weights, WEIGHTS),
+        rarity=_percentiles(rarity),
         identifiers=not without_identifiers,
     )
     target = output_file(output, output_format, as_json, safe_csv)
@@ -260,6 +274,19 @@ def reconstruct(
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)
     _run(request, table, target, errors, Console(as_json))
+
+
+def _percentiles(rarity: str | None) -> tuple[float, float] | None:
+    """Two percentiles in an option such as 95:99.9."""
+    if rarity is None:
+        return None
+    low, _, high = rarity.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise InvalidRequest(
+            f"--rarity {rarity} is not two percentiles; write them as 95:99.9"
+        ) from None
 
 
 def _listed(names: str) -> tuple[str, ...]:

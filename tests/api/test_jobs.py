@@ -110,6 +110,7 @@ def test_a_job_keeps_its_conditions_and_empty_ones_are_the_request_without(stage
     stage.model()
     request = GENERATE | {"n": 5}
     empty: dict[str, Any] = {"where": [], "like": {}, "balance": None, "weights": {}}
+    empty["rarity"] = None
     key = {"Idempotency-Key": "k"}
     job_id = stage.submit(headers=key, **request)
     assert stage.submit(headers=key, **request, **empty) == job_id
@@ -375,6 +376,9 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ),
     (GENERATE | {"where": "age > 40"}, 422, "/body/generate/where"),
     (GENERATE | {"where": [3]}, 422, "/body/generate/where/0"),
+    (GENERATE | {"rarity": [99, 95]}, 422, "write the smaller percentile first"),
+    (GENERATE | {"rarity": [95, 101]}, 422, "/body/generate/rarity"),
+    (GENERATE | {"rarity": "95:99"}, 422, "/body/generate/rarity"),
     (GENERATE | {"like": {"age": [1]}}, 422, "'age' to be like"),
     (GENERATE | {"balance": "age"}, 422, "holds integer values"),
     (GENERATE | {"weights": {"job": {"clerk": -1}}}, 422, "/body/generate/weights/job/clerk"),

@@ -69,6 +69,37 @@ def micros(text: str) -> float:
     return float(np.datetime64(text, "us").astype(np.int64))
 
 
+def test_percentiles_of_the_nelbo_become_a_range_of_it(manifest: Manifest) -> None:
+    assert manifest.surprise is not None
+    low, high = read_conditions(manifest, rarity=(90, 99)).nelbo or (0, 0)
+    surprises = manifest.surprise.nelbo(np.array([low, high]))
+    assert surprises == pytest.approx([np.log(10), np.log(100)])
+    older = manifest.model_copy(
+        update={
+            "surprise": None,
+            "calibration": manifest.calibration.model_copy(update={"scores": (1.0, 2.0, 3.0, 5.0)}),
+        }
+    )
+    assert read_conditions(older, rarity=(0, 50)).nelbo == (-np.inf, 2.5)
+    assert read_conditions(older, rarity=(50, 100)).nelbo == (2.5, np.inf)
+    assert not read_conditions(older, rarity=(0, 100))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"rarity": (99, 95)}, "write the smaller percentile first"),
+        ({"rarity": (95, 95)}, "write the smaller percentile first"),
+        ({"rarity": (95, 99), "balance": "paid"}, "not with balance and weights"),
+    ],
+)
+def test_a_rarity_that_no_row_can_have_is_refused(
+    more: dict[str, Any], words: str, manifest: Manifest
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        read_conditions(manifest, **more)
+
+
 @pytest.mark.parametrize(
     ("text", "clauses"),
     [

@@ -259,6 +259,15 @@ def test_rows_in_any_batches_are_the_same(
         pd.testing.assert_frame_equal(way(frame()), expected)
 
 
+def test_rows_between_two_percentiles_are_rare_but_plausible(model: TableModel) -> None:
+    rare = model.generate(200, rarity=(90, 99), seed=1)
+    nelbo = model.score(rare)["nelbo"]
+    assert model.odds is not None
+    assert model.odds.nelbo is not None
+    assert nelbo.between(*model.odds.nelbo).all()
+    assert nelbo.min() > model.score(model.generate(200, seed=1))["nelbo"].median()
+
+
 def test_explained_rows_are_the_least_likely_ones_or_those_asked_for(model: TableModel) -> None:
     scores = model.score(frame()).sort_values("surprise", ascending=False)
     cells = model.explain(frame(), top=3)

@@ -1,6 +1,9 @@
 """The laws of rows with conditions, over tables of all kinds: every row meets every condition, the
 first rows of a longer request are those of a shorter one, and no condition changes nothing."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from nelbo.conditions import Allowed, Conditions, Shares, read_conditions
 from nelbo.encoding import Encoded, encode
 from nelbo.engine import Engine
+from nelbo.errors import InvalidInput
+from nelbo.files import open_table, open_writer
 from nelbo.schema import CATEGORICALS, Column
 from tests.training.tables import QUICK, made
 from tests.training.test_conditions import SCHEMA as PAYMENTS
@@ -115,6 +120,40 @@ def test_rows_of_another_seed_are_others(engine: Engine) -> None:
     conditions = read_conditions(engine.manifest, [f"'{column.name}' is not missing"])
     batches = [engine.generate(seed, 0, 50, conditions).batch for seed in (1, 2)]
     assert not batches[0].equals(batches[1])
+
+
+@pytest.mark.parametrize("where", [False, True])
+@pytest.mark.parametrize("ends", [(0.9, 0.98), (0.3, 0.5), (0.97, 1.0), (0.0, 0.4)])
+def test_rows_of_a_range_of_the_nelbo_are_scored_in_it_when_they_are_read_again(
+    engine: Engine, ends: tuple[float, float], where: bool, tmp_path: Path
+) -> None:
+    plain = engine.score(engine.generate(SEED, 0, 2_000).batch).nelbo
+    low = float(np.quantile(plain, ends[0])) - 1e-3 if ends[0] else -np.inf
+    high = float(np.quantile(plain, ends[1])) + 1e-3
+    column = engine.schema.modelled[0]
+    given = read_conditions(engine.manifest, [f"'{column.name}' is not missing"] if where else [])
+    conditions = replace(given, nelbo=(low, high))
+    check_laws(engine, conditions)
+
+    batch = engine.generate(SEED, 0, ROWS, conditions).batch
+    with open_writer(tmp_path / "rows.csv") as writer:
+        writer.write(batch)
+    with open_table(tmp_path / "rows.csv") as table:
+        (read_again,) = table.batches()
+    scores = engine.score(read_again)
+    assert len(scores.nelbo) == ROWS
+    assert low <= scores.nelbo.min()
+    assert scores.nelbo.max() <= high
+    odds = engine.odds(conditions, SEED)
+    assert 0 < odds.met <= odds.rows
+    if not where:
+        share = np.mean((plain >= low) & (plain <= high))
+        assert odds.met / odds.rows == pytest.approx(share, abs=0.03)
+
+
+def test_a_range_of_the_nelbo_in_which_there_is_no_row_is_refused(payments: Engine) -> None:  # noqa: F811
+    with pytest.raises(InvalidInput, match="ask for a wider range"):
+        payments.generate(SEED, 0, 5, Conditions(nelbo=(1e6, 2e6)))
 
 
 # What the rows are like: payments of which one in fifty is a fraud

@@ -31,6 +31,10 @@ VERBS: dict[str, list[str]] = {
         *("--rows", "150", "--seed", "3"),
         *("--where", "length > 1 and colour != red", "--where", "width < -1"),
     ],
+    "generate rare": ["--rows", "150", "--seed", "3", "--rarity", "90:99"],
+    "generate rare where": [
+        *("--rows", "150", "--seed", "3", "--rarity", "50:99.5", "--where", "length > 1"),
+    ],
     "generate balanced": ["--rows", "150", "--seed", "3", "--balance", "colour"],
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
     "augment with spread": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
