@@ -35,6 +35,7 @@ from nelbo.jobs import (
     ReconstructRequest,
     check_row_numbers,
 )
+from nelbo.row_copies import check_balanced
 from nelbo.schema import Schema
 from nelbo.settings import Settings
 from nelbo.store import catalog, files, workers
@@ -52,6 +53,8 @@ SMALL_CHUNK = 10_000
 """Rows up to which a chunk is not made smaller only to have more of them."""
 CHUNKS = 32
 """Number of chunks of a large job that keep several workers equally busy until its end."""
+BALANCED = 20
+"""A chunk whose rows get copies until a column is balanced has this many times fewer rows."""
 MAX_CHUNKS = 20_000
 """Maximum number of chunks of a job: one transaction inserts them all."""
 WAIT_S = 1.0
@@ -109,6 +112,7 @@ def plan(database: Database, settings: Settings, owner: str, request: JobRequest
     if isinstance(request, AugmentRequest):
         check_spread(graphs, request.spread)
         check_kept(schema.names, request.keep)
+        check_balanced(schema, request.balance, request.per_row)
     if isinstance(request, ReconstructRequest):
         check_filled(schema, request.columns)
 
@@ -290,16 +294,18 @@ def chunk_rows(
     many rows as other chunks. Raises TooLarge, which names the setting, if the job is too large.
     """
     per_row = request.per_row if isinstance(request, AugmentRequest) else 1
+    # A row of a rare category may get hundreds of copies, which one chunk holds.
+    per_chunk = BALANCED if getattr(request, "balance", None) and per_row == 1 else per_row
     if rows * per_row > settings.max_job_rows:
         raise TooLarge(
             f"the job has {rows * per_row:,} rows; one job takes at most {settings.max_job_rows:,}"
             " (the setting max_job_rows): split it into several jobs"
         )
     by_time = SMALL_CHUNK if row_s is None else int(CHUNK_S / row_s)
-    by_time = max(by_time, math.ceil(rows * per_row / MAX_CHUNKS))
-    by_rows = max(SMALL_CHUNK, rows * per_row // CHUNKS)
+    by_time = max(by_time, math.ceil(rows * per_chunk / MAX_CHUNKS))
+    by_rows = max(SMALL_CHUNK, rows * per_chunk // CHUNKS)
     by_cells = CHUNK_CELLS // max(1, columns)
-    size = max(1, min(settings.chunk_rows, by_time, by_rows, by_cells) // per_row)
+    size = max(1, min(settings.chunk_rows, by_time, by_rows, by_cells) // per_chunk)
     chunks = math.ceil(rows / size)
     if chunks > MAX_CHUNKS:
         raise TooLarge(

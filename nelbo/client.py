@@ -362,15 +362,24 @@ class Jobs:
         seed: int | None = None,
         spread: float = 0.0,
         keep: Sequence[str] = (),
+        balance: str | None = None,
     ) -> "JobHandle":
         """Make `per_row` new rows like each row of the data.
 
         seed: as for `generate`.
         spread: 0 draws near the row, 1 anywhere in the training table.
         keep: columns that each new row has from its source row.
+        balance: a column whose categories get as many new rows, instead of `per_row` of each row,
+        that each has as many as the most frequent one, the rows of the data included.
         """
         request = checked_request(
-            AugmentRequest, model=model, per_row=per_row, seed=seed, spread=spread, keep=keep
+            AugmentRequest,
+            model=model,
+            per_row=per_row,
+            seed=seed,
+            spread=spread,
+            keep=keep,
+            balance=balance,
         )
         return self.submit(request.model_copy(update=self._source(data)))
 

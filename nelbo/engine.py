@@ -270,14 +270,14 @@ class Engine:
         self,
         batch: pa.RecordBatch,
         first_row: int,
-        per_row: int,
+        per_row: int | Integers,
         seed: int,
         spread: float = 0.0,
         keep: Collection[str] = (),
         check: Check | None = None,
     ) -> MadeRows:
-        """`per_row` copies of each row: z from q(z|x) at spread 0, from p(z) at 1, from between
-        them otherwise; x from p(x | z, kept cells).
+        """`per_row` copies of each row (one number for all, or int64[n]): z from q(z|x) at spread
+        0, from p(z) at 1, from between them otherwise; x from p(x | z, kept cells).
 
         A copy keeps its row's cells of the columns `keep` and, with probability 1 - spread, its
         seldom categories. Copy k of row i depends on the spread, `keep`, the seed, row i and k
@@ -286,13 +286,14 @@ class Engine:
         check_spread(self.manifest.graphs, spread)
         check_kept(self.schema.names, keep)
         encoded = encode(batch, self.schema, first_row)
-        repeated = _repeated(encoded, per_row)
-        u = noise.repeated_uniforms(seed, noise.AUGMENT, encoded.rows, per_row, self._noise_size)
-        kept = self._seldom(encoded, per_row, seed, spread)
+        times = np.broadcast_to(per_row, batch.num_rows)[encoded.rows - first_row]
+        repeated = _repeated(encoded, times)
+        copy = np.arange(len(repeated.rows)) - np.repeat(np.cumsum(times) - times, times)
+        u = noise.of_copies(seed, noise.AUGMENT, repeated.rows, copy, self._noise_size)
+        kept = self._seldom(repeated, copy, seed, spread)
         kept |= np.isin(self.manifest.order, list(keep))
         seen = np.ones_like(kept)
         drawn = self._from_posterior(repeated, u, seen, kept, spread=spread, check=check)
-        copy = np.tile(np.arange(per_row), len(encoded.rows))
         origin = Origin(seed, noise.AUGMENT, repeated.rows, copy)
         source = batch.take(repeated.rows - first_row)
         copies = self._mended(drawn, kept, origin, check, own_times(source, self.schema, keep))
@@ -790,16 +791,16 @@ class Engine:
     def _position(self, column: Column) -> int:
         return self.manifest.order.index(column.name)
 
-    def _seldom(self, encoded: Encoded, per_row: int, seed: int, spread: float) -> Booleans:
-        """bool[n * per_row, d]: cells with a seldom category, a share 1 - spread of them."""
+    def _seldom(self, copies: Encoded, number: Integers, seed: int, spread: float) -> Booleans:
+        """bool[n, d]: cells with a seldom category, a share 1 - spread of them. `number` int64[n]
+        is the number of each copy."""
         order = self.manifest.order
-        seldom = np.zeros((len(encoded.rows), len(order)), dtype=np.bool_)
-        for column, codes in zip(self.schema.categoricals, encoded.codes.T, strict=True):
+        seldom = np.zeros((len(copies.rows), len(order)), dtype=np.bool_)
+        for column, codes in zip(self.schema.categoricals, copies.codes.T, strict=True):
             of_column = self.manifest.seldom.get(column.name, ())
             seldom[:, order.index(column.name)] = np.isin(codes, of_column)
-        seldom = np.repeat(seldom, per_row, axis=0)
         if 0 < spread < 1:
-            u = noise.repeated_uniforms(seed, noise.KEEP, encoded.rows, per_row, len(order))
+            u = noise.of_copies(seed, noise.KEEP, copies.rows, number, len(order))
             seldom &= u >= spread
         return seldom if spread < 1 else np.zeros_like(seldom)
 
@@ -841,7 +842,7 @@ class Engine:
         return np.stack([columns[name] for name in self.manifest.order], axis=1)
 
 
-def _repeated(encoded: Encoded, times: int) -> Encoded:
-    """Each row `times` times, one after the other."""
+def _repeated(encoded: Encoded, times: int | Integers) -> Encoded:
+    """Each row `times` times, one after the other; `times` may be int64[n]."""
     at = np.repeat(np.arange(len(encoded.rows)), times)
     return Encoded(encoded.numbers[at], encoded.codes[at], encoded.rows[at], [], encoded.named[at])

@@ -62,6 +62,8 @@ WHOLE = BeforeValidator(_whole)
 Before them, it would keep the limits out of the JSON schema.
 """
 LARGEST_SEED = 2**63 - 1
+MOST_COPIES = 1_000
+"""Maximum number of copies of a row."""
 MOST_EXPLAINED = 10_000
 """Maximum number of rows that one request explains."""
 FRESH_SEEDS = 10**9
@@ -159,6 +161,17 @@ Balance = Annotated[
     Field(
         max_length=1_000,
         description="a column whose categories are made equally often",
+        examples=["income"],
+        # As for the spread.
+        exclude_if=lambda balance: balance is None,
+    ),
+]
+BalancedCopies = Annotated[
+    str | None,
+    Field(
+        max_length=1_000,
+        description="a column: each row gets as many copies that all categories have as many rows"
+        " and copies as the most frequent one has rows; it decides instead of per_row",
         examples=["income"],
         # As for the spread.
         exclude_if=lambda balance: balance is None,
@@ -275,14 +288,18 @@ class AugmentRequest(OfRows, _OfModel):
     """Make copies of source rows: z from q(z|x) of the row, x from p(x | z, kept cells).
 
     `spread` moves z from q(z|x) towards p(z). A copy keeps the row's cells of the columns `keep`
-    and, with probability 1 - `spread`, its seldom categories.
+    and, with probability 1 - `spread`, its seldom categories. With `balance`, the column's
+    categories become equally frequent.
     """
 
     kind: Literal["augment"] = "augment"
-    per_row: Annotated[int, Field(gt=0, le=1_000, description="copies of each row"), WHOLE] = 1
+    per_row: Annotated[
+        int, Field(gt=0, le=MOST_COPIES, description="copies of each row"), WHOLE
+    ] = 1
     seed: Seed = None
     spread: Spread = 0.0
     keep: Kept = ()
+    balance: BalancedCopies = None
 
 
 class ReconstructRequest(OfRows, _OfModel):

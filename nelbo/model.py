@@ -47,6 +47,7 @@ from nelbo.jobs import (
 )
 from nelbo.odd_rows import cells_of_odd_rows, find_odd_rows
 from nelbo.packing import BESIDE
+from nelbo.row_copies import balanced_copies, check_balanced, copies_of_batch
 from nelbo.rows import Rank, RowError, Scores
 from nelbo.schema import Schema
 from nelbo.scores import already_known, count_p_values, out_of_reach, threshold_of
@@ -93,11 +94,10 @@ class _Opened:
         """The form of the data frame; None for a file, whose text becomes typed."""
         return None if self.frame is None else self.frame.schema
 
-    def batches(self, per_row: int = 1) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The batches of the table, each with the number of its first row. They are smaller where
-        `per_row` rows are made of each row."""
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches of the table, each with the number of its first row."""
         first_row = 0
-        for batch in self.table.batches(max(1, BATCH_ROWS // per_row)):
+        for batch in self.table.batches(BATCH_ROWS):
             yield first_row, batch
             first_row += batch.num_rows
 
@@ -311,6 +311,7 @@ class TableModel:
         per_row: int = 1,
         spread: float = 0.0,
         keep: Sequence[str] = (),
+        balance: str | None = None,
         seed: int | None = None,
     ) -> Frame:
         """`per_row` new rows like each row of the data, one after the other.
@@ -320,6 +321,8 @@ class TableModel:
 
         spread: 0 draws near the row, 1 anywhere in the training table.
         keep: columns that each new row has from its row.
+        balance: a column whose categories get as many new rows, instead of `per_row` of each row,
+        that each has as many as the most frequent one, the given rows included.
         """
         request = checked_request(
             AugmentRequest,
@@ -327,21 +330,19 @@ class TableModel:
             per_row=per_row,
             spread=spread,
             keep=keep,
+            balance=balance,
             seed=self._seed(seed),
         )
+        check_balanced(self.schema, balance, per_row)
         parts = []
         with self._open(data) as opened:
-            for first_row, batch in opened.batches(request.per_row):
-                copies = self.engine.augment(
-                    batch,
-                    first_row,
-                    request.per_row,
-                    seed_of(request),
-                    request.spread,
-                    request.keep,
-                )
-                self.errors += copies.errors
-                parts.append(copies.batch)
+            copies = None
+            if request.balance is not None:
+                copies = balanced_copies(opened.table.batches(), self.schema, request.balance)
+            for first_row, batch in opened.batches():
+                for rows in copies_of_batch(self.engine, batch, first_row, request, copies):
+                    self.errors += rows.errors
+                    parts.append(rows.batch)
         table = pa.Table.from_batches(parts)
         copies_alone = _in_form(table.select(range(2, table.num_columns)), opened.form)
         made_rows = from_arrow(copies_alone, library_of(data))

@@ -65,6 +65,16 @@ def repeated_uniforms(
     return np.stack(draws, axis=1).reshape(len(rows) * times, size)
 
 
+def of_copies(seed: int, first_stream: int, rows: Integers, copies: Integers, size: int) -> Floats:
+    """The uniform numbers of `repeated_uniforms`, float64[n, size], for copies by the number of the
+    row and that of the copy, both int64[n]."""
+    u = np.empty((len(rows), size))
+    for copy in np.unique(copies).tolist():
+        own = copies == copy
+        u[own] = uniforms(seed, first_stream + copy, rows[own], size)
+    return u
+
+
 def mending(
     seed: int, purpose: int, attempt: int, rows: Integers, copies: Integers, size: int
 ) -> Floats:

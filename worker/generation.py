@@ -6,10 +6,15 @@ import pyarrow as pa
 
 from nelbo.conditions import conditions_in
 from nelbo.engine import Engine
+from nelbo.errors import InvalidInput
+from nelbo.jobs import AugmentRequest
+from nelbo.row_copies import Integers, balanced_copies, copies_of_batch
 from nelbo.rows import MadeRows
 from nelbo.sessions import Check
 from nelbo.store.chunks import table_to_parquet
 from nelbo.store.claims import Claim, TableOutcome
+from worker.process import Process
+from worker.source_rows import source_rows, whole_table
 
 
 def generate(engine: Engine, claim: Claim, check: Check) -> TableOutcome:
@@ -32,17 +37,39 @@ def odds(engine: Engine, claim: Claim, check: Check) -> dict[str, Any]:
     return {"conditions": engine.odds(conditions, claim.params["seed"], check).as_json()}
 
 
-def augment(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:
-    copies = engine.augment(
-        rows,
-        claim.row_from,
-        per_row=claim.params["per_row"],
-        seed=claim.params["seed"],
-        spread=claim.params.get("spread", 0.0),
-        keep=claim.params.get("keep", ()),
-        check=check,
-    )
-    return outcome_of(copies)
+def augment(engine: Engine, process: Process, claim: Claim, check: Check) -> TableOutcome:
+    request = AugmentRequest(model=engine.manifest.name, **claim.params)
+    copies = _balanced(engine, process, claim, request.balance)
+    rows = source_rows(process.storage, claim)
+    parts = list(copies_of_batch(engine, rows, claim.row_from, request, copies, check))
+    table = pa.Table.from_batches([part.batch for part in parts]).combine_chunks()
+    [batch] = table.to_batches() or [parts[0].batch]
+    errors = [error for part in parts for error in part.errors]
+    return TableOutcome(table_to_parquet(batch), batch.num_rows, errors)
+
+
+def _balanced(
+    engine: Engine, process: Process, claim: Claim, balance: str | None
+) -> Integers | None:
+    """The copies of each row of the job's table, if they are to balance a column. The chunks of a
+    job are many, so that this process counts the rows once for all of them."""
+    if balance is None:
+        return None
+    if claim.job_id not in process.copies:
+        whole = whole_table(process.database, process.storage, claim, [balance])
+        copies = balanced_copies(whole, engine.schema, balance)
+        _check_size(int(copies.sum()), process.settings.max_job_rows)
+        process.copies.clear()
+        process.copies[claim.job_id] = copies
+    return process.copies[claim.job_id]
+
+
+def _check_size(copies: int, most: int) -> None:
+    if copies > most:
+        raise InvalidInput(
+            f"a balanced table needs {copies:,} copies; one job makes at most {most:,} (the setting"
+            " max_job_rows): give fewer rows of the most frequent category"
+        )
 
 
 def reconstruct(engine: Engine, rows: pa.RecordBatch, claim: Claim, check: Check) -> TableOutcome:

@@ -5,13 +5,14 @@ They are created on first use, after the fork.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery import current_app
 
 from nelbo import copies
 from nelbo.broker import send_hint
 from nelbo.processes import my_name
+from nelbo.row_copies import Integers
 from nelbo.settings import Settings, read_settings
 from nelbo.storage import Storage, open_storage
 from nelbo.store.session import Database, connect
@@ -33,6 +34,8 @@ class Process:
     storage: Storage
     engines: Engines
     hint: Callable[[str], object]
+    copies: dict[str, Integers] = field(default_factory=dict, compare=False)
+    """The number of copies of each row of the balanced job that had the last such chunk here."""
 
 
 def make(settings: Settings, hint: Callable[[str], object]) -> Process:

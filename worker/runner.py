@@ -132,7 +132,7 @@ def compute(process: Process, claim: Claim, check: Check) -> Outcome:
         case "generate":
             return generate(engine, claim, check)
         case "augment":
-            return augment(engine, source_rows(process.storage, claim), claim, check)
+            return augment(engine, process, claim, check)
         case "reconstruct":
             return reconstruct(engine, source_rows(process.storage, claim), claim, check)
         case "explain":

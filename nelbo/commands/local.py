@@ -26,6 +26,7 @@ from nelbo.jobs import (
     seed_of,
 )
 from nelbo.odd_rows import OddRows, find_odd_rows
+from nelbo.row_copies import balanced_copies, check_balanced, copies_of_batch
 from nelbo.rows import Anomaly, Rank, Scores
 from nelbo.scores import count_p_values, threshold_of
 from nelbo.settings import Settings
@@ -129,12 +130,14 @@ class Work:
     def _augment(
         self, request: AugmentRequest, table: Table, tell: Tell
     ) -> Iterator[pa.RecordBatch]:
-        for first_row, batch in self._batches(table, tell, max(1, BATCH_ROWS // request.per_row)):
-            copies = self.engine.augment(
-                batch, first_row, request.per_row, seed_of(request), request.spread, request.keep
-            )
-            self.faults.add(copies.errors)
-            yield copies.batch
+        check_balanced(self.engine.schema, request.balance, request.per_row)
+        copies = None
+        if request.balance is not None:
+            copies = balanced_copies(table.batches(), self.engine.schema, request.balance)
+        for first_row, batch in self._batches(table, tell):
+            for rows in copies_of_batch(self.engine, batch, first_row, request, copies):
+                self.faults.add(rows.errors)
+                yield rows.batch
 
     def _reconstruct(
         self, request: ReconstructRequest, table: Table, tell: Tell
@@ -174,11 +177,9 @@ class Work:
             self.anomalies += int(np.asarray(batch.column("anomaly"), dtype=bool).sum())
             yield batch
 
-    def _batches(
-        self, table: Table, tell: Tell, rows: int = BATCH_ROWS
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches(self, table: Table, tell: Tell) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The table's batches, each with the number of its first row."""
-        for batch in table.batches(rows):
+        for batch in table.batches(BATCH_ROWS):
             first_row = self.rows
             if not first_row:
                 self.shown.look(batch)

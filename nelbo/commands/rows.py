@@ -181,6 +181,14 @@ def augment(
         str,
         typer.Option(metavar="COLUMNS", help="columns that each copy has from its row, as a,b"),
     ] = "",
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="make copies until all categories of COLUMN are equally frequent",
+            show_default=False,
+        ),
+    ] = None,
     seed: options.FreshSeed = None,
     errors: options.Errors = None,
     input_format: options.InputFormat = None,
@@ -195,7 +203,13 @@ def augment(
     frauds are frauds. --keep names further columns. All other cells fit what is kept.
 
     With a --spread a copy is drawn farther off. With --spread 1 it shares nothing with its row but
-    the columns of --keep. OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of
+    the columns of --keep.
+
+    --balance COLUMN makes copies, instead of --per-row of each row, so that FILE and OUT together
+    have as many rows of each category of COLUMN as FILE has of the most frequent one. Rows without
+    a known category get none. Each copy has the category of its row.
+
+    OUT has the columns row (the given row), copy (0, 1, 2 ...) and those of
     the table.
 
     \b
@@ -203,6 +217,7 @@ def augment(
       nelbo augment adult few.csv --per-row 5 -o more.csv
       nelbo augment adult few.csv --per-row 5 --spread 0.3 --seed 1 -o more.parquet
       nelbo augment adult few.csv --per-row 5 --keep income,sex -o more.csv
+      nelbo augment adult few.csv --balance income -o more.csv
     """
     request = options.request(
         AugmentRequest,
@@ -211,6 +226,7 @@ def augment(
         seed=seed,
         spread=spread,
         keep=_listed(keep),
+        balance=balance,
     )
     table = TableFile(file, input_format, csv)
     target = output_file(output, output_format, as_json, safe_csv)

@@ -67,23 +67,33 @@ def write_parts(
 
 
 def read_parts(
-    open_part: Callable[[int], BinaryIO], start: int, stop: int, rows: int = BATCH_ROWS
+    open_part: Callable[[int], BinaryIO],
+    start: int,
+    stop: int,
+    rows: int = BATCH_ROWS,
+    columns: list[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows start to stop (half-open) in batches of at most `rows`."""
+    """The rows start to stop (half-open) in batches of at most `rows`.
+
+    columns: the columns to read. Default: all.
+    """
     for number in range(start // PART_ROWS, -(-stop // PART_ROWS)):
         first = number * PART_ROWS
         with open_part(number) as stream:
-            yield from _rows_of(pq.ParquetFile(stream), max(0, start - first), stop - first, rows)
+            file = pq.ParquetFile(stream)
+            yield from _rows_of(file, max(0, start - first), stop - first, rows, columns)
 
 
-def _rows_of(file: pq.ParquetFile, start: int, stop: int, rows: int) -> Iterator[pa.RecordBatch]:
+def _rows_of(
+    file: pq.ParquetFile, start: int, stop: int, rows: int, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
     first = 0
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if first < stop and first + size > start:
             begin = max(0, start - first)
             end = min(size, stop - first)
-            table = file.read_row_group(group, use_threads=False)
+            table = file.read_row_group(group, columns, use_threads=False)
             yield from table.slice(begin, end - begin).to_batches(rows)
         first += size
 

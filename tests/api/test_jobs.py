@@ -384,6 +384,16 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     (GENERATE | {"weights": {"job": {"clerk": -1}}}, 422, "/body/generate/weights/job/clerk"),
     (GENERATE | {"weights": {"job": {"pilot": 1}}}, 422, "no category 'pilot'"),
     (
+        {"kind": "augment", "model": "adult", "rows": ROWS, "balance": "age"},
+        422,
+        "no categories in a column 'age' to balance; its columns of categories are job",
+    ),
+    (
+        {"kind": "augment", "model": "adult", "rows": ROWS, "balance": "job", "per_row": 2},
+        422,
+        "leave out per_row, or balance",
+    ),
+    (
         {"kind": "augment", "model": "adult", "rows": ROWS, "per_row": 1_001},
         422,
         "/body/augment/per_row",

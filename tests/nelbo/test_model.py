@@ -259,6 +259,16 @@ def test_rows_in_any_batches_are_the_same(
         pd.testing.assert_frame_equal(way(frame()), expected)
 
 
+def test_copies_balance_the_categories_of_a_column(model: TableModel) -> None:
+    data = frame()
+    data = data[(data["colour"] != "red") | (np.arange(N) % 4 == 0)]
+    copies = model.augment(data, balance="colour", seed=1)
+    both = pd.concat([data["colour"], copies["colour"]]).dropna().value_counts()
+    assert both.nunique() == 1
+    assert both.iloc[0] == data["colour"].value_counts().max()
+    assert (copies["colour"] == data["colour"].loc[copies.index]).all()
+
+
 def test_rows_between_two_percentiles_are_rare_but_plausible(model: TableModel) -> None:
     rare = model.generate(200, rarity=(90, 99), seed=1)
     nelbo = model.score(rare)["nelbo"]

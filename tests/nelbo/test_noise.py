@@ -42,6 +42,9 @@ def test_draws_of_a_row_come_one_after_the_other_each_from_a_stream_of_its_own(
 ) -> None:
     numbers = np.array(rows)
     repeated = noise.repeated_uniforms(seed, noise.AUGMENT, numbers, times, size)
+    copies = np.tile(np.arange(times), len(numbers))
+    by_copy = noise.of_copies(seed, noise.AUGMENT, np.repeat(numbers, times), copies, size)
+    assert np.array_equal(by_copy, repeated)
     for k in range(times):
         own = noise.uniforms(seed, noise.AUGMENT + k, numbers, size)
         assert np.array_equal(repeated[k::times], own)

@@ -7,11 +7,13 @@ import re
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -561,3 +563,35 @@ def test_a_small_job_does_not_wait_for_a_huge_one(sqlite_stage: Stage) -> None:
         "two chunks, each in its turn, and the finish at once"
     )
     assert sqlite_stage.job(huge.id).progress.rows_done == 4
+
+
+@pytest.mark.parametrize("source", ["file", "rows"])
+def test_copies_of_a_whole_table_are_balanced_chunk_by_chunk(
+    sqlite_stage: Stage, source: str
+) -> None:
+    data = table(120)
+    colours = data["colour"].to_pylist()
+    data = data.filter(pa.array([name != "red" or row < 40 for row, name in enumerate(colours)]))
+    given: dict[str, Any] = {"file_id": sqlite_stage.file(data).id}
+    if source == "rows":
+        given = {
+            "inline": [{name: str(cell) for name, cell in row.items()} for row in data.to_pylist()]
+        }
+    request = AugmentRequest(model="linear", balance="colour", seed=5)
+    job = sqlite_stage.submit(request, sqlite_stage.version(), data.num_rows, 7, **given)
+    sqlite_stage.work()
+    made = sqlite_stage.made(job.id)
+    ended = sqlite_stage.job(job.id)
+    assert ended.summary == {"rows": data.num_rows, "rows_failed": 0, "rows_made": made.num_rows}
+    rows = Counter(data["colour"].to_pylist()) + Counter(made["colour"].to_pylist())
+    assert len(rows) > 1
+    assert len(set(rows.values())) == 1
+
+
+def test_a_balanced_table_that_needs_too_many_copies_fails_its_job(sqlite_stage: Stage) -> None:
+    hasty = sqlite_stage.with_options(max_job_rows=3)
+    cells = [row() | {"colour": name} for name in ("red", "red", "red", "red", "red", "green")]
+    request = AugmentRequest(model="linear", balance="colour", seed=5)
+    job = hasty.submit(request, hasty.version(), len(cells), inline=cells)
+    hasty.work()
+    assert "(the setting max_job_rows)" in (hasty.job(job.id).problem or "")

@@ -39,6 +39,7 @@ VERBS: dict[str, list[str]] = {
     "augment": ["FILE", "--per-row", "2", "--seed", "3"],
     "augment with spread": ["FILE", "--per-row", "2", "--spread", "0.3", "--seed", "3"],
     "augment and keep columns": ["FILE", "--keep", "colour, length", "--seed", "3"],
+    "augment until balanced": ["FILE", "--balance", "colour", "--seed", "3"],
     "reconstruct": ["FILE", "--seed", "3"],
     "reconstruct the mode": ["FILE", "--mode", "--denoise"],
     "explain": ["FILE", "--top", "20", "--rank", "nelbo", "--seed", "3"],
