@@ -8,7 +8,7 @@ import typer
 
 from nelbo.client import Request
 from nelbo.commands import options
-from nelbo.commands.condition_files import LIKE, WEIGHTS, read_object
+from nelbo.commands.condition_files import read_like, read_weights
 from nelbo.commands.console import Console, cut, score_figure
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.runners import Done, choose_runner
@@ -91,7 +91,8 @@ def generate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file with cells that each row has, as {COLUMN: VALUE}",
+            help="file with cells that each row has: JSON, as {COLUMN: VALUE}, or a table with one"
+            " row",
             dir_okay=False,
         ),
     ] = None,
@@ -103,8 +104,8 @@ def generate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file with the weights of a column's categories, as"
-            " {COLUMN: {CATEGORY: WEIGHT}}",
+            help="file with the weights of a column's categories: JSON, as {COLUMN: {CATEGORY:"
+            " WEIGHT}}, or a table with the columns COLUMN and weight",
             dir_okay=False,
         ),
     ] = None,
@@ -155,9 +156,9 @@ def generate(
         n=rows,
         seed=seed,
         where=tuple(where or ()),
-        like=read_object(like, LIKE),
+        like=read_like(like),
         balance=balance,
-        weights=read_object(weights, WEIGHTS),
+        weights=read_weights(weights),
         rarity=_percentiles(rarity),
         identifiers=not without_identifiers,
     )

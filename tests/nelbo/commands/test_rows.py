@@ -493,6 +493,44 @@ def test_shares_and_cells_come_from_files_that_people_write(artifact: Path, tmp_
     assert set(cells["width"].to_pylist()) == {-2.5}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl", "csv.gz"])
+def test_shares_and_cells_come_from_tables_too(suffix: str, artifact: Path, tmp_path: Path) -> None:
+    weights = pa.table({"colour": ["red", "blue"], "how often": [1.0, 3.0]})
+    row = pa.table({"width": [-2.5], "length": pa.array([None], pa.float64())})
+    files = [
+        *("--weights", written(weights, tmp_path / f"weights.{suffix}")),
+        *("--like", written(row, tmp_path / f"row.{suffix}")),
+    ]
+    done("generate", artifact, "--rows", "100", *files, "-o", tmp_path / "out.parquet")
+    cells = read(tmp_path / "out.parquet")
+    assert abs(cells["colour"].to_pylist().count("blue") - 75) <= 2
+    assert set(cells["width"].to_pylist()) == {-2.5}
+    assert cells["length"].null_count < 100
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--like", "width\n1\n2\n", "has 2 rows; the file of --like has one"),
+        ("--weights", "colour\nred\n", "has 1 columns; the file of --weights has two"),
+        ("--weights", "colour,n\nred,1\nred,2\n", "has two weights of 'red'; write one"),
+        ("--weights", "colour,n\nred,much\n", "has the weight 'much' of 'red'"),
+        ("--weights", "colour,n\nviolet,1\n", "no category 'violet'"),
+    ],
+)
+def test_a_table_that_does_not_serve_is_refused(
+    option: str, content: str, message: str, artifact: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file.csv").write_text(content)
+    ran = run(
+        *("generate", artifact, "--rows", "5", option, tmp_path / "file.csv"),
+        *("-o", tmp_path / "out.csv"),
+    )
+    assert ran.code == 1
+    assert message in ran.err
+    assert not (tmp_path / "out.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "content", "message"),
     [
