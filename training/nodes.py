@@ -33,7 +33,7 @@ class Value:
     >>> x = nodes.input("x", "float64", [2, 3])
     >>> total = nodes.output("total", (2 * x + 1).sum(1), [2])
     >>> [node.op_type for node in nodes.model().graph.node]
-    ['Mul', 'Add', 'ReduceSum', 'Identity']
+    ['Mul', 'Add', 'MatMul', 'Squeeze', 'Identity']
     """
 
     __array_ufunc__ = None
@@ -298,11 +298,49 @@ class Nodes:
         return helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers)
 
     def model(self) -> onnx.ModelProto:
-        return helper.make_model(
+        model = helper.make_model(
             self.graph("nelbo"),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
         )
+        _add_in_order(model)
+        return model
+
+
+def _add_in_order(model: onnx.ModelProto) -> None:
+    """Sums along the last axis become products with ones.
+
+    ONNX Runtime adds the numbers of a row in an order that depends on where in memory the row
+    begins, so that the sum would depend, in its last bits, on the row's place in the batch.
+    """
+    known = onnx.shape_inference.infer_shapes(model).graph.value_info
+    types = {value.name: value.type.tensor_type for value in known}
+    graph = model.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        of_input = types.get(node.input[0])
+        if node.op_type != "ReduceSum" or of_input is None:
+            graph.node.append(node)
+            continue
+        (axis,) = numpy_helper.to_array(constants[node.input[1]])
+        sizes = [dimension.dim_value for dimension in of_input.shape.dim]
+        if axis % len(sizes) != len(sizes) - 1:
+            graph.node.append(node)
+            continue
+        ones = f"ones_{sizes[-1]}_{of_input.elem_type}"
+        if ones not in constants:
+            one = np.ones((sizes[-1], 1), helper.tensor_dtype_to_np_dtype(of_input.elem_type))
+            constants[ones] = numpy_helper.from_array(one, ones)
+            graph.initializer.append(constants[ones])
+        (total,) = node.output
+        if helper.get_node_attr_value(node, "keepdims"):
+            graph.node.append(helper.make_node("MatMul", [node.input[0], ones], [total]))
+        else:
+            product = f"{total}_product"
+            graph.node.append(helper.make_node("MatMul", [node.input[0], ones], [product]))
+            graph.node.append(helper.make_node("Squeeze", [product, node.input[1]], [total]))
 
 
 def where(condition: Operand, a: Operand, b: Operand) -> Value:

@@ -72,6 +72,22 @@ def test_the_engine_scores_as_torch_does(exported: Exported) -> None:
         np.testing.assert_allclose(of_member[agree], of_torch.numpy()[agree], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("place", [1, 3, 7, 100, 255])
+def test_a_row_is_the_same_to_the_last_bit_wherever_in_a_batch_it_is(
+    exported: Exported, place: int
+) -> None:
+    _, _, engine = exported
+    rows = engine.generate(seed=5, first_row=0, rows=520).batch
+    whole, part = engine.score(rows), engine.score(rows.slice(place), first_row=place)
+    for name in ("nelbo", "surprise", "p_value", "kl", "terms", "surprises"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[place:])
+    assert engine.generate(5, place, 520 - place).batch.equals(rows.slice(place))
+    filled = engine.reconstruct(rows, 0, seed=1, denoise=True).batch
+    assert engine.reconstruct(rows.slice(place), place, 1, denoise=True).batch.equals(
+        filled.slice(place)
+    )
+
+
 def test_among_many_exemplars_the_engine_finds_the_nearest(tmp_path: Path) -> None:
     training, vae, engine = _export("numbers only", tmp_path, rows=2_503)
     assert vae.exemplars is not None
