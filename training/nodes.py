@@ -313,8 +313,8 @@ def _add_in_order(model: onnx.ModelProto) -> None:
     ONNX Runtime adds the numbers of a row in an order that depends on where in memory the row
     begins, so that the sum would depend, in its last bits, on the row's place in the batch.
     """
-    known = onnx.shape_inference.infer_shapes(model).graph.value_info
-    types = {value.name: value.type.tensor_type for value in known}
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    types = {value.name: value.type.tensor_type for value in inferred}
     graph = model.graph
     constants = {constant.name: constant for constant in graph.initializer}
     nodes = list(graph.node)
