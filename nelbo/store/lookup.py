@@ -1,5 +1,6 @@
 """Looks up jobs as their owners see them: by id, as a list, by idempotency key. Changes nothing."""
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
@@ -99,6 +100,7 @@ def unfinished_jobs(connection: Connection, condition: ColumnElement[bool]) -> s
     return ", ".join(f"{job.kind} job {job.id}" for job in jobs)
 
 
+@functools.cache
 def _jobs() -> Select[*tuple[Any, ...]]:
     return select(
         JobRow.id,

@@ -5,7 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from nelbo.errors import Overloaded, OverQuota, TooLarge
@@ -99,9 +110,21 @@ def admit(connection: Connection, owner: str, rows: int, per_row: int, limits: Q
 
 def backlog(connection: Connection, owner: str) -> Backlog:
     """The backlog as a transaction sees it."""
+    waiting = connection.execute(_backlog(), {"owner": owner}).one()
+    return Backlog(
+        int(waiting.rows),
+        int(waiting.rows_of_owner),
+        int(waiting.jobs_of_owner),
+        max(0.0, waiting.oldest_s),
+    )
+
+
+@functools.cache
+def _backlog() -> Select[*tuple[Any, ...]]:
+    """Built once: that takes longer than to run it."""
     copies = case((JobRow.kind == "augment", JobRow.params["per_row"].as_integer()), else_=1)
     rows = (JobRow.rows - JobRow.rows_done) * copies
-    mine = JobRow.owner == owner
+    mine = JobRow.owner == bindparam("owner")
 
     # A retried job has waited since its retry, not since its submission.
     first = (
@@ -123,13 +146,7 @@ def backlog(connection: Connection, owner: str) -> Backlog:
         func.coalesce(func.sum(own_jobs), 0).label("jobs_of_owner"),
         func.coalesce(now() - oldest, 0.0).label("oldest_s"),
     )
-    waiting = connection.execute(sums.where(JobRow.state.in_(UNFINISHED))).one()
-    return Backlog(
-        int(waiting.rows),
-        int(waiting.rows_of_owner),
-        int(waiting.jobs_of_owner),
-        max(0.0, waiting.oldest_s),
-    )
+    return sums.where(JobRow.state.in_(UNFINISHED))
 
 
 def due_for_hint(
