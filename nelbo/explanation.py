@@ -163,13 +163,14 @@ class _Row:
     @cached_property
     def levels(self) -> Levels:
         """The novelty levels [1, d] of the cells."""
-        costs = self.engine.costs(self.encoded.numbers, self.encoded.codes)
-        return self.engine.levels(self.cells, self.encoded, self.broken, costs, self.scored.row)
+        scorer = self.engine.scorer
+        costs = scorer.costs(self.encoded.numbers, self.encoded.codes)
+        return scorer.levels(self.cells, self.encoded, self.broken, costs, self.scored.row)
 
     @cached_property
     def broken(self) -> NDArray[np.bool_]:
         """The rules [1, R] that the row breaks."""
-        return self.engine.broken_rules(self.encoded)
+        return self.engine.scorer.broken_rules(self.encoded)
 
     def beside_draws(self, names: Sequence[str]) -> Iterator[ExplainedCell]:
         """The cells of these columns, beside what the model expects there."""
@@ -258,9 +259,9 @@ class _Row:
         engine = self.engine
         is_kept = self._are_in(kept)
         numbers, codes = self._redrawn(~is_kept, COMPLETIONS)
-        costs = engine.costs(numbers, as_modelled(codes, engine.schema))
+        costs = engine.scorer.costs(numbers, as_modelled(codes, engine.schema))
         levels = np.where(is_kept, self.levels, np.int8(ORDINARY))
-        _, surprises = engine.surprise(costs, np.repeat(levels, COMPLETIONS, axis=0))
+        _, surprises = engine.scorer.surprise(costs, np.repeat(levels, COMPLETIONS, axis=0))
         by_kept = surprises.reshape(len(kept), COMPLETIONS, -1)
         return np.asarray(np.quantile(by_kept, EASIEST, axis=1))
 
@@ -290,7 +291,7 @@ class _Row:
         if level in (ORDINARY, MISSING):
             return None
         column = self._column(name)
-        match = self.engine.novelty.match(column, value)
+        match = self.engine.scorer.novelty.match(column, value)
         if match:
             return f"did you mean {match}?"
         return "not in training" if self._names_all(column) else "rare or not in training"

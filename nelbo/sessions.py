@@ -53,6 +53,32 @@ class Sessions:
             yield session.run(list(names.outputs), dict(zip(names.inputs, inputs, strict=True)))
 
 
+class BatchedGraphs:
+    """Graphs that take any number of rows, in batches of a fixed size."""
+
+    def __init__(self, graphs: Graphs, batch: int) -> None:
+        self._graphs = graphs
+        self._batch = batch
+
+    def run(
+        self,
+        graph: str,
+        rows: Sequence[NDArray[Any]],
+        constants: Sequence[NDArray[Any]] = (),
+        check: Check | None = None,
+    ) -> list[NDArray[Any]]:
+        """The outputs [n, …] of a graph for inputs of n rows each and for inputs that all batches
+        share; none where there are no rows."""
+        batches = list(fixed_batches(self._batch, *rows))
+        inputs = ([*of_batch, *constants] for _, *of_batch in batches)
+        outputs = self._graphs.run(graph, inputs, check)
+        parts = [
+            [output[:used] for output in of_batch]
+            for (used, *_), of_batch in zip(batches, outputs, strict=True)
+        ]
+        return [np.concatenate(of_rows) for of_rows in zip(*parts, strict=True)]
+
+
 def fixed_batches(rows: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     """Batches of `rows` rows from arrays of equal length: (rows used, part of each array …).
 

@@ -43,10 +43,11 @@ def split_calibration(engine: Engine, training: Training, seed: int) -> Calibrat
     """By the held-back rows, scored by the exported artifact itself."""
     held_back = one_batch(training.table.take(training.split.calibrate))
     encoded = encode(held_back, training.schema)
-    costs = engine.costs(encoded.numbers, encoded.codes)
-    costs = engine.with_rules(costs, engine.broken_rules(encoded))
+    scorer = engine.scorer
+    costs = scorer.costs(encoded.numbers, encoded.codes)
+    costs = scorer.with_rules(costs, scorer.broken_rules(encoded))
     assert costs.members is not None, "present training writes the costs of the members"
-    levels = engine.novelty.levels(held_back, encoded)
+    levels = scorer.novelty.levels(held_back, encoded)
     held_out = HeldOutCosts(costs.nelbo, costs.members, levels)
     share = engine.manifest.members["exemplars"]
     return calibrated("split", held_out, training, share, seed)

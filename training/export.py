@@ -24,8 +24,9 @@ from nelbo.artifact import (
     digest_of,
     read_artifact,
 )
-from nelbo.engine import Engine, Floats, flag
+from nelbo.engine import Engine, Floats
 from nelbo.errors import InvalidArtifact
+from nelbo.row_sampler import flag
 from nelbo.schema import Schema
 
 from .categories import Category
@@ -260,7 +261,7 @@ def _drawn(engine: Engine, vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
     (z,) = engine.run("prior", u_z)
     blank = np.zeros((manifest.batch, d), dtype=np.int64)
     keep = np.zeros((manifest.batch, len(manifest.order)), dtype=np.bool_)
-    numbers, codes = engine.draw(z, blank, keep, u_x)
+    numbers, codes = engine.sampler.draw(z, blank, keep, u_x)
 
     x, _ = likelihoods.encode(torch.from_numpy(numbers), torch.from_numpy(codes))
     return torch.from_numpy(z), x, torch.from_numpy(u_x[:, :d])

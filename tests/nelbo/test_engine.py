@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nelbo.artifact import FORMAT, Manifest, Tail
+from nelbo.artifact import FORMAT
 from nelbo.encoding import encode
 from nelbo.engine import Engine, Floats, Integers
 from nelbo.errors import InvalidArtifact, InvalidInput, NotFound
@@ -104,7 +103,7 @@ def test_a_model_without_surprises_ranks_by_nelbo_and_its_cells_by_their_terms(
     scored = engine.score(rows)
     assert np.array_equal(scored.surprise, scored.nelbo)
     assert np.array_equal(scored.surprises, scored.terms)
-    assert np.array_equal(scored.p_value, engine.p_value(scored.surprise))
+    assert np.array_equal(scored.p_value, engine.scorer.p_value(scored.surprise))
 
 
 def test_a_score_depends_on_the_row_alone(engine: Engine, rows: pa.RecordBatch) -> None:
@@ -113,39 +112,6 @@ def test_a_score_depends_on_the_row_alone(engine: Engine, rows: pa.RecordBatch) 
     order = np.random.default_rng(0).permutation(ROWS)
     assert np.array_equal(whole, one_by_one)
     assert np.array_equal(engine.score(rows.take(order)).nelbo, whole[order])
-
-
-def test_a_p_value_counts_calibration_scores_at_least_as_high(engine: Engine) -> None:
-    calibration = np.array(engine.manifest.calibration.scores)
-    n = len(calibration)
-    at = np.array([calibration[-1] + 1, calibration[-1], calibration[0], calibration[0] - 1])
-    assert engine.p_value(at).tolist() == [1 / (n + 1), 2 / (n + 1), 1.0, 1.0]
-
-
-@pytest.mark.parametrize("used", [True, False])
-def test_a_tail_in_the_manifest_makes_smaller_p_values_only_where_it_is_used(
-    engine: Engine, used: bool
-) -> None:
-    scores = engine.manifest.calibration.scores
-    tail = Tail(
-        threshold=scores[93],
-        excesses=5,
-        components=((1.0, 0.1, 1.0),),
-        fit=0.5 if used else 0.01,
-        used=used,
-    )
-    calibration = engine.manifest.calibration.model_copy(update={"tail": tail})
-    manifest = engine.manifest.model_copy(update={"calibration": calibration})
-    tailed = Engine(
-        replace(engine.artifact, manifest=Manifest.model_validate_json(manifest.model_dump_json()))
-    )
-    assert np.array_equal(tailed.p_value(np.array(scores)), engine.p_value(np.array(scores)))
-    beyond = scores[-1] + np.array([1.0, 2.0, 1e6])
-    if used:
-        assert (np.diff(tailed.p_value(beyond), prepend=engine.p_value(beyond)[0]) < 0).all()
-    else:
-        assert np.array_equal(tailed.p_value(beyond), engine.p_value(beyond))
-    assert tailed.p_value(beyond)[-1] == tailed.manifest.calibration.smallest
 
 
 def test_a_longer_generation_begins_with_the_shorter_one(engine: Engine) -> None:

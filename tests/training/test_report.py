@@ -16,6 +16,7 @@ import pytest
 from nelbo.artifact import Calibration, Manifest, Tail
 from nelbo.engine import Engine
 from nelbo.explanation import explain_row
+from nelbo.row_scorer import RowScorer
 from nelbo.schema import Column, Schema
 from training.calibrate import one_batch, split_calibration
 from training.config import Config
@@ -253,14 +254,16 @@ def test_an_identifier_stands_beside_its_row_and_is_not_drawn(strange: Reported)
 def test_the_worst_rows_are_the_held_out_rows_with_the_highest_surprise(
     strange: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms))
+    monkeypatch.setattr(
+        RowScorer, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms)
+    )
     engine, training, _, _ = strange.parts
     scored = figures.held_out(engine, training)
     worst = figures.worst_rows(engine, training, scored)
     highest = sorted(scored.scores.surprise.tolist(), reverse=True)[: figures.WORST]
     assert [row.surprise for row in worst] == highest
     first = worst[0]
-    assert first.p_value == engine.p_value(np.array([first.surprise]))[0]
+    assert first.p_value == engine.scorer.p_value(np.array([first.surprise]))[0]
     assert len(first.odd) + len(first.others) + first.more == len(engine.manifest.order)
 
 

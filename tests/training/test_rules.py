@@ -77,7 +77,7 @@ def batch(table: pa.Table) -> pa.RecordBatch:
 
 def broken(engine: Engine, made: pa.RecordBatch) -> int:
     """The rules that the rows break, counted."""
-    return int(engine.broken_rules(encode(made, engine.schema)).sum())
+    return int(engine.scorer.broken_rules(encode(made, engine.schema)).sum())
 
 
 def test_the_rules_of_the_table_are_found(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nelbo.client import Client
-from nelbo.engine import Engine
+from nelbo.row_scorer import RowScorer
 from tests.artifacts import linear_artifact
 from tests.nelbo.commands.running import table, up, written
 
@@ -28,7 +28,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def surprising(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines in this process turn the order of rows and cells round: the surprise is minus the
     nelbo, that of a cell minus its term."""
-    monkeypatch.setattr(Engine, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms))
+    monkeypatch.setattr(
+        RowScorer, "surprise", lambda _, costs, levels: (-costs.nelbo, -costs.terms)
+    )
 
 
 @pytest.fixture(scope="session")
