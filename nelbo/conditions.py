@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nelbo.applied_rules import Spans
 from nelbo.artifact import Domain, Manifest
 from nelbo.cells import spelled, texts
+from nelbo.datetime_parts import DAY, MINUTE, SECOND
 from nelbo.encoding import Encoded, absolute, decode, encode, shortened
 from nelbo.errors import InvalidInput
-from nelbo.rule_keeping import Spans, unkept
+from nelbo.rule_keeping import unkept
 from nelbo.rules import Rule
 from nelbo.schema import CATEGORICALS, Column, Schema
 from nelbo.scores import nelbo_at
@@ -36,8 +38,6 @@ NAMED = 10
 EVERY: tuple[Range, ...] = ((-math.inf, math.inf),)
 GOLDEN = 0x9E3779B97F4A7C15
 """2^64 divided by the golden ratio. Its multiples, modulo 2^64, are spread as evenly as can be."""
-SECOND, MINUTE, DAY = 1_000_000, 60_000_000, 86_400_000_000
-"""In microseconds."""
 
 _QUOTED = r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
 _START = re.compile(

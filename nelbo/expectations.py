@@ -1,13 +1,13 @@
 """Expectations: the likely value of a hidden cell, summarised from many draws."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from nelbo.cells import Array
+from nelbo.datetime_parts import DAY, HOUR, part_of
 from nelbo.encoding import Encoded, absolute, as_modelled, decode, in_clusters
 from nelbo.schema import Column, Schema
 
@@ -18,8 +18,6 @@ DRAWS = 99
 
 With 99, one more draw is between the 5th lowest and the 5th highest with probability 0.9.
 """
-DAY, HOUR = 86_400_000_000, 3_600_000_000
-"""In microseconds."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 FEW = 0.1
 """A category, or a missing value, with a smaller share of the draws is not expected."""
@@ -95,19 +93,14 @@ def unusual_time(
 def _unusual_time(micros: float, draws: NDArray[np.float64]) -> str | None:
     if np.isnan(micros) or not len(draws):
         return None
-    day = int(_weekday(micros))
-    if (_weekday(draws) == day).mean() < FEW / len(WEEKDAYS):
+    day = int(part_of(np.array([micros]), "weekday")[0])
+    if (part_of(draws, "weekday") == day).mean() < FEW / len(WEEKDAYS):
         return f"{WEEKDAYS[day]} is an unusual day"
     apart = np.abs(draws - micros) % DAY
     if np.minimum(apart, DAY - apart).min() <= HOUR:
         return None
     minutes = int(micros % DAY * 60 // HOUR)
     return f"{minutes // 60:02}:{minutes % 60:02} is an unusual time of day"
-
-
-def _weekday(micros: Any) -> Any:
-    """0 is Monday. 1970 began on a Thursday."""
-    return (micros // DAY + 3) % 7
 
 
 def _interval(column: Column, draws: NDArray[np.float64]) -> dict[str, Array]:

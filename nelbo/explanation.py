@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nelbo.applied_rules import AppliedRule
 from nelbo.cells import Array, written
 from nelbo.encoding import (
     Encoded,
@@ -27,7 +28,6 @@ from nelbo.expectations import DRAWS, FEW, expectation, is_expected, unusual_tim
 from nelbo.forms import identifiers_of, text_of
 from nelbo.novelty import BROKEN, MISSING, MISSPELT, ORDINARY
 from nelbo.rows import Anomaly
-from nelbo.rule_keeping import AppliedRule
 from nelbo.schema import Column
 from nelbo.spelling.types import as_type
 from nelbo.surprise import ONE_IN_A_HUNDRED, ONE_IN_TEN, Levels

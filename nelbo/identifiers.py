@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, model_validator
 
 from nelbo import cells, noise
+from nelbo.datetime_parts import DAY
 from nelbo.schema import Column, Name, Schema
 from nelbo.spelling.types import as_type, type_of
 
@@ -36,8 +37,6 @@ MOST_WORDS = 256
 LARGEST_SPACE = 2**60
 MOST_BUCKETS = 2**20
 ROUNDS = 6
-DAY = 86_400_000_000
-"""Microseconds."""
 Affix = Annotated[str, Field(max_length=LONGEST)]
 Whole = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 

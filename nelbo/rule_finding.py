@@ -18,19 +18,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nelbo.applied_rules import AppliedRule
 from nelbo.cells import texts
+from nelbo.datetime_parts import DAY, local, part_of
 from nelbo.encoding import encode, missing_in
 from nelbo.errors import InvalidInput
+from nelbo.polynomials import polynomial_terms
 from nelbo.rule_keeping import (
-    DAY,
     UNUSUAL_NUMBERS,
-    AppliedRule,
     apply,
     codes_by_name,
-    local,
     matrix_of,
-    part_of,
-    polynomial_terms,
     without_unknown,
 )
 from nelbo.rules import (

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nelbo.datetime_parts import DAY, part_of
 from nelbo.errors import InvalidInput
 from nelbo.rule_finding import declared_rule
 from nelbo.rule_keeping import (
@@ -13,17 +14,13 @@ from nelbo.rule_keeping import (
     RuleKeeper,
     encoded_rows,
     matrix_of,
-    part_of,
     unkept,
-    with_part,
 )
-from nelbo.rules import PARTS
 from nelbo.schema import Column, Schema
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-DAY = 86_400_000_000
 SEATS = {"A320": 180.0, "B737": 160.0, "E190": 100.0}
 COLUMNS = (
     Column(name="model", kind="categorical", categories=tuple(SEATS)),
@@ -349,14 +346,6 @@ def test_a_combination_that_training_did_not_have_is_not_made() -> None:
     fixed = np.zeros(made.shape, dtype=np.bool_)
     result = rules.kept(made, fixed, stuck, lambda at: np.linspace(0, 0.99, len(at)))
     assert set(map(tuple, result.tolist())) == set(map(tuple, np.array(pairs, float).tolist()))
-
-
-@given(st.floats(-1e15, 1e15), st.sampled_from(PARTS), st.integers(0, 11))
-def test_a_part_of_a_datetime_can_be_replaced(time: float, part: str, value: int) -> None:
-    new = {"year": 2000 + value, "month": 1 + value, "day": 1 + value, "weekday": value % 7}
-    wanted = np.array([float(new.get(part, value))])
-    moved = with_part(np.array([np.floor(time)]), part, wanted)
-    assert part_of(moved, part) == wanted
 
 
 def test_rows_become_a_matrix_and_rows_again() -> None:
