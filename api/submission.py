@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from api import bodies
 from api.manifests import of_manifest
 from nelbo.artifact import check_filled, check_kept, check_manifest, check_spread
-from nelbo.conditions import conditions_in
+from nelbo.condition_reading import conditions_in
 from nelbo.encoding import check_columns
 from nelbo.errors import (
     FieldError,

@@ -24,6 +24,8 @@ from nelbo.spelling.types import as_type, type_of
 
 SHOWN = 40
 """Number of characters of a value that a message repeats."""
+NAMED = 10
+"""Number of names that a message lists."""
 
 _EXPECTED = {
     "not-a-number": "a number",
@@ -226,22 +228,23 @@ def check_columns(names: Sequence[str], schema: Schema) -> list[str]:
     repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise InvalidInput(
-            f"column names must be unique; these are repeated: {_listed(repeated)}; rename one of"
-            " each"
+            f"column names must be unique; these are repeated: {listed_names(repeated)}; rename one"
+            " of each"
         )
 
     absent = [column.name for column in schema.modelled if column.name not in counts]
     if absent:
         raise InvalidInput(
-            f"the table lacks {_counted(absent)} {_listed(absent)}; it has {_listed(names)}; add"
-            " the missing columns, with empty cells where a value is not known"
+            f"the table lacks {_counted(absent)} {listed_names(absent)}; it has"
+            f" {listed_names(names)}; add the missing columns, with empty cells where a value is"
+            " not known"
         )
 
     schema_names = set(schema.names)
     extra = [name for name in names if name not in schema_names]
     if not extra:
         return []
-    return [f"ignored {_counted(extra)} {_listed(extra)}, which the model does not know"]
+    return [f"ignored {_counted(extra)} {listed_names(extra)}, which the model does not know"]
 
 
 def _numbers(batch: pa.RecordBatch, column: Column, schema: Schema) -> Cells:
@@ -296,9 +299,10 @@ def shortened(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(shortened(name)) for name in names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+def listed_names(names: Sequence[str]) -> str:
+    """The first NAMED names, in quotes, and the number of the others."""
+    shown = ", ".join(repr(shortened(name)) for name in names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
 
 
 def _counted(names: Sequence[str]) -> str:

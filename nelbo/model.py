@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from nelbo.artifact import files_of, read_artifact
 from nelbo.cells import written
-from nelbo.conditions import Odds, conditions_in
+from nelbo.condition_reading import conditions_in
+from nelbo.conditions import Odds
 from nelbo.encoding import check_columns
 from nelbo.errors import Conflict, InvalidInput
 from nelbo.files import SCRATCH, Digest, Table, open_table, table_of

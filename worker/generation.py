@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nelbo.conditions import conditions_in
+from nelbo.condition_reading import conditions_in
 from nelbo.engine import Engine
 from nelbo.errors import InvalidInput
 from nelbo.jobs import AugmentRequest

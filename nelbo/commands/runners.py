@@ -16,7 +16,7 @@ from nelbo.commands.console import Console
 from nelbo.commands.row_errors import RowErrors
 from nelbo.commands.shown_rows import ShownRows
 from nelbo.commands.table_files import OutputFile, TableFile
-from nelbo.conditions import conditions_in
+from nelbo.condition_reading import conditions_in
 from nelbo.encoding import check_columns
 from nelbo.files import Table, open_writer
 from nelbo.jobs import ExplainRequest, GenerateRequest, ScoreRequest, with_seed

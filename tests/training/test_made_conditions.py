@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nelbo.conditions import Allowed, Conditions, Shares, read_conditions
+from nelbo.condition_reading import read_conditions
+from nelbo.conditions import Allowed, Conditions, Shares
 from nelbo.encoding import Encoded, encode
 from nelbo.engine import Engine
 from nelbo.errors import InvalidInput

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nelbo.conditions import read_conditions
+from nelbo.condition_reading import read_conditions
 from nelbo.encoding import encode
 from nelbo.engine import Engine
 from nelbo.errors import InvalidInput

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from nelbo.artifact import MANIFEST, read_artifact
-from nelbo.conditions import conditions_in
+from nelbo.condition_reading import conditions_in
 from nelbo.engine import Engine
 from nelbo.errors import Unavailable
 from nelbo.jobs import AugmentRequest, GenerateRequest, JobRequest, ReconstructRequest, ScoreRequest
