@@ -38,7 +38,7 @@ Booleans = NDArray[np.bool_]
 
 ROOM = 1e-5
 """The least distance between the nelbo of a made row and the ends of its range, as a part of the
-nelbo. Graphs compute with 32 bits, so that the last digits depend on the other rows of a batch."""
+nelbo. In the graphs of an older Nelbo the last digits depend on the row's place in its batch."""
 
 
 @dataclass(frozen=True)
