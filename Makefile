@@ -34,8 +34,8 @@ fuzz: .venv/for-development  ## send 100,000 strange tables, zips, manifests and
 	$(PIP) install --quiet 'atheris>=3,<4' 'coverage>=7.10,<8'
 	.venv/bin/python -m tests.fuzz
 
-bench: .venv/for-development  ## score a million rows with the embedded service and with a bare loop of the same engine; compare rows per second
-	.venv/bin/python -m tests.benchmarks.million
+bench: .venv/for-development  ## measure jobs, requests, graphs, fits, starts and uploads beside the bare work; print a table, keep build/speed.json; half an hour
+	.venv/bin/python -m tests.benchmarks.speed --json build/speed.json
 
 bench-submit: .venv/for-development  ## measure p50 and p99 of a submission with the broker up, frozen and absent
 	.venv/bin/python -m tests.benchmarks.submission

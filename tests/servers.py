@@ -160,8 +160,10 @@ def postgresql_commands() -> Path | None:
 
 
 @contextmanager
-def running_postgres(commands: Path) -> Iterator[Postgres]:
-    server = Postgres(_folder("nelbo-pg-"), commands)
+def running_postgres(
+    commands: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Postgres]:
+    server = Postgres(_folder("nelbo-pg-"), commands, settings or {})
     if os.getuid() == 0:
         shutil.chown(server.folder, "postgres")
     with _guarded(server.command("pg_ctl", "stop", "-m", "immediate"), server.folder):

@@ -1,0 +1,1 @@
+"""How fast Nelbo is, beside the bare work that it cannot do without."""
