@@ -33,7 +33,8 @@ class _Command:
 
     def load(self, name: str) -> Any:
         """The command, as click runs it."""
-        command = getattr(import_module(f"nelbo.commands.{self.module}"), self.name)
+        with program.ending_at_once():
+            command = getattr(import_module(f"nelbo.commands.{self.module}"), self.name)
         app = typer.Typer(rich_markup_mode=None)
         app.callback()(options)
         if isinstance(command, typer.Typer):

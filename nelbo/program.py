@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from nelbo.errors import NelboError
@@ -30,6 +30,20 @@ def prepare() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for number in _STOPS:
         _handle(number, _stop)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While the block loads modules, a signal ends the program without a word: nothing has begun,
+    and a library that is interrupted while it is loaded shows its trace."""
+    handled = [number for number in _STOPS if signal.getsignal(number) is _stop]
+    for number in handled:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, _stop)
 
 
 def run(work: Callable[[], object], say: Callable[[str], None]) -> None:
@@ -141,6 +155,10 @@ def _ignore_stops() -> None:
     for number in _STOPS:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(STOPPED + number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
