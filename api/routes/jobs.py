@@ -266,7 +266,8 @@ async def get_job(
     job = await run_in_threadpool(lookup.get_job, service.database, owner, job_id)
     match = _WAIT.search(prefer or "")
     if match:
-        with service.waiting.taken(owner):
+        # A job that has ended needs no place.
+        with nullcontext() if job.state in FINAL else service.waiting.taken(owner):
             job = await _ended(service, owner, job, float(match[1]))
         response.headers["Preference-Applied"] = f"wait={match[1]}"
     if job.state not in FINAL:

@@ -218,6 +218,19 @@ def test_a_look_at_a_job_waits_for_its_end_too(stage: Stage) -> None:
     assert ended.json()["state"] == "succeeded"
 
 
+def test_a_look_at_an_ended_job_needs_no_place_to_wait(tmp_path: Path, sqlite_url: str) -> None:
+    settings = settings_for(tmp_path, sqlite_url, max_waiting=1)
+    with open_stage(settings) as stage:
+        stage.model()
+        ended = stage.submit(**GENERATE)
+        stage.work_off()
+        queued = stage.submit(**GENERATE)
+        with stage.service.waiting.taken("somebody"):
+            for job_id, status in ((ended, 200), (queued, 503)):
+                sent = stage.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=20"})
+                assert sent.status_code == status
+
+
 def test_many_waits_ask_the_database_together(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
